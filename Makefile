@@ -1,0 +1,46 @@
+# Each target does all the set-up it needs: a virtual environment in .venv, the project in it, nothing outside.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+# OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup setup-dev demo test test-slow check format clean
+
+setup: .venv/.installed
+setup-dev: .venv/.installed-dev
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "kdiga needs Python 3.11 or later; try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Replaces the demo's own earlier results in runs/demo; `make demo ARGS="--seed 1 --out runs/demo1"` keeps them.
+demo: setup
+	$(BIN)/kdiga demo --overwrite $(ARGS)
+
+test: setup-dev
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-slow: setup-dev
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)
+
+check: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: setup-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs build dist

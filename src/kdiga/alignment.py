@@ -1,0 +1,111 @@
+"""Input-gradient alignment in one line of anybody's training loop (Shao et al., 2021, arXiv:2110.12072)."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from torch import Tensor, nn
+
+from kdiga.checks import check_images, check_labels, check_same_classes
+from kdiga.errors import InputError
+from kdiga.gradients import Route, input_gradient_and_logits, route_by_name
+from kdiga.losses import distance_by_name
+from kdiga.modes import evaluating
+from kdiga.step import Point
+
+
+@overload
+def align(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    distance: str = "l2",
+    route: str | Route = "exact",
+    teacher_gradient: Tensor | None = None,
+    return_logits: Literal[False] = False,
+    check_values: bool = True,
+) -> Tensor: ...
+@overload
+def align(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    distance: str = "l2",
+    route: str | Route = "exact",
+    teacher_gradient: Tensor | None = None,
+    return_logits: Literal[True],
+    check_values: bool = True,
+) -> tuple[Tensor, Tensor]: ...
+def align(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    distance: str = "l2",
+    route: str | Route = "exact",
+    teacher_gradient: Tensor | None = None,
+    return_logits: bool = False,
+    check_values: bool = True,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Return how far the student's input gradients are from the teacher's: the KDIGA term.
+
+    ``mean_i D(g_s,i , g_t,i)``, with ``g_i`` the gradient of example i's cross-entropy by its own
+    pixels. Add it to a distillation loss; its gradient reaches every parameter of the student and
+    none of the teacher's.
+
+    Args:
+        student: maps images to logits (batch, num_classes), in the mode it is trained in. Its batch
+            norm, if in train mode, moves its statistics once, and couples the batch's examples.
+        teacher: a robust model of the same classes; run in eval mode and left as found. May be None
+            if ``teacher_gradient`` is given.
+        images: float (batch, channel, height, width), pixels in [0, 1], the same for both models:
+            normalisation is a layer inside each.
+        labels: int (batch,), in [0, num_classes).
+        distance: "l2" (unsquared Euclidean length of an example's gap), "l2-squared", "l1" (the dual
+            of Linf) or "cosine" (``1 - cos``).
+        route: how the second derivative is formed: "exact" (double backprop), "finite-difference"
+            (first-order passes only), or a :class:`kdiga.FiniteDifference` with its own probe.
+        teacher_gradient: like ``images``; replaces the teacher's pass.
+        return_logits: also return the student's logits of the same forward pass, with their graph.
+        check_values: look at pixels and labels too. On a GPU that waits for the device at each call;
+            turn it off once a run is known to be fed correctly.
+
+    Returns:
+        Tensor: scalar in nats per pixel unit (squared for "l2-squared", unitless for "cosine"), or
+            the pair of it and the logits.
+
+    Raises:
+        InputError: for images of another rank, type or range, labels out of range, unequal class
+            counts, an unknown distance or route, neither teacher nor gradient, or a gradient of
+            another shape.
+
+    >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
+    >>> term = align(student, teacher, images := torch.rand(2, 1, 2, 2), labels := torch.tensor([0, 2]))
+    >>> term.backward()
+    >>> align(student, student, images, labels).item()
+    0.0
+    """
+    measure, route = distance_by_name(distance), route_by_name(route)
+    check_images(images, values=check_values)
+    check_labels(labels, images)
+    labels = labels.long()
+    point = Point(student, images, labels, gradient="differentiable", route=route)
+    check_labels(labels, images, point.logits.shape[-1] if check_values else None)
+    if teacher_gradient is None:
+        if teacher is None:
+            raise InputError("align was given neither a teacher nor a teacher_gradient; give one of them.")
+        with evaluating(teacher):
+            teacher_gradient, teacher_logits = input_gradient_and_logits(teacher, images, labels)
+        check_same_classes(point.logits, teacher_logits)
+    elif teacher_gradient.shape != images.shape:
+        raise InputError(
+            f"teacher_gradient had shape {tuple(teacher_gradient.shape)} and images {tuple(images.shape)}; they must "
+            "be equal, row i the gradient at image i."
+        )
+    term = measure(point.input_gradient, teacher_gradient.detach()).mean()
+    return (term, point.logits) if return_logits else term

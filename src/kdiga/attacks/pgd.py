@@ -1,0 +1,105 @@
+"""Projected gradient ascent (Madry et al., 2018): the one inner attack of training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from kdiga.attacks.balls import project, uniform_start, unit
+from kdiga.errors import InputError, unknown
+from kdiga.types import ThreatModel
+
+Start = Literal["uniform", "near", "clean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Maximise a per-example objective over a threat model's ball.
+
+    Args:
+        threat: norm and eps.
+        steps: number of gradient steps, at least 1.
+        step_size: in pixels in [0, 1]; None is eps for one step, eps / 4 for several.
+        start: "uniform" in the ball, "near" (``x + 0.001 N(0, 1)``, as TRADES does) or "clean".
+        keep_best: return for each example the iterate with the highest objective, the start
+            included, at the cost of one more forward pass; else the last iterate.
+
+    Raises:
+        InputError: for fewer than 1 step, a step size that is not positive, or one above eps with
+            several steps (the sign of two swapped arguments).
+
+    >>> attack = PGD(threat=ThreatModel("linf", 0.1), steps=3)
+    >>> attack(lambda images: images.flatten(1).sum(1), torch.full((1, 1, 1, 2), 0.5))
+    tensor([[[[0.6000, 0.6000]]]])
+    """
+
+    threat: ThreatModel
+    steps: int = 10
+    step_size: float | None = None
+    start: Start = "uniform"
+    keep_best: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps was {self.steps!r}; it must be at least 1.")
+        if self.start not in get_args(Start):
+            raise unknown("attack start", self.start, get_args(Start))
+        if self.step_size is None:
+            return
+        if not self.step_size > 0:
+            raise InputError(f"step_size was {self.step_size!r}; it must be above 0, in pixels in [0, 1].")
+        if self.steps > 1 and self.step_size > self.threat.eps:
+            raise InputError(
+                f"step_size was {self.step_size:g}, larger than eps {self.threat.eps:g}; with several steps it must "
+                "be at most eps. Did you swap the two?"
+            )
+
+    def __call__(self, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Return adversarial images, detached, within the ball around ``images`` and in [0, 1].
+
+        Args:
+            objective: maps images to one value an example, shape (batch,), differentiable.
+            images: float (batch, channel, height, width), pixels in [0, 1].
+        """
+        images = images.detach()
+        step_size = self.step_size or (self.threat.eps if self.steps == 1 else self.threat.eps / 4)
+        adv_images = self._first(images)
+        best = _Best(images) if self.keep_best else None
+        for _ in range(self.steps):
+            adv_images.requires_grad_()
+            with torch.enable_grad():
+                values = objective(adv_images)
+                (gradient,) = torch.autograd.grad(values.sum(), adv_images)
+            adv_images = adv_images.detach()
+            if best is not None:
+                best.offer(adv_images, values.detach())
+            adv_images = project(adv_images + step_size * unit(gradient, self.threat), images, self.threat)
+        if best is None:
+            return adv_images
+        with torch.no_grad():
+            best.offer(adv_images, objective(adv_images))
+        return best.images
+
+    def _first(self, images: Tensor) -> Tensor:
+        if self.start == "uniform":
+            return uniform_start(images, self.threat)
+        if self.start == "near":
+            return project(images + 0.001 * torch.randn_like(images), images, self.threat)
+        return images.clone()
+
+
+class _Best:
+    """For each example, the images with the highest value offered so far."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.clone()
+        self.values = torch.full((len(images),), -torch.inf, device=images.device)
+
+    def offer(self, images: Tensor, values: Tensor) -> None:
+        better = values > self.values
+        self.images[better] = images[better]
+        self.values = torch.where(better, values.to(self.values.dtype), self.values)

@@ -1,0 +1,70 @@
+"""What every batch must satisfy, checked where data enters the library and never in an inner loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdiga.errors import InputError
+
+
+def check_images(images: Tensor, *, values: bool = True) -> None:
+    """Check that images are float (batch, channel, height, width) with pixels in [0, 1].
+
+    Args:
+        images: what a model is about to be given.
+        values: also look at the pixels, which on a GPU waits for the device.
+
+    Raises:
+        InputError: if they are not.
+    """
+    if images.dim() != 4:
+        raise InputError(
+            f"images had shape {tuple(images.shape)}; they must be (batch, channel, height, width). "
+            "Add the missing dimension with images[None] or images[:, None]."
+        )
+    if not images.is_floating_point():
+        raise InputError(
+            f"images were {images.dtype}; they must be floating point with pixels in [0, 1]. Divide bytes by 255."
+        )
+    if values and len(images):
+        low, high = (float(value) for value in images.detach().aminmax())
+        if not (low >= 0 and high <= 1):
+            raise InputError(
+                f"images had pixels in [{low:.3g}, {high:.3g}]; they must be in [0, 1]. "
+                "Normalise inside the model, not in the data, so that eps means the same for every model."
+            )
+
+
+def check_labels(labels: Tensor, images: Tensor, num_classes: int | None = None) -> None:
+    """Check that labels are integers, one an image and, if ``num_classes`` is given, below it.
+
+    Raises:
+        InputError: if they are not.
+    """
+    if labels.dim() != 1 or len(labels) != len(images):
+        raise InputError(
+            f"labels had shape {tuple(labels.shape)} for {len(images)} images; they must be (batch,), one an image."
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(f"labels were {labels.dtype}; they must be integers in [0, num_classes). Use labels.long().")
+    if num_classes is not None and len(labels):
+        low, high = (int(value) for value in labels.aminmax())
+        if low < 0 or high >= num_classes:
+            raise InputError(
+                f"labels were in [{low}, {high}]; the model has {num_classes} classes, so they must be in "
+                f"[0, {num_classes - 1}]. Renumber them from 0, or build the model with num_classes={high + 1}."
+            )
+
+
+def check_same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Check that teacher and student tell the same classes apart.
+
+    Raises:
+        InputError: if their numbers of classes differ.
+    """
+    if student_logits.shape[-1] != teacher_logits.shape[-1]:
+        raise InputError(
+            f"the student has {student_logits.shape[-1]} classes and the teacher {teacher_logits.shape[-1]}; they "
+            "must have the same, in the same order. Build the student with the teacher's num_classes."
+        )

@@ -1,0 +1,78 @@
+"""Progress with an ETA: a bar on a terminal, a line an epoch in a log."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kdiga.training import EpochRecord
+
+
+class _Bar:
+    """A bar that is drawn only on a terminal, and goes when it is done."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        self.console, self.label = console, label
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(label, total=None)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+
+class TrainingProgress(_Bar):
+    """Shows steps, ETA, loss terms and validation accuracy of one run.
+
+    Args:
+        console: where to.
+        label: what is being trained.
+        epochs: in all.
+        each_epoch: whether every epoch leaves a line behind.
+    """
+
+    def __init__(self, console: Console, label: str, epochs: int, *, each_epoch: bool = True) -> None:
+        super().__init__(console, label)
+        self.epochs, self.each_epoch = epochs, each_epoch
+
+    def on_step(self, done: int, total: int) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=done, total=total)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Show what the epoch came to."""
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in record.terms.items())
+        checked = ""
+        if record.clean is not None and record.robust is not None:
+            checked = f"  validation clean {record.clean:.1%} PGD {record.robust:.1%}"
+        if self.each_epoch:
+            line = f"{self.label}  epoch {record.epoch + 1}/{self.epochs}  {terms} {checked}  {record.seconds:.1f} s"
+            self.console.print(line, markup=False, highlight=False)
+        self.bar.update(self.task, description=f"{self.label}{checked}")
+
+
+class EvaluationProgress(_Bar):
+    """Shows which attack runs, and of how many examples it is done."""
+
+    def __call__(self, attack: str, done: int, total: int) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, description=f"{self.label}  {attack}", completed=done, total=total)

@@ -1,0 +1,61 @@
+"""``kdiga train RECIPE``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from kdiga.cli.app import app
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see recipes/.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/<recipe name>.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the resolved run, stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+) -> None:
+    """Train a teacher or distil a student as a recipe says.
+
+    Example: kdiga train recipes/digits-kdiga.yaml --set training.seed=1 --out runs/seed1
+    """
+    from kdiga.cli.progress import TrainingProgress
+    from kdiga.config import load_recipe, run_recipe
+    from kdiga.config.run import build_models
+    from kdiga.data import load_data
+    from kdiga.models import count_parameters
+
+    console = Console()
+    checked = load_recipe(recipe, settings or [])
+    folder = out or Path("runs") / recipe.stem
+    data = load_data(checked.data.name, root=checked.data.root, image_size=checked.data.image_size)
+    if dry_run:
+        student, teacher = build_models(checked, data)
+        console.print(yaml.safe_dump(checked.to_dict(), sort_keys=False).rstrip(), markup=False, highlight=False)
+        sizes = [("student", student), ("teacher", teacher)]
+        for role, model in sizes:
+            if model is not None:
+                console.print(f"# {role}: {count_parameters(model):,} parameters", highlight=False)
+        console.print(f"# data: {len(data.train):,} training and {len(data.test):,} test images, {data.source}")
+        console.print(f"# would write to {folder}", highlight=False)
+        return
+    with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress:
+        result = run_recipe(
+            checked, folder, resume=resume, overwrite=overwrite, data=data,
+            on_step=progress.on_step, on_epoch=progress.on_epoch,
+        )  # fmt: skip
+    best, last = (result["validation"][which] for which in ("best", "last"))
+    for which, record in (("best", best), ("last", last)):
+        console.print(
+            f"{which}: epoch {record['epoch'] + 1}, validation clean {record['clean']:.1%}, PGD {record['robust']:.1%}",
+            highlight=False,
+        )
+    console.print(f"{result['minutes']:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack")

@@ -1,0 +1,139 @@
+"""The one place where a recipe becomes objects and a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kdiga.config.schema import ModelConfig, Recipe
+from kdiga.data import DataSet, ImageSet, load_data
+from kdiga.errors import InputError
+from kdiga.models import Classifier, count_parameters, load_model, save_model
+from kdiga.modes import seeded
+from kdiga.training import distill
+from kdiga.training.folder import RESULT, claim, write_config, write_result
+from kdiga.training.loop import OnEpoch, OnStep
+
+WEIGHTS_STREAM = 1  # which of the seed's random streams initial weights come from
+
+
+def build_models(recipe: Recipe, data: DataSet) -> tuple[Classifier, Classifier | None]:
+    """Return the student, freshly initialised by the recipe's seed or loaded, and the teacher.
+
+    Raises:
+        InputError: if either cannot be built or does not fit the data.
+    """
+    with seeded(recipe.training.seed, WEIGHTS_STREAM):
+        student = build_model(recipe.student, data.train)
+    teacher = None if recipe.teacher is None else build_model(recipe.teacher, data.train)
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is not None:
+            check_fits(role, model, data.train)
+    return student, teacher
+
+
+def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
+    """Return the model that a section describes, for images like ``data``'s."""
+    path = Path(config.name)
+    if path.suffix == ".safetensors" or path.is_dir():
+        shape: dict[str, Any] = {}
+        normalization = config.normalization
+    else:
+        shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
+        normalization = config.normalization or "data"
+    return load_model(
+        config.name,
+        weights=config.weights,
+        activation=config.activation,
+        normalization=data.moments() if normalization == "data" else normalization,
+        pretrained=config.pretrained,
+        which=config.which,
+        **shape,
+    )
+
+
+def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
+    """Check that a model takes these images and tells as many classes apart.
+
+    Raises:
+        InputError: naming both sides of the mismatch.
+    """
+    spec = model.spec
+    wants = (spec.in_channels, spec.image_size, spec.num_classes)
+    has = (data.in_channels, data.image_size, data.num_classes)
+    if wants != has:
+        raise InputError(
+            f"the {role} {spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, student and data "
+            "must agree. Name another model or another data set."
+        )
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    channels, size, classes = shape
+    return f"{channels}x{size}x{size} images of {classes} classes"
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    data: DataSet | None = None,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, Any]:
+    """Train what a recipe describes, in a folder of its own, and return ``result.json``'s content.
+
+    Writes ``config.yaml``, ``journal.jsonl`` and, only if training ended well, ``best.safetensors``,
+    ``last.safetensors`` and ``result.json``.
+
+    Args:
+        recipe: validated.
+        out: folder of the run.
+        resume: continue the run in ``out``; a finished one is returned as it is.
+        overwrite: replace the run in ``out``.
+        data: the recipe's data, if it is loaded already.
+        on_step: see :func:`kdiga.distill`.
+        on_epoch: see :func:`kdiga.distill`.
+
+    Raises:
+        InputError: if anything in the recipe cannot be had, or ``out`` holds another run.
+        DivergedError: if training failed; no weights are left.
+    """
+    data = data or load_data(recipe.data.name, root=recipe.data.root, image_size=recipe.data.image_size)
+    student, teacher = build_models(recipe, data)
+    claim(out, resume=resume, overwrite=overwrite)
+    if resume and (out / RESULT).is_file():
+        return json.loads((out / RESULT).read_text())
+    write_config(out, recipe.to_dict())
+    settings = asdict(recipe.training)
+    outcome = distill(
+        student,
+        teacher,
+        data.train,
+        method=recipe.method,
+        epochs=settings.pop("epochs"),
+        threat=recipe.threat,
+        out=out,
+        resume=resume,
+        on_step=on_step,
+        on_epoch=on_epoch,
+        **settings,
+    )
+    about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
+    for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
+        student.load_state_dict(dict(state))
+        save_model(student, out / f"{which}.safetensors", which=which, **about)
+    result = outcome.to_dict() | {
+        "threat": asdict(recipe.threat),
+        "data": {"name": data.name, "source": data.source},
+        "parameters": {
+            "student": count_parameters(student),
+            "teacher": None if teacher is None else count_parameters(teacher),
+        },
+    }
+    write_result(out, result)
+    return result

@@ -1,0 +1,85 @@
+"""MNIST and Fashion-MNIST from their IDX files, packed or not."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import MNIST, FashionMNIST
+
+from kdiga.data.images import ImageSet
+from kdiga.data.places import download, download_folder, roots
+from kdiga.data.sets import DataSet, register
+from kdiga.errors import InputError
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FASHION_TEST_LABELS = "15d484375f8d13e6eb1aabb0c3f46965"  # md5, unpacked
+
+
+@register("mnist")
+def load_mnist(root: Path | None) -> DataSet:
+    """Return 60,000 training and 10,000 test images of 28x28."""
+    return _load("mnist", MNIST, root, (), "fetch it where there is a network")
+
+
+@register("fashion-mnist")
+def load_fashion_mnist(root: Path | None) -> DataSet:
+    """Return 60,000 training and 10,000 test images of 28x28."""
+    return _load("fashion-mnist", FashionMNIST, root, (DEBIAN,), "`apt-get install dataset-fashion-mnist` has it")
+
+
+def _load(name: str, source: type[MNIST], root: Path | None, more: tuple[Path, ...], by_hand: str) -> DataSet:
+    looked_in = roots(root, *more)
+    folder = _find(name, source, looked_in)
+    if folder is None:
+        target = download_folder(root)
+        download(name, lambda: source(str(target), download=True), looked_in, by_hand)
+        folder = target / source.__name__ / "raw"
+    parts = [_read_idx(folder / file) for file in FILES]
+    classes = [str(label).split(" - ")[-1] for label in source.classes]
+    train, test = (
+        ImageSet(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)), classes)
+        for images, labels in (parts[:2], parts[2:])
+    )
+    return DataSet(name, train, test, str(folder))
+
+
+def _find(name: str, source: type[MNIST], folders: list[Path]) -> Path | None:
+    for folder in folders:
+        for place in (folder / name, folder / source.__name__ / "raw", folder):
+            if all(_packed_or_not(place / file) for file in FILES):
+                # The two sets share their file names; taking one for the other must not happen silently.
+                labels = hashlib.md5(_unpack(place / FILES[3]), usedforsecurity=False).hexdigest()
+                if (labels == FASHION_TEST_LABELS) == (name == "fashion-mnist"):
+                    return place
+    return None
+
+
+def _packed_or_not(path: Path) -> Path | None:
+    return next((file for file in (path, path.with_name(path.name + ".gz")) if file.is_file()), None)
+
+
+def _unpack(path: Path) -> bytes:
+    found = _packed_or_not(path)
+    if found is None:
+        raise InputError(f"{str(path)!r} is missing; fetch the data set again.")
+    try:
+        return gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{str(found)!r} cannot be unpacked ({error}); fetch the data set again.") from None
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """Read one IDX file: two zero bytes, type 8 (bytes), rank, big-endian sizes, values."""
+    data = _unpack(path)
+    rank = data[3] if len(data) > 3 else 0
+    sizes = data[4 : 4 + 4 * rank]
+    shape = tuple(int(size) for size in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">i4"))
+    if data[:3] != b"\0\0\x08" or len(data) != 4 + 4 * rank + int(np.prod(shape)):
+        raise InputError(f"{str(path)!r} is not a whole IDX file; fetch the data set again.")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()

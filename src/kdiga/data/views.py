@@ -1,0 +1,92 @@
+"""Augmentation as a pure function of (seed, index, view), in batches, on any device.
+
+The same example in the same view always has the same pixels, whatever batch it is in, whatever was
+drawn before and whichever machine computes it. So a teacher's signal can be stored and found again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdiga.errors import unknown
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random shift within a zero-padded border, and random horizontal flip.
+
+    Args:
+        pad: border in pixels; 0 for no shift.
+        flip: whether to mirror half of the examples.
+    """
+
+    pad: int = 0
+    flip: bool = False
+
+    def __call__(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
+        """Return the view of each image.
+
+        Args:
+            images: (batch, channel, height, width), bytes or floats.
+            index: int64 (batch,), each example's row in its data set.
+            seed: of the run.
+            view: 0, 1, ...; usually the epoch.
+        """
+        if self.pad:
+            images = self._shift(images, index, seed, view)
+        if self.flip:
+            mirrored = (_draw(seed, index, view, stream=2) & 1).bool()
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        return images
+
+    def _shift(self, images: Tensor, index: Tensor, seed: int, view: int) -> Tensor:
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (self.pad,) * 4)
+        top, left = (_draw(seed, index, view, stream) % (2 * self.pad + 1) for stream in (0, 1))
+        rows = top[:, None] + torch.arange(height, device=images.device)
+        columns = left[:, None] + torch.arange(width, device=images.device)
+        example = torch.arange(len(images), device=images.device)
+        # Indexing (batch, row, column) around the channel axis gives (batch, row, column, channel).
+        shifted = padded[example[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return shifted.permute(0, 3, 1, 2).contiguous()
+
+
+def augmentation_by_name(name: str, image_size: int) -> Augmentation:
+    """Return "none", "crop" or "crop-flip", with a border of an eighth of the image.
+
+    Raises:
+        InputError: for another name.
+    """
+    pad = max(1, image_size // 8)
+    known = {"none": Augmentation(), "crop": Augmentation(pad), "crop-flip": Augmentation(pad, flip=True)}
+    if name not in known:
+        raise unknown("augmentation", name, known)
+    return known[name]
+
+
+def _draw(seed: int, index: Tensor, view: int, stream: int) -> Tensor:
+    """Return a non-negative pseudo-random int64 for each index: splitmix64's finaliser over a counter."""
+    state = _mix(torch.full_like(index, _signed(seed * 0x9E3779B97F4A7C15 + stream)))
+    state = _mix(state ^ (index + _signed(view * 0xD1342543DE82EF95)))
+    return _mix(state) & 0x7FFFFFFFFFFFFFFF
+
+
+def _mix(state: Tensor) -> Tensor:
+    state = state + _signed(0x9E3779B97F4A7C15)
+    state = (state ^ _shift_right(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shift_right(state, 27)) * _signed(0x94D049BB133111EB)
+    return state ^ _shift_right(state, 31)
+
+
+def _shift_right(state: Tensor, bits: int) -> Tensor:
+    # int64's own shift keeps the sign; the mask makes it the unsigned shift of the algorithm.
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFFFFFFFFFF
+    return value - (1 << 64) if value >> 63 else value

@@ -1,0 +1,38 @@
+"""The errors a caller can cause. Each says what was given, what is accepted and what to do, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KdigaError(Exception):
+    """Every error that kdiga raises on purpose.
+
+    The command line prints it as one line and exits with ``exit_status``.
+    """
+
+    exit_status = 2
+
+
+class InputError(KdigaError, ValueError):
+    """An argument, file, recipe or batch that kdiga does not accept."""
+
+
+class DivergedError(KdigaError, RuntimeError):
+    """Training left the region where its result would mean anything; names the loss term."""
+
+    exit_status = 1
+
+
+def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> list[str]:
+    """Return up to ``most`` of ``choices`` that look like ``given``, best first."""
+    return difflib.get_close_matches(given, list(choices), n=most, cutoff=0.5)
+
+
+def unknown(what: str, given: str, choices: Iterable[str], remedy: str = "") -> InputError:
+    """Build the error for a name that is not one of ``choices``, offering the nearest ones."""
+    choices = list(choices)
+    close = nearest(given, choices)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"accepted: {', '.join(choices)}."
+    return InputError(f"{what} {given!r} is not known; {hint}{' ' + remedy if remedy else ''}")

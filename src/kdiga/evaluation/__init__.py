@@ -1,0 +1,8 @@
+"""Evaluation of a plain module on batches. It knows nothing of training."""
+
+from kdiga.evaluation.attacks import attack_by_name
+from kdiga.evaluation.evaluate import AttackResult, Evaluation, evaluate
+from kdiga.evaluation.intervals import clopper_pearson
+from kdiga.evaluation.sweep import sweep
+
+__all__ = ["AttackResult", "Evaluation", "attack_by_name", "clopper_pearson", "evaluate", "sweep"]

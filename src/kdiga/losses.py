@@ -1,0 +1,93 @@
+"""Losses between logits, and distances between input gradients: one number an example.
+
+Every function returns a tensor of shape (batch,). The mean over the batch is taken where a method
+builds its terms, so that a coefficient means the same for every batch size and number of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdiga.errors import unknown
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of each example in nats.
+
+    Args:
+        logits: float (batch, num_classes).
+        labels: int64 (batch,).
+    """
+    return F.cross_entropy(_full_precision(logits), labels, reduction="none")
+
+
+def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return ``temperature**2 * KL(p_teacher || p_student)`` of each example, in nats.
+
+    Summed over the classes, as in Hinton et al. (2015); averaging over the classes, the default
+    reduction of ``nn.KLDivLoss``, would make the coefficient depend on their number.
+
+    Args:
+        student_logits: float (batch, num_classes), may carry a graph.
+        teacher_logits: float (batch, num_classes), the target.
+        temperature: above 0; both distributions are softened by it.
+    """
+    student, teacher = (
+        F.log_softmax(_full_precision(z) / temperature, dim=-1) for z in (student_logits, teacher_logits)
+    )
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+
+
+def l2(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Euclidean length of each example's gap. Its derivative at a zero gap is zero."""
+    return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
+
+
+def l2_squared(a: Tensor, b: Tensor) -> Tensor:
+    """Return the squared Euclidean length of each example's gap."""
+    return (a - b).flatten(1).square().sum(1)
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum of the absolute gaps of each example: the dual norm of an Linf threat model."""
+    return (a - b).flatten(1).abs().sum(1)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``1 - cos`` of the angle between each example's gradients: 0 aligned, 2 opposed.
+
+    An example on which either gradient is exactly zero has no direction: it counts 0 and passes
+    no derivative, instead of one of order 1e8.
+    """
+    a, b = a.flatten(1), b.flatten(1)
+    defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
+    safe = torch.where(defined[:, None], a, torch.ones_like(a))
+    return torch.where(defined, 1 - F.cosine_similarity(safe, b, dim=1, eps=1e-12), a.new_zeros(()))
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": l2,
+    "l2-squared": l2_squared,
+    "l1": l1,
+    "cosine": cosine,
+}
+
+
+def distance_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return one of :data:`DISTANCES`.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in DISTANCES:
+        raise unknown("distance", name, DISTANCES)
+    return DISTANCES[name]
+
+
+def _full_precision(logits: Tensor) -> Tensor:
+    # A softmax in bf16 keeps 3 digits; float64 inputs (gradcheck) must stay float64.
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,0 +1,19 @@
+"""Plain training on the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdiga.methods.registry import register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("ce", paper="cross-entropy on clean images", teacher=False)
+@dataclass(frozen=True)
+class CE:
+    """Cross-entropy on clean images: ``L = CE_s(x)``. The floor every robust method is compared with."""
+
+    def __call__(self, step: Step) -> Objective:
+        """Return the one term."""
+        return Objective((Term("label", 1.0, step.clean.losses.mean()),))

@@ -1,0 +1,39 @@
+"""Knowledge distillation (Hinton, Vinyals, Dean, 2015, arXiv:1503.02531)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdiga import losses
+from kdiga.methods.registry import register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("kd", paper="Hinton et al. 2015, arXiv:1503.02531")
+@dataclass(frozen=True)
+class KD:
+    """Imitate the teacher's soft labels on clean images.
+
+    ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)``, both softened
+    by the temperature. The defaults are those of the KDIGA study.
+
+    Args:
+        label_weight: of the hard-label cross-entropy.
+        teacher_weight: of the imitation.
+        temperature: above 0.
+    """
+
+    label_weight: float = 0.5
+    teacher_weight: float = 0.5
+    temperature: float = 1.0
+
+    def __call__(self, step: Step) -> Objective:
+        """Return the label and the imitation term."""
+        imitation = losses.kl(step.clean.logits, step.teacher.logits, self.temperature)
+        return Objective(
+            (
+                Term("label", self.label_weight, step.clean.losses.mean()),
+                Term("teacher", self.teacher_weight, imitation.mean()),
+            )
+        )

@@ -1,0 +1,124 @@
+"""Weights on disk: our safetensors files, which know their architecture, and the common ``.pt`` layouts.
+
+Nothing here unpickles: ``torch.load`` runs with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kdiga.errors import InputError
+from kdiga.models.registry import Classifier, ModelSpec
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "student")
+
+
+def save_model(model: nn.Module, path: Path, **about: Any) -> None:
+    """Write a model's weights, and its spec where it has one, atomically to a safetensors file.
+
+    Args:
+        model: any module; a :class:`Classifier` can be loaded again by path alone.
+        path: where to; a file there is replaced at once or not at all.
+        about: plain data kept beside the spec, such as the method and the seed.
+    """
+    spec = model.spec.to_dict() if isinstance(model, Classifier) else None
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"kdiga": json.dumps({"spec": spec, "about": about})})
+    os.replace(partial, path)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
+    """Read a state dict, and the spec if the file is ours.
+
+    Accepts ``.safetensors``, and ``.pt``, ``.pth``, ``.th`` and the like holding a state dict, bare or
+    under "state_dict", "model", "net" or in a one-element list, with or without "module." prefixes.
+
+    Raises:
+        InputError: for a missing file, a file of another kind, or a pickle that holds more than tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"checkpoint {str(path)!r} does not exist; give a .safetensors or .pt file, or a run folder.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{str(path)!r} is not a checkpoint of tensors alone ({first[:120]}); accepted: .safetensors, or a state "
+            "dict saved by torch.save(model.state_dict(), path)."
+        ) from None
+    return _state_dict(loaded, path), None
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put a state dict into a model, every tensor accounted for.
+
+    Raises:
+        InputError: if keys are missing or left over, or shapes differ; it lists them.
+    """
+    target = model.state_dict()
+    missing, extra = sorted(target.keys() - state.keys()), sorted(state.keys() - target.keys())
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} in the file and {tuple(value.shape)} in the model"
+        for key, value in target.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(extra)}"] * bool(extra)
+    problems += [_some(shapes)] * bool(shapes)
+    if problems:
+        raise InputError(
+            f"{str(path)!r} does not fit the model: {'; '.join(problems)}. It holds another architecture, number of "
+            "classes or image size; name the one it was made for."
+        )
+    model.load_state_dict(dict(state))
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        ours = json.loads(metadata.get("kdiga", "{}"))
+        spec = ModelSpec.from_dict(ours["spec"]) if ours.get("spec") else None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{str(path)!r} is not a readable safetensors checkpoint ({error}); copy or train it again."
+        ) from None
+    return state, spec
+
+
+def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
+    while True:
+        if isinstance(loaded, list) and len(cast("list[object]", loaded)) == 1:
+            loaded = cast("list[object]", loaded)[0]
+            continue
+        if isinstance(loaded, Mapping):
+            mapping = cast("Mapping[str, object]", loaded)
+            wrapper = next((name for name in WRAPPERS if isinstance(mapping.get(name), Mapping)), None)
+            if wrapper is not None:
+                loaded = mapping[wrapper]
+                continue
+            state = {key: value for key, value in mapping.items() if isinstance(value, Tensor)}
+            if state and len(state) == len(mapping):
+                return {key.removeprefix("module."): value for key, value in state.items()}
+        raise InputError(
+            f"{str(path)!r} holds no state dict; accepted: tensors by name, bare or under {', '.join(WRAPPERS)}."
+        )

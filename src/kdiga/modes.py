@@ -1,0 +1,58 @@
+"""Run a model in another mode and leave it exactly as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every submodule in eval mode, and each back in its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Leave batch norm's running statistics as they were, whatever runs inside."""
+    saved = [
+        (buffer, buffer.detach().clone())
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.training
+        for buffer in module.buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for buffer, value in saved:
+            # .data: no version bump, so a backward that is still pending stays valid.
+            buffer.data.copy_(value)
+
+
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Draw random numbers from a stream that the parts alone decide; the caller's streams go on as before."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(mix_seed(*parts))
+        yield
+
+
+def mix_seed(*parts: int) -> int:
+    """Combine integers into one seed; nearby parts give unrelated seeds."""
+    state = 0x9E3779B97F4A7C15
+    for part in parts:
+        state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state & 0x7FFFFFFFFFFFFFFF

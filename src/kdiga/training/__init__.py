@@ -1,0 +1,7 @@
+"""Training: the loop, its settings and what it leaves behind."""
+
+from kdiga.training.loop import distill
+from kdiga.training.result import EpochRecord, TrainingResult
+from kdiga.training.settings import TrainingSettings
+
+__all__ = ["EpochRecord", "TrainingResult", "TrainingSettings", "distill"]

@@ -1,0 +1,71 @@
+"""The folder of a run: what it holds, and when a new run may use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdiga.errors import InputError
+from kdiga.training.journal import write_atomically
+
+CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
+OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.pt", "results.json", "report.html",
+        "pictures.npz")  # fmt: skip
+
+
+def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make a folder ready for a run.
+
+    Args:
+        folder: created if need be.
+        resume: an unfinished or finished run in it is to be continued.
+        overwrite: kdiga's own files in it may be removed; others are never touched.
+
+    Raises:
+        InputError: if it already holds a run and neither is asked for, or cannot be written to.
+    """
+    if resume and overwrite:
+        raise InputError("both --resume and --overwrite were given; the one continues what the other removes.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        present = [name for name in OURS if (folder / name).exists()]
+        if present and overwrite:
+            for name in present:
+                (folder / name).unlink()
+        elif present and not resume:
+            raise InputError(
+                f"output folder {str(folder)!r} already holds a run ({present[0]}); continue it with --resume, replace it "
+                "with --overwrite, or choose another --out."
+            )
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out."
+        ) from None
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write the resolved recipe."""
+    write_atomically(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """Return the resolved recipe of a run, or None where there is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read ({' '.join(str(error).split())[:100]}).") from None
+    return loaded if isinstance(loaded, dict) else None
+
+
+def write_result(folder: Path, result: dict[str, Any], name: str = RESULT) -> None:
+    """Write a result as JSON."""
+    write_atomically(folder / name, json.dumps(result, indent=2) + "\n")

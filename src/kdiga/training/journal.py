@@ -1,0 +1,40 @@
+"""A run's diary: one JSON object a line, readable while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Appends events to a file; without a path it only remembers them.
+
+    Args:
+        path: of the JSON-lines file, or None.
+        keep: how many of the lines already there belong to this run's past; the rest, written after
+            the checkpoint that a resumed run starts from, are dropped.
+    """
+
+    def __init__(self, path: Path | None, *, keep: int = 0) -> None:
+        self.path = path
+        self.count = keep
+        if path is None:
+            return
+        lines = path.read_text().splitlines(keepends=True)[:keep] if keep and path.is_file() else []
+        write_atomically(path, "".join(lines))
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append one event."""
+        self.count += 1
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(event) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's text at once or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,285 @@
+"""The training loop: one method, one student, perhaps a teacher, batches; it knows no more than that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdiga.checks import check_labels, check_same_classes
+from kdiga.data import Feed, ImageSet, augmentation_by_name, feed_of, split
+from kdiga.errors import DivergedError, InputError
+from kdiga.gradients import route_by_name
+from kdiga.methods import Method, method_by_name
+from kdiga.modes import evaluating, seeded
+from kdiga.provenance import provenance
+from kdiga.step import Step
+from kdiga.teachers import OnlineTeacher
+from kdiga.training.guard import check_above_chance, check_finite
+from kdiga.training.journal import Journal
+from kdiga.training.optimization import build_optimizer, build_schedule, clip
+from kdiga.training.result import EpochRecord, TrainingResult
+from kdiga.training.runtime import Runtime
+from kdiga.training.settings import TrainingSettings
+from kdiga.training.state import load_state, remove_state, save_state
+from kdiga.training.validation import Scores, Validator
+from kdiga.types import Batch, Objective, Term, ThreatModel
+
+TrainingData = ImageSet | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+OnStep = Callable[[int, int], None]
+OnEpoch = Callable[[EpochRecord], None]
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    train: TrainingData,
+    *,
+    method: str | Method = "kdiga",
+    epochs: int,
+    threat: ThreatModel | None = None,
+    validation: ImageSet | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a student, and leave it holding the weights that were best on the validation set.
+
+    Args:
+        student: maps images in [0, 1] to logits; trained in place, in eval mode afterwards.
+        teacher: a robust model of the same classes, left as found; None for methods without one.
+        train: an :class:`kdiga.ImageSet`; a pair of tensors, float images (example, channel, height,
+            width) in [0, 1] and int labels; or a data loader of such batches, augmented by itself.
+        method: a name that ``kdiga methods`` lists, or a configured method such as
+            ``KDIGA(gradient_weight=2)``.
+        epochs: at least 1.
+        threat: what the student should withstand; Linf 8/255 if None.
+        validation: chooses the best checkpoint; None cuts ``validation_share`` from ``train`` by seed.
+            A loader cannot be cut: without this, its best checkpoint is the last.
+        out: folder for journal, resumable state; None writes nothing.
+        resume: continue the interrupted run in ``out``.
+        on_step: called after each step with steps done and steps in all.
+        on_epoch: called after each epoch with its record.
+        settings: fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...
+
+    Raises:
+        InputError: for an unknown method or setting, data or models that do not fit each other.
+        DivergedError: if a term is not finite or the student ends no better than guessing; it names
+            the term.
+    """
+    configured = TrainingSettings.from_keywords(epochs, settings)
+    chosen = method_by_name(method)
+    if chosen.info.teacher and teacher is None:
+        raise InputError(f"method {chosen.info.name!r} needs a teacher and none was given; pass a robust model.")
+    threat = threat or ThreatModel()
+    if validation is None and isinstance(train, tuple):
+        train = _as_set(train)
+    if validation is None and isinstance(train, ImageSet):
+        train, validation = split(train, configured.validation_share, configured.seed)
+    run = _Run(student, teacher if chosen.info.teacher else None, train, validation, chosen, threat, configured)
+    return run.to_the_end(None if out is None else Path(out), resume=resume, on_step=on_step, on_epoch=on_epoch)
+
+
+def _as_set(pair: tuple[Tensor, Tensor]) -> ImageSet:
+    images, labels = pair
+    check_labels(labels, images)
+    return ImageSet(images, labels.long(), [str(number) for number in range(int(labels.max()) + 1)])
+
+
+@dataclass
+class _Progress:
+    """What changes during a run and has to survive an interruption."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = -1.0
+    best_state: dict[str, Tensor] | None = None
+    seconds: float = 0.0
+
+
+class _Run:
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        train: TrainingData,
+        validation: ImageSet | None,
+        method: Method,
+        threat: ThreatModel,
+        settings: TrainingSettings,
+    ) -> None:
+        self.settings, self.method, self.threat = settings, method, threat
+        self.runtime = Runtime(settings)
+        self.student = self.runtime.place(student)
+        self.teacher = None if teacher is None else self.runtime.place(teacher)
+        size = train.image_size if isinstance(train, ImageSet) else 32
+        self.feed: Feed = feed_of(
+            train, batch_size=settings.batch_size, seed=settings.seed, device=self.runtime.device,
+            augmentation=augmentation_by_name(settings.augment, size),
+        )  # fmt: skip
+        self.validator = None if validation is None else Validator(
+            validation, threat, settings.validation_steps, settings.validation_examples, settings.seed
+        )  # fmt: skip
+        self.steps = len(self.feed) * settings.epochs
+        self.optimizer = build_optimizer(student, settings)
+        self.schedule = build_schedule(self.optimizer, settings, self.steps)
+        self.parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        self.teach = None if self.teacher is None else OnlineTeacher(self.teacher, method.info.teacher_gradient)
+        self.route = route_by_name(settings.route)
+        self.progress, self.history = _Progress(), list[EpochRecord]()
+
+    def to_the_end(
+        self, out: Path | None, *, resume: bool, on_step: OnStep | None, on_epoch: OnEpoch | None
+    ) -> TrainingResult:
+        journal = self._restore(out, resume=resume)
+        try:
+            with seeded(self.settings.seed, -1):
+                self._check_first_batch()
+            while self.progress.epoch < self.settings.epochs:
+                record = self._epoch(self.progress.epoch, on_step)
+                self.history.append(record)
+                journal.write(asdict(record))
+                self.progress.epoch += 1
+                if on_epoch is not None:
+                    on_epoch(record)
+                self._save(out, journal)
+        except DivergedError as error:
+            journal.write({"diverged": str(error)})
+            raise
+        finally:
+            for model in (self.student, self.teacher):
+                if model is not None:
+                    model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        if out is not None:
+            remove_state(out)
+        return self._result()
+
+    def _check_first_batch(self) -> None:
+        batch = next(iter(self.feed.epoch(0)))
+        with torch.no_grad(), evaluating(self.student):
+            logits = self.student(self.runtime.images(batch.images))
+        check_labels(batch.labels, batch.images, logits.shape[1])
+        if self.teacher is not None:
+            with torch.no_grad(), evaluating(self.teacher):
+                check_same_classes(logits, self.teacher(self.runtime.images(batch.images)))
+
+    def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
+        started = time.perf_counter()
+        self.student.train()
+        sums, objective = dict[str, Tensor](), None
+        # Everything random in an epoch comes from (seed, epoch), so a resumed run repeats it.
+        with seeded(self.settings.seed, epoch):
+            for number, batch in enumerate(self.feed.epoch(epoch)):
+                done = epoch * len(self.feed) + number
+                objective = self._step(batch, done / max(1, self.steps - 1))
+                for name, value in objective.values().items():
+                    sums[name] = sums[name] + value if name in sums else value.clone()
+                if on_step is not None:
+                    on_step(done + 1, self.steps)
+        if objective is None:
+            raise InputError("the training data held no batch; give at least batch_size examples.")
+        terms = {name: float(value) / len(self.feed) for name, value in sums.items()}
+        weights = {term.name: term.weight for term in objective.terms}
+        check_finite(terms, epoch)
+        scores = self._validate(epoch, terms, weights)
+        seconds = time.perf_counter() - started
+        self.progress.seconds += seconds
+        return EpochRecord(
+            epoch, self.optimizer.param_groups[0]["lr"], terms, weights,
+            scores and scores.clean, scores and scores.robust, round(seconds, 2),
+        )  # fmt: skip
+
+    def _step(self, batch: Batch, progress: float) -> Objective:
+        batch = Batch(self.runtime.images(batch.images), batch.labels, batch.index, batch.view)
+        step = Step(
+            batch, self.student, self.teach, self.threat, self.route, self.method.info.student_gradient, progress
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.runtime.autocast():
+            objective = self.method(step)
+            total = objective.total()
+        # Only the parameters: images that ask for a gradient would cost one more pass to the input.
+        self.runtime.accelerator.backward(total, inputs=self.parameters)
+        clip(self.student, self.settings.grad_clip)
+        self.optimizer.step()
+        self.schedule.step()
+        return objective
+
+    def _validate(self, epoch: int, terms: Mapping[str, float], weights: Mapping[str, float]) -> Scores | None:
+        last = epoch + 1 == self.settings.epochs
+        if self.validator is None:
+            self._keep(epoch, float(epoch))
+            return None
+        if not last and (epoch + 1) % self.settings.validate_every:
+            return None
+        scores = self.validator(self.student, epoch)
+        # Early on a slow start and a collapse look alike; by the end of the ramp they do not.
+        if last or epoch + 1 >= self.settings.epochs / 2:
+            values = [Term(name, weights[name], torch.tensor(value)) for name, value in terms.items()]
+            correct = round(scores.clean * scores.examples)
+            check_above_chance(correct, scores.examples, self.validator.class_shares(), values, epoch)
+        self._keep(epoch, scores.by(self.settings.select))
+        return scores
+
+    def _keep(self, epoch: int, score: float) -> None:
+        # Of equal scores the later one: it has been trained longer at a lower rate.
+        if score >= self.progress.best_score:
+            self.progress.best_epoch, self.progress.best_score = epoch, score
+            self.progress.best_state = _to_cpu(self.student)
+
+    def _identity(self) -> dict[str, str]:
+        return {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.settings)}
+
+    def _save(self, out: Path | None, journal: Journal) -> None:
+        if out is not None:
+            save_state(
+                out,
+                {
+                    "identity": self._identity(),
+                    "student": self.student.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "progress": vars(self.progress),
+                    "history": [asdict(record) for record in self.history],
+                    "journal_lines": journal.count,
+                },
+            )
+
+    def _restore(self, out: Path | None, *, resume: bool) -> Journal:
+        if out is None:
+            return Journal(None)
+        out.mkdir(parents=True, exist_ok=True)
+        state = load_state(out, self._identity()) if resume else None
+        if state is None:
+            return Journal(out / "journal.jsonl")
+        self.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.progress = _Progress(**state["progress"])
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        return Journal(out / "journal.jsonl", keep=state["journal_lines"])
+
+    def _result(self) -> TrainingResult:
+        last_state = _to_cpu(self.student)
+        best_state = self.progress.best_state or last_state
+        self.student.load_state_dict(best_state)
+        self.student.eval()
+        return TrainingResult(
+            self.method.info.name, self.history, self.progress.best_epoch, best_state, last_state,
+            self.progress.seconds / 60, self.settings.seed, provenance(self.runtime.device),
+        )  # fmt: skip
+
+
+def _to_cpu(model: nn.Module) -> dict[str, Tensor]:
+    # Contiguous: a best state in channels_last would carry the run's memory layout into the file.
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }

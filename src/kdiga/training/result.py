@@ -1,0 +1,69 @@
+"""What a run leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch.
+
+    Args:
+        epoch: from 0.
+        lr: learning rate at its end.
+        terms: mean unweighted value of each loss term.
+        weights: coefficient of each term at the epoch's end.
+        clean: validation accuracy in [0, 1]; None where the epoch was not checked.
+        robust: validation accuracy under PGD in [0, 1]; None where the epoch was not checked.
+        seconds: wall time, check included.
+    """
+
+    epoch: int
+    lr: float
+    terms: Mapping[str, float]
+    weights: Mapping[str, float]
+    clean: float | None
+    robust: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run.
+
+    Args:
+        method: name of the method.
+        history: every epoch.
+        best_epoch: the epoch, from 0, whose weights were best on the validation set.
+        best_state: those weights, on the CPU.
+        last_state: the weights after the last epoch, on the CPU.
+        minutes: wall time of training, validation included.
+        seed: of the run.
+        provenance: versions, hardware, date.
+    """
+
+    method: str
+    history: Sequence[EpochRecord]
+    best_epoch: int
+    best_state: Mapping[str, Tensor]
+    last_state: Mapping[str, Tensor]
+    minutes: float
+    seed: int
+    provenance: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result without the weights and all but two epochs, as plain data."""
+        best, last = self.history[self.best_epoch], self.history[-1]
+        return {
+            "method": self.method,
+            "seed": self.seed,
+            "epochs": len(self.history),
+            "minutes": round(self.minutes, 2),
+            "validation": {"best": asdict(best), "last": asdict(last)},
+            "provenance": dict(self.provenance),
+        }

@@ -1,0 +1,58 @@
+"""Where and in which precision a run computes. The loop itself never asks."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from kdiga.errors import InputError
+from kdiga.training.settings import TrainingSettings
+
+
+class Runtime:
+    """Device, precision and memory layout of one run.
+
+    Accelerate finds the device and will carry several processes. Autocast is ours: Accelerate would
+    patch the student's ``forward``, and teacher, attacks and alignment have to run in the same precision.
+
+    Raises:
+        InputError: for a device that is not here, or several processes.
+    """
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        wanted = device_by_name(settings.device)
+        self.accelerator = Accelerator(cpu=wanted.type == "cpu")
+        if self.accelerator.num_processes > 1:
+            raise InputError("training was started in several processes; this version trains in one. Start it once.")
+        self.device = self.accelerator.device
+        self.precision = settings.precision
+        self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device and layout."""
+        return model.to(device=self.device, memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+
+    def images(self, images: Tensor) -> Tensor:
+        """Return images on the device, in the layout."""
+        return images.to(device=self.device, memory_format=self.memory_format)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which losses are formed."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def device_by_name(name: str) -> torch.device:
+    """Return the device of "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Raises:
+        InputError: for another name, or a GPU that is not here.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device was {name!r}; accepted: auto, cpu, cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device was 'cuda' and PyTorch sees no CUDA GPU here; use auto or cpu.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,95 @@
+"""How a run is trained, whatever the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from kdiga.errors import InputError, unknown
+from kdiga.gradients import route_by_name
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["one-cycle", "multi-step", "cosine", "constant"]
+Precision = Literal["fp32", "bf16"]
+Selection = Literal["robust", "clean", "mean"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything about a run but its models, data, method and threat model.
+
+    Args:
+        epochs: at least 1.
+        batch_size: examples a step.
+        optimizer: "adamw" or "sgd" (Nesterov-free, with momentum).
+        lr: peak learning rate.
+        weight_decay: decoupled for adamw, L2 for sgd.
+        momentum: of sgd.
+        schedule: "one-cycle" (warm-up over the first 30 %, then cosine to nought), "multi-step",
+            "cosine" or "constant", updated every step.
+        milestones: shares of the training at which "multi-step" divides the rate by 10.
+        grad_clip: largest norm of the parameter gradient; 0 for no limit.
+        augment: "none", "crop" or "crop-flip".
+        route: "exact" or "finite-difference", for methods that train through an input gradient.
+        precision: "fp32", or "bf16" for autocast. On a CPU bf16 pays only where it has AMX.
+        channels_last: memory layout of images and convolutions; faster on most hardware.
+        device: "auto" takes a GPU where there is one; or "cpu", "cuda".
+        seed: of weights, order, augmentation, attacks and the validation split.
+        validation_share: of the training examples, held out where no validation set is given.
+        validation_examples: how many of them each epoch's check looks at.
+        validation_steps: PGD steps of the check, step size eps / 4.
+        validate_every: epochs between checks; the last epoch is always checked.
+        select: the best checkpoint is that with the highest "robust" (PGD) or "clean" validation
+            accuracy or their "mean"; the test set has no part in it.
+
+    Raises:
+        InputError: for values out of range or unknown names.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimizer: Optimizer = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    schedule: Schedule = "one-cycle"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    grad_clip: float = 0.0
+    augment: str = "none"
+    route: str = "exact"
+    precision: Precision = "fp32"
+    channels_last: bool = True
+    device: str = "auto"
+    seed: int = 0
+    validation_share: float = 0.1
+    validation_examples: int = 1000
+    validation_steps: int = 10
+    validate_every: int = 1
+    select: Selection = "robust"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validation_steps", "validate_every", "validation_examples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+        if not self.lr > 0:
+            raise InputError(f"lr was {self.lr!r}; it must be above 0.")
+        for name, accepted in _choices().items():
+            if getattr(self, name) not in accepted:
+                raise unknown(name, getattr(self, name), accepted)
+        route_by_name(self.route)
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
+            raise InputError(f"milestones were {self.milestones}; they are rising shares of the training, in (0, 1).")
+
+    @classmethod
+    def from_keywords(cls, epochs: int, keywords: dict[str, Any]) -> TrainingSettings:
+        """Return the settings, or say which keyword is not one."""
+        names = [field.name for field in fields(cls)]
+        for name in keywords:
+            if name not in names:
+                raise unknown("training setting", name, names)
+        return cls(epochs=epochs, **keywords)
+
+
+def _choices() -> dict[str, tuple[str, ...]]:
+    hints = get_type_hints(TrainingSettings)
+    return {name: get_args(hints[name]) for name in ("optimizer", "schedule", "precision", "select")}

@@ -1,0 +1,64 @@
+"""The check after an epoch: clean and PGD accuracy on held-out training examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from kdiga.data import ImageSet
+from kdiga.evaluation import evaluate
+from kdiga.modes import mix_seed
+from kdiga.training.settings import Selection
+from kdiga.types import ThreatModel
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Validation accuracies in [0, 1], and the counts behind them."""
+
+    clean: float
+    robust: float
+    examples: int
+
+    def by(self, select: Selection) -> float:
+        """Return the number that checkpoints are chosen by."""
+        return {"robust": self.robust, "clean": self.clean, "mean": (self.clean + self.robust) / 2}[select]
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Scores a model on the first ``examples`` of a validation set.
+
+    Args:
+        data: never part of the test set.
+        threat: the ball PGD stays in.
+        steps: of PGD, step size eps / 4.
+        examples: at most so many.
+        seed: of the run.
+    """
+
+    data: ImageSet
+    threat: ThreatModel
+    steps: int
+    examples: int
+    seed: int
+
+    def __call__(self, model: nn.Module, epoch: int) -> Scores:
+        """Return the scores of one epoch's model."""
+        attack = f"pgd-{self.steps}" if self.steps > 1 else "fgsm"
+        report = evaluate(
+            model,
+            self.data.batches(examples=self.examples),
+            eps=self.threat.eps,
+            norm=self.threat.norm,
+            attacks=[attack],
+            seed=mix_seed(self.seed, epoch) % 2**31,
+        )
+        return Scores(report["clean"], report[attack], report.examples)
+
+    def class_shares(self) -> list[float]:
+        """Return the share of each class among the examples looked at."""
+        labels = self.data.labels[: self.examples]
+        return (torch.bincount(labels, minlength=self.data.num_classes).double() / len(labels)).tolist()

@@ -1,0 +1,121 @@
+"""The nouns of the library: a batch, a threat model, what a teacher says, what a method returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from torch import Tensor
+
+from kdiga.errors import InputError, unknown
+
+Norm = Literal["linf", "l2"]
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+
+
+def parse_number(text: str | float) -> float:
+    """Return a number written as ``0.1``, ``1e-2`` or a fraction such as ``8/255``.
+
+    Raises:
+        InputError: if the text is none of these.
+
+    >>> parse_number("51/255")
+    0.2
+    """
+    try:
+        number = float(text) if not isinstance(text, str) else float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{text!r} is not a number; write it as 0.1 or as a fraction such as 8/255.") from None
+    return number
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What an adversary may do to an image: any change of at most ``eps`` in ``norm``.
+
+    Args:
+        norm: "linf" or "l2", in any case.
+        eps: in pixels, which are in [0, 1]; for Linf the largest change of one pixel, for L2 the
+            Euclidean length over one image.
+
+    Raises:
+        InputError: for another norm, a negative or infinite eps, or an Linf eps above 1.
+
+    >>> ThreatModel("Linf", 0.5)
+    ThreatModel(norm='linf', eps=0.5)
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        norm = str(self.norm).lower()
+        if norm not in NORMS:
+            raise unknown("norm", str(self.norm), NORMS)
+        object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "eps", parse_number(self.eps))
+        if not math.isfinite(self.eps) or self.eps < 0:
+            raise InputError(f"eps was {self.eps:g}; it must be a finite number of at least 0, in pixels in [0, 1].")
+        if norm == "linf" and self.eps > 1:
+            raise InputError(
+                f"eps was {self.eps:g}; an Linf eps is in [0, 1], because pixels are. Did you mean {self.eps:g}/255?"
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images, their labels, and where each came from.
+
+    Args:
+        images: float (batch, channel, height, width), pixels in [0, 1].
+        labels: int64 (batch,), in [0, num_classes).
+        index: int64 (batch,), the row in the data set.
+        view: which repeatable augmentation of the example this is.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    view: int = 0
+
+
+@dataclass(frozen=True)
+class TeacherSignal:
+    """What the teacher says about one batch. It never carries an autograd graph.
+
+    Args:
+        logits: float (batch, num_classes).
+        input_gradient: like the images, row i the derivative of example i's cross-entropy by its
+            own pixels (nats per pixel unit); None where the method does not ask for it.
+    """
+
+    logits: Tensor
+    input_gradient: Tensor | None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weighted part of an objective; ``value`` is a scalar, a mean over the batch."""
+
+    name: str
+    weight: float
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a method asks the student to minimise at one step."""
+
+    terms: Sequence[Term]
+
+    def total(self) -> Tensor:
+        """Return the weighted sum of the terms, a scalar with a graph to the student."""
+        first, *rest = (term.weight * term.value for term in self.terms)
+        return sum(rest, start=first)
+
+    def values(self) -> Mapping[str, Tensor]:
+        """Return each term's unweighted value, detached, by name."""
+        return {term.name: term.value.detach() for term in self.terms}
