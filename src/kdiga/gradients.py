@@ -109,7 +109,7 @@ class _CentralDifference(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         images, *parameters = ctx.saved_tensors
         length = cotangent.norm().clamp_min(torch.finfo(cotangent.dtype).tiny)
         h = ctx.probe * len(images) ** 0.5 / length

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Generator[None]:
     """Put every submodule in eval mode, and each back in its own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     for module in training:
@@ -24,7 +24,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: nn.Module) -> Generator[None]:
     """Leave batch norm's running statistics as they were, whatever runs inside."""
     saved = [
         (buffer, buffer.detach().clone())
@@ -41,7 +41,7 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(*parts: int) -> Iterator[None]:
+def seeded(*parts: int) -> Generator[None]:
     """Draw random numbers from a stream that the parts alone decide; the caller's streams go on as before."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):

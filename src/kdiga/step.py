@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -89,7 +89,7 @@ class Step:
     student: nn.Module
     teach: Callable[[Batch], TeacherSignal] | None
     threat: ThreatModel
-    route: Route = Exact()
+    route: Route = field(default_factory=Exact)
     gradient: GradientUse = "differentiable"
     progress: float = 1.0
 

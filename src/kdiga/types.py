@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor
 
@@ -51,12 +51,20 @@ class ThreatModel:
     norm: Norm = "linf"
     eps: float = 8 / 255
 
+    @classmethod
+    def parse(cls, norm: str, eps: float | str) -> ThreatModel:
+        """Return the threat model of a norm and a number or fraction such as "8/255".
+
+        Raises:
+            InputError: as the class does.
+        """
+        return cls(cast("Norm", norm), parse_number(eps))
+
     def __post_init__(self) -> None:
         norm = str(self.norm).lower()
         if norm not in NORMS:
             raise unknown("norm", str(self.norm), NORMS)
         object.__setattr__(self, "norm", norm)
-        object.__setattr__(self, "eps", parse_number(self.eps))
         if not math.isfinite(self.eps) or self.eps < 0:
             raise InputError(f"eps was {self.eps:g}; it must be a finite number of at least 0, in pixels in [0, 1].")
         if norm == "linf" and self.eps > 1:

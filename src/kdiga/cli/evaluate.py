@@ -52,7 +52,7 @@ def evaluate(
         attack_by_name(name, version=version)
     recipe = _run_of(Path(model))
     data_name, data_root = _data_of(recipe, data, root)
-    threat = ThreatModel(
+    threat = ThreatModel.parse(
         norm or recipe.get("threat", {}).get("norm", "linf"),
         recipe.get("threat", {}).get("eps", "8/255") if eps is None else eps,
     )

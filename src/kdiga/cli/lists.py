@@ -17,16 +17,18 @@ def methods() -> None:
     """List the training methods, what each needs and its coefficients."""
     from kdiga.methods import available_methods
 
-    table = Table(title="Methods")
-    for heading in ("name", "what it does", "teacher", "input gradient", "options = default", "paper"):
-        table.add_column(heading, overflow="fold")
+    console = Console()
     for name, method in available_methods().items():
         info = method.info
-        needs = "logits, input gradient" if info.teacher_gradient else "logits" if info.teacher else "-"
-        uses = {"none": "-", "value": "read", "differentiable": "trained through"}[info.student_gradient]
+        needs = "logits and input gradient" if info.teacher_gradient else "logits" if info.teacher else "none"
+        uses = {"none": "not used", "value": "read", "differentiable": "trained through"}[info.student_gradient]
         options = ", ".join(f"{field.name}={field.default}" for field in fields(method))  # pyright: ignore
-        table.add_row(name, (method.__doc__ or "").strip().splitlines()[0], needs, uses, options or "-", info.paper)
-    Console().print(table)
+        summary = " ".join((method.__doc__ or "").split("\n\n")[0].split()).replace("``", "")
+        console.print(f"[bold]{name}[/]  {info.paper}", highlight=False)
+        console.print(f"  {summary}", highlight=False, markup=False)
+        console.print(f"  teacher: {needs}; student's input gradient: {uses}", highlight=False, markup=False)
+        if options:
+            console.print(f"  options: {options}", highlight=False, markup=False)
 
 
 @app.command()

@@ -76,3 +76,13 @@ class EvaluationProgress(_Bar):
     def __call__(self, attack: str, done: int, total: int) -> None:
         """Move the bar."""
         self.bar.update(self.task, description=f"{self.label}  {attack}", completed=done, total=total)
+
+
+class JobProgress(_Bar):
+    """Shows how many of several jobs are done; in a log, a line a job."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, description=f"{self.label}  {what}", completed=done, total=total)
+        if not self.console.is_terminal:
+            self.console.print(f"{done}/{total}  {what}", highlight=False)

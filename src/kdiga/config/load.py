@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdiga.config.schema import DataConfig, ModelConfig, Recipe
 from kdiga.errors import InputError, nearest
-from kdiga.methods import available_methods
+from kdiga.methods import Method, available_methods
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel, parse_number
 
@@ -26,6 +26,7 @@ SECTIONS: dict[str, type] = {
     "training": TrainingSettings,
 }
 REQUIRED = ("data", "student", "method")
+NAMED = ("data", "student", "teacher", "method")  # `method: kd` is short for `method: {name: kd}`
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -54,8 +55,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = cast("dict[str, Any]", data)
     for override in overrides:
         _apply(recipe, override)
-    lines = {keys: line for keys, line in _lines(node)}
-    return recipe_from_dict(recipe, origin=str(path), lines=lines)
+    return recipe_from_dict(recipe, origin=str(path), lines=dict(_lines(node)))
 
 
 def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: Lines | None = None) -> Recipe:
@@ -69,77 +69,87 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     Raises:
         InputError: with every problem in one message.
     """
-    problems: list[str] = []
-
-    def where(*keys: str) -> str:
-        line = (lines or {}).get(keys)
-        return f" ({origin}:{line})" if line else f" ({origin})"
-
-    for key in data:
-        if key not in (*SECTIONS, "method"):
-            problems.append(f"{key}: unknown section; {_hint(str(key), (*SECTIONS, 'method'))}{where(str(key))}")
+    reader = _Reader(origin, lines or {})
+    reader.keys("", data, (*SECTIONS, "method"))
     for key in REQUIRED:
         if data.get(key) is None:
-            problems.append(f"{key}: missing section{where()}")
-    parts: dict[str, Any] = {}
-    for section, kind in SECTIONS.items():
-        if data.get(section) is not None:
-            parts[section] = _section(section, kind, data[section], problems, where)
-    if data.get("method") is not None:
-        parts["method"] = _method(data["method"], problems, where)
-    if problems:
-        raise InputError("\n".join(problems))
+            reader.problem((key,), "missing section")
+    parts = {
+        name: reader.section(name, kind, data[name]) for name, kind in SECTIONS.items() if data.get(name) is not None
+    }
+    method = None if data.get("method") is None else reader.method(data["method"])
+    reader.check()
     recipe = Recipe(
-        parts["data"], parts["student"], parts["method"], parts.get("teacher"),
+        parts["data"], parts["student"], cast("Method", method), parts.get("teacher"),
         parts.get("threat", ThreatModel()), parts.get("training", TrainingSettings()),
     )  # fmt: skip
     if recipe.method.info.teacher and recipe.teacher is None:
-        raise InputError(
-            f"teacher: missing section; method {recipe.method.info.name} needs one. Give teacher.name: the folder of a "
-            f"run, a checkpoint or an architecture with weights{where()}"
+        reader.problem(
+            ("teacher",),
+            f"missing section; method {recipe.method.info.name} needs one. Give teacher.name: the folder of a run, a "
+            "checkpoint, or an architecture with weights",
         )
+    reader.check()
     return recipe
 
 
-def _method(given: object, problems: list[str], where: Any) -> Any:
-    methods = available_methods()
-    section = {"name": given} if isinstance(given, str) else given
-    if not isinstance(section, dict) or not isinstance(cast("dict[str, Any]", section).get("name"), str):
-        problems.append(f"method: needs a name; accepted: {', '.join(methods)}{where('method')}")
-        return None
-    options = dict(cast("dict[str, Any]", section))
-    name = options.pop("name")
-    if name not in methods:
-        problems.append(f"method.name: {name!r} is not known; {_hint(name, methods)}{where('method', 'name')}")
-        return None
-    return _section("method", methods[name], options, problems, where)
+class _Reader:
+    """Turns sections into dataclasses and gathers what is wrong with them."""
 
+    def __init__(self, origin: str, lines: Lines) -> None:
+        self.origin, self.lines, self.problems = origin, lines, list[str]()
 
-def _section(section: str, kind: type, given: object, problems: list[str], where: Any) -> Any:
-    if section == "data" and isinstance(given, str):
-        given = {"name": given}
-    if section in ("student", "teacher") and isinstance(given, str):
-        given = {"name": given}
-    if not isinstance(given, dict):
-        problems.append(f"{section}: was {given!r}; it is a section of keys{where(section)}")
+    def problem(self, keys: Sequence[str], message: str) -> None:
+        line = self.lines.get(tuple(keys))
+        self.problems.append(f"{'.'.join(keys)}: {message} ({self.origin}{f':{line}' if line else ''})")
+
+    def check(self) -> None:
+        if self.problems:
+            raise InputError("\n".join(self.problems))
+
+    def keys(self, section: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
+        for key in given:
+            if key not in accepted:
+                self.problem(
+                    [part for part in (section, str(key)) if part], f"unknown key; {_hint(str(key), accepted)}"
+                )
+
+    def method(self, given: object) -> Method | None:
+        methods = available_methods()
+        options = dict(self._mapping("method", given))
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            self.problem(("method",), f"needs a name; accepted: {', '.join(methods)}")
+        elif name not in methods:
+            self.problem(("method", "name"), f"{name!r} is not known; {_hint(name, methods)}")
+        else:
+            return self.section("method", methods[name], options)
         return None
-    values = cast("dict[str, Any]", given)
-    accepted = [field.name for field in fields(kind)]
-    unknown = [key for key in values if key not in accepted]
-    for key in unknown:
-        problems.append(f"{section}.{key}: unknown key; {_hint(str(key), accepted)}{where(section, str(key))}")
-    known = {key: _number(value) for key, value in values.items() if key in accepted}
-    if section == "threat" and isinstance(known.get("norm"), str):
-        known["norm"] = known["norm"].lower()
-    try:
-        return TypeAdapter(kind).validate_python(known)
-    except ValidationError as error:
-        for problem in error.errors():
-            keys = tuple(str(part) for part in problem["loc"][:1])
-            message = problem["msg"].removeprefix("Value error, ")
-            value = "" if problem["type"] in ("value_error", "missing") else f" (was {problem['input']!r})"
-            problems.append(f"{'.'.join((section, *keys))}: {message}{value}{where(section, *keys)}")
-    return None
+
+    def section(self, section: str, kind: type, given: object) -> Any:
+        values = self._mapping(section, given)
+        accepted = [field.name for field in fields(kind)]
+        self.keys(section, values, accepted)
+        known = {key: _number(value) for key, value in values.items() if key in accepted}
+        if kind is ThreatModel and "norm" in known:
+            known["norm"] = str(known["norm"]).lower()
+        try:
+            return TypeAdapter(kind).validate_python(known)
+        except ValidationError as error:
+            for problem in error.errors():
+                keys = (section, *(str(part) for part in problem["loc"][:1]))
+                told = problem["type"] in ("value_error", "missing")
+                value = "" if told else f" (was {problem['input']!r})"
+                self.problem(keys, problem["msg"].removeprefix("Value error, ") + value)
+        return None
+
+    def _mapping(self, section: str, given: object) -> dict[str, Any]:
+        if isinstance(given, str) and section in NAMED:
+            return {"name": given}
+        if isinstance(given, dict):
+            return cast("dict[str, Any]", given)
+        self.problem((section,), f"was {given!r}; it is a section of keys")
+        return {}
 
 
 def _number(value: object) -> object:
@@ -166,7 +176,7 @@ def _apply(recipe: dict[str, Any], override: str) -> None:
     place = recipe
     for section in sections[:-1]:
         inner = place.get(section)
-        if isinstance(inner, str):  # `method: kdiga` is short for `method: {name: kdiga}`
+        if isinstance(inner, str) and section in NAMED:
             inner = {"name": inner}
         place[section] = inner = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
         place = inner

@@ -96,24 +96,14 @@ class LoaderFeed:
 
 
 def feed_of(
-    train: ImageSet | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]],
+    train: ImageSet | Iterable[tuple[Tensor, Tensor]],
     *,
     batch_size: int,
     seed: int,
     augmentation: Augmentation,
     device: torch.device,
 ) -> Feed:
-    """Return the feed of an image set, of an (images, labels) pair of float tensors, or of a loader.
-
-    Raises:
-        InputError: for images of another rank, type or range.
-    """
-    if isinstance(train, tuple) and len(train) == 2 and all(isinstance(part, Tensor) for part in train):
-        images, labels = train
-        check_images(images)
-        check_labels(labels, images)
-        classes = [str(number) for number in range(int(labels.max()) + 1)]
-        train = ImageSet(images, labels.long(), classes)
+    """Return the feed of an image set, or of a loader that augments by itself."""
     if isinstance(train, ImageSet):
         return ImageSetFeed(train.to(device), batch_size, seed, augmentation)
     return LoaderFeed(train, device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdiga.checks import check_images
+from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError
 
 
@@ -42,6 +42,12 @@ class ImageSet:
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
             raise InputError(f"labels were in [{low}, {high}] for {len(self.classes)} classes; renumber them from 0.")
+
+    @classmethod
+    def of(cls, images: Tensor, labels: Tensor) -> ImageSet:
+        """Return the set of two tensors, its classes named by their numbers."""
+        check_labels(labels, images)
+        return cls(images, labels.long(), [str(number) for number in range(int(labels.max()) + 1)])
 
     def __len__(self) -> int:
         """Return the number of examples."""

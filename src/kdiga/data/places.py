@@ -26,7 +26,7 @@ def roots(given: Path | None, *more: Path) -> list[Path]:
     environment = os.environ.get("KDIGA_DATA")
     folders = [given] if given is not None else []
     folders += [Path(environment).expanduser()] if environment else []
-    return folders + [*more, download_folder(None)]
+    return [*folders, *more, download_folder(None)]
 
 
 def download_folder(given: Path | None) -> Path:
@@ -49,6 +49,6 @@ def download(name: str, fetch: Callable[[], T], looked_in: Sequence[Path], by_ha
     except (URLError, OSError, RuntimeError) as error:
         places = ", ".join(str(folder) for folder in dict.fromkeys(looked_in))
         raise InputError(
-            f"{name} is not in {places} and could not be downloaded ({str(error).splitlines()[0][:100]}); {by_hand}, or "
-            "name the folder that holds it with --root or $KDIGA_DATA."
+            f"{name} is not in {places} and could not be downloaded ({str(error).splitlines()[0][:100]}); {by_hand}, "
+            "or name the folder that holds it with --root or $KDIGA_DATA."
         ) from None

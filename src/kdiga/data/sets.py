@@ -1,4 +1,4 @@
-"""Data sets by name. Each is a train and a test part; validation is cut from the first by seed, never from the second."""
+"""Data sets by name: a train and a test part. Validation is cut from the first by seed, never from the second."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class AutoAttack:
         progress: Callable[[int, int], None],
     ) -> Tensor:
         """Return which examples are still right; see :class:`kdiga.evaluation.attacks.Attack`."""
-        from pyautoattack import AutoAttack as Official
+        import pyautoattack
 
         wrapped = _ContiguousGradients(model).eval()
         with torch.no_grad():
@@ -56,7 +56,8 @@ class AutoAttack:
         right = torch.zeros(len(labels), dtype=torch.bool)
         notes: list[str] = []
         with seeded(seed), _messages_to(notes):
-            official: Any = Official(
+            build: Any = pyautoattack.AutoAttack
+            official = build(
                 wrapped, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, seed=seed, version=self.version,
                 device=images.device,
             )  # fmt: skip
@@ -91,12 +92,12 @@ class _Contiguous(torch.autograd.Function):
         return images.view_as(images)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return gradient.contiguous()
 
 
 @contextmanager
-def _messages_to(notes: list[str]) -> Iterator[None]:
+def _messages_to(notes: list[str]) -> Generator[None]:
     """Collect the package's warnings instead of letting them reach the terminal."""
 
     class Collector(logging.Handler):

@@ -16,7 +16,7 @@ from kdiga.evaluation.attacks import Attack, attack_by_name
 from kdiga.evaluation.intervals import clopper_pearson
 from kdiga.modes import evaluating
 from kdiga.provenance import provenance
-from kdiga.types import Norm, ThreatModel
+from kdiga.types import ThreatModel
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -93,7 +93,7 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     eps: float | str = 8 / 255,
-    norm: Norm = "linf",
+    norm: str = "linf",
     attacks: Sequence[str] = ("clean", "pgd-20"),
     examples: int | None = None,
     seed: int = 0,
@@ -126,7 +126,7 @@ def evaluate(
     >>> report.examples, 0 <= report["fgsm"] <= report["clean"] <= 1
     (5, True)
     """
-    threat = ThreatModel(norm, eps)  # pyright: ignore[reportArgumentType] (it parses fractions)
+    threat = ThreatModel.parse(norm, eps)
     chosen = _parse(attacks, version)
     images, labels = _gather(batches, examples)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -176,6 +176,7 @@ def _gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> t
 @torch.no_grad()
 def _clean(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> Tensor:
     predictions = list[Tensor]()
+    num_classes = 0
     for part in images.split(batch_size):
         logits = model(part)
         if logits.dim() != 2:
@@ -183,7 +184,8 @@ def _clean(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 5
         if not bool(logits.isfinite().all()):
             raise InputError("the model returned logits that are not finite; its weights are damaged or diverged.")
         predictions.append(logits.argmax(1))
-    check_labels(labels, images, logits.shape[1])  # pyright: ignore[reportPossiblyUnbound] (at least one example)
+        num_classes = logits.shape[1]
+    check_labels(labels, images, num_classes)
     return (torch.cat(predictions) == labels).cpu()
 
 

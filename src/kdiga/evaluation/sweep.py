@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.evaluation.evaluate import evaluate
-from kdiga.types import Norm
 
 
 def sweep(
@@ -17,7 +16,7 @@ def sweep(
     labels: Tensor,
     *,
     eps_values: Sequence[float],
-    norm: Norm = "linf",
+    norm: str = "linf",
     attack: str = "pgd-20",
     seed: int = 0,
 ) -> list[float]:

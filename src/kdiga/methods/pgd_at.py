@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from kdiga.losses import cross_entropy
 from kdiga.methods.registry import register
 from kdiga.step import Step
@@ -26,7 +28,7 @@ class PGDAT:
     def __call__(self, step: Step) -> Objective:
         """Attack the student, then return its loss there."""
 
-        def objective(images):  # pyright: ignore
+        def objective(images: Tensor) -> Tensor:
             return cross_entropy(step.student(images), step.batch.labels)
 
         adv_images = step.attack(objective, steps=self.steps, step_size=self.step_size)

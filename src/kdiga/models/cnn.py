@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from kdiga.models.registry import ModelSpec, register
@@ -11,7 +13,7 @@ from kdiga.models.registry import ModelSpec, register
 def build_cnn(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
     """Three 3x3 convolutions (``width``, 2x, 4x channels; strides 1, 2, 2) and a linear layer."""
     width = int(spec.name.removeprefix("cnn-"))
-    side = -(-(-(-spec.image_size // 2)) // 2)  # two stride-2 convolutions round up
+    side = math.ceil(spec.image_size / 4)  # two convolutions of stride 2 and padding 1 round up
     return nn.Sequential(
         nn.Conv2d(spec.in_channels, width, 3, padding=1),
         activation(),

@@ -56,7 +56,8 @@ class ModelSpec:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
         """Return the spec that :meth:`to_dict` wrote."""
-        return cls(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+        rest = {key: value for key, value in data.items() if key not in ("mean", "std")}
+        return cls(**rest, mean=tuple(data["mean"]), std=tuple(data["std"]))
 
 
 class Classifier(nn.Module):

@@ -33,7 +33,8 @@ def build_timm(spec: ModelSpec, *, pretrained: bool) -> nn.Module:
             return timm.create_model(name, pretrained=pretrained, **options)
     except (URLError, OSError) as error:
         raise InputError(
-            f"the pretrained weights of {name} could not be fetched ({error}); download them by hand and give weights=FILE."
+            f"the pretrained weights of {name} could not be fetched ({error}); download them by hand and give "
+            "weights=FILE."
         ) from error
     except (TypeError, RuntimeError, AssertionError) as error:
         raise InputError(f"timm refused to build {name} from {spec}: {error}") from error

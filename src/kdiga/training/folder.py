@@ -37,8 +37,8 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
                 (folder / name).unlink()
         elif present and not resume:
             raise InputError(
-                f"output folder {str(folder)!r} already holds a run ({present[0]}); continue it with --resume, replace it "
-                "with --overwrite, or choose another --out."
+                f"output folder {str(folder)!r} already holds a run ({present[0]}); continue it with --resume, replace "
+                "it with --overwrite, or choose another --out."
             )
         probe = folder / ".writable"
         probe.touch()

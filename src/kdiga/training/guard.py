@@ -19,8 +19,8 @@ def check_finite(terms: Mapping[str, float], epoch: int) -> None:
     if broken:
         values = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
         raise DivergedError(
-            f"training diverged in epoch {epoch + 1}: the term {' and '.join(map(repr, broken))} is not finite ({values}). "
-            "Lower lr or that term's weight, or set training.grad_clip to 1."
+            f"training diverged in epoch {epoch + 1}: the term {' and '.join(map(repr, broken))} is not finite "
+            f"({values}). Lower lr or that term's weight, or set training.grad_clip to 1."
         )
 
 

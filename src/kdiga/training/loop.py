@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,18 +79,12 @@ def distill(
     if chosen.info.teacher and teacher is None:
         raise InputError(f"method {chosen.info.name!r} needs a teacher and none was given; pass a robust model.")
     threat = threat or ThreatModel()
-    if validation is None and isinstance(train, tuple):
-        train = _as_set(train)
+    if isinstance(train, tuple):
+        train = ImageSet.of(*cast("tuple[Tensor, Tensor]", train))
     if validation is None and isinstance(train, ImageSet):
         train, validation = split(train, configured.validation_share, configured.seed)
     run = _Run(student, teacher if chosen.info.teacher else None, train, validation, chosen, threat, configured)
     return run.to_the_end(None if out is None else Path(out), resume=resume, on_step=on_step, on_epoch=on_epoch)
-
-
-def _as_set(pair: tuple[Tensor, Tensor]) -> ImageSet:
-    images, labels = pair
-    check_labels(labels, images)
-    return ImageSet(images, labels.long(), [str(number) for number in range(int(labels.max()) + 1)])
 
 
 @dataclass
@@ -109,7 +103,7 @@ class _Run:
         self,
         student: nn.Module,
         teacher: nn.Module | None,
-        train: TrainingData,
+        train: ImageSet | Iterable[tuple[Tensor, Tensor]],
         validation: ImageSet | None,
         method: Method,
         threat: ThreatModel,

@@ -44,8 +44,8 @@ def load_state(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
     for name, value in identity.items():
         if saved.get(name) != value:
             raise InputError(
-                f"the interrupted run in {str(folder)!r} has {name} {saved.get(name)} and this one {value}; resume with "
-                "the same recipe, or use another --out."
+                f"the interrupted run in {str(folder)!r} has {name} {saved.get(name)} and this one {value}; resume "
+                "with the same recipe, or use another --out."
             )
     return state
 
