@@ -43,8 +43,11 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0)
 
 
 def l2(a: Tensor, b: Tensor) -> Tensor:
-    """Return the Euclidean length of each example's gap. Its derivative at a zero gap is zero."""
-    return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
+    """Return the Euclidean length of each example's gap. At a zero gap its derivatives are zero, not undefined."""
+    gap = (a - b).flatten(1)
+    apart = (gap.detach() != 0).any(1)
+    safe = torch.where(apart[:, None], gap, torch.ones_like(gap))
+    return torch.where(apart, torch.linalg.vector_norm(safe, dim=1), gap.new_zeros(()))
 
 
 def l2_squared(a: Tensor, b: Tensor) -> Tensor:
