@@ -1,7 +1,8 @@
 """The paper's first claim on a laptop: a robust teacher, four students, the same attacks for all.
 
 Digits of 8x8 pixels, Linf eps 0.1. The coefficients below were chosen on the validation split of
-seeds 0 and 1, the same few values tried for every method; the test images took no part.
+seeds 0 and 1, the same few values tried for every method; the test images took no part. For exact
+KDIGA the squared L2 gap came out well above the unsquared one there, and trains more steadily.
 """
 
 from __future__ import annotations
@@ -34,27 +35,26 @@ ATTACKS = ("clean", "pgd-40", "autoattack")
 SWEEP_ATTACK, SWEEP_EPS = "pgd-20", (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3)
 PICTURES = 6
 EPOCHS = 30
-TRAINING = {"epochs": EPOCHS, "lr": 5e-3}
+TRAINING = {"epochs": EPOCHS, "batch_size": 64, "lr": 5e-3}
 
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the demo: how it is called, its architecture, its method with coefficients, its batch size."""
+    """One model of the demo: how it is called, its architecture, its method with coefficients."""
 
     name: str
     model: dict[str, Any]
     method: dict[str, Any]
-    batch_size: int = 32
 
 
-TEACHER = Member("teacher", {"name": "cnn-32"}, {"name": "pgd-at", "steps": 7}, batch_size=64)
+TEACHER = Member("teacher", {"name": "cnn-32"}, {"name": "pgd-at", "steps": 7})
 STUDENTS = tuple(
     Member(str(method["name"]), {"name": "cnn-8", "activation": "silu"}, method)
     for method in (
         {"name": "ce"},
         {"name": "kd"},
-        {"name": "kdiga", "gradient_weight": 2.0},
-        {"name": "tangent", "gap_weight": 2.0},
+        {"name": "kdiga", "gradient_weight": 2.0, "distance": "l2-squared"},
+        {"name": "tangent", "gap_weight": 3.0, "ramp": 0.1},
     )
 )
 
@@ -147,7 +147,7 @@ def _train(member: Member, out: Path, seed: int, overwrite: bool, **listeners: A
         "student": member.model,
         "method": member.method,
         "threat": {"norm": THREAT.norm, "eps": THREAT.eps},
-        "training": TRAINING | {"batch_size": member.batch_size, "seed": seed, "device": "cpu"},
+        "training": TRAINING | {"seed": seed, "device": "cpu"},
     }
     if member.name != TEACHER.name and not _alone(member):
         sections["teacher"] = str(out / TEACHER.name)

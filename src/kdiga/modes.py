@@ -41,6 +41,19 @@ def frozen_statistics(model: nn.Module) -> Generator[None]:
 
 
 @contextmanager
+def frozen_parameters(model: nn.Module) -> Generator[None]:
+    """Let no gradient reach the parameters: attacks need none, and some accumulate them if they can."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_()
+
+
+@contextmanager
 def seeded(*parts: int) -> Generator[None]:
     """Draw random numbers from a stream that the parts alone decide; the caller's streams go on as before."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

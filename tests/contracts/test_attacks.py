@@ -135,7 +135,12 @@ def test_settings_are_keyword_only():
 
 @pytest.mark.parametrize(
     ("norm", "eps", "message"),
-    [("linf", 8, r"Did you mean 8/255"), ("l3", 0.1, "norm 'l3'"), ("l2", -1, "at least 0"), ("l2", float("inf"), "finite")],
+    [
+        ("linf", 8, r"Did you mean 8/255"),
+        ("l3", 0.1, "norm 'l3'"),
+        ("l2", -1, "at least 0"),
+        ("l2", float("inf"), "finite"),
+    ],
 )
 def test_bad_threat_models_are_refused(norm, eps, message):
     with pytest.raises(InputError, match=message):

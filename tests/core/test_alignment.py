@@ -162,14 +162,15 @@ def test_bad_batches_are_refused(case, student, teacher, batch):
 
 
 def test_other_bad_input_is_refused(student, teacher, batch):
+    images, labels = batch
     with pytest.raises(kdiga.InputError, match="did you mean l2"):
         kdiga.align(student, teacher, *batch, distance="L2")
-    with pytest.raises(kdiga.InputError, match="exact, finite-difference|did you mean"):
+    with pytest.raises(kdiga.InputError, match="route 'approximate' is not known"):
         kdiga.align(student, teacher, *batch, route="approximate")
     with pytest.raises(kdiga.InputError, match="neither a teacher"):
         kdiga.align(student, None, *batch)
     with pytest.raises(kdiga.InputError, match="teacher_gradient had shape"):
         kdiga.align(student, None, *batch, teacher_gradient=torch.zeros(12, 64))
     smaller = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
-    with pytest.raises(kdiga.InputError, match="10 classes and the teacher 7|at least|classes"):
-        kdiga.align(student, smaller, batch[0], batch[1] % 7)
+    with pytest.raises(kdiga.InputError, match="10 classes and the teacher 7"):
+        kdiga.align(student, smaller, images, labels % 7)

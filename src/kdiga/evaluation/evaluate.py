@@ -14,7 +14,7 @@ from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError
 from kdiga.evaluation.attacks import Attack, attack_by_name
 from kdiga.evaluation.intervals import clopper_pearson
-from kdiga.modes import evaluating
+from kdiga.modes import evaluating, frozen_parameters
 from kdiga.provenance import provenance
 from kdiga.types import ThreatModel
 
@@ -131,7 +131,7 @@ def evaluate(
     images, labels = _gather(batches, examples)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     images, labels = images.to(device), labels.to(device)
-    with evaluating(model):
+    with evaluating(model), frozen_parameters(model):
         started = time.perf_counter()
         clean = _clean(model, images, labels)
         results = {"clean": AttackResult("clean", tuple(clean.tolist()), time.perf_counter() - started)}

@@ -1,0 +1,173 @@
+"""Evaluation: honest numbers, or an error."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch import nn
+
+import kdiga
+from kdiga.errors import InputError
+from kdiga.evaluation import clopper_pearson, sweep
+from tests.conftest import five_layers
+
+
+@pytest.fixture
+def data(batch):
+    """Labelled by the model itself, so that every image is correct."""
+    model = five_layers(1).eval()
+    return model, batch[0], model(batch[0]).argmax(1)
+
+
+def test_stronger_attacks_leave_less(data):
+    model, images, labels = data
+    report = kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=("clean", "fgsm", "pgd-20", "autoattack"))
+    assert report["clean"] == 1.0
+    assert report["autoattack"] <= report["pgd-20"] <= report["clean"]
+    assert report["fgsm"] <= report["clean"]
+    for name, result in report.results.items():
+        assert len(result.correct) == 12, name
+        low, high = result.interval
+        assert low <= result.accuracy <= high
+
+
+def test_autoattack_equals_the_official_package_called_by_hand(data):
+    """The same flags as calling the package on the same images with the same seed."""
+    from pyautoattack import AutoAttack
+
+    model, images, labels = data
+    report = kdiga.evaluate(model, [(images, labels)], eps=0.03, attacks=["autoattack"], seed=4)
+    official = AutoAttack(model, norm="Linf", eps=0.03, seed=4, version="standard", device="cpu")
+    _, predictions = official.run_standard_evaluation(images, labels, batch_size=500)
+    assert list(report.results["autoattack"].correct) == (predictions == labels).tolist()
+
+
+def test_only_correct_examples_are_attacked(data):
+    model, images, labels = data
+    wrong = labels.clone()
+    wrong[:5] = (wrong[:5] + 1) % 10
+    seen: list[int] = []
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            if torch.is_grad_enabled():
+                seen.append(len(x))
+            return model(x)
+
+    report = kdiga.evaluate(Counting(), [(images, wrong)], eps=0.05, attacks=["pgd-5"])
+    assert set(seen) == {7}
+    assert report["clean"] == pytest.approx(7 / 12)
+
+
+def test_leaves_model_and_random_state_as_found(data):
+    model, images, labels = data
+    model.train()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["pgd-3", "autoattack"], examples=3)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_same_seed_same_answer_and_batching_does_not_matter(data):
+    model, images, labels = data
+    whole = kdiga.evaluate(model, [(images, labels)], eps=0.02, attacks=["pgd-5"], seed=3)
+    parts = kdiga.evaluate(
+        model, [(images[:5], labels[:5]), (images[5:], labels[5:])], eps=0.02, attacks=["pgd-5"], seed=3
+    )
+    assert whole.results["pgd-5"].correct == parts.results["pgd-5"].correct
+
+
+def test_channels_last_model(data):
+    """The official code fails on gradients that are not contiguous; ours hands it contiguous ones."""
+    model, images, labels = data
+    model = model.to(memory_format=torch.channels_last)
+    images = images.to(memory_format=torch.channels_last)
+    kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["autoattack"], examples=2)
+
+
+def test_few_classes(stripes):
+    """With fewer than ten classes the targeted attacks have fewer targets; with fewer than four, none."""
+    model = kdiga.load_model("cnn-4", num_classes=5, in_channels=1, image_size=8)
+    images = torch.rand(4, 1, 8, 8)
+    labels = model(images).argmax(1)
+    kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["autoattack"])
+    two = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with pytest.raises(InputError, match="at least 4"):
+        kdiga.evaluate(two, [(images, two(images).argmax(1))], attacks=["autoattack"])
+
+
+def test_the_packages_warnings_become_notes(data, caplog):
+    """A model whose logits are probabilities is remarked on, in the result and not on the terminal."""
+    _, images, _ = data
+    model = nn.Sequential(five_layers(1).eval(), nn.Softmax(1))
+    labels = model(images).argmax(1)
+    with caplog.at_level(logging.WARNING):
+        report = kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["autoattack"], examples=3)
+    assert any("probability distribution" in note for note in report.results["autoattack"].notes)
+    assert not caplog.records
+    assert report.to_dict()["notes"]
+
+
+def test_to_dict_is_plain_data(data):
+    import json
+
+    model, images, labels = data
+    plain = kdiga.evaluate(model, [(images, labels)], eps="8/255", attacks=["clean", "fgsm"]).to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["threat"] == {"norm": "linf", "eps": 8 / 255}
+    assert plain["provenance"]["versions"]["torch"]
+
+
+def test_sweep_never_rises(data):
+    model, images, labels = data
+    curve = sweep(model, images, labels, eps_values=[0, 0.02, 0.05, 0.1, 0.3], attack="pgd-5")
+    assert curve[0] == 1.0
+    assert curve == sorted(curve, reverse=True)
+    assert curve[-1] < 0.5
+
+
+@pytest.mark.parametrize(("correct", "examples"), [(0, 10), (10, 10), (7, 10), (333, 1000)])
+def test_interval_is_the_exact_binomial_one(correct, examples):
+    expected = binomtest(correct, examples).proportion_ci(method="exact")
+    assert clopper_pearson(correct, examples) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+class Constant(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, images):
+        return self.value.expand(len(images), *self.value.shape)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (None, {"attacks": ["pgd20"]}, "did you mean pgd-20"),
+        (None, {"attacks": ["pgd-1"]}, "at least 2 steps"),
+        (None, {"attacks": ["autoattack"], "version": "standart"}, "did you mean standard"),
+        (None, {"norm": "l1"}, "norm 'l1'"),
+        (None, {"eps": 8}, r"Did you mean 8/255"),
+        (None, {"examples": 0}, "at least 1"),
+        (Constant(torch.zeros(3)), {}, "the model has 3 classes"),
+        (Constant(torch.full((10,), torch.nan)), {}, "not finite"),
+        (Constant(torch.zeros(10, 2)), {}, "must be .batch, num_classes."),
+    ],
+)
+def test_bad_input(model, options, message, data):
+    good, images, labels = data
+    labels = torch.full_like(labels, 9)
+    with pytest.raises(InputError, match=message):
+        kdiga.evaluate(model or good, [(images, labels)], **options)
+
+
+def test_no_data(student):
+    with pytest.raises(InputError, match="no example"):
+        kdiga.evaluate(student, [])
