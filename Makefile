@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/kdiga demo --overwrite $(ARGS)
 
 test: setup-dev
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
 
 test-slow: setup-dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,17 +1,63 @@
-"""kdiga makes a small model robust by distilling it from a robust one (KDIGA, arXiv:2110.12072)."""
+"""kdiga makes a small model robust by distilling it from a robust one (KDIGA, arXiv:2110.12072).
 
-from kdiga.alignment import align
-from kdiga.attacks import PGD
-from kdiga.data import DataSet, ImageSet, available_data, load_data
-from kdiga.errors import DivergedError, InputError, KdigaError
-from kdiga.evaluation import Evaluation, evaluate
-from kdiga.gradients import Exact, FiniteDifference, input_gradient
-from kdiga.methods import available_methods
-from kdiga.models import available_models, load_model, save_model
-from kdiga.training import TrainingResult, TrainingSettings, distill
-from kdiga.types import ThreatModel
+Names are imported on first use, so that ``kdiga --help`` and the report do not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdiga.alignment import align as align
+    from kdiga.attacks import PGD as PGD
+    from kdiga.data import DataSet as DataSet
+    from kdiga.data import ImageSet as ImageSet
+    from kdiga.data import available_data as available_data
+    from kdiga.data import load_data as load_data
+    from kdiga.errors import DivergedError as DivergedError
+    from kdiga.errors import InputError as InputError
+    from kdiga.errors import KdigaError as KdigaError
+    from kdiga.evaluation import Evaluation as Evaluation
+    from kdiga.evaluation import evaluate as evaluate
+    from kdiga.gradients import Exact as Exact
+    from kdiga.gradients import FiniteDifference as FiniteDifference
+    from kdiga.gradients import input_gradient as input_gradient
+    from kdiga.methods import available_methods as available_methods
+    from kdiga.models import available_models as available_models
+    from kdiga.models import load_model as load_model
+    from kdiga.models import save_model as save_model
+    from kdiga.training import TrainingResult as TrainingResult
+    from kdiga.training import TrainingSettings as TrainingSettings
+    from kdiga.training import distill as distill
+    from kdiga.types import ThreatModel as ThreatModel
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "align": "alignment",
+    "PGD": "attacks",
+    "DataSet": "data",
+    "ImageSet": "data",
+    "available_data": "data",
+    "load_data": "data",
+    "DivergedError": "errors",
+    "InputError": "errors",
+    "KdigaError": "errors",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
+    "Exact": "gradients",
+    "FiniteDifference": "gradients",
+    "input_gradient": "gradients",
+    "available_methods": "methods",
+    "available_models": "models",
+    "load_model": "models",
+    "save_model": "models",
+    "TrainingResult": "training",
+    "TrainingSettings": "training",
+    "distill": "training",
+    "ThreatModel": "types",
+}
 
 __all__ = [
     "PGD",
@@ -37,3 +83,13 @@ __all__ = [
     "load_model",
     "save_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'kdiga' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"kdiga.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

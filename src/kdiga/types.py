@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, cast
@@ -123,7 +123,3 @@ class Objective:
         """Return the weighted sum of the terms, a scalar with a graph to the student."""
         first, *rest = (term.weight * term.value for term in self.terms)
         return sum(rest, start=first)
-
-    def values(self) -> Mapping[str, Tensor]:
-        """Return each term's unweighted value, detached, by name."""
-        return {term.name: term.value.detach() for term in self.terms}

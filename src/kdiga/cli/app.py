@@ -5,8 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import Any
 
 import typer
+
+# The base of what Typer raises for a wrong command line; it has no public name of its own.
+UsageError: Any = typer.BadParameter.__base__
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="kdiga",
@@ -25,11 +31,17 @@ def main() -> None:
     for command in ("train", "evaluate", "demo", "lists"):
         importlib.import_module(f"kdiga.cli.{command}")
     try:
-        app()
+        # Not standalone: Typer would print its own errors, in several lines.
+        status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:  # newer Typers turn Ctrl-C into this status
+            raise KeyboardInterrupt
+        sys.exit(status)
     except KdigaError as error:
         _fail(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept. `kdiga train` continues with --resume.", 130)
+    except UsageError as error:
+        _fail(f"{error.format_message().rstrip('.')}. See kdiga --help.", 2)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted; what was finished is kept. `kdiga train` continues with --resume.", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output, `head` say, has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

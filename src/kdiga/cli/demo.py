@@ -32,6 +32,7 @@ def demo(
         f"kdiga demo: {DATA}, {THREAT.norm} eps {THREAT.eps:g}, seed {seed}. A teacher is trained by PGD-AT, then four "
         "students; all are attacked.",
         highlight=False,
+        soft_wrap=True,
     )
     with (
         TrainingProgress(console, TEACHER.name, EPOCHS, each_epoch=False) as teacher,
@@ -42,17 +43,15 @@ def demo(
             on_step=teacher.on_step, on_epoch=teacher.on_epoch, on_job=jobs,
         )  # fmt: skip
     report = write_report(out)
+    console.print(f"{results['data']}, {results['test_images']} test images:", highlight=False)
     console.print(_table(results))
     for sentence in report.verdict:
-        console.print(sentence, highlight=False)
-    console.print(f"\n{results['minutes']:.1f} minutes. Open {report.page}", highlight=False)
+        console.print(sentence, highlight=False, soft_wrap=True)
+    console.print(f"\n{results['minutes']:.1f} minutes. Open {report.page}", highlight=False, soft_wrap=True)
 
 
 def _table(results: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"{results['data']}, {results['threat_model']['norm']} eps {results['threat_model']['eps']:g}, "
-        f"{results['test_images']} test images"
-    )
+    table = Table()
     table.add_column("model")
     for heading in ("parameters", "clean", "PGD-40", "AutoAttack", "95 % interval"):
         table.add_column(heading, justify="right")

@@ -69,8 +69,9 @@ def evaluate(
             attacks=attacks.split(","), examples=examples, seed=seed, version=version, progress=progress,
         )  # fmt: skip
     parameters = count_parameters(classifier)
-    table = Table(title=f"{model}: {parameters:,} parameters, {threat.norm} eps {threat.eps:.4g}, "
-                  f"{report.examples} test images of {data_name}")  # fmt: skip
+    about = f"{model}: {parameters:,} parameters, {threat.norm} eps {threat.eps:.4g}"
+    console.print(f"{about}, {report.examples} test images of {data_name}", highlight=False, soft_wrap=True)
+    table = Table()
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
     for name, result in report.results.items():
@@ -79,11 +80,11 @@ def evaluate(
     console.print(table)
     for name, result in report.results.items():
         for note in result.notes:
-            console.print(f"{name}: {note}", style="yellow", highlight=False)
+            console.print(f"{name}: {note}", style="yellow", highlight=False, soft_wrap=True)
     if json_file is not None:
-        about = {"model": model, "which": which, "data": data_name, "parameters": parameters, "version": version}
+        asked = {"model": model, "which": which, "data": data_name, "parameters": parameters, "version": version}
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(about | report.to_dict(), indent=2) + "\n")
+        json_file.write_text(json.dumps(asked | report.to_dict(), indent=2) + "\n")
 
 
 def _run_of(path: Path) -> dict[str, Any]:

@@ -24,11 +24,13 @@ def methods() -> None:
         uses = {"none": "not used", "value": "read", "differentiable": "trained through"}[info.student_gradient]
         options = ", ".join(f"{field.name}={field.default}" for field in fields(method))  # pyright: ignore
         summary = " ".join((method.__doc__ or "").split("\n\n")[0].split()).replace("``", "")
-        console.print(f"[bold]{name}[/]  {info.paper}", highlight=False)
-        console.print(f"  {summary}", highlight=False, markup=False)
-        console.print(f"  teacher: {needs}; student's input gradient: {uses}", highlight=False, markup=False)
+        console.print(f"[bold]{name}[/]  {info.paper}", highlight=False, soft_wrap=True)
+        console.print(f"  {summary}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"  teacher: {needs}; student's input gradient: {uses}", highlight=False, markup=False, soft_wrap=True
+        )
         if options:
-            console.print(f"  options: {options}", highlight=False, markup=False)
+            console.print(f"  options: {options}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -66,7 +66,7 @@ class TrainingProgress(_Bar):
             checked = f"  validation clean {record.clean:.1%} PGD {record.robust:.1%}"
         if self.each_epoch:
             line = f"{self.label}  epoch {record.epoch + 1}/{self.epochs}  {terms} {checked}  {record.seconds:.1f} s"
-            self.console.print(line, markup=False, highlight=False)
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self.bar.update(self.task, description=f"{self.label}{checked}")
 
 
@@ -85,4 +85,4 @@ class JobProgress(_Bar):
         """Move the bar."""
         self.bar.update(self.task, description=f"{self.label}  {what}", completed=done, total=total)
         if not self.console.is_terminal:
-            self.console.print(f"{done}/{total}  {what}", highlight=False)
+            self.console.print(f"{done}/{total}  {what}", highlight=False, soft_wrap=True)

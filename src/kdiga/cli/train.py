@@ -39,13 +39,17 @@ def train(
     data = load_data(checked.data.name, root=checked.data.root, image_size=checked.data.image_size)
     if dry_run:
         student, teacher = build_models(checked, data)
-        console.print(yaml.safe_dump(checked.to_dict(), sort_keys=False).rstrip(), markup=False, highlight=False)
+        console.print(
+            yaml.safe_dump(checked.to_dict(), sort_keys=False).rstrip(), markup=False, highlight=False, soft_wrap=True
+        )
         sizes = [("student", student), ("teacher", teacher)]
         for role, model in sizes:
             if model is not None:
-                console.print(f"# {role}: {count_parameters(model):,} parameters", highlight=False)
-        console.print(f"# data: {len(data.train):,} training and {len(data.test):,} test images, {data.source}")
-        console.print(f"# would write to {folder}", highlight=False)
+                console.print(f"# {role}: {count_parameters(model):,} parameters", highlight=False, soft_wrap=True)
+        console.print(
+            f"# data: {len(data.train):,} training and {len(data.test):,} test images, {data.source}", soft_wrap=True
+        )
+        console.print(f"# would write to {folder}", highlight=False, soft_wrap=True)
         return
     with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress:
         result = run_recipe(
@@ -57,5 +61,9 @@ def train(
         console.print(
             f"{which}: epoch {record['epoch'] + 1}, validation clean {record['clean']:.1%}, PGD {record['robust']:.1%}",
             highlight=False,
+            soft_wrap=True,
         )
-    console.print(f"{result['minutes']:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack")
+    console.print(
+        f"{result['minutes']:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack",
+        soft_wrap=True,
+    )

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint
 from kdiga.models.normalization import Normalization, normalization_by_name
 from kdiga.models.registry import Classifier, ModelSpec, build
+
+WHICH = ("best", "last")
 
 
 def load_model(
@@ -76,6 +78,8 @@ def checkpoint_in(run: Path, which: str = "best") -> Path:
     Raises:
         InputError: if the folder holds no finished run.
     """
+    if which not in WHICH:
+        raise unknown("which", which, WHICH)
     path = run / f"{which}.safetensors"
     if path.is_file():
         return path

@@ -5,26 +5,67 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
+from torch import Tensor
+
 from kdiga.errors import DivergedError
-from kdiga.types import Term
+from kdiga.types import Objective
+
+LOOK_EVERY = 50  # steps
 
 
-def check_finite(terms: Mapping[str, float], epoch: int) -> None:
-    """Check that every term's value is a number.
+class TermLog:
+    """The terms of an epoch, kept on the device; looked at now and then, since looking waits for it."""
 
-    Raises:
-        DivergedError: naming the terms that are not.
-    """
-    broken = [name for name, value in terms.items() if not math.isfinite(value)]
-    if broken:
-        values = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.names: list[str] = []
+        self.weights: dict[str, float] = {}
+        self.rows: list[Tensor] = []
+
+    def add(self, objective: Objective) -> None:
+        """Note one step's terms; every :data:`LOOK_EVERY` steps, check them."""
+        self.names = [term.name for term in objective.terms]
+        self.weights = {term.name: term.weight for term in objective.terms}
+        self.rows.append(torch.stack([term.value.detach().float() for term in objective.terms]))
+        if len(self.rows) % LOOK_EVERY == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Check that every term was a number at every step.
+
+        Raises:
+            DivergedError: naming the terms that failed first; after that step all of them do.
+        """
+        finite = torch.stack(self.rows).isfinite()
+        failed = (~finite.all(1)).nonzero()
+        if not len(failed):
+            return
+        step = int(failed[0])
+        broken = [name for name, right in zip(self.names, finite[step].tolist(), strict=True) if not right]
+        values = ", ".join(
+            f"{name} {value:.3g}" for name, value in zip(self.names, self.rows[step].tolist(), strict=True)
+        )
         raise DivergedError(
-            f"training diverged in epoch {epoch + 1}: the term {' and '.join(map(repr, broken))} is not finite "
-            f"({values}). Lower lr or that term's weight, or set training.grad_clip to 1."
+            f"training diverged in epoch {self.epoch + 1}, step {step + 1}: the term "
+            f"{' and '.join(map(repr, broken))} is not finite ({values}). Lower lr or that term's weight, or set "
+            "training.grad_clip to 1."
         )
 
+    def means(self) -> dict[str, float]:
+        """Return each term's mean over the epoch."""
+        return dict(zip(self.names, torch.stack(self.rows).mean(0).tolist(), strict=True))
 
-def check_above_chance(correct: int, examples: int, shares: Sequence[float], terms: Sequence[Term], epoch: int) -> None:
+
+def check_above_chance(
+    correct: int,
+    examples: int,
+    shares: Sequence[float],
+    epoch: int,
+    *,
+    terms: Mapping[str, float],
+    weights: Mapping[str, float],
+) -> None:
     """Check that validation accuracy is above what guessing would reach.
 
     Guessing the commonest class gets the largest share right, give or take the binomial spread; a
@@ -34,8 +75,9 @@ def check_above_chance(correct: int, examples: int, shares: Sequence[float], ter
         correct: validation examples that the student gets right.
         examples: how many there are.
         shares: of each class among them.
-        terms: of the epoch, with mean values as floats.
         epoch: from 0.
+        terms: mean value of each loss term.
+        weights: coefficient of each.
 
     Raises:
         DivergedError: naming the term that weighs most, apart from the labels'.
@@ -44,11 +86,11 @@ def check_above_chance(correct: int, examples: int, shares: Sequence[float], ter
     spread = math.sqrt(chance * (1 - chance) / examples)
     if correct / examples > chance + 3 * spread:
         return
-    suspects = [term for term in terms if term.name != "label"] or list(terms)
-    heaviest = max(suspects, key=lambda term: term.weight * abs(float(term.value)))
-    values = ", ".join(f"{term.name} {term.weight:.3g} x {float(term.value):.3g}" for term in terms)
+    suspects = [name for name in terms if name != "label"] or list(terms)
+    heaviest = max(suspects, key=lambda name: weights[name] * abs(terms[name]))
+    values = ", ".join(f"{name} {weights[name]:.3g} x {value:.3g}" for name, value in terms.items())
     raise DivergedError(
-        f"training collapsed: validation accuracy {correct / examples:.1%} after epoch {epoch + 1} is no better than "
-        f"guessing ({chance:.1%}). The heaviest term is {heaviest.name!r} ({values}); lower its weight, lengthen its "
-        "ramp, or lower lr. No weights were saved as a result."
+        f"training collapsed, or never took off: validation accuracy {correct / examples:.1%} after epoch {epoch + 1} "
+        f"is no better than guessing ({chance:.1%}). The heaviest term is {heaviest!r} ({values}); lower its weight, "
+        "lengthen its ramp, lower lr, or train longer. No weights were saved as a result."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from kdiga.modes import evaluating, seeded
 from kdiga.provenance import provenance
 from kdiga.step import Step
 from kdiga.teachers import OnlineTeacher
-from kdiga.training.guard import check_above_chance, check_finite
+from kdiga.training.guard import TermLog, check_above_chance
 from kdiga.training.journal import Journal
 from kdiga.training.optimization import build_optimizer, build_schedule, clip
 from kdiga.training.result import EpochRecord, TrainingResult
@@ -28,7 +28,7 @@ from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.state import load_state, remove_state, save_state
 from kdiga.training.validation import Scores, Validator
-from kdiga.types import Batch, Objective, Term, ThreatModel
+from kdiga.types import Batch, Objective, ThreatModel
 
 TrainingData = ImageSet | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 OnStep = Callable[[int, int], None]
@@ -167,26 +167,20 @@ class _Run:
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
         started = time.perf_counter()
         self.student.train()
-        sums, objective = dict[str, Tensor](), None
+        log = TermLog(epoch)
         # Everything random in an epoch comes from (seed, epoch), so a resumed run repeats it.
         with seeded(self.settings.seed, epoch):
             for number, batch in enumerate(self.feed.epoch(epoch)):
                 done = epoch * len(self.feed) + number
-                objective = self._step(batch, done / max(1, self.steps - 1))
-                for name, value in objective.values().items():
-                    sums[name] = sums[name] + value if name in sums else value.clone()
+                log.add(self._step(batch, done / max(1, self.steps - 1)))
                 if on_step is not None:
                     on_step(done + 1, self.steps)
-        if objective is None:
-            raise InputError("the training data held no batch; give at least batch_size examples.")
-        terms = {name: float(value) / len(self.feed) for name, value in sums.items()}
-        weights = {term.name: term.weight for term in objective.terms}
-        check_finite(terms, epoch)
-        scores = self._validate(epoch, terms, weights)
+        log.check()
+        scores = self._validate(epoch, log)
         seconds = time.perf_counter() - started
         self.progress.seconds += seconds
         return EpochRecord(
-            epoch, self.optimizer.param_groups[0]["lr"], terms, weights,
+            epoch, self.optimizer.param_groups[0]["lr"], log.means(), log.weights,
             scores and scores.clean, scores and scores.robust, round(seconds, 2),
         )  # fmt: skip
 
@@ -206,7 +200,7 @@ class _Run:
         self.schedule.step()
         return objective
 
-    def _validate(self, epoch: int, terms: Mapping[str, float], weights: Mapping[str, float]) -> Scores | None:
+    def _validate(self, epoch: int, log: TermLog) -> Scores | None:
         last = epoch + 1 == self.settings.epochs
         if self.validator is None:
             self._keep(epoch, float(epoch))
@@ -214,11 +208,11 @@ class _Run:
         if not last and (epoch + 1) % self.settings.validate_every:
             return None
         scores = self.validator(self.student, epoch)
-        # Early on a slow start and a collapse look alike; by the end of the ramp they do not.
+        # Early on a slow start and a collapse look alike; half-way through they do not.
         if last or epoch + 1 >= self.settings.epochs / 2:
-            values = [Term(name, weights[name], torch.tensor(value)) for name, value in terms.items()]
             correct = round(scores.clean * scores.examples)
-            check_above_chance(correct, scores.examples, self.validator.class_shares(), values, epoch)
+            shares = self.validator.class_shares()
+            check_above_chance(correct, scores.examples, shares, epoch, terms=log.means(), weights=log.weights)
         self._keep(epoch, scores.by(self.settings.select))
         return scores
 

@@ -1,0 +1,120 @@
+"""Recipes: strict, with every problem told at once, where it is and what is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdiga.config import load_recipe, recipe_from_dict
+from kdiga.errors import InputError
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+GOOD = """\
+data: digits
+student:
+  name: cnn-8
+  activation: silu
+teacher: runs/teacher
+method:
+  name: kdiga
+  gradient_weight: 2
+threat:
+  norm: Linf
+  eps: 8/255
+training:
+  epochs: 3
+  lr: 1e-3
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_shipped_recipe_is_valid(path):
+    assert load_recipe(path).training.epochs >= 1
+
+
+def test_a_good_recipe(recipe):
+    checked = load_recipe(recipe(GOOD))
+    assert checked.method.gradient_weight == 2.0
+    assert (checked.threat.norm, checked.threat.eps) == ("linf", 8 / 255)
+    assert checked.training.lr == 1e-3
+    assert checked.teacher.name == "runs/teacher"
+    assert recipe_from_dict(checked.to_dict()) == checked
+
+
+def test_overrides(recipe):
+    overrides = ["training.seed=4", "method.gradient_weight=1/2", "threat.eps=0.2", "method.distance=l1", "data.root=x"]
+    checked = load_recipe(recipe(GOOD), overrides)
+    assert (checked.training.seed, checked.method.gradient_weight, checked.threat.eps) == (4, 0.5, 0.2)
+    assert checked.method.distance == "l1"
+    assert (checked.data.name, checked.data.root) == ("digits", "x")
+    assert load_recipe(recipe(GOOD), ["method=kd"]).method.info.name == "kd"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "gradient_weight",
+            "gradient_wieght",
+            r"method.gradient_wieght: unknown key; did you mean gradient_weight\? .*:8\)",
+        ),
+        ("epochs", "epoch", r"training.epoch: unknown key; did you mean epochs\? .*:13\)"),
+        ("training:", "traning:", r"traning: unknown key; did you mean training\?"),
+        ("name: kdiga", "name: kdgia", r"method.name: 'kdgia' is not known; did you mean kdiga"),
+        ("epochs: 3", "epochs: three", r"training.epochs: .*integer.* \(was 'three'\)"),
+        ("epochs: 3", "epochs: 0", r"epochs was 0; it must be at least 1"),
+        ("eps: 8/255", "eps: 8", r"Did you mean 8/255"),
+        ("eps: 8/255", "eps: 8/0", r"is not a number"),
+        ("norm: Linf", "norm: l7", r"norm"),
+        ("teacher: runs/teacher", "", r"teacher: missing section; method kdiga needs one"),
+        ("data: digits", "", r"data: missing section"),
+        ("data: digits", "data: [1]", r"data: was \[1\]; it is a section"),
+        ("  name: kdiga\n", "", r"method: needs a name"),
+        ("  gradient_weight: 2", "  distance: l3", r"distance 'l3' is not known"),
+    ],
+)
+def test_bad_recipes(old, new, message, recipe):
+    with pytest.raises(InputError, match=message):
+        load_recipe(recipe(GOOD.replace(old, new)))
+
+
+def test_all_problems_are_told_at_once(recipe):
+    bad = GOOD.replace("epochs", "epoch").replace("gradient_weight", "weight").replace("activation", "act")
+    with pytest.raises(InputError) as error:
+        load_recipe(recipe(bad))
+    assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("", "holds no sections"),
+        ("- 1", "holds no sections"),
+        ("!!python/object:os.system {}", "not YAML"),
+    ],
+)
+def test_files_that_are_no_recipes(text, message, recipe):
+    with pytest.raises(InputError, match=message):
+        load_recipe(recipe(text))
+
+
+def test_bad_paths_and_overrides(recipe, tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match=r"section.key=value"):
+        load_recipe(recipe(GOOD), ["training.seed"])
+    with pytest.raises(InputError, match="did you mean seed"):
+        load_recipe(recipe(GOOD), ["training.sede=1"])

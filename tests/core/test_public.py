@@ -1,0 +1,46 @@
+"""The public names, and what importing them costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import kdiga
+
+PUBLIC = {
+    "DataSet",
+    "DivergedError",
+    "Evaluation",
+    "Exact",
+    "FiniteDifference",
+    "ImageSet",
+    "InputError",
+    "KdigaError",
+    "PGD",
+    "ThreatModel",
+    "TrainingResult",
+    "TrainingSettings",
+    "align",
+    "available_data",
+    "available_methods",
+    "available_models",
+    "distill",
+    "evaluate",
+    "input_gradient",
+    "load_data",
+    "load_model",
+    "save_model",
+}
+
+
+def test_public_names_are_these():
+    assert set(kdiga.__all__) == PUBLIC
+    for name in kdiga.__all__:
+        assert getattr(kdiga, name).__name__ == name
+
+
+def test_import_is_light_and_silent():
+    """No torch for ``kdiga --help`` and the report; nothing printed, no random state touched."""
+    code = "import kdiga, kdiga.report, kdiga.cli, sys; sys.exit('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
