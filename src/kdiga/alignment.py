@@ -84,6 +84,7 @@ def align(
             counts, an unknown distance or route, neither teacher nor gradient, or a gradient of
             another shape.
 
+    >>> import torch
     >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
     >>> term = align(student, teacher, images := torch.rand(2, 1, 2, 2), labels := torch.tensor([0, 2]))
     >>> term.backward()

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from kdiga.config import recipe_from_dict, run_recipe
 from kdiga.data import load_data
@@ -90,7 +92,7 @@ def run_demo(
         InputError: if ``out`` already holds results and ``overwrite`` is not set.
     """
     started = time.perf_counter()
-    claim(out, resume=False, overwrite=overwrite)
+    claim(out, overwrite=overwrite)
     with _workers() as workers:
         # The plain student needs no teacher, so it keeps the second core busy meanwhile.
         early = {workers.submit(_train, member, out, seed, overwrite): member for member in STUDENTS if _alone(member)}
@@ -171,10 +173,18 @@ def _assess(member: Member, out: Path, seed: int, examples: int | None) -> dict[
         "weights": f"{member.name}/best.safetensors",
         **{attack: report[attack] for attack in ATTACKS},
         "interval_95": {attack: list(report.results[attack].interval) for attack in ATTACKS},
+        "gradient_cosine": _cosine(model, load_model(out / TEACHER.name), images, labels),
         "notes": [note for result in report.results.values() for note in result.notes],
         "examples": report.examples,
         "curve": sweep(model, images, labels, eps_values=SWEEP_EPS, norm=THREAT.norm, attack=SWEEP_ATTACK, seed=seed),
     }
+
+
+def _cosine(model: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the mean cosine between the input gradients of two models."""
+    ours, theirs = (input_gradient(one, images, labels).flatten(1).double() for one in (model, teacher))
+    # float64: a confident model's gradient is small enough for its squares to vanish in float32.
+    return float(F.cosine_similarity(ours, theirs, eps=1e-30).mean())
 
 
 def _results(entries: dict[str, dict[str, Any]], out: Path, seed: int, seconds: float) -> dict[str, Any]:

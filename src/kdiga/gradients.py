@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError, unknown
 from kdiga.losses import cross_entropy
 from kdiga.modes import frozen_statistics
@@ -155,11 +156,16 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Tensor: like ``images``, in nats per pixel unit.
 
+    Raises:
+        InputError: for images of another rank, type or range, or labels that do not fit them.
+
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> input_gradient(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 2])).shape
     torch.Size([2, 1, 2, 2])
     """
-    return input_gradient_and_logits(model, images, labels)[0]
+    check_images(images)
+    check_labels(labels, images)
+    return input_gradient_and_logits(model, images, labels.long())[0]
 
 
 def input_gradient_and_logits(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -103,8 +103,9 @@ def test_evaluate_with_everything_given(project):
 def test_evaluate_foreign_weights(project):
     model = kdiga.load_model(project / "runs/digits-tangent")
     torch.save({"state_dict": model.network.state_dict()}, project / "foreign.pt")
-    output = run("evaluate", "cnn-8", "--weights", "foreign.pt", "--data", "digits", "--attacks", "clean", cwd=project)
-    assert "360 test images" in output
+    about = ["evaluate", "cnn-8", "--weights", "foreign.pt", "--data", "digits", "--attacks", "clean"]
+    assert "360 test images" in run(*about, "--normalization", "none", cwd=project)
+    assert "normalised" in run(*about, cwd=project, expect=2)
 
 
 def test_an_output_folder_is_not_overwritten_by_accident(project):
@@ -162,6 +163,10 @@ BAD = {
     "not a checkpoint": (["evaluate", "text.safetensors", "--data", "digits"], "not a readable safetensors"),
     "another architecture": (
         ["evaluate", "cnn-32", "--weights", "runs/digits-tangent/best.safetensors", "--data", "digits"],
+        "name='cnn-8', not name='cnn-32'",
+    ),
+    "weights of another architecture": (
+        ["evaluate", "cnn-32", "--weights", "foreign.pt", "--data", "digits", "--normalization", "none"],
         "another architecture",
     ),
     "unknown weights": (["evaluate", "cnn-8", "--weights", "none.pt", "--data", "digits"], "does not exist"),
@@ -185,6 +190,7 @@ def test_bad_input_gets_one_line_and_status_2(case, project):
     seven = kdiga.load_model("cnn-8", num_classes=7, in_channels=1, image_size=8)
     kdiga.save_model(seven, project / "seven.safetensors")
     (project / "text.safetensors").write_text("hello")
+    torch.save(seven.network.state_dict(), project / "foreign.pt")
     (project / "empty").mkdir(exist_ok=True)
     arguments, message = BAD[case]
     places = {"{recipe}": str(RECIPES / "digits-teacher.yaml"), "{kdiga}": str(RECIPES / "digits-kdiga.yaml")}

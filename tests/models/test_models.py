@@ -74,7 +74,7 @@ def test_checkpoint_round_trip(name, tmp_path):
     assert not again.training
 
 
-@pytest.mark.parametrize("layout", ["bare", "state_dict", "module", "list"])
+@pytest.mark.parametrize("layout", ["bare", "state_dict", "module", "list", "old"])
 @pytest.mark.parametrize("suffix", [".pt", ".th"])
 def test_foreign_checkpoints(layout, suffix, tmp_path):
     source = kdiga.load_model("resnet8")
@@ -84,6 +84,7 @@ def test_foreign_checkpoints(layout, suffix, tmp_path):
         "state_dict": {"state_dict": state, "epoch": 3},
         "module": OrderedDict((f"module.{key}", value) for key, value in state.items()),
         "list": [state],
+        "old": {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
     }[layout]
     torch.save(saved, tmp_path / f"weights{suffix}")
     model = kdiga.load_model("resnet8", weights=tmp_path / f"weights{suffix}", normalization="cifar10")
@@ -130,7 +131,7 @@ def test_bad_names_and_files(tmp_path):
         kdiga.load_model(tmp_path)
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
     with pytest.raises(InputError, match=r"missing .*unexpected bias, weight.*another architecture"):
-        kdiga.load_model("cnn-4", weights=tmp_path / "linear.pt")
+        kdiga.load_model("cnn-4", weights=tmp_path / "linear.pt", normalization="none")
     with pytest.raises(InputError, match="does not say its architecture"):
         kdiga.load_model(tmp_path / "linear.pt")
     save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
@@ -146,8 +147,18 @@ def test_another_number_of_classes_is_noticed(tmp_path):
     kdiga.save_model(model, tmp_path / "five.safetensors")
     with pytest.raises(InputError, match="num_classes=5, not num_classes=7"):
         kdiga.load_model(tmp_path / "five.safetensors", num_classes=7)
+    torch.save(model.network.state_dict(), tmp_path / "five.pt")
     with pytest.raises(InputError, match=r"7.weight is \(5, .*\) in the file and \(10,"):
-        kdiga.load_model("cnn-4", weights=tmp_path / "five.safetensors")
+        kdiga.load_model("cnn-4", weights=tmp_path / "five.pt", normalization="none")
+    with pytest.raises(InputError, match="name='cnn-4', not name='cnn-8'"):
+        kdiga.load_model("cnn-8", weights=tmp_path / "five.safetensors")
+    assert kdiga.load_model("cnn-4", weights=tmp_path / "five.safetensors").spec.num_classes == 5
+
+
+def test_foreign_weights_must_come_with_their_normalization(tmp_path):
+    torch.save(kdiga.load_model("cnn-4").network.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="does not say how its model wants pixels normalised"):
+        kdiga.load_model("cnn-4", weights=tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize(

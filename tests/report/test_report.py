@@ -11,7 +11,6 @@ import pytest
 
 from kdiga.errors import InputError
 from kdiga.report import write_report
-from kdiga.report.plots import mean_cosine
 from kdiga.report.verdict import verdict
 
 NAMES = ("teacher", "ce", "kd", "kdiga", "tangent")
@@ -21,7 +20,7 @@ NAMES = ("teacher", "ce", "kd", "kdiga", "tangent")
 def results(tmp_path):
     models = [
         {
-            "name": name, "method": name, "settings": {"weight": 2.0}, "architecture": "cnn-8",
+            "name": name, "method": name, "settings": {"weight": 2.0}, "architecture": "cnn-8", "gradient_cosine": 0.5,
             "parameters": 1000 if row else 9000, "weights": f"{name}/best.safetensors",
             "clean": 0.98 - row / 100, "pgd-40": 0.9 - row / 10, "autoattack": 0.88 - row / 10,
             "interval_95": {attack: [0.1, 0.99] for attack in ("clean", "pgd-40", "autoattack")}, "notes": [],
@@ -99,12 +98,6 @@ def test_verdict_is_computed_and_ordered(results):
     assert sentences[0].startswith("The teacher withstands AutoAttack on 88.0%")
     assert [sentence.split(":")[0] for sentence in sentences[1:]] == ["ce", "kd", "kdiga", "tangent"]
     assert "-10.0 points against the teacher" in sentences[1]
-
-
-def test_mean_cosine():
-    a, b = np.array([[1.0, 0], [0, 2]]), np.array([[3.0, 0], [1, 0]])
-    assert mean_cosine(a, b) == pytest.approx(0.5)
-    assert mean_cosine(a, np.zeros_like(a)) == 0
 
 
 def test_bad_folders(tmp_path):

@@ -32,7 +32,7 @@ class PGD:
         InputError: for fewer than 1 step, a step size that is not positive, or one above eps with
             several steps (the sign of two swapped arguments).
 
-    >>> attack = PGD(threat=ThreatModel("linf", 0.1), steps=3)
+    >>> attack = PGD(threat=ThreatModel("linf", 0.1), steps=10)
     >>> attack(lambda images: images.flatten(1).sum(1), torch.full((1, 1, 1, 2), 0.5))
     tensor([[[[0.6000, 0.6000]]]])
     """

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+
+if TYPE_CHECKING:
+    from kdiga.config import DataConfig
 
 
 @app.command()
@@ -51,12 +55,12 @@ def evaluate(
     for name in attacks.split(","):
         attack_by_name(name, version=version)
     recipe = _run_of(Path(model))
-    data_name, data_root = _data_of(recipe, data, root)
+    chosen = _data_of(recipe, data, root)
     threat = ThreatModel.parse(
         norm or recipe.get("threat", {}).get("norm", "linf"),
         recipe.get("threat", {}).get("eps", "8/255") if eps is None else eps,
     )
-    images = kdiga.load_data(data_name, root=data_root).test
+    images = kdiga.load_data(chosen.name, root=chosen.root, image_size=chosen.image_size).test
     shape: dict[str, Any] = {}
     if weights is not None:
         shape = {"num_classes": images.num_classes, "in_channels": images.in_channels, "image_size": images.image_size}
@@ -70,7 +74,7 @@ def evaluate(
         )  # fmt: skip
     parameters = count_parameters(classifier)
     about = f"{model}: {parameters:,} parameters, {threat.norm} eps {threat.eps:.4g}"
-    console.print(f"{about}, {report.examples} test images of {data_name}", highlight=False, soft_wrap=True)
+    console.print(f"{about}, {report.examples} test images of {chosen.name}", highlight=False, soft_wrap=True)
     table = Table()
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
@@ -82,7 +86,7 @@ def evaluate(
         for note in result.notes:
             console.print(f"{name}: {note}", style="yellow", highlight=False, soft_wrap=True)
     if json_file is not None:
-        asked = {"model": model, "which": which, "data": data_name, "parameters": parameters, "version": version}
+        asked = {"model": model, "which": which, "data": chosen.name, "parameters": parameters, "version": version}
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(asked | report.to_dict(), indent=2) + "\n")
 
@@ -94,12 +98,15 @@ def _run_of(path: Path) -> dict[str, Any]:
     return (read_config(folder) if path.exists() else None) or {}
 
 
-def _data_of(recipe: dict[str, Any], data: str | None, root: Path | None) -> tuple[str, Path | None]:
+def _data_of(recipe: dict[str, Any], data: str | None, root: Path | None) -> DataConfig:
+    from kdiga.config import DataConfig
     from kdiga.data import available_data
     from kdiga.errors import InputError
 
+    given = None if root is None else str(root)
     if data is not None:
-        return data, root
+        return DataConfig(data, given)
     if "data" not in recipe:
         raise InputError(f"no data set was given; name one with --data, for example {', '.join(available_data())}.")
-    return recipe["data"]["name"], root or recipe["data"].get("root")
+    saved = DataConfig(**recipe["data"])
+    return saved if given is None else replace(saved, root=given)

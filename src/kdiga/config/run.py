@@ -42,7 +42,8 @@ def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
         normalization = config.normalization
     else:
         shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
-        normalization = config.normalization or "data"
+        # Fresh weights may have any normalisation; foreign ones have to say theirs.
+        normalization = config.normalization or (None if config.weights else "data")
     return load_model(
         config.name,
         weights=config.weights,

@@ -33,8 +33,9 @@ class ModelConfig:
         name: an architecture, ``timm:NAME``, a checkpoint of kdiga's or the folder of a run.
         weights: a state dict to put into a named architecture.
         activation: in place of the architecture's own.
-        normalization: "data" (mean and deviation of the training images), a known name, or
-            ``[[mean, ...], [std, ...]]``; for a checkpoint of kdiga's, leave it out.
+        normalization: "data" (mean and deviation of the training images, the default for fresh
+            weights), a known name, or ``[[mean, ...], [std, ...]]``; needed with foreign weights, and
+            left out for a checkpoint of kdiga's.
         pretrained: fetch timm's weights.
         which: "best" or "last" weights of a run.
     """

@@ -70,6 +70,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
         InputError: if keys are missing or left over, or shapes differ; it lists them.
     """
     target = model.state_dict()
+    # Checkpoints from before PyTorch 0.4.1 lack batch norm's step counter, which evaluation never reads.
+    counters = {key: value for key, value in target.items() if key.endswith(".num_batches_tracked")}
+    state = counters | dict(state)
     missing, extra = sorted(target.keys() - state.keys()), sorted(state.keys() - target.keys())
     shapes = [
         f"{key} is {tuple(state[key].shape)} in the file and {tuple(value.shape)} in the model"
@@ -83,7 +86,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
             f"{str(path)!r} does not fit the model: {'; '.join(problems)}. It holds another architecture, number of "
             "classes or image size; name the one it was made for."
         )
-    model.load_state_dict(dict(state))
+    model.load_state_dict(state)
 
 
 def _some(names: list[str], most: int = 4) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint
-from kdiga.models.normalization import Normalization, normalization_by_name
+from kdiga.models.normalization import NORMALIZATIONS, Normalization, normalization_by_name
 from kdiga.models.registry import Classifier, ModelSpec, build
 
 WHICH = ("best", "last")
@@ -38,7 +38,7 @@ def load_model(
         image_size: height and width in pixels; 32 for a named architecture.
         activation: "relu", "silu", "gelu" or "softplus" in place of the architecture's own.
         normalization: "none", "imagenet", "cifar10", "half" or ``[[mean, ...], [std, ...]]``: the layer
-            in front, for pixels in [0, 1]; "none" for a named architecture.
+            in front, for pixels in [0, 1]; "none" for fresh weights. Foreign weights must come with it.
         pretrained: fetch timm's weights, for ``timm:NAME``.
         which: "best" or "last", for a run folder.
 
@@ -64,12 +64,9 @@ def load_model(
         if weights is not None:
             raise InputError(f"{str(path)!r} is a checkpoint, so weights={str(weights)!r} has no place; give one.")
         return _from_checkpoint(checkpoint_in(path, which) if path.is_dir() else path, given)
-    model = build(ModelSpec(str(name_or_path), **given), pretrained=pretrained)
-    if weights is not None:
-        state, spec = read_checkpoint(Path(weights))
-        # Public checkpoints hold the bare network; ours hold the normalisation in front as well.
-        load_weights(model if spec is not None else model.network, state, Path(weights))
-    return model.eval()
+    if weights is None:
+        return build(ModelSpec(str(name_or_path), **given), pretrained=pretrained).eval()
+    return _with_weights(str(name_or_path), Path(weights), given)
 
 
 def checkpoint_in(run: Path, which: str = "best") -> Path:
@@ -91,6 +88,21 @@ def checkpoint_in(run: Path, which: str = "best") -> Path:
     raise InputError(f"{str(run)!r} holds no run; expected {which}.safetensors in it.")
 
 
+def _with_weights(name: str, path: Path, given: dict[str, Any]) -> Classifier:
+    model = build(ModelSpec(name, **given))
+    state, spec = read_checkpoint(path)
+    if spec is not None:
+        return _from_checkpoint(path, given | {"name": name})
+    if "mean" not in given:
+        # Left out, or applied twice, it is the commonest silent error in measuring robustness: no guess.
+        raise InputError(
+            f"{str(path)!r} does not say how its model wants pixels normalised; give normalization: "
+            f"{', '.join(NORMALIZATIONS)}, or [[mean, ...], [std, ...]]."
+        )
+    load_weights(model.network, state, path)
+    return model.eval()
+
+
 def _from_checkpoint(path: Path, given: dict[str, Any]) -> Classifier:
     state, spec = read_checkpoint(path)
     if spec is None:
@@ -102,7 +114,7 @@ def _from_checkpoint(path: Path, given: dict[str, Any]) -> Classifier:
     if wrong:
         raise InputError(
             f"{str(path)!r} was made with {', '.join(f'{key}={getattr(spec, key)!r}' for key in wrong)}, not "
-            f"{', '.join(f'{key}={value!r}' for key, value in wrong.items())}; leave the argument out."
+            f"{', '.join(f'{key}={value!r}' for key, value in wrong.items())}; leave that out, or give another file."
         )
     model = build(spec)
     load_weights(model, state, path)

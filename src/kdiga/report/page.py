@@ -41,6 +41,7 @@ def write_report(folder: Path) -> Report:
         raise InputError(f"{str(path)!r} has no readable results ({error}); run `kdiga demo --out {folder}`.") from None
     eps = results["threat_model"]["eps"]
     gradients = {entry["name"]: pictures[entry["name"]] for entry in models}
+    cosines = {entry["name"]: entry["gradient_cosine"] for entry in models}
     curve = {**results["curves"], "accuracy": {e["name"]: results["curves"]["accuracy"][e["name"]] for e in models}}
     sentences = verdict(models)
     page = folder / "report.html"
@@ -54,8 +55,8 @@ def write_report(folder: Path) -> Report:
             verdict=sentences,
             colour={entry["name"]: plots.colour(entry["name"], row) for row, entry in enumerate(models)},
             curve=plots.to_svg(plots.accuracy_curve(curve, eps)),
-            grid=plots.to_png_uri(plots.gradient_grid(pictures["images"], gradients)),
+            grid=plots.to_png_uri(plots.gradient_grid(pictures["images"], gradients, cosines)),
         )
     )
-    plots.summary_picture(curve, eps, pictures["images"], gradients).savefig(folder / PICTURE, dpi=110)
+    plots.summary_picture(curve, eps, pictures["images"], gradients, cosines).savefig(folder / PICTURE, dpi=110)
     return Report(page, sentences)

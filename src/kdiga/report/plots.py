@@ -53,24 +53,26 @@ def draw_curve(axes: Axes, curves: Mapping[str, Any], eps: float) -> None:
     axes.legend(frameon=False, loc="upper right")
 
 
-def gradient_grid(images: np.ndarray, gradients: Mapping[str, np.ndarray], *, size: float = 1.0) -> Figure:
+def gradient_grid(
+    images: np.ndarray, gradients: Mapping[str, np.ndarray], cosines: Mapping[str, float], *, size: float = 1.0
+) -> Figure:
     """Draw input gradients of several models at the same images, side by side.
 
     Args:
         images: (example, channel, height, width), pixels in [0, 1]; the first row.
         gradients: by model, like the images; a row each, blue where a brighter pixel lowers the loss.
+        cosines: by model, with the first model's gradients, over the whole test set.
         size: of one picture in inches.
     """
     figure = Figure(figsize=(size * (len(images) + 1.3), size * (len(gradients) + 1)), layout="constrained")
     rows: list[tuple[str, np.ndarray]] = [("image", images), *gradients.items()]
     grid: Any = figure.subplots(len(rows), len(images), squeeze=False)
-    draw_grid(grid, rows)
+    draw_grid(grid, rows, cosines)
     return figure
 
 
-def draw_grid(grid: Any, rows: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Draw :func:`gradient_grid` into a grid of axes, the first row being images."""
-    reference = rows[1][1]
+def draw_grid(grid: Any, rows: Sequence[tuple[str, np.ndarray]], cosines: Mapping[str, float]) -> None:
+    """Draw :func:`gradient_grid` into a grid of axes, the first row being images, the second the reference."""
     for row, (name, pictures) in enumerate(rows):
         for column, picture in enumerate(pictures):
             axes = grid[row][column]
@@ -82,18 +84,17 @@ def draw_grid(grid: Any, rows: Sequence[tuple[str, np.ndarray]]) -> None:
             # Each on its own scale: confident models have tiny gradients, and here the direction matters.
             largest = float(np.abs(summed).max()) or 1.0
             axes.imshow(summed, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-        label = name if row < 2 else f"{name}\ncos {mean_cosine(pictures, reference):.2f}"
+        label = name if row < 2 else f"{name}\ncos {cosines[name]:.2f}"
         grid[row][0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
 
 
-def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the mean cosine between rows of two arrays of gradients."""
-    a, b = (part.reshape(len(part), -1).astype(np.float64) for part in (a, b))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.mean((a * b).sum(1) / np.where(lengths > 0, lengths, 1)))
-
-
-def summary_picture(curves: Mapping[str, Any], eps: float, images: np.ndarray, gradients: Mapping[str, Any]) -> Figure:
+def summary_picture(
+    curves: Mapping[str, Any],
+    eps: float,
+    images: np.ndarray,
+    gradients: Mapping[str, np.ndarray],
+    cosines: Mapping[str, float],
+) -> Figure:
     """Draw curve and gradients into one picture, for a README or a slide."""
     figure = Figure(figsize=(12.5, 5.2), layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1))
@@ -101,7 +102,7 @@ def summary_picture(curves: Mapping[str, Any], eps: float, images: np.ndarray, g
     draw_curve(left.subplots(), curves, eps)
     shown = images[:5]
     rows = [("image", shown), *((name, gradient[:5]) for name, gradient in gradients.items())]
-    draw_grid(right.subplots(len(rows), len(shown), squeeze=False), rows)
+    draw_grid(right.subplots(len(rows), len(shown), squeeze=False), rows, cosines)
     right.suptitle("input gradient of the loss", fontsize=11)
     return figure
 

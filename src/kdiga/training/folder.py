@@ -16,13 +16,13 @@ OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.
         "pictures.npz")  # fmt: skip
 
 
-def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
+def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
     """Make a folder ready for a run.
 
     Args:
         folder: created if need be.
-        resume: an unfinished or finished run in it is to be continued.
         overwrite: kdiga's own files in it may be removed; others are never touched.
+        resume: an unfinished or finished run in it is to be continued; None where that is not on offer.
 
     Raises:
         InputError: if it already holds a run and neither is asked for, or cannot be written to.
@@ -36,9 +36,10 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
             for name in present:
                 (folder / name).unlink()
         elif present and not resume:
+            way = "" if resume is None else "continue it with --resume, "
             raise InputError(
-                f"output folder {str(folder)!r} already holds a run ({present[0]}); continue it with --resume, replace "
-                "it with --overwrite, or choose another --out."
+                f"output folder {str(folder)!r} already holds a run ({present[0]}); {way}replace it with --overwrite, "
+                "or choose another --out."
             )
         probe = folder / ".writable"
         probe.touch()

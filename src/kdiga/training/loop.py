@@ -53,8 +53,10 @@ def distill(
     """Train a student, and leave it holding the weights that were best on the validation set.
 
     Args:
-        student: maps images in [0, 1] to logits; trained in place, in eval mode afterwards.
-        teacher: a robust model of the same classes, left as found; None for methods without one.
+        student: maps images in [0, 1] to logits; trained in place, in eval mode afterwards. It and the
+            teacher are moved to the run's device.
+        teacher: a robust model of the same classes, otherwise left as found; None for methods without
+            one.
         train: an :class:`kdiga.ImageSet`; a pair of tensors, float images (example, channel, height,
             width) in [0, 1] and int labels; or a data loader of such batches, augmented by itself.
         method: a name that ``kdiga methods`` lists, or a configured method such as

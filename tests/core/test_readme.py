@@ -1,0 +1,43 @@
+"""What the README shows runs as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import kdiga
+from kdiga.config import load_recipe
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+
+
+def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
+    (example,) = SNIPPETS
+    assert len(example.strip().splitlines()) <= 12
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/demo/teacher").mkdir(parents=True)
+    teacher = kdiga.load_model("cnn-32", in_channels=1, image_size=8)
+    kdiga.save_model(teacher, tmp_path / "runs/demo/teacher/best.safetensors")
+    exec(compile(example, "README.md", "exec"), {})
+    assert 0 <= float(capsys.readouterr().out) <= 1
+
+
+def test_the_readme_is_short_and_whole():
+    assert len(TEXT.splitlines()) <= 120
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", TEXT):
+        assert (ROOT / link).is_file(), link
+
+
+@pytest.mark.parametrize("recipe", sorted(set(re.findall(r"recipes/[\w-]+\.yaml", TEXT))))
+def test_the_recipes_it_names_are_there(recipe):
+    load_recipe(ROOT / recipe)
+
+
+def test_ci_runs_the_readmes_test_command():
+    command = re.search(r"## Test\n\n    (.+)\n", TEXT).group(1)
+    script = (ROOT / ".ci/run").read_text().splitlines()
+    assert script.index("make check") + 1 == script.index(command)
