@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart by colour-blind readers, and dark enough on white.
-COLOURS = {"teacher": "#000000", "ce": "#999999", "kd": "#D55E00", "kdiga": "#0072B2", "tangent": "#009E73"}
+# After Okabe and Ito: told apart by colour-blind readers, on white and on the dark page.
+COLOURS = {"teacher": "#7B3FA0", "ce": "#999999", "kd": "#D55E00", "kdiga": "#0072B2", "tangent": "#009E73"}
 SPARE = ("#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
