@@ -1,0 +1,54 @@
+"""Print the Markdown tables of docs/results.md from the result files of the runs that it names.
+
+    python docs/tables.py demo runs/demo0 runs/demo1 runs/demo2
+    python docs/tables.py runs runs/fashion-mnist-teacher runs/fashion-mnist-kd ...
+
+The second form reads ``best-test.json`` and ``last-test.json`` of each run, written by ``kdiga evaluate --json``.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+ATTACKS = ("clean", "pgd-40", "autoattack")
+
+
+def demo(folders: list[Path]) -> None:
+    """Mean and range over seeds of each model."""
+    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    print(f"| model | parameters | {' | '.join(ATTACKS)} | AutoAttack by seed |\n|---|---|---|---|---|---|")
+    for row, first in enumerate(results[0]["models"]):
+        entries = [result["models"][row] for result in results]
+        means = " | ".join(f"{100 * statistics.mean(entry[attack] for entry in entries):.1f}" for attack in ATTACKS)
+        by_seed = ", ".join(f"{100 * entry['autoattack']:.1f}" for entry in entries)
+        print(f"| {first['name']} | {first['parameters']:,} | {means} | {by_seed} |")
+    for result in results:
+        print(f"\nseed {result['seed']}: {result['minutes']} minutes, {result['date']}, {result['hardware']}")
+
+
+def runs(folders: list[Path]) -> None:
+    """Best and last weights of each run."""
+    print("| run | parameters | weights | clean | PGD-20 | AutoAttack | 95 % | training minutes |")
+    print("|---|---|---|---|---|---|---|---|")
+    for folder in folders:
+        trained = json.loads((folder / "result.json").read_text())
+        for which in ("best", "last"):
+            path = folder / f"{which}-test.json"
+            if not path.is_file():
+                continue
+            tested = json.loads(path.read_text())
+            low, high = tested["interval_95"]["autoattack"]
+            scores = " | ".join(f"{100 * tested['accuracy'][name]:.1f}" for name in ("clean", "pgd-20", "autoattack"))
+            epoch = trained["validation"][which]["epoch"] + 1
+            print(
+                f"| {folder.name} | {tested['parameters']:,} | {which} (epoch {epoch}) | {scores} | "
+                f"{100 * low:.1f} - {100 * high:.1f} | {trained['minutes']:.1f} |"
+            )
+    print(f"\n{trained['provenance']['hardware']}, {trained['provenance']['date']}, seed {trained['seed']}")
+
+
+if __name__ == "__main__":
+    {"demo": demo, "runs": runs}[sys.argv[1]]([Path(argument) for argument in sys.argv[2:]])
