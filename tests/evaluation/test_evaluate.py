@@ -61,6 +61,7 @@ def test_only_correct_examples_are_attacked(data):
     report = kdiga.evaluate(Counting(), [(images, wrong)], eps=0.05, attacks=["pgd-5"])
     assert set(seen) == {7}
     assert report["clean"] == pytest.approx(7 / 12)
+    assert not any(report.results["pgd-5"].correct[:5]), "a wrong example stays wrong"
 
 
 def test_leaves_model_and_random_state_as_found(data):
