@@ -201,7 +201,8 @@ def test_bad_input_gets_one_line_and_status_2(case, project):
 
 def test_interrupted_training_continues(project):
     """Ctrl-C ends in one line, and --resume goes on to the result."""
-    arguments = ["train", str(RECIPES / "digits-teacher.yaml"), "--out", "stopped", "--set", "training.epochs=6"]
+    arguments = ["train", str(RECIPES / "digits-teacher.yaml"), "--out", "stopped", "--set", "training.epochs=20"]
+    arguments += ["--set", "method.steps=2"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from kdiga.cli import main; main()", *arguments],
         cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
