@@ -1,8 +1,9 @@
 """The paper's first claim on a laptop: a robust teacher, four students, the same attacks for all.
 
-Digits of 8x8 pixels, Linf eps 0.1. KD runs with the KDIGA study's settings (temperature 1); weight,
-distance and ramp of kdiga and tangent were chosen on validation images of seeds 0 and 1. The test
-images took no part. docs/methods.md has the tables, with what a higher temperature does for KD.
+Digits of 8x8 pixels, Linf eps 0.1. KD has a temperature of 4: at the study's 1 it is plain training,
+for this teacher is certain of every training image. Weight, distance and ramp of kdiga and tangent
+were chosen on validation images of seeds 0 and 1; the test images took no part. docs/methods.md has
+the tables.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ STUDENTS = tuple(
     Member(str(method["name"]), {"name": "cnn-8", "activation": "silu"}, method)
     for method in (
         {"name": "ce"},
-        {"name": "kd"},
+        {"name": "kd", "temperature": 4.0},
         {"name": "kdiga", "gradient_weight": 2.0, "distance": "l2-squared"},
         {"name": "tangent", "gap_weight": 3.0, "ramp": 0.1},
     )
