@@ -203,8 +203,10 @@ def test_interrupted_training_continues(project):
     """Ctrl-C ends in one line, and --resume goes on to the result."""
     arguments = ["train", str(RECIPES / "digits-teacher.yaml"), "--out", "stopped", "--set", "training.epochs=20"]
     arguments += ["--set", "method.steps=2"]
+    # A shell's background job is born ignoring SIGINT, and so would be every process of this suite.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kdiga.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from kdiga.cli import main; main()", *arguments],
+        [sys.executable, "-c", code, *arguments],
         cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
