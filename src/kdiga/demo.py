@@ -191,17 +191,15 @@ def _cosine(model: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor
 def _results(entries: dict[str, dict[str, Any]], out: Path, seed: int, seconds: float) -> dict[str, Any]:
     about = provenance()
     curves = {name: entry.pop("curve") for name, entry in entries.items()}
+    (test_images,) = {entry.pop("examples") for entry in entries.values()}
     return {
         "title": "kdiga demo",
         "data": DATA,
         "threat_model": {"norm": THREAT.norm, "eps": THREAT.eps},
-        "test_images": entries[TEACHER.name].pop("examples"),
+        "test_images": test_images,
         "seed": seed,
         "minutes": round(seconds / 60, 2),
-        "models": [
-            {key: value for key, value in entries[member.name].items() if key != "examples"}
-            for member in (TEACHER, *STUDENTS)
-        ],
+        "models": [entries[member.name] for member in (TEACHER, *STUDENTS)],
         "curves": {"attack": SWEEP_ATTACK, "eps": list(SWEEP_EPS), "accuracy": curves},
         "pictures": "pictures.npz",
         "training": TRAINING,

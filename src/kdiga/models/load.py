@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint
 from kdiga.models.normalization import NORMALIZATIONS, Normalization, normalization_by_name
@@ -92,7 +94,7 @@ def _with_weights(name: str, path: Path, given: dict[str, Any]) -> Classifier:
     model = build(ModelSpec(name, **given))
     state, spec = read_checkpoint(path)
     if spec is not None:
-        return _from_checkpoint(path, given | {"name": name})
+        return _rebuild(path, state, spec, given | {"name": name})
     if "mean" not in given:
         # Left out, or applied twice, it is the commonest silent error in measuring robustness: no guess.
         raise InputError(
@@ -110,6 +112,10 @@ def _from_checkpoint(path: Path, given: dict[str, Any]) -> Classifier:
             f"{str(path)!r} does not say its architecture; give it: load_model('resnet20', weights={str(path)!r}), on "
             "the command line `resnet20 --weights FILE`."
         )
+    return _rebuild(path, state, spec, given)
+
+
+def _rebuild(path: Path, state: dict[str, Tensor], spec: ModelSpec, given: dict[str, Any]) -> Classifier:
     wrong = {key: value for key, value in given.items() if getattr(spec, key) != value}
     if wrong:
         raise InputError(
