@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError, unknown
-from kdiga.losses import cross_entropy
+from kdiga.losses import Score, score_by_name
 from kdiga.modes import frozen_statistics
 
 LossAt = Callable[[Tensor], Tensor]
@@ -168,10 +168,12 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return input_gradient_and_logits(model, images, labels.long())[0]
 
 
-def input_gradient_and_logits(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return :func:`input_gradient` and the logits of the same forward pass, both detached."""
+def input_gradient_and_logits(
+    model: nn.Module, images: Tensor, labels: Tensor, gradient_of: Score = "loss"
+) -> tuple[Tensor, Tensor]:
+    """Return :func:`input_gradient`, of any score, and the logits of the same forward pass, both detached."""
     with torch.enable_grad(), frozen_statistics(model):
         images = images.detach().requires_grad_()
         logits = model(images)
-        (gradient,) = torch.autograd.grad(cross_entropy(logits, labels).sum(), images)
+        (gradient,) = torch.autograd.grad(score_by_name(gradient_of)(logits, labels).sum(), images)
     return gradient, logits.detach()

@@ -7,6 +7,7 @@ builds its terms, so that a coefficient means the same for every batch size and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,43 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0)
         F.log_softmax(_full_precision(z) / temperature, dim=-1) for z in (student_logits, teacher_logits)
     )
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Return the Shannon entropy of each example's softmax, in nats."""
+    log_shares = F.log_softmax(_full_precision(logits), dim=-1)
+    return -(log_shares.exp() * log_shares).sum(-1)
+
+
+def true_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the softmax share of each example's own class."""
+    return F.softmax(_full_precision(logits), dim=-1).gather(1, labels[:, None])[:, 0]
+
+
+def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logit of each example's own class."""
+    return logits.gather(1, labels[:, None])[:, 0]
+
+
+Score = Literal["loss", "probability", "logit"]
+"""Of which number of an example an input gradient is taken: its cross-entropy, or its own class's share or logit."""
+
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "loss": cross_entropy,
+    "probability": true_probability,
+    "logit": true_logit,
+}
+
+
+def score_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return one of :data:`SCORES`.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in SCORES:
+        raise unknown("score", name, SCORES)
+    return SCORES[name]
 
 
 def l2(a: Tensor, b: Tensor) -> Tensor:

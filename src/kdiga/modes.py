@@ -41,6 +41,13 @@ def frozen_statistics(model: nn.Module) -> Generator[None]:
 
 
 @contextmanager
+def batch_statistics(model: nn.Module) -> Generator[None]:
+    """Normalise by the batch's own statistics, as in train mode, without a trace in the running ones."""
+    with frozen_statistics(model):
+        yield
+
+
+@contextmanager
 def frozen_parameters(model: nn.Module) -> Generator[None]:
     """Let no gradient reach the parameters: attacks need none, and some accumulate them if they can."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

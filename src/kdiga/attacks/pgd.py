@@ -25,6 +25,8 @@ class PGD:
         steps: number of gradient steps, at least 1.
         step_size: in pixels in [0, 1]; None is eps for one step, eps / 4 for several.
         start: "uniform" in the ball, "near" (``x + 0.001 N(0, 1)``, as TRADES does) or "clean".
+        allow_large_steps: accept a step size above eps with several steps, which otherwise counts as two
+            arguments swapped.
         keep_best: return for each example the iterate with the highest objective, the start
             included, at the cost of one more forward pass; else the last iterate.
 
@@ -41,6 +43,7 @@ class PGD:
     steps: int = 10
     step_size: float | None = None
     start: Start = "uniform"
+    allow_large_steps: bool = False
     keep_best: bool = False
 
     def __post_init__(self) -> None:
@@ -52,10 +55,10 @@ class PGD:
             return
         if not self.step_size > 0:
             raise InputError(f"step_size was {self.step_size!r}; it must be above 0, in pixels in [0, 1].")
-        if self.steps > 1 and self.step_size > self.threat.eps:
+        if self.steps > 1 and self.step_size > self.threat.eps and not self.allow_large_steps:
             raise InputError(
                 f"step_size was {self.step_size:g}, larger than eps {self.threat.eps:g}; with several steps it must "
-                "be at most eps. Did you swap the two?"
+                "be at most eps. Did you swap the two? If not, say allow_large_steps=True."
             )
 
     def __call__(self, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

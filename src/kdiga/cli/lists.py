@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,26 +12,63 @@ from rich.table import Table
 
 from kdiga.cli.app import app
 
+if TYPE_CHECKING:
+    from kdiga.methods import Method, Needs, Passes
+
 
 @app.command()
-def methods() -> None:
-    """List the training methods, what each needs and its coefficients."""
-    from kdiga.methods import available_methods
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Tell all about one method: formula, options, defaults.")] = None,
+) -> None:
+    """List the training methods: paper, network passes a step, what each asks of its teacher."""
+    from kdiga.methods import available_methods, method_by_name
 
     console = Console()
-    for name, method in available_methods().items():
-        info = method.info
-        needs = "logits and input gradient" if info.teacher_gradient else "logits" if info.teacher else "none"
-        uses = {"none": "not used", "value": "read", "differentiable": "trained through"}[info.student_gradient]
-        options = ", ".join(f"{field.name}={field.default}" for field in fields(method))  # pyright: ignore
-        summary = " ".join((method.__doc__ or "").split("\n\n")[0].split()).replace("``", "")
-        console.print(f"[bold]{name}[/]  {info.paper}", highlight=False, soft_wrap=True)
-        console.print(f"  {summary}", highlight=False, markup=False, soft_wrap=True)
-        console.print(
-            f"  teacher: {needs}; student's input gradient: {uses}", highlight=False, markup=False, soft_wrap=True
-        )
-        if options:
-            console.print(f"  options: {options}", highlight=False, markup=False, soft_wrap=True)
+    if name is not None:
+        _tell(console, method_by_name(name))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("method", "student", "teacher", "asks", "grad", "paper"):
+        table.add_column(heading, no_wrap=True)
+    for method in available_methods().values():
+        needs = method().needs
+        table.add_row(
+            method.info.name, _passes(needs.student), _teacher(needs),
+            "yes" if needs.teacher_queries else "no" if needs.teachers else "-", _gradients(needs), method.info.paper,
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "\nstudent, teacher: forward + backward passes a step with the default options. asks: whether the teacher is\n"
+        "queried at perturbed images, so that stored signals cannot serve. grad: whose input gradient is used,\n"
+        "[s] read, [S] trained through, [t] the teacher's. kdiga methods NAME tells more.",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _passes(passes: Passes) -> str:
+    return f"{passes.forwards}+{passes.backwards}"
+
+
+def _teacher(needs: Needs) -> str:
+    if not needs.teachers:
+        return "-"
+    return f"{_passes(needs.teacher)}{' of 2' * (needs.teachers == 2)}{' trained' * needs.trains_teacher}"
+
+
+def _gradients(needs: Needs) -> str:
+    student = {"none": "", "value": "s", "differentiable": "S"}[needs.student_gradient]
+    return student + ("t" if needs.teacher_gradient else "") or "-"
+
+
+def _tell(console: Console, method: Method) -> None:
+    needs = method.needs
+    lines = [f"{method.info.name}  ({method.info.paper})", "", inspect.getdoc(type(method)) or "", ""]
+    options = ", ".join(f"{one.name}={getattr(method, one.name)!r}" for one in fields(method))  # pyright: ignore
+    lines.append(f"Defaults: {options or 'no options'}.")
+    lines.append(
+        f"Passes a step (forwards+backwards): student {_passes(needs.student)}, teacher {_passes(needs.teacher)}."
+    )
+    console.print("\n".join(lines).replace("``", ""), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

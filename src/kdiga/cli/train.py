@@ -29,23 +29,25 @@ def train(
     """
     from kdiga.cli.progress import TrainingProgress
     from kdiga.config import load_recipe, run_recipe
-    from kdiga.config.run import build_models
-    from kdiga.data import load_data
+    from kdiga.config.run import build_models, data_of
     from kdiga.models import count_parameters
 
     console = Console()
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
-    data = load_data(checked.data.name, root=checked.data.root, image_size=checked.data.image_size)
+    data = data_of(checked.data)
     if dry_run:
-        student, teacher = build_models(checked, data)
+        models = build_models(checked, data)
         console.print(
             yaml.safe_dump(checked.to_dict(), sort_keys=False).rstrip(), markup=False, highlight=False, soft_wrap=True
         )
-        sizes = [("student", student), ("teacher", teacher)]
-        for role, model in sizes:
+        for role, model in models._asdict().items():
             if model is not None:
-                console.print(f"# {role}: {count_parameters(model):,} parameters", highlight=False, soft_wrap=True)
+                console.print(
+                    f"# {role.replace('_', ' ')}: {count_parameters(model):,} parameters",
+                    highlight=False,
+                    soft_wrap=True,
+                )
         console.print(
             f"# data: {len(data.train):,} training and {len(data.test):,} test images, {data.source}", soft_wrap=True
         )

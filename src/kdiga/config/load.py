@@ -11,7 +11,7 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from kdiga.config.schema import DataConfig, ModelConfig, Recipe
+from kdiga.config.schema import DataConfig, ModelConfig, Recipe, Rounds
 from kdiga.errors import InputError, nearest
 from kdiga.methods import Method, available_methods
 from kdiga.training import TrainingSettings
@@ -24,9 +24,11 @@ SECTIONS: dict[str, type] = {
     "teacher": ModelConfig,
     "threat": ThreatModel,
     "training": TrainingSettings,
+    "second_teacher": ModelConfig,
+    "rounds": Rounds,
 }
 REQUIRED = ("data", "student", "method")
-NAMED = ("data", "student", "teacher", "method")  # `method: kd` is short for `method: {name: kd}`
+NAMED = ("data", "student", "teacher", "second_teacher", "method")  # `method: kd` is short for `method: {name: kd}`
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -81,16 +83,29 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     reader.check()
     recipe = Recipe(
         parts["data"], parts["student"], cast("Method", method), parts.get("teacher"),
-        parts.get("threat", ThreatModel()), parts.get("training", TrainingSettings()),
+        parts.get("threat", ThreatModel()), parts.get("training", TrainingSettings()), parts.get("second_teacher"),
+        parts.get("rounds"),
     )  # fmt: skip
-    if recipe.method.info.teacher and recipe.teacher is None:
-        reader.problem(
-            ("teacher",),
-            f"missing section; method {recipe.method.info.name} needs one. Give teacher.name: the folder of a run, a "
-            "checkpoint, or an architecture with weights",
-        )
+    _check_teachers(reader, recipe)
     reader.check()
     return recipe
+
+
+def _check_teachers(reader: _Reader, recipe: Recipe) -> None:
+    name, wanted = recipe.method.info.name, recipe.method.needs.teachers
+    if recipe.rounds is not None and not wanted:
+        reader.problem(("rounds",), f"method {name} learns from no teacher; rounds need one that does, such as kdiga")
+    if wanted >= 1 and recipe.teacher is None and recipe.rounds is None:
+        reader.problem(
+            ("teacher",),
+            f"missing section; method {name} needs one. Give teacher.name: the folder of a run, a checkpoint, or an "
+            "architecture with weights",
+        )
+    if wanted == 2 and recipe.second_teacher is None:
+        reader.problem(
+            ("second_teacher",),
+            f"missing section; method {name} learns from two. Give second_teacher.name: a naturally trained model",
+        )
 
 
 class _Reader:

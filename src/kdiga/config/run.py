@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kdiga.config.schema import ModelConfig, Recipe
-from kdiga.data import DataSet, ImageSet, load_data
+from kdiga.config.schema import DataConfig, ModelConfig, Recipe
+from kdiga.data import DataSet, ImageSet, load_data, split
 from kdiga.errors import InputError
 from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.modes import seeded
@@ -16,22 +16,53 @@ from kdiga.training import distill
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.loop import OnEpoch, OnStep
 
-WEIGHTS_STREAM = 1  # which of the seed's random streams initial weights come from
+WEIGHTS_STREAM, TEACHER_STREAM = 1, 2  # which of the seed's random streams initial weights come from
+SUBSET_SEED = 0  # which training images a recipe with train_examples uses, whatever its own seed
 
 
-def build_models(recipe: Recipe, data: DataSet) -> tuple[Classifier, Classifier | None]:
-    """Return the student, freshly initialised by the recipe's seed or loaded, and the teacher.
+class Models(NamedTuple):
+    """The networks of one run; teachers that the recipe does not name are None."""
+
+    student: Classifier
+    teacher: Classifier | None
+    second_teacher: Classifier | None
+
+
+def data_of(config: DataConfig) -> DataSet:
+    """Return the data that a section describes.
 
     Raises:
-        InputError: if either cannot be built or does not fit the data.
+        InputError: if it cannot be had, or has fewer training images than asked for.
+    """
+    data = load_data(config.name, root=config.root, image_size=config.image_size)
+    wanted, held = config.train_examples, len(data.train)
+    if wanted is None or wanted == held:
+        return data
+    if wanted > held:
+        raise InputError(f"train_examples was {wanted}; {config.name} has {held} training images.")
+    _, subset = split(data.train, wanted / held, SUBSET_SEED)
+    return replace(data, train=subset.take(slice(wanted)))  # a share rounds up
+
+
+def build_models(recipe: Recipe, data: DataSet) -> Models:
+    """Return the student, freshly initialised by the recipe's seed or loaded, and the teachers.
+
+    Raises:
+        InputError: if one cannot be built or does not fit the data.
     """
     with seeded(recipe.training.seed, WEIGHTS_STREAM):
         student = build_model(recipe.student, data.train)
-    teacher = None if recipe.teacher is None else build_model(recipe.teacher, data.train)
-    for role, model in (("student", student), ("teacher", teacher)):
+    # A stream of its own: a teacher that starts fresh must not change the student's weights, nor equal them.
+    with seeded(recipe.training.seed, TEACHER_STREAM):
+        teacher, second = (
+            None if config is None else build_model(config, data.train)
+            for config in (recipe.teacher, recipe.second_teacher)
+        )
+    models = Models(student, teacher, second)
+    for role, model in zip(Models._fields, models, strict=True):
         if model is not None:
-            check_fits(role, model, data.train)
-    return student, teacher
+            check_fits(role.replace("_", " "), model, data.train)
+    return models
 
 
 def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
@@ -104,8 +135,12 @@ def run_recipe(
         InputError: if anything in the recipe cannot be had, or ``out`` holds another run.
         DivergedError: if training failed; no weights are left.
     """
-    data = data or load_data(recipe.data.name, root=recipe.data.root, image_size=recipe.data.image_size)
-    student, teacher = build_models(recipe, data)
+    data = data or data_of(recipe.data)
+    if recipe.rounds is not None:
+        from kdiga.config.rounds import run_rounds
+
+        return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, on_step=on_step, on_epoch=on_epoch)
+    student, teacher, second_teacher = build_models(recipe, data)
     claim(out, resume=resume, overwrite=overwrite)
     if resume and (out / RESULT).is_file():
         return json.loads((out / RESULT).read_text())
@@ -116,6 +151,7 @@ def run_recipe(
         teacher,
         data.train,
         method=recipe.method,
+        second_teacher=second_teacher,
         epochs=settings.pop("epochs"),
         threat=recipe.threat,
         out=out,

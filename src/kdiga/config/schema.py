@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel
@@ -18,11 +19,18 @@ class DataConfig:
         name: a set that ``kdiga data`` lists, or the path of a folder of class folders.
         root: folder that holds it; None looks in the usual places.
         image_size: for folders, resize and crop to this many pixels.
+        train_examples: use only so many training images, every class in its proportion; the choice is the
+            same for every seed.
     """
 
     name: str
     root: str | None = None
     image_size: int | None = None
+    train_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.train_examples is not None and self.train_examples < 1:
+            raise InputError(f"train_examples was {self.train_examples!r}; it must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,35 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """Iterative distillation: from the second round on, the student of one round teaches the next.
+
+    Round 0 is the recipe as it stands, or plain training on the labels where it names no teacher. A
+    later round's student starts from its teacher's weights.
+
+    Args:
+        count: rounds in all, at least 2.
+        which: "best" or "last" weights of a round are handed on.
+        lr_factor: what the learning rate is multiplied by after round 0.
+
+    Raises:
+        InputError: for fewer than 2 rounds, unknown weights, or a factor of 0 or less.
+    """
+
+    count: int = 5
+    which: str = "best"
+    lr_factor: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise InputError(f"count was {self.count!r}; there must be at least 2 rounds.")
+        if self.which not in ("best", "last"):
+            raise unknown("kind of weights", self.which, ("best", "last"))
+        if not self.lr_factor > 0:
+            raise InputError(f"lr_factor was {self.lr_factor!r}; it must be above 0.")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run.
 
@@ -59,6 +96,8 @@ class Recipe:
         teacher: for methods that need one.
         threat: what the student should withstand.
         training: everything else.
+        second_teacher: for methods that learn from two.
+        rounds: for students that become teachers.
     """
 
     data: DataConfig
@@ -67,6 +106,8 @@ class Recipe:
     teacher: ModelConfig | None
     threat: ThreatModel
     training: TrainingSettings
+    second_teacher: ModelConfig | None = None
+    rounds: Rounds | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe, every default filled in, as plain data that loads again."""
@@ -77,4 +118,6 @@ class Recipe:
             "teacher": None if self.teacher is None else asdict(self.teacher),
             "threat": asdict(self.threat),
             "training": asdict(self.training) | {"milestones": list(self.training.milestones)},
+            "second_teacher": None if self.second_teacher is None else asdict(self.second_teacher),
+            "rounds": None if self.rounds is None else asdict(self.rounds),
         }

@@ -1,5 +1,24 @@
 """Training methods: every module of this package defines one and registers it. Nothing else lists them."""
 
-from kdiga.methods.registry import Method, MethodInfo, available_methods, method_by_name, register
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.registry import (
+    Method,
+    MethodInfo,
+    Search,
+    available_methods,
+    method_by_name,
+    register,
+    search_space,
+)
 
-__all__ = ["Method", "MethodInfo", "available_methods", "method_by_name", "register"]
+__all__ = [
+    "Method",
+    "MethodInfo",
+    "Needs",
+    "Passes",
+    "Search",
+    "available_methods",
+    "method_by_name",
+    "register",
+    "search_space",
+]

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.registry import register
 from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 
-@register("ce", paper="cross-entropy on clean images", teacher=False)
+@register("ce", paper="cross-entropy on clean images")
 @dataclass(frozen=True)
 class CE:
     """Cross-entropy on clean images: ``L = CE_s(x)``. The floor every robust method is compared with."""
+
+    @property
+    def needs(self) -> Needs:
+        """One pass, no teacher."""
+        return Needs(student=Passes(1, 1), teachers=0)
 
     def __call__(self, step: Step) -> Objective:
         """Return the one term."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
-from kdiga.methods.registry import register
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
 from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 
 @register("kd", paper="Hinton et al. 2015, arXiv:1503.02531")
 @dataclass(frozen=True)
-class KD:
+class KD(Checked):
     """Imitate the teacher's soft labels on clean images.
 
     ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)``, both softened
@@ -25,8 +27,13 @@ class KD:
     """
 
     label_weight: float = 0.5
-    teacher_weight: float = 0.5
-    temperature: float = 1.0
+    teacher_weight: float = coefficient(0.5, 0.25, 4)
+    temperature: float = coefficient(1.0, 1, 16)
+
+    @property
+    def needs(self) -> Needs:
+        """One pass of each network."""
+        return Needs(student=Passes(1, 1), teacher=Passes(1))
 
     def __call__(self, step: Step) -> Objective:
         """Return the label and the imitation term."""

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
 
 from kdiga import losses
-from kdiga.methods.registry import register
+from kdiga.attacks import uniform_start
+from kdiga.errors import InputError, unknown
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
 from kdiga.step import Step
 from kdiga.types import Objective, Term
 
+Convention = Literal["per-example", "author"]
+RAMP = 0.3  # the full weight from the first step collapses training
 
-@register(
-    "kdiga",
-    paper="Shao et al. 2021, arXiv:2110.12072",
-    teacher_gradient=True,
-    student_gradient="differentiable",
-)
+
+@register("kdiga", paper="Shao et al. 2021, arXiv:2110.12072")
 @dataclass(frozen=True)
-class KDIGA:
+class KDIGA(Checked):
     """Match the teacher's soft labels and the gradient of its loss with respect to the image.
 
     ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)
     + gradient_weight * mean_i D(g_s,i , g_t,i)``, on clean images only.
 
-    The author's code takes one norm over the whole batch's gradient of the batch-mean loss, times
-    ``gamma / B``; a gamma of theirs is about ``gamma * B**-1.5`` here.
+    ``convention="author"`` is the scalar of the author's public code: KL averaged over the classes too,
+    and ``gamma / B`` times one Euclidean norm over the whole batch's gradients of the batch-mean
+    cross-entropy, ``gamma`` being ``gradient_weight``, without a ramp. :func:`per_example_weight`
+    converts a gamma.
 
     Args:
         label_weight: of the hard-label cross-entropy.
@@ -33,28 +40,90 @@ class KDIGA:
         gradient_weight: per example, whatever the batch size. 1 on the unsquared L2 gap gave 39.0 %
             PGD-20 on CIFAR-10 at 4/255 from a teacher of 43.3 % (KD: 22.8 %); 10 fell to chance.
         distance: "l2", "l2-squared", "l1" or "cosine".
-        ramp: share of the training over which ``gradient_weight`` rises linearly from 0; the full
-            weight from the first step collapses training.
+        gradient_of: "loss" (cross-entropy), "probability" or "logit" of an example's own class.
+        random_start: KDIGA-RS: everything, teacher included, at ``x`` plus uniform noise from the threat
+            ball, clipped to [0, 1].
+        ramp: share of the training over which ``gradient_weight`` rises linearly from 0; None is 0.3,
+            and 0 in the author's convention.
+        convention: "per-example" or "author".
+
+    Raises:
+        InputError: for unknown names, or another distance or score in the author's convention.
     """
 
     label_weight: float = 0.5
     teacher_weight: float = 0.5
     temperature: float = 1.0
-    gradient_weight: float = 1.0
+    gradient_weight: float = coefficient(1.0, 0.1, 10)
     distance: str = "l2"
-    ramp: float = 0.3
+    gradient_of: losses.Score = "loss"
+    random_start: bool = False
+    ramp: float | None = None
+    convention: Convention = "per-example"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         losses.distance_by_name(self.distance)
+        losses.score_by_name(self.gradient_of)
+        if self.convention not in get_args(Convention):
+            raise unknown("convention", self.convention, get_args(Convention))
+        if self.convention == "author" and (self.distance, self.gradient_of) != ("l2", "loss"):
+            raise InputError(
+                f"distance was {self.distance!r} and gradient_of {self.gradient_of!r}; the author's convention has "
+                "'l2' and 'loss' alone. Leave them out, or use convention per-example."
+            )
+
+    @property
+    def needs(self) -> Needs:
+        """One forward serves logits and gradient; the second backward goes through the first."""
+        return Needs(
+            student=Passes(1, 2),
+            teacher=Passes(1, 1),
+            teacher_gradient=True,
+            teacher_queries=self.random_start,
+            student_gradient="differentiable",
+            gradient_of=self.gradient_of,
+        )
 
     def __call__(self, step: Step) -> Objective:
         """Return the label, the imitation and the alignment term."""
-        imitation = losses.kl(step.clean.logits, step.teacher.logits, self.temperature)
-        gap = losses.distance_by_name(self.distance)(step.clean.input_gradient, step.teacher_gradient)
+        if self.random_start:
+            step = step.moved_to(uniform_start(step.batch.images, step.threat))
+        imitation = losses.kl(step.clean.logits, step.teacher.logits, self.temperature).mean()
+        ours, theirs = step.aligned.input_gradient, step.teacher_gradient
+        if self.convention == "author":
+            imitation = imitation / step.clean.logits.shape[1]
+            gap = _author_gap(ours, theirs)
+        else:
+            gap = losses.distance_by_name(self.distance)(ours, theirs).mean()
         return Objective(
             (
                 Term("label", self.label_weight, step.clean.losses.mean()),
-                Term("teacher", self.teacher_weight, imitation.mean()),
-                Term("gradient", self.gradient_weight * step.ramp(self.ramp), gap.mean()),
+                Term("teacher", self.teacher_weight, imitation),
+                Term("gradient", self.gradient_weight * step.ramp(self._ramp), gap),
             )
         )
+
+    @property
+    def _ramp(self) -> float:
+        if self.ramp is not None:
+            return self.ramp
+        return 0.0 if self.convention == "author" else RAMP
+
+
+def per_example_weight(gamma: float, batch_size: int) -> float:
+    """Return the ``gradient_weight`` that equals a gamma of the author's code at a batch size.
+
+    Row i of the gradient of a batch-mean loss is ``g_i / B``, so ``(gamma / B) * ||G_S - G_T||_F`` is
+    ``gamma * B**-1.5`` times the root mean square of the examples' gaps: exactly our term where all gaps
+    are equal, and at least our term otherwise.
+
+    >>> round(per_example_weight(10, 128), 6)
+    0.006905
+    """
+    return gamma * batch_size**-1.5
+
+
+def _author_gap(ours: Tensor, theirs: Tensor) -> Tensor:
+    batch = len(ours)
+    return losses.l2((ours / batch).reshape(1, -1), (theirs / batch).reshape(1, -1))[0] / batch

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from kdiga.losses import cross_entropy
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
 from kdiga.methods.registry import register
 from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 
-@register("pgd-at", paper="Madry et al. 2018, arXiv:1706.06083", teacher=False)
+@register("pgd-at", paper="Madry et al. 2018, arXiv:1706.06083")
 @dataclass(frozen=True)
-class PGDAT:
+class PGDAT(Checked):
     """Cross-entropy on the images that PGD on it finds: ``L = CE_s(x_adv)``. For training teachers.
 
     Args:
@@ -25,11 +24,12 @@ class PGDAT:
     steps: int = 10
     step_size: float | None = None
 
+    @property
+    def needs(self) -> Needs:
+        """The attack and one more pass."""
+        return Needs(student=Passes(self.steps + 1, self.steps + 1), teachers=0)
+
     def __call__(self, step: Step) -> Objective:
         """Attack the student, then return its loss there."""
-
-        def objective(images: Tensor) -> Tensor:
-            return cross_entropy(step.student(images), step.batch.labels)
-
-        adv_images = step.attack(objective, steps=self.steps, step_size=self.step_size)
+        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
         return Objective((Term("adversarial", 1.0, step.at(adv_images).losses.mean()),))

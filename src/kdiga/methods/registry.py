@@ -5,34 +5,21 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from kdiga.errors import InputError, unknown
-from kdiga.step import GradientUse, Step
+from kdiga.methods.needs import Needs
+from kdiga.step import Step
 from kdiga.types import Objective
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What a method declares about itself.
-
-    Args:
-        name: as in recipes and on the command line.
-        paper: where its formula comes from.
-        teacher: whether it needs a teacher.
-        teacher_gradient: whether it needs the teacher's input gradient.
-        student_gradient: what it uses the student's own input gradient for.
-        train_forwards: forward passes of the student in train mode a step, that is, how often batch
-            norm's running statistics move.
-    """
+    """How a method is called and where its formula comes from."""
 
     name: str
     paper: str
-    teacher: bool = True
-    teacher_gradient: bool = False
-    student_gradient: GradientUse = "none"
-    train_forwards: int = 1
 
 
 class Method(Protocol):
@@ -41,22 +28,47 @@ class Method(Protocol):
     info: ClassVar[MethodInfo]
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
+    @property
+    def needs(self) -> Needs:
+        """What it needs and costs with its options as they are."""
+        ...
+
     def __call__(self, step: Step) -> Objective:
         """Map a step's shared results to weighted loss terms."""
         ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """The range in which a coefficient is worth looking for."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
+def coefficient(default: float, low: float, high: float, *, log: bool = True) -> Any:
+    """Return a dataclass field that ``kdiga tune`` may vary between ``low`` and ``high``."""
+    return field(default=default, metadata={"search": Search(low, high, log)})
+
+
+def search_space(method: Method) -> dict[str, Search]:
+    """Return the coefficients of a method that are worth tuning, by name; one that is 0 is off and stays so."""
+    found = {one.name: one.metadata.get("search") for one in fields(method)}  # pyright: ignore[reportArgumentType]
+    return {name: search for name, search in found.items() if search is not None and getattr(method, name)}
 
 
 M = TypeVar("M")
 _METHODS: dict[str, type[Method]] = {}
 
 
-def register(name: str, **declared: Any) -> Callable[[type[M]], type[M]]:
-    """Make a frozen dataclass known under ``name``; the rest is its :class:`MethodInfo`."""
+def register(name: str, *, paper: str) -> Callable[[type[M]], type[M]]:
+    """Make a frozen dataclass known under ``name``."""
 
     def keep(cls: type[M]) -> type[M]:
         if name in _METHODS:
             raise InputError(f"two methods are named {name!r}: {_METHODS[name].__module__} and {cls.__module__}.")
-        cls.info = MethodInfo(name, **declared)  # pyright: ignore[reportAttributeAccessIssue]
+        cls.info = MethodInfo(name, paper)  # pyright: ignore[reportAttributeAccessIssue]
         _METHODS[name] = cls  # pyright: ignore[reportArgumentType]
         return cls
 

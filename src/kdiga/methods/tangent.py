@@ -8,20 +8,16 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.attacks import project, steepest
-from kdiga.methods.registry import register
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
 from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 
-@register(
-    "tangent",
-    paper="kdiga, docs/methods.md",
-    teacher_gradient=True,
-    student_gradient="value",
-    train_forwards=2,
-)
+@register("tangent", paper="kdiga, docs/methods.md")
 @dataclass(frozen=True)
-class Tangent:
+class Tangent(Checked):
     """Hold the student's loss below the teacher's tangent plane over the whole threat ball.
 
     ``gap(delta) = CE_s(x + delta) - CE_s(x) - <g_t(x), delta>`` at the delta that maximises it, and
@@ -40,22 +36,38 @@ class Tangent:
             43.3 % (RSLAD with 7 steps: 40.7 %).
         steps: 1 is the closed form; more is PGD on the gap.
         ramp: share of the training over which ``gap_weight`` rises linearly from 0.
+        flat: hold the student against a level plane in place of the teacher's tangent, that is, put 0 for
+            ``g_t``: what the method is without the teacher's gradient.
     """
 
     label_weight: float = 0.5
     teacher_weight: float = 0.5
     temperature: float = 1.0
-    gap_weight: float = 1.0
+    gap_weight: float = coefficient(1.0, 0.3, 5)
     steps: int = 1
     ramp: float = 0.3
+    flat: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """One step reads the clean point's input gradient; several are an attack of their own."""
+        several = self.steps > 1
+        attack = Passes(self.steps, self.steps) if several else Passes(0, 1)
+        return Needs(
+            student=Passes(attack.forwards + 2, attack.backwards + 2),
+            teacher=Passes(1, 0 if self.flat else 1),
+            teacher_gradient=not self.flat,
+            student_gradient="none" if several else "value",
+            train_forwards=2,
+        )
 
     def __call__(self, step: Step) -> Objective:
         """Return the label, the imitation and the gap term."""
         imitation = losses.kl(step.clean.logits, step.teacher.logits, self.temperature)
         adv_images = self._widest_gap(step)
+        gap = step.at(adv_images, step.alignment_batch_norm).losses - step.aligned.losses
         # The inner product uses the delta that is left after clipping to [0, 1].
-        along_tangent = (step.teacher_gradient * (adv_images - step.batch.images)).flatten(1).sum(1)
-        gap = step.at(adv_images).losses - step.clean.losses - along_tangent
+        gap = gap - self._rise(step, adv_images)
         return Objective(
             (
                 Term("label", self.label_weight, step.clean.losses.mean()),
@@ -65,13 +77,20 @@ class Tangent:
         )
 
     def _widest_gap(self, step: Step) -> Tensor:
-        images, teacher_gradient = step.batch.images, step.teacher_gradient
+        images = step.batch.images
         if self.steps == 1:
-            direction = step.clean.input_gradient_value - teacher_gradient
+            direction = step.aligned.input_gradient_value
+            if not self.flat:
+                direction = direction - step.teacher_gradient
             return project(images + steepest(direction, step.threat), images, step.threat)
 
         def gap(adv_images: Tensor) -> Tensor:
             student_losses = losses.cross_entropy(step.student(adv_images), step.batch.labels)
-            return student_losses - (teacher_gradient * (adv_images - images)).flatten(1).sum(1)
+            return student_losses - self._rise(step, adv_images)
 
         return step.attack(gap, steps=self.steps)
+
+    def _rise(self, step: Step, adv_images: Tensor) -> Tensor:
+        """Return how far the teacher's tangent plane rises from the clean image, (batch,)."""
+        delta = adv_images - step.batch.images
+        return delta.new_zeros(len(delta)) if self.flat else (step.teacher_gradient * delta).flatten(1).sum(1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdiga.gradients import input_gradient_and_logits
+from kdiga.losses import Score
 from kdiga.modes import evaluating
 from kdiga.types import Batch, TeacherSignal
 
@@ -21,16 +22,27 @@ class OnlineTeacher:
     Args:
         model: maps images in [0, 1] to logits.
         gradient: whether the method needs the input gradient.
+        gradient_of: of which number of an example it is taken.
     """
 
     model: nn.Module
     gradient: bool
+    gradient_of: Score = "loss"
+
+    @property
+    def answers_queries(self) -> bool:
+        """Always: the model is here."""
+        return True
 
     def __call__(self, batch: Batch) -> TeacherSignal:
         """Return the teacher's signal at the batch's images."""
+        if not self.gradient:
+            return TeacherSignal(self.at(batch.images.detach()), None)
         with evaluating(self.model):
-            if self.gradient:
-                gradient, logits = input_gradient_and_logits(self.model, batch.images, batch.labels)
-                return TeacherSignal(logits, gradient)
-            with torch.no_grad():
-                return TeacherSignal(self.model(batch.images), None)
+            gradient, logits = input_gradient_and_logits(self.model, batch.images, batch.labels, self.gradient_of)
+        return TeacherSignal(logits, gradient)
+
+    def at(self, images: Tensor) -> Tensor:
+        """Return logits at any images, with a graph to the images if they ask for one."""
+        with evaluating(self.model), torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
+            return self.model(images)

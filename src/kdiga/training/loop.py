@@ -13,20 +13,21 @@ from torch import Tensor, nn
 
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.data import Feed, ImageSet, augmentation_by_name, feed_of, split
-from kdiga.errors import DivergedError, InputError
+from kdiga.errors import DivergedError
 from kdiga.gradients import route_by_name
 from kdiga.methods import Method, method_by_name
 from kdiga.modes import evaluating, seeded
 from kdiga.provenance import provenance
-from kdiga.step import Step
-from kdiga.teachers import OnlineTeacher
+from kdiga.step import Step, Teacher
 from kdiga.training.guard import TermLog, check_above_chance
 from kdiga.training.journal import Journal
 from kdiga.training.optimization import build_optimizer, build_schedule, clip
+from kdiga.training.passes import PassCounter
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.state import load_state, remove_state, save_state
+from kdiga.training.teaching import source_of, teachers_of
 from kdiga.training.validation import Scores, Validator
 from kdiga.types import Batch, Objective, ThreatModel
 
@@ -37,11 +38,12 @@ OnEpoch = Callable[[EpochRecord], None]
 
 def distill(
     student: nn.Module,
-    teacher: nn.Module | None,
+    teacher: nn.Module | Teacher | None,
     train: TrainingData,
     *,
     method: str | Method = "kdiga",
     epochs: int,
+    second_teacher: nn.Module | None = None,
     threat: ThreatModel | None = None,
     validation: ImageSet | None = None,
     out: str | Path | None = None,
@@ -55,13 +57,15 @@ def distill(
     Args:
         student: maps images in [0, 1] to logits; trained in place, in eval mode afterwards. It and the
             teacher are moved to the run's device.
-        teacher: a robust model of the same classes, otherwise left as found; None for methods without
-            one.
+        teacher: a robust model of the same classes, otherwise left as found; or another source of signals,
+            such as stored ones; None for methods without one. Methods that train a guide or peer along
+            take it from here and train it in place.
         train: an :class:`kdiga.ImageSet`; a pair of tensors, float images (example, channel, height,
             width) in [0, 1] and int labels; or a data loader of such batches, augmented by itself.
         method: a name that ``kdiga methods`` lists, or a configured method such as
             ``KDIGA(gradient_weight=2)``.
         epochs: at least 1.
+        second_teacher: for methods that learn from two, usually the naturally trained one.
         threat: what the student should withstand; Linf 8/255 if None.
         validation: chooses the best checkpoint; None cuts ``validation_share`` from ``train`` by seed.
             A loader cannot be cut: without this, its best checkpoint is the last.
@@ -72,20 +76,20 @@ def distill(
         settings: fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...
 
     Raises:
-        InputError: for an unknown method or setting, data or models that do not fit each other.
+        InputError: for an unknown method or setting, data or models that do not fit each other, a
+            teacher too few, or stored signals for a method that asks at images of its own making.
         DivergedError: if a term is not finite or the student ends no better than guessing; it names
             the term.
     """
     configured = TrainingSettings.from_keywords(epochs, settings)
     chosen = method_by_name(method)
-    if chosen.info.teacher and teacher is None:
-        raise InputError(f"method {chosen.info.name!r} needs a teacher and none was given; pass a robust model.")
+    teachers = teachers_of(chosen, teacher, second_teacher)
     threat = threat or ThreatModel()
     if isinstance(train, tuple):
         train = ImageSet.of(*cast("tuple[Tensor, Tensor]", train))
     if validation is None and isinstance(train, ImageSet):
         train, validation = split(train, configured.validation_share, configured.seed)
-    run = _Run(student, teacher if chosen.info.teacher else None, train, validation, chosen, threat, configured)
+    run = _Run(student, teachers, train, validation, chosen, threat, configured)
     return run.to_the_end(None if out is None else Path(out), resume=resume, on_step=on_step, on_epoch=on_epoch)
 
 
@@ -104,7 +108,7 @@ class _Run:
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module | None,
+        teachers: list[nn.Module | Teacher],
         train: ImageSet | Iterable[tuple[Tensor, Tensor]],
         validation: ImageSet | None,
         method: Method,
@@ -114,7 +118,9 @@ class _Run:
         self.settings, self.method, self.threat = settings, method, threat
         self.runtime = Runtime(settings)
         self.student = self.runtime.place(student)
-        self.teacher = None if teacher is None else self.runtime.place(teacher)
+        self.teachers = [self.runtime.place(one) if isinstance(one, nn.Module) else one for one in teachers]
+        self.teacher_models = [one for one in self.teachers if isinstance(one, nn.Module)]
+        self.trained_teacher = self.teacher_models[0] if method.needs.trains_teacher else None
         size = train.image_size if isinstance(train, ImageSet) else 32
         self.feed: Feed = feed_of(
             train, batch_size=settings.batch_size, seed=settings.seed, device=self.runtime.device,
@@ -124,11 +130,13 @@ class _Run:
             validation, threat, settings.validation_steps, settings.validation_examples, settings.seed
         )  # fmt: skip
         self.steps = len(self.feed) * settings.epochs
-        self.optimizer = build_optimizer(student, settings)
+        trained = [self.student] if self.trained_teacher is None else [self.student, self.trained_teacher]
+        self.parameters = [p for model in trained for p in model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.parameters, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.steps)
-        self.parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        self.teach = None if self.teacher is None else OnlineTeacher(self.teacher, method.info.teacher_gradient)
+        self.sources = [source_of(one, method.needs, first=not place) for place, one in enumerate(self.teachers)]
         self.route = route_by_name(settings.route)
+        self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
         self.progress, self.history = _Progress(), list[EpochRecord]()
 
     def to_the_end(
@@ -150,9 +158,8 @@ class _Run:
             journal.write({"diverged": str(error)})
             raise
         finally:
-            for model in (self.student, self.teacher):
-                if model is not None:
-                    model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+            for model in (self.student, *self.teacher_models):
+                model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         if out is not None:
             remove_state(out)
         return self._result()
@@ -162,16 +169,18 @@ class _Run:
         with torch.no_grad(), evaluating(self.student):
             logits = self.student(self.runtime.images(batch.images))
         check_labels(batch.labels, batch.images, logits.shape[1])
-        if self.teacher is not None:
-            with torch.no_grad(), evaluating(self.teacher):
-                check_same_classes(logits, self.teacher(self.runtime.images(batch.images)))
+        for model in self.teacher_models:
+            with torch.no_grad(), evaluating(model):
+                check_same_classes(logits, model(self.runtime.images(batch.images)))
 
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
         started = time.perf_counter()
         self.student.train()
+        if self.trained_teacher is not None:
+            self.trained_teacher.train()
         log = TermLog(epoch)
         # Everything random in an epoch comes from (seed, epoch), so a resumed run repeats it.
-        with seeded(self.settings.seed, epoch):
+        with seeded(self.settings.seed, epoch), self.counter.counting():
             for number, batch in enumerate(self.feed.epoch(epoch)):
                 done = epoch * len(self.feed) + number
                 log.add(self._step(batch, done / max(1, self.steps - 1)))
@@ -188,16 +197,21 @@ class _Run:
 
     def _step(self, batch: Batch, progress: float) -> Objective:
         batch = Batch(self.runtime.images(batch.images), batch.labels, batch.index, batch.view)
+        first, second = (*self.sources, None, None)[:2]
+        needs = self.method.needs
         step = Step(
-            batch, self.student, self.teach, self.threat, self.route, self.method.info.student_gradient, progress
-        )
+            batch, self.student, first, self.threat, self.route, needs.student_gradient, progress,
+            second_teach=second, trained_teacher=self.trained_teacher, gradient_of=needs.gradient_of,
+            attack_batch_norm=self.settings.attack_batch_norm,
+            alignment_batch_norm=self.settings.alignment_batch_norm, memory=self.memory,
+        )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
         with self.runtime.autocast():
             objective = self.method(step)
             total = objective.total()
         # Only the parameters: images that ask for a gradient would cost one more pass to the input.
         self.runtime.accelerator.backward(total, inputs=self.parameters)
-        clip(self.student, self.settings.grad_clip)
+        clip(self.parameters, self.settings.grad_clip)
         self.optimizer.step()
         self.schedule.step()
         return objective
@@ -234,6 +248,9 @@ class _Run:
                 {
                     "identity": self._identity(),
                     "student": self.student.state_dict(),
+                    "trained_teacher": self.trained_teacher and self.trained_teacher.state_dict(),
+                    "memory": self.memory,
+                    "passes": self.counter.totals,
                     "optimizer": self.optimizer.state_dict(),
                     "schedule": self.schedule.state_dict(),
                     "progress": vars(self.progress),
@@ -250,6 +267,9 @@ class _Run:
         if state is None:
             return Journal(out / "journal.jsonl")
         self.student.load_state_dict(state["student"])
+        if self.trained_teacher is not None:
+            self.trained_teacher.load_state_dict(state["trained_teacher"])
+        self.memory, self.counter.totals = state["memory"], state["passes"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.progress = _Progress(**state["progress"])
@@ -260,10 +280,12 @@ class _Run:
         last_state = _to_cpu(self.student)
         best_state = self.progress.best_state or last_state
         self.student.load_state_dict(best_state)
-        self.student.eval()
+        for model in (self.student, self.trained_teacher):
+            if model is not None:
+                model.eval()
         return TrainingResult(
             self.method.info.name, self.history, self.progress.best_epoch, best_state, last_state,
-            self.progress.seconds / 60, self.settings.seed, provenance(self.runtime.device),
+            self.progress.seconds / 60, self.settings.seed, dict(self.counter.totals), provenance(self.runtime.device),
         )  # fmt: skip
 
 

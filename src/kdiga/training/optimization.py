@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -10,9 +12,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, M
 from kdiga.training.settings import TrainingSettings
 
 
-def build_optimizer(model: nn.Module, settings: TrainingSettings) -> Optimizer:
-    """Return the optimiser of every trainable parameter."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def build_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> Optimizer:
+    """Return the optimiser of these parameters."""
     if settings.optimizer == "adamw":
         return AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     return SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
@@ -30,7 +31,7 @@ def build_schedule(optimizer: Optimizer, settings: TrainingSettings, steps: int)
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
-def clip(model: nn.Module, largest: float) -> None:
+def clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
     """Scale the parameter gradient down to norm ``largest``; 0 leaves it."""
     if largest > 0:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+        torch.nn.utils.clip_grad_norm_(parameters, largest)

@@ -44,6 +44,7 @@ class TrainingResult:
         last_state: the weights after the last epoch, on the CPU.
         minutes: wall time of training, validation included.
         seed: of the run.
+        passes: forward and backward passes of student and teachers in training, validation excluded.
         provenance: versions, hardware, date.
     """
 
@@ -54,6 +55,7 @@ class TrainingResult:
     last_state: Mapping[str, Tensor]
     minutes: float
     seed: int
+    passes: Mapping[str, int]
     provenance: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class TrainingResult:
             "seed": self.seed,
             "epochs": len(self.history),
             "minutes": round(self.minutes, 2),
+            "passes": dict(self.passes),
             "validation": {"best": asdict(best), "last": asdict(last)},
             "provenance": dict(self.provenance),
         }

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from kdiga.errors import InputError, unknown
 from kdiga.gradients import route_by_name
+from kdiga.step import BatchNormMode
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "multi-step", "cosine", "constant"]
@@ -31,6 +32,10 @@ class TrainingSettings:
         grad_clip: largest norm of the parameter gradient; 0 for no limit.
         augment: "none", "crop" or "crop-flip".
         route: "exact" or "finite-difference", for methods that train through an input gradient.
+        attack_batch_norm: the student's batch norm while it is attacked: "eval" (running statistics) or
+            "train" (the batch's own, without moving the running ones).
+        alignment_batch_norm: the student's batch norm where its input gradient is taken: "train" (one
+            forward serves logits and gradient) or "eval" (a forward of its own).
         precision: "fp32", or "bf16" for autocast. On a CPU bf16 pays only where it has AMX.
         channels_last: memory layout of images and convolutions; faster on most hardware.
         device: "auto" takes a GPU where there is one; or "cpu", "cuda".
@@ -57,6 +62,8 @@ class TrainingSettings:
     grad_clip: float = 0.0
     augment: str = "none"
     route: str = "exact"
+    attack_batch_norm: BatchNormMode = "eval"
+    alignment_batch_norm: BatchNormMode = "train"
     precision: Precision = "fp32"
     channels_last: bool = True
     device: str = "auto"
@@ -92,4 +99,5 @@ class TrainingSettings:
 
 def _choices() -> dict[str, tuple[str, ...]]:
     hints = get_type_hints(TrainingSettings)
-    return {name: get_args(hints[name]) for name in ("optimizer", "schedule", "precision", "select")}
+    names = ("optimizer", "schedule", "precision", "select", "attack_batch_norm", "alignment_batch_norm")
+    return {name: get_args(hints[name]) for name in names}

@@ -1,0 +1,65 @@
+"""AdaAD, "Boosting accuracy and robustness of student models via adaptive adversarial distillation" (2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kdiga import losses
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("adaad", paper="Huang et al. 2023, CVPR")
+@dataclass(frozen=True)
+class AdaAD(Checked):
+    """Imitate the teacher where student and teacher differ most.
+
+    ``L = robust_weight * KL(p_T(x_adv) || p_S(x_adv)) + clean_weight * KL(p_T(x) || p_S(x))``, ``x_adv``
+    by PGD on the first KL, its gradient through both networks, from a near start.
+
+    Args:
+        robust_weight: the paper's lambda, at adversarial images.
+        clean_weight: ``1 - lambda``; at 0 the clean images are not run.
+        steps: PGD steps, each of which asks the teacher.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    robust_weight: float = coefficient(1.0, 0.25, 4)
+    clean_weight: float = 0.0
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The attack runs both networks forwards and backwards."""
+        clean = int(self.clean_weight > 0)
+        return Needs(
+            student=Passes(self.steps + 1 + clean, self.steps + 1 + clean),
+            teacher=Passes(self.steps + 1 + clean, self.steps),
+            teacher_queries=True,
+            train_forwards=1 + clean,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack both, then return the imitation there and, if it weighs anything, at the clean images."""
+        adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
+        robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images))
+        terms = [Term("robust", self.robust_weight, robust.mean())]
+        if self.clean_weight:
+            clean = losses.kl(step.clean.logits, step.teacher.logits)
+            terms.append(Term("clean", self.clean_weight, clean.mean()))
+        return Objective(tuple(terms))
+
+
+def widest_disagreement(step: Step, *, steps: int, step_size: float | None) -> Tensor:
+    """Return images that maximise ``KL(p_T(x_adv) || p_S(x_adv))``, gradient through both, from a near start."""
+
+    def distance(images: Tensor) -> Tensor:
+        return losses.kl(step.student(images), step.teacher_at(images))
+
+    return step.attack(distance, steps=steps, step_size=step_size, start="near")

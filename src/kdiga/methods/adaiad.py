@@ -1,0 +1,70 @@
+"""AdaIAD (Huang et al., 2023): AdaAD's attack with IAD-I's loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdiga import losses
+from kdiga.methods.adaad import widest_disagreement
+from kdiga.methods.iad import distrust, trust
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("adaiad", paper="Huang et al. 2023, CVPR")
+@dataclass(frozen=True)
+class AdaIAD(Checked):
+    """Imitate the teacher where the two differ most, and oneself where the teacher is not to be trusted.
+
+    ``L = teacher_weight * temperature**2 * KL(p_T(x_adv) || p_S(x_adv))
+    + self_weight * mean_i (1 - A_i) KL_i(p_S(x) || p_S(x_adv))``, the second from ``begin`` on, ``A`` as
+    in ``iad``, ``x_adv`` as in ``adaad``.
+
+    Args:
+        teacher_weight: of the imitation.
+        self_weight: of the student's own clean output as a target.
+        temperature: of the imitation; the public default is 30.
+        begin: share of the training before which the teacher is trusted wholly.
+        trust_exponent: above 0.
+        detach_self: keep the gradient out of the self-target. The authors let it through.
+        steps: PGD steps, each of which asks the teacher.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    teacher_weight: float = coefficient(1.0, 0.25, 4)
+    self_weight: float = coefficient(1.0, 0.25, 4)
+    temperature: float = 30.0
+    begin: float = 0.3
+    trust_exponent: float = 0.1
+    detach_self: bool = False
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The attack runs both networks forwards and backwards."""
+        return Needs(
+            student=Passes(self.steps + 2, self.steps + 2),
+            teacher=Passes(self.steps + 1, self.steps),
+            teacher_queries=True,
+            train_forwards=2,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack both, then return the imitation and the self-imitation."""
+        adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
+        adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
+        own = adv_logits.new_zeros(1)
+        if step.progress >= self.begin:
+            trusted = trust(target, step.batch.labels, self.trust_exponent)
+            own = distrust(trusted, adv_logits, step.clean.logits, detach=self.detach_self)
+        imitation = losses.kl(adv_logits, target, self.temperature)
+        return Objective(
+            (
+                Term("teacher", self.teacher_weight, imitation.mean()),
+                Term("self", self.self_weight, own.mean()),
+            )
+        )

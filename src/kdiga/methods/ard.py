@@ -1,0 +1,106 @@
+"""Adversarially robust distillation (Goldblum et al., 2020, arXiv:1905.09747), and what else goes by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from kdiga import losses
+from kdiga.errors import unknown
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+class Definition(NamedTuple):
+    """One meaning of "ARD": what the teacher sees, what the attack maximises, how soft the labels are."""
+
+    teacher_input: Literal["clean", "adv"]
+    attack: Literal["loss", "kl"]
+    temperature: float
+
+
+DEFINITIONS = {
+    "original": Definition("clean", "loss", 30.0),
+    "tau1": Definition("clean", "loss", 1.0),
+    "adv-target": Definition("adv", "loss", 1.0),
+    "kl-attack": Definition("clean", "kl", 30.0),
+}
+
+
+@register("ard", paper="Goldblum et al. 2020, arXiv:1905.09747")
+@dataclass(frozen=True)
+class ARD(Checked):
+    """Imitate the teacher's soft labels at the student's adversarial images.
+
+    ``L = teacher_weight * temperature**2 * KL(p_T(.) || p_S(x_adv)) + label_weight * CE_s(x)``.
+
+    Four objectives are published under this name, so a table has to say which:
+
+    - "original": the teacher sees clean images, PGD on the student's cross-entropy, temperature 30;
+    - "tau1": the same at temperature 1;
+    - "adv-target": the teacher sees the adversarial images, temperature 1;
+    - "kl-attack": as the original, but PGD on ``KL(p_T(x) || p_S(x_adv))`` from a near start.
+
+    The original averages the KL over the classes and attacks the student in train mode; here it is summed
+    over them, and the mode is ``attack_batch_norm``'s.
+
+    Args:
+        definition: one of the four.
+        temperature: above 0; None is the definition's own.
+        label_weight: 0 in all four; the clean images are then not run through the student.
+        teacher_weight: of the imitation.
+        steps: PGD steps.
+        step_size: in pixels in [0, 1]; None is eps / 4, and eps for one step.
+    """
+
+    definition: str = "original"
+    temperature: float | None = None
+    label_weight: float = 0.0
+    teacher_weight: float = coefficient(1.0, 0.25, 4)
+    steps: int = 10
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.definition not in DEFINITIONS:
+            raise unknown("definition of ARD", self.definition, DEFINITIONS)
+
+    @property
+    def needs(self) -> Needs:
+        """A clean forward only where labels weigh anything."""
+        clean = int(self.label_weight > 0)
+        return Needs(
+            student=Passes(self.steps + 1 + clean, self.steps + 1 + clean),
+            teacher=Passes(1),
+            teacher_queries=DEFINITIONS[self.definition].teacher_input == "adv",
+            train_forwards=1 + clean,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack the student, then return the imitation there and, if it weighs anything, the label term."""
+        chosen = DEFINITIONS[self.definition]
+        if chosen.attack == "kl":
+            adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
+        else:
+            adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
+        target = step.teacher_at(adv_images) if chosen.teacher_input == "adv" else step.teacher.logits
+        imitation = losses.kl(step.at(adv_images).logits, target, self.temperature or chosen.temperature)
+        terms = [Term("teacher", self.teacher_weight, imitation.mean())]
+        if self.label_weight:
+            terms.append(Term("label", self.label_weight, step.clean.losses.mean()))
+        return Objective(tuple(terms))
+
+
+def farthest_from_teacher(step: Step, *, steps: int, step_size: float | None) -> Tensor:
+    """Return images that maximise ``KL(p_T(x) || p_S(x_adv))``, from a near start."""
+    target = step.teacher.logits
+
+    def distance(images: Tensor) -> Tensor:
+        return losses.kl(step.student(images), target)
+
+    return step.attack(distance, steps=steps, step_size=step_size, start="near")

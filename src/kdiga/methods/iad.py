@@ -1,0 +1,92 @@
+"""Introspective adversarial distillation, version I (Zhu et al., 2022, arXiv:2106.04928)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdiga import losses
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("iad", paper="Zhu et al. 2022, arXiv:2106.04928")
+@dataclass(frozen=True)
+class IAD(Checked):
+    """Trust the teacher as far as it withstands the student's adversarial images; for the rest, trust oneself.
+
+    ``L = teacher_weight * temperature**2 * KL(p_T(x) || p_S(x_adv)) + label_weight * CE_s(x)
+    + self_weight * mean_i (1 - A_i) KL_i(p_S(x) || p_S(x_adv))``, the last from ``begin`` on,
+    ``A_i = p_T(y_i | x_adv,i)**trust_exponent``, ``x_adv`` by PGD on the student's cross-entropy. The
+    teacher's term is not multiplied by ``A``, as in the authors' code.
+
+    Args:
+        teacher_weight: of the imitation.
+        self_weight: of the student's own clean output as a target.
+        label_weight: of the cross-entropy at clean images.
+        temperature: of the imitation, above 0.
+        begin: share of the training before which the teacher is trusted wholly (the paper: epoch 60 of 200).
+        trust_exponent: above 0; small values make trust all or nothing.
+        detach_self: keep the gradient out of the self-target. The authors let it through.
+        steps: PGD steps, from a uniform start.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    teacher_weight: float = coefficient(1.0, 0.25, 4)
+    self_weight: float = coefficient(1.0, 0.25, 4)
+    label_weight: float = 0.0
+    temperature: float = 1.0
+    begin: float = 0.3
+    trust_exponent: float = 0.1
+    detach_self: bool = False
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The attack and two more passes; the teacher at clean and at adversarial images."""
+        return Needs(
+            student=Passes(self.steps + 2, self.steps + 2),
+            teacher=Passes(2),
+            teacher_queries=True,
+            train_forwards=2,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack the student, then return the imitation, the self-imitation and, if it weighs anything, the label."""
+        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
+        adv_logits = step.at(adv_images).logits
+        imitation = losses.kl(adv_logits, step.teacher.logits, self.temperature)
+        own = adv_logits.new_zeros(1)
+        if step.progress >= self.begin:
+            trusted = trust(step.teacher_at(adv_images), step.batch.labels, self.trust_exponent)
+            own = distrust(trusted, adv_logits, step.clean.logits, detach=self.detach_self)
+        terms = [Term("teacher", self.teacher_weight, imitation.mean()), Term("self", self.self_weight, own.mean())]
+        if self.label_weight:
+            terms.append(Term("label", self.label_weight, step.clean.losses.mean()))
+        return Objective(tuple(terms))
+
+
+def trust(teacher_logits: Tensor, labels: Tensor, exponent: float) -> Tensor:
+    """Return how far each example's teacher is trusted: its probability of the true class to a power, in [0, 1]."""
+    return losses.true_probability(teacher_logits, labels).pow(exponent)
+
+
+def distrust(
+    trusted: Tensor, adv_logits: Tensor, clean_logits: Tensor, *, detach: bool, temperature: float = 1.0
+) -> Tensor:
+    """Return each example's ``(1 - A) KL(p_S(x) || p_S(x_adv))``."""
+    target = clean_logits.detach() if detach else clean_logits
+    return (1 - trusted) * losses.kl(adv_logits, target, temperature)
+
+
+def trust_from(begin: float, step: Step, teacher_logits: Tensor, exponent: float) -> Tensor:
+    """Return :func:`trust`, or 1 for every example before ``begin``."""
+    if step.progress < begin:
+        return torch.ones_like(step.batch.labels, dtype=teacher_logits.dtype)
+    return trust(teacher_logits, step.batch.labels, exponent)

@@ -1,0 +1,78 @@
+"""Introspective adversarial distillation, version II: an adversarially and a naturally trained teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdiga import losses
+from kdiga.methods.iad import distrust, trust_from
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("iad-ii", paper="Zhu et al. 2022, arXiv:2106.04928")
+@dataclass(frozen=True)
+class IADII(Checked):
+    """Two teachers and the student's own clean output, all at the adversarial images.
+
+    ``L = label_weight * CE(S(x_adv), y)
+    + teacher_weight * temperature**2 * mean_i [A_i KL_i(T(x_adv) || S(x_adv)) + (1 - A_i) KL_i(S(x) || S(x_adv))]
+    + natural_weight * temperature**2 * KL(T_nat(x_adv) || S(x_adv))``, ``A`` as in ``iad`` and 1 before
+    ``begin``, ``x_adv`` by PGD on the student's cross-entropy. ``teacher`` is the robust one and
+    ``second_teacher`` the natural one.
+
+    Args:
+        label_weight: of the cross-entropy at adversarial images.
+        teacher_weight: of the robust teacher and the student itself.
+        natural_weight: of the natural teacher.
+        temperature: above 0.
+        begin: share of the training before which the robust teacher is trusted wholly (the paper: epoch 40 of 200).
+        trust_exponent: above 0.
+        detach_self: keep the gradient out of the self-target. The authors let it through.
+        steps: PGD steps, from a uniform start.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    label_weight: float = 0.25
+    teacher_weight: float = coefficient(0.5, 0.125, 2)
+    natural_weight: float = coefficient(0.25, 0.06, 1)
+    temperature: float = 1.0
+    begin: float = 0.2
+    trust_exponent: float = 0.1
+    detach_self: bool = False
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The attack and two more passes; each teacher once, at adversarial images."""
+        return Needs(
+            student=Passes(self.steps + 2, self.steps + 2),
+            teacher=Passes(2),
+            teachers=2,
+            teacher_queries=True,
+            train_forwards=2,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack the student, then return the label, the robust and the natural term."""
+        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
+        adv = step.at(adv_images)
+        robust_logits, natural_logits = step.teacher_at(adv_images), step.second_teacher_at(adv_images)
+        trusted = trust_from(self.begin, step, robust_logits, self.trust_exponent)
+        imitation = trusted * losses.kl(adv.logits, robust_logits, self.temperature)
+        if step.progress >= self.begin:
+            imitation = imitation + distrust(
+                trusted, adv.logits, step.clean.logits, detach=self.detach_self, temperature=self.temperature
+            )
+        natural = losses.kl(adv.logits, natural_logits, self.temperature)
+        return Objective(
+            (
+                Term("label", self.label_weight, adv.losses.mean()),
+                Term("teacher", self.teacher_weight, imitation.mean()),
+                Term("natural", self.natural_weight, natural.mean()),
+            )
+        )

@@ -1,0 +1,69 @@
+"""Indirect gradient distillation (Lee et al., 2023, arXiv:2312.03286) on top of AdaAD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kdiga import losses
+from kdiga.methods.adaad import widest_disagreement
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("igdm", paper="Lee et al. 2023, arXiv:2312.03286")
+@dataclass(frozen=True)
+class IGDM(Checked):
+    """Match how the logits change along the attack's direction, a stand-in for their input gradients.
+
+    With ``d = x_adv - x`` from ``adaad``'s attack, ``L = robust_weight * KL(p_T(x+d) || p_S(x+d))
+    + difference_weight * progress * KL(softmax(T(x+d) - T(x-d)) || softmax(S(x+d) - S(x-d)))``: for
+    locally linear networks ``f(x+d) - f(x-d)`` is twice the logit Jacobian times ``d``. The second weight
+    rises linearly over the whole training.
+
+    Args:
+        robust_weight: of the imitation at adversarial images.
+        difference_weight: the paper's alpha; 1 on CIFAR-10, 10 and more on sets of many classes.
+        clip_mirror: clip ``x - d`` to [0, 1]. The paper's is not clipped.
+        steps: PGD steps, each of which asks the teacher.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    robust_weight: float = coefficient(1.0, 0.25, 4)
+    difference_weight: float = coefficient(1.0, 0.1, 20)
+    clip_mirror: bool = False
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """AdaAD and, of each network, one pass at the mirrored image."""
+        return Needs(
+            student=Passes(self.steps + 2, self.steps + 2),
+            teacher=Passes(self.steps + 2, self.steps),
+            teacher_queries=True,
+            train_forwards=2,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack both, then return the imitation and the match of differences."""
+        adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
+        adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
+        mirrored = mirror(step, adv_images, clip=self.clip_mirror)
+        difference = losses.kl(adv_logits - step.at(mirrored).logits, target - step.teacher_at(mirrored))
+        return Objective(
+            (
+                Term("robust", self.robust_weight, losses.kl(adv_logits, target).mean()),
+                Term("difference", self.difference_weight * step.progress, difference.mean()),
+            )
+        )
+
+
+def mirror(step: Step, adv_images: Tensor, *, clip: bool) -> Tensor:
+    """Return ``x - d`` for ``x + d``."""
+    mirrored = 2 * step.batch.images - adv_images
+    return mirrored.clamp(0, 1) if clip else mirrored

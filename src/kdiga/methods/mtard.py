@@ -1,0 +1,63 @@
+"""MTARD, "Enhanced accuracy and robustness via multi-teacher adversarial distillation" (2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdiga import losses
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("mtard", paper="Zhao et al. 2022, ECCV")
+@dataclass(frozen=True)
+class MTARD(Checked):
+    """A robust teacher at adversarial images and a natural one at clean images, balanced as they are learnt.
+
+    ``L = w_a KL(T_rob(x_adv) || S(x_adv)) + w_n KL(T_nat(x) || S(x))``, ``x_adv`` by PGD on the student's
+    cross-entropy from a near start. Before each step ``w_n`` moves by ``balance_rate`` of its distance to
+    ``r_n / (r_a + r_n)``, ``r`` a loss over its first value, and ``w_a = 1 - w_n``; both start at a half. So
+    the teacher that is learnt more slowly gains weight. ``teacher`` is the robust one and
+    ``second_teacher`` the natural one.
+
+    Args:
+        balance_rate: in [0, 1]; 0 keeps both weights at a half. The paper cuts it with the learning rate;
+            here it stays.
+        steps: PGD steps.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    balance_rate: float = coefficient(0.025, 0.003, 0.3)
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The attack and two more passes; one pass of each teacher."""
+        return Needs(
+            student=Passes(self.steps + 2, self.steps + 2),
+            teacher=Passes(2),
+            teachers=2,
+            teacher_queries=True,
+            train_forwards=2,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack the student, balance the weights, then return both imitations."""
+        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near")
+        robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images)).mean()
+        natural = losses.kl(step.clean.logits, step.second_teacher.logits).mean()
+        natural_weight = self._balance(step, float(robust.detach()), float(natural.detach()))
+        return Objective((Term("robust", 1 - natural_weight, robust), Term("natural", natural_weight, natural)))
+
+    def _balance(self, step: Step, robust: float, natural: float) -> float:
+        memory = step.memory
+        first_robust, first_natural = memory.setdefault("first", (robust, natural))
+        r_robust, r_natural = robust / max(first_robust, 1e-12), natural / max(first_natural, 1e-12)
+        target = r_natural / max(r_robust + r_natural, 1e-12)
+        weight = memory.get("natural_weight", 0.5)
+        memory["natural_weight"] = weight - self.balance_rate * (weight - target)
+        return memory["natural_weight"]

@@ -1,0 +1,88 @@
+"""PeerAiD (Jung et al., 2024, arXiv:2403.06668): a peer that learns to withstand the attacks on the student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdiga import losses
+from kdiga.methods.ard import farthest_from_teacher
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("peeraid", paper="Jung et al. 2024, arXiv:2403.06668")
+@dataclass(frozen=True)
+class PeerAiD(Checked):
+    """Imitate a peer that is trained along, at the same adversarial images.
+
+    With ``P`` the peer, ``x_adv`` by PGD on ``KL(p_P(x) || p_S(x_adv))`` from a near start:
+
+    - student: ``label_weight * CE(S(x_adv), y) + teacher_weight * t**2 KL(p_P(x_adv) || p_S(x_adv))
+      + self_weight * t**2 KL(p_S(x) || p_S(x_adv))``, ``t`` the temperature;
+    - peer: ``peer_label_weight * CE(P(x_adv), y) + peer_weight * r**2 KL(p_S(x_adv) || p_P(x_adv))``, ``r``
+      the peer's temperature.
+
+    The peer is the run's teacher: it starts from its own weights, usually fresh ones, and is trained by
+    the same optimizer. As a target it is in eval mode. As published, the targets taken from the student
+    let gradient through, so the peer's loss trains the student as well.
+
+    The paper averages KL over the classes; its weights for CIFAR-10 (0, 1, 1; 1, 0.1) are a tenth of that
+    here for the KL terms, since these sum over 10 classes.
+
+    Args:
+        label_weight: of the student's labels.
+        teacher_weight: of the peer's soft labels.
+        self_weight: of the student's own clean output as a target.
+        temperature: of both.
+        peer_label_weight: of the peer's labels.
+        peer_weight: of the student's soft labels for the peer.
+        peer_temperature: of these.
+        detach_targets: keep the gradient out of targets taken from the student.
+        steps: PGD steps.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    label_weight: float = 0.0
+    teacher_weight: float = coefficient(0.1, 0.025, 0.4)
+    self_weight: float = coefficient(0.1, 0.025, 0.4)
+    temperature: float = 5.0
+    peer_label_weight: float = 1.0
+    peer_weight: float = 0.01
+    peer_temperature: float = 1.0
+    detach_targets: bool = False
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The attack and two more passes; the peer as a target at x and at x_adv, and once in training."""
+        return Needs(
+            student=Passes(self.steps + 2, self.steps + 2),
+            teacher=Passes(3, 1),
+            teacher_queries=True,
+            trains_teacher=True,
+            train_forwards=2,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack the student, then return its terms and the peer's."""
+        adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
+        target = step.teacher_at(adv_images)  # before the peer's own pass moves its running statistics
+        adv, peer_logits = step.at(adv_images), step.guide(adv_images)
+        reply, own = adv.logits, step.clean.logits
+        if self.detach_targets:
+            reply, own = reply.detach(), own.detach()
+        imitation = losses.kl(adv.logits, target, self.temperature)
+        peer_loss = losses.cross_entropy(peer_logits, step.batch.labels)
+        terms = [
+            Term("teacher", self.teacher_weight, imitation.mean()),
+            Term("self", self.self_weight, losses.kl(adv.logits, own, self.temperature).mean()),
+            Term("peer-label", self.peer_label_weight, peer_loss.mean()),
+            Term("peer", self.peer_weight, losses.kl(peer_logits, reply, self.peer_temperature).mean()),
+        ]
+        if self.label_weight:
+            terms.append(Term("label", self.label_weight, adv.losses.mean()))
+        return Objective(tuple(terms))

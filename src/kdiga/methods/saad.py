@@ -1,0 +1,88 @@
+"""Sample-wise adaptive adversarial distillation (SAAD): a linearised teacher in the attack, entropy as a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdiga import losses
+from kdiga.methods.igdm import mirror
+from kdiga.methods.needs import Needs, Passes
+from kdiga.methods.options import Checked
+from kdiga.methods.registry import coefficient, register
+from kdiga.step import Step
+from kdiga.types import Objective, Term
+
+
+@register("saad", paper="Lee et al. 2026, SAAD")
+@dataclass(frozen=True)
+class SAAD(Checked):
+    """Learn most where the teacher is least certain under attack.
+
+    ``L = mean_i { w_i [KL_i(T(x_adv) || S(x_adv)) + difference_weight * progress * IGDM_i]
+    + clean_weight * (1 - v_i) KL_i(T(x) || S(x)) }``, ``w_i = entropy_scale * (H_i - min_j H_j)``, ``H`` the
+    entropy of ``p_T(x_adv)``, ``v`` being ``w`` scaled to [0, 1] over the batch, IGDM as in ``igdm``. The
+    attack maximises ``KL(p_T~ || p_S(x_adv))`` from a near start, ``T~`` the teacher's clean logits with that
+    of the true class moved along its own input gradient: one teacher backward a batch in place of one a step.
+
+    The weights depend on the batch that an example is in, unlike in every other method. The paper's
+    weight averaging is not part of the objective and is left out.
+
+    Args:
+        entropy_scale: of the weights.
+        difference_weight: of the IGDM term, reached linearly at the end of training.
+        clean_weight: the paper's beta; at 0 the clean images are not run through the student.
+        clip_mirror: clip ``x - d`` to [0, 1]. The paper's is not clipped.
+        steps: PGD steps.
+        step_size: in pixels in [0, 1]; None is eps / 4.
+    """
+
+    entropy_scale: float = coefficient(5.0, 1, 20)
+    difference_weight: float = coefficient(1.0, 0.1, 20)
+    clean_weight: float = 0.0
+    clip_mirror: bool = False
+    steps: int = 10
+    step_size: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The attack asks the teacher nothing; the loss asks it at the image, at x + d and at x - d."""
+        clean = int(self.clean_weight > 0)
+        return Needs(
+            student=Passes(self.steps + 2 + clean, self.steps + 2 + clean),
+            teacher=Passes(3, 1),
+            teacher_gradient=True,
+            teacher_queries=True,
+            gradient_of="logit",
+            train_forwards=2 + clean,
+        )
+
+    def __call__(self, step: Step) -> Objective:
+        """Attack the student, then return the weighted imitation, difference and, if asked for, clean term."""
+        adv_images = self._attack(step)
+        adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
+        mirrored = mirror(step, adv_images, clip=self.clip_mirror)
+        difference = losses.kl(adv_logits - step.at(mirrored).logits, target - step.teacher_at(mirrored))
+        uncertainty = losses.entropy(target)
+        weight = self.entropy_scale * (uncertainty - uncertainty.min())
+        terms = [
+            Term("teacher", 1.0, (weight * losses.kl(adv_logits, target)).mean()),
+            Term("difference", self.difference_weight * step.progress, (weight * difference).mean()),
+        ]
+        if self.clean_weight:
+            share = weight / weight.max().clamp_min(torch.finfo(weight.dtype).tiny)
+            clean = (1 - share) * losses.kl(step.clean.logits, step.teacher.logits)
+            terms.append(Term("clean", self.clean_weight, clean.mean()))
+        return Objective(tuple(terms))
+
+    def _attack(self, step: Step) -> Tensor:
+        images, slope, clean_target = step.batch.images, step.teacher_gradient, step.teacher.logits
+        true = torch.nn.functional.one_hot(step.batch.labels, clean_target.shape[1]).to(clean_target.dtype)
+
+        def distance(adv_images: Tensor) -> Tensor:
+            rise = (slope * (adv_images - images)).flatten(1).sum(1)
+            return losses.kl(step.student(adv_images), clean_target + true * rise[:, None])
+
+        return step.attack(distance, steps=self.steps, step_size=self.step_size, start="near")
