@@ -8,8 +8,11 @@ import pytest
 
 from kdiga.config import load_recipe, recipe_from_dict
 from kdiga.errors import InputError
+from kdiga.study.plan import load_study
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = [path for path in FILES if not path.name.startswith("study-")]
+STUDIES = [path for path in FILES if path not in RECIPES]
 
 GOOD = """\
 data: digits
@@ -42,6 +45,13 @@ def recipe(tmp_path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path):
     assert load_recipe(path).training.epochs >= 1
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_shipped_study_is_valid(path, tmp_path):
+    study = load_study(path, tmp_path)
+    assert len(study.seeds) >= 2
+    assert len({cell.recipe.data for cell in study.cells}) == len({cell.recipe.threat for cell in study.cells}) == 1
 
 
 def test_a_good_recipe(recipe):

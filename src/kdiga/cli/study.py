@@ -1,0 +1,110 @@
+"""``kdiga study FILE``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdiga.cli.app import app
+
+if TYPE_CHECKING:
+    from kdiga.study import Study
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A YAML study; see docs/study.md.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<file name>.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated, in place of the file's.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override: base.training.epochs=2.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, stop.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Only rewrite the tables from what is there.")] = False,
+) -> None:
+    """Compare methods fairly: the same teacher, student, data and attacks, several seeds, one table.
+
+    The same command goes on where an earlier one stopped, and in a second terminal helps the first.
+
+    Example: kdiga study recipes/study-digits.yaml --out runs/comparison
+    """
+    from kdiga.cli.watching import CellProgress
+    from kdiga.config.run import data_of
+    from kdiga.study import load_study, open_board, report_study, run_study
+    from kdiga.study.collect import in_words
+    from kdiga.study.workers import default_workers
+
+    started = time.time()
+    overrides = [*(settings or []), *([] if seeds is None else [f"seeds=[{seeds}]"])]
+    checked = load_study(file, out, overrides)
+    data = data_of(checked.cells[0].recipe.data)
+    board = open_board(checked, data, since=0.0 if report else started)
+    console = Console()
+    if dry_run:
+        _list(console, checked, [board.state(cell) for cell in board.cells])
+        return
+    if report:
+        content = report_study(checked, board, data)
+    else:
+        console.print(
+            f"kdiga study {file}: {len(board.cells)} cells, {board.count()} finished, in {checked.out}. Ctrl-C stops "
+            "it and the same command continues it.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        with CellProgress(console, file.stem, outcome=lambda folder: in_words(board, folder)) as progress:
+            content = run_study(checked, board, data, workers=workers or default_workers(), on_watch=progress)
+    _show(console, content, checked.out)
+    failed = [cell.folder for cell in board.cells if board.state(cell) == "failed"]
+    if failed and not report:
+        _fail(failed, checked.out)
+
+
+def _list(console: Console, checked: Study, states: list[str]) -> None:
+    from kdiga.cli.watching import print_table
+
+    table = Table()
+    for heading in ("cell", "method", "epochs", "seed", "learns from", "state"):
+        table.add_column(heading)
+    for cell, state in zip(checked.cells, states, strict=True):
+        training = cell.recipe.training
+        teacher = "" if cell.recipe.teacher is None else cell.recipe.teacher.name
+        table.add_row(
+            cell.folder, cell.recipe.method.info.name, str(training.epochs), str(training.seed),
+            ", ".join(cell.needs) or teacher, state,
+        )  # fmt: skip
+    print_table(console, table)
+    console.print(f"# would write to {checked.out}", highlight=False, soft_wrap=True)
+
+
+def _show(console: Console, content: dict[str, Any], out: Path) -> None:
+    from kdiga.cli.watching import print_table
+    from kdiga.report.study import about, headings, table_rows
+
+    table = Table()
+    for heading in headings(content):
+        first = heading == "method"
+        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
+    for row in table_rows(content):
+        table.add_row(*row.texts())
+    print_table(console, table)
+    for line in filter(None, about(content)):
+        console.print(line.replace("`", ""), highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"Tables and pictures: {out}/table.md, cells.csv, scatter.png, study.json", highlight=False, soft_wrap=True
+    )
+
+
+def _fail(failed: list[str], out: Path) -> None:
+    from kdiga.study.failures import CellsFailedError
+
+    raise CellsFailedError(
+        f"{len(failed)} cells failed: {', '.join(failed)}; {out}/CELL/failure.json says why. The same command tries "
+        "them again."
+    )

@@ -1,0 +1,79 @@
+"""Progress of many runs: a bar on a terminal, a line a finished run in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kdiga.study import Watch
+from kdiga.study.failures import StoppedError
+
+
+class CellProgress:
+    """Shows runs done and in all, which ones run, and how long the rest will take.
+
+    Leaving it by Ctrl-C says how to go on.
+
+    Args:
+        console: where to.
+        label: what is going on.
+        outcome: says in a few words what a run has come to, by its folder.
+    """
+
+    def __init__(self, console: Console, label: str, outcome: Callable[[str], str]) -> None:
+        self.console, self.label, self.outcome = console, label, outcome
+        # Not Rich's own estimate, which looks back half a minute: a run takes longer.
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(label, total=None, left="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        if isinstance(error, KeyboardInterrupt):
+            raise StoppedError("interrupted; what is finished is kept, and the same command continues.") from None
+
+    def __call__(self, watch: Watch) -> None:
+        """Move the bar; tell of a run that has ended."""
+        left = "" if watch.seconds_left is None else f"{_duration(watch.seconds_left)} left"
+        if watch.ended is not None:
+            line = f"{watch.done}/{watch.total}  {watch.ended}  {self.outcome(watch.ended)}  {left}"
+            self.console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
+        shown = ", ".join(watch.running)
+        self.bar.update(
+            self.task, description=f"{self.label}  {shown}", completed=watch.done, total=watch.total, left=left
+        )
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table, in a log as wide as it needs to be."""
+    if not console.is_terminal:
+        needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+        console = Console(width=max(console.width, needed))
+    console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,119 @@
+"""A cell: one run of a study, and how far it has come, which its folder alone says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kdiga.config import Recipe
+from kdiga.training.folder import RESULT, write_result
+
+Kind = Literal["teacher", "trial", "method"]
+State = Literal["open", "done", "diverged", "failed"]
+FAILURE = "failure.json"
+ENDED = ("done", "diverged")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Args:
+        folder: of the run, below the study's.
+        label: what it is one run of.
+        kind: a teacher of the study, a trial of coefficients, or a method with one seed.
+        recipe: what to train; its method's coefficients give way to the best trial's.
+        needs: folders of the teachers that it learns from.
+        trials: folders of the runs whose best one gives its coefficients.
+        which: weights to attack; none for a trial, which never sees the test images.
+    """
+
+    folder: str
+    label: str
+    kind: Kind
+    recipe: Recipe
+    needs: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
+    which: tuple[str, ...] = ()
+
+
+@dataclass
+class Board:
+    """The state of all cells, read from their folders.
+
+    Args:
+        cells: in the order in which they are worth running.
+        out: the study's folder.
+        since: a failure noted before this time, in seconds since the epoch, counts as open: it is tried again.
+    """
+
+    cells: Sequence[Cell]
+    out: Path
+    since: float = 0.0
+    _ended: dict[str, State] = field(default_factory=dict[str, State])
+
+    def __post_init__(self) -> None:
+        self.by_folder: Mapping[str, Cell] = {cell.folder: cell for cell in self.cells}
+
+    def state(self, cell: Cell) -> State:
+        """Return how far a cell has come; one whose teacher or trial failed has failed itself."""
+        if cell.folder not in self._ended:
+            state = self._look(cell)
+            if state not in ENDED:
+                return state
+            self._ended[cell.folder] = state  # what has ended well stays so, and costs no more looking
+        return self._ended[cell.folder]
+
+    def _look(self, cell: Cell) -> State:
+        folder = self.out / cell.folder
+        if (folder / RESULT).is_file() and all(test_file(folder, which).is_file() for which in cell.which):
+            return "done"
+        failure = read_json(folder / FAILURE)
+        if failure and (failure["status"] == "diverged" or failure["time"] >= self.since):
+            return failure["status"]
+        return "failed" if self.obstacle(cell) else "open"
+
+    def obstacle(self, cell: Cell) -> str | None:
+        """Return why a cell can never run, or None."""
+        for folder in cell.needs:
+            if not self._trained(folder) and (state := self.state(self.by_folder[folder])) != "open":
+                return f"{folder} {state}"
+        for folder in cell.trials:
+            if self.state(self.by_folder[folder]) == "failed":
+                return f"{folder} failed"
+        return None
+
+    def ready(self, cell: Cell) -> bool:
+        """Return whether a cell's teachers are trained and its trials have ended."""
+        return all(self._trained(folder) for folder in cell.needs) and all(
+            self.state(self.by_folder[folder]) in ENDED for folder in cell.trials
+        )
+
+    def _trained(self, folder: str) -> bool:
+        return (self.out / folder / RESULT).is_file()
+
+    def count(self) -> int:
+        """Return how many cells have ended, in whatever way."""
+        return sum(self.state(cell) != "open" for cell in self.cells)
+
+
+def test_file(folder: Path, which: str) -> Path:
+    """Return where the test accuracies of a run's best or last weights are."""
+    return folder / f"{which}-test.json"
+
+
+def note_failure(folder: Path, status: State, error: str, time: float, trace: str | None = None) -> None:
+    """Write down why a cell has no result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_result(folder, {"status": status, "error": error, "time": time, "trace": trace}, FAILURE)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON file's content, or None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,34 @@
+"""Who may run a cell: whoever holds its lock file, which the operating system frees when a process ends."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+FOLDER = ".locks"
+
+
+@contextmanager
+def held(out: Path, name: str, *, wait: bool = False) -> Generator[bool]:
+    """Hold a lock while the block runs; the block is told whether it got it.
+
+    Args:
+        out: folder that the processes share.
+        name: of what is locked; a path below the folder.
+        wait: until it is free, instead of going without.
+    """
+    path = out / FOLDER / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,100 @@
+"""A study's YAML as plain data, with the line of every key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from kdiga.errors import InputError
+
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file says, and where.
+
+    Args:
+        path: of the file, for messages.
+        data: its content, overrides applied.
+        lines: of each key, from 1.
+    """
+
+    path: str
+    data: dict[str, Any]
+    lines: Mapping[Keys, int]
+
+    def problem(self, keys: Keys, message: str) -> str:
+        """Return a message that says which key, where in the file."""
+        line = self.lines.get(keys)
+        return f"{'.'.join(keys)}: {message} ({self.path}{f':{line}' if line else ''})"
+
+
+def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
+    """Read a study file and apply ``key=value`` overrides.
+
+    Args:
+        path: of a YAML file.
+        overrides: such as ``base.training.epochs=2``; the value is YAML.
+
+    Raises:
+        InputError: for a file that is missing, not YAML, empty, or says a key twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"study {str(path)!r} cannot be read ({error}); give a YAML file.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"study {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"study {str(path)!r} holds no sections; it needs base and methods.")
+    found = list(_lines(node))
+    source = Source(str(path), cast("dict[str, Any]", data), dict(found))
+    # YAML keeps the last of two equal keys, so half of a comparison would vanish without a word.
+    lines: dict[Keys, int] = {}
+    twice = [
+        f"{'.'.join(keys)}: stands twice ({path}:{lines[keys]} and {path}:{line}); rename one."
+        for keys, line in found
+        if lines.setdefault(keys, line) != line
+    ]
+    if twice:
+        raise InputError("\n".join(twice))
+    for override in overrides:
+        _apply(source.data, override)
+    return source
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *above, last = key.strip().split(".")
+    if not equals or not all((*above, last)):
+        raise InputError(f"override was {override!r}; write it as key=value, for example base.training.epochs=2.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"override {override!r} has a value that is not YAML; quote it.") from None
+    place = data
+    for part in above:
+        inner = place.get(part)
+        if isinstance(inner, str):  # `kd: kd` is short for `kd: {name: kd}`, as `student: cnn-8` is
+            inner = {"name": inner}
+        place[part] = inner = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
+        place = inner
+    place[last] = value
+
+
+def _lines(node: Any, above: Keys = ()) -> list[tuple[Keys, int]]:
+    found: list[tuple[Keys, int]] = []
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            keys = (*above, str(key.value))
+            found.append((keys, key.start_mark.line + 1))
+            found += _lines(value, keys)
+    return found
