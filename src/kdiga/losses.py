@@ -118,6 +118,25 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+DUAL = {"linf": "l1", "l2": "l2"}
+"""The distance that is dual to a threat model's norm: the largest change of a linear loss over its ball, per eps."""
+
+
+def check_distance(name: str) -> None:
+    """Check the name of a distance, or "dual".
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name != "dual" and name not in DISTANCES:
+        raise unknown("distance", name, (*DISTANCES, "dual"))
+
+
+def distance_under(name: str, norm: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return one of :data:`DISTANCES`, "dual" being the one dual to the norm."""
+    return distance_by_name(DUAL[norm] if name == "dual" else name)
+
+
 def distance_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return one of :data:`DISTANCES`.
 

@@ -139,6 +139,23 @@ def test_terms_are_finite_scalars(variant, norm, student, teacher, batch):
 
 
 @every_variant
+@pytest.mark.parametrize(("channels", "size", "classes"), [(3, 5, 2), (1, 12, 100)])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_any_image_size_and_class_count(variant, channels, size, classes, norm):
+    def network(seed):
+        with seeded(seed):
+            return nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 9), nn.SiLU(), nn.Linear(9, classes))
+
+    with seeded(2):
+        some = torch.rand(4, channels, size, size), torch.randint(0, classes, (4,))
+    method = variant_of(variant)
+    objective = objective_of(
+        method, network(1), network(2), some, threat=ThreatModel(norm, 0.3), second=network(3), progress=0.9
+    )
+    assert torch.isfinite(objective.total())
+
+
+@every_variant
 @pytest.mark.parametrize("route", [Exact(), FiniteDifference()], ids=["exact", "finite-difference"])
 def test_gradient_reaches_every_parameter(variant, route, student, teacher, batch):
     objective_of(variant_of(variant), student, teacher, batch, route=route).total().backward()

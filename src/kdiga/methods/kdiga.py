@@ -39,7 +39,7 @@ class KDIGA(Checked):
         temperature: above 0.
         gradient_weight: per example, whatever the batch size. 1 on the unsquared L2 gap gave 39.0 %
             PGD-20 on CIFAR-10 at 4/255 from a teacher of 43.3 % (KD: 22.8 %); 10 fell to chance.
-        distance: "l2", "l2-squared", "l1" or "cosine".
+        distance: "l2", "l2-squared", "l1", "cosine", or "dual" to the threat model's norm (l1 for Linf).
         gradient_of: "loss" (cross-entropy), "probability" or "logit" of an example's own class.
         random_start: KDIGA-RS: everything, teacher included, at ``x`` plus uniform noise from the threat
             ball, clipped to [0, 1].
@@ -63,7 +63,7 @@ class KDIGA(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        losses.distance_by_name(self.distance)
+        losses.check_distance(self.distance)
         losses.score_by_name(self.gradient_of)
         if self.convention not in get_args(Convention):
             raise unknown("convention", self.convention, get_args(Convention))
@@ -95,7 +95,7 @@ class KDIGA(Checked):
             imitation = imitation / step.clean.logits.shape[1]
             gap = _author_gap(ours, theirs)
         else:
-            gap = losses.distance_by_name(self.distance)(ours, theirs).mean()
+            gap = losses.distance_under(self.distance, step.threat.norm)(ours, theirs).mean()
         return Objective(
             (
                 Term("label", self.label_weight, step.clean.losses.mean()),

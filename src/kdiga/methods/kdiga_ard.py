@@ -30,7 +30,7 @@ class KDIGAARD(Checked):
         teacher_weight: of the imitation.
         temperature: above 0.
         gradient_weight: per example; see :class:`kdiga.methods.kdiga.KDIGA`.
-        distance: "l2", "l2-squared", "l1" or "cosine".
+        distance: "l2", "l2-squared", "l1", "cosine", or "dual" to the threat model's norm (l1 for Linf).
         teacher_input: what the teacher is shown for its soft labels: "adv", as in the author's code, or
             "clean", as in the original ARD, which stored signals can serve.
         align_at: where input gradients are matched: "clean", as in the author's code, or "adv".
@@ -52,7 +52,7 @@ class KDIGAARD(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        losses.distance_by_name(self.distance)
+        losses.check_distance(self.distance)
         for name in ("teacher_input", "align_at"):
             if getattr(self, name) not in get_args(Place):
                 raise unknown(name, getattr(self, name), get_args(Place))
@@ -81,7 +81,9 @@ class KDIGAARD(Checked):
             target = step.teacher_at(adv_images if self.teacher_input == "adv" else step.batch.images)
         adv_logits = there.clean.logits if self.align_at == "adv" else step.at(adv_images).logits
         label = step.clean.losses if self.align_at == "clean" else step.at(step.batch.images).losses
-        gap = losses.distance_by_name(self.distance)(place.aligned.input_gradient, place.teacher_gradient)
+        gap = losses.distance_under(self.distance, step.threat.norm)(
+            place.aligned.input_gradient, place.teacher_gradient
+        )
         return Objective(
             (
                 Term("label", self.label_weight, label.mean()),
