@@ -2,8 +2,10 @@
 
     python docs/tables.py demo runs/demo0 runs/demo1 runs/demo2
     python docs/tables.py runs runs/fashion-mnist-teacher runs/fashion-mnist-kd ...
+    python docs/tables.py against runs/study-fashion-mnist/tangent runs/study-fashion-mnist/rslad ...
 
 The second form reads ``best-test.json`` and ``last-test.json`` of each run, written by ``kdiga evaluate --json``.
+The third compares the first label of a study with each of the others, on the same test images and seeds.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import json
 import statistics
 import sys
 from pathlib import Path
+
+import numpy as np
 
 ATTACKS = ("clean", "pgd-40", "autoattack")
 
@@ -50,5 +54,35 @@ def runs(folders: list[Path]) -> None:
     print(f"\n{trained['provenance']['hardware']}, {trained['provenance']['date']}, seed {trained['seed']}")
 
 
+def against(folders: list[Path]) -> None:
+    """Differences in points, first label minus each other, with a 95 % interval over test images."""
+    first, *others = folders
+    print("| against | PGD-20, best | PGD-20, last | AutoAttack, best | AutoAttack, last | AutoAttack, best, by seed |")
+    print("|---|---|---|---|---|---|")
+    for other in others:
+        cells = [
+            _difference(_correct(first, which, attack), _correct(other, which, attack))
+            for attack in ("pgd-20", "autoattack")
+            for which in ("best", "last")
+        ]
+        ours, theirs = _correct(first, "best", "autoattack"), _correct(other, "best", "autoattack")
+        by_seed = ", ".join(f"{100 * (a.mean() - b.mean()):+.0f}" for a, b in zip(ours, theirs, strict=False))
+        print(f"| {other.name} | {' | '.join(cells)} | {by_seed} |")
+
+
+def _correct(label: Path, which: str, attack: str) -> np.ndarray:
+    """Whether each test image is still right, (seed, image)."""
+    files = sorted(label.glob(f"seed-*/{which}-test.json"))
+    return np.array([json.loads(file.read_text())["correct"][attack] for file in files], dtype=float)
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> str:
+    seeds = min(len(ours), len(theirs))
+    # The image is the unit: its seeds are averaged first, since one hard image is hard for all of them.
+    gaps = (ours[:seeds] - theirs[:seeds]).mean(0)
+    error = gaps.std(ddof=1) / len(gaps) ** 0.5
+    return f"{100 * gaps.mean():+.1f} ± {196 * error:.1f}"
+
+
 if __name__ == "__main__":
-    {"demo": demo, "runs": runs}[sys.argv[1]]([Path(argument) for argument in sys.argv[2:]])
+    {"demo": demo, "runs": runs, "against": against}[sys.argv[1]]([Path(argument) for argument in sys.argv[2:]])

@@ -54,6 +54,13 @@ def test_every_shipped_study_is_valid(path, tmp_path):
     assert len({cell.recipe.data for cell in study.cells}) == len({cell.recipe.threat for cell in study.cells}) == 1
 
 
+def test_a_study_for_a_recipe_and_the_other_way_round(tmp_path):
+    with pytest.raises(InputError, match="run it with `kdiga study`"):
+        load_recipe(STUDIES[0])
+    with pytest.raises(InputError, match="run it with `kdiga train`"):
+        load_study(RECIPES[0], tmp_path)
+
+
 def test_a_good_recipe(recipe):
     checked = load_recipe(recipe(GOOD))
     assert checked.method.gradient_weight == 2.0

@@ -9,6 +9,7 @@ import pytest
 
 import kdiga
 from kdiga.config import load_recipe
+from kdiga.study import load_study
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
@@ -33,8 +34,11 @@ def test_the_readme_is_short_and_whole():
 
 
 @pytest.mark.parametrize("recipe", sorted(set(re.findall(r"recipes/[\w-]+\.yaml", TEXT))))
-def test_the_recipes_it_names_are_there(recipe):
-    load_recipe(ROOT / recipe)
+def test_the_recipes_it_names_are_there(recipe, tmp_path):
+    if "/study-" in recipe:
+        load_study(ROOT / recipe, tmp_path)
+    else:
+        load_recipe(ROOT / recipe)
 
 
 def test_ci_runs_the_readmes_test_command():

@@ -55,6 +55,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise InputError(f"recipe {str(path)!r} holds no sections; it needs {', '.join(REQUIRED)}.")
     recipe = cast("dict[str, Any]", data)
+    if {"base", "methods"} <= recipe.keys():
+        raise InputError(f"{str(path)!r} is a study of several runs, not a recipe of one; run it with `kdiga study`.")
     for override in overrides:
         _apply(recipe, override)
     return recipe_from_dict(recipe, origin=str(path), lines=dict(_lines(node)))

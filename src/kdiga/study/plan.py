@@ -83,6 +83,8 @@ class _Planner:
         self.needs: dict[str, tuple[str, ...]] = {}  # by label of a method, folders of its teachers
 
     def study(self) -> Study:
+        if "method" in self.source.data and "base" not in self.source.data:
+            raise InputError(f"{self.source.path!r} is a recipe of one run, not a study; run it with `kdiga train`.")
         check_keys(self.source, (), self.source.data, TOP, self.problems)
         evaluation = read_section(self.source, "evaluate", EvaluateSettings, self.problems)
         tune = None
