@@ -118,6 +118,7 @@ def test_projection_is_the_identity_inside():
     ("options", "message"),
     [
         ({"steps": 0}, "steps was 0"),
+        ({"steps": 2.5}, "whole number"),
         ({"step_size": 0.3}, "Did you swap the two"),
         ({"step_size": -1.0}, "must be above 0"),
         ({"start": "center"}, "attack start 'center'"),
@@ -126,6 +127,12 @@ def test_projection_is_the_identity_inside():
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         PGD(threat=ThreatModel("linf", 0.1), **options)
+
+
+def test_large_steps_are_allowed_by_name(batch):
+    attack = PGD(threat=ThreatModel("linf", 0.1), steps=2, step_size=0.3, allow_large_steps=True)
+    adv_images = attack(lambda images: images.flatten(1).sum(1), batch[0])
+    assert float((adv_images - batch[0]).abs().max()) <= 0.1 + 1e-6
 
 
 def test_settings_are_keyword_only():

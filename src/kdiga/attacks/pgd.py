@@ -47,8 +47,8 @@ class PGD:
     keep_best: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps was {self.steps!r}; it must be at least 1.")
+        if self.steps < 1 or self.steps != int(self.steps):
+            raise InputError(f"steps was {self.steps!r}; it must be a whole number of at least 1.")
         if self.start not in get_args(Start):
             raise unknown("attack start", self.start, get_args(Start))
         if self.step_size is None:

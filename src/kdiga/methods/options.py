@@ -31,7 +31,7 @@ def _check(name: str, value: float) -> None:
     elif name.endswith("temperature") or name == "step_size":
         accepted = None if value > 0 and math.isfinite(value) else "a number above 0"
     elif name == "steps":
-        accepted = None if value >= 1 else "at least 1"
+        accepted = None if value >= 1 and value == int(value) else "a whole number of at least 1"
     elif name in ("ramp", "begin"):
         accepted = None if 0 <= value <= 1 else "a share of the training, in [0, 1]"
     if accepted is not None:
