@@ -133,8 +133,43 @@ def test_lists(project):
     assert "11,173,962" in models
     assert all(name in models for name in kdiga.available_models())
     assert "fashion-mnist" in run("data", cwd=project)
-    for command in ("train", "evaluate", "demo", "methods", "models", "data"):
+    for command in ("train", "evaluate", "study", "tune", "demo", "methods", "models", "data"):
         assert "Usage" in run(command, "--help", cwd=project)
+
+
+def test_one_method_in_full(project):
+    told = run("methods", "rslad", cwd=project)
+    assert "L = robust_weight * KL" in told
+    assert "steps=10" in told
+    assert "student 12+12, teacher 1+0" in told
+    assert "did you mean rslad" in run("methods", "rsla", cwd=project, expect=2)
+
+
+def test_a_missing_second_teacher_is_told_before_anything_runs(project):
+    output = run(
+        "train",
+        str(RECIPES / "digits-kdiga.yaml"),
+        "--set",
+        "method={name: mtard}",
+        "--out",
+        "two",
+        cwd=project,
+        expect=2,
+    )
+    assert "second_teacher: missing section; method mtard learns from two" in output
+    assert not (project / "two").exists()
+
+
+def test_two_teachers_one_trained_along_and_rounds(project):
+    teacher = ["--set", "teacher=runs/digits-teacher"]
+    mtard = ["--set", "method={name: mtard, steps: 2}", "--set", "second_teacher=runs/digits-tangent"]
+    run("train", str(RECIPES / "digits-kdiga.yaml"), *QUICK, *teacher, *mtard, "--out", "mtard", cwd=project)
+    lbgat = ["--set", "method={name: lbgat, steps: 2}", "--set", "teacher=cnn-4"]
+    run("train", str(RECIPES / "digits-kdiga.yaml"), *QUICK, *lbgat, "--out", "lbgat", cwd=project)
+    rounds = ["--set", "rounds.count=2", "--set", "training.epochs=2"]
+    run("train", str(RECIPES / "digits-tangent.yaml"), *QUICK, *teacher, *rounds, "--out", "rounds", cwd=project)
+    assert "test images" in run("evaluate", "rounds", "--attacks", "clean", "--examples", "50", cwd=project)
+    assert len(json.loads((project / "rounds/result.json").read_text())["rounds"]) == 2
 
 
 def test_a_diverged_run_is_no_result(project):
