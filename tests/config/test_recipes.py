@@ -128,10 +128,15 @@ def test_files_that_are_no_recipes(text, message, recipe):
         load_recipe(recipe(text))
 
 
+def test_a_key_that_stands_twice(recipe):
+    with pytest.raises(InputError, match=r"training.lr: stands twice \(.*recipe.yaml:3 and .*recipe.yaml:5\)"):
+        load_recipe(recipe("data: digits\ntraining:\n  lr: 1e-3\n  epochs: 3\n  lr: 1e-2\n"))
+
+
 def test_bad_paths_and_overrides(recipe, tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         load_recipe(tmp_path / "none.yaml")
-    with pytest.raises(InputError, match=r"section.key=value"):
+    with pytest.raises(InputError, match="write it as key=value"):
         load_recipe(recipe(GOOD), ["training.seed"])
     with pytest.raises(InputError, match="did you mean seed"):
         load_recipe(recipe(GOOD), ["training.sede=1"])

@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from kdiga.config.schema import DataConfig, ModelConfig, Recipe, Rounds
+from kdiga.config.source import RECIPE, read_source
 from kdiga.errors import InputError, nearest
 from kdiga.methods import Method, available_methods
 from kdiga.training import TrainingSettings
@@ -42,24 +42,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: for a missing or malformed file, and for every unknown key, wrong type or value
             out of range, all in one message with the lines they are on.
     """
-    path = Path(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {str(path)!r} cannot be read ({error}); give a YAML file.") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"recipe {str(path)!r} holds no sections; it needs {', '.join(REQUIRED)}.")
-    recipe = cast("dict[str, Any]", data)
-    if {"base", "methods"} <= recipe.keys():
-        raise InputError(f"{str(path)!r} is a study of several runs, not a recipe of one; run it with `kdiga study`.")
-    for override in overrides:
-        _apply(recipe, override)
-    return recipe_from_dict(recipe, origin=str(path), lines=dict(_lines(node)))
+    source = read_source(path, overrides, RECIPE)
+    if {"base", "methods"} <= source.data.keys():
+        raise InputError(f"{source.path!r} is a study of several runs, not a recipe of one; run it with `kdiga study`.")
+    return recipe_from_dict(source.data, origin=source.path, lines=source.lines)
 
 
 def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: Lines | None = None) -> Recipe:
@@ -179,32 +165,3 @@ def _number(value: object) -> object:
 def _hint(given: str, choices: Sequence[str] | Mapping[str, Any]) -> str:
     close = nearest(given, choices, most=1)
     return f"did you mean {close[0]}?" if close else f"accepted: {', '.join(choices)}"
-
-
-def _apply(recipe: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    sections = key.strip().split(".")
-    if not equals or not all(sections):
-        raise InputError(f"override was {override!r}; write it as section.key=value, for example training.seed=1.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"override {override!r} has a value that is not YAML; quote it.") from None
-    place = recipe
-    for section in sections[:-1]:
-        inner = place.get(section)
-        if isinstance(inner, str) and section in NAMED:
-            inner = {"name": inner}
-        place[section] = inner = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
-        place = inner
-    place[sections[-1]] = value
-
-
-def _lines(node: Any, above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], int]]:
-    found: list[tuple[tuple[str, ...], int]] = []
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            keys = (*above, str(key.value))
-            found.append((keys, key.start_mark.line + 1))
-            found += _lines(value, keys)
-    return found

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdiga.config import Recipe, recipe_from_dict
+from kdiga.config.source import STUDY, Keys, Source, read_source
 from kdiga.errors import InputError, nearest
 from kdiga.models import available_models
 from kdiga.study.cells import Cell
 from kdiga.study.sections import Sections, named
 from kdiga.study.settings import EvaluateSettings, TuneSettings, check_keys, read_section
-from kdiga.study.source import Keys, Source, read_source
 from kdiga.study.tuning import trial_cells
 
 TOP = ["base", "teachers", "methods", "seeds", "evaluate", "tune"]
@@ -73,7 +73,7 @@ def load_study(path: str | Path, out: Path | None = None, overrides: Sequence[st
     folder = out or Path("runs") / Path(path).stem
     settings = [part for override in overrides for part in ("--set", override)]
     command = shlex.join(["kdiga", "study", str(path), "--out", str(folder), *settings])
-    return _Planner(read_source(path, overrides), folder, command).study()
+    return _Planner(read_source(path, overrides, STUDY), folder, command).study()
 
 
 class _Planner:

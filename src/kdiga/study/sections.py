@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from kdiga.study.source import Keys, Source
+from kdiga.config.source import Keys, Source
 
 
 @dataclass

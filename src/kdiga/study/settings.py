@@ -8,10 +8,10 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from kdiga.config.source import Keys, Source
 from kdiga.errors import InputError, nearest, unknown
 from kdiga.evaluation import attack_by_name
 from kdiga.models.load import WHICH
-from kdiga.study.source import Keys, Source
 
 COSTLY = "autoattack"
 

@@ -1,4 +1,4 @@
-"""A study's YAML as plain data, with the line of every key."""
+"""A YAML file as plain data, with the line of every key: what recipes and studies are read from."""
 
 from __future__ import annotations
 
@@ -34,12 +34,32 @@ class Source:
         return f"{'.'.join(keys)}: {message} ({self.path}{f':{line}' if line else ''})"
 
 
-def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
-    """Read a study file and apply ``key=value`` overrides.
+@dataclass(frozen=True)
+class Kind:
+    """What messages call a file.
 
     Args:
-        path: of a YAML file.
-        overrides: such as ``base.training.epochs=2``; the value is YAML.
+        name: such as "recipe".
+        needs: the sections it cannot do without.
+        override: an example of one.
+    """
+
+    name: str
+    needs: str
+    override: str
+
+
+RECIPE = Kind("recipe", "data, student, method", "training.seed=1")
+STUDY = Kind("study", "base and methods", "base.training.epochs=2")
+
+
+def read_source(path: str | Path, overrides: Sequence[str], kind: Kind) -> Source:
+    """Read a YAML file and apply ``key=value`` overrides.
+
+    Args:
+        path: of the file.
+        overrides: such as ``training.epochs=2``; the value is YAML.
+        kind: what messages call it.
 
     Raises:
         InputError: for a file that is missing, not YAML, empty, or says a key twice.
@@ -50,14 +70,14 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"study {str(path)!r} cannot be read ({error}); give a YAML file.") from None
+        raise InputError(f"{kind.name} {str(path)!r} cannot be read ({error}); give a YAML file.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"study {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{kind.name} {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise InputError(f"study {str(path)!r} holds no sections; it needs base and methods.")
+        raise InputError(f"{kind.name} {str(path)!r} holds no sections; it needs {kind.needs}.")
     found = list(_lines(node))
     source = Source(str(path), cast("dict[str, Any]", data), dict(found))
-    # YAML keeps the last of two equal keys, so half of a comparison would vanish without a word.
+    # YAML keeps the last of two equal keys, so half of what was meant would vanish without a word.
     lines: dict[Keys, int] = {}
     twice = [
         f"{'.'.join(keys)}: stands twice ({path}:{lines[keys]} and {path}:{line}); rename one."
@@ -67,15 +87,15 @@ def read_source(path: str | Path, overrides: Sequence[str] = ()) -> Source:
     if twice:
         raise InputError("\n".join(twice))
     for override in overrides:
-        _apply(source.data, override)
+        _apply(source.data, override, kind)
     return source
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def _apply(data: dict[str, Any], override: str, kind: Kind) -> None:
     key, equals, text = override.partition("=")
     *above, last = key.strip().split(".")
     if not equals or not all((*above, last)):
-        raise InputError(f"override was {override!r}; write it as key=value, for example base.training.epochs=2.")
+        raise InputError(f"override was {override!r}; write it as key=value, for example {kind.override}.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
