@@ -128,6 +128,28 @@ def test_files_that_are_no_recipes(text, message, recipe):
         load_recipe(recipe(text))
 
 
+@pytest.mark.parametrize(
+    ("sections", "refused"),
+    [
+        ({"method": "kd", "teacher": "cnn-8"}, True),
+        ({"method": "kd", "teacher": "timm:vit_tiny_patch16_224"}, True),
+        ({"method": "mtard", "teacher": "runs/robust", "second_teacher": "cnn-8"}, True),
+        ({"method": "kd", "teacher": {"name": "cnn-8", "weights": "teacher.pt"}}, False),
+        ({"method": "kd", "teacher": {"name": "timm:vit_tiny_patch16_224", "pretrained": True}}, False),
+        ({"method": "ce", "teacher": "cnn-8"}, False),  # not used
+        ({"method": "lbgat", "teacher": "cnn-8"}, False),
+        ({"method": "peeraid", "teacher": "cnn-8"}, False),
+    ],
+)
+def test_a_teacher_with_fresh_weights_has_nothing_to_teach(sections, refused):
+    recipe = {"data": "digits", "student": "cnn-4"} | sections
+    if not refused:
+        assert recipe_from_dict(recipe)
+        return
+    with pytest.raises(InputError, match="has fresh weights, so it has nothing to teach"):
+        recipe_from_dict(recipe)
+
+
 def test_a_key_that_stands_twice(recipe):
     with pytest.raises(InputError, match=r"training.lr: stands twice \(.*recipe.yaml:3 and .*recipe.yaml:5\)"):
         load_recipe(recipe("data: digits\ntraining:\n  lr: 1e-3\n  epochs: 3\n  lr: 1e-2\n"))

@@ -49,8 +49,8 @@ def test_without_a_teacher_the_first_round_is_plain_training(tmp_path):
 
 
 def test_with_a_teacher_the_first_round_learns_from_it(tmp_path):
-    first, _ = next(rounds_of(recipe_of(teacher="cnn-8"), tmp_path))
-    assert (first.method.info.name, first.teacher.name) == ("kdiga", "cnn-8")
+    first, _ = next(rounds_of(recipe_of(teacher="runs/robust"), tmp_path))
+    assert (first.method.info.name, first.teacher.name) == ("kdiga", "runs/robust")
 
 
 def test_a_student_starts_from_and_learns_from_its_predecessor(finished):
@@ -103,7 +103,7 @@ def test_interrupted_between_rounds_goes_on(finished, data, tmp_path):
         ({"rounds": {"lr_factor": 0}}, "lr_factor was 0"),
         ({"method": "pgd-at"}, "learns from no teacher"),
         ({"method": "kdiga", "rounds": {"rounds": 2}}, "unknown key"),
-        ({"method": "mtard", "teacher": "cnn-8", "rounds": None}, "second_teacher: missing section"),
+        ({"method": "mtard", "teacher": "runs/robust", "rounds": None}, "second_teacher: missing section"),
     ],
 )
 def test_bad_rounds(sections, message):

@@ -342,7 +342,7 @@ def test_configuration_round_trip(name):
         },
     )
     data = {"name": name} | {field.name: getattr(changed, field.name) for field in fields(changed)}
-    models = {"student": "cnn-4", "teacher": "cnn-8", "second_teacher": "cnn-8"}
+    models = {"student": "cnn-4", "teacher": "runs/robust", "second_teacher": "runs/natural"}
     recipe = recipe_from_dict({"data": "digits", "method": data} | models)
     assert recipe.method == changed
     assert recipe_from_dict(recipe.to_dict()) == recipe

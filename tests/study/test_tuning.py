@@ -14,6 +14,7 @@ from kdiga.config.run import data_of
 from kdiga.errors import InputError
 from kdiga.methods import available_methods
 from kdiga.methods.registry import coefficient, search_space
+from kdiga.models import load_model, save_model
 from kdiga.study import open_board, run_study
 from kdiga.study import run as cell_runs
 from kdiga.study.cells import Cell
@@ -24,7 +25,7 @@ from kdiga.study.tuning import best_trial, chosen_recipe, coefficients, read_tri
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},
     "student": "cnn-4",
-    "teacher": "cnn-4",
+    "teacher": "teacher.safetensors",
     "method": {"name": "kd", "temperature": 2},
     "threat": {"norm": "linf", "eps": 0.1},
     "training": {"epochs": 2, "batch_size": 16, "lr": 1e-2, "validation_steps": 2},
@@ -102,6 +103,7 @@ def test_the_best_is_chosen_by_validation_accuracy_alone(tmp_path):
 
 def test_a_search_from_start_to_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    save_model(load_model("cnn-4", num_classes=10, in_channels=1, image_size=8), tmp_path / "teacher.safetensors")
     recipe, out = recipe_from_dict(RECIPE), Path("out")
     data = data_of(recipe.data)
     monkeypatch.setattr(cell_runs, "evaluate", lambda *a, **k: pytest.fail("the test images take no part"))

@@ -94,6 +94,15 @@ def _check_teachers(reader: _Reader, recipe: Recipe) -> None:
             ("second_teacher",),
             f"missing section; method {name} learns from two. Give second_teacher.name: a naturally trained model",
         )
+    given = {"teacher": recipe.teacher, "second_teacher": recipe.second_teacher}
+    for key, model in list(given.items())[:wanted]:
+        along = key == "teacher" and recipe.method.needs.trains_teacher
+        if model is not None and model.is_fresh and not along:
+            reader.problem(
+                (key,),
+                f"{model.name} has fresh weights, so it has nothing to teach, and method {name} does not train it. "
+                f"Give {key}.weights, {key}.pretrained, the folder of a run, or a checkpoint",
+            )
 
 
 class _Reader:

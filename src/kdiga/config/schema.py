@@ -7,6 +7,7 @@ from typing import Any
 
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
+from kdiga.models import available_models
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel
 
@@ -54,6 +55,12 @@ class ModelConfig:
     normalization: str | list[list[float]] | None = None
     pretrained: bool = False
     which: str = "best"
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it names an architecture whose weights nobody has trained."""
+        named = self.name in available_models() or self.name.startswith("timm:")
+        return named and self.weights is None and not self.pretrained
 
 
 @dataclass(frozen=True)
