@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from kdiga.errors import KdigaError as KdigaError
     from kdiga.evaluation import Evaluation as Evaluation
     from kdiga.evaluation import evaluate as evaluate
-    from kdiga.gradients import Exact as Exact
-    from kdiga.gradients import FiniteDifference as FiniteDifference
     from kdiga.gradients import input_gradient as input_gradient
     from kdiga.methods import available_methods as available_methods
     from kdiga.models import available_models as available_models
     from kdiga.models import load_model as load_model
     from kdiga.models import save_model as save_model
+    from kdiga.routes import Exact as Exact
+    from kdiga.routes import FiniteDifference as FiniteDifference
     from kdiga.training import TrainingResult as TrainingResult
     from kdiga.training import TrainingSettings as TrainingSettings
     from kdiga.training import distill as distill
@@ -46,8 +46,8 @@ _HOME = {
     "KdigaError": "errors",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
-    "Exact": "gradients",
-    "FiniteDifference": "gradients",
+    "Exact": "routes",
+    "FiniteDifference": "routes",
     "input_gradient": "gradients",
     "available_methods": "methods",
     "available_models": "models",

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from kdiga.checks import check_images, check_labels, check_same_classes
 from kdiga.errors import InputError
-from kdiga.gradients import Route, input_gradient_and_logits, route_by_name
+from kdiga.gradients import input_gradient_and_logits
 from kdiga.losses import distance_by_name
 from kdiga.modes import evaluating
-from kdiga.step import Point
+from kdiga.point import Point
+from kdiga.routes import Route, route_by_name
 
 
 @overload
@@ -68,8 +69,8 @@ def align(
         labels: int (batch,), in [0, num_classes).
         distance: "l2" (unsquared Euclidean length of an example's gap), "l2-squared", "l1" (the dual
             of Linf) or "cosine" (``1 - cos``).
-        route: how the second derivative is formed: "exact" (double backprop), "finite-difference"
-            (first-order passes only), or a :class:`kdiga.FiniteDifference` with its own probe.
+        route: how the second derivative is formed: "exact" (double backprop), "finite-difference" (central)
+            or "one-sided" (first-order passes only), or a :class:`kdiga.FiniteDifference` with its own probe.
         teacher_gradient: like ``images``; replaces the teacher's pass.
         return_logits: also return the student's logits of the same forward pass, with their graph.
         check_values: look at pixels and labels too. On a GPU that waits for the device at each call;
@@ -81,8 +82,9 @@ def align(
 
     Raises:
         InputError: for images of another rank, type or range, labels out of range, unequal class
-            counts, an unknown distance or route, neither teacher nor gradient, or a gradient of
-            another shape.
+            counts, an unknown distance or route, neither teacher nor gradient, a gradient of
+            another shape, or a compiled student on the exact route, which PyTorch cannot differentiate
+            twice.
 
     >>> import torch
     >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
@@ -94,6 +96,11 @@ def align(
     measure, route = distance_by_name(distance), route_by_name(route)
     check_images(images, values=check_values)
     check_labels(labels, images)
+    if route.double_backward and hasattr(student, "_orig_mod"):
+        raise InputError(
+            "route was 'exact' and the student is compiled, which PyTorch cannot differentiate twice; use route "
+            "'finite-difference', or align the module that was compiled."
+        )
     labels = labels.long()
     point = Point(student, images, labels, gradient="differentiable", route=route)
     check_labels(labels, images, point.logits.shape[-1] if check_values else None)

@@ -76,3 +76,32 @@ def mix_seed(*parts: int) -> int:
         state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31
     return state & 0x7FFFFFFFFFFFFFFF
+
+
+def couples_batch(model: nn.Module) -> bool:
+    """Return whether batch norm makes an example's output depend on the batch it is in, in the present modes."""
+    return any(
+        isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats)
+        for module in model.modules()
+    )
+
+
+class RandomState:
+    """The random streams as they stand now, to be drawn from again: dropout then drops the same units.
+
+    Args:
+        device: whose stream is kept beside the CPU's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cpu = torch.get_rng_state()
+        self._cuda = [(device, torch.cuda.get_rng_state(device))] if device.type == "cuda" else []
+
+    @contextmanager
+    def again(self) -> Generator[None]:
+        """Draw the same numbers inside; the streams go on outside as if nothing had happened."""
+        with torch.random.fork_rng(devices=[device for device, _ in self._cuda]):
+            torch.set_rng_state(self._cpu)
+            for device, state in self._cuda:
+                torch.cuda.set_rng_state(state, device)
+            yield

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from kdiga.attacks import PGD
 from kdiga.attacks.pgd import Start
 from kdiga.errors import InputError
-from kdiga.gradients import Exact, Route
-from kdiga.losses import Score, cross_entropy, score_by_name
-from kdiga.modes import batch_statistics, evaluating, frozen_statistics
+from kdiga.losses import Score, cross_entropy
+from kdiga.modes import batch_statistics, evaluating, frozen_parameters
+from kdiga.point import BatchNormMode, Forward, GradientUse, Point
+from kdiga.routes import Exact, Route
+from kdiga.stopwatch import Watch, silent
 from kdiga.types import Batch, TeacherSignal, ThreatModel
-
-GradientUse = Literal["none", "value", "differentiable"]
-"""What a method does with the student's input gradient: nothing, reads it, or trains through it."""
-
-BatchNormMode = Literal["train", "eval"]
-"""Batch norm by the batch's own statistics, or by the running ones."""
-
 
 T = TypeVar("T")
 
@@ -41,67 +35,13 @@ class Teacher(Protocol):
         """Return the signal at the batch's images."""
         ...
 
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits at the batch's images, without the input gradient."""
+        ...
+
     def at(self, images: Tensor) -> Tensor:
         """Return logits at any images, with a graph to the images if they ask for one."""
         ...
-
-
-class Point:
-    """The student at one batch of images: one forward pass serves logits, losses and gradient.
-
-    Args:
-        student: maps images to logits, in the mode it should run in.
-        images: float (batch, channel, height, width).
-        labels: int64 (batch,).
-        gradient: what the input gradient will be used for; "none" skips its part of the graph.
-        route: how a differentiable input gradient gets its derivative by the parameters.
-        gradient_of: of which number of an example the input gradient is taken.
-        batch_norm: "train" runs the student in the mode it is in, "eval" in eval mode.
-    """
-
-    def __init__(
-        self, student: nn.Module, images: Tensor, labels: Tensor, *, gradient: GradientUse, route: Route,
-        gradient_of: Score = "loss", batch_norm: BatchNormMode = "train",
-    ) -> None:  # fmt: skip
-        self._student, self._route, self._gradient = student, route, gradient
-        self._score, self._batch_norm = score_by_name(gradient_of), batch_norm
-        self.images = images.detach().requires_grad_(gradient != "none")
-        self.labels = labels
-
-    @cached_property
-    def logits(self) -> Tensor:
-        """Float (batch, num_classes), with a graph to the student."""
-        if self._gradient == "differentiable":
-            with self._route.forward_context():
-                return self._run(self.images)
-        return self._run(self.images)
-
-    @cached_property
-    def losses(self) -> Tensor:
-        """Cross-entropy of each example in nats, (batch,)."""
-        return cross_entropy(self.logits, self.labels)
-
-    @cached_property
-    def input_gradient(self) -> Tensor:
-        """Row i is the derivative of example i's score by its pixels, with a graph to the parameters."""
-
-        def score_at(images: Tensor) -> Tensor:
-            with frozen_statistics(self._student):
-                return self._score(self._run(images), self.labels).sum()
-
-        parameters = tuple(p for p in self._student.parameters() if p.requires_grad)
-        return self._route(self._score(self.logits, self.labels).sum(), self.images, score_at, parameters)
-
-    @cached_property
-    def input_gradient_value(self) -> Tensor:
-        """The same numbers without a graph, for one backward pass to the input."""
-        scores = self._score(self.logits, self.labels)
-        (gradient,) = torch.autograd.grad(scores.sum(), self.images, retain_graph=True)
-        return gradient
-
-    def _run(self, images: Tensor) -> Tensor:
-        with evaluating(self._student) if self._batch_norm == "eval" else nullcontext():
-            return self._student(images)
 
 
 @dataclass
@@ -124,6 +64,12 @@ class Step:
         alignment_batch_norm: the student's mode where its input gradient is taken; "eval" costs a
             forward pass of its own.
         memory: what the method remembers from step to step; saved with the run.
+        number: steps done before this one.
+        compiled: the student's forward, compiled, for work that is differentiated once; None runs the
+            module.
+        watch: told what is being computed.
+        part: the step stands for some examples of the batch only, whose clean images the student sees
+            elsewhere as well; batch norm's running statistics count them there.
     """
 
     batch: Batch
@@ -139,11 +85,24 @@ class Step:
     attack_batch_norm: BatchNormMode = "eval"
     alignment_batch_norm: BatchNormMode = "train"
     memory: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+    compiled: Forward | None = None
+    watch: Watch = silent
+    part: bool = False
 
     @cached_property
     def teacher(self) -> TeacherSignal:
         """The teacher at the clean images."""
-        return _present(self.teach, "a teacher")(self.batch)
+        with self.watch("teacher"):
+            return _present(self.teach, "a teacher")(self.batch)
+
+    @cached_property
+    def teacher_logits(self) -> Tensor:
+        """Its logits there, which cost less alone where nobody has asked for the gradient."""
+        if "teacher" in self.__dict__:
+            return self.teacher.logits
+        with self.watch("teacher"):
+            return _present(self.teach, "a teacher").logits(self.batch)
 
     @cached_property
     def teacher_gradient(self) -> Tensor:
@@ -153,39 +112,66 @@ class Step:
     @cached_property
     def second_teacher(self) -> TeacherSignal:
         """The second teacher at the clean images."""
-        return _present(self.second_teach, "a second teacher")(self.batch)
+        with self.watch("teacher"):
+            return _present(self.second_teach, "a second teacher")(self.batch)
 
     def teacher_at(self, images: Tensor) -> Tensor:
         """Return the teacher's logits at other images, with a graph to them if they ask for one."""
-        return _present(self.teach, "a teacher").at(images)
+        with self.watch("teacher"):
+            return _present(self.teach, "a teacher").at(images)
 
     def guide(self, images: Tensor) -> Tensor:
         """Return the logits of the teacher that is trained along, in train mode and with a graph to it."""
-        return _present(self.trained_teacher, "a teacher that is trained along")(images)
+        with self.watch("teacher"):
+            return _present(self.trained_teacher, "a teacher that is trained along")(images)
 
     def second_teacher_at(self, images: Tensor) -> Tensor:
         """Return the second teacher's logits at other images."""
-        return _present(self.second_teach, "a second teacher").at(images)
+        with self.watch("teacher"):
+            return _present(self.second_teach, "a second teacher").at(images)
 
     @cached_property
     def clean(self) -> Point:
         """The student at the clean images."""
-        return self._point(self.batch.images, "none" if self.alignment_batch_norm == "eval" else self.gradient)
+        gradient = "none" if self.alignment_batch_norm == "eval" else self.gradient
+        return self._point(self.batch.images, gradient, keep_statistics=self.part)
 
     @cached_property
     def aligned(self) -> Point:
         """The student at the clean images, where its input gradient is taken; the clean point if modes agree."""
         if self.alignment_batch_norm == "train":
             return self.clean
-        return self._point(self.batch.images, self.gradient, self.alignment_batch_norm)
+        return self._point(self.batch.images, self.gradient, self.alignment_batch_norm, keep_statistics=self.part)
 
     def at(self, images: Tensor, batch_norm: BatchNormMode = "train") -> Point:
         """Return the student at other images, without an input gradient."""
         return self._point(images, "none", batch_norm)
 
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the student's logits in the mode it is in, by its compiled forward if it has one."""
+        return (self.compiled or self.student)(images)
+
     def moved_to(self, images: Tensor) -> Step:
         """Return the step as it would be if these images were the clean ones."""
         return replace(self, batch=replace(self.batch, images=images))
+
+    def for_alignment(self, share: float, every: int) -> tuple[Step, Step | None]:
+        """Divide the step's work where input gradients are matched on fewer images or at fewer steps.
+
+        Args:
+            share: of the batch that is aligned, in (0, 1]; its first examples, batches being shuffled.
+            every: align at every so many steps only.
+
+        Returns:
+            The step for the rest of the objective, and that for the alignment: the same one for the whole
+            batch, None when it is not this step's turn.
+        """
+        if self.number % every == 0 and share == 1:
+            return self, self
+        rest = replace(self, gradient="none")
+        if self.number % every:
+            return rest, None
+        return rest, replace(self, batch=self.batch.first(max(1, round(share * len(self.batch.labels)))), part=True)
 
     def attack(
         self,
@@ -204,29 +190,39 @@ class Step:
         pgd = PGD(
             threat=self.threat, steps=steps, step_size=step_size, start=start, allow_large_steps=allow_large_steps
         )
-        with self.attacked():
+        with self.watch("attack"), self.attacked():
             return pgd(objective, self.batch.images)
 
     def attack_loss(self, *, steps: int, step_size: float | None = None, start: Start = "uniform") -> Tensor:
         """Return the images of :meth:`attack` on the student's cross-entropy."""
 
         def loss(images: Tensor) -> Tensor:
-            return cross_entropy(self.student(images), self.batch.labels)
+            return cross_entropy(self.predict(images), self.batch.labels)
 
         return self.attack(loss, steps=steps, step_size=step_size, start=start)
 
-    def attacked(self) -> AbstractContextManager[None]:
+    def attacked(self) -> AbstractContextManager[Any]:
         """Return the context that puts the student in the mode it is attacked in."""
-        return evaluating(self.student) if self.attack_batch_norm == "eval" else batch_statistics(self.student)
+        stack = ExitStack()
+        stack.enter_context(
+            evaluating(self.student) if self.attack_batch_norm == "eval" else batch_statistics(self.student)
+        )
+        # A compiled backward pass forms every derivative it was compiled for; an attack wants the images' alone.
+        stack.enter_context(nullcontext() if self.compiled is None else frozen_parameters(self.student))
+        return stack
 
     def ramp(self, share: float) -> float:
         """Return the factor of a coefficient that rises linearly over the first ``share`` of training."""
         return 1.0 if share <= 0 else min(1.0, self.progress / share)
 
-    def _point(self, images: Tensor, gradient: GradientUse, batch_norm: BatchNormMode = "train") -> Point:
+    def _point(
+        self, images: Tensor, gradient: GradientUse, batch_norm: BatchNormMode = "train", *,
+        keep_statistics: bool = False,
+    ) -> Point:  # fmt: skip
         return Point(
             self.student, images, self.batch.labels, gradient=gradient, route=self.route,
-            gradient_of=self.gradient_of, batch_norm=batch_norm,
+            gradient_of=self.gradient_of, batch_norm=batch_norm, compiled=self.compiled,
+            keep_statistics=keep_statistics, watch=self.watch,
         )  # fmt: skip
 
 

@@ -89,6 +89,10 @@ class Batch:
     index: Tensor
     view: int = 0
 
+    def first(self, count: int) -> Batch:
+        """Return the first ``count`` examples."""
+        return Batch(self.images[:count], self.labels[:count], self.index[:count], self.view)
+
 
 @dataclass(frozen=True)
 class TeacherSignal:

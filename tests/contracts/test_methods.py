@@ -11,10 +11,10 @@ from torch import nn
 
 from kdiga.config import recipe_from_dict
 from kdiga.errors import InputError
-from kdiga.gradients import Exact, FiniteDifference
 from kdiga.methods import Passes, available_methods, search_space
 from kdiga.methods.kdiga import RAMP
 from kdiga.modes import seeded
+from kdiga.routes import Exact, FiniteDifference
 from kdiga.step import Step
 from kdiga.teachers import OnlineTeacher
 from kdiga.training.teaching import source_of
@@ -42,6 +42,10 @@ VARIANTS = {
     "lbgat-trades": ("lbgat", {"robust_weight": 6.0}),
     "tangent-3": ("tangent", {"steps": 3}),
     "tangent-flat": ("tangent", {"flat": True}),
+    "tangent-adv": ("tangent", {"learn_at": "adv"}),
+    "tangent-part": ("tangent", {"align_share": 0.5}),
+    "kdiga-part": ("kdiga", {"align_share": 0.5}),
+    "kdiga-every-2": ("kdiga", {"align_every": 2}),
 }
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -79,6 +83,9 @@ class StoredTeacher:
 
     def __call__(self, batch):
         return self.teach(batch)
+
+    def logits(self, batch):
+        return self.teach.logits(batch)
 
     def at(self, images):
         raise AssertionError("asked at images of the method's making")
@@ -221,7 +228,7 @@ def test_passes_are_those_declared(variant, norm, student, teacher, batch):
     assert ours.passes == needs.student
     both = Passes(theirs.passes.forwards + second.passes.forwards, theirs.passes.backwards + second.passes.backwards)
     assert both == needs.teacher
-    assert ours.in_train == needs.train_forwards
+    assert ours.in_train == needs.train_forwards + variant.endswith("-part")  # a part's own pass moves none
     assert int(student[1].num_batches_tracked) == needs.train_forwards
     assert not second.passes.forwards or needs.teachers == 2
 
@@ -237,8 +244,12 @@ def test_asks_at_other_images_only_if_it_says_so(variant, student, teacher, batc
 
     class Asked(StoredTeacher):
         def __call__(self, signals):
-            seen.append(not torch.equal(signals.images, batch[0]))
+            seen.append(not torch.equal(signals.images, batch[0][: len(signals.images)]))
             return super().__call__(signals)
+
+        def logits(self, signals):
+            seen.append(not torch.equal(signals.images, batch[0]))
+            return super().logits(signals)
 
         def at(self, images):
             seen.append(not torch.equal(images, batch[0]))
@@ -271,7 +282,7 @@ def test_coefficients_do_not_depend_on_the_batch_size(variant, teacher, batch, m
         pytest.skip("draws at random in its own way, weighs examples by their batch, or keeps the author's units")
     monkeypatch.setattr("kdiga.attacks.pgd.PGD._first", lambda self, images: images + 0.01)
     images, labels = batch
-    twice = torch.cat([images, images]), torch.cat([labels, labels])
+    twice = images.repeat_interleave(2, 0), labels.repeat_interleave(2)
     teacher, method = five_layers(2, batch_norm=False).eval(), variant_of(variant)
     one, two = (
         values(method(step_of(method, five_layers(1, batch_norm=False), teacher, some, second=teacher)))
@@ -307,7 +318,7 @@ def test_batch_norm_modes(variant, attack, alignment, student, teacher, batch):
         assert int(student[1].num_batches_tracked) - before == method.needs.train_forwards
     attacked = counted.in_eval > 0
     if alignment == "train":
-        steps = method.needs.student.forwards - method.needs.train_forwards
+        steps = method.needs.student.forwards - method.needs.train_forwards - variant.endswith("-part")
         assert attacked == (steps > 0 and attack == "eval")
     else:
         aligns = method.needs.student_gradient != "none" or "tangent" in variant
@@ -338,7 +349,7 @@ def test_configuration_round_trip(name):
         **{
             field.name: getattr(method, field.name) + 1
             for field in fields(method)
-            if type(getattr(method, field.name)) in (int, float) and field.name not in ("ramp", "begin")
+            if type(getattr(method, field.name)) in (int, float) and field.name not in ("ramp", "begin", "align_share")
         },
     )
     data = {"name": name} | {field.name: getattr(changed, field.name) for field in fields(changed)}

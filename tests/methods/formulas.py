@@ -180,6 +180,51 @@ def tangent_flat(S, T, T2, G, x, y, norm):
     return 0.5 * ce_(s, y).mean() + 0.5 * kl_(T(x).detach(), s).mean() + (ce_(S(adv), y) - ce_(s, y)).mean()
 
 
+def kept(S, a):
+    """The student in train mode, its running statistics left alone."""
+    before = [buffer.clone() for buffer in S.buffers()]
+    logits = S(a)
+    for buffer, value in zip(S.buffers(), before, strict=True):
+        buffer.data.copy_(value)
+    return logits
+
+
+def kdiga_part(S, T, T2, G, x, y, norm):
+    """The first third of nine examples is aligned, at every third step with three times the weight."""
+    s = S(x)
+    a = x[:3].clone().requires_grad_()
+    (g_s,) = torch.autograd.grad(ce_(kept(S, a), y[:3]).sum(), a, create_graph=True)
+    gap = (g_s - gradient(lambda b: ce_(T(b), y[:3]), x[:3])).flatten(1).pow(2).sum(1).sqrt()
+    return 0.5 * ce_(s, y).mean() + 0.5 * kl_(T(x).detach(), s).mean() + 3 * 2.0 * gap.mean()
+
+
+def kdiga_between(S, T, T2, G, x, y, norm):
+    return kd(S, T, T2, G, x, y, norm)
+
+
+def tangent_part(S, T, T2, G, x, y, norm):
+    s = S(x)
+    a = x[:3].clone().requires_grad_()
+    clean = ce_(kept(S, a), y[:3])
+    g_t = gradient(lambda b: ce_(T(b), y[:3]), x[:3])
+    g = torch.autograd.grad(clean.sum(), a, retain_graph=True)[0] - g_t
+    adv = (x[:3] + EPS[norm] * (torch.sign(g) if norm == "linf" else g / size(g))).clip(0, 1)
+    gap = ce_(S(adv), y[:3]) - clean - (g_t * (adv - x[:3])).sum((1, 2, 3))
+    return 0.5 * ce_(s, y).mean() + 0.5 * kl_(T(x).detach(), s).mean() + gap.mean()
+
+
+def tangent_adv(S, T, T2, G, x, y, norm):
+    """Labels and imitation at the images of the gap; the clean loss is a number."""
+    g_t = gradient(lambda b: ce_(T(b), y), x)
+    a = x.clone().requires_grad_()
+    clean = ce_(S(a), y)
+    g = torch.autograd.grad(clean.sum(), a)[0] - g_t
+    adv = (x + EPS[norm] * (torch.sign(g) if norm == "linf" else g / size(g))).clip(0, 1)
+    s = S(adv)
+    gap = ce_(s, y) - clean.detach() - (g_t * (adv - x)).sum((1, 2, 3))
+    return 0.5 * ce_(s, y).mean() + 0.5 * kl_(T(x).detach(), s).mean() + 2.0 * gap.mean()
+
+
 def pgd_at(S, T, T2, G, x, y, norm):
     return ce_(S(pgd_ce(S, x, y, norm, steps=4)), y).mean()
 

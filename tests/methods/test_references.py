@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdiga.gradients import Exact
 from kdiga.methods import available_methods
 from kdiga.modes import seeded
+from kdiga.routes import Exact
 from kdiga.step import Step
 from kdiga.training.teaching import source_of
 from kdiga.types import Batch, ThreatModel
@@ -33,12 +33,16 @@ CASES = {
         {"convention": "author", "temperature": 2.0, "gradient_weight": 40.0},
         {"progress": 0.0},
     ),
+    "kdiga_part": ("kdiga", {"gradient_weight": 2.0, "align_share": 1 / 3, "align_every": 3}, {"number": 6}),
+    "kdiga_between": ("kdiga", {"align_every": 3}, {"number": 7}),
     "kdiga_ard": ("kdiga-ard", {"steps": 3, "temperature": 2.0, "gradient_weight": 1.5}, {}),
     "kdiga_ard_at_adv": ("kdiga-ard", {"steps": 3, "teacher_input": "clean", "align_at": "adv"}, {}),
     "igam": ("igam", {}, {}),
     "tangent": ("tangent", {"gap_weight": 1.5}, {}),
     "tangent_3": ("tangent", {"steps": 3}, {}),
     "tangent_flat": ("tangent", {"flat": True}, {}),
+    "tangent_part": ("tangent", {"align_share": 1 / 3}, {}),
+    "tangent_adv": ("tangent", {"learn_at": "adv", "gap_weight": 2.0}, {}),
     "pgd_at": ("pgd-at", {"steps": 4}, {}),
     "fast_at": ("fast-at", {}, {}),
     "gradalign": ("fast-at", {"start": "clean", "gradalign_weight": 0.7}, {}),

@@ -8,10 +8,10 @@ from torch import nn
 
 import kdiga
 from kdiga.attacks import PGD, steepest
-from kdiga.gradients import Exact
 from kdiga.losses import cross_entropy
 from kdiga.methods.tangent import Tangent
 from kdiga.modes import seeded
+from kdiga.routes import Exact
 from kdiga.step import Step
 from kdiga.teachers import OnlineTeacher
 from kdiga.types import Batch, ThreatModel

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import kdiga
-from kdiga.gradients import FiniteDifference
 from kdiga.modes import seeded
+from kdiga.routes import FiniteDifference
 
 
 class Quadratic(nn.Module):

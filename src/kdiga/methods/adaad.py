@@ -60,6 +60,6 @@ def widest_disagreement(step: Step, *, steps: int, step_size: float | None) -> T
     """Return images that maximise ``KL(p_T(x_adv) || p_S(x_adv))``, gradient through both, from a near start."""
 
     def distance(images: Tensor) -> Tensor:
-        return losses.kl(step.student(images), step.teacher_at(images))
+        return losses.kl(step.predict(images), step.teacher_at(images))
 
     return step.attack(distance, steps=steps, step_size=step_size, start="near")

@@ -101,6 +101,6 @@ def farthest_from_teacher(step: Step, *, steps: int, step_size: float | None) ->
     target = step.teacher.logits
 
     def distance(images: Tensor) -> Tensor:
-        return losses.kl(step.student(images), target)
+        return losses.kl(step.predict(images), target)
 
     return step.attack(distance, steps=steps, step_size=step_size, start="near")

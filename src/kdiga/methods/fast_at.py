@@ -57,7 +57,7 @@ class FastAT(Checked):
         """Take the step, then return the loss there and, if asked for, GradAlign's term."""
 
         def loss(images: Tensor) -> Tensor:
-            return cross_entropy(step.student(images), step.batch.labels)
+            return cross_entropy(step.predict(images), step.batch.labels)
 
         step_size = self.step_size or step.threat.eps * (1.25 if self.start == "uniform" else 1.0)
         adv_images = step.attack(loss, steps=1, step_size=step_size, start=self.start)

@@ -46,9 +46,12 @@ class KDIGA(Checked):
         ramp: share of the training over which ``gradient_weight`` rises linearly from 0; None is 0.3,
             and 0 in the author's convention.
         convention: "per-example" or "author".
+        align_share: of the batch whose gradients are aligned, in (0, 1]; the part gets a forward pass of its own.
+        align_every: align at every so many steps only, with so many times the weight.
 
     Raises:
-        InputError: for unknown names, or another distance or score in the author's convention.
+        InputError: for unknown names, or another distance or score, a part of the batch or of the steps in
+            the author's convention.
     """
 
     label_weight: float = 0.5
@@ -60,6 +63,8 @@ class KDIGA(Checked):
     random_start: bool = False
     ramp: float | None = None
     convention: Convention = "per-example"
+    align_share: float = 1.0
+    align_every: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,13 +77,19 @@ class KDIGA(Checked):
                 f"distance was {self.distance!r} and gradient_of {self.gradient_of!r}; the author's convention has "
                 "'l2' and 'loss' alone. Leave them out, or use convention per-example."
             )
+        if self.convention == "author" and (self.align_share, self.align_every) != (1, 1):
+            raise InputError(
+                f"align_share was {self.align_share:g} and align_every {self.align_every}; the author's convention "
+                "aligns whole batches at every step. Leave them out, or use convention per-example."
+            )
 
     @property
     def needs(self) -> Needs:
-        """One forward serves logits and gradient; the second backward goes through the first."""
+        """One forward serves logits and gradient; the second backward goes through the first. A part has its own."""
+        parted = int(self.align_share < 1)
         return Needs(
-            student=Passes(1, 2),
-            teacher=Passes(1, 1),
+            student=Passes(1 + parted, 2 + parted),
+            teacher=Passes(1 + parted, 1),
             teacher_gradient=True,
             teacher_queries=self.random_start,
             student_gradient="differentiable",
@@ -89,20 +100,26 @@ class KDIGA(Checked):
         """Return the label, the imitation and the alignment term."""
         if self.random_start:
             step = step.moved_to(uniform_start(step.batch.images, step.threat))
-        imitation = losses.kl(step.clean.logits, step.teacher.logits, self.temperature).mean()
-        ours, theirs = step.aligned.input_gradient, step.teacher_gradient
+        rest, part = step.for_alignment(self.align_share, self.align_every)
+        # First: a teacher that is asked for its gradient gives its logits as well.
+        gap = rest.clean.losses.new_zeros(()) if part is None else self._gap(part)
+        imitation = losses.kl(rest.clean.logits, rest.teacher_logits, self.temperature).mean()
         if self.convention == "author":
-            imitation = imitation / step.clean.logits.shape[1]
-            gap = _author_gap(ours, theirs)
-        else:
-            gap = losses.distance_under(self.distance, step.threat.norm)(ours, theirs).mean()
+            imitation = imitation / rest.clean.logits.shape[1]
+        weight = self.gradient_weight * self.align_every * step.ramp(self._ramp)
         return Objective(
             (
-                Term("label", self.label_weight, step.clean.losses.mean()),
+                Term("label", self.label_weight, rest.clean.losses.mean()),
                 Term("teacher", self.teacher_weight, imitation),
-                Term("gradient", self.gradient_weight * step.ramp(self._ramp), gap),
+                Term("gradient", weight, gap),
             )
         )
+
+    def _gap(self, step: Step) -> Tensor:
+        ours, theirs = step.aligned.input_gradient, step.teacher_gradient
+        if self.convention == "author":
+            return _author_gap(ours, theirs)
+        return losses.distance_under(self.distance, step.threat.norm)(ours, theirs).mean()
 
     @property
     def _ramp(self) -> float:

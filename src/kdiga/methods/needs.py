@@ -36,8 +36,7 @@ class Needs:
         trains_teacher: whether its teacher is trained along with the student.
         student_gradient: what it uses the student's own input gradient for.
         gradient_of: of which number an image's input gradient is taken.
-        train_forwards: forward passes of the student in train mode a step, that is, how often batch
-            norm's running statistics move.
+        train_forwards: how often batch norm's running statistics of the student move a step.
     """
 
     student: Passes

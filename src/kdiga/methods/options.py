@@ -13,7 +13,7 @@ class Checked:
 
     Raises:
         InputError: for a weight that is negative or not finite, a temperature of 0 or less, fewer than
-            1 step, a step size of 0 or less, or a share of the training outside [0, 1].
+            1 step, a step size of 0 or less, or a share of the training or the batch out of range.
     """
 
     def __post_init__(self) -> None:
@@ -30,8 +30,10 @@ def _check(name: str, value: float) -> None:
         accepted = None if value >= 0 and math.isfinite(value) else "a finite number of at least 0"
     elif name.endswith("temperature") or name == "step_size":
         accepted = None if value > 0 and math.isfinite(value) else "a number above 0"
-    elif name == "steps":
+    elif name in ("steps", "align_every"):
         accepted = None if value >= 1 and value == int(value) else "a whole number of at least 1"
+    elif name == "align_share":
+        accepted = None if 0 < value <= 1 else "a share of the batch, in (0, 1]"
     elif name in ("ramp", "begin"):
         accepted = None if 0 <= value <= 1 else "a share of the training, in [0, 1]"
     if accepted is not None:

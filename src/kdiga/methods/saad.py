@@ -83,6 +83,6 @@ class SAAD(Checked):
 
         def distance(adv_images: Tensor) -> Tensor:
             rise = (slope * (adv_images - images)).flatten(1).sum(1)
-            return losses.kl(step.student(adv_images), clean_target + true * rise[:, None])
+            return losses.kl(step.predict(adv_images), clean_target + true * rise[:, None])
 
         return step.attack(distance, steps=self.steps, step_size=self.step_size, start="near")

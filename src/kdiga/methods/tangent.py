@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from kdiga import losses
 from kdiga.attacks import project, steepest
+from kdiga.errors import InputError, unknown
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
 from kdiga.step import Step
 from kdiga.types import Objective, Term
+
+Learn = Literal["both", "adv"]
 
 
 @register("tangent", paper="kdiga, docs/methods.md")
@@ -36,6 +40,11 @@ class Tangent(Checked):
             43.3 % (RSLAD with 7 steps: 40.7 %).
         steps: 1 is the closed form; more is PGD on the gap.
         ramp: share of the training over which ``gap_weight`` rises linearly from 0.
+        learn_at: "both" images; or "adv": labels and imitation too at the images of the gap, the clean loss in
+            the gap being a number. Parameters then get their gradient at one point only, a plain step's cost
+            and one forward and one backward to the images more.
+        align_share: of the batch on which the gap is held down, in (0, 1]; the part gets a forward pass of its own.
+        align_every: hold it down at every so many steps only, with so many times the weight.
         flat: hold the student against a level plane in place of the teacher's tangent, that is, put 0 for
             ``g_t``: what the method is without the teacher's gradient.
     """
@@ -47,15 +56,29 @@ class Tangent(Checked):
     steps: int = 1
     ramp: float = 0.3
     flat: bool = False
+    learn_at: Learn = "both"
+    align_share: float = 1.0
+    align_every: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learn_at not in get_args(Learn):
+            raise unknown("learn_at", self.learn_at, get_args(Learn))
+        if self.learn_at == "adv" and (self.align_share, self.align_every) != (1, 1):
+            raise InputError(
+                f"align_share was {self.align_share:g} and align_every {self.align_every} with learn_at 'adv', which "
+                "learns from the images of the gap alone. Leave them out, or use learn_at both."
+            )
 
     @property
     def needs(self) -> Needs:
-        """One step reads the clean point's input gradient; several are an attack of their own."""
-        several = self.steps > 1
+        """One step reads the clean point's input gradient; several are an attack of their own. A part has its own."""
+        several, parted = self.steps > 1, int(self.align_share < 1)
         attack = Passes(self.steps, self.steps) if several else Passes(0, 1)
+        adv_only = int(self.learn_at == "adv")
         return Needs(
-            student=Passes(attack.forwards + 2, attack.backwards + 2),
-            teacher=Passes(1, 0 if self.flat else 1),
+            student=Passes(attack.forwards + 2 + parted, attack.backwards + 2 + parted - adv_only),
+            teacher=Passes(1 + parted * (not self.flat), 0 if self.flat else 1),
             teacher_gradient=not self.flat,
             student_gradient="none" if several else "value",
             train_forwards=2,
@@ -63,16 +86,32 @@ class Tangent(Checked):
 
     def __call__(self, step: Step) -> Objective:
         """Return the label, the imitation and the gap term."""
-        imitation = losses.kl(step.clean.logits, step.teacher.logits, self.temperature)
+        if self.learn_at == "adv":
+            return self._at_the_gap(step)
+        rest, part = step.for_alignment(self.align_share, self.align_every)
+        # The clean images first: an attack in eval mode sees the running statistics that they leave.
+        label, gap = rest.clean.losses.mean(), rest.clean.losses.new_zeros(())
+        if part is not None:
+            adv_images = self._widest_gap(part)
+            gap = part.at(adv_images, part.alignment_batch_norm).losses - part.aligned.losses
+            gap = (gap - self._rise(part, adv_images)).mean()
+        imitation = losses.kl(rest.clean.logits, rest.teacher_logits, self.temperature)
+        return self._objective(step, label, imitation.mean(), gap)
+
+    def _at_the_gap(self, step: Step) -> Objective:
+        clean_losses = step.aligned.losses.detach()
         adv_images = self._widest_gap(step)
-        gap = step.at(adv_images, step.alignment_batch_norm).losses - step.aligned.losses
-        # The inner product uses the delta that is left after clipping to [0, 1].
-        gap = gap - self._rise(step, adv_images)
+        adv = step.at(adv_images)
+        imitation = losses.kl(adv.logits, step.teacher_logits, self.temperature)
+        gap = adv.losses - clean_losses - self._rise(step, adv_images)
+        return self._objective(step, adv.losses.mean(), imitation.mean(), gap.mean())
+
+    def _objective(self, step: Step, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:
         return Objective(
             (
-                Term("label", self.label_weight, step.clean.losses.mean()),
-                Term("teacher", self.teacher_weight, imitation.mean()),
-                Term("gap", self.gap_weight * step.ramp(self.ramp), gap.mean()),
+                Term("label", self.label_weight, label),
+                Term("teacher", self.teacher_weight, imitation),
+                Term("gap", self.gap_weight * self.align_every * step.ramp(self.ramp), gap),
             )
         )
 
@@ -85,12 +124,12 @@ class Tangent(Checked):
             return project(images + steepest(direction, step.threat), images, step.threat)
 
         def gap(adv_images: Tensor) -> Tensor:
-            student_losses = losses.cross_entropy(step.student(adv_images), step.batch.labels)
+            student_losses = losses.cross_entropy(step.predict(adv_images), step.batch.labels)
             return student_losses - self._rise(step, adv_images)
 
         return step.attack(gap, steps=self.steps)
 
     def _rise(self, step: Step, adv_images: Tensor) -> Tensor:
-        """Return how far the teacher's tangent plane rises from the clean image, (batch,)."""
+        """Return how far the teacher's tangent plane rises from the clean image by the delta left after clipping."""
         delta = adv_images - step.batch.images
         return delta.new_zeros(len(delta)) if self.flat else (step.teacher_gradient * delta).flatten(1).sum(1)

@@ -50,9 +50,9 @@ class TRADES(Checked):
 def farthest_output(step: Step, *, steps: int, step_size: float | None) -> Tensor:
     """Return images that maximise ``KL(p_S(x) || p_S(x_adv))``, the student in its attacked mode at both."""
     with step.attacked(), torch.no_grad():
-        target = step.student(step.batch.images)
+        target = step.predict(step.batch.images)
 
     def change(images: Tensor) -> Tensor:
-        return losses.kl(step.student(images), target)
+        return losses.kl(step.predict(images), target)
 
     return step.attack(change, steps=steps, step_size=step_size, start="near")

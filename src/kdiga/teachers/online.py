@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.gradients import input_gradient_and_logits
-from kdiga.losses import Score
-from kdiga.modes import evaluating
+from kdiga.losses import Score, score_by_name
+from kdiga.modes import evaluating, frozen_parameters
+from kdiga.point import Forward
 from kdiga.types import Batch, TeacherSignal
 
 
@@ -23,11 +25,13 @@ class OnlineTeacher:
         model: maps images in [0, 1] to logits.
         gradient: whether the method needs the input gradient.
         gradient_of: of which number of an example it is taken.
+        compiled: the model's forward, compiled; None runs the module.
     """
 
     model: nn.Module
     gradient: bool
     gradient_of: Score = "loss"
+    compiled: Forward | None = None
 
     @property
     def answers_queries(self) -> bool:
@@ -37,12 +41,30 @@ class OnlineTeacher:
     def __call__(self, batch: Batch) -> TeacherSignal:
         """Return the teacher's signal at the batch's images."""
         if not self.gradient:
-            return TeacherSignal(self.at(batch.images.detach()), None)
-        with evaluating(self.model):
-            gradient, logits = input_gradient_and_logits(self.model, batch.images, batch.labels, self.gradient_of)
-        return TeacherSignal(logits, gradient)
+            return TeacherSignal(self.logits(batch), None)
+        images = batch.images.detach().requires_grad_()
+        with torch.enable_grad(), self._asked():
+            logits = self._forward(images)
+            scores = score_by_name(self.gradient_of)(logits, batch.labels)
+            (gradient,) = torch.autograd.grad(scores.sum(), images)
+        return TeacherSignal(logits.detach(), gradient)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits at the batch's images, without the input gradient."""
+        return self.at(batch.images.detach())
 
     def at(self, images: Tensor) -> Tensor:
         """Return logits at any images, with a graph to the images if they ask for one."""
-        with evaluating(self.model), torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
-            return self.model(images)
+        with self._asked(), torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
+            return self._forward(images)
+
+    @property
+    def _forward(self) -> Forward:
+        return self.compiled or self.model
+
+    @contextmanager
+    def _asked(self) -> Generator[None]:
+        # Frozen parameters: a compiled backward pass would form their gradients too, and an eager one
+        # would keep what those need. Nobody wants them here, even where the teacher is trained along.
+        with evaluating(self.model), frozen_parameters(self.model):
+            yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,26 +14,27 @@ from torch import Tensor, nn
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.data import Feed, ImageSet, augmentation_by_name, feed_of, split
 from kdiga.errors import DivergedError
-from kdiga.gradients import route_by_name
 from kdiga.methods import Method, method_by_name
 from kdiga.modes import evaluating, seeded
 from kdiga.provenance import provenance
-from kdiga.step import Step, Teacher
+from kdiga.routes import Route, route_by_name
+from kdiga.step import Teacher
+from kdiga.training.choices import Choice, settled
 from kdiga.training.guard import TermLog, check_above_chance
 from kdiga.training.journal import Journal
-from kdiga.training.optimization import build_optimizer, build_schedule, clip
-from kdiga.training.passes import PassCounter
 from kdiga.training.result import EpochRecord, TrainingResult
-from kdiga.training.runtime import Runtime
+from kdiga.training.runtime import device_by_name
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.state import load_state, remove_state, save_state
-from kdiga.training.teaching import source_of, teachers_of
+from kdiga.training.stepper import Stepper
+from kdiga.training.teaching import teachers_of
 from kdiga.training.validation import Scores, Validator
-from kdiga.types import Batch, Objective, ThreatModel
+from kdiga.types import ThreatModel
 
 TrainingData = ImageSet | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 OnStep = Callable[[int, int], None]
 OnEpoch = Callable[[EpochRecord], None]
+OnChoice = Callable[[str, Choice], None]
 
 
 def distill(
@@ -50,6 +51,7 @@ def distill(
     resume: bool = False,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    on_choice: OnChoice | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a student, and leave it holding the weights that were best on the validation set.
@@ -73,6 +75,8 @@ def distill(
         resume: continue the interrupted run in ``out``.
         on_step: called after each step with steps done and steps in all.
         on_epoch: called after each epoch with its record.
+        on_choice: called before the first step with the name of each setting that was chosen here, and
+            what was chosen and why.
         settings: fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...
 
     Raises:
@@ -90,7 +94,8 @@ def distill(
     if validation is None and isinstance(train, ImageSet):
         train, validation = split(train, configured.validation_share, configured.seed)
     run = _Run(student, teachers, train, validation, chosen, threat, configured)
-    return run.to_the_end(None if out is None else Path(out), resume=resume, on_step=on_step, on_epoch=on_epoch)
+    folder = None if out is None else Path(out)
+    return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)
 
 
 @dataclass
@@ -115,38 +120,40 @@ class _Run:
         threat: ThreatModel,
         settings: TrainingSettings,
     ) -> None:
-        self.settings, self.method, self.threat = settings, method, threat
-        self.runtime = Runtime(settings)
-        self.student = self.runtime.place(student)
-        self.teachers = [self.runtime.place(one) if isinstance(one, nn.Module) else one for one in teachers]
-        self.teacher_models = [one for one in self.teachers if isinstance(one, nn.Module)]
-        self.trained_teacher = self.teacher_models[0] if method.needs.trains_teacher else None
+        self.asked, self.method, self.threat = settings, method, threat
+        self.models = (student, teachers)
+        self.device = device_by_name(settings.device)
         size = train.image_size if isinstance(train, ImageSet) else 32
         self.feed: Feed = feed_of(
-            train, batch_size=settings.batch_size, seed=settings.seed, device=self.runtime.device,
+            train, batch_size=settings.batch_size, seed=settings.seed, device=self.device,
             augmentation=augmentation_by_name(settings.augment, size),
         )  # fmt: skip
         self.validator = None if validation is None else Validator(
             validation, threat, settings.validation_steps, settings.validation_examples, settings.seed
         )  # fmt: skip
         self.steps = len(self.feed) * settings.epochs
-        trained = [self.student] if self.trained_teacher is None else [self.student, self.trained_teacher]
-        self.parameters = [p for model in trained for p in model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.parameters, settings)
-        self.schedule = build_schedule(self.optimizer, settings, self.steps)
-        self.sources = [source_of(one, method.needs, first=not place) for place, one in enumerate(self.teachers)]
-        self.route = route_by_name(settings.route)
-        self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
         self.progress, self.history = _Progress(), list[EpochRecord]()
 
     def to_the_end(
-        self, out: Path | None, *, resume: bool, on_step: OnStep | None, on_epoch: OnEpoch | None
+        self,
+        out: Path | None,
+        *,
+        resume: bool,
+        on_step: OnStep | None,
+        on_epoch: OnEpoch | None,
+        on_choice: OnChoice | None,
     ) -> TrainingResult:
-        journal = self._restore(out, resume=resume)
+        state = None if out is None or not resume else load_state(out, self._identity())
+        with seeded(self.asked.seed, -1):
+            self._choose(None if state is None else state["choices"])
+        for name, choice in self.choices.items():
+            if on_choice is not None and choice["chosen"] is not None:
+                on_choice(name, choice)
+        journal = self._restore(out, state)
         try:
-            with seeded(self.settings.seed, -1):
+            with seeded(self.asked.seed, -1):
                 self._check_first_batch()
-            while self.progress.epoch < self.settings.epochs:
+            while self.progress.epoch < self.asked.epochs:
                 record = self._epoch(self.progress.epoch, on_step)
                 self.history.append(record)
                 journal.write(asdict(record))
@@ -158,32 +165,46 @@ class _Run:
             journal.write({"diverged": str(error)})
             raise
         finally:
-            for model in (self.student, *self.teacher_models):
+            for model in (self.student, *self.stepper.teacher_models):
                 model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         if out is not None:
             remove_state(out)
         return self._result()
 
+    def _choose(self, earlier: dict[str, Choice] | None) -> None:
+        """Settle what was left on "auto": as an interrupted run had it, or by a trial on a copy."""
+        student, teachers = self.models
+        settings, self.choices = settled(
+            self.asked, self.method.needs, student, teachers, self._stepper, self.feed, self.steps, earlier
+        )
+        route = route_by_name(self.choices["route"]["chosen"] or "exact", settings.probe)
+        self.stepper = self._stepper(student, teachers, settings, route)
+        self.student = self.stepper.student
+
+    def _stepper(
+        self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], settings: TrainingSettings, route: Route
+    ) -> Stepper:
+        return Stepper(student, teachers, self.method, self.threat, settings, route, steps=self.steps)
+
     def _check_first_batch(self) -> None:
         batch = next(iter(self.feed.epoch(0)))
+        place = self.stepper.runtime.images
         with torch.no_grad(), evaluating(self.student):
-            logits = self.student(self.runtime.images(batch.images))
+            logits = self.student(place(batch.images))
         check_labels(batch.labels, batch.images, logits.shape[1])
-        for model in self.teacher_models:
+        for model in self.stepper.teacher_models:
             with torch.no_grad(), evaluating(model):
-                check_same_classes(logits, model(self.runtime.images(batch.images)))
+                check_same_classes(logits, model(place(batch.images)))
 
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
         started = time.perf_counter()
-        self.student.train()
-        if self.trained_teacher is not None:
-            self.trained_teacher.train()
+        self.stepper.train_mode()
         log = TermLog(epoch)
         # Everything random in an epoch comes from (seed, epoch), so a resumed run repeats it.
-        with seeded(self.settings.seed, epoch), self.counter.counting():
+        with seeded(self.asked.seed, epoch), self.stepper.counter.counting():
             for number, batch in enumerate(self.feed.epoch(epoch)):
                 done = epoch * len(self.feed) + number
-                log.add(self._step(batch, done / max(1, self.steps - 1)))
+                log.add(self.stepper.take(batch, done))
                 if on_step is not None:
                     on_step(done + 1, self.steps)
         log.check()
@@ -191,45 +212,24 @@ class _Run:
         seconds = time.perf_counter() - started
         self.progress.seconds += seconds
         return EpochRecord(
-            epoch, self.optimizer.param_groups[0]["lr"], log.means(), log.weights,
+            epoch, self.stepper.optimizer.param_groups[0]["lr"], log.means(), log.weights,
             scores and scores.clean, scores and scores.robust, round(seconds, 2),
         )  # fmt: skip
 
-    def _step(self, batch: Batch, progress: float) -> Objective:
-        batch = Batch(self.runtime.images(batch.images), batch.labels, batch.index, batch.view)
-        first, second = (*self.sources, None, None)[:2]
-        needs = self.method.needs
-        step = Step(
-            batch, self.student, first, self.threat, self.route, needs.student_gradient, progress,
-            second_teach=second, trained_teacher=self.trained_teacher, gradient_of=needs.gradient_of,
-            attack_batch_norm=self.settings.attack_batch_norm,
-            alignment_batch_norm=self.settings.alignment_batch_norm, memory=self.memory,
-        )  # fmt: skip
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.runtime.autocast():
-            objective = self.method(step)
-            total = objective.total()
-        # Only the parameters: images that ask for a gradient would cost one more pass to the input.
-        self.runtime.accelerator.backward(total, inputs=self.parameters)
-        clip(self.parameters, self.settings.grad_clip)
-        self.optimizer.step()
-        self.schedule.step()
-        return objective
-
     def _validate(self, epoch: int, log: TermLog) -> Scores | None:
-        last = epoch + 1 == self.settings.epochs
+        last = epoch + 1 == self.asked.epochs
         if self.validator is None:
             self._keep(epoch, float(epoch))
             return None
-        if not last and (epoch + 1) % self.settings.validate_every:
+        if not last and (epoch + 1) % self.asked.validate_every:
             return None
         scores = self.validator(self.student, epoch)
         # Early on a slow start and a collapse look alike; half-way through they do not.
-        if last or epoch + 1 >= self.settings.epochs / 2:
+        if last or epoch + 1 >= self.asked.epochs / 2:
             correct = round(scores.clean * scores.examples)
             shares = self.validator.class_shares()
             check_above_chance(correct, scores.examples, shares, epoch, terms=log.means(), weights=log.weights)
-        self._keep(epoch, scores.by(self.settings.select))
+        self._keep(epoch, scores.by(self.asked.select))
         return scores
 
     def _keep(self, epoch: int, score: float) -> None:
@@ -239,39 +239,26 @@ class _Run:
             self.progress.best_state = _to_cpu(self.student)
 
     def _identity(self) -> dict[str, str]:
-        return {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.settings)}
+        return {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.asked)}
 
     def _save(self, out: Path | None, journal: Journal) -> None:
         if out is not None:
-            save_state(
-                out,
-                {
-                    "identity": self._identity(),
-                    "student": self.student.state_dict(),
-                    "trained_teacher": self.trained_teacher and self.trained_teacher.state_dict(),
-                    "memory": self.memory,
-                    "passes": self.counter.totals,
-                    "optimizer": self.optimizer.state_dict(),
-                    "schedule": self.schedule.state_dict(),
-                    "progress": vars(self.progress),
-                    "history": [asdict(record) for record in self.history],
-                    "journal_lines": journal.count,
-                },
-            )
+            about = {
+                "identity": self._identity(),
+                "choices": self.choices,
+                "progress": vars(self.progress),
+                "history": [asdict(record) for record in self.history],
+                "journal_lines": journal.count,
+            }
+            save_state(out, about | self.stepper.state())
 
-    def _restore(self, out: Path | None, *, resume: bool) -> Journal:
+    def _restore(self, out: Path | None, state: dict[str, Any] | None) -> Journal:
         if out is None:
             return Journal(None)
         out.mkdir(parents=True, exist_ok=True)
-        state = load_state(out, self._identity()) if resume else None
         if state is None:
             return Journal(out / "journal.jsonl")
-        self.student.load_state_dict(state["student"])
-        if self.trained_teacher is not None:
-            self.trained_teacher.load_state_dict(state["trained_teacher"])
-        self.memory, self.counter.totals = state["memory"], state["passes"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.stepper.load_state(state)
         self.progress = _Progress(**state["progress"])
         self.history = [EpochRecord(**record) for record in state["history"]]
         return Journal(out / "journal.jsonl", keep=state["journal_lines"])
@@ -280,12 +267,13 @@ class _Run:
         last_state = _to_cpu(self.student)
         best_state = self.progress.best_state or last_state
         self.student.load_state_dict(best_state)
-        for model in (self.student, self.trained_teacher):
+        for model in (self.student, self.stepper.trained_teacher):
             if model is not None:
                 model.eval()
         return TrainingResult(
             self.method.info.name, self.history, self.progress.best_epoch, best_state, last_state,
-            self.progress.seconds / 60, self.settings.seed, dict(self.counter.totals), provenance(self.runtime.device),
+            self.progress.seconds / 60, self.asked.seed, dict(self.stepper.counter.totals), self.choices,
+            provenance(self.device),
         )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class TrainingResult:
         minutes: wall time of training, validation included.
         seed: of the run.
         passes: forward and backward passes of student and teachers in training, validation excluded.
+        choices: by setting that was left on "auto" (and the route always): what was chosen, and why.
         provenance: versions, hardware, date.
     """
 
@@ -56,6 +57,7 @@ class TrainingResult:
     minutes: float
     seed: int
     passes: Mapping[str, int]
+    choices: Mapping[str, Mapping[str, Any]]
     provenance: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class TrainingResult:
             "epochs": len(self.history),
             "minutes": round(self.minutes, 2),
             "passes": dict(self.passes),
+            "choices": {name: dict(choice) for name, choice in self.choices.items()},
             "validation": {"best": asdict(best), "last": asdict(last)},
             "provenance": dict(self.provenance),
         }

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
+from kdiga.point import Forward
 from kdiga.training.settings import TrainingSettings
 
 
@@ -31,6 +32,7 @@ class Runtime:
         self.device = self.accelerator.device
         self.precision = settings.precision
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.compile = settings.compile
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device and layout."""
@@ -39,6 +41,12 @@ class Runtime:
     def images(self, images: Tensor) -> Tensor:
         """Return images on the device, in the layout."""
         return images.to(device=self.device, memory_format=self.memory_format)
+
+    def compiled(self, model: object) -> Forward | None:
+        """Return a module's forward, compiled on first use; None where the run does not compile."""
+        if not self.compile or not isinstance(model, nn.Module):
+            return None
+        return torch.compile(model.forward, dynamic=False)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are formed."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from kdiga.errors import InputError, unknown
-from kdiga.gradients import route_by_name
-from kdiga.step import BatchNormMode
+from kdiga.point import BatchNormMode
+from kdiga.routes import ROUTES, FiniteDifference
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "multi-step", "cosine", "constant"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "auto"]
+Flag = bool | Literal["auto"]
 Selection = Literal["robust", "clean", "mean"]
 
 
@@ -31,13 +32,18 @@ class TrainingSettings:
         milestones: shares of the training at which "multi-step" divides the rate by 10.
         grad_clip: largest norm of the parameter gradient; 0 for no limit.
         augment: "none", "crop" or "crop-flip".
-        route: "exact" or "finite-difference", for methods that train through an input gradient.
+        route: for methods that train through an input gradient: "exact", "finite-difference" (central) or
+            "one-sided"; "auto" takes exact wherever the student can be differentiated twice.
+        probe: L2 length of a finite difference's step an example, in pixels; None is safe for the precision.
         attack_batch_norm: the student's batch norm while it is attacked: "eval" (running statistics) or
             "train" (the batch's own, without moving the running ones).
         alignment_batch_norm: the student's batch norm where its input gradient is taken: "train" (one
             forward serves logits and gradient) or "eval" (a forward of its own).
-        precision: "fp32", or "bf16" for autocast. On a CPU bf16 pays only where it has AMX.
-        channels_last: memory layout of images and convolutions; faster on most hardware.
+        precision: "fp32", "bf16" for autocast, which on a CPU pays only where that has AMX, or "auto".
+        channels_last: memory layout of images and convolutions; faster on most hardware. Or "auto".
+        compile: run student, teacher and attack by torch.compile wherever they are differentiated once: half
+            a minute and more at the start. Or "auto". These three on "auto" take what is fastest in a few
+            steps here, compiling only where the run is long enough to win its time back.
         device: "auto" takes a GPU where there is one; or "cpu", "cuda".
         seed: of weights, order, augmentation, attacks and the validation split.
         validation_share: of the training examples, held out where no validation set is given.
@@ -61,11 +67,13 @@ class TrainingSettings:
     milestones: tuple[float, ...] = (0.5, 0.75)
     grad_clip: float = 0.0
     augment: str = "none"
-    route: str = "exact"
+    route: str = "auto"
+    probe: float | None = None
     attack_batch_norm: BatchNormMode = "eval"
     alignment_batch_norm: BatchNormMode = "train"
     precision: Precision = "fp32"
-    channels_last: bool = True
+    channels_last: Flag = True
+    compile: Flag = False
     device: str = "auto"
     seed: int = 0
     validation_share: float = 0.1
@@ -82,8 +90,8 @@ class TrainingSettings:
             raise InputError(f"lr was {self.lr!r}; it must be above 0.")
         for name, accepted in _choices().items():
             if getattr(self, name) not in accepted:
-                raise unknown(name, getattr(self, name), accepted)
-        route_by_name(self.route)
+                raise unknown(name, str(getattr(self, name)), map(str, accepted))
+        FiniteDifference(self.probe)
         if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
             raise InputError(f"milestones were {self.milestones}; they are rising shares of the training, in (0, 1).")
 
@@ -97,7 +105,8 @@ class TrainingSettings:
         return cls(epochs=epochs, **keywords)
 
 
-def _choices() -> dict[str, tuple[str, ...]]:
+def _choices() -> dict[str, tuple[str | bool, ...]]:
     hints = get_type_hints(TrainingSettings)
     names = ("optimizer", "schedule", "precision", "select", "attack_batch_norm", "alignment_batch_norm")
-    return {name: get_args(hints[name]) for name in names}
+    flags = dict.fromkeys(("channels_last", "compile"), (True, False, "auto"))
+    return {"route": ("auto", *ROUTES)} | {name: get_args(hints[name]) for name in names} | flags

@@ -6,6 +6,7 @@ from torch import nn
 
 from kdiga.errors import InputError
 from kdiga.methods import Method, Needs
+from kdiga.point import Forward
 from kdiga.step import Teacher
 from kdiga.teachers import OnlineTeacher
 
@@ -38,8 +39,8 @@ def teachers_of(
     return used
 
 
-def source_of(teacher: nn.Module | Teacher, needs: Needs, *, first: bool) -> Teacher:
+def source_of(teacher: nn.Module | Teacher, needs: Needs, *, first: bool, compiled: Forward | None = None) -> Teacher:
     """Return a teacher as a source of signals; only the first is asked for input gradients."""
     if not isinstance(teacher, nn.Module):
         return teacher
-    return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of)
+    return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of, compiled)
