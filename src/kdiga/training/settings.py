@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -105,7 +106,7 @@ class TrainingSettings:
         return cls(epochs=epochs, **keywords)
 
 
-def _choices() -> dict[str, tuple[str | bool, ...]]:
+def _choices() -> Mapping[str, tuple[str | bool, ...]]:
     hints = get_type_hints(TrainingSettings)
     names = ("optimizer", "schedule", "precision", "select", "attack_batch_norm", "alignment_batch_norm")
     flags = dict.fromkeys(("channels_last", "compile"), (True, False, "auto"))

@@ -1,0 +1,77 @@
+"""``kdiga profile RECIPE``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdiga.cli.app import app
+
+
+@app.command()
+def profile(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see recipes/.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.batch_size=64.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Measured for each variant.")] = 5,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Also by torch.compile; takes minutes.")] = False,
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything there too.")] = None,
+) -> None:
+    """Say where the time of a recipe's training steps goes, on every route side by side, without training.
+
+    Example: kdiga profile recipes/digits-kdiga.yaml --json profile.json
+    """
+    # Before PyTorch is loaded: its profiler, which follows the memory, would write to the terminal.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from kdiga.cli.progress import JobProgress
+    from kdiga.cli.watching import print_table
+    from kdiga.config import load_recipe
+    from kdiga.config.profiling import profile_recipe
+    from kdiga.config.run import data_of
+    from kdiga.training.journal import write_atomically
+
+    console = Console()
+    checked = load_recipe(recipe, settings or [])
+    with JobProgress(console, "profiling") as progress:
+        found = profile_recipe(
+            checked, data_of(checked.data), steps=steps, compiled=compiled, on_variant=progress
+        )  # fmt: skip
+    print_table(console, _table(found))
+    if found["route"]["chosen"] is not None:
+        _say(console, f"route auto takes {found['route']['chosen']}: {found['route']['why']}.")
+    _say(
+        console,
+        f"{found['steps']} steps of {found['batch_size']} examples in all; validation adds "
+        f"{found['validation_minutes']:.1f} minutes. Columns after the step are its parts in milliseconds.",
+    )
+    if out is not None:
+        write_atomically(out, json.dumps(found, indent=2) + "\n")
+        _say(console, f"Written to {out}.")
+
+
+def _table(found: dict[str, Any]) -> Table:
+    shown = [
+        name for name in found["variants"][0]["sections"] if any(one["sections"][name] for one in found["variants"])
+    ]
+    table = Table()
+    for heading in ("variant", "step, ms", *shown, "peak, MB", "examples/s", "run, min"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    for one in rows:
+        parts = (f"{1000 * one['sections'][name]:.1f}" for name in shown)
+        table.add_row(
+            one["label"], f"{1000 * one['seconds']:.1f}", *parts, f"{one['peak_bytes'] / 1e6:.0f}",
+            f"{one['examples_per_second']:.0f}", f"{one['minutes']:.1f}",
+        )  # fmt: skip
+    return table
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

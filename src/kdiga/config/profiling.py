@@ -1,0 +1,101 @@
+"""A recipe's run, profiled: every route it could take, side by side."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from kdiga.config.run import build_models
+from kdiga.config.schema import Recipe
+from kdiga.data import DataSet, augmentation_by_name, feed_of, split
+from kdiga.modes import seeded
+from kdiga.provenance import provenance
+from kdiga.routes import Exact
+from kdiga.training.choices import choose_route
+from kdiga.training.profiling import StepProfile, Subject, variants
+from kdiga.training.runtime import device_by_name
+from kdiga.training.settings import TrainingSettings
+from kdiga.training.stepper import Stepper
+from kdiga.training.teaching import teachers_of
+from kdiga.training.validation import Validator
+from kdiga.types import Batch
+
+OnVariant = Callable[[str, int, int], None]
+
+
+def profile_recipe(
+    recipe: Recipe, data: DataSet, *, steps: int = 5, compiled: bool = False, on_variant: OnVariant | None = None
+) -> dict[str, Any]:
+    """Measure a few steps of a recipe's run, taken apart, on every route and in either precision.
+
+    Nothing is trained or written. Bf16 and compiling are measured whatever the recipe says of them.
+
+    Args:
+        recipe: of the run.
+        data: of the recipe.
+        steps: measured for each variant.
+        compiled: also by ``torch.compile``, half a minute and more for each variant.
+        on_variant: told of each variant, how many are done, and in all.
+
+    Returns:
+        dict: plain data: ``variants`` (seconds a step and by section, peak bytes, examples per second,
+            projected minutes), ``route`` (what "auto" takes, and why), ``validation_minutes`` of the whole
+            run, what ran, and where.
+
+    Raises:
+        InputError: as a run of the recipe would.
+    """
+    models = build_models(recipe, data)
+    teachers = teachers_of(recipe.method, models.teacher, models.second_teacher)
+    settings, device = recipe.training, device_by_name(recipe.training.device)
+    train, held_out = split(data.train, settings.validation_share, settings.seed)
+    feed = feed_of(
+        train, batch_size=settings.batch_size, seed=settings.seed, device=device,
+        augmentation=augmentation_by_name(settings.augment, train.image_size),
+    )  # fmt: skip
+    subject = Subject(models.student, teachers, recipe.method, recipe.threat, feed, settings.epochs)
+    plain = replace(settings, precision="fp32", channels_last=True, compile=False)
+    route = _route(subject, plain)
+    profiles = list[StepProfile]()
+    todo = variants(plain, recipe.method, compiled=compiled)
+    for done, (label, one) in enumerate(todo.items()):
+        if on_variant is not None:
+            on_variant(label, done, len(todo))
+        profiles.append(subject.profile(label, one, steps=steps))
+    validator = Validator(
+        held_out.to(device), recipe.threat, settings.validation_steps, settings.validation_examples, settings.seed
+    )
+    begun = time.perf_counter()
+    validator(copy.deepcopy(models.student).to(device), 0)
+    asked = (recipe.teacher, recipe.second_teacher)
+    checks = -(-settings.epochs // settings.validate_every)
+    return {
+        "method": recipe.method.info.name,
+        "student": recipe.student.name,
+        "teachers": [one.name for one in asked[: recipe.method.needs.teachers] if one is not None],
+        "batch_size": settings.batch_size,
+        "steps": len(feed) * settings.epochs,
+        "route": route,
+        "validation_minutes": (time.perf_counter() - begun) * checks / 60,
+        "variants": [_plain(one) for one in profiles],
+        "provenance": provenance(device),
+    }  # fmt: skip
+
+
+def _route(subject: Subject, settings: TrainingSettings) -> dict[str, Any]:
+    with seeded(settings.seed, -1):
+        stepper = Stepper(
+            copy.deepcopy(subject.student), [], subject.method, subject.threat, settings, Exact(), steps=1
+        )  # fmt: skip
+        stepper.train_mode()
+        batch = next(iter(subject.feed.epoch(0)))
+        placed = Batch(stepper.runtime.images(batch.images), batch.labels, batch.index, batch.view)
+        return choose_route(stepper.student, placed, subject.method.needs, replace(settings, route="auto"))[1]
+
+
+def _plain(one: StepProfile) -> dict[str, Any]:
+    kept = {key: value for key, value in asdict(one).items() if key != "settings"}
+    return kept | {name: getattr(one.settings, name) for name in ("route", "precision", "compile")}

@@ -1,0 +1,145 @@
+"""Where the time and memory of a run go: a few steps of it, taken apart."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from kdiga.data import Feed
+from kdiga.methods import Method
+from kdiga.modes import seeded
+from kdiga.routes import Exact, route_by_name
+from kdiga.step import Teacher
+from kdiga.stopwatch import Stopwatch
+from kdiga.training.memory import peak_bytes
+from kdiga.training.settings import TrainingSettings
+from kdiga.training.stepper import Stepper
+from kdiga.types import Batch, ThreatModel
+
+SECTIONS = ("data", "teacher", "student", "attack", "alignment", "backward", "optimizer", "loss")
+"""What a step is divided into: making the batch; the teacher; the student's forward passes outside
+attacks; attacks; forming input gradients and, on the finite-difference routes, their probes; the backward pass to
+the parameters, on the exact route through the input gradient as well; the optimiser; the rest of the objective."""
+
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """What one step costs.
+
+    Args:
+        label: of the variant.
+        settings: that it ran with.
+        seconds: a step, the median; taken without the stopwatch.
+        spread: the fastest and the slowest step, in seconds.
+        sections: seconds a step by section, the mean; measured apart, so their sum differs a little.
+        peak_bytes: most memory a step held beyond what is held between steps.
+        examples_per_second: of training.
+        minutes: projected for all steps of the run, without validation.
+    """
+
+    label: str
+    settings: TrainingSettings
+    seconds: float
+    spread: tuple[float, float]
+    sections: dict[str, float]
+    peak_bytes: int
+    examples_per_second: float
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run to be profiled.
+
+    Args:
+        student: copied for every variant.
+        teachers: as :class:`Stepper` takes them; one that is trained along is copied.
+        method: of the run.
+        threat: of the run.
+        feed: of the run.
+        epochs: of the run.
+    """
+
+    student: nn.Module
+    teachers: Sequence[nn.Module | Teacher]
+    method: Method
+    threat: ThreatModel
+    feed: Feed
+    epochs: int
+
+    def profile(self, label: str, settings: TrainingSettings, *, steps: int = 5) -> StepProfile:
+        """Return what a step costs with these settings.
+
+        Args:
+            label: of the variant.
+            settings: with nothing on "auto".
+            steps: measured with and without the stopwatch, after warming up.
+        """
+        stepper, batches = self._stepper(settings), self._batches()
+        device = stepper.runtime.device
+        with seeded(0):
+            times = [_timed(stepper, next(batches), number) for number in range(WARM_UP + steps)][WARM_UP:]
+            peak = peak_bytes(lambda: stepper.take(next(batches), 0), device)
+            watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
+            stepper.watch = watch
+            for number in range(steps):
+                with watch("data"):
+                    batch = next(batches)
+                stepper.take(batch, number)
+        seconds, total = statistics.median(times), len(self.feed) * self.epochs
+        return StepProfile(
+            label, settings, seconds, (min(times), max(times)),
+            {name: watch.seconds[name] / steps for name in SECTIONS}, peak, settings.batch_size / seconds,
+            total * seconds / 60,
+        )  # fmt: skip
+
+    def _stepper(self, settings: TrainingSettings) -> Stepper:
+        needs = self.method.needs
+        route = route_by_name(settings.route, settings.probe) if needs.student_gradient == "differentiable" else Exact()
+        teachers = [copy.deepcopy(one) if needs.trains_teacher else one for one in self.teachers]
+        stepper = Stepper(
+            copy.deepcopy(self.student), teachers, self.method, self.threat, settings, route,
+            steps=len(self.feed) * self.epochs,
+        )  # fmt: skip
+        stepper.train_mode()
+        return stepper
+
+    def _batches(self) -> Iterator[Batch]:
+        while True:
+            yield from self.feed.epoch(0)
+
+
+def variants(settings: TrainingSettings, method: Method, *, compiled: bool) -> dict[str, TrainingSettings]:
+    """Return what a run is profiled as: every route it could take, in either precision, and compiled if asked for.
+
+    Args:
+        settings: of the run, with nothing on "auto" but the route.
+        method: of the run; only one that trains through an input gradient has routes.
+        compiled: also with ``compile``.
+    """
+    routed = method.needs.student_gradient == "differentiable"
+    routes = ("exact", "finite-difference", "one-sided") if routed else (None,)
+    found: dict[str, TrainingSettings] = {}
+    for compile in (False, True) if compiled else (False,):
+        for precision in ("fp32", "bf16"):
+            for route in routes:
+                label = " ".join([*([route] if route else []), precision, *(["compiled"] if compile else [])])
+                found[label] = replace(
+                    settings, route=route or "exact", precision=precision, compile=compile, channels_last=True
+                )
+    return found
+
+
+def _timed(stepper: Stepper, batch: Batch, number: int) -> float:
+    begun = time.perf_counter()
+    # Reading a value waits for the device, so that the clock sees the step's end.
+    stepper.take(batch, number).terms[0].value.detach().item()
+    return time.perf_counter() - begun
