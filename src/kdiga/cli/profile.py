@@ -58,9 +58,8 @@ def profile(
 
 
 def _table(found: dict[str, Any]) -> Table:
-    shown = [
-        name for name in found["variants"][0]["sections"] if any(one["sections"][name] for one in found["variants"])
-    ]
+    rows = found["variants"]
+    shown = [name for name in rows[0]["sections"] if any(one["sections"][name] for one in rows)]
     table = Table()
     for heading in ("variant", "step, ms", *shown, "peak, MB", "examples/s", "run, min"):
         table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
