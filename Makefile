@@ -6,7 +6,7 @@ ARGS ?=
 # OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev demo test test-slow check format clean
+.PHONY: setup setup-dev demo test test-slow check format bench clean
 
 setup: .venv/.installed
 setup-dev: .venv/.installed-dev
@@ -41,6 +41,10 @@ check: setup-dev
 format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Steps of every method and route, as ratios; on a GPU where there is one. Minutes.
+bench: setup
+	$(TEST_ENV) TORCH_CPP_LOG_LEVEL=ERROR KINETO_LOG_LEVEL=99 $(BIN)/python benchmarks/speed.py --out runs/speed $(ARGS)
 
 clean:
 	rm -rf .venv runs build dist

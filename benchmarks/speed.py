@@ -1,0 +1,264 @@
+"""What a training step costs, method by method and route by route, as ratios to plain training in the same run.
+
+    python benchmarks/speed.py --out runs/speed            # `make bench`
+    python benchmarks/speed.py --out runs/speed --students resnet8 --repeats 3 --no-compiled
+
+On a CUDA device: students ResNet-18, MobileNetV2 and ViT-tiny, teacher WRN-34-10, 32x32, batch 128, compiled variants
+included. On a CPU smaller stand-ins, and compiled variants only with --compiled. Every repeat times all variants once,
+one after the other, so that what else the machine does falls on all of them; a ratio is formed within a repeat.
+Weights and images are random: time does not depend on them. Writes speed.json and speed.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import kdiga
+from kdiga.data import ImageSet, feed_of
+from kdiga.data.views import Augmentation
+from kdiga.methods import method_by_name
+from kdiga.methods.adaad import AdaAD
+from kdiga.methods.pgd_at import PGDAT
+from kdiga.methods.rslad import RSLAD
+from kdiga.methods.tangent import Tangent
+from kdiga.modes import seeded
+from kdiga.provenance import provenance
+from kdiga.routes import Exact, route_by_name
+from kdiga.teachers import CachedTeacher, Store
+from kdiga.teachers.build import fill
+from kdiga.teachers.manifest import Manifest
+from kdiga.training import TrainingSettings
+from kdiga.training.memory import peak_bytes
+from kdiga.training.stepper import Stepper
+from kdiga.training.stored import conditions, live_source
+from kdiga.types import ThreatModel
+
+Step = Callable[[], None]
+THREAT = ThreatModel("linf", 8 / 255)
+PLAIN, AUTHOR = "CE", "KDIGA, the author's way"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What everything is timed with."""
+
+    student: str
+    teacher: str
+    batch: int
+    device: str
+    compiled: bool
+    store: Path
+
+    def data(self) -> ImageSet:
+        """Random images."""
+        with seeded(1):
+            images = torch.randint(0, 256, (4 * self.batch, 3, 32, 32), dtype=torch.uint8)
+            return ImageSet(images, torch.arange(len(images)) % 10, [str(number) for number in range(10)])
+
+    def model(self, name: str, seed: int) -> nn.Module:
+        """Random weights."""
+        with seeded(seed):
+            return kdiga.load_model(name).to(self.device)
+
+    def settings(self, **changes: Any) -> TrainingSettings:
+        """Of a run of ten epochs."""
+        base = TrainingSettings(epochs=10, batch_size=self.batch, optimizer="sgd", lr=1e-3, schedule="constant")
+        return replace(base, device=self.device, route="exact", **changes)
+
+    def cached(self, precision: str) -> CachedTeacher:
+        """The teacher's signals in a real store."""
+        data, settings = self.data(), self.settings(precision=precision)
+        needs = method_by_name("kdiga").needs
+        asked = conditions(data, needs, settings)
+        manifest = Manifest(
+            teacher="random", architecture=self.teacher, views=1, dtype="fp16", downsample=1, shard_examples=4096,
+            batch_size=self.batch, device=self.device, version=None, **asked,
+        )  # fmt: skip
+        store = Store.create(self.store / f"{self.teacher}-{precision}", manifest)
+        fill(store, live_source(self.model(self.teacher, 2), data, "loss", settings))
+        return CachedTeacher(store)
+
+    def step(self, method: Any, teacher: Any = None, route: str = "exact", **changes: Any) -> Step:
+        """One step of ours, data included."""
+        settings = self.settings(**changes)
+        method = method_by_name(method)
+        twice = method.needs.student_gradient == "differentiable"
+        stepper = Stepper(
+            self.model(self.student, 1), [teacher] if method.needs.teachers else [], method, THREAT, settings,
+            route_by_name(route) if twice else Exact(), steps=1000,
+        )  # fmt: skip
+        stepper.train_mode()
+        batches = _forever(feed_of(
+            self.data(), batch_size=self.batch, seed=0, device=torch.device(self.device), augmentation=Augmentation()
+        ))  # fmt: skip
+
+        def take() -> None:
+            # Number 500 of 1000: ramps are over, every term is formed.
+            stepper.take(next(batches), 500).terms[0].value.detach().item()
+
+        return take
+
+
+def _forever(feed: Any) -> Any:
+    while True:
+        yield from feed.epoch(0)
+
+
+def author(bench: Bench) -> Step:
+    """KDIGA as METHODS describes the author's public loop: fp32, two student forwards in train mode, double backprop.
+
+    The description does not say how often the teacher runs; here once, its forward pass serving logits and gradient.
+    """
+    student, teacher = bench.model(bench.student, 1).train(), bench.model(bench.teacher, 2).eval()
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3, momentum=0.9, weight_decay=2e-4)
+    data = bench.data()
+    images, labels = (data.images[: bench.batch].float() / 255).to(bench.device), data.labels[: bench.batch]
+    labels = labels.to(bench.device)
+    alpha, gamma, kl = 0.5, 10.0, nn.KLDivLoss()
+
+    def take() -> None:
+        optimizer.zero_grad()
+        inputs = images.clone().requires_grad_()
+        teacher_logits = teacher(inputs)
+        (teacher_slope,) = torch.autograd.grad(F.cross_entropy(teacher_logits, labels), inputs)
+        logits = student(images)
+        inputs = images.clone().requires_grad_()
+        loss_at_inputs = F.cross_entropy(student(inputs), labels)
+        (slope,) = torch.autograd.grad(loss_at_inputs, inputs, create_graph=True)
+        imitation = kl(F.log_softmax(logits, 1), F.softmax(teacher_logits.detach(), 1))
+        gap = torch.norm(slope - teacher_slope) * gamma / len(images)
+        loss = alpha * imitation + (1 - alpha) * F.cross_entropy(logits, labels) + gap
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return take
+
+
+def variants(bench: Bench) -> dict[str, Callable[[], Step]]:
+    """What is timed; each is built when its turn comes."""
+    live = bench.model(bench.teacher, 2).eval()
+    stored = {precision: bench.cached(precision) for precision in ("fp32", "bf16")}
+    found: dict[str, Callable[[], Step]] = {
+        PLAIN: lambda: bench.step("ce"),
+        "KD": lambda: bench.step("kd", live),
+        AUTHOR: lambda: author(bench),
+        "PGD-10 AT": lambda: bench.step(PGDAT(steps=10)),
+        "RSLAD": lambda: bench.step(RSLAD(steps=10), live),
+        "AdaAD": lambda: bench.step(AdaAD(steps=10), live),
+    }
+    methods = {
+        "KDIGA exact": ("kdiga", "exact"),
+        "KDIGA finite-difference": ("kdiga", "finite-difference"),
+        "KDIGA one-sided": ("kdiga", "one-sided"),
+        "tangent": ("tangent", "exact"),
+        "tangent, learn_at adv": (Tangent(learn_at="adv"), "exact"),
+    }
+    for compiled in (False, True) if bench.compiled else (False,):
+        for precision in ("fp32", "bf16"):
+            about = ", ".join([precision] * (precision != "fp32") + ["compiled"] * compiled)
+            suffix, changes = f", {about}" if about else "", {"precision": precision, "compile": compiled}
+            if about:
+                found[f"{PLAIN}{suffix}"] = lambda changes=changes: bench.step("ce", **changes)
+                found[f"KD{suffix}"] = lambda changes=changes: bench.step("kd", live, **changes)
+            for name, (method, route) in methods.items():
+                for teacher, source in (("live", live), ("cached", stored[precision])):
+                    found[f"{name}, {teacher}{suffix}"] = lambda m=method, r=route, s=source, c=changes: bench.step(
+                        m, s, r, **c
+                    )
+    return found
+
+
+def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
+    """Time all variants ``repeats`` times in turn, and each one's memory once."""
+    built = variants(bench)
+    steps, peaks, seconds = dict[str, Step](), dict[str, int](), dict[str, list[float]]()
+    for number, (name, build) in enumerate(built.items()):
+        print(f"{bench.student}: {number + 1}/{len(built)} {name}", file=sys.stderr, flush=True)
+        steps[name] = build()
+        steps[name]()
+        peaks[name] = peak_bytes(steps[name], torch.device(bench.device))
+    for repeat in range(repeats):
+        print(f"{bench.student}: repeat {repeat + 1}/{repeats}", file=sys.stderr, flush=True)
+        for name, step in steps.items():
+            begun, taken = time.perf_counter(), 0
+            # At least two steps and a fifth of a second, so that short steps are not all clock.
+            while taken < 2 or time.perf_counter() - begun < 0.2:
+                step()
+                taken += 1
+            seconds.setdefault(name, []).append((time.perf_counter() - begun) / taken)
+    return [
+        {"student": bench.student, "variant": name, "seconds": times, "peak_bytes": peaks[name]}
+        | {"to_plain": _ratios(times, seconds[PLAIN]), "author_to_it": _ratios(seconds[AUTHOR], times)}
+        | {"peak_to_author": peaks[name] / peaks[AUTHOR]}
+        for name, times in seconds.items()
+    ]
+
+
+def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows of one student as Markdown."""
+    lines = [
+        "| step | times the plain CE step | times faster than the author's way | peak memory, of the author's |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        plain, faster = (
+            f"{row[key]['median']:.2f} ({row[key]['low']:.2f} - {row[key]['high']:.2f})"
+            for key in ("to_plain", "author_to_it")
+        )
+        lines.append(f"| {row['variant']} | {plain} | {faster} | {row['peak_to_author']:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the command line, measure, write."""
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--students", default="resnet18,mobilenet-v2,vit-tiny" if cuda else "resnet20,cnn-32,vit-micro")
+    parser.add_argument("--teacher", default="wrn-34-10" if cuda else "wrn-16-4")
+    parser.add_argument("--batch", type=int, default=128 if cuda else 32)
+    parser.add_argument("--repeats", type=int, default=7 if cuda else 5)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=cuda)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    rows, text, begun = list[dict[str, Any]](), list[str](), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for student in asked.students.split(","):
+            device = "cuda" if cuda else "cpu"
+            bench = Bench(student, asked.teacher, asked.batch, device, asked.compiled, Path(folder))
+            found = measure(bench, asked.repeats)
+            rows += found
+            text.append(f"### {student} from {asked.teacher}, batch {asked.batch}\n\n{table(found)}\n")
+            where = provenance(torch.device(device))
+            (asked.out / "speed.json").write_text(json.dumps({"rows": rows, "provenance": where}, indent=2) + "\n")
+            minutes = math.ceil((time.perf_counter() - begun) / 60)
+            ran = f"`{' '.join(['python', *sys.argv])}`, {asked.repeats} repeats, {asked.threads} CPU thread, "
+            about = f"{ran}{where['hardware']}, {where['versions']['torch']}, {where['date'][:10]}, {minutes} minutes."
+            (asked.out / "speed.md").write_text("\n".join([about, "", *text]))
+    print((asked.out / "speed.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
