@@ -41,6 +41,10 @@ class Teacher(Protocol):
         """Return the signal at the batch's images."""
         ...
 
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits at the batch's images, without the input gradient."""
+        ...
+
     def at(self, images: Tensor) -> Tensor:
         """Return logits at any images, with a graph to the images if they ask for one."""
         ...

@@ -37,10 +37,14 @@ class OnlineTeacher:
     def __call__(self, batch: Batch) -> TeacherSignal:
         """Return the teacher's signal at the batch's images."""
         if not self.gradient:
-            return TeacherSignal(self.at(batch.images.detach()), None)
+            return TeacherSignal(self.logits(batch), None)
         with evaluating(self.model):
             gradient, logits = input_gradient_and_logits(self.model, batch.images, batch.labels, self.gradient_of)
         return TeacherSignal(logits, gradient)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits at the batch's images, without the input gradient."""
+        return self.at(batch.images.detach())
 
     def at(self, images: Tensor) -> Tensor:
         """Return logits at any images, with a graph to the images if they ask for one."""
