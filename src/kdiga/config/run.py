@@ -12,6 +12,7 @@ from kdiga.data import DataSet, ImageSet, load_data, split
 from kdiga.errors import InputError
 from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.modes import seeded
+from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.loop import OnEpoch, OnStep
@@ -141,14 +142,17 @@ def run_recipe(
 
         return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, on_step=on_step, on_epoch=on_epoch)
     student, teacher, second_teacher = build_models(recipe, data)
+    finished = resume and (out / RESULT).is_file()
+    # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
+    stored = None if finished else _stored_teacher(recipe, teacher, data)
     claim(out, resume=resume, overwrite=overwrite)
-    if resume and (out / RESULT).is_file():
+    if finished:
         return json.loads((out / RESULT).read_text())
     write_config(out, recipe.to_dict())
     settings = asdict(recipe.training)
     outcome = distill(
         student,
-        teacher,
+        stored or teacher,
         data.train,
         method=recipe.method,
         second_teacher=second_teacher,
@@ -164,13 +168,25 @@ def run_recipe(
     for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
         student.load_state_dict(dict(state))
         save_model(student, out / f"{which}.safetensors", which=which, **about)
-    result = outcome.to_dict() | {
-        "threat": asdict(recipe.threat),
-        "data": {"name": data.name, "source": data.source},
-        "parameters": {
-            "student": count_parameters(student),
-            "teacher": None if teacher is None else count_parameters(teacher),
-        },
-    }
+    result = (
+        outcome.to_dict()
+        | {
+            "threat": asdict(recipe.threat),
+            "data": {"name": data.name, "source": data.source},
+            "parameters": {
+                "student": count_parameters(student),
+                "teacher": None if teacher is None else count_parameters(teacher),
+            },
+        }
+        | ({} if stored is None else {"teacher_cache": stored.about()})
+    )
     write_result(out, result)
     return result
+
+
+def _stored_teacher(recipe: Recipe, teacher: Classifier | None, data: DataSet) -> CachedTeacher | None:
+    if recipe.cache is None or teacher is None:
+        return None
+    from kdiga.config.caching import stored_teacher
+
+    return stored_teacher(recipe, recipe.cache, teacher, data)

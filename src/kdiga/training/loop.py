@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.state import load_state, remove_state, save_state
+from kdiga.training.stored import stored_views
 from kdiga.training.teaching import source_of, teachers_of
 from kdiga.training.validation import Scores, Validator
 from kdiga.types import Batch, Objective, ThreatModel
@@ -122,9 +123,10 @@ class _Run:
         self.teacher_models = [one for one in self.teachers if isinstance(one, nn.Module)]
         self.trained_teacher = self.teacher_models[0] if method.needs.trains_teacher else None
         size = train.image_size if isinstance(train, ImageSet) else 32
+        self.views = stored_views(teachers, train, method.needs, settings)
         self.feed: Feed = feed_of(
             train, batch_size=settings.batch_size, seed=settings.seed, device=self.runtime.device,
-            augmentation=augmentation_by_name(settings.augment, size),
+            augmentation=augmentation_by_name(settings.augment, size), views=self.views,
         )  # fmt: skip
         self.validator = None if validation is None else Validator(
             validation, threat, settings.validation_steps, settings.validation_examples, settings.seed
@@ -166,12 +168,12 @@ class _Run:
 
     def _check_first_batch(self) -> None:
         batch = next(iter(self.feed.epoch(0)))
+        batch = replace(batch, images=self.runtime.images(batch.images))
         with torch.no_grad(), evaluating(self.student):
-            logits = self.student(self.runtime.images(batch.images))
+            logits = self.student(batch.images)
         check_labels(batch.labels, batch.images, logits.shape[1])
-        for model in self.teacher_models:
-            with torch.no_grad(), evaluating(model):
-                check_same_classes(logits, model(self.runtime.images(batch.images)))
+        for source in self.sources:
+            check_same_classes(logits, source.logits(batch))
 
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
         started = time.perf_counter()
@@ -196,7 +198,7 @@ class _Run:
         )  # fmt: skip
 
     def _step(self, batch: Batch, progress: float) -> Objective:
-        batch = Batch(self.runtime.images(batch.images), batch.labels, batch.index, batch.view)
+        batch = replace(batch, images=self.runtime.images(batch.images))
         first, second = (*self.sources, None, None)[:2]
         needs = self.method.needs
         step = Step(
@@ -238,8 +240,9 @@ class _Run:
             self.progress.best_epoch, self.progress.best_score = epoch, score
             self.progress.best_state = _to_cpu(self.student)
 
-    def _identity(self) -> dict[str, str]:
-        return {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.settings)}
+    def _identity(self) -> dict[str, str | None]:
+        own = {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.settings)}
+        return {**own, "stored views": str(self.views) if self.views else None}
 
     def _save(self, out: Path | None, journal: Journal) -> None:
         if out is not None:

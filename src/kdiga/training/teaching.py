@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from kdiga.errors import InputError
 from kdiga.methods import Method, Needs
 from kdiga.step import Teacher
-from kdiga.teachers import OnlineTeacher
+from kdiga.teachers import CachedTeacher, OnlineTeacher
 
 
 def teachers_of(
@@ -40,6 +42,8 @@ def teachers_of(
 
 def source_of(teacher: nn.Module | Teacher, needs: Needs, *, first: bool) -> Teacher:
     """Return a teacher as a source of signals; only the first is asked for input gradients."""
+    if isinstance(teacher, CachedTeacher):
+        return replace(teacher, gradient=needs.teacher_gradient and first)
     if not isinstance(teacher, nn.Module):
         return teacher
     return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of)
