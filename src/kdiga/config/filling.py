@@ -61,7 +61,7 @@ def _fill(recipe: Recipe, store: Store, teacher: Classifier, train: ImageSet, on
 def _fill_together(recipe: Recipe, store: Store, workers: int, on_shard: OnShard | None) -> None:
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // workers)
-    running = list[tuple[BaseProcess, Connection]]()
+    running = list[tuple[BaseProcess, Any]]()  # with the end of its pipe, whose class depends on the system
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe(duplex=False)
@@ -89,7 +89,7 @@ def _worker(recipe: Recipe, folder: Path, threads: int, tell: Connection) -> Non
         tell.send(error)
 
 
-def _watch(store: Store, running: Sequence[tuple[BaseProcess, Connection]], on_shard: OnShard | None) -> None:
+def _watch(store: Store, running: Sequence[tuple[BaseProcess, Any]], on_shard: OnShard | None) -> None:
     """Tell of the shards that appear until all workers have ended, and raise what stopped one."""
     there = {shard for shard in store.shards if store.is_complete(shard)}
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,7 @@ from kdiga.models import Classifier
 
 def fingerprint_of_model(model: nn.Module) -> str:
     """Return the hash of a model's spec and of the name, type, shape and bytes of each of its tensors."""
-    digest = hashlib.sha256(architecture_of(model).encode())
-    _add(digest, sorted(model.state_dict().items()))
-    return digest.hexdigest()
+    return _hash(architecture_of(model), sorted(model.state_dict().items()))
 
 
 def architecture_of(model: nn.Module) -> str:
@@ -27,13 +26,14 @@ def architecture_of(model: nn.Module) -> str:
 
 def fingerprint_of_images(data: ImageSet) -> str:
     """Return the hash of images and labels, in their order."""
-    digest = hashlib.sha256()
-    _add(digest, (("images", data.images), ("labels", data.labels)))
-    return digest.hexdigest()
+    return _hash("", (("images", data.images), ("labels", data.labels)))
 
 
-def _add(digest: hashlib._Hash, tensors: Iterable[tuple[str, Tensor]]) -> None:
+def _hash(about: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256(about.encode())
     for name, tensor in tensors:
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
-        digest.update(memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+        raw: Any = values.reshape(-1).view(torch.uint8).numpy()
+        digest.update(raw)  # in place: a copy of the bytes would be as large as the data set
+    return digest.hexdigest()
