@@ -40,10 +40,8 @@ def test_training_from_a_store_equals_training_from_the_live_teacher(method, rob
     assert student.passes["teacher_forwards"] == 0
 
 
-@pytest.mark.parametrize("name", ["resnet20", "preact-resnet18"])
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet-v2", "vit-micro"])
 def test_colour_images_and_batch_norm_in_channels_last(name, tmp_path):
-    if name not in kdiga.available_models():
-        pytest.skip("not built in")
     with seeded(4):
         images = (torch.rand(120, 3, 16, 16) * 255).byte()
         data = ImageSet(images, torch.arange(120) % 4, ("a", "b", "c", "d"))
@@ -107,9 +105,7 @@ def test_downsampling_keeps_each_blocks_sum(filler, tmp_path):
 
 
 def test_views_are_used_in_turn(filler):
-    few, many = (
-        ImageSetFeed(filler.train, 20, 0, Augmentation(1, flip=True), views) for views in (2, None)
-    )
+    few, many = (ImageSetFeed(filler.train, 20, 0, Augmentation(1, flip=True), views) for views in (2, None))
     for epoch, view in ((0, 0), (1, 1), (5, 1)):
         batch = next(few.epoch(epoch))
         assert batch.view == view
