@@ -29,11 +29,16 @@ def batches(filler, batch_size=20, epochs=1, views=2):
     return [batch for epoch in range(epochs) for batch in feed.epoch(epoch)]
 
 
-@pytest.mark.parametrize("method", ["kd", "kdiga", "tangent", "igam"])
-def test_training_from_a_store_equals_training_from_the_live_teacher(method, robust, stripes, tmp_path):
-    settings = AUGMENTED | {"method": method, "epochs": 3, "threat": THREAT}
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [("kd", "fp32"), ("kdiga", "fp32"), ("tangent", "fp32"), ("igam", "fp32"), ("kdiga", "bf16")],
+)
+def test_training_from_a_store_equals_training_from_the_live_teacher(method, precision, robust, stripes, tmp_path):
+    settings = AUGMENTED | {"method": method, "epochs": 3, "threat": THREAT, "precision": precision}
+    if precision == "bf16":
+        settings |= {"route": "finite-difference"}
     live = kdiga.distill(small(), robust, stripes, **settings)
-    stored = Filler(robust, stripes, method).fill(tmp_path, views=3)
+    stored = Filler(robust, stripes, method, precision=precision).fill(tmp_path, views=3)
     student = kdiga.distill(small(), stored, stripes, **settings)
     assert states_equal(live.last_state, student.last_state)
     assert [record.terms for record in live.history] == [record.terms for record in student.history]
