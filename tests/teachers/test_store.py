@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 
 from kdiga.data import Augmentation, ImageSet
 from kdiga.errors import InputError
-from kdiga.teachers import CachedTeacher, Manifest, Store
+from kdiga.teachers import CachedTeacher, Manifest, Store, build
 from kdiga.teachers.build import Source, discard_damaged, fill
 from kdiga.teachers.files import StoreFullError
 from kdiga.types import TeacherSignal
@@ -246,6 +247,22 @@ def test_several_fill_one_store_and_each_shard_is_written_once(filler, tmp_path)
     assert failures == []
     assert sorted(written) == sorted(shard.name for shard in filler.fill(tmp_path / "shared").store.shards)
     assert contents(tmp_path / "shared") == whole
+
+
+def test_a_shard_that_another_finished_meanwhile_is_not_written_again(filler, filled, monkeypatch):
+    shard = filled.shards[2]
+    record = filled.path(shard).with_suffix(".json")
+    content, stamps = record.read_bytes(), times(filled.folder)
+    record.unlink()
+
+    @contextmanager
+    def held_late(folder, name):
+        record.write_bytes(content)  # by the other, between our look and our lock
+        yield True
+
+    monkeypatch.setattr(build, "held", held_late)
+    build.fill(filled, filler.source(), lambda *told: pytest.fail("written"))
+    assert times(filled.folder) == stamps
 
 
 def test_leftovers_of_a_killed_process_are_replaced(filler, filled):
