@@ -145,7 +145,7 @@ def wait_for_a_checkpoint(folder):
 
 def open_locks(folder):
     """Return whether any cell of a study is held."""
-    from kdiga.study.locks import held
+    from kdiga.locks import held
 
     for path in (folder / ".locks").rglob("*.lock"):
         with held(folder, str(path.relative_to(folder / ".locks").with_suffix(""))) as mine:

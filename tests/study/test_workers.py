@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kdiga.study import locks, workers
+from kdiga import locks
+from kdiga.locks import held
+from kdiga.study import workers
 from kdiga.study.cells import Board
-from kdiga.study.locks import held
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -53,6 +54,12 @@ class TrainingProgress(_Bar):
     def __init__(self, console: Console, label: str, epochs: int, *, each_epoch: bool = True) -> None:
         super().__init__(console, label)
         self.epochs, self.each_epoch = epochs, each_epoch
+
+    def on_choice(self, name: str, choice: Mapping[str, Any]) -> None:
+        """Say what was chosen before the first step, and why."""
+        if choice["why"] != "asked for":
+            line = f"{self.label}  {name}: {choice['chosen']}, {choice['why']}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_step(self, done: int, total: int) -> None:
         """Move the bar."""

@@ -29,6 +29,7 @@ def train(
     """
     from kdiga.cli.progress import TrainingProgress
     from kdiga.config import load_recipe, run_recipe
+    from kdiga.config.caching import stored_teacher
     from kdiga.config.run import build_models, data_of
     from kdiga.models import count_parameters
 
@@ -51,12 +52,15 @@ def train(
         console.print(
             f"# data: {len(data.train):,} training and {len(data.test):,} test images, {data.source}", soft_wrap=True
         )
+        if checked.cache is not None and models.teacher is not None:
+            stored_teacher(checked, checked.cache, models.teacher, data)
+            console.print(f"# teacher cache: {checked.cache.folder}, complete", highlight=False, soft_wrap=True)
         console.print(f"# would write to {folder}", highlight=False, soft_wrap=True)
         return
     with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress:
         result = run_recipe(
             checked, folder, resume=resume, overwrite=overwrite, data=data,
-            on_step=progress.on_step, on_epoch=progress.on_epoch,
+            on_step=progress.on_step, on_epoch=progress.on_epoch, on_choice=progress.on_choice,
         )  # fmt: skip
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):

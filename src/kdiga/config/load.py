@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from kdiga.config.schema import DataConfig, ModelConfig, Recipe, Rounds
+from kdiga.config.schema import CacheConfig, DataConfig, ModelConfig, Recipe, Rounds
 from kdiga.config.source import RECIPE, read_source
 from kdiga.errors import InputError, nearest
 from kdiga.methods import Method, available_methods
@@ -26,6 +26,7 @@ SECTIONS: dict[str, type] = {
     "training": TrainingSettings,
     "second_teacher": ModelConfig,
     "rounds": Rounds,
+    "cache": CacheConfig,
 }
 REQUIRED = ("data", "student", "method")
 NAMED = ("data", "student", "teacher", "second_teacher", "method")  # `method: kd` is short for `method: {name: kd}`
@@ -72,9 +73,10 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     recipe = Recipe(
         parts["data"], parts["student"], cast("Method", method), parts.get("teacher"),
         parts.get("threat", ThreatModel()), parts.get("training", TrainingSettings()), parts.get("second_teacher"),
-        parts.get("rounds"),
+        parts.get("rounds"), parts.get("cache"),
     )  # fmt: skip
     _check_teachers(reader, recipe)
+    _check_cache(reader, recipe)
     reader.check()
     return recipe
 
@@ -103,6 +105,26 @@ def _check_teachers(reader: _Reader, recipe: Recipe) -> None:
                 f"{model.name} has fresh weights, so it has nothing to teach, and method {name} does not train it. "
                 f"Give {key}.weights, {key}.pretrained, the folder of a run, or a checkpoint",
             )
+
+
+def _check_cache(reader: _Reader, recipe: Recipe) -> None:
+    if recipe.cache is None:
+        return
+    name, needs = recipe.method.info.name, recipe.method.needs
+    reasons = {
+        f"method {name} learns from no teacher, so there is nothing to store": needs.teachers == 0,
+        f"method {name} trains its teacher along, and stored signals would stay as they are": needs.trains_teacher,
+        f"method {name} asks its teacher at images of its own making, which no store holds": needs.teacher_queries,
+        f"method {name} learns from two teachers and a store holds one": needs.teachers == 2,
+        "rounds have a new teacher each, and a store holds one": recipe.rounds is not None,
+    }
+    reason = next((reason for reason, applies in reasons.items() if applies), None)
+    if reason is not None:
+        reader.problem(("cache",), f"{reason}; leave the section out, or see `kdiga methods` for those that never ask")
+    if recipe.training.precision == "auto":
+        reader.problem(
+            ("training", "precision"), "was 'auto'; a teacher cache is filled in one precision. Name it: fp32 or bf16"
+        )
 
 
 class _Reader:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from kdiga.config.caching import stored_teacher
 from kdiga.config.run import build_models
 from kdiga.config.schema import Recipe
-from kdiga.data import DataSet, augmentation_by_name, feed_of, split
+from kdiga.data import DataSet, ImageSetFeed, augmentation_by_name, feed_of, split
 from kdiga.modes import seeded
 from kdiga.provenance import provenance
 from kdiga.routes import Exact
@@ -21,7 +22,6 @@ from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper
 from kdiga.training.teaching import teachers_of
 from kdiga.training.validation import Validator
-from kdiga.types import Batch
 
 OnVariant = Callable[[str, int, int], None]
 
@@ -57,14 +57,25 @@ def profile_recipe(
         augmentation=augmentation_by_name(settings.augment, train.image_size),
     )  # fmt: skip
     subject = Subject(models.student, teachers, recipe.method, recipe.threat, feed, settings.epochs)
+    subjects = {"": subject}
+    if recipe.cache is not None and models.teacher is not None:
+        stored = stored_teacher(recipe, recipe.cache, models.teacher, data)
+        seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, ImageSetFeed) else feed
+        subjects = {"live ": subject, "cached ": replace(subject, teachers=[stored], feed=seen)}
     plain = replace(settings, precision="fp32", channels_last=True, compile=False)
     route = _route(subject, plain)
     profiles = list[StepProfile]()
-    todo = variants(plain, recipe.method, compiled=compiled)
-    for done, (label, one) in enumerate(todo.items()):
+    todo = [
+        (subjects[source], source + label, one)
+        for source in subjects
+        for label, one in variants(plain, recipe.method, compiled=compiled).items()
+        # A store's signals are those of one precision.
+        if source != "cached " or one.precision == settings.precision
+    ]
+    for done, (whose, label, one) in enumerate(todo):
         if on_variant is not None:
             on_variant(label, done, len(todo))
-        profiles.append(subject.profile(label, one, steps=steps))
+        profiles.append(whose.profile(label, one, steps=steps))
     validator = Validator(
         held_out.to(device), recipe.threat, settings.validation_steps, settings.validation_examples, settings.seed
     )
@@ -92,7 +103,7 @@ def _route(subject: Subject, settings: TrainingSettings) -> dict[str, Any]:
         )  # fmt: skip
         stepper.train_mode()
         batch = next(iter(subject.feed.epoch(0)))
-        placed = Batch(stepper.runtime.images(batch.images), batch.labels, batch.index, batch.view)
+        placed = replace(batch, images=stepper.runtime.images(batch.images))
         return choose_route(stepper.student, placed, subject.method.needs, replace(settings, route="auto"))[1]
 
 

@@ -12,9 +12,10 @@ from kdiga.data import DataSet, ImageSet, load_data, split
 from kdiga.errors import InputError
 from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.modes import seeded
+from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
 from kdiga.training.folder import RESULT, claim, write_config, write_result
-from kdiga.training.loop import OnEpoch, OnStep
+from kdiga.training.loop import OnChoice, OnEpoch, OnStep
 
 WEIGHTS_STREAM, TEACHER_STREAM = 1, 2  # which of the seed's random streams initial weights come from
 SUBSET_SEED = 0  # which training images a recipe with train_examples uses, whatever its own seed
@@ -116,6 +117,7 @@ def run_recipe(
     data: DataSet | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    on_choice: OnChoice | None = None,
 ) -> dict[str, Any]:
     """Train what a recipe describes, in a folder of its own, and return ``result.json``'s content.
 
@@ -130,6 +132,7 @@ def run_recipe(
         data: the recipe's data, if it is loaded already.
         on_step: see :func:`kdiga.distill`.
         on_epoch: see :func:`kdiga.distill`.
+        on_choice: see :func:`kdiga.distill`.
 
     Raises:
         InputError: if anything in the recipe cannot be had, or ``out`` holds another run.
@@ -139,16 +142,20 @@ def run_recipe(
     if recipe.rounds is not None:
         from kdiga.config.rounds import run_rounds
 
-        return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, on_step=on_step, on_epoch=on_epoch)
+        listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice}
+        return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, **listeners)
     student, teacher, second_teacher = build_models(recipe, data)
+    finished = resume and (out / RESULT).is_file()
+    # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
+    stored = None if finished else _stored_teacher(recipe, teacher, data)
     claim(out, resume=resume, overwrite=overwrite)
-    if resume and (out / RESULT).is_file():
+    if finished:
         return json.loads((out / RESULT).read_text())
     write_config(out, recipe.to_dict())
     settings = asdict(recipe.training)
     outcome = distill(
         student,
-        teacher,
+        stored or teacher,
         data.train,
         method=recipe.method,
         second_teacher=second_teacher,
@@ -158,19 +165,32 @@ def run_recipe(
         resume=resume,
         on_step=on_step,
         on_epoch=on_epoch,
+        on_choice=on_choice,
         **settings,
     )
     about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
     for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
         student.load_state_dict(dict(state))
         save_model(student, out / f"{which}.safetensors", which=which, **about)
-    result = outcome.to_dict() | {
-        "threat": asdict(recipe.threat),
-        "data": {"name": data.name, "source": data.source},
-        "parameters": {
-            "student": count_parameters(student),
-            "teacher": None if teacher is None else count_parameters(teacher),
-        },
-    }
+    result = (
+        outcome.to_dict()
+        | {
+            "threat": asdict(recipe.threat),
+            "data": {"name": data.name, "source": data.source},
+            "parameters": {
+                "student": count_parameters(student),
+                "teacher": None if teacher is None else count_parameters(teacher),
+            },
+        }
+        | ({} if stored is None else {"teacher_cache": stored.about()})
+    )
     write_result(out, result)
     return result
+
+
+def _stored_teacher(recipe: Recipe, teacher: Classifier | None, data: DataSet) -> CachedTeacher | None:
+    if recipe.cache is None or teacher is None:
+        return None
+    from kdiga.config.caching import stored_teacher
+
+    return stored_teacher(recipe, recipe.cache, teacher, data)

@@ -8,6 +8,7 @@ from typing import Any
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
 from kdiga.models import available_models
+from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel
 
@@ -93,6 +94,34 @@ class Rounds:
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """The teacher's signals from a store that ``kdiga cache`` fills, in place of asking it at every step.
+
+    Args:
+        folder: of the store.
+        views: augmented versions of each example, used in turn, epoch by epoch; 1 where training augments
+            nothing.
+        dtype: of the gradients: "fp32", or "fp16" or "int8" with one scale an example. Logits are fp32.
+        downsample: store the mean of the gradient over blocks of so many pixels squared, for large images.
+        shard_examples: examples in one file.
+
+    Raises:
+        InputError: for numbers below 1.
+    """
+
+    folder: str
+    views: int = 4
+    dtype: RowType = "fp16"
+    downsample: int = 1
+    shard_examples: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("views", "downsample", "shard_examples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run.
 
@@ -105,6 +134,7 @@ class Recipe:
         training: everything else.
         second_teacher: for methods that learn from two.
         rounds: for students that become teachers.
+        cache: for a teacher whose signals are stored.
     """
 
     data: DataConfig
@@ -115,6 +145,7 @@ class Recipe:
     training: TrainingSettings
     second_teacher: ModelConfig | None = None
     rounds: Rounds | None = None
+    cache: CacheConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe, every default filled in, as plain data that loads again."""
@@ -127,4 +158,5 @@ class Recipe:
             "training": asdict(self.training) | {"milestones": list(self.training.milestones)},
             "second_teacher": None if self.second_teacher is None else asdict(self.second_teacher),
             "rounds": None if self.rounds is None else asdict(self.rounds),
+            "cache": None if self.cache is None else asdict(self.cache),
         }

@@ -40,29 +40,48 @@ class ImageSetFeed:
         batch_size: at most the number of examples.
         seed: decides order and augmentation, together with the epoch.
         augmentation: of each example.
+        views: how many there are of an example, used in turn, epoch by epoch; None for a new one each
+            epoch.
     """
 
     data: ImageSet
     batch_size: int
     seed: int
     augmentation: Augmentation
+    views: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size was {self.batch_size!r}; it must be at least 1.")
+        for name in ("batch_size", "views"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} was {value!r}; it must be at least 1.")
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
         return max(1, len(self.data) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch, each example once; the epoch is the view."""
+        """Yield the batches of one epoch, each example once; the epoch decides the view."""
+        view = number if self.views is None else number % self.views
         generator = torch.Generator().manual_seed(mix_seed(self.seed, number))
         order = torch.randperm(len(self.data), generator=generator).to(self.data.images.device)
         for start in range(len(self)):
             index = order[start * self.batch_size : (start + 1) * self.batch_size]
-            images = self.augmentation(self.data.images[index], index, seed=self.seed, view=number)
-            yield Batch(to_pixels(images), self.data.labels[index], index, view=number)
+            yield batch_of(self.data, index, self.augmentation, seed=self.seed, view=view)
+
+
+def batch_of(data: ImageSet, index: Tensor, augmentation: Augmentation, *, seed: int, view: int) -> Batch:
+    """Return the batch of some rows in one view.
+
+    Args:
+        data: the training images.
+        index: int64 (batch,), rows of it, on its device.
+        augmentation: of each example.
+        seed: of the augmentation.
+        view: of all of them.
+    """
+    images = augmentation(data.images[index], index, seed=seed, view=view)
+    return Batch(to_pixels(images), data.labels[index], index, view=view)
 
 
 @dataclass(frozen=True)
@@ -102,8 +121,9 @@ def feed_of(
     seed: int,
     augmentation: Augmentation,
     device: torch.device,
+    views: int | None = None,
 ) -> Feed:
     """Return the feed of an image set, or of a loader that augments by itself."""
     if isinstance(train, ImageSet):
-        return ImageSetFeed(train.to(device), batch_size, seed, augmentation)
+        return ImageSetFeed(train.to(device), batch_size, seed, augmentation, views)
     return LoaderFeed(train, device)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdiga.data import DataSet
+from kdiga.locks import held
 from kdiga.report.study import write_tables
 from kdiga.study.cells import Board
 from kdiga.study.check import check_folder, check_models
 from kdiga.study.collect import write_study
-from kdiga.study.locks import held
 from kdiga.study.plan import Study
 from kdiga.study.settings import EvaluateSettings
 from kdiga.study.workers import Event, run_cells

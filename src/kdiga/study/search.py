@@ -12,11 +12,11 @@ import yaml
 from kdiga.config import Recipe
 from kdiga.data import DataSet
 from kdiga.errors import InputError
+from kdiga.locks import held
 from kdiga.provenance import provenance
 from kdiga.study.cells import ENDED, Board, Cell
 from kdiga.study.check import check_folder, check_models
 from kdiga.study.execute import OnWatch, run_board
-from kdiga.study.locks import held
 from kdiga.study.settings import EvaluateSettings, TuneSettings
 from kdiga.study.tuning import best_trial, chosen_recipe, read_trials, trial_cells
 from kdiga.training.folder import write_result

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,9 +16,10 @@ import torch
 from kdiga.config import DataConfig
 from kdiga.config.run import data_of
 from kdiga.data import DataSet
+from kdiga.locks import held
+from kdiga.processes import obey_parent
 from kdiga.study.cells import Board, Cell
 from kdiga.study.failures import WorkersEndedError
-from kdiga.study.locks import held
 from kdiga.study.run import run_cell
 from kdiga.study.settings import EvaluateSettings
 
@@ -96,8 +95,7 @@ def _attempt(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettin
 
 
 def _worker(board: Board, config: DataConfig, evaluation: EvaluateSettings, tell: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    obey_parent()
     torch.set_num_threads(1)
     data = data_of(config)
 
@@ -106,14 +104,6 @@ def _worker(board: Board, config: DataConfig, evaluation: EvaluateSettings, tell
             tell.send((event, folder))
 
     work(board, data, evaluation, on_cell)
-
-
-def _end_with_parent() -> None:
-    # A parent that is killed cannot say so, and its workers would go on unseen, holding the locks.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _listen(processes: dict[Any, BaseProcess], on_cell: OnCell) -> None:

@@ -156,7 +156,7 @@ def _choose_compiling(settings: TrainingSettings, steps: int, timed: Timed) -> t
 
 
 def _placed(batch: Batch, stepper: Stepper) -> Batch:
-    return Batch(stepper.runtime.images(batch.images), batch.labels, batch.index, batch.view)
+    return replace(batch, images=stepper.runtime.images(batch.images))
 
 
 def _closed(settings: TrainingSettings) -> TrainingSettings:

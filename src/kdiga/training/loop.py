@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from kdiga.training.runtime import device_by_name
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.state import load_state, remove_state, save_state
 from kdiga.training.stepper import Stepper
+from kdiga.training.stored import stored_views
 from kdiga.training.teaching import teachers_of
 from kdiga.training.validation import Scores, Validator
 from kdiga.types import ThreatModel
@@ -124,9 +125,10 @@ class _Run:
         self.models = (student, teachers)
         self.device = device_by_name(settings.device)
         size = train.image_size if isinstance(train, ImageSet) else 32
+        self.views = stored_views(teachers, train, method.needs, settings)
         self.feed: Feed = feed_of(
             train, batch_size=settings.batch_size, seed=settings.seed, device=self.device,
-            augmentation=augmentation_by_name(settings.augment, size),
+            augmentation=augmentation_by_name(settings.augment, size), views=self.views,
         )  # fmt: skip
         self.validator = None if validation is None else Validator(
             validation, threat, settings.validation_steps, settings.validation_examples, settings.seed
@@ -188,13 +190,16 @@ class _Run:
 
     def _check_first_batch(self) -> None:
         batch = next(iter(self.feed.epoch(0)))
-        place = self.stepper.runtime.images
+        batch = replace(batch, images=self.stepper.runtime.images(batch.images))
         with torch.no_grad(), evaluating(self.student):
-            logits = self.student(place(batch.images))
+            logits = self.student(batch.images)
         check_labels(batch.labels, batch.images, logits.shape[1])
-        for model in self.stepper.teacher_models:
-            with torch.no_grad(), evaluating(model):
-                check_same_classes(logits, model(place(batch.images)))
+        for teacher in self.stepper.teachers:
+            if not isinstance(teacher, nn.Module):
+                check_same_classes(logits, teacher.logits(batch))
+                continue
+            with torch.no_grad(), evaluating(teacher):
+                check_same_classes(logits, teacher(batch.images))
 
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
         started = time.perf_counter()
@@ -238,8 +243,9 @@ class _Run:
             self.progress.best_epoch, self.progress.best_score = epoch, score
             self.progress.best_state = _to_cpu(self.student)
 
-    def _identity(self) -> dict[str, str]:
-        return {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.asked)}
+    def _identity(self) -> dict[str, str | None]:
+        own = {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.asked)}
+        return {**own, "stored views": str(self.views) if self.views else None}
 
     def _save(self, out: Path | None, journal: Journal) -> None:
         if out is not None:

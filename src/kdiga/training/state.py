@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     os.replace(partial, folder / FILE)
 
 
-def load_state(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
+def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, Any] | None:
     """Return the state in a run folder, or None if the run had not come so far.
 
     Args:

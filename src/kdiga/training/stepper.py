@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -67,7 +68,7 @@ class Stepper:
     def take(self, batch: Batch, number: int) -> Objective:
         """Take step ``number``, from 0, and return the objective that it lowered."""
         with self.watch("data"):
-            batch = Batch(self.runtime.images(batch.images), batch.labels, batch.index, batch.view)
+            batch = replace(batch, images=self.runtime.images(batch.images))
         self.optimizer.zero_grad(set_to_none=True)
         with self.watch("loss"), self.runtime.autocast():
             objective = self.method(self._step(batch, number))

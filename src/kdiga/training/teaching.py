@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from kdiga.errors import InputError
 from kdiga.methods import Method, Needs
 from kdiga.point import Forward
 from kdiga.step import Teacher
-from kdiga.teachers import OnlineTeacher
+from kdiga.teachers import CachedTeacher, OnlineTeacher
 
 
 def teachers_of(
@@ -41,6 +43,8 @@ def teachers_of(
 
 def source_of(teacher: nn.Module | Teacher, needs: Needs, *, first: bool, compiled: Forward | None = None) -> Teacher:
     """Return a teacher as a source of signals; only the first is asked for input gradients."""
+    if isinstance(teacher, CachedTeacher):
+        return replace(teacher, gradient=needs.teacher_gradient and first)
     if not isinstance(teacher, nn.Module):
         return teacher
     return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of, compiled)

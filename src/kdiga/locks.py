@@ -1,4 +1,4 @@
-"""Who may run a cell: whoever holds its lock file, which the operating system frees when a process ends."""
+"""Who may do a piece of shared work: whoever holds its lock file, which the system frees when a process ends."""
 
 from __future__ import annotations
 

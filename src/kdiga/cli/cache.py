@@ -1,0 +1,85 @@
+"""``kdiga cache RECIPE``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from kdiga.cli.app import app
+
+if TYPE_CHECKING:
+    from kdiga.config.caching import Plan
+
+
+@app.command()
+def cache(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe with a section cache; see docs/cache.md.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: cache.dtype=int8.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that fill it.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cache in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, tell the size, stop.")] = False,
+) -> None:
+    """Store a teacher's logits and input gradients, so that training need not ask it again.
+
+    The same command goes on where an earlier one stopped, in a second terminal helps the first, and fills again what
+    is damaged.
+
+    Example: kdiga cache recipes/digits-kdiga.yaml --set cache.folder=runs/cache
+    """
+    from kdiga.cli.progress import JobProgress
+    from kdiga.config import load_recipe
+    from kdiga.config.caching import in_words, measure, plan_cache
+    from kdiga.config.filling import fill_cache
+    from kdiga.config.run import data_of
+
+    console = Console()
+    started = time.perf_counter()
+    checked = load_recipe(recipe, settings or [])
+    plan = plan_cache(checked, data_of(checked.data), overwrite=overwrite)
+    console.print(_about(plan), highlight=False, markup=False, soft_wrap=True)
+    if dry_run:
+        console.print(f"# would write to {plan.folder}", highlight=False, markup=False, soft_wrap=True)
+        return
+    with JobProgress(console, "cache") as progress:
+        damaged = fill_cache(plan, workers=workers, on_shard=progress)
+    for line in damaged:
+        console.print(f"{line}: filled again.", highlight=False, markup=False, soft_wrap=True)
+    manifest = plan.store.manifest
+    rows, seconds = manifest.examples * manifest.views, time.perf_counter() - started
+    agreement = measure(plan)
+    gradients = "" if agreement.gradients is None else f", gradients {agreement.gradients:.1e}"
+    console.print(
+        f"{in_words(plan.size)}, {rows:,} rows, {seconds:.1f} s. Largest relative error against the live teacher on "
+        f"one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {recipe}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _about(plan: Plan) -> str:
+    from kdiga.config.caching import in_words
+
+    manifest, shards = plan.store.manifest, len(plan.store.shards)
+    there = shards - len(plan.missing)
+    kind = "logits"
+    if manifest.gradient_of is not None:
+        blocks = f", mean of {manifest.downsample}x{manifest.downsample}" if manifest.downsample > 1 else ""
+        kind += f" and {manifest.dtype} gradients of the {manifest.gradient_of}{blocks}"
+    lines = [
+        f"kdiga cache: {kind}; {manifest.examples:,} examples, {manifest.views} views: {in_words(plan.size)} in "
+        f"{plan.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues it."
+    ]
+    asked = plan.recipe.cache
+    if asked is not None and manifest.views != asked.views:
+        lines.append("training.augment is none, so all views are alike and one is stored.")
+    if manifest.batch_size != min(plan.recipe.training.batch_size, manifest.examples):
+        lines.append(
+            f"it is filled at batch size {manifest.batch_size} and training has {plan.recipe.training.batch_size}: "
+            "equal to rounding, not bit for bit."
+        )
+    return "\n".join(lines)

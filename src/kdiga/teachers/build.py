@@ -1,0 +1,89 @@
+"""Fill a store with what a live teacher says, shard by shard, together with whoever else fills it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from kdiga.data import Augmentation, ImageSet, batch_of
+from kdiga.locks import held
+from kdiga.teachers.packing import Rows, pack
+from kdiga.teachers.store import Shard, Store
+from kdiga.types import Batch, TeacherSignal
+
+POLL = 0.5  # seconds between looks at what others hold
+
+Teach = Callable[[Batch], TeacherSignal]
+OnShard = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a store is filled from.
+
+    Args:
+        data: the training images, on the teacher's device.
+        augmentation: of each example.
+        teach: the live teacher, in the layout and precision that training runs it in.
+    """
+
+    data: ImageSet
+    augmentation: Augmentation
+    teach: Teach
+
+
+def fill(store: Store, source: Source, on_shard: OnShard | None = None) -> None:
+    """Write every shard that is missing, and wait for those that other processes hold.
+
+    Args:
+        store: begun or half full.
+        source: what it is filled from.
+        on_shard: told of each shard that was written here: its name, how many are there, and of how many.
+
+    Raises:
+        StoreFullError: if the disk is full; what is stored so far is kept.
+        InputError: if a signal is not finite.
+    """
+    while missing := store.missing():
+        written = [_attempt(shard, store, source, on_shard) for shard in missing]
+        if not any(written):
+            time.sleep(POLL)
+
+
+def _attempt(shard: Shard, store: Store, source: Source, on_shard: OnShard | None) -> bool:
+    if store.is_complete(shard):
+        return False
+    with held(store.folder, shard.name) as mine:
+        if not mine or store.is_complete(shard):
+            return False
+        store.write(shard, _rows(shard, store, source))
+    if on_shard is not None:
+        on_shard(shard.name, len(store.shards) - len(store.missing()), len(store.shards))
+    return True
+
+
+def _rows(shard: Shard, store: Store, source: Source) -> Iterator[Rows]:
+    manifest = store.manifest
+    for start in range(shard.start, shard.stop, manifest.batch_size):
+        # A short last batch is filled up: kernels differ between batch sizes, and with them the last bits.
+        index = torch.arange(start, start + manifest.batch_size, device=source.data.images.device)
+        index = index % manifest.examples
+        batch = batch_of(source.data, index, source.augmentation, seed=manifest.seed, view=shard.view)
+        yield pack(source.teach(batch), manifest)[: shard.stop - start]
+
+
+def discard_damaged(store: Store) -> list[tuple[Shard, str]]:
+    """Verify what is there, discard what is damaged so that :func:`fill` writes it again, and return that."""
+    damaged = list[tuple[Shard, str]]()
+    for shard in store.shards:
+        if not store.is_complete(shard):
+            continue
+        with held(store.folder, shard.name) as mine:
+            problem = store.problem(shard) if mine else None
+            if problem is not None:
+                store.discard(shard)
+                damaged.append((shard, problem))
+    return damaged

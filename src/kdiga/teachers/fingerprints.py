@@ -1,0 +1,39 @@
+"""What identifies a network and a set of images: a SHA-256 of all that a signal depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdiga.data import ImageSet
+from kdiga.models import Classifier
+
+
+def fingerprint_of_model(model: nn.Module) -> str:
+    """Return the hash of a model's spec and of the name, type, shape and bytes of each of its tensors."""
+    return _hash(architecture_of(model), sorted(model.state_dict().items()))
+
+
+def architecture_of(model: nn.Module) -> str:
+    """Return what a model is, without its weights: its spec, or the name of its class."""
+    return json.dumps(model.spec.to_dict(), sort_keys=True) if isinstance(model, Classifier) else type(model).__name__
+
+
+def fingerprint_of_images(data: ImageSet) -> str:
+    """Return the hash of images and labels, in their order."""
+    return _hash("", (("images", data.images), ("labels", data.labels)))
+
+
+def _hash(about: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+        raw: Any = values.reshape(-1).view(torch.uint8).numpy()
+        digest.update(raw)  # in place: a copy of the bytes would be as large as the data set
+    return digest.hexdigest()

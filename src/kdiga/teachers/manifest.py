@@ -1,0 +1,166 @@
+"""What a store of teacher signals was computed from. Whoever reads it must ask for exactly that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from kdiga.errors import InputError, unknown
+from kdiga.losses import Score
+
+FORMAT = 1
+FILE = "manifest.json"
+SHOWN = 3
+
+RowType = Literal["fp32", "fp16", "int8"]
+ROW_TYPES: tuple[RowType, ...] = ("fp32", "fp16", "int8")
+
+
+def _noted() -> Any:
+    """Return a field that is written down and never compared: the signals hardly depend on it."""
+    return field(metadata={"compared": False})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that decides the numbers of a store, and three notes that do not.
+
+    Args:
+        teacher: SHA-256 of the teacher's spec, tensor names, shapes and bytes.
+        architecture: the teacher without its weights.
+        data: SHA-256 of the training images and labels, what was held out for validation left out.
+        examples: how many there are; row ``i`` of a view is example ``i``.
+        image_shape: (channel, height, width).
+        num_classes: length of the logits.
+        seed: of augmentation and validation split.
+        augmentation: its fields, as text.
+        views: of each example.
+        gradient_of: of which number of an example the input gradient is; None for logits alone.
+        precision: "fp32" or "bf16", in which the teacher ran.
+        dtype: of gradient rows: "fp32", or "fp16" or "int8" times one fp32 scale a row. Logits are fp32.
+        downsample: gradients are means over blocks of so many pixels squared.
+        shard_examples: examples in a file.
+        batch_size: noted: that the teacher ran at; at the same one, fp32 rows equal the live teacher's bits.
+        device: noted: where it ran.
+        version: noted: of kdiga.
+        format: of the files.
+
+    Raises:
+        InputError: for numbers below 1, an unknown type, or images that cannot be cut into such blocks.
+    """
+
+    teacher: str
+    architecture: str
+    data: str
+    examples: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    seed: int
+    augmentation: str
+    views: int
+    gradient_of: Score | None
+    precision: str
+    dtype: RowType
+    downsample: int
+    shard_examples: int
+    batch_size: int = _noted()
+    device: str = _noted()
+    version: str | None = _noted()
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "num_classes", "views", "downsample", "shard_examples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+        if self.dtype not in ROW_TYPES:
+            raise unknown("dtype", self.dtype, ROW_TYPES)
+        height, width = self.image_shape[1:]
+        if height % self.downsample or width % self.downsample:
+            raise InputError(
+                f"downsample was {self.downsample}; it must divide {height} and {width}, the size of the images."
+            )
+
+    @classmethod
+    def compared(cls) -> tuple[str, ...]:
+        """Return the names of the keys that have to agree, in the order in which they are told."""
+        return tuple(one.name for one in fields(cls) if one.metadata.get("compared", True))
+
+    def wanted(self) -> dict[str, Any]:
+        """Return the keys that have to agree, with their values."""
+        return {name: getattr(self, name) for name in self.compared()}
+
+    def digest(self) -> str:
+        """Return a short hash of the keys that have to agree; every shard carries it."""
+        return hashlib.sha256(json.dumps(self.wanted(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, wanted: Mapping[str, Any]) -> list[str]:
+        """Return what a store has that is not what is wanted, naming both values.
+
+        Args:
+            wanted: some or all of the keys. Whoever wants no gradient may read a store that has one.
+        """
+        return [
+            f"{name} is {_shown(getattr(self, name))} there and {_shown(value)} here"
+            for name, value in wanted.items()
+            if getattr(self, name) != value and not (name == "gradient_of" and value is None)
+        ]
+
+    def check(self, wanted: Mapping[str, Any], folder: Path, remedy: str) -> None:
+        """Check that the store holds what is wanted.
+
+        Args:
+            wanted: some or all of the keys.
+            folder: of the store, for the message.
+            remedy: what to do otherwise.
+
+        Raises:
+            InputError: naming keys and both values.
+        """
+        differences = self.differences(wanted)
+        if not differences:
+            return
+        if self.gradient_of is None and wanted.get("gradient_of") is not None:
+            differences.insert(0, "it holds logits alone and this method needs input gradients as well")
+        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        told = ", ".join(differences[:SHOWN])
+        raise InputError(f"the teacher cache in {str(folder)!r} is of something else: {told}{more}; {remedy}.")
+
+    def to_json(self) -> str:
+        """Return the manifest as text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """Return the manifest of a store, or None where there is none.
+
+        Raises:
+            InputError: if it is damaged, or of another format.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        try:
+            content = cast("dict[str, Any]", json.loads(path.read_text()))
+            found = content["format"]
+            if found == FORMAT:
+                content["image_shape"] = tuple(content["image_shape"])
+                return cls(**content)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise InputError(
+                f"{str(path)!r} is not the manifest of a teacher cache ({' '.join(str(error).split())[:100]}); fill it "
+                "again with `kdiga cache RECIPE --overwrite`, or choose another cache.folder."
+            ) from None
+        raise InputError(
+            f"the teacher cache in {str(folder)!r} is of something else: format is {found!r} there and {FORMAT} here; "
+            "fill it again with `kdiga cache RECIPE --overwrite`, or choose another cache.folder."
+        )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    # A hash: enough to tell two apart.
+    return f"{text[:13]}..." if isinstance(value, str) and len(value) == 64 else text

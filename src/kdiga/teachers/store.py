@@ -1,0 +1,260 @@
+"""Teacher signals on disk, in files that are either whole and checksummed or not there.
+
+A folder holds ``manifest.json`` and, for every view, files of consecutive examples: ``view-0/00000.npy``
+with the rows and ``view-0/00000.json`` with size and checksum. A file counts once its record is written,
+after it; so a process that is killed leaves at most a ``.partial``, which the next one replaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdiga.errors import InputError
+from kdiga.locks import held
+from kdiga.teachers.files import clear, trouble, write_durably
+from kdiga.teachers.manifest import FILE, Manifest
+from kdiga.teachers.packing import Rows, row_type
+
+FILL = "`kdiga cache RECIPE`"
+ELSEWHERE = "choose another cache.folder, or replace it with --overwrite"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive examples in one view.
+
+    Args:
+        view: which.
+        number: of the shard within the view.
+        start: its first example.
+        stop: the one after its last.
+    """
+
+    view: int
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """Its path within the store, without a suffix."""
+        return f"view-{self.view}/{self.number:05d}"
+
+
+class Store:
+    """Rows of teacher signals by view and example.
+
+    Args:
+        folder: of the store.
+        manifest: what it holds.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.row = row_type(manifest)
+        self._view, self._open = 0, dict[int, Rows]()
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Return the store in a folder, which need not be complete.
+
+        Raises:
+            InputError: if there is none, or its manifest is damaged.
+        """
+        manifest = Manifest.read(folder)
+        if manifest is None:
+            raise InputError(f"there is no teacher cache in {str(folder)!r}; fill it with {FILL}.")
+        return cls(folder, manifest)
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest, *, overwrite: bool = False) -> Store:
+        """Return the store in a folder, begun if need be; several processes may do so at once.
+
+        Args:
+            folder: created if need be.
+            manifest: what the store is to hold. One that is there and holds gradients as well will do.
+            overwrite: replace a store of something else; files that are not a store's are left.
+
+        Raises:
+            InputError: if the folder holds a store of something else, or cannot be written to.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with held(folder, "manifest", wait=True):
+                there = None if overwrite else Manifest.read(folder)
+                if there is not None:
+                    there.check(
+                        manifest.wanted(), folder, "choose another cache.folder, or replace it with --overwrite"
+                    )
+                    return cls(folder, there)
+                clear(folder)
+                write_durably(folder / FILE, manifest.to_json().encode())
+        except OSError as error:
+            raise trouble(error, folder) from None
+        return cls(folder, manifest)
+
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """Every shard, whether it is there or not."""
+        examples, size = self.manifest.examples, self.manifest.shard_examples
+        return tuple(
+            Shard(view, number, start, min(start + size, examples))
+            for view in range(self.manifest.views)
+            for number, start in enumerate(range(0, examples, size))
+        )
+
+    def bytes_of(self, shard: Shard) -> int:
+        """Return the size of a shard's file."""
+        return len(self._header(shard)) + (shard.stop - shard.start) * self.row.itemsize
+
+    def is_complete(self, shard: Shard) -> bool:
+        """Return whether a shard was written to its end; :meth:`problem` also reads it."""
+        return (self.folder / f"{shard.name}.json").is_file()
+
+    def missing(self) -> list[Shard]:
+        """Return the shards that are still to be written."""
+        return [shard for shard in self.shards if not self.is_complete(shard)]
+
+    def path(self, shard: Shard) -> Path:
+        """Return the file of a shard's rows."""
+        return self.folder / f"{shard.name}.npy"
+
+    def write(self, shard: Shard, batches: Iterable[Rows]) -> None:
+        """Write a shard, batch by batch, and then its record.
+
+        Raises:
+            StoreFullError: if the disk is full; what is stored so far stays valid.
+        """
+        path = self.path(shard)
+        partial = path.with_suffix(".npy.partial")
+        digest = hashlib.sha256()
+        try:
+            path.parent.mkdir(exist_ok=True)
+            # A write tells that the disk is full; storing through a memory map would end the process.
+            with partial.open("wb") as file:
+                for block in chain((self._header(shard),), (rows.tobytes() for rows in batches)):
+                    file.write(block)
+                    digest.update(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            record = {"sha256": digest.hexdigest(), "bytes": self.bytes_of(shard), "store": self.manifest.digest()}
+            write_durably(path.with_suffix(".json"), (json.dumps(record) + "\n").encode())
+        except OSError as error:
+            raise trouble(error, self.folder) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def problem(self, shard: Shard) -> str | None:
+        """Read a shard to its end and return what is wrong with it, or None."""
+        path = self.path(shard)
+        try:
+            record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+            size = path.stat().st_size
+            if record["store"] != self.manifest.digest():
+                return f"belongs to another store ({record['store']}, not {self.manifest.digest()})"
+            if size != record["bytes"] or size != self.bytes_of(shard):
+                return f"has {size} bytes and should have {self.bytes_of(shard)}"
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != record["sha256"]:
+                    return "does not match its checksum"
+        except FileNotFoundError as error:
+            return f"is missing ({Path(error.filename).name})"
+        except (ValueError, KeyError, TypeError):
+            return "has a damaged record"
+        return None
+
+    def discard(self, shard: Shard) -> None:
+        """Remove a shard, so that it will be written again."""
+        for suffix in (".json", ".npy"):  # the record first: without it nobody reads the rows
+            self.path(shard).with_suffix(suffix).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Check that every shard is there and as it was written.
+
+        Raises:
+            InputError: saying how many are missing, or naming the file that is damaged.
+        """
+        missing = len(self.missing())
+        if missing:
+            there = len(self.shards) - missing
+            raise InputError(
+                f"the teacher cache in {str(self.folder)!r} is not complete: {there} of {len(self.shards)} shards are "
+                f"there; {FILL} goes on."
+            )
+        for shard in self.shards:
+            problem = self.problem(shard)
+            if problem is not None:
+                raise InputError(
+                    f"teacher cache shard {str(self.path(shard))!r} {problem}; {FILL} finds it and fills it again."
+                )
+
+    def rows(self, view: int, index: Rows) -> Rows:
+        """Return the rows of some examples in one view; only they are read.
+
+        Args:
+            view: below the manifest's views.
+            index: int64 (batch,), below its examples.
+
+        Raises:
+            InputError: for a view or an example beyond the store.
+        """
+        return self._gather(view, index, None)
+
+    def logits(self, view: int, index: Rows) -> Rows:
+        """Return the logits of some examples in one view, (batch, num_classes); no gradient is read."""
+        return self._gather(view, index, "logits")
+
+    def _gather(self, view: int, index: Rows, part: str | None) -> Rows:
+        manifest = self.manifest
+        if not 0 <= view < manifest.views:
+            raise InputError(
+                f"view was {view}; the teacher cache in {str(self.folder)!r} has views 0 to {manifest.views - 1}. Fill "
+                "one with more cache.views."
+            )
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < manifest.examples:
+            raise InputError(
+                f"examples were in [{int(index.min())}, {int(index.max())}]; the teacher cache in "
+                f"{str(self.folder)!r} has 0 to {manifest.examples - 1}. Fill one for this data set."
+            )
+        if view != self._view:
+            self._view, self._open = view, {}  # an epoch reads one view: the maps of another would stay in memory
+        numbers = index // manifest.shard_examples
+        found: Rows | None = None
+        for number in np.unique(numbers):
+            here = numbers == number
+            rows = self._map(int(number))
+            some = np.asarray((rows if part is None else rows[part])[index[here] - number * manifest.shard_examples])
+            if found is None:
+                found = np.empty((len(index), *some.shape[1:]), some.dtype)
+            found[here] = some
+        return np.zeros(0, self.row) if found is None else found
+
+    def _map(self, number: int) -> Rows:
+        if number not in self._open:
+            shard = self.shards[self._view * (len(self.shards) // self.manifest.views) + number]
+            try:
+                rows: Rows = np.load(self.path(shard), mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"teacher cache shard {str(self.path(shard))!r} cannot be read ({error}); {FILL} fills it again."
+                ) from None
+            self._open[number] = rows
+        return self._open[number]
+
+    def _header(self, shard: Shard) -> bytes:
+        buffer = io.BytesIO()
+        about = {"descr": np.lib.format.dtype_to_descr(self.row), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(buffer, about | {"shape": (shard.stop - shard.start,)})
+        return buffer.getvalue()
