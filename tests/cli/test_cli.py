@@ -257,3 +257,31 @@ def test_interrupted_training_continues(project):
     run(*arguments, "--resume", cwd=project)
     assert (project / "stopped/result.json").is_file()
     assert not state.exists()
+
+
+def test_profile_shows_every_route_and_trains_nothing(project):
+    before = sorted((project / "runs").rglob("*"))
+    arguments = ["--steps", "2", "--json", "profile.json", "--set", "training.batch_size=32"]
+    output = run("profile", str(RECIPES / "digits-kdiga.yaml"), *arguments, cwd=project)
+    for route in ("exact", "finite-difference", "one-sided"):
+        assert f"{route} fp32" in output
+        assert f"{route} bf16" in output
+    assert "route auto takes exact" in output
+    found = json.loads((project / "profile.json").read_text())
+    assert {"teacher", "student", "alignment", "backward", "optimizer", "data"} <= set(found["variants"][0]["sections"])
+    assert sorted((project / "runs").rglob("*")) == before
+
+
+def test_training_says_which_route_it_takes_and_why(project, tmp_path):
+    arguments = [*QUICK, "--set", "training.epochs=1", "--set", "training.lr=0.02", "--out", str(tmp_path / "run")]
+    output = run("train", str(RECIPES / "digits-kdiga.yaml"), *arguments, cwd=project)
+    assert "route: exact, a trial showed that the student can be differentiated twice" in output
+    assert json.loads((tmp_path / "run/result.json").read_text())["choices"]["route"]["chosen"] == "exact"
+    arguments += ["--overwrite", "--set", "training.route=one-sided"]
+    assert "route:" not in run("train", str(RECIPES / "digits-kdiga.yaml"), *arguments, cwd=project)
+
+
+def test_a_route_that_is_none_names_the_nearest(project):
+    error = run("train", str(RECIPES / "digits-kdiga.yaml"), "--set", "training.route=onesided", cwd=project, expect=2)
+    assert "did you mean one-sided" in error
+    assert len(error.splitlines()) == 1

@@ -30,9 +30,10 @@ def noted(monkeypatch):
         time.sleep(0.02)
         folder = board.out / cell.folder
         folder.mkdir(parents=True)  # fails where another worker has been
+        # Before the files: a cell that waits for them may start as soon as they are there.
+        events.append(("end", cell.folder))
         for name in ("result.json", "best-test.json", "last-test.json"):
             (folder / name).write_text("{}")
-        events.append(("end", cell.folder))
 
     monkeypatch.setattr(workers, "run_cell", run_cell)
     monkeypatch.setattr(workers, "POLL", 0.005)
