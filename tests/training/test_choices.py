@@ -83,8 +83,9 @@ def test_a_route_by_name_is_taken_without_a_trial(batch):
     assert choice["chosen"] == "one-sided"
 
 
-def test_methods_without_an_input_gradient_have_no_route(student, batch):
-    assert choose_route(student, some(batch), method_by_name("kd").needs, TrainingSettings())[1]["chosen"] is None
+def test_methods_without_an_input_gradient_have_no_route(robust, stripes):  # noqa: F811
+    result = kdiga.distill(small(), robust, stripes, method="kd", epochs=1, threat=THREAT, **QUICK)
+    assert result.choices["route"]["chosen"] is None
 
 
 def seconds_a_step(monkeypatch, told):

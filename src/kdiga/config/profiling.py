@@ -15,7 +15,7 @@ from kdiga.data import DataSet, ImageSetFeed, augmentation_by_name, feed_of, spl
 from kdiga.modes import seeded
 from kdiga.provenance import provenance
 from kdiga.routes import Exact
-from kdiga.training.choices import choose_route
+from kdiga.training.choices import UNROUTED, Choice, choose_route
 from kdiga.training.profiling import StepProfile, Subject, variants
 from kdiga.training.runtime import device_by_name
 from kdiga.training.settings import TrainingSettings
@@ -96,7 +96,9 @@ def profile_recipe(
     }  # fmt: skip
 
 
-def _route(subject: Subject, settings: TrainingSettings) -> dict[str, Any]:
+def _route(subject: Subject, settings: TrainingSettings) -> Choice:
+    if subject.method.needs.student_gradient != "differentiable":
+        return UNROUTED
     with seeded(settings.seed, -1):
         stepper = Stepper(
             copy.deepcopy(subject.student), [], subject.method, subject.threat, settings, Exact(), steps=1

@@ -26,6 +26,7 @@ from kdiga.types import Batch
 Choice = dict[str, Any]
 """``{"chosen": value, "why": sentence}``, with the timings where there were any."""
 
+UNROUTED: Choice = {"chosen": None, "why": "the method does not train through an input gradient"}
 WARM_UP, TIMED = 2, 5  # steps
 WORTH_COMPILING = 180.0  # seconds of training below which compiling cannot pay for itself
 Timed = Callable[[TrainingSettings], Callable[[], object]]
@@ -53,10 +54,13 @@ def settled(
     if earlier is not None:
         known = {name: one["chosen"] for name, one in earlier.items() if name != "route"}
         return replace(settings, **known), earlier
-    first = build(copy.deepcopy(student), teachers, _closed(settings), Exact())
-    first.train_mode()
     batch = next(iter(feed.epoch(0)))
-    route, choice = choose_route(first.student, _placed(batch, first), needs, settings)
+    route, choice = Exact(), UNROUTED
+    if needs.student_gradient == "differentiable":
+        trial = build(copy.deepcopy(student), teachers, _closed(settings), Exact())
+        trial.train_mode()
+        placed = replace(batch, images=trial.runtime.images(batch.images))
+        route, choice = choose_route(trial.student, placed, needs, settings)
 
     def timed(candidate: TrainingSettings) -> Callable[[], object]:
         copies = [copy.deepcopy(one) if needs.trains_teacher else one for one in teachers]
@@ -78,14 +82,12 @@ def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: Train
     Args:
         student: in train mode, on its device; loses the parameter gradients it may hold.
         batch: two examples of it are looked at.
-        needs: of the method; one that does not train through an input gradient gets the exact route unused.
+        needs: of the method, which trains through an input gradient.
         settings: of the run.
 
     Raises:
         InputError: if the exact route is asked for and the student cannot be differentiated twice.
     """
-    if needs.student_gradient != "differentiable":
-        return Exact(), {"chosen": None, "why": "the method does not train through an input gradient"}
     if settings.route not in ("auto", "exact"):
         return route_by_name(settings.route, settings.probe), {"chosen": settings.route, "why": "asked for"}
     obstacle = _obstacle_to_double_backward(student, batch.first(2), needs)
@@ -153,10 +155,6 @@ def _choose_compiling(settings: TrainingSettings, steps: int, timed: Timed) -> t
     why = f"compiling took {start:.0f} s, and {steps} steps {'win' if worth else 'do not win'} that back"
     told = {"chosen": worth, "why": why, "seconds_a_step": _told({False: eager, True: compiled})}
     return (on if worth else off), told
-
-
-def _placed(batch: Batch, stepper: Stepper) -> Batch:
-    return replace(batch, images=stepper.runtime.images(batch.images))
 
 
 def _closed(settings: TrainingSettings) -> TrainingSettings:

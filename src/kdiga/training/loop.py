@@ -147,7 +147,7 @@ class _Run:
     ) -> TrainingResult:
         state = None if out is None or not resume else load_state(out, self._identity())
         with seeded(self.asked.seed, -1):
-            self._choose(None if state is None else state["choices"])
+            self._choose(None if state is None else state.get("choices"))
         for name, choice in self.choices.items():
             if on_choice is not None and choice["chosen"] is not None:
                 on_choice(name, choice)
