@@ -76,9 +76,8 @@ class Point:
         """Row i is the derivative of example i's score by its pixels, with a graph to the parameters."""
         scores = self._score(self.logits, self.labels)
         with self._watch("alignment"):
-            if self._compiled is None:
-                return self._route(scores, self.images, self._surroundings())
-            return self._route.attach(self.input_gradient_value, scores, self.images, self._surroundings())
+            value = None if self._compiled is None else self.input_gradient_value
+            return self._route(scores, self.images, self._surroundings(), value)
 
     @cached_property
     def input_gradient_value(self) -> Tensor:

@@ -55,19 +55,16 @@ class Route(Protocol):
         """Return the context in which the forward pass has to run."""
         ...
 
-    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings) -> Tensor:
+    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
         """Return d sum(scores) / d images, differentiable by the parameters.
 
         Args:
-            scores: (batch,), with a graph to the parameters and, for this route's own backward pass,
-                to the images.
-            images: the leaf that the scores were computed from.
+            scores: (batch,), with a graph to the parameters and, unless ``value`` is given, to the images.
+            images: that the scores were computed from.
             around: the student elsewhere.
+            value: the gradient as numbers, where it was computed elsewhere; of no use to a route that
+                differentiates twice.
         """
-        ...
-
-    def attach(self, value: Tensor, scores: Tensor, images: Tensor, around: Surroundings) -> Tensor:
-        """Return ``value``, an input gradient computed elsewhere, differentiable by the parameters."""
         ...
 
 
@@ -81,14 +78,10 @@ class Exact:
         """Return a context with the one attention kernel that can be differentiated twice."""
         return sdpa_kernel(SDPBackend.MATH)
 
-    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings) -> Tensor:
+    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
         """Return the gradient with its own graph."""
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
         return gradient
-
-    def attach(self, value: Tensor, scores: Tensor, images: Tensor, around: Surroundings) -> Tensor:
-        """Refuse: a value without its graph cannot be differentiated twice."""
-        raise NotImplementedError("the exact route forms the gradient itself")
 
 
 Sides = Literal[1, 2]
@@ -130,13 +123,10 @@ class FiniteDifference:
         """Return a context that changes nothing."""
         return nullcontext()
 
-    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings) -> Tensor:
+    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
         """Return the gradient; its backward runs the probes."""
-        (value,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-        return self.attach(value, scores, images, around)
-
-    def attach(self, value: Tensor, scores: Tensor, images: Tensor, around: Surroundings) -> Tensor:
-        """Return ``value`` with a backward that runs the probes."""
+        if value is None:
+            (value,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
         device = images.device.type
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         probe = self._length(dtype if enabled else images.dtype)

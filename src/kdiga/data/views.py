@@ -36,23 +36,21 @@ class Augmentation:
             seed: of the run.
             view: 0, 1, ...; usually the epoch.
         """
-        if self.pad:
-            images = self._shift(images, index, seed, view)
+        if not self.pad and not self.flip:
+            return images
+        height, width = images.shape[-2:]
+        rows = torch.arange(height, device=images.device).expand(len(images), -1)
+        columns = torch.arange(width, device=images.device).expand(len(images), -1)
         if self.flip:
             mirrored = (_draw(seed, index, view, stream=2) & 1).bool()
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        return images
-
-    def _shift(self, images: Tensor, index: Tensor, seed: int, view: int) -> Tensor:
-        height, width = images.shape[-2:]
-        padded = F.pad(images, (self.pad,) * 4)
-        top, left = (_draw(seed, index, view, stream) % (2 * self.pad + 1) for stream in (0, 1))
-        rows = top[:, None] + torch.arange(height, device=images.device)
-        columns = left[:, None] + torch.arange(width, device=images.device)
-        example = torch.arange(len(images), device=images.device)
-        # Indexing (batch, row, column) around the channel axis gives (batch, row, column, channel).
-        shifted = padded[example[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-        return shifted.permute(0, 3, 1, 2).contiguous()
+            columns = torch.where(mirrored[:, None], columns.flip(-1), columns)
+        if self.pad:
+            top, left = (_draw(seed, index, view, stream) % (2 * self.pad + 1) for stream in (0, 1))
+            images, rows, columns = F.pad(images, (self.pad,) * 4), rows + top[:, None], columns + left[:, None]
+        # One gather for shift and flip, and few operations on the whole index: the loader's time is this.
+        at = ((rows * images.shape[-1])[:, :, None] + columns[:, None, :]).flatten(1)
+        at = at[:, None].expand(-1, images.shape[1], -1)
+        return images.flatten(2).gather(2, at).unflatten(2, (height, width))
 
 
 def augmentation_by_name(name: str, image_size: int) -> Augmentation:
