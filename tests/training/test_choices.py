@@ -199,6 +199,14 @@ def test_a_compiled_run_equals_an_eager_one(method, route, robust, stripes, monk
     assert compiled.passes["student_backwards"] == eager.passes["student_backwards"]
 
 
+@pytest.mark.parametrize("method", ["kdiga", "tangent"])
+def test_layout_changes_rounding_alone(method, robust, stripes):  # noqa: F811
+    settings = QUICK | {"method": method, "epochs": 1, "threat": THREAT}
+    one, two = (kdiga.distill(small(), robust, stripes, channels_last=flag, **settings) for flag in (True, False))
+    for key, value in one.last_state.items():
+        assert torch.allclose(value, two.last_state[key], atol=2e-4), key
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["kdiga", "tangent", "rslad"])
 def test_generated_code_equals_eager(method, robust, stripes):  # noqa: F811
