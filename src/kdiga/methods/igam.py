@@ -47,10 +47,12 @@ class IGAM(Checked):
 
     def __call__(self, step: Step) -> Objective:
         """Return the label and the matching term."""
-        label = step.clean.losses.mean()
         if step.progress < self.begin:
+            label = step.clean.losses.mean()
             return Objective((Term("label", 1.0, label), Term("gradient", 0.0, label.new_zeros(()))))
-        gap = losses.l2_squared(step.aligned.input_gradient, step.teacher_gradient)
+        # The teacher first: what its backward pass keeps is gone before the student's graph is there.
+        theirs = step.teacher_gradient
+        label, gap = step.clean.losses.mean(), losses.l2_squared(step.aligned.input_gradient, theirs)
         return Objective(
             (
                 Term("label", 1.0, label),

@@ -37,7 +37,8 @@ class KD(Checked):
 
     def __call__(self, step: Step) -> Objective:
         """Return the label and the imitation term."""
-        imitation = losses.kl(step.clean.logits, step.teacher.logits, self.temperature)
+        target = step.teacher_logits  # before the student's graph is there
+        imitation = losses.kl(step.clean.logits, target, self.temperature)
         return Objective(
             (
                 Term("label", self.label_weight, step.clean.losses.mean()),

@@ -89,22 +89,33 @@ class Tangent(Checked):
         if self.learn_at == "adv":
             return self._at_the_gap(step)
         rest, part = step.for_alignment(self.align_share, self.align_every)
+        target = self._ask(rest, part)
         # The clean images first: an attack in eval mode sees the running statistics that they leave.
         label, gap = rest.clean.losses.mean(), rest.clean.losses.new_zeros(())
         if part is not None:
             adv_images = self._widest_gap(part)
             gap = part.at(adv_images, part.alignment_batch_norm).losses - part.aligned.losses
             gap = (gap - self._rise(part, adv_images)).mean()
-        imitation = losses.kl(rest.clean.logits, rest.teacher_logits, self.temperature)
+        imitation = losses.kl(rest.clean.logits, target, self.temperature)
         return self._objective(step, label, imitation.mean(), gap)
 
     def _at_the_gap(self, step: Step) -> Objective:
+        target = self._ask(step, step)
         clean_losses = step.aligned.losses.detach()
         adv_images = self._widest_gap(step)
         adv = step.at(adv_images)
-        imitation = losses.kl(adv.logits, step.teacher_logits, self.temperature)
+        imitation = losses.kl(adv.logits, target, self.temperature)
         gap = adv.losses - clean_losses - self._rise(step, adv_images)
         return self._objective(step, adv.losses.mean(), imitation.mean(), gap.mean())
+
+    def _ask(self, rest: Step, part: Step | None) -> Tensor:
+        """Return the teacher's logits, its gradient asked for first where it is needed.
+
+        Before the student runs: what the teacher's backward pass keeps is then gone when the student's graph is there.
+        """
+        if part is not None and not self.flat:
+            _ = part.teacher_gradient
+        return rest.teacher_logits
 
     def _objective(self, step: Step, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:
         return Objective(
