@@ -13,7 +13,7 @@ from kdiga.routes import ROUTES, FiniteDifference
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "multi-step", "cosine", "constant"]
 Precision = Literal["fp32", "bf16", "auto"]
-Flag = bool | Literal["auto"]
+Flag = Literal[True, False, "auto"]
 Selection = Literal["robust", "clean", "mean"]
 
 
@@ -108,6 +108,8 @@ class TrainingSettings:
 
 def _choices() -> Mapping[str, tuple[str | bool, ...]]:
     hints = get_type_hints(TrainingSettings)
-    names = ("optimizer", "schedule", "precision", "select", "attack_batch_norm", "alignment_batch_norm")
-    flags = dict.fromkeys(("channels_last", "compile"), (True, False, "auto"))
-    return {"route": ("auto", *ROUTES)} | {name: get_args(hints[name]) for name in names} | flags
+    names = (
+        "optimizer", "schedule", "precision", "select", "attack_batch_norm", "alignment_batch_norm", "channels_last",
+        "compile",
+    )  # fmt: skip
+    return {"route": ("auto", *ROUTES)} | {name: get_args(hints[name]) for name in names}
