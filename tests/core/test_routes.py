@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import kdiga
 from kdiga.errors import InputError
 from kdiga.losses import DISTANCES
 from kdiga.modes import seeded
@@ -170,3 +171,18 @@ def test_the_exact_route_runs_the_module_itself(batch):
         raise AssertionError("differentiated twice")
 
     derivative(copy.deepcopy(five_layers(1)), Exact(), *batch, compiled=compiled)
+
+
+@pytest.mark.parametrize(("route", "fused"), [("exact", False), ("finite-difference", True), ("one-sided", True)])
+def test_only_the_exact_route_gives_up_fused_attention(route, fused, monkeypatch, batch):
+    student, seen = kdiga.load_model("vit-micro", in_channels=1, image_size=8).train(), []
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*arguments, **options):
+        seen.append(torch.backends.cuda.flash_sdp_enabled())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    derivative(student, route_by_name(route), *batch)
+    assert seen
+    assert set(seen) == {fused}
