@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Literal
 
@@ -53,15 +53,18 @@ class Point:
         self._score, self._batch_norm, self._keep_statistics = score_by_name(gradient_of), batch_norm, keep_statistics
         self._twice = gradient == "differentiable" and route.double_backward
         self._compiled = None if self._twice else compiled
+        # Whether the network runs at these images again, or near them, for the same gradient.
+        self._returns = not self._twice and (
+            gradient == "differentiable" or (gradient == "value" and compiled is not None)
+        )
         self._random: RandomState | None = None
-        self._gradient = gradient
         self.images = images.detach().requires_grad_(gradient != "none" and self._compiled is None)
         self.labels = labels
 
     @cached_property
     def logits(self) -> Tensor:
         """Float (batch, num_classes), with a graph to the student."""
-        if self._gradient != "none":
+        if self._returns:
             self._random = RandomState(self.images.device)
         with self._watch("student"), self._route.forward_context() if self._twice else nullcontext():
             return self._run(self.images, leave_no_trace=self._keep_statistics)
@@ -111,15 +114,9 @@ class Point:
         with self._in_mode(), frozen_statistics(self._student) if leave_no_trace else nullcontext():
             return (self._compiled or self._student)(images)
 
-    def _in_mode(self) -> ExitStack:
-        stack = ExitStack()
-        if self._batch_norm == "eval":
-            stack.enter_context(evaluating(self._student))
-        return stack
+    def _in_mode(self) -> AbstractContextManager[None]:
+        return evaluating(self._student) if self._batch_norm == "eval" else nullcontext()
 
-    def _again(self) -> ExitStack:
+    def _again(self) -> AbstractContextManager[None]:
         # The same dropout as in the clean pass: a difference between two masks is no derivative.
-        stack = ExitStack()
-        if self._random is not None:
-            stack.enter_context(self._random.again())
-        return stack
+        return nullcontext() if self._random is None else self._random.again()

@@ -104,6 +104,19 @@ class Step:
         with self.watch("teacher"):
             return _present(self.teach, "a teacher").logits(self.batch)
 
+    def ask_teacher_first(self, part: Step | None) -> Tensor:
+        """Return the teacher's logits, the gradient of a part of the step having been asked for before them.
+
+        Before the student runs, what the teacher's backward pass keeps does not stand beside the student's
+        graph; and a teacher that is asked for its gradient gives its logits as well.
+
+        Args:
+            part: whose ``teacher_gradient`` will be used; may be the step itself, None for no gradient.
+        """
+        if part is not None:
+            _ = part.teacher_gradient
+        return self.teacher_logits
+
     @cached_property
     def teacher_gradient(self) -> Tensor:
         """The teacher's input gradient at the clean images, like the images."""

@@ -12,14 +12,9 @@ from kdiga.config.caching import stored_teacher
 from kdiga.config.run import build_models
 from kdiga.config.schema import Recipe
 from kdiga.data import DataSet, ImageSetFeed, augmentation_by_name, feed_of, split
-from kdiga.modes import seeded
 from kdiga.provenance import provenance
-from kdiga.routes import Exact
-from kdiga.training.choices import UNROUTED, Choice, choose_route
 from kdiga.training.profiling import StepProfile, Subject, variants
 from kdiga.training.runtime import device_by_name
-from kdiga.training.settings import TrainingSettings
-from kdiga.training.stepper import Stepper
 from kdiga.training.teaching import teachers_of
 from kdiga.training.validation import Validator
 
@@ -63,7 +58,7 @@ def profile_recipe(
         seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, ImageSetFeed) else feed
         subjects = {"live ": subject, "cached ": replace(subject, teachers=[stored], feed=seen)}
     plain = replace(settings, precision="fp32", channels_last=True, compile=False)
-    route = _route(subject, plain)
+    route = subject.auto_route(plain)
     profiles = list[StepProfile]()
     todo = [
         (subjects[source], source + label, one)
@@ -94,19 +89,6 @@ def profile_recipe(
         "variants": [_plain(one) for one in profiles],
         "provenance": provenance(device),
     }  # fmt: skip
-
-
-def _route(subject: Subject, settings: TrainingSettings) -> Choice:
-    if subject.method.needs.student_gradient != "differentiable":
-        return UNROUTED
-    with seeded(settings.seed, -1):
-        stepper = Stepper(
-            copy.deepcopy(subject.student), [], subject.method, subject.threat, settings, Exact(), steps=1
-        )  # fmt: skip
-        stepper.train_mode()
-        batch = next(iter(subject.feed.epoch(0)))
-        placed = replace(batch, images=stepper.runtime.images(batch.images))
-        return choose_route(stepper.student, placed, subject.method.needs, replace(settings, route="auto"))[1]
 
 
 def _plain(one: StepProfile) -> dict[str, Any]:

@@ -50,9 +50,9 @@ class IGAM(Checked):
         if step.progress < self.begin:
             label = step.clean.losses.mean()
             return Objective((Term("label", 1.0, label), Term("gradient", 0.0, label.new_zeros(()))))
-        # The teacher first: what its backward pass keeps is gone before the student's graph is there.
-        theirs = step.teacher_gradient
-        label, gap = step.clean.losses.mean(), losses.l2_squared(step.aligned.input_gradient, theirs)
+        step.ask_teacher_first(step)
+        label = step.clean.losses.mean()
+        gap = losses.l2_squared(step.aligned.input_gradient, step.teacher_gradient)
         return Objective(
             (
                 Term("label", 1.0, label),

@@ -101,13 +101,8 @@ class KDIGA(Checked):
         if self.random_start:
             step = step.moved_to(uniform_start(step.batch.images, step.threat))
         rest, part = step.for_alignment(self.align_share, self.align_every)
-        # The teacher first: what its backward pass keeps is gone before the student's graph is there. And one
-        # that is asked for its gradient gives its logits as well.
-        theirs = None if part is None else part.teacher_gradient
-        target = rest.teacher_logits
-        gap = rest.clean.losses.new_zeros(())
-        if part is not None and theirs is not None:
-            gap = self._gap(part.aligned.input_gradient, theirs, step.threat.norm)
+        target = rest.ask_teacher_first(part)
+        gap = rest.clean.losses.new_zeros(()) if part is None else self._gap(part)
         imitation = losses.kl(rest.clean.logits, target, self.temperature).mean()
         if self.convention == "author":
             imitation = imitation / rest.clean.logits.shape[1]
@@ -120,10 +115,11 @@ class KDIGA(Checked):
             )
         )
 
-    def _gap(self, ours: Tensor, theirs: Tensor, norm: str) -> Tensor:
+    def _gap(self, step: Step) -> Tensor:
+        ours, theirs = step.aligned.input_gradient, step.teacher_gradient
         if self.convention == "author":
             return _author_gap(ours, theirs)
-        return losses.distance_under(self.distance, norm)(ours, theirs).mean()
+        return losses.distance_under(self.distance, step.threat.norm)(ours, theirs).mean()
 
     @property
     def _ramp(self) -> float:

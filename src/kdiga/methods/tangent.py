@@ -89,7 +89,7 @@ class Tangent(Checked):
         if self.learn_at == "adv":
             return self._at_the_gap(step)
         rest, part = step.for_alignment(self.align_share, self.align_every)
-        target = self._ask(rest, part)
+        target = rest.ask_teacher_first(None if self.flat else part)
         # The clean images first: an attack in eval mode sees the running statistics that they leave.
         label, gap = rest.clean.losses.mean(), rest.clean.losses.new_zeros(())
         if part is not None:
@@ -100,22 +100,13 @@ class Tangent(Checked):
         return self._objective(step, label, imitation.mean(), gap)
 
     def _at_the_gap(self, step: Step) -> Objective:
-        target = self._ask(step, step)
+        target = step.ask_teacher_first(None if self.flat else step)
         clean_losses = step.aligned.losses.detach()
         adv_images = self._widest_gap(step)
         adv = step.at(adv_images)
         imitation = losses.kl(adv.logits, target, self.temperature)
         gap = adv.losses - clean_losses - self._rise(step, adv_images)
         return self._objective(step, adv.losses.mean(), imitation.mean(), gap.mean())
-
-    def _ask(self, rest: Step, part: Step | None) -> Tensor:
-        """Return the teacher's logits, its gradient asked for first where it is needed.
-
-        Before the student runs: what the teacher's backward pass keeps is then gone when the student's graph is there.
-        """
-        if part is not None and not self.flat:
-            _ = part.teacher_gradient
-        return rest.teacher_logits
 
     def _objective(self, step: Step, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:
         return Objective(

@@ -30,8 +30,6 @@ UNROUTED: Choice = {"chosen": None, "why": "the method does not train through an
 WARM_UP, TIMED = 2, 5  # steps
 WORTH_COMPILING = 180.0  # seconds of training below which compiling cannot pay for itself
 Timed = Callable[[TrainingSettings], Callable[[], object]]
-
-
 Build = Callable[[nn.Module, Sequence[nn.Module | Teacher], TrainingSettings, Route], Stepper]
 
 
@@ -57,21 +55,27 @@ def settled(
     batch = next(iter(feed.epoch(0)))
     route, choice = Exact(), UNROUTED
     if needs.student_gradient == "differentiable":
-        trial = build(copy.deepcopy(student), teachers, _closed(settings), Exact())
-        trial.train_mode()
+        trial = rehearsal(build, needs, student, teachers, _closed(settings), Exact())
         placed = replace(batch, images=trial.runtime.images(batch.images))
         route, choice = choose_route(trial.student, placed, needs, settings)
 
     def timed(candidate: TrainingSettings) -> Callable[[], object]:
-        copies = [copy.deepcopy(one) if needs.trains_teacher else one for one in teachers]
-        stepper = build(copy.deepcopy(student), copies, candidate, route)
-        stepper.train_mode()
-        numbers = itertools.count()
-        # Reading a value waits for the device, so that the clock sees the step's end.
-        return lambda: stepper.take(batch, next(numbers)).terms[0].value.detach().item()
+        stepper, numbers = rehearsal(build, needs, student, teachers, candidate, route), itertools.count()
+        return lambda: stepper.take_and_wait(batch, next(numbers))
 
     settings, choices = choose_settings(settings, steps, timed)
     return settings, choices | {"route": choice}
+
+
+def rehearsal(
+    build: Build, needs: Needs, student: nn.Module, teachers: Sequence[nn.Module | Teacher],
+    settings: TrainingSettings, route: Route,
+) -> Stepper:  # fmt: skip
+    """Return what takes steps that leave student and teachers as they are: copies of all that would be trained."""
+    copies = [copy.deepcopy(one) if needs.trains_teacher else one for one in teachers]
+    stepper = build(copy.deepcopy(student), copies, settings, route)
+    stepper.train_mode()
+    return stepper
 
 
 def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: TrainingSettings) -> tuple[Route, Choice]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,10 @@ from torch import nn
 from kdiga.data import Feed
 from kdiga.methods import Method
 from kdiga.modes import seeded
-from kdiga.routes import Exact, route_by_name
+from kdiga.routes import Exact, Route, route_by_name
 from kdiga.step import Teacher
 from kdiga.stopwatch import Stopwatch
+from kdiga.training.choices import Choice, rehearsal, settled
 from kdiga.training.memory import peak_bytes
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper
@@ -94,23 +94,37 @@ class Subject:
                 with watch("data"):
                     batch = next(batches)
                 stepper.take(batch, number)
-        seconds, total = statistics.median(times), len(self.feed) * self.epochs
+        seconds = statistics.median(times)
         return StepProfile(
             label, settings, seconds, (min(times), max(times)),
             {name: watch.seconds[name] / steps for name in SECTIONS}, peak, settings.batch_size / seconds,
-            total * seconds / 60,
+            self._steps * seconds / 60,
         )  # fmt: skip
+
+    def auto_route(self, settings: TrainingSettings) -> Choice:
+        """Return the route that "auto" takes, and why.
+
+        Args:
+            settings: with nothing else on "auto".
+        """
+        asked, needs = replace(settings, route="auto"), self.method.needs
+        with seeded(settings.seed, -1):
+            found = settled(asked, needs, self.student, self.teachers, self._build, self.feed, self._steps)
+        return found[1]["route"]
+
+    @property
+    def _steps(self) -> int:
+        return len(self.feed) * self.epochs
+
+    def _build(
+        self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], settings: TrainingSettings, route: Route
+    ) -> Stepper:
+        return Stepper(student, teachers, self.method, self.threat, settings, route, steps=self._steps)
 
     def _stepper(self, settings: TrainingSettings) -> Stepper:
         needs = self.method.needs
         route = route_by_name(settings.route, settings.probe) if needs.student_gradient == "differentiable" else Exact()
-        teachers = [copy.deepcopy(one) if needs.trains_teacher else one for one in self.teachers]
-        stepper = Stepper(
-            copy.deepcopy(self.student), teachers, self.method, self.threat, settings, route,
-            steps=len(self.feed) * self.epochs,
-        )  # fmt: skip
-        stepper.train_mode()
-        return stepper
+        return rehearsal(self._build, needs, self.student, self.teachers, settings, route)
 
     def _batches(self) -> Iterator[Batch]:
         while True:
@@ -132,14 +146,11 @@ def variants(settings: TrainingSettings, method: Method, *, compiled: bool) -> d
         for precision in ("fp32", "bf16"):
             for route in routes:
                 label = " ".join([*([route] if route else []), precision, *(["compiled"] if compile else [])])
-                found[label] = replace(
-                    settings, route=route or "exact", precision=precision, compile=compile, channels_last=True
-                )
+                found[label] = replace(settings, route=route or "exact", precision=precision, compile=compile)
     return found
 
 
 def _timed(stepper: Stepper, batch: Batch, number: int) -> float:
     begun = time.perf_counter()
-    # Reading a value waits for the device, so that the clock sees the step's end.
-    stepper.take(batch, number).terms[0].value.detach().item()
+    stepper.take_and_wait(batch, number)
     return time.perf_counter() - begun

@@ -82,6 +82,10 @@ class Stepper:
             self.schedule.step()
         return objective
 
+    def take_and_wait(self, batch: Batch, number: int) -> None:
+        """Take a step and wait for the device, so that a clock beside it sees the step's end."""
+        self.take(batch, number).terms[0].value.detach().item()
+
     def _step(self, batch: Batch, number: int) -> Step:
         first, second = (*self._sources, None, None)[:2]
         needs = self.method.needs
