@@ -17,7 +17,7 @@ from kdiga.modes import seeded
 from kdiga.stopwatch import Stopwatch
 from kdiga.training import TrainingSettings
 from kdiga.training.memory import peak_bytes
-from kdiga.training.profiling import SECTIONS, variants
+from kdiga.training.profiling import SECTIONS, Subject, variants
 
 
 def test_an_inner_section_is_not_counted_twice(monkeypatch):
@@ -110,3 +110,17 @@ def test_attacks_have_a_section_of_their_own(recipe):
     assert parts["attack"] > 0
     assert parts["teacher"] > 0, "asked within the attack, and counted here"
     assert found["route"]["chosen"] is None
+
+
+@pytest.mark.parametrize(("asked", "measured"), [(False, False), (True, True), ("auto", True)])
+def test_the_layout_is_the_recipes(asked, measured, recipe, monkeypatch):
+    real, seen = Subject.profile, []
+
+    def profile(self, label, settings, **options):
+        seen.append(settings.channels_last)
+        return real(self, label, settings, **options)
+
+    monkeypatch.setattr(Subject, "profile", profile)
+    training = recipe["training"] | {"channels_last": asked}
+    profile_recipe(recipe_from_dict(recipe | {"method": "kd", "training": training}), load_data("digits"), steps=1)
+    assert seen == [measured] * 2

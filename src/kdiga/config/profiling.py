@@ -26,7 +26,8 @@ def profile_recipe(
 ) -> dict[str, Any]:
     """Measure a few steps of a recipe's run, taken apart, on every route and in either precision.
 
-    Nothing is trained or written. Bf16 and compiling are measured whatever the recipe says of them.
+    Nothing is trained or written. Bf16 and compiling are measured whatever the recipe says of them; the layout is the
+    recipe's, channels_last where that is "auto".
 
     Args:
         recipe: of the run.
@@ -57,7 +58,7 @@ def profile_recipe(
         stored = stored_teacher(recipe, recipe.cache, models.teacher, data)
         seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, ImageSetFeed) else feed
         subjects = {"live ": subject, "cached ": replace(subject, teachers=[stored], feed=seen)}
-    plain = replace(settings, precision="fp32", channels_last=True, compile=False)
+    plain = replace(settings, precision="fp32", channels_last=settings.channels_last is not False, compile=False)
     route = subject.auto_route(plain)
     profiles = list[StepProfile]()
     todo = [
