@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -48,6 +49,11 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def command_line() -> str:
+    """Return what the user typed, for results to say how they were made."""
+    return shlex.join(["kdiga", *sys.argv[1:]])
 
 
 def _fail(message: str, status: int) -> None:

@@ -13,10 +13,10 @@ from kdiga.config.run import build_models
 from kdiga.config.schema import CacheConfig, Recipe
 from kdiga.data import DataSet, ImageSet, ImageSetFeed, augmentation_by_name, split
 from kdiga.errors import InputError
+from kdiga.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.models import Classifier
 from kdiga.provenance import provenance
 from kdiga.teachers import CachedTeacher, Manifest, Store
-from kdiga.teachers.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.teachers.store import ELSEWHERE, Shard
 from kdiga.training.runtime import device_by_name
 from kdiga.training.stored import REMEDY, conditions, live_source

@@ -10,12 +10,12 @@ from torch import nn
 
 from kdiga.data import ImageSet, augmentation_by_name
 from kdiga.errors import InputError
+from kdiga.fingerprints import fingerprint_of_images
 from kdiga.losses import Score
 from kdiga.methods import Needs
 from kdiga.step import Teacher
 from kdiga.teachers import CachedTeacher, OnlineTeacher
 from kdiga.teachers.build import Source
-from kdiga.teachers.fingerprints import fingerprint_of_images
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.types import Batch, TeacherSignal

@@ -1,4 +1,4 @@
-"""What identifies a network and a set of images: a SHA-256 of all that a signal depends on."""
+"""What identifies a network and a set of images: a SHA-256 of all that a measurement of them depends on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from kdiga.models import Classifier
 
 
 def fingerprint_of_model(model: nn.Module) -> str:
-    """Return the hash of a model's spec and of the name, type, shape and bytes of each of its tensors."""
-    return _hash(architecture_of(model), sorted(model.state_dict().items()))
+    """Return the hash of what a model is and of the name, type, shape and bytes of each of its tensors.
+
+    What it is: the spec of a :class:`kdiga.models.Classifier`, the printed form of any other module. A module
+    whose answers depend on more than that and its ``state_dict`` has no fingerprint of its own.
+    """
+    what = architecture_of(model) if isinstance(model, Classifier) else repr(model)
+    return _hash(what, sorted(model.state_dict().items()))
 
 
 def architecture_of(model: nn.Module) -> str:
@@ -26,7 +31,12 @@ def architecture_of(model: nn.Module) -> str:
 
 def fingerprint_of_images(data: ImageSet) -> str:
     """Return the hash of images and labels, in their order."""
-    return _hash("", (("images", data.images), ("labels", data.labels)))
+    return fingerprint_of_tensors(data.images, data.labels)
+
+
+def fingerprint_of_tensors(images: Tensor, labels: Tensor) -> str:
+    """Return :func:`fingerprint_of_images` of two tensors."""
+    return _hash("", (("images", images), ("labels", labels)))
 
 
 def _hash(about: str, tensors: Iterable[tuple[str, Tensor]]) -> str:

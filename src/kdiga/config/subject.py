@@ -1,0 +1,153 @@
+"""A model that is to be judged, and what it is judged on: named on a command line, loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdiga.config.run import check_fits, data_of
+from kdiga.config.schema import DataConfig
+from kdiga.data import ImageSet, available_data
+from kdiga.errors import InputError
+from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
+from kdiga.models import Classifier, count_parameters, load_model
+from kdiga.training.folder import read_config
+from kdiga.training.runtime import device_by_name
+from kdiga.types import ThreatModel
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What models are judged on.
+
+    Args:
+        images: test images, those that are looked at.
+        threat: norm and eps.
+        data: name of the data set.
+    """
+
+    images: ImageSet
+    threat: ThreatModel
+    data: str
+
+    def about(self) -> dict[str, Any]:
+        """Return it as plain data, as result files hold it."""
+        return {
+            "data": self.data,
+            "data_fingerprint": fingerprint_of_images(self.images),
+            "examples": len(self.images),
+            "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is judged.
+
+    Args:
+        model: in eval mode, on its device.
+        about: plain data that result files hold: what it was called, which weights, its architecture,
+            parameters and fingerprint.
+    """
+
+    model: Classifier
+    about: dict[str, Any]
+
+
+def load_ground(
+    models: Sequence[str],
+    *,
+    data: str | None = None,
+    root: Path | None = None,
+    eps: str | None = None,
+    norm: str | None = None,
+    examples: int | None = None,
+) -> Ground:
+    """Return what models are judged on: what is given, else what the recipe of the first run among them says.
+
+    Args:
+        models: as on the command line; runs' folders, or weights in them, have a recipe.
+        data: name of a data set.
+        root: folder that holds the data.
+        eps: number or fraction, pixels in [0, 1].
+        norm: "linf" or "l2".
+        examples: only the first so many test images.
+
+    Raises:
+        InputError: if no data set is known, or ``examples`` is below 1.
+    """
+    recipe = next((found for found in map(_recipe_of, models) if found), {})
+    config = _data_config(recipe, data, root)
+    given = recipe.get("threat", {})
+    threat = ThreatModel.parse(norm or given.get("norm", "linf"), given.get("eps", "8/255") if eps is None else eps)
+    if examples is not None and examples < 1:
+        raise InputError(f"examples was {examples!r}; it must be at least 1.")
+    test = data_of(replace(config, train_examples=None)).test
+    return Ground(test if examples is None else test.take(slice(examples)), threat, config.name)
+
+
+def load_subject(
+    model: str,
+    ground: Ground,
+    *,
+    which: str = "best",
+    weights: Path | None = None,
+    normalization: str | None = None,
+    device: str = "auto",
+    role: str = "model",
+) -> Subject:
+    """Return a model that fits the ground.
+
+    Args:
+        model: a run's folder, a .safetensors file, or an architecture with ``weights``.
+        ground: what it will be judged on.
+        which: "best" or "last" weights of a run.
+        weights: state dict to put into a named architecture.
+        normalization: of those weights.
+        device: "auto", "cpu" or "cuda".
+        role: what messages call it.
+
+    Raises:
+        InputError: if it cannot be loaded or takes other images.
+    """
+    images = ground.images
+    shape: dict[str, Any] = {}
+    if weights is not None:
+        shape = {"num_classes": images.num_classes, "in_channels": images.in_channels, "image_size": images.image_size}
+    classifier = load_model(model, weights=weights, normalization=normalization, which=which, **shape)
+    check_fits(role, classifier, images)
+    spec = classifier.spec
+    about = {
+        "model": model if weights is None else f"{model} {weights}",
+        "which": which if Path(model).is_dir() else None,
+        "architecture": "-".join([spec.name, *([spec.activation] if spec.activation else [])]),
+        "parameters": count_parameters(classifier),
+        "fingerprint": fingerprint_of_model(classifier),
+    }
+    return Subject(classifier.to(device_by_name(device)), about)
+
+
+def default_folder(model: str, kind: str, ground: Ground, which: str) -> Path | None:
+    """Return where the results of judging a run are kept, in its own folder; None for a model that is no run."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    return folder / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}"
+
+
+def _recipe_of(model: str) -> dict[str, Any]:
+    path = Path(model)
+    folder = path if path.is_dir() else path.parent
+    return (read_config(folder) if path.exists() else None) or {}
+
+
+def _data_config(recipe: dict[str, Any], data: str | None, root: Path | None) -> DataConfig:
+    given = None if root is None else str(root)
+    if data is not None:
+        return DataConfig(data, given)
+    if "data" not in recipe:
+        raise InputError(f"no data set was given; name one with --data, for example {', '.join(available_data())}.")
+    saved = DataConfig(**recipe["data"])
+    return saved if given is None else replace(saved, root=given)
