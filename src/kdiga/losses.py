@@ -59,6 +59,15 @@ def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None])[:, 0]
 
 
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the largest other logit minus the true one: above 0 where an example is misclassified.
+
+    What Carlini and Wagner (2017) maximise; unlike the cross-entropy it does not fade where a model is certain.
+    """
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(1) - true_logit(logits, labels)
+
+
 Score = Literal["loss", "probability", "logit"]
 """Of which number of an example an input gradient is taken: its cross-entropy, or its own class's share or logit."""
 
