@@ -2,7 +2,7 @@
 
 from kdiga.evaluation.attacks import attack_by_name
 from kdiga.evaluation.evaluate import AttackResult, Evaluation, evaluate
-from kdiga.evaluation.intervals import clopper_pearson
 from kdiga.evaluation.sweep import sweep
+from kdiga.intervals import clopper_pearson
 
 __all__ = ["AttackResult", "Evaluation", "attack_by_name", "clopper_pearson", "evaluate", "sweep"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError
 from kdiga.evaluation.attacks import Attack, attack_by_name
-from kdiga.evaluation.intervals import clopper_pearson
+from kdiga.intervals import clopper_pearson
 from kdiga.modes import evaluating, frozen_parameters
 from kdiga.provenance import provenance
 from kdiga.types import ThreatModel
