@@ -13,10 +13,21 @@ from kdiga.report.chapters import PLAIN, Chapter, Member
 from kdiga.report.comparing import Difference, difference, signed
 from kdiga.report.headers import names
 from kdiga.report.records import Accuracy
-from kdiga.report.trust import trust
+from kdiga.report.trust import trust, untaught_rival
 from kdiga.report.verdict import attack_name
 
 TOLD = 5  # students that get a sentence; the table has all
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is said of a model; without a name, of several."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}" if self.name else self.text
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Answer:
     """
 
     headline: str
-    sentences: Sequence[str]
+    sentences: Sequence[Sentence]
     why: Sequence[str]
     trust: Sequence[str]
     against_teacher: dict[str, Difference] = field(default_factory=dict[str, Difference])
@@ -89,40 +100,49 @@ def _headline(
     doubt = [one.name for one in (best, chapter.named(best.taught_by)) if one and suspect(one)]
     if doubt:
         return f"Not to be believed yet: checks of {names(doubt)} failed"
-    if plain and plain.sign < 0:
-        return f"No: {best.name} is less robust than a student without it"
-    if plain and plain.sign == 0:
-        return "Undecided: these images cannot tell the student from one distilled or trained plainly"
-    if gap.sign > 0:
-        return f"{best.name} is more robust than its teacher" + ("" if plain else "; whether by transfer is not known")
-    if not plain:
-        return f"{best.name} has {_kept(gap)} of its teacher's robust accuracy; whether by transfer is not known"
-    if gap.sign == 0:
-        return f"Yes: {best.name} cannot be told from its teacher on these images"
-    return f"Yes, in part: {best.name} keeps {_kept(gap)} of its teacher's robust accuracy"
+    return _transfer(chapter, best, gap, plain)
+
+
+def _transfer(chapter: Chapter, best: Member, gap: Difference, plain: Difference | None) -> str:
+    """Return whether robustness came over, by the rules in docs/report.md, the first that fits."""
+    kept = f"{best.name} has {_kept(gap)} of its teacher's robust accuracy"
+    rival = untaught_rival(chapter, best)
+    rules = (
+        (plain and plain.sign < 0, f"No: {best.name} is less robust than a student trained plainly"),
+        (plain and plain.sign == 0, "Undecided: these images cannot tell the student from one trained plainly"),
+        (rival, f"{kept}, but {rival[0].name if rival else ''} has as much without a teacher"),
+        (not plain, f"{kept}; whether by transfer is not known"),
+        (gap.sign > 0, f"Yes: {best.name} is more robust than its teacher"),
+        (gap.sign == 0, f"Yes: {best.name} cannot be told from its teacher on these images"),
+    )
+    return next((words for fits, words in rules if fits), f"Yes, in part: {kept}")
 
 
 def _kept(gap: Difference) -> str:
     return f"{gap.first.value / gap.second.value:.0%}".replace("%", " %") if gap.second.value else "nothing to keep"
 
 
-def _of_teacher(chapter: Chapter) -> list[str]:
+def _of_teacher(chapter: Chapter) -> list[Sentence]:
     teacher, attack = chapter.teacher, chapter.attack
     unjudged = sorted({one.taught_by for one in chapter.students if one.taught_by and not chapter.named(one.taught_by)})
-    sentences = [f"The teacher {names(unjudged)} was not judged on this data and threat model."] if unjudged else []
+    sentences = [Sentence(name, "a teacher, not judged on this data and threat model.") for name in unjudged]
     if teacher is None or attack is None:
         return sentences
     found = teacher.of(attack)
     if found is None:
-        return [*sentences, f"The teacher {teacher.name} was not attacked with {attack_name(attack)}."]
-    clean = teacher.of("clean")
-    size = f", {teacher.parameters:,} parameters" if teacher.parameters else ""
-    also = f"; clean it has {_percent(clean.value)}" if clean else ""
-    return [
-        *sentences,
-        f"The teacher {teacher.name}{size}: {_percent(found.value)} of {found.images:,} test images right under "
-        f"{attack_name(attack)} (95 %: {interval(found)}){also}.",
+        return [*sentences, Sentence(_title(teacher), f"not attacked with {attack_name(attack)}.")]
+    parts = [
+        f"{_percent(found.value)} of {found.images:,} test images right under {attack_name(attack)} {_sure(found)}"
     ]
+    if clean := teacher.of("clean"):
+        parts.append(f"{_percent(clean.value)} clean")
+    if teacher.parameters:
+        parts.append(f"{teacher.parameters:,} parameters")
+    return [*sentences, Sentence(_title(teacher), ", ".join(parts) + ".")]
+
+
+def _title(teacher: Member) -> str:
+    return teacher.name if teacher.name == "teacher" else f"{teacher.name}, the teacher"
 
 
 def _of_students(
@@ -131,38 +151,43 @@ def _of_students(
     teacher_gaps: dict[str, Difference],
     plain_gaps: dict[str, Difference],
     plain: Member | None,
-) -> list[str]:
+) -> list[Sentence]:
     told = list(measured[:TOLD])
     if plain and plain not in told:
         told[-1] = plain
     sentences = [_of_student(one, chapter, teacher_gaps.get(one.name), plain_gaps.get(one.name), plain) for one in told]
     if len(measured) > len(told):
-        sentences.append(f"{len(measured) - len(told)} more students are in the table below.")
+        sentences.append(Sentence("", f"{len(measured) - len(told)} more students are in the table below."))
     return sentences
 
 
 def _of_student(
     student: Member, chapter: Chapter, gap: Difference | None, over: Difference | None, plain: Member | None
-) -> str:
+) -> Sentence:
     found = student.of(chapter.attack)
     assert found is not None
-    assert chapter.attack is not None
-    parts = [
-        f"{student.name}: {_percent(found.value)} right under {attack_name(chapter.attack)} (95 %: {interval(found)})"
-    ]
     teacher = chapter.named(student.taught_by) or chapter.teacher
+    parts = [f"{_percent(found.value)} right under {attack_name(chapter.attack or '')} {_sure(found)}"]
     if gap and teacher:
-        role = "its teacher" if student.taught_by else f"{teacher.name}, which did not teach it"
-        against = {1: f"more than {role}", -1: f"less than {role}", 0: f"undecided against {role}"}[gap.sign]
-        parts.append(f"{against}, {gap.points()}")
+        role = "its teacher" if student.taught_by else f"{teacher.name}, not its teacher"
+        parts.append(_beside(gap, role))
     if over and plain:
-        beside = {1: "more than", -1: "less than", 0: "undecided against"}[over.sign]
-        parts.append(f"{beside} plain {plain.name}, {over.points()}")
+        parts.append(_beside(over, f"plain {plain.name}"))
     if teacher and teacher.parameters and student.parameters and teacher.parameters > student.parameters:
-        parts.append(f"with {_times(teacher.parameters / student.parameters)} fewer parameters")
+        parts.append(f"{_times(teacher.parameters / student.parameters)} fewer parameters")
     if failed := suspect(student):
         parts.append(f"not to be believed, for it failed {names(failed)}")
-    return "; ".join(parts) + "."
+    return Sentence(student.name, "; ".join(parts) + ".")
+
+
+def _beside(gap: Difference, other: str) -> str:
+    how = "95 %" if gap.paired else "95 %, not paired"
+    if gap.sign == 0:
+        ends = f"{signed(gap.low)} to {signed(gap.high)}"
+        return f"undecided against {other}: {signed(gap.value)} points ({how}: {ends})"
+    low, high = sorted((abs(gap.low), abs(gap.high)))
+    side = "above" if gap.sign > 0 else "below"
+    return f"{100 * abs(gap.value):.1f} points {side} {other} ({how}: {100 * low:.1f} to {100 * high:.1f})"
 
 
 def _times(ratio: float) -> str:
@@ -173,9 +198,8 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def interval(found: Accuracy) -> str:
-    """Return an accuracy's interval in percent."""
-    return f"{100 * found.interval[0]:.1f} to {100 * found.interval[1]:.1f}"
+def _sure(found: Accuracy) -> str:
+    return f"(95 %: {100 * found.interval[0]:.1f} to {100 * found.interval[1]:.1f})"
 
 
 def _why(chapter: Chapter) -> list[str]:
@@ -190,10 +214,3 @@ def _why(chapter: Chapter) -> list[str]:
     if not pointed:
         return []
     return [f"Mean cosine of input gradients with the teacher's: {names(pointed)}."]
-
-
-def clean_gap(chapter: Chapter, student: Member) -> str | None:
-    """Return a student's clean accuracy less its teacher's, in points; None if not measured."""
-    teacher = chapter.named(student.taught_by) or chapter.teacher
-    gap = difference(student.accuracy.get("clean", ()), teacher.accuracy.get("clean", ())) if teacher else None
-    return None if gap is None else signed(gap.value)

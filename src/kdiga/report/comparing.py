@@ -37,11 +37,6 @@ class Difference:
         """1 or -1 where the interval is on one side of 0; 0 where the data cannot tell."""
         return int(self.low > 0) - int(self.high < 0)
 
-    def points(self) -> str:
-        """Return it in percentage points with its interval."""
-        how = "95 %" if self.paired else "95 %, not paired"
-        return f"{signed(self.value)} points ({how}: {signed(self.low)} to {signed(self.high)})"
-
 
 def signed(value: float) -> str:
     """Return a difference of shares in points, with a sign that is as long as a digit.

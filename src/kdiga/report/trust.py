@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import PLAIN, Chapter, Member
 from kdiga.report.checking import fields
-from kdiga.report.comparing import Difference
+from kdiga.report.comparing import Difference, difference, signed
 from kdiga.report.headers import names
 from kdiga.report.verdict import attack_name
+
+MOST = 4  # names in a sentence
 
 
 def trust(chapter: Chapter, gaps: Sequence[Difference], taught: Sequence[Member]) -> list[str]:
@@ -21,30 +23,72 @@ def trust(chapter: Chapter, gaps: Sequence[Difference], taught: Sequence[Member]
         gaps: the differences that its verdict rests on.
         taught: students among which the best was looked for.
     """
-    return [*_checks(chapter), *_attack(chapter), *_images(gaps), *_choice(taught), *_seeds(chapter)]
+    return [
+        *_checks(chapter),
+        *_attack(chapter),
+        *_untaught(chapter, taught),
+        *_images(gaps),
+        *_choice(taught),
+        *_seeds(chapter),
+    ]
 
 
 def _checks(chapter: Chapter) -> list[str]:
     sentences: list[str] = []
+    checked = [one for one in chapter.members if one.findings]
+    for verdict, words in (("failed", "failed"), ("warning", "has warnings from")):
+        for member in checked:
+            found = [finding.name for finding in member.findings if finding.verdict == verdict]
+            if found:
+                sentences.append(
+                    f"{member.name} {words} {len(found)} of {len(member.findings)} checks: {names(found)}."
+                )
+    good = [one for one in checked if not any(finding.verdict in ("failed", "warning") for finding in one.findings)]
+    if good:
+        sentences.append(f"{_some([one.name for one in good])} passed all checks for masked gradients that were made.")
     unchecked = [one.name for one in chapter.members if one.accuracy and not one.findings]
-    for member in chapter.members:
-        verdicts = Counter(finding.verdict for finding in member.findings)
-        failed = [finding.name for finding in member.findings if finding.verdict == "failed"]
-        warned = [finding.name for finding in member.findings if finding.verdict == "warning"]
-        if failed:
-            sentences.append(f"{member.name} failed {len(failed)} of {len(member.findings)} checks: {names(failed)}.")
-        if warned:
-            sentences.append(f"{member.name} has warnings: {names(warned)}.")
-        if verdicts["passed"] and not failed and not warned:
-            skipped = f", {verdicts['skipped']} not made" if verdicts["skipped"] else ""
-            sentences.append(f"{member.name} passed {verdicts['passed']} checks{skipped}.")
     if unchecked:
-        some = "no model" if len(unchecked) == len(chapter.members) else f"none of {names(unchecked[:4])}"
-        rest = f" and {len(unchecked) - 4} more" if some != "no model" and len(unchecked) > 4 else ""
-        sentences.append(
-            f"For {some}{rest} was it checked whether gradients are masked; attacks may be fooled by that."
-        )
+        whom = "Nobody" if not checked else "For " + _some(unchecked) + " nobody"
+        sentences.append(f"{whom} checked whether gradients are masked; attacks may be fooled by that.")
     return sentences
+
+
+def _some(values: Sequence[str]) -> str:
+    return names(values if len(values) <= MOST else [*values[:MOST], f"{len(values) - MOST} more"])
+
+
+def untaught_rival(chapter: Chapter, best: Member) -> tuple[Member, Difference] | None:
+    """Return the most robust model that had no teacher, if it is not less robust than the best taught one.
+
+    Args:
+        chapter: of both.
+        best: the most robust taught student.
+
+    Returns:
+        the model, and its robust accuracy less the student's; None where that is below 0 or all had teachers.
+    """
+    alone = [
+        one
+        for one in chapter.students
+        if one.run and not one.run.teacher and one.method not in PLAIN and one.of(chapter.attack)
+    ]
+    if not alone or chapter.attack is None:
+        return None
+    gap = difference(alone[0].accuracy[chapter.attack], best.accuracy[chapter.attack])
+    return None if gap is None or gap.sign < 0 else (alone[0], gap)
+
+
+def _untaught(chapter: Chapter, taught: Sequence[Member]) -> list[str]:
+    rival = untaught_rival(chapter, taught[0]) if taught else None
+    if rival is None:
+        return []
+    one, gap = rival
+    how = "more robust than" if gap.sign else "not told apart from"
+    points = f"{signed(gap.value)} points, 95 %: {signed(gap.low)} to {signed(gap.high)}"
+    return [
+        f"{one.name} had no teacher and is {how} {taught[0].name} ({points}): robustness like this can come from "
+        "training alone."
+    ]
 
 
 def _attack(chapter: Chapter) -> list[str]:
@@ -94,9 +138,7 @@ def _seeds(chapter: Chapter) -> list[str]:
     recipes = Counter(str(_without_seed(run.recipe)) for run in ran)
     if max(recipes.values()) > 1:
         return ["Intervals are over test images; compare the runs of one method for what another seed gives."]
-    return [
-        "Each method was trained once: intervals are over test images and do not cover what another seed would give."
-    ]
+    return ["Each method is here with one seed: intervals are over test images, not over what other seeds would give."]
 
 
 def _without_seed(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from kdiga.report.theme import INK, WIDTH, axes_of, colour, drawing, inline_svg,
 
 TITLES = {"student": "Student bound", "transfer": "Transfer bound"}
 SAYS = {
-    "student": "bounds how far an attack can raise the student's loss",
-    "transfer": "bounds how far student's and teacher's losses can lie apart under one attack",
+    "student": "The most that an attack can raise the student's loss",
+    "transfer": "The most that the losses of student and teacher can lie apart at one attacked image",
 }
 PIECES = {
     "linearity": "student's remainder from linearity",
@@ -116,7 +116,7 @@ def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[Member, Split]], com
         svg=Markup(svg),
         alt=f"{title} in nats, mean over the images. {alt}.",
         keys=[*(Key(_named(piece), swatch(hue[piece])) for piece in pieces), Key("worst measured", tick())],
-        caption=f"The {title.lower()} {SAYS.get(kind, '')}, mean over the images. A bar that ends far "
+        caption=f"{SAYS.get(kind, title)}, mean over the images. A bar that ends far "
         "right of the stroke is a loose bound. That no stroke is beyond its bar tests the software; it is no evidence.",
         commands=commands,
         numbers=_numbers(bars, pieces),
@@ -151,7 +151,8 @@ def _ranking(explanation: Explanation) -> list[Item]:
         value, ends = entry.get("spearman"), entry.get("interval_95")
         count = entry.get("models")
         count = len(count) if isinstance(count, list) else count
-        name = str(entry.get("bound", "a bound")).replace("_", " ")
+        name = str(entry.get("bound", "a bound"))
+        name = TITLES.get(name, name.replace("_", " "))
         if not isinstance(value, int | float):
             items.append(Item(f"too few students ({count}) to say how it ranks them", title=name))
             continue

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from kdiga.report.chapters import Chapter, Member
 from kdiga.report.records import Curve, Origin, Radii
-from kdiga.report.sections.parts import Cell, Item, Items, Key, Plot, Section, Table, commands_of, key_of, mark, percent
+from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, mark, percent, span
 from kdiga.report.sections.sweeps import mark_eps
-from kdiga.report.theme import axes_of, colour, drawing, inline_svg, percent_axis, short_key
+from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, percent_axis, short_key
 
 TITLES = {
     "clever": "CLEVER radius",
@@ -38,7 +39,7 @@ def certified_section(chapter: Chapter) -> Section | None:
     plots = [_plot(chapter, kind, norm, entries) for (kind, norm), entries in sorted(found.items())]
     held = _held(chapter)
     lead = ["The share of all images that are right and keep their class up to a radius: the higher, the better."]
-    return Section("Certified robustness", [*plots, *([Items(held)] if held else [])], lead)
+    return Section("Certified robustness", [*plots, *([held] if held else [])], lead)
 
 
 def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Member, Radii, Origin]]) -> Plot:
@@ -51,11 +52,11 @@ def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Member
         if norm == chapter.ground.norm:
             mark_eps(axes, chapter.ground.eps)
         if borrowed:
-            axes.plot(borrowed[1].at, borrowed[1].accuracy, color=colour(-1), linestyle="--")
+            _line(axes, -1, borrowed[1])
             keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
         for member, curve in lines:
             place = -1 if member.place is None else member.place
-            axes.plot(curve.at, curve.accuracy, color=colour(place), linestyle="--" if place < 0 else _dash(place))
+            _line(axes, place, curve)
         axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
         percent_axis(axes)
         svg = inline_svg(figure, short_key(f"certified {kind} {norm} {chapter.ground.key}"))
@@ -71,9 +72,11 @@ def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Member
     )
 
 
-def _dash(place: int) -> str | tuple[int, tuple[float, ...]]:
-    """Return a line's dashes, so that lines without markers are told apart without colours too."""
-    return ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (7, 1.5, 1.5, 1.5)))[place % 4]
+def _line(axes: Axes, place: int, curve: Curve) -> None:
+    axes.plot(
+        curve.at, curve.accuracy, color=colour(place), marker=marker(place), linestyle="--" if place < 0 else "-",
+        markevery=max(1, len(curve.at) // 6),
+    )  # fmt: skip
 
 
 def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[Member]) -> tuple[str, Curve] | None:
@@ -107,17 +110,26 @@ def _numbers(entries: Sequence[tuple[Member, Radii, Origin]], norm: str, chapter
     return Table(["model", "median radius", *(f"at {radius:.3g}" for radius in at)], rows)
 
 
-def _held(chapter: Chapter) -> list[Item]:
-    """Return how often students' radii reach their teacher's."""
-    items: list[Item] = []
-    for member in chapter.members:
-        for certificate in member.certificates:
-            for kind, against in certificate.against.items():
-                ends = against.interval
-                sure = f" (95 %: {100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else ""
-                text = (
-                    f"On {percent(against.share)} of images{sure} its {LABELS[kind]} radius is at least "
-                    f"{member.taught_by or 'the teacher'}'s."
-                )
-                items.append(Item(text, title=member.name))
-    return items
+def _held(chapter: Chapter) -> Table | None:
+    """Return on how many images students' radii reach their teacher's."""
+    found = [
+        (member, certificate.against)
+        for member in chapter.members
+        for certificate in member.certificates
+        if certificate.against
+    ]
+    kinds = [kind for kind in LABELS if any(kind in against for _, against in found)]
+    if not kinds:
+        return None
+    rows = [
+        [
+            Cell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
+            *(
+                Cell(percent(against[kind].share), span(against[kind].interval)) if kind in against else Cell("–")
+                for kind in kinds
+            ),
+        ]
+        for member, against in found
+    ]
+    head = ["model", *(LABELS[kind] for kind in kinds)]
+    return Table(head, rows, "Share of images on which the radius is at least the teacher's")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdiga.report.answer import Answer, clean_gap
+from kdiga.report.answer import Answer
 from kdiga.report.chapters import Chapter, Member
 from kdiga.report.comparing import signed
 from kdiga.report.records import Accuracy
@@ -20,13 +20,13 @@ def models_section(chapter: Chapter, said: Answer) -> Section:
     costs = any(one.run and one.run.minutes is not None for one in chapter.members)
     gaps = bool(said.against_teacher)
     head = ["model", "parameters", *(attack_name(attack) for attack in attacks)]
-    head += [f"against the teacher, {attack_name(chapter.attack or '')}"] * gaps + ["training"] * costs
+    head += [f"{attack_name(chapter.attack or '')} against the teacher, points"] * gaps + ["training"] * costs
     rows = [
         [
             Cell(one.name, _about(one, chapter), mark=mark(one.place)),
             Cell("–" if one.parameters is None else f"{one.parameters:,}"),
             *(_accuracy(one.of(attack), len(counts[attack]) > 1) for attack in attacks),
-            *([_gap(one, chapter, said)] * gaps),
+            *([_gap(one, said)] * gaps),
             *([_cost(one)] * costs),
         ]
         for one in chapter.members
@@ -56,14 +56,12 @@ def _accuracy(found: Accuracy | None, count: bool) -> Cell:
     return Cell(percent(found.value), span(found.interval) + images, found.value)
 
 
-def _gap(one: Member, chapter: Chapter, said: Answer) -> Cell:
+def _gap(one: Member, said: Answer) -> Cell:
     gap = said.against_teacher.get(one.name)
     if gap is None:
         return Cell("–")
-    clean = clean_gap(chapter, one)
     how = "" if gap.paired else ", not paired"
-    also = f"; clean {clean}" if clean else ""
-    return Cell(f"{signed(gap.value)}", f"{signed(gap.low)} to {signed(gap.high)}{how}: {SIGNS[gap.sign]}{also}")
+    return Cell(f"{signed(gap.value)}", f"{signed(gap.low)} to {signed(gap.high)}{how}: {SIGNS[gap.sign]}")
 
 
 def _cost(one: Member) -> Cell:

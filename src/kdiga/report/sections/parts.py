@@ -12,6 +12,9 @@ from markupsafe import Markup
 from kdiga.report.chapters import Member
 from kdiga.report.records import Origin
 
+DASHES = ("none", "7 3", "8 2.5 2 2.5", "2.5 2.5")  # as LINES, for the legend
+LINES = ("-", "--", "-.", ":")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -170,13 +173,19 @@ def swatch(place: int) -> Markup:
     return _icon("0 0 12 12", f'<rect width="12" height="12" rx="2" style="fill: var(--c{place % 8})"/>')
 
 
+def dash(place: int) -> Markup:
+    """Return a line in a series' colour and dashes."""
+    style = f"stroke: var(--c{place % 8}); stroke-width: 3; stroke-dasharray: {DASHES[place % 4]}"
+    return _icon("0 0 27 12", f'<path d="M0 6h27" style="{style}"/>', "mark line")
+
+
 def tick() -> Markup:
     """Return the upright stroke by which bars mark what was measured."""
     return _icon("0 0 12 12", '<rect x="4.5" width="3" height="12" style="fill: currentColor"/>')
 
 
-def _icon(box: str, shape: str) -> Markup:
-    svg = f'<svg class="mark" viewBox="{box}" aria-hidden="true" focusable="false">{shape}</svg>'
+def _icon(box: str, shape: str, kind: str = "mark") -> Markup:
+    svg = f'<svg class="{kind}" viewBox="{box}" aria-hidden="true" focusable="false">{shape}</svg>'
     return Markup(svg)
 
 

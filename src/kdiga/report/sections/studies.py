@@ -26,7 +26,7 @@ def study_section(folder: Path, content: Mapping[str, Any]) -> Section:
     lines = [line.replace("`", "") for line in about(content) if line]
     table = Table(headings(content), [[Cell(text) for text in row.texts()] for row in rows])
     figures = [_plot(folder, content, rows)] if any(any(row.accuracy.values()) for row in rows) else []
-    return Section(f"Study {content.get('title') or folder.name}", [table, *figures], lines)
+    return Section(f"Study: {content.get('title') or folder.name}", [table, *figures], lines)
 
 
 def _plot(folder: Path, content: Mapping[str, Any], rows: list[Any]) -> Plot:

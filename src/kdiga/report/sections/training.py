@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from markupsafe import Markup
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kdiga.report.chapters import Chapter, Member
 from kdiga.report.records import Run
-from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, percent, swatch
+from kdiga.report.sections.parts import LINES, Cell, Key, Plot, Section, Table, commands_of, dash, key_of, percent
 from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, percent_axis, short_key
 
 WANTED = (("robust", "robust accuracy on validation images"), ("clean", "clean accuracy on validation images"))
@@ -88,12 +88,14 @@ def _terms(chapter: Chapter, member: Member, run: Run) -> Plot | None:
         for place, points in enumerate(lines.values()):
             axes.plot(
                 [epoch for epoch, _ in points], [value for _, value in points], color=colour(place),
-                linestyle=("-", "--", "-.", ":")[place % 4],
+                linestyle=LINES[place % 4],
             )  # fmt: skip
         if run.best is not None:
             axes.axvline(run.best + 1, color=SOFT, linewidth=1.2, linestyle=":")
         if min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_ylim(min(0.0, *values), None)
         axes.set(xlabel="epoch", ylabel="loss term, unweighted")
@@ -104,7 +106,7 @@ def _terms(chapter: Chapter, member: Member, run: Run) -> Plot | None:
         title=f"Loss terms of {member.name}",
         svg=Markup(svg),
         alt=f"Loss terms of {member.name} over {len(run.epochs)} epochs: {alt}.",
-        keys=[Key(name, swatch(place)) for place, name in enumerate(names)],
+        keys=[Key(name, dash(place)) for place, name in enumerate(names)],
         caption="Dotted: the epoch whose weights were kept as best." if run.best is not None else "",
         commands=commands_of([run.origin]),
     )
