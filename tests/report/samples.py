@@ -251,3 +251,36 @@ def write_all(folder: Path) -> Path:
         },
     )  # fmt: skip
     return folder
+
+
+def write_study(folder: Path, seeds: int = 2) -> Path:
+    """Write a study as older versions did: a teacher, three methods, two seeds; return its folder."""
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for name in MODELS:
+        runs = ["teachers/teacher"] if name == "teacher" else [f"{name}/seed-{seed}" for seed in range(seeds)]
+        cells[name] = []
+        for seed, place in enumerate(runs):
+            write_run(folder / place, name, None if name == "teacher" else "runs/old/teachers/teacher")
+            content = evaluation(name, sweep=False) | {"model": f"runs/old/{place}"}
+            for key in ("kind", "command", "data_fingerprint", "fingerprint", "architecture", "findings", "stages"):
+                del content[key]
+            for which in ("best", "last"):
+                write_json(folder / place / f"{which}-test.json", content | {"which": which})
+            _, _, parameters, minutes, *_ = MODELS[name]
+            cells[name].append({
+                "folder": place, "seed": seed, "status": "done", "error": None, "epochs": 6, "best_epoch": 5,
+                "minutes": minutes, "passes": dict.fromkeys(
+                    (f"{role}_{way}" for role in ("student", "teacher") for way in ("forwards", "backwards")), 560),
+                "parameters": parameters, "validation": {}, "notes": {}, "attack_minutes": 1.0,
+                "accuracy": {which: content["accuracy"] for which in ("best", "last")},
+                "interval_95": {}, "date": PROVENANCE["date"], "hardware": PROVENANCE["hardware"],
+            })  # fmt: skip
+    entries = {name: {"label": name, "method": MODELS[name][0], "recipe": {}, "runs": runs} for name, runs in cells.items()}
+    study = {
+        "title": "study-old", "command": "kdiga study old.yaml", "data": {"name": "fashion-mnist", "training_images": 800},
+        "threat": THREAT, "attacks": dict.fromkeys(("clean", "pgd-20", "autoattack"), IMAGES), "which": ["best", "last"],
+        "seeds": list(range(seeds)), "done": 7, "total": 7, "teachers": [entries.pop("teacher")],
+        "methods": [entry | {"tuning": None} for entry in entries.values()],
+    }  # fmt: skip
+    write_json(folder / "study.json", study)
+    return folder

@@ -77,6 +77,11 @@ def marker(place: int) -> str:
     return "*" if place < 0 else MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
 
 
+def marker_size(place: int) -> float:
+    """Return a marker's size in points: a star fills less of its own."""
+    return 9.0 if place < 0 else 5.5
+
+
 def inline_svg(figure: Figure, key: str) -> str:
     """Return a figure as an SVG element for a page.
 

@@ -12,7 +12,7 @@ from kdiga.report.chapters import Chapter, Member
 from kdiga.report.records import Curve, Origin, Radii
 from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, mark, percent, span
 from kdiga.report.sections.sweeps import mark_eps
-from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, percent_axis, short_key
+from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
 
 TITLES = {
     "clever": "CLEVER radius",
@@ -76,6 +76,7 @@ def _line(axes: Axes, place: int, curve: Curve) -> None:
     axes.plot(
         curve.at, curve.accuracy, color=colour(place), marker=marker(place), linestyle="--" if place < 0 else "-",
         markevery=max(1, len(curve.at) // 6),
+        markersize=marker_size(place),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from kdiga.report.chapters import Chapter, Member
 from kdiga.report.records import Accuracy, Curve, Origin
 from kdiga.report.sections.parts import Cell, Plot, Section, Table, commands_of, key_of, percent, span
 from kdiga.report.strength import strongest
-from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, percent_axis, short_key
+from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
 from kdiga.report.verdict import attack_name
 
 
@@ -95,13 +95,15 @@ def mark_eps(axes: Axes, eps: float) -> None:
 
 
 def _line(axes: Axes, place: int, curve: Curve) -> None:
-    style = {"color": colour(place), "marker": marker(place), "linestyle": "--" if place < 0 else "-"}
     errors = None
     if curve.intervals:
         low = [value - ends[0] for value, ends in zip(curve.accuracy, curve.intervals, strict=True)]
         high = [ends[1] - value for value, ends in zip(curve.accuracy, curve.intervals, strict=True)]
         errors = [[max(0.0, part) for part in low], [max(0.0, part) for part in high]]
-    axes.errorbar(curve.at, curve.accuracy, yerr=errors, elinewidth=1, capsize=2.5, **style)  # pyright: ignore[reportArgumentType]
+    axes.errorbar(
+        curve.at, curve.accuracy, yerr=errors, elinewidth=1, capsize=2.5, color=colour(place), marker=marker(place),
+        markersize=marker_size(place), linestyle="--" if place < 0 else "-",
+    )  # fmt: skip
 
 
 def _numbers(found: Sequence[tuple[Member, Curve, list[Origin]]]) -> Table:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from kdiga.report.chapters import Chapter, Member
 from kdiga.report.records import Run
 from kdiga.report.sections.parts import LINES, Cell, Key, Plot, Section, Table, commands_of, dash, key_of, percent
-from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, percent_axis, short_key
+from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
 
 WANTED = (("robust", "robust accuracy on validation images"), ("clean", "clean accuracy on validation images"))
 
@@ -46,8 +46,8 @@ def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[M
         for member, _, points in lines:
             place = -1 if member.place is None else member.place
             axes.plot(
-                [epoch for epoch, _ in points], [value for _, value in points], color=colour(place),
-                marker=marker(place), markevery=max(1, len(points) // 8), linestyle="--" if place < 0 else "-",
+                *zip(*points, strict=True), color=colour(place), marker=marker(place), markersize=marker_size(place),
+                markevery=max(1, len(points) // 8), linestyle="--" if place < 0 else "-",
             )  # fmt: skip
         axes.set(xlabel="epoch", ylabel=f"{name} accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -86,10 +86,7 @@ def _terms(chapter: Chapter, member: Member, run: Run) -> Plot | None:
     with drawing():
         figure, axes = axes_of(height=2.4)
         for place, points in enumerate(lines.values()):
-            axes.plot(
-                [epoch for epoch, _ in points], [value for _, value in points], color=colour(place),
-                linestyle=LINES[place % 4],
-            )  # fmt: skip
+            axes.plot(*zip(*points, strict=True), color=colour(place), linestyle=LINES[place % 4])
         if run.best is not None:
             axes.axvline(run.best + 1, color=SOFT, linewidth=1.2, linestyle=":")
         if min(values) > 0 and max(values) > 20 * min(values):
