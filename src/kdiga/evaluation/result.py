@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdiga.evaluation.intervals import clopper_pearson
+from kdiga.intervals import clopper_pearson
 from kdiga.types import ThreatModel
 
 

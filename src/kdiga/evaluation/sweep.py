@@ -15,7 +15,7 @@ from kdiga.errors import InputError
 from kdiga.evaluation.attacks import attack_by_name
 from kdiga.evaluation.chunks import Target, attack_all
 from kdiga.evaluation.evaluate import BATCH_SIZE, gather
-from kdiga.evaluation.intervals import clopper_pearson
+from kdiga.intervals import clopper_pearson
 from kdiga.modes import evaluating, frozen_parameters
 from kdiga.portions import OnProgress, Shelf
 from kdiga.types import ThreatModel
