@@ -54,7 +54,7 @@ def paired_difference(
     if len(first) != len(second) or not len(first):
         raise InputError(
             f"the models were right or wrong on {len(first)} and {len(second)} examples; their difference needs the "
-            "same examples, at least one. Judge both on the same data with the same --limit."
+            "same examples, at least one. Judge both on the same data with the same --examples."
         )
     n = len(first)
     both = sum(bool(a) and bool(b) for a, b in zip(first, second, strict=True))
