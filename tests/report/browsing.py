@@ -30,7 +30,7 @@ addEventListener("load", () => {
     }),
     sizes: all("p, li, td, th, code, figcaption").map(one => parseFloat(getComputedStyle(one).fontSize)),
     outside: all("main *").filter(one => !scrolls(one) && !one.closest("svg")
-      && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.tagName + " " + one.textContent.slice(0, 60)),
+      && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 90)),
     wide: all(".drawing text").filter(one => {
       const own = one.getBoundingClientRect(), svg = one.ownerSVGElement.getBoundingClientRect();
       return own.left < svg.left - 3 || own.right > svg.right + 3 || own.bottom > svg.bottom + 3;

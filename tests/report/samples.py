@@ -272,13 +272,16 @@ def write_study(folder: Path, seeds: int = 2) -> Path:
                 "minutes": minutes, "passes": dict.fromkeys(
                     (f"{role}_{way}" for role in ("student", "teacher") for way in ("forwards", "backwards")), 560),
                 "parameters": parameters, "validation": {}, "notes": {}, "attack_minutes": 1.0,
-                "accuracy": {which: content["accuracy"] for which in ("best", "last")},
+                "accuracy": dict.fromkeys(("best", "last"), content["accuracy"]),
                 "interval_95": {}, "date": PROVENANCE["date"], "hardware": PROVENANCE["hardware"],
             })  # fmt: skip
-    entries = {name: {"label": name, "method": MODELS[name][0], "recipe": {}, "runs": runs} for name, runs in cells.items()}
+    entries = {
+        name: {"label": name, "method": MODELS[name][0], "recipe": {}, "runs": runs} for name, runs in cells.items()
+    }
     study = {
-        "title": "study-old", "command": "kdiga study old.yaml", "data": {"name": "fashion-mnist", "training_images": 800},
-        "threat": THREAT, "attacks": dict.fromkeys(("clean", "pgd-20", "autoattack"), IMAGES), "which": ["best", "last"],
+        "title": "study-old", "command": "kdiga study old.yaml", "threat": THREAT, "which": ["best", "last"],
+        "data": {"name": "fashion-mnist", "training_images": 800},
+        "attacks": dict.fromkeys(("clean", "pgd-20", "autoattack"), IMAGES),
         "seeds": list(range(seeds)), "done": 7, "total": 7, "teachers": [entries.pop("teacher")],
         "methods": [entry | {"tuning": None} for entry in entries.values()],
     }  # fmt: skip

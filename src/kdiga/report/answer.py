@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kdiga.report.chapters import PLAIN, Chapter, Member
-from kdiga.report.comparing import Difference, difference, signed
+from kdiga.report.gaps import Gap, gap_of, signed
 from kdiga.report.headers import names
 from kdiga.report.records import Accuracy
 from kdiga.report.trust import trust, untaught_rival
@@ -48,8 +48,8 @@ class Answer:
     sentences: Sequence[Sentence]
     why: Sequence[str]
     trust: Sequence[str]
-    against_teacher: dict[str, Difference] = field(default_factory=dict[str, Difference])
-    against_plain: dict[str, Difference] = field(default_factory=dict[str, Difference])
+    against_teacher: dict[str, Gap] = field(default_factory=dict[str, Gap])
+    against_plain: dict[str, Gap] = field(default_factory=dict[str, Gap])
     plain: str | None = None
 
 
@@ -62,13 +62,13 @@ def answer(chapter: Chapter) -> Answer:
         )
     measured = [member for member in chapter.students if member.of(attack)]
     plain = next((one for one in measured if one.method in PLAIN or one.identity.name in PLAIN), None)
-    teacher_gaps: dict[str, Difference] = {}
-    plain_gaps: dict[str, Difference] = {}
+    teacher_gaps: dict[str, Gap] = {}
+    plain_gaps: dict[str, Gap] = {}
     for student in measured:
         teacher = chapter.named(student.taught_by) or chapter.teacher
-        if teacher and (gap := difference(student.accuracy[attack], teacher.accuracy.get(attack, ()))):
+        if teacher and (gap := gap_of(student.accuracy[attack], teacher.accuracy.get(attack, ()))):
             teacher_gaps[student.name] = gap
-        if plain and student is not plain and (gap := difference(student.accuracy[attack], plain.accuracy[attack])):
+        if plain and student is not plain and (gap := gap_of(student.accuracy[attack], plain.accuracy[attack])):
             plain_gaps[student.name] = gap
     taught = [one for one in measured if one.taught_by and one is not plain]
     best = next(iter(taught or measured), None)
@@ -89,9 +89,7 @@ def suspect(member: Member) -> list[str]:
     return [finding.name for finding in member.findings if finding.verdict == "failed"]
 
 
-def _headline(
-    chapter: Chapter, best: Member | None, teacher_gaps: dict[str, Difference], plain_gaps: dict[str, Difference]
-) -> str:
+def _headline(chapter: Chapter, best: Member | None, teacher_gaps: dict[str, Gap], plain_gaps: dict[str, Gap]) -> str:
     if best is None:
         return "Only teachers were judged here; there is no student to compare"
     gap, plain = teacher_gaps.get(best.name), plain_gaps.get(best.name)
@@ -103,7 +101,7 @@ def _headline(
     return _transfer(chapter, best, gap, plain)
 
 
-def _transfer(chapter: Chapter, best: Member, gap: Difference, plain: Difference | None) -> str:
+def _transfer(chapter: Chapter, best: Member, gap: Gap, plain: Gap | None) -> str:
     """Return whether robustness came over, by the rules in docs/report.md, the first that fits."""
     kept = f"{best.name} has {_kept(gap)} of its teacher's robust accuracy"
     rival = untaught_rival(chapter, best)
@@ -118,7 +116,7 @@ def _transfer(chapter: Chapter, best: Member, gap: Difference, plain: Difference
     return next((words for fits, words in rules if fits), f"Yes, in part: {kept}")
 
 
-def _kept(gap: Difference) -> str:
+def _kept(gap: Gap) -> str:
     return f"{gap.first.value / gap.second.value:.0%}".replace("%", " %") if gap.second.value else "nothing to keep"
 
 
@@ -148,8 +146,8 @@ def _title(teacher: Member) -> str:
 def _of_students(
     chapter: Chapter,
     measured: Sequence[Member],
-    teacher_gaps: dict[str, Difference],
-    plain_gaps: dict[str, Difference],
+    teacher_gaps: dict[str, Gap],
+    plain_gaps: dict[str, Gap],
     plain: Member | None,
 ) -> list[Sentence]:
     told = list(measured[:TOLD])
@@ -161,9 +159,7 @@ def _of_students(
     return sentences
 
 
-def _of_student(
-    student: Member, chapter: Chapter, gap: Difference | None, over: Difference | None, plain: Member | None
-) -> Sentence:
+def _of_student(student: Member, chapter: Chapter, gap: Gap | None, over: Gap | None, plain: Member | None) -> Sentence:
     found = student.of(chapter.attack)
     assert found is not None
     teacher = chapter.named(student.taught_by) or chapter.teacher
@@ -180,7 +176,7 @@ def _of_student(
     return Sentence(student.name, "; ".join(parts) + ".")
 
 
-def _beside(gap: Difference, other: str) -> str:
+def _beside(gap: Gap, other: str) -> str:
     how = "95 %" if gap.paired else "95 %, not paired"
     if gap.sign == 0:
         ends = f"{signed(gap.low)} to {signed(gap.high)}"

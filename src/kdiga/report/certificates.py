@@ -9,7 +9,8 @@ from typing import Any
 
 from kdiga.report.checking import DamagedError, bounds, fields, listing, number, numbers, record, share, shares, whole
 from kdiga.report.headers import ground_of, identity_of, origin_of
-from kdiga.report.records import Against, Certificate, Curve, Radii
+from kdiga.report.radii import Against, Certificate, Radii
+from kdiga.report.records import Curve
 
 KINDS = ("clever", "smoothing", "interval")
 SETTINGS = ("sigma", "samples", "alpha", "batches", "batch_size", "max_radius")

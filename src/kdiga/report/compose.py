@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdiga.errors import InputError
 from kdiga.report.answer import Answer, answer
-from kdiga.report.chapters import Chapter, chapters
+from kdiga.report.chapters import Chapter
 from kdiga.report.files import find_results
-from kdiga.report.records import LeftOut, Results
+from kdiga.report.joining import chapters
+from kdiga.report.results import LeftOut, Results
 from kdiga.report.sections.bounds import why_section
 from kdiga.report.sections.certified import certified_section
 from kdiga.report.sections.costs import costs_section

@@ -7,20 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.report.checking import bounds, fields, listing, number, numbers, record, share, shares, text, whole
+from kdiga.report.explained import Explained, Explanation, Gallery, Seen
 from kdiga.report.explanations import read_arrays
 from kdiga.report.headers import run_folder
-from kdiga.report.records import (
-    Accuracy,
-    Curve,
-    Evaluation,
-    Explained,
-    Explanation,
-    Gallery,
-    Ground,
-    Identity,
-    Origin,
-    Seen,
-)  # fmt: skip
+from kdiga.report.records import Accuracy, Curve, Evaluation, Ground, Identity, Origin
 
 ATTACKS = ("clean", "pgd-40", "autoattack")
 

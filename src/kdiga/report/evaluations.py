@@ -57,8 +57,7 @@ def read_suitability(path: Path, content: Mapping[str, Any]) -> Suitability:
     Raises:
         DamagedError: if it has no verdict.
     """
-    given = content.get("verdict")
-    verdict = text(given) or text(fields(given).get("message")) or text(fields(given).get("verdict"))
+    verdict = text(content.get("sentence")) or text(content.get("verdict"))
     if not verdict:
         raise DamagedError("it holds no verdict")
     return Suitability(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdiga.report.checking import DamagedError, bounds, fields, listing, number, record, share, text, whole
-from kdiga.report.headers import ground_of, identity_of, origin_of
-from kdiga.report.records import Explained, Explanation, Gallery, Seen, Split
+from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
+from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
 
 PICTURED = 12  # more images than anybody looks at make a heavy page
 
@@ -34,6 +34,7 @@ def read_explanation(path: Path, content: Mapping[str, Any]) -> Explanation:
         ranking=[record(entry, "ranking") for entry in content.get("ranking") or []],
         gallery=read_gallery(path.with_name(Path(name).name), len(models)) if name else None,
         images=whole(content.get("examples")) or 0,
+        findings=findings_of(content),
     )
 
 
@@ -113,6 +114,10 @@ def _explained(content: Mapping[str, Any]) -> Explained:
             name: _split(record(found, name), name) for name, found in fields(content.get("bounds")).items() if found
         },
         kept=None if content.get("robustness_kept") is None else number(content["robustness_kept"], "robustness_kept"),
+        correct={
+            attack: tuple(bool(number(one, "correct")) for one in listing(found, "correct"))
+            for attack, found in fields(content.get("correct")).items()
+        },
     )
 
 

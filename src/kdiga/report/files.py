@@ -14,16 +14,11 @@ from kdiga.report.certificates import read_certificate
 from kdiga.report.checking import DamagedError, record
 from kdiga.report.demo import read_demo
 from kdiga.report.evaluations import read_evaluation, read_suitability
+from kdiga.report.explained import Explanation
 from kdiga.report.explanations import read_explanation
-from kdiga.report.records import (
-    Certificate,
-    Evaluation,
-    Explanation,
-    LeftOut,
-    Results,
-    Run,
-    Suitability,
-)  # fmt: skip
+from kdiga.report.radii import Certificate
+from kdiga.report.records import Evaluation, Run, Suitability
+from kdiga.report.results import LeftOut, Results
 from kdiga.report.runs import check_study, read_run
 
 DEEPEST = 8  # a study's run has its certificates four folders down

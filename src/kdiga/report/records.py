@@ -1,4 +1,4 @@
-"""What result files say, once read and checked: the page is made of these alone."""
+"""What result files say of models and runs, once read and checked: the page is made of records alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -143,139 +141,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Radii:
-    """A certificate of one kind.
-
-    Args:
-        kind: "clever", "smoothing" or "interval".
-        norm: of its radius.
-        curve: share of all images that are right and have at least that radius.
-        median: radius of the median image; None if unknown.
-        images: how many.
-        missing: images for which there is no radius (a fit that failed, an abstention), in words.
-        settings: numbers of samples and the like, by name.
-    """
-
-    kind: str
-    norm: str
-    curve: Curve
-    median: float | None
-    images: int
-    missing: str
-    settings: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Against:
-    """A student's radii beside its teacher's.
-
-    Args:
-        kind: of certificate.
-        share: of images whose student radius is at least the teacher's.
-        interval: 95 %.
-        teacher_curve: as in :class:`Radii`; None for none.
-    """
-
-    kind: str
-    share: float
-    interval: tuple[float, float] | None
-    teacher_curve: Curve | None
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A certified model, and the teacher it was held against."""
-
-    identity: Identity
-    ground: Ground
-    origin: Origin
-    radii: Mapping[str, Radii]
-    teacher: Identity | None = None
-    against: Mapping[str, Against] = field(default_factory=dict[str, Against])
-
-
-@dataclass(frozen=True)
-class Split:
-    """A bound of a loss, in its pieces.
-
-    Args:
-        mean: over the images, in nats.
-        pieces: by name; they add up to the mean.
-        measured: the worst that was found, mean over the images.
-        tightness: measured / mean; None if the file does not say.
-    """
-
-    mean: float
-    pieces: Mapping[str, float]
-    measured: float
-    tightness: float | None
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One model of an explanation."""
-
-    identity: Identity
-    teacher: bool
-    clean: float | None
-    robust: float | None
-    robust_interval: tuple[float, float] | None
-    attack: str
-    linearity: tuple[float, tuple[float, float] | None] | None
-    cosine: tuple[float, tuple[float, float] | None] | None
-    distance: float | None
-    bounds: Mapping[str, Split]
-    kept: float | None
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Pictures of one model, in the order of the images.
-
-    Args:
-        gradient: (image, channel, height, width).
-        adversarial: the same shape, pixels in [0, 1]; None where there is none.
-        predictions: class on the clean image; None if unknown.
-        fooled: class on the adversarial image; None if unknown.
-    """
-
-    gradient: np.ndarray
-    adversarial: np.ndarray | None = None
-    predictions: tuple[int, ...] | None = None
-    fooled: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Images, and what models make of them.
-
-    Args:
-        images: (image, channel, height, width), pixels in [0, 1].
-        labels: one an image.
-        classes: their names; empty if unknown.
-        seen: one a model, in the explanation's order.
-    """
-
-    images: np.ndarray
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
-    seen: Sequence[Seen]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why robustness did or did not transfer, as ``kdiga explain`` measured it."""
-
-    ground: Ground
-    origin: Origin
-    models: Sequence[Explained]
-    sentences: Sequence[str]
-    ranking: Sequence[Mapping[str, Any]]
-    gallery: Gallery | None
-    images: int
-
-
-@dataclass(frozen=True)
 class Epoch:
     """A line of a journal: validation shares, and the loss terms by name."""
 
@@ -329,39 +194,3 @@ class Suitability:
     origin: Origin
     verdict: str
     findings: Sequence[Finding]
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file that was found and not used, and why."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
-class Results:
-    """All that was found.
-
-    Args:
-        evaluations: attacked models.
-        certificates: certified models.
-        explanations: of teachers with their students.
-        suitabilities: of teachers.
-        runs: with their journals.
-        studies: folder and content of each ``study.json``.
-        left_out: files that could not be used.
-    """
-
-    evaluations: Sequence[Evaluation] = ()
-    certificates: Sequence[Certificate] = ()
-    explanations: Sequence[Explanation] = ()
-    suitabilities: Sequence[Suitability] = ()
-    runs: Sequence[Run] = ()
-    studies: Sequence[tuple[Path, Mapping[str, Any]]] = ()
-    left_out: Sequence[LeftOut] = ()
-
-    def __bool__(self) -> bool:
-        return any(
-            (self.evaluations, self.certificates, self.explanations, self.suitabilities, self.runs, self.studies)
-        )

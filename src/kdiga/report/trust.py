@@ -8,14 +8,14 @@ from typing import Any
 
 from kdiga.report.chapters import PLAIN, Chapter, Member
 from kdiga.report.checking import fields
-from kdiga.report.comparing import Difference, difference, signed
+from kdiga.report.gaps import Gap, gap_of, signed
 from kdiga.report.headers import names
 from kdiga.report.verdict import attack_name
 
 MOST = 4  # names in a sentence
 
 
-def trust(chapter: Chapter, gaps: Sequence[Difference], taught: Sequence[Member]) -> list[str]:
+def trust(chapter: Chapter, gaps: Sequence[Gap], taught: Sequence[Member]) -> list[str]:
     """Return what speaks for and against the numbers.
 
     Args:
@@ -43,6 +43,12 @@ def _checks(chapter: Chapter) -> list[str]:
                 sentences.append(
                     f"{member.name} {words} {len(found)} of {len(member.findings)} checks: {names(found)}."
                 )
+    sentences += [
+        f"{finding.name}: {finding.message}"
+        for explanation in chapter.explanations
+        for finding in explanation.findings
+        if finding.verdict == "failed"
+    ]
     good = [one for one in checked if not any(finding.verdict in ("failed", "warning") for finding in one.findings)]
     if good:
         sentences.append(f"{_some([one.name for one in good])} passed all checks for masked gradients that were made.")
@@ -57,7 +63,7 @@ def _some(values: Sequence[str]) -> str:
     return names(values if len(values) <= MOST else [*values[:MOST], f"{len(values) - MOST} more"])
 
 
-def untaught_rival(chapter: Chapter, best: Member) -> tuple[Member, Difference] | None:
+def untaught_rival(chapter: Chapter, best: Member) -> tuple[Member, Gap] | None:
     """Return the most robust model that had no teacher, if it is not less robust than the best taught one.
 
     Args:
@@ -74,7 +80,7 @@ def untaught_rival(chapter: Chapter, best: Member) -> tuple[Member, Difference] 
     ]
     if not alone or chapter.attack is None:
         return None
-    gap = difference(alone[0].accuracy[chapter.attack], best.accuracy[chapter.attack])
+    gap = gap_of(alone[0].accuracy[chapter.attack], best.accuracy[chapter.attack])
     return None if gap is None or gap.sign < 0 else (alone[0], gap)
 
 
@@ -106,7 +112,7 @@ def _attack(chapter: Chapter) -> list[str]:
     ]
 
 
-def _images(gaps: Sequence[Difference]) -> list[str]:
+def _images(gaps: Sequence[Gap]) -> list[str]:
     if not gaps:
         return []
     counts = sorted({min(gap.first.images, gap.second.images) for gap in gaps})

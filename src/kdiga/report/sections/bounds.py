@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from kdiga.report.chapters import Chapter, Member
-from kdiga.report.records import Explanation, Split
+from kdiga.report.explained import Explanation, Split
 from kdiga.report.sections.parts import (
     Cell,
     Item,
@@ -152,7 +152,7 @@ def _ranking(explanation: Explanation) -> list[Item]:
         count = entry.get("models")
         count = len(count) if isinstance(count, list) else count
         name = str(entry.get("bound", "a bound"))
-        name = TITLES.get(name, name.replace("_", " "))
+        name = f"How it ranks students: {TITLES.get(name, name.replace('_', ' ')).lower()}"
         if not isinstance(value, int | float):
             items.append(Item(f"too few students ({count}) to say how it ranks them", title=name))
             continue

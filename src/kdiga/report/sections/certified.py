@@ -9,7 +9,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from kdiga.report.chapters import Chapter, Member
-from kdiga.report.records import Curve, Origin, Radii
+from kdiga.report.radii import Radii
+from kdiga.report.records import Curve, Origin
 from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, mark, percent, span
 from kdiga.report.sections.sweeps import mark_eps
 from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key

@@ -12,6 +12,7 @@ ORDER = {"failed": 0, "warning": 1, "skipped": 2, "passed": 3}
 def findings_section(chapter: Chapter) -> Section | None:
     """Return findings and AutoAttack's own notes; None where nothing was checked."""
     found = [(finding, member.name) for member in chapter.members for finding in member.findings]
+    found += [(finding, "explanation") for one in chapter.explanations for finding in one.findings]
     notes = [
         Item(note, "warning", f"{member.name}: a note of {attack}")
         for member in chapter.members

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kdiga.report.chapters import Chapter, Member
-from kdiga.report.records import Explanation, Gallery, Seen
+from kdiga.report.explained import Explanation, Gallery, Seen
 from kdiga.report.sections.parts import Picture, PictureTable, Section, commands_of
 
 SHOWN = 6  # images; more would make a page long without saying more

@@ -8,6 +8,8 @@ from kdiga.report.chapters import Chapter, Member
 from kdiga.report.headers import command_of
 from kdiga.report.sections.parts import Item, Items, Section
 
+EXPLAINED = 4  # students in a command that is offered
+
 
 def missing_section(chapter: Chapter, present: Sequence[str]) -> Section | None:
     """Return what the chapter lacks; None if it lacks nothing.
@@ -17,41 +19,34 @@ def missing_section(chapter: Chapter, present: Sequence[str]) -> Section | None:
         present: titles of the sections that it has.
     """
     students = [one for one in chapter.students if one.place is not None]
-    student = students[0] if students else None
     teacher = chapter.teacher
-    some = student or teacher or next(iter(chapter.members), None)
+    some = students[0] if students else teacher
     if some is None:
         return None
+    path, master = _path(some), _path(teacher) if teacher else "TEACHER"
+    against = ["--against", master] if students else []
+    explain = ["explain", master, *(_path(one) for one in students[:EXPLAINED])]
     ground = ["--norm", chapter.ground.norm, "--eps", f"{chapter.ground.eps:.6g}"]
-    items: list[Item] = []
-    if chapter.attack != "autoattack":
-        items.append(_item("AutoAttack", "evaluate", _path(some), "--attacks", "clean,pgd-20,autoattack", *ground))
-    if "Accuracy against eps" not in present:
-        half = f"{chapter.ground.eps / 2:.6g}"
-        items.append(
-            _item("Accuracy against eps", "evaluate", _path(some), "--norm", chapter.ground.norm, "--eps", half)
-        )
-    if not any(one.findings for one in chapter.members):
-        items.append(_item("Checks for masked gradients", "evaluate", _path(some), *ground))
-    if "Certified robustness" not in present:
-        against = ["--against", _path(teacher)] if teacher and student else []
-        items.append(_item("Certified robustness", "certify", _path(some), *against, *ground))
-    if not chapter.explanations and student:
-        taught = [_path(one) for one in students[:4]]
-        items.append(
-            _item("Why, and the pictures", "explain", _path(teacher) if teacher else "TEACHER", *taught, *ground)
-        )
-    if not chapter.suitabilities and teacher:
-        items.append(_item("Whether the teacher is worth distilling", "suitable", _path(teacher), *ground))
+    pictured = "Input gradients and adversarial examples" in present
+    rules: list[tuple[bool, str, list[str]]] = [
+        (chapter.attack != "autoattack", "AutoAttack", ["evaluate", path, "--attacks", "clean,pgd-20,autoattack"]),
+        ("Accuracy against eps" not in present, "Accuracy against eps", ["evaluate", path, "--sweep", "auto"]),
+        (not any(one.findings for one in chapter.members), "Checks for masked gradients", ["evaluate", path]),
+        ("Certified robustness" not in present, "Certified robustness", ["certify", path, *against]),
+        (not chapter.explanations and bool(students), "Why, and the pictures", explain),
+        (bool(chapter.explanations) and not pictured, "Pictures", [*explain, "--pictures", "6"]),
+        (
+            not chapter.suitabilities and teacher is not None,
+            "Whether the teacher is worth distilling",
+            ["suitable", master],
+        ),
+    ]
+    items = [Item("", title=title, command=command_of(*parts, *ground)) for fits, title, parts in rules if fits]
+    if "Training" not in present:
+        items.append(Item("name the runs' own folders as well.", title="Training curves and costs"))
     if teacher is None:
-        items.append(
-            Item("No teacher is known here. kdiga explain names one, or a run's config.yaml.", title="A teacher")
-        )
+        items.append(Item("an explanation or a run's config.yaml tells whose students these are.", title="The teacher"))
     return Section("Not measured, and how to get it", [Items(items)]) if items else None
-
-
-def _item(title: str, *parts: str) -> Item:
-    return Item("", title=title, command=command_of(*parts))
 
 
 def _path(member: Member) -> str:

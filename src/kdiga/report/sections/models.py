@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdiga.report.answer import Answer
 from kdiga.report.chapters import Chapter, Member
-from kdiga.report.comparing import signed
+from kdiga.report.gaps import signed
 from kdiga.report.records import Accuracy
 from kdiga.report.sections.parts import Cell, Section, Table, mark, percent, span
 from kdiga.report.strength import strength

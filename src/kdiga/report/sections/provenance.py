@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdiga.report.checking import fields
-from kdiga.report.records import LeftOut, Origin, Results
+from kdiga.report.records import Origin
+from kdiga.report.results import LeftOut, Results
 from kdiga.report.sections.parts import Cell, Item, Items, Section, Table
 
 

@@ -11,7 +11,7 @@ from kdiga.report.records import Accuracy
 
 
 @dataclass(frozen=True)
-class Difference:
+class Gap:
     """Of two accuracies, the first less the second.
 
     Args:
@@ -48,7 +48,7 @@ def signed(value: float) -> str:
     return f"{'−' if rounded < 0 else '+' if rounded > 0 else '±'}{abs(rounded):.1f}"
 
 
-def difference(first: Sequence[Accuracy], second: Sequence[Accuracy]) -> Difference | None:
+def gap_of(first: Sequence[Accuracy], second: Sequence[Accuracy]) -> Gap | None:
     """Return the difference of two models under one attack, paired where any of their measurements allow it.
 
     Measurements that cannot be paired are compared by adding the squares of both intervals (Zou and Donner, 2008),
@@ -63,14 +63,14 @@ def difference(first: Sequence[Accuracy], second: Sequence[Accuracy]) -> Differe
             if one.correct and other.correct and len(one.correct) == len(other.correct) and _same_images(one, other):
                 value, low, high = paired_difference(one.correct, other.correct)
                 assumed = one.ground.data_fingerprint is None or other.ground.data_fingerprint is None
-                return Difference(value, low, high, True, assumed, one, other)
+                return Gap(value, low, high, True, assumed, one, other)
     if not first or not second:
         return None
     one, other = first[0], second[0]
     value = one.value - other.value
     low = value - math.hypot(one.value - one.interval[0], other.interval[1] - other.value)
     high = value + math.hypot(one.interval[1] - one.value, other.value - other.interval[0])
-    return Difference(value, max(-1.0, low), min(1.0, high), False, False, one, other)
+    return Gap(value, max(-1.0, low), min(1.0, high), False, False, one, other)
 
 
 def _same_images(one: Accuracy, other: Accuracy) -> bool:
