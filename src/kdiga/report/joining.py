@@ -170,9 +170,7 @@ def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Exp
         _add_explained(accuracy, one, explanation)
     for measured in accuracy.values():
         measured.sort(key=lambda found: (-found.images, found.correct is None, str(found.origin.path)))
-    suitable = [found for found in results.suitabilities if found.ground.key == key]
     findings = [finding for found in here for finding in found.findings]
-    findings += [finding for found in suitable if register.model(found.identity) == model for finding in found.findings]
     return Member(
         name=shelf.names[model],
         place=None,
