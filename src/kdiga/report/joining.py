@@ -75,13 +75,15 @@ class _Shelf:
         """Return what all results say of a model, the first that says it."""
         found = self.identities[model]
 
-        def first(field: str) -> object:
-            return next((value for one in found if (value := getattr(one, field))), getattr(found[0], field))
-
-        changes = {
-            field: first(field) for field in ("which", "architecture", "parameters", "fingerprint", "folder", "name")
-        }
-        return replace(found[0], **changes)  # pyright: ignore[reportArgumentType]
+        return Identity(
+            model=found[0].model,
+            which=next((one.which for one in found if one.which), None),
+            architecture=next((one.architecture for one in found if one.architecture), ""),
+            parameters=next((one.parameters for one in found if one.parameters), None),
+            fingerprint=next((one.fingerprint for one in found if one.fingerprint), None),
+            folder=next((one.folder for one in found if one.folder), None),
+            name=next((one.name for one in found if one.name), ""),
+        )
 
     def run(self, model: Hashable) -> Run | None:
         return next((run for one in self.identities[model] if (run := self.register.run_of(one))), None)
