@@ -39,6 +39,7 @@ addEventListener("load", () => {
     card: lightness(getComputedStyle(document.querySelector(".card")).backgroundColor),
     text: lightness(getComputedStyle(document.body).color), inks: all(".drawing text").map(ink),
     fills: all(".drawing path, .drawing use").map(one => getComputedStyle(one).fill),
+    strokes: all(".drawing path, .drawing use").map(one => getComputedStyle(one).stroke),
     requests: performance.getEntriesByType("resource").map(one => one.name).filter(name => !name.startsWith("data:")),
     headings: all("h1, h2, h3, h4, h5").map(one => Number(one.tagName[1])),
   });

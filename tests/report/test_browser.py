@@ -60,7 +60,7 @@ def test_the_dark_page_is_dark_and_so_are_its_figures(page):
     assert seen["card"] < 0.2
     assert seen["text"] > 0.8
     assert min(seen["inks"]) > 0.6
-    assert not {"rgb(0, 0, 0)", "rgb(255, 255, 255)"} & set(seen["fills"])
+    assert not {"rgb(0, 0, 0)", "rgb(255, 255, 255)"} & {*seen["fills"], *seen["strokes"]}
 
 
 def test_headings_are_in_order(page, study_page):

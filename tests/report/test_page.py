@@ -161,11 +161,14 @@ def test_findings_tell_the_worst_first(folder, tmp_path):
     ]
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
+    doubted = evaluation("teacher")
+    doubted["findings"][0]["verdict"] = "warning"
+    write_json(copy / "teacher/evaluation/best-linf-0.1/evaluation.json", doubted)
     write_json(copy / "tangent/evaluation/best-linf-0.1/evaluation.json", content)
     page = page_of(copy)
     assert page.headings[1] == "Not to be believed yet: checks of tangent failed"
     tones = [a["class"] for a in page.all("span") if (a.get("class") or "").startswith("pill")]
-    assert tones[:2] == ["pill failed", "pill warning"]
+    assert tones[:3] == ["pill failed", "pill warning", "pill warning"]
     assert "tangent failed 1 of 5 checks: black-box." in page.texts
     assert any("1 could not be made" in text for text in page.texts)
 
@@ -213,7 +216,7 @@ def test_evaluations_at_several_eps_make_a_curve(tmp_path):
 
 
 def test_text_from_files_is_text(tmp_path):
-    evil = "<script>alert(1)</script>$\\frac"
+    evil = "<script>alert(1)</script>$x^2$"
     for name in MODELS:
         run = tmp_path / name
         write_run(run, name, None if name == "teacher" else "runs/teacher")
