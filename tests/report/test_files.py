@@ -26,7 +26,10 @@ def broken(change):
 
 
 DAMAGED = {
-    "not a finite number": lambda c: c["accuracy"].update(autoattack=float("nan")),
+    "it holds NaN": lambda c: c["accuracy"].update(autoattack=float("nan")),
+    "not a finite number": lambda c: c["accuracy"].update(autoattack="0.9"),
+    "leaves out 0.8": lambda c: c["interval_95"].update(clean=[0.1, 0.2]),
+    "null character": lambda c: c.update(model="\0"),
     "not in [0, 1]": lambda c: c["accuracy"].update(clean=80.0),
     "are marked right": lambda c: c["accuracy"].update(clean=0.5),
     "no norm of the threat model": lambda c: c["threat"].update(norm="l7"),
@@ -109,6 +112,16 @@ def test_a_study_without_its_lists_is_left_out(tmp_path):
     del content["methods"]
     write_json(tmp_path / "study.json", content)
     assert "the study has no methods" in find_results([tmp_path]).left_out[0].reason
+
+
+def test_training_of_negative_length_is_left_out(tmp_path):
+    write_run(tmp_path / "kd", "kd")
+    result = tmp_path / "kd/result.json"
+    result.write_text(result.read_text().replace('"minutes": 0.17', '"minutes": -1'))
+    write_run(tmp_path / "tangent", "tangent")
+    results = find_results([tmp_path])
+    assert [run.folder.name for run in results.runs] == ["tangent"]
+    assert "took -1 minutes" in results.left_out[0].reason
 
 
 def test_portions_and_what_lies_too_deep_are_not_searched(folder):

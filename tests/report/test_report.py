@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdiga.errors import InputError
-from kdiga.report import write_report
+from kdiga.report import write_page, write_report
 from kdiga.report.verdict import verdict
 
 NAMES = ("teacher", "ce", "kd", "kdiga", "tangent")
@@ -90,6 +90,19 @@ def test_page_escapes_what_came_from_outside(results):
 def test_report_is_the_same_twice(results):
     folder, _ = results
     assert write_report(folder).page.read_bytes() == write_report(folder).page.read_bytes()
+
+
+def test_the_demos_results_fit_the_general_page(results):
+    folder, content = results
+    page = write_page([folder], folder / "page.html")
+    text = page.path.read_text()
+    assert page.left_out == []
+    assert [sentence.name for sentence in page.answers[0].sentences][:2] == ["teacher", "ce"]
+    assert "Accuracy under PGD-20 as eps grows" in text
+    assert text.count("<img ") == 6 * (1 + len(content["models"]))
+    assert "Mean cosine of input gradients" in text
+    assert write_report(folder).page.name == "report.html"
+    write_page([folder])  # which replaces the demo's own page
 
 
 def test_verdict_is_computed_and_ordered(results):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+LARGEST = 1e18  # nothing that is measured here comes near, and figures of more overflow
 
 
 class DamagedError(ValueError):
@@ -39,7 +40,7 @@ def number(value: Any, what: str) -> float:
     Raises:
         DamagedError: if it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST < value < LARGEST:
         raise DamagedError(f"{what} is {value!r:.40}, not a finite number")
     return float(value)
 
@@ -86,6 +87,18 @@ def bounds(value: Any, what: str) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
+def around(value: float, ends: Any, what: str) -> tuple[float, float]:
+    """Return the interval of a value.
+
+    Raises:
+        DamagedError: if it is none, or the value is outside.
+    """
+    low, high = bounds(ends, what)
+    if not low - 1e-6 <= value <= high + 1e-6:
+        raise DamagedError(f"{what} from {low:g} to {high:g} leaves out {value:g}, whose it is")
+    return low, high
+
+
 def text(value: Any, default: str = "") -> str:
     """Return a text; ``default`` for anything else."""
     return value if isinstance(value, str) else default
@@ -93,7 +106,7 @@ def text(value: Any, default: str = "") -> str:
 
 def whole(value: Any) -> int | None:
     """Return a whole number of at least 0; None for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST else None
 
 
 def fields(value: Any) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from kdiga.intervals import clopper_pearson
 from kdiga.report.checking import (
     DamagedError,
+    around,
     bounds,
     fields,
     listing,
@@ -77,7 +78,7 @@ def _accuracy(content: Mapping[str, Any], name: str, ground: Ground, origin: Ori
             f"accuracy under {name} is {value:g}, yet {sum(correct)} of the {images} images are marked right"
         )
     given = fields(content.get("interval_95")).get(name)
-    interval = clopper_pearson(round(value * images), images) if given is None else bounds(given, "interval_95")
+    interval = clopper_pearson(round(value * images), images) if given is None else around(value, given, "interval_95")
     return Accuracy(value, interval, images, correct, ground, origin)
 
 
@@ -87,9 +88,9 @@ def _sweep(content: Any) -> Curve | None:
     sweep = record(content, "sweep")
     at, accuracy = numbers(sweep.get("eps"), "eps of the sweep"), shares(sweep.get("accuracy"), "accuracy of the sweep")
     intervals = [bounds(pair, "interval_95 of the sweep") for pair in sweep.get("interval_95") or []]
-    if len(at) != len(accuracy) or len(intervals) not in (0, len(at)):
+    if not at or len(at) != len(accuracy) or len(intervals) not in (0, len(at)):
         raise DamagedError("the sweep has not one accuracy and one interval an eps")
-    return Curve(at, accuracy, tuple(intervals), text(sweep.get("attack")))
+    return Curve(at, accuracy, tuple(intervals), text(sweep.get("attack"), "an attack"))
 
 
 def _again(content: Mapping[str, Any]) -> str:

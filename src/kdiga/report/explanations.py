@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdiga.report.checking import DamagedError, bounds, fields, listing, number, record, share, text, whole
+from kdiga.report.checking import DamagedError, around, bounds, fields, listing, number, record, share, text, whole
 from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
 from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
 
@@ -86,13 +86,13 @@ def _seen(arrays: Mapping[str, np.ndarray], row: int, shape: tuple[int, ...], na
             raise DamagedError(f"{name} has no gradient and adversarial image of model {row} for each image")
     assert gradient is not None
     assert adversarial is not None
-    return Seen(
-        gradient[:PICTURED], adversarial[:PICTURED],
-        _classes(arrays.get(f"prediction_{row}")), _classes(arrays.get(f"adversarial_prediction_{row}")),
-    )  # fmt: skip
+    clean, fooled = (arrays.get(f"{kind}_{row}") for kind in ("prediction", "adversarial_prediction"))
+    return Seen(gradient[:PICTURED], adversarial[:PICTURED], _classes(clean, shape[0]), _classes(fooled, shape[0]))
 
 
-def _classes(found: np.ndarray | None) -> tuple[int, ...] | None:
+def _classes(found: np.ndarray | None, images: int) -> tuple[int, ...] | None:
+    if found is not None and found.shape != (images,):
+        raise DamagedError("its pictures have not one prediction an image")
     return None if found is None else tuple(int(value) for value in found[:PICTURED])
 
 
@@ -105,7 +105,9 @@ def _explained(content: Mapping[str, Any]) -> Explained:
         teacher=content.get("role") == "teacher",
         clean=None if clean is None else share(clean, "clean"),
         robust=share(robust["accuracy"], "robust accuracy") if robust else None,
-        robust_interval=None if interval is None else bounds(interval, "interval_95"),
+        robust_interval=None
+        if interval is None
+        else around(number(robust["accuracy"], "robust"), interval, "interval_95"),
         attack=text(robust.get("attack")),
         linearity=_measure(fields(content.get("linearity")), "mean", "interval_95"),
         cosine=_measure(gradient, "cosine", "cosine_interval_95"),

@@ -115,11 +115,18 @@ def _readers(found: _Found) -> Mapping[str, tuple[Callable[[Path, Mapping[str, A
 
 def _content(path: Path, kind: str) -> Mapping[str, Any]:
     try:
-        content = record(json.loads(path.read_text()), "the file")
+        written = path.read_text()
+        content = record(json.loads(written, parse_constant=_refuse), "the file")
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, DamagedError):
             raise
         raise DamagedError(f"it is no readable JSON ({error})") from None
+    if "\\u0000" in written:
+        raise DamagedError("it holds a null character")
     if content.get("kind", kind) != kind:
         raise DamagedError(f"it says that it is of kind {content['kind']!r:.40}, not {kind!r}")
     return content
+
+
+def _refuse(constant: str) -> None:
+    raise DamagedError(f"it holds {constant}, which is no number")

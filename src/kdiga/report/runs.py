@@ -12,6 +12,7 @@ import yaml
 from kdiga.report.checking import DamagedError, fields, listing, number, record, text, whole
 from kdiga.report.headers import command_of, ground_of, origin_of
 from kdiga.report.records import Epoch, Run
+from kdiga.report.study import about, headings, table_rows
 
 
 def read_run(folder: Path) -> Run:
@@ -35,7 +36,7 @@ def read_run(folder: Path) -> Run:
         architecture="-".join(part for key in ("name", "activation") if (part := text(student.get(key)))),
         ground=ground_of(header),
         epochs=_journal(folder / "journal.jsonl"),
-        minutes=None if result.get("minutes") is None else number(result["minutes"], "minutes"),
+        minutes=_minutes(result),
         passes=_passes(fields(result.get("passes"))),
         parameters=whole(fields(result.get("parameters")).get("student")),
         best=whole(validated.get("epoch")),
@@ -49,6 +50,13 @@ def _recipe(path: Path) -> Mapping[str, Any]:
         return record(yaml.safe_load(path.read_text()), "the recipe")
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise DamagedError(f"its recipe cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _minutes(result: Mapping[str, Any]) -> float | None:
+    minutes = None if result.get("minutes") is None else number(result["minutes"], "minutes")
+    if minutes is not None and minutes < 0:
+        raise DamagedError(f"its training took {minutes:g} minutes")
+    return minutes
 
 
 def _named(teacher: Any) -> str | None:
@@ -103,4 +111,7 @@ def check_study(content: Mapping[str, Any]) -> Mapping[str, Any]:
     for role in ("teachers", "methods"):
         for entry in listing(content[role], role):
             listing(record(entry, "an entry").get("runs"), "runs")
+    width = len(headings(content))
+    if not any(about(content)) or any(len(row.texts()) != width for row in table_rows(content)):
+        raise DamagedError("the study's table cannot be made")
     return content
