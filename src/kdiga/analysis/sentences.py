@@ -1,0 +1,171 @@
+"""The answer in words, by fixed rules from the numbers and their intervals; docs/explain.md states the rules."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+import numpy as np
+
+from kdiga.analysis.explanation import Explained, Explanation
+from kdiga.analysis.ranking import FEWEST_MODELS, Ranking
+from kdiga.analysis.resampling import Interval, mean_interval, ratio_interval
+
+ALIGNED, UNALIGNED = 0.5, 0.25  # cosines from which on gradients point along the teacher's, and below which they do not
+NEARLY_ALL, HALF = 0.9, 0.5  # shares of the teacher's robust accuracy
+PIECES = {
+    "linearity": "the student's own non-linearity",
+    "teacher_gradient": "the teacher's gradient",
+    "gradient_distance": "the distance between the gradients",
+    "clean_gap": "the gap on the clean images",
+    "student_linearity": "the student's non-linearity",
+    "teacher_linearity": "the teacher's non-linearity",
+}
+
+
+def sentences_of(explanation: Explanation) -> list[str]:
+    """Return what the numbers say, whatever it is: a sentence or two a student, then the students side by side."""
+    said = [] if explanation.teacher_is_robust else [_no_robustness(explanation)]
+    said += [line for student in explanation.students for line in _student(explanation, student)]
+    if len(explanation.students) > 1:
+        said.append(_extremes(explanation))
+    return [*said, *_rankings(explanation)]
+
+
+def _no_robustness(explanation: Explanation) -> str:
+    robust = fmean(explanation.teacher.robust)
+    return (
+        f"{explanation.teacher.name} has no robustness to pass on: {robust:.1%} under {explanation.attack}, where "
+        f"guessing gives {1 / explanation.num_classes:.1%}."
+    )
+
+
+def _student(explanation: Explanation, student: Explained) -> list[str]:
+    return [_kept(explanation, student), _agreement(explanation, student), _linearity(explanation, student)]
+
+
+def _kept(explanation: Explanation, student: Explained) -> str:
+    ours, theirs = fmean(student.robust), fmean(explanation.teacher.robust)
+    kept, interval = explanation.kept(student), explanation.kept_interval(student)
+    if kept is None:
+        return f"{student.name}: {ours:.1%} under {explanation.attack}."
+    return (
+        f"{student.name} has {kept:.0%}{_within(interval, '.0%')} of the teacher's robust accuracy ({ours:.1%} of "
+        f"{theirs:.1%} under {explanation.attack}): {_verdict(interval)}."
+    )
+
+
+def _verdict(interval: Interval | None) -> str:
+    if interval is None:
+        return "one image decides nothing"
+    low, high = interval
+    if low >= NEARLY_ALL:
+        return "nearly all of it"
+    if low >= HALF:
+        return "more than half of it"
+    return "less than half of it" if high < HALF else "whether more than half of it, these images do not decide"
+
+
+def _agreement(explanation: Explanation, student: Explained) -> str:
+    assert student.agreement is not None
+    defined = student.agreement.defined
+    if not defined:
+        return f"{student.name}: a gradient is zero on every image, so agreement with the teacher's is undefined."
+    interval = mean_interval(defined, explanation.seed)
+    low, high = interval or (-1.0, 1.0)
+    how = "partly along"
+    if low >= ALIGNED:
+        how = "along"
+    elif high < UNALIGNED:
+        how = "not along"
+    pair = ratio_interval(student.agreement.distance, explanation.teacher.gradient_norm, explanation.seed)
+    reference = fmean(explanation.teacher.gradient_norm)
+    apart = ""
+    if reference > 0:
+        ratio = fmean(student.agreement.distance) / reference
+        apart = f"; their distance is {ratio:.1f}{_within(pair, '.1f')} times the length of the teacher's"
+    return (
+        f"{student.name}: input gradients point {how} the teacher's (cosine {fmean(defined):.2f}"
+        f"{_within(interval, '.2f')}){apart}."
+    )
+
+
+def _linearity(explanation: Explanation, student: Explained) -> str:
+    assert student.student_bound is not None
+    ours, theirs = fmean(student.linearity), fmean(explanation.teacher.linearity)
+    interval = ratio_interval(student.linearity, explanation.teacher.linearity, explanation.seed)
+    versus = "" if theirs == 0 else f", {ours / theirs:.1f}{_within(interval, '.1f')} times the teacher's"
+    bound = student.student_bound
+    piece, share = bound.largest_piece
+    tight = ""
+    if share is not None and bound.tightness is not None:
+        tight = (
+            f" The student bound allows a rise of {bound.mean:.2f} nats, {share:.0%} of it {PIECES[piece]}; "
+            f"{fmean(bound.measured):.2f} were found (tightness {bound.tightness:.2f})."
+        )
+    return f"{student.name}: its loss leaves its tangent by up to {ours:.2f} nats within the ball{versus}.{tight}"
+
+
+def _extremes(explanation: Explanation) -> str:
+    """Compare the most and the least robust student, piece by piece, over the same images."""
+    ordered = sorted(explanation.students, key=lambda student: fmean(student.robust))
+    least, most = ordered[0], ordered[-1]
+    differences = np.asarray(most.robust, dtype=float) - np.asarray(least.robust, dtype=float)
+    interval = mean_interval(differences.tolist(), explanation.seed)
+    low, high = interval or (-1.0, 1.0)
+    told = f"{100 * differences.mean():.1f} points{_points(interval)}"
+    if low <= 0 <= high:
+        return f"Between the most and the least robust student, {most.name} and {least.name}, lie {told}: undecided."
+    shown = ", ".join(_side_by_side(explanation, most, least))
+    return f"{most.name} is more robust than {least.name} by {told}. What differs: {shown}."
+
+
+def _side_by_side(explanation: Explanation, most: Explained, least: Explained) -> list[str]:
+    assert most.agreement is not None
+    assert least.agreement is not None
+    rows = [
+        ("non-linearity", most.linearity, least.linearity, False),
+        ("gradient distance", most.agreement.distance, least.agreement.distance, False),
+        ("gradient length", most.gradient_norm, least.gradient_norm, False),
+        ("cosine", most.agreement.cosine, least.agreement.cosine, True),
+    ]
+    told = list[str]()
+    for name, ours, theirs, more_is_better in rows:
+        pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+        if not pairs:
+            continue
+        gap = mean_interval([a - b for a, b in pairs], explanation.seed) or (-1.0, 1.0)
+        better = gap[0] > 0 if more_is_better else gap[1] < 0
+        worse = gap[1] < 0 if more_is_better else gap[0] > 0
+        how = "as expected" if better else "against expectation" if worse else "undecided"
+        told.append(f"{name} {fmean(a for a, _ in pairs):.2f} against {fmean(b for _, b in pairs):.2f} ({how})")
+    return told
+
+
+def _rankings(explanation: Explanation) -> list[str]:
+    count = len(explanation.students)
+    if count < FEWEST_MODELS:
+        given = "1 student is" if count == 1 else f"{count} students are"
+        return [f"{given} not enough to say how the bounds rank students; give at least {FEWEST_MODELS}."]
+    by_name = {ranking.bound: ranking for ranking in explanation.rankings()}
+    return [_ranking(explanation, by_name[name]) for name in ("student bound", "transfer bound")]
+
+
+def _ranking(explanation: Explanation, ranking: Ranking) -> str:
+    if ranking.spearman is None or ranking.p_value is None:
+        return f"The {ranking.bound} cannot be held against {explanation.attack}: all students are equal in one of them."
+    low = -1.0 if ranking.interval_95 is None else ranking.interval_95[0]
+    orders = low > 0 and ranking.p_value < 0.05
+    how = "orders" if orders else "is not shown to order"
+    return (
+        f"The {ranking.bound} {how} these {ranking.models} students as {explanation.attack} does: rank correlation "
+        f"{ranking.spearman:.2f}{_within(ranking.interval_95, '.2f')} over images; an order drawn by chance does as "
+        f"well with probability {ranking.p_value:.2g}."
+    )
+
+
+def _within(interval: Interval | None, form: str) -> str:
+    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def _points(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
