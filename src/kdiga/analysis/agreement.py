@@ -25,7 +25,9 @@ def cosines(a: Tensor, b: Tensor) -> tuple[float | None, ...]:
     lengths = [torch.linalg.vector_norm(gradient, dim=1) for gradient in (first, second)]
     defined = (lengths[0] > 0) & (lengths[1] > 0)
     # Each is brought to length 1 first: the product of two very small lengths would be zero.
-    units = [gradient / length.clamp_min(1e-300)[:, None] for gradient, length in zip((first, second), lengths, strict=True)]
+    units = [
+        gradient / length.clamp_min(1e-300)[:, None] for gradient, length in zip((first, second), lengths, strict=True)
+    ]
     values = (units[0] * units[1]).sum(1).clamp(-1, 1)
     return tuple(value if there else None for value, there in zip(values.tolist(), defined.tolist(), strict=True))
 

@@ -130,9 +130,8 @@ class _Work:
         self, about: dict[str, Any], task: str, stream: int, measure: Callable[..., Any], model: nn.Module
     ) -> list[Portion]:
         portions = list[Portion]()
-        for place, (images, labels) in enumerate(
-            zip(self.images.split(PART), self.labels.split(PART), strict=True)
-        ):
+        for place, (images, labels) in enumerate(zip(self.images.split(PART), self.labels.split(PART), strict=True)):
+
             def work(images: Tensor = images, labels: Tensor = labels, place: int = place) -> Any:
                 device = _device_of(model)
                 with seeded(self.seed, stream, place):

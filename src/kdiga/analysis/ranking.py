@@ -46,7 +46,9 @@ class Ranking:
         return vars(self) | {"interval_95": interval}
 
 
-def rank(promises: Mapping[str, Sequence[Sequence[float | None]]], right: Sequence[Sequence[bool]], seed: int) -> list[Ranking]:
+def rank(
+    promises: Mapping[str, Sequence[Sequence[float | None]]], right: Sequence[Sequence[bool]], seed: int
+) -> list[Ranking]:
     """Return how each measure ranks students.
 
     Args:

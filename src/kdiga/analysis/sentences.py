@@ -152,7 +152,9 @@ def _rankings(explanation: Explanation) -> list[str]:
 
 def _ranking(explanation: Explanation, ranking: Ranking) -> str:
     if ranking.spearman is None or ranking.p_value is None:
-        return f"The {ranking.bound} cannot be held against {explanation.attack}: all students are equal in one of them."
+        return (
+            f"The {ranking.bound} cannot be held against {explanation.attack}: all students are equal in one of them."
+        )
     low = -1.0 if ranking.interval_95 is None else ranking.interval_95[0]
     orders = low > 0 and ranking.p_value < 0.05
     how = "orders" if orders else "is not shown to order"
