@@ -177,7 +177,9 @@ def _assess(member: Member, out: Path, seed: int, examples: int | None) -> dict[
         "gradient_cosine": _cosine(model, load_model(out / TEACHER.name), images, labels),
         "notes": [note for result in report.results.values() for note in result.notes],
         "examples": report.examples,
-        "curve": sweep(model, images, labels, eps_values=SWEEP_EPS, norm=THREAT.norm, attack=SWEEP_ATTACK, seed=seed),
+        "curve": sweep(
+            model, [(images, labels)], eps_values=SWEEP_EPS, norm=THREAT.norm, attack=SWEEP_ATTACK, seed=seed
+        ).accuracy,
     }
 
 

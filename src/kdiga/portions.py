@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Portion:
 
     Args:
         task: what it is part of, for progress.
-        key: plain data: everything that decides the outcome, versions of the code included.
+        key: plain data: everything that decides the outcome; the version of kdiga is added to it.
         size: how much it is, say in examples.
         work: does it and returns plain data, with numbers that are finite.
     """
@@ -122,8 +123,8 @@ def _attempt(portion: Portion, shelf: Shelf) -> Any | None:
 
 def name_of(key: Mapping[str, Any]) -> str:
     """Return the file name of what a portion is about."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _plain(key: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(key))
+    return json.loads(json.dumps({"kdiga": version("kdiga"), **key}))

@@ -127,7 +127,7 @@ def test_to_dict_is_plain_data(data):
 
 def test_sweep_never_rises(data):
     model, images, labels = data
-    curve = sweep(model, images, labels, eps_values=[0, 0.02, 0.05, 0.1, 0.3], attack="pgd-5")
+    curve = sweep(model, [(images, labels)], eps_values=[0, 0.02, 0.05, 0.1, 0.3], attack="pgd-5").accuracy
     assert curve[0] == 1.0
     assert curve == sorted(curve, reverse=True)
     assert curve[-1] < 0.5

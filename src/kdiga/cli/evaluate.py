@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from kdiga.cli.app import app
-
-if TYPE_CHECKING:
-    from kdiga.config import DataConfig
+from kdiga.cli.app import app, command_line
 
 
 @app.command()
@@ -27,10 +24,21 @@ def evaluate(
         str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
     ] = None,
     norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the run's, else linf.")] = None,
-    attacks: Annotated[str, typer.Option(help="Comma-separated: clean, fgsm, pgd-STEPS, autoattack.")] = (
-        "clean,fgsm,pgd-20,autoattack"
-    ),
+    attacks: Annotated[
+        str,
+        typer.Option(help="Comma-separated: clean, fgsm, pgd-STEPS, cw-STEPS, pgd-STEPSxRESTARTS, autoattack."),
+    ] = "clean,fgsm,pgd-20,autoattack",
     examples: Annotated[int | None, typer.Option(help="Only the first so many test images.")] = None,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="EPS,EPS,...", help="Also the accuracy at each of these eps, or `auto`.")
+    ] = None,
+    sweep_attack: Annotated[str, typer.Option(help="Attack of the sweep.")] = "pgd-20",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results and finished portions. Default: in a run.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work, of one thread each.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples attacked, and kept, together.")] = 500,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result there.")] = None,
     weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
     normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
@@ -42,71 +50,60 @@ def evaluate(
 ) -> None:
     """Measure clean and robust accuracy on the test set, with 95 % intervals.
 
-    Example: kdiga evaluate runs/demo/tangent --attacks clean,pgd-40,autoattack --examples 200
-    """
-    import kdiga
-    from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.run import check_fits
-    from kdiga.evaluation import attack_by_name
-    from kdiga.models import count_parameters
-    from kdiga.training.runtime import device_by_name
-    from kdiga.types import ThreatModel
+    The results of a run are kept in its folder, as soon as each attack is done with a batch: the same command
+    continues after an interruption, and started twice it shares the work.
 
-    for name in attacks.split(","):
-        attack_by_name(name, version=version)
-    recipe = _run_of(Path(model))
-    chosen = _data_of(recipe, data, root)
-    threat = ThreatModel.parse(
-        norm or recipe.get("threat", {}).get("norm", "linf"),
-        recipe.get("threat", {}).get("eps", "8/255") if eps is None else eps,
-    )
-    images = kdiga.load_data(chosen.name, root=chosen.root, image_size=chosen.image_size).test
-    shape: dict[str, Any] = {}
-    if weights is not None:
-        shape = {"num_classes": images.num_classes, "in_channels": images.in_channels, "image_size": images.image_size}
-    classifier = kdiga.load_model(model, weights=weights, normalization=normalization, which=which, **shape)
-    check_fits("model", classifier, images)
+    Example: kdiga evaluate runs/demo/tangent --attacks clean,pgd-40x3,autoattack --examples 200 --sweep auto
+    """
+    from kdiga.cli.progress import EvaluationProgress
+    from kdiga.config.evaluating import Request, measure
+    from kdiga.training.journal import write_atomically
+
+    request = Request(
+        model=model, attacks=attacks.split(","), data=data, root=root, eps=eps, norm=norm, examples=examples,
+        which=which, weights=weights, normalization=normalization, version=version, seed=seed, batch_size=batch_size,
+        device=device, sweep=sweep, sweep_attack=sweep_attack, out=out, overwrite=overwrite,
+    )  # fmt: skip
     console = Console()
     with EvaluationProgress(console, model) as progress:
-        report = kdiga.evaluate(
-            classifier.to(device_by_name(device)), images.batches(), eps=threat.eps, norm=threat.norm,
-            attacks=attacks.split(","), examples=examples, seed=seed, version=version, progress=progress,
-        )  # fmt: skip
-    parameters = count_parameters(classifier)
-    about = f"{model}: {parameters:,} parameters, {threat.norm} eps {threat.eps:.4g}"
-    console.print(f"{about}, {report.examples} test images of {chosen.name}", highlight=False, soft_wrap=True)
+        found = measure(request, workers=workers, command=command_line(), progress=progress)
+    _show(console, found.content)
+    if found.folder is not None:
+        _say(console, f"Kept in {found.folder}.")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(json_file, json.dumps(found.content, indent=2) + "\n")
+
+
+def _show(console: Console, content: Mapping[str, Any]) -> None:
+    threat = content["threat"]
+    _say(
+        console,
+        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
+        f"{content['examples']} test images of {content['data']}",
+    )
     table = Table()
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
-    for name, result in report.results.items():
-        low, high = result.interval
-        table.add_row(name, f"{result.accuracy:.1%}", f"{low:.1%} - {high:.1%}", f"{result.seconds:.1f}")
+    for cells in _rows(content):
+        table.add_row(*cells)
     console.print(table)
-    for name, result in report.results.items():
-        for note in result.notes:
+    for name, notes in content["notes"].items():
+        for note in notes:
             console.print(f"{name}: {note}", style="yellow", highlight=False, soft_wrap=True)
-    if json_file is not None:
-        asked = {"model": model, "which": which, "data": chosen.name, "parameters": parameters, "version": version}
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(asked | report.to_dict(), indent=2) + "\n")
 
 
-def _run_of(path: Path) -> dict[str, Any]:
-    from kdiga.training.folder import read_config
+def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, accuracy in content["accuracy"].items():
+        low, high = content["interval_95"][name]
+        yield name, f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", f"{content['seconds'][name]:.1f}"
+        for stage, left in content["stages"].get(name, {}).items():
+            yield f"  after {stage}", f"{left:.1%}", "", ""
+    curve = content.get("sweep")
+    if curve is not None:
+        for eps, accuracy, (low, high) in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
+            yield f"{curve['attack']} at eps {eps:.4g}", f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", ""
 
-    folder = path if path.is_dir() else path.parent
-    return (read_config(folder) if path.exists() else None) or {}
 
-
-def _data_of(recipe: dict[str, Any], data: str | None, root: Path | None) -> DataConfig:
-    from kdiga.config import DataConfig
-    from kdiga.data import available_data
-    from kdiga.errors import InputError
-
-    given = None if root is None else str(root)
-    if data is not None:
-        return DataConfig(data, given)
-    if "data" not in recipe:
-        raise InputError(f"no data set was given; name one with --data, for example {', '.join(available_data())}.")
-    saved = DataConfig(**recipe["data"])
-    return saved if given is None else replace(saved, root=given)
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

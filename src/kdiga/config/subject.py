@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,35 @@ def default_folder(model: str, kind: str, ground: Ground, which: str) -> Path | 
     folder = Path(model)
     if not folder.is_dir():
         return None
-    return folder / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}"
+    return folder / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
+
+
+def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
+    """Return what an earlier call wrote of the same matter, for the present one to add to; {} where there is nothing.
+
+    Args:
+        path: of a result file.
+        about: what makes it the same matter.
+        overwrite: whether results of another matter may be replaced.
+
+    Raises:
+        InputError: if the file is about something else and may not be replaced.
+    """
+    try:
+        old = json.loads(path.read_text())
+        different = [name for name in about if old.get(name) != about[name]]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError):
+        old, different = {}, ["content"]
+    if not different:
+        return old
+    if overwrite:
+        return {}
+    raise InputError(
+        f"{str(path)!r} holds other results (another {', another '.join(different)}); choose another --out, or replace "
+        "them with --overwrite."
+    )
 
 
 def _recipe_of(model: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Evaluation of a plain module on batches. It knows nothing of training."""
 
 from kdiga.evaluation.attacks import attack_by_name
-from kdiga.evaluation.evaluate import AttackResult, Evaluation, evaluate
-from kdiga.evaluation.intervals import clopper_pearson
-from kdiga.evaluation.sweep import sweep
+from kdiga.evaluation.evaluate import evaluate
+from kdiga.evaluation.result import AttackResult, Evaluation
+from kdiga.evaluation.sweep import Sweep, sweep
+from kdiga.intervals import clopper_pearson
 
-__all__ = ["AttackResult", "Evaluation", "attack_by_name", "clopper_pearson", "evaluate", "sweep"]
+__all__ = ["AttackResult", "Evaluation", "Sweep", "attack_by_name", "clopper_pearson", "evaluate", "sweep"]

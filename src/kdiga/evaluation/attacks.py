@@ -1,87 +1,112 @@
-"""The attacks of an evaluation, by name. Each says which examples are still classified correctly."""
+"""The attacks of an evaluation, by name: each a few stages, every stage trying what the ones before left standing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kdiga.attacks import PGD
 from kdiga.errors import InputError, unknown
-from kdiga.evaluation.autoattack import VERSIONS, AutoAttack
-from kdiga.losses import cross_entropy
-from kdiga.modes import seeded
+from kdiga.evaluation.autoattack import VERSIONS, autoattack_stages
+from kdiga.evaluation.outcome import StageOutcome
+from kdiga.losses import cross_entropy, margin
+from kdiga.modes import mix_seed, seeded
 from kdiga.types import ThreatModel
 
-Progress = Callable[[int, int], None]
+EXAMPLES = ("clean", "fgsm", "pgd-20", "pgd-40x5", "cw-40", "autoattack")
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"pgd": cross_entropy, "cw": margin}
 
 
-class Attack(Protocol):
-    """Tries to fool a model on examples that it gets right."""
+class Stage(Protocol):
+    """One try at examples that a model still gets right."""
 
     @property
-    def notes(self) -> Sequence[str]:
-        """What the attack found suspicious, in words."""
+    def name(self) -> str:
+        """What the stage is called in results."""
         ...
 
-    def survivors(
-        self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int, progress: Progress
-    ) -> Tensor:
-        """Return bool (batch,): which examples are still right.
+    @property
+    def forwards(self) -> int:
+        """About how many forward passes an example takes at most: the measure of progress."""
+        ...
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
+    ) -> StageOutcome:
+        """Return which examples are still right.
 
         Args:
-            model: in eval mode.
+            model: in eval mode, its parameters frozen.
             images: float (batch, channel, height, width), contiguous, all classified correctly.
             labels: int64 (batch,).
             threat: the ball to stay in.
-            seed: of the attack's random starts.
-            progress: told examples done and examples in all.
+            seed: of random starts.
         """
         ...
 
 
-@dataclass(frozen=True)
-class GradientAttack:
-    """FGSM or PGD on the cross-entropy, one uniform start (FGSM: none), step size eps / 4.
+class Attack(NamedTuple):
+    """A named attack and its stages, strongest or cheapest first."""
 
-    An example counts as fooled if the iterate with the highest loss is misclassified.
+    name: str
+    stages: Sequence[Stage]
+
+
+@dataclass(frozen=True)
+class GradientStage:
+    """FGSM, or PGD from one uniform start, on the cross-entropy or on the margin; step size eps / 4.
+
+    An example counts as fooled if the iterate with the highest objective is misclassified.
+
+    Args:
+        objective: "pgd" for the cross-entropy, "cw" for the margin of Carlini and Wagner (2017).
+        steps: 1 is FGSM, from the image itself.
+        restart: which of several starts, from 0.
     """
 
+    objective: str
     steps: int
-    batch_size: int = 500
-    notes: Sequence[str] = ()
+    restart: int = 0
 
-    def survivors(
-        self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int, progress: Progress
-    ) -> Tensor:
+    @property
+    def name(self) -> str:
+        """Which start it is."""
+        return f"start {self.restart + 1}"
+
+    @property
+    def forwards(self) -> int:
+        """A step's forward pass, and one or two to look at the last iterate."""
+        return self.steps + 2
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
+    ) -> StageOutcome:
         """Return which examples are still right."""
         single = self.steps == 1
         attack = PGD(threat=threat, steps=self.steps, start="clean" if single else "uniform", keep_best=not single)
-        right = torch.zeros(len(labels), dtype=torch.bool)
-        with seeded(seed):
-            for start in range(0, len(images), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                answers = labels[part]
+        objective = OBJECTIVES[self.objective]
+        with seeded(seed_at(seed, self.restart)):
+            adv_images = attack(lambda candidates: objective(model(candidates), labels), images)
+        with torch.no_grad():
+            return StageOutcome((model(adv_images).argmax(1) == labels).cpu())
 
-                def objective(adv_images: Tensor, answers: Tensor = answers) -> Tensor:
-                    return cross_entropy(model(adv_images), answers)
 
-                adv_images = attack(objective, images[part])
-                with torch.no_grad():
-                    right[part] = (model(adv_images).argmax(1) == answers).cpu()
-                progress(min(start + self.batch_size, len(images)), len(images))
-        return right
+def seed_at(seed: int, place: int) -> int:
+    """Return the seed of a place in a sequence; the first place keeps the seed itself, as a call by hand would."""
+    return seed if place == 0 else mix_seed(seed, place) % 2**31
 
 
 def attack_by_name(name: str, *, version: str = "standard") -> Attack | None:
     """Return the attack of that name; None for "clean", which needs none.
 
     Args:
-        name: "clean", "fgsm", "pgd-STEPS" such as "pgd-20", or "autoattack", in any case.
+        name: "clean", "fgsm", "pgd-STEPS", "cw-STEPS" (PGD on the margin), "pgd-STEPSxRESTARTS",
+            "cw-STEPSxRESTARTS" or "autoattack", in any case.
         version: of AutoAttack: "standard", "plus" or "rand".
 
     Raises:
@@ -91,14 +116,16 @@ def attack_by_name(name: str, *, version: str = "standard") -> Attack | None:
     if lowered == "clean":
         return None
     if lowered == "fgsm":
-        return GradientAttack(steps=1)
+        return Attack(lowered, [GradientStage("pgd", 1)])
     if lowered == "autoattack":
         if version not in VERSIONS:
             raise unknown("AutoAttack version", version, VERSIONS)
-        return AutoAttack(version)
-    if match := re.fullmatch(r"pgd-(\d+)", lowered):
-        steps = int(match.group(1))
-        if steps < 2:
-            raise InputError(f"attack was {name!r}; PGD needs at least 2 steps. One step is fgsm.")
-        return GradientAttack(steps)
-    raise unknown("attack", name, ("clean", "fgsm", "pgd-20", "autoattack"))
+        return Attack(lowered, autoattack_stages(version))
+    if match := re.fullmatch(r"(pgd|cw)-(\d+)(?:x(\d+))?", lowered):
+        steps, restarts = int(match[2]), int(match[3] or 1)
+        if steps < 2 or restarts < 1:
+            raise InputError(
+                f"attack was {name!r}; it needs at least 2 steps and 1 restart, as in pgd-40x5. One step is fgsm."
+            )
+        return Attack(lowered, [GradientStage(match[1], steps, restart) for restart in range(restarts)])
+    raise unknown("attack", name, EXAMPLES)

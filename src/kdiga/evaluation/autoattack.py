@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
+from kdiga.evaluation.outcome import StageOutcome
 from kdiga.modes import seeded
 from kdiga.types import ThreatModel
 
-VERSIONS = ("standard", "plus", "rand")
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+"""Its attacks, in its order."""
 OFFICIAL_NORM = {"linf": "Linf", "l2": "L2"}
 FEWEST_CLASSES = 4  # its targeted DLR loss compares the four largest logits
+SQUARE_FINDS = 0.002  # of all examples; the package's own threshold for a warning
+FORWARDS = {"apgd-ce": 100, "apgd-dlr": 100, "fab": 200, "square": 5000, "apgd-t": 900, "fab-t": 1800}
 
 
-class AutoAttack:
-    """The official ensemble: APGD-CE, APGD-T, FAB-T and Square in the standard version.
+def autoattack_stages(version: str) -> list[OfficialStage]:
+    """Return the attacks of a version of AutoAttack, each on what the ones before leave, as the package runs them."""
+    return [OfficialStage(name, version) for name in VERSIONS[version]]
+
+
+@dataclass(frozen=True)
+class OfficialStage:
+    """One attack of the official ensemble, with the settings that the version gives it.
+
+    Run one after another on a batch, the stages give what one call of the package gives; run singly,
+    each can be kept when it is done.
 
     Args:
+        name: such as "apgd-ce".
         version: "standard", "plus" or "rand".
-        batch_size: examples attacked together.
     """
 
-    def __init__(self, version: str = "standard", batch_size: int = 500) -> None:
-        self.version = version
-        self.batch_size = batch_size
-        self.notes: Sequence[str] = ()
+    name: str
+    version: str = "standard"
 
-    def survivors(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        threat: ThreatModel,
-        seed: int,
-        progress: Callable[[int, int], None],
-    ) -> Tensor:
-        """Return which examples are still right; see :class:`kdiga.evaluation.attacks.Attack`."""
+    @property
+    def forwards(self) -> int:
+        """Forward passes of an example that is never fooled."""
+        repeats = {"plus": 5, "rand": 20}.get(self.version, 1) if self.name in ("apgd-ce", "apgd-dlr", "fab") else 1
+        return FORWARDS[self.name] * repeats
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
+    ) -> StageOutcome:
+        """Return which examples are still right; see :class:`kdiga.evaluation.attacks.Stage`."""
         import pyautoattack
 
         wrapped = _ContiguousGradients(model).eval()
@@ -53,7 +68,6 @@ class AutoAttack:
                 f"AutoAttack was asked about a model of {num_classes} classes; its targeted attacks need at least "
                 f"{FEWEST_CLASSES}. Use --attacks clean,fgsm,pgd-40 instead."
             )
-        right = torch.zeros(len(labels), dtype=torch.bool)
         notes: list[str] = []
         with seeded(seed), _messages_to(notes):
             build: Any = pyautoattack.AutoAttack
@@ -61,18 +75,31 @@ class AutoAttack:
                 wrapped, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, seed=seed, version=self.version,
                 device=images.device,
             )  # fmt: skip
+            official.attacks_to_run = [self.name]
             # Its targeted attacks try 9 other classes; a model of fewer has no more to offer.
             official.apgd_targeted.n_target_classes = min(9, num_classes - 1)
             official.fab.n_target_classes = min(9, num_classes - 1)
-            for start in range(0, len(images), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                _, predictions = official.run_standard_evaluation(
-                    images[part].contiguous(), labels[part], batch_size=self.batch_size
-                )
-                right[part] = (predictions == labels[part]).cpu()
-                progress(min(start + self.batch_size, len(images)), len(images))
-        self.notes = tuple(dict.fromkeys(notes))
-        return right
+            _, predictions = official.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
+        return StageOutcome((predictions == labels).cpu(), tuple(dict.fromkeys(notes)))
+
+
+def remarks(accuracy: Mapping[str, float]) -> list[str]:
+    """Return what the accuracies after each stage give reason to doubt.
+
+    Args:
+        accuracy: in [0, 1], by stage, in the order of an attack.
+    """
+    names = list(accuracy)
+    if "square" not in names[1:]:
+        return []
+    before = accuracy[names[names.index("square") - 1]]
+    lost = before - accuracy["square"]
+    if lost <= SQUARE_FINDS:
+        return []
+    return [
+        f"Square, which sees no gradient, lowered the accuracy by {lost:.1%}, after the gradient attacks before it: "
+        "gradients may be masked, and the accuracy may still be too high."
+    ]
 
 
 class _ContiguousGradients(nn.Module):

@@ -1,0 +1,91 @@
+"""How far a measured accuracy, or the difference of two, may be from the true one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy.stats import beta, norm
+
+from kdiga.errors import InputError
+
+
+def clopper_pearson(correct: int, examples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact binomial confidence interval of an accuracy (Clopper and Pearson, 1934).
+
+    Args:
+        correct: how many of the examples were right.
+        examples: how many there were, at least 1.
+        confidence: in (0, 1).
+
+    >>> [round(bound, 3) for bound in clopper_pearson(90, 100)]
+    [0.824, 0.951]
+    """
+    tail = (1 - confidence) / 2
+    low = 0.0 if correct == 0 else float(beta.ppf(tail, correct, examples - correct + 1))
+    high = 1.0 if correct == examples else float(beta.ppf(1 - tail, correct + 1, examples - correct))
+    return low, high
+
+
+def paired_difference(
+    first: Sequence[bool], second: Sequence[bool], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the difference of two accuracies measured on the same examples, with its confidence interval.
+
+    Two models that are wrong on the same examples differ by less chance than two that are wrong on different ones;
+    so each accuracy's own interval says too little about their difference. This is method 10 of Newcombe (1998,
+    "Improved confidence intervals for the difference between binomial proportions based on paired data"): the
+    Wilson limits of both accuracies, squared and added with the correlation of the two, corrected for continuity.
+
+    Args:
+        first: for each example, whether the first model is right.
+        second: the same for the second model, in the same order.
+        confidence: in (0, 1).
+
+    Returns:
+        accuracy of the first less accuracy of the second, and the limits of its interval, all in [-1, 1].
+
+    Raises:
+        InputError: if there are no examples, or not as many of the one as of the other.
+
+    >>> [round(part, 3) for part in paired_difference([True] * 8 + [False] * 2, [True] * 5 + [False] * 5)]
+    [0.3, -0.053, 0.567]
+    """
+    if len(first) != len(second) or not len(first):
+        raise InputError(
+            f"the models were right or wrong on {len(first)} and {len(second)} examples; their difference needs the "
+            "same examples, at least one. Judge both on the same data with the same --examples."
+        )
+    n = len(first)
+    both = sum(bool(a) and bool(b) for a, b in zip(first, second, strict=True))
+    right, other = sum(map(bool, first)), sum(map(bool, second))
+    table = both, right - both, other - both, n - right - other + both
+    p, q = right / n, other / n
+    (p_low, p_high), (q_low, q_high) = _wilson(right, n, confidence), _wilson(other, n, confidence)
+    phi, difference = _correlation(*table), p - q
+    low = difference - _added(p - p_low, q_high - q, phi)
+    high = difference + _added(p_high - p, q - q_low, phi)
+    return difference, max(-1.0, low), min(1.0, high)
+
+
+def _wilson(correct: int, n: int, confidence: float) -> tuple[float, float]:
+    """Return the score interval of Wilson (1927)."""
+    z = float(norm.ppf((1 + confidence) / 2))
+    center = 2 * correct + z * z
+    reach = z * math.sqrt(z * z + 4 * correct * (n - correct) / n)
+    return max(0.0, (center - reach) / (2 * (n + z * z))), min(1.0, (center + reach) / (2 * (n + z * z)))
+
+
+def _correlation(both: int, first: int, second: int, neither: int) -> float:
+    """Return phi of the 2 x 2 table, its numerator moved towards 0 by n / 2 where it is positive; 0 if undefined."""
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    if not margins:
+        return 0.0
+    product = both * neither - first * second
+    if product > 0:
+        product = max(product - (both + first + second + neither) / 2, 0.0)
+    return product / math.sqrt(margins)
+
+
+def _added(own: float, others: float, phi: float) -> float:
+    return math.sqrt(max(0.0, own * own - 2 * phi * own * others + others * others))
