@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from statistics import fmean
 
-import numpy as np
-
 from kdiga.analysis.explanation import Explained, Explanation
 from kdiga.analysis.ranking import FEWEST_MODELS, Ranking
 from kdiga.analysis.resampling import Interval, mean_interval, ratio_interval
+from kdiga.intervals import paired_difference
 
 ALIGNED, UNALIGNED = 0.5, 0.25  # cosines from which on gradients point along the teacher's, and below which they do not
 NEARLY_ALL, HALF = 0.9, 0.5  # shares of the teacher's robust accuracy
@@ -109,10 +108,8 @@ def _extremes(explanation: Explanation) -> str:
     """Compare the most and the least robust student, piece by piece, over the same images."""
     ordered = sorted(explanation.students, key=lambda student: fmean(student.robust))
     least, most = ordered[0], ordered[-1]
-    differences = np.asarray(most.robust, dtype=float) - np.asarray(least.robust, dtype=float)
-    interval = mean_interval(differences.tolist(), explanation.seed)
-    low, high = interval or (-1.0, 1.0)
-    told = f"{100 * differences.mean():.1f} points{_points(interval)}"
+    difference, low, high = paired_difference(most.robust, least.robust)
+    told = f"{100 * difference:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
     if low <= 0 <= high:
         return f"Between the most and the least robust student, {most.name} and {least.name}, lie {told}: undecided."
     shown = ", ".join(_side_by_side(explanation, most, least))
@@ -167,7 +164,3 @@ def _ranking(explanation: Explanation, ranking: Ranking) -> str:
 
 def _within(interval: Interval | None, form: str) -> str:
     return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
-def _points(interval: Interval | None) -> str:
-    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"

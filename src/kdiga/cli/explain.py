@@ -40,6 +40,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for explanation.json, its pictures and what is kept.")] = (
         Path("runs/explain")
     ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another explanation in the folder.")] = False,
     pictures: Annotated[int, typer.Option(min=0, help="Examples whose gradients and worst images are kept.")] = 6,
 ) -> None:
     """Say whether robustness transferred from a teacher to students, how much, and why.
@@ -51,7 +52,7 @@ def explain(
     from kdiga.analysis.explain import explain as explain_models
     from kdiga.analysis.names import short_names
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.subject import load_ground, load_subject
+    from kdiga.config.subject import earlier, load_ground, load_subject, make_folder
     from kdiga.data.images import to_pixels
     from kdiga.portions import Shelf
     from kdiga.provenance import provenance
@@ -64,6 +65,12 @@ def explain(
     names = short_names(given)
     images, labels = to_pixels(ground.images.images), ground.images.labels
     models = [subject.model for subject in subjects]
+    asked = {
+        "kind": "explanation", **ground.about(), "seed": seed, "attack": attack.strip().lower(),
+        "compared": [subject.about["fingerprint"] for subject in subjects],
+    }  # fmt: skip
+    make_folder(out)
+    earlier(out / FILE, asked, overwrite=overwrite)
     console = Console()
     with EvaluationProgress(console, "explain") as progress:
         found = explain_models(
@@ -72,9 +79,8 @@ def explain(
         )  # fmt: skip
     content = found.to_dict()
     about = [subject.about | model for subject, model in zip(subjects, content["models"], strict=True)]
-    header = {"kind": "explanation", "command": command_line(), **ground.about(), "seed": seed}
-    device_used = next(models[0].parameters()).device
-    content = header | content | {"models": about, "provenance": provenance(device_used)}
+    content = asked | {"command": command_line()} | content | {"models": about}
+    content["provenance"] = provenance(next(models[0].parameters()).device)
     if pictures:
         content["pictures"] = PICTURES
         _keep_pictures(out / PICTURES, found, models, (images, labels), ground.images.classes, pictures)
