@@ -112,7 +112,7 @@ def test_tune_adds_as_many_trials_for_every_method_that_has_coefficients(study):
         ("seeds: [0, 1]", "seeds: []", r"seeds: was \[\]; it is a list of at least one seed"),
         ("seeds: [0, 1]", "seeds: 3", r"seeds: was 3; it is a list"),
         ("seeds: [0, 1]", "seeds: [1, 1]", r"each once"),
-        ("[clean, pgd-2]", "[clean, pgd]", r"evaluate.*'pgd' is not known; did you mean pgd-20\? \(tiny.yaml:13\)"),
+        ("[clean, pgd-2]", "[clean, pgd]", r"evaluate.*'pgd' is not known; did you mean pgd-20 .*\? \(tiny.yaml:13\)"),
         ("examples: 40", "exmples: 40", r"evaluate.exmples: unknown key; did you mean examples"),
         ("examples: 40", "examples: 0", r"examples was 0; it must be at least 1"),
         ("examples: 40", "examples: many", r"evaluate.examples: .*integer.* \(was 'many'\) \(tiny.yaml:13\)"),

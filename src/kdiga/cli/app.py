@@ -29,7 +29,8 @@ def main() -> None:
     """Run the command line. Bad input ends in one line on stderr and exit status 2."""
     from kdiga.errors import KdigaError
 
-    for command in ("train", "cache", "evaluate", "explain", "profile", "study", "tune", "demo", "lists"):
+    commands = ("train", "cache", "evaluate", "compare", "explain", "profile", "study", "tune", "demo", "lists")
+    for command in commands:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
         # Not standalone: Typer would print its own errors, in several lines.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.printing import print_table, say
 
 
 @app.command()
@@ -69,7 +70,7 @@ def evaluate(
         found = measure(request, workers=workers, command=command_line(), progress=progress)
     _show(console, found.content)
     if found.folder is not None:
-        _say(console, f"Kept in {found.folder}.")
+        say(console, f"Kept in {found.folder}.")
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(json_file, json.dumps(found.content, indent=2) + "\n")
@@ -77,7 +78,7 @@ def evaluate(
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
     threat = content["threat"]
-    _say(
+    say(
         console,
         f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
         f"{content['examples']} test images of {content['data']}",
@@ -87,10 +88,10 @@ def _show(console: Console, content: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "attack" else "right")
     for cells in _rows(content):
         table.add_row(*cells)
-    console.print(table)
+    print_table(console, table)
     for name, notes in content["notes"].items():
         for note in notes:
-            console.print(f"{name}: {note}", style="yellow", highlight=False, soft_wrap=True)
+            say(console, f"{name}: {note}", style="yellow")
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -103,7 +104,3 @@ def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     if curve is not None:
         for eps, accuracy, (low, high) in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
             yield f"{curve['attack']} at eps {eps:.4g}", f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", ""
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

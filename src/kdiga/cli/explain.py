@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.printing import print_table, say
 
 if TYPE_CHECKING:
     from kdiga.analysis import Explanation
@@ -110,10 +111,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _show(console: Console, content: dict[str, Any], out: Path) -> None:
-    from kdiga.cli.watching import print_table
-
     threat = content["threat"]
-    _say(
+    say(
         console,
         f"{len(content['models'])} models on the first {content['examples']} test images of {content['data']}, "
         f"{threat['norm']} eps {threat['eps']:.4g}; losses in nats",
@@ -122,14 +121,11 @@ def _show(console: Console, content: dict[str, Any], out: Path) -> None:
     if any(ranking["spearman"] is not None for ranking in content["ranking"]):
         print_table(console, _ranking_table(content))
     for sentence in content["sentences"]:
-        _say(console, sentence)
+        say(console, sentence)
     for finding in content["findings"]:
         if finding["verdict"] != "passed":
-            console.print(
-                f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow", markup=False,
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
-    _say(console, f"Written to {out / FILE}.")
+            say(console, f"{finding['name']} {finding['verdict']}: {finding['message']}", "yellow")
+    say(console, f"Written to {out / FILE}.")
 
 
 def _models_table(content: dict[str, Any]) -> Table:
@@ -171,7 +167,3 @@ def _ranking_table(content: dict[str, Any]) -> Table:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.printing import print_table, say
 
 
 @app.command()
@@ -32,7 +33,6 @@ def profile(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from kdiga.cli.progress import JobProgress
-    from kdiga.cli.watching import print_table
     from kdiga.config import load_recipe
     from kdiga.config.profiling import profile_recipe
     from kdiga.config.run import data_of
@@ -46,15 +46,15 @@ def profile(
         )  # fmt: skip
     print_table(console, _table(found))
     if found["route"]["chosen"] is not None:
-        _say(console, f"route auto takes {found['route']['chosen']}: {found['route']['why']}.")
-    _say(
+        say(console, f"route auto takes {found['route']['chosen']}: {found['route']['why']}.")
+    say(
         console,
         f"{found['steps']} steps of {found['batch_size']} examples in all; validation adds "
         f"{found['validation_minutes']:.1f} minutes. Columns after the step are its parts in milliseconds.",
     )
     if out is not None:
         write_atomically(out, json.dumps(found, indent=2) + "\n")
-        _say(console, f"Written to {out}.")
+        say(console, f"Written to {out}.")
 
 
 def _table(found: dict[str, Any]) -> Table:
@@ -70,7 +70,3 @@ def _table(found: dict[str, Any]) -> Table:
             f"{one['examples_per_second']:.0f}", f"{one['minutes']:.1f}",
         )  # fmt: skip
     return table
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

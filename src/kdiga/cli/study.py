@@ -67,7 +67,7 @@ def study(
 
 
 def _list(console: Console, checked: Study, states: list[str]) -> None:
-    from kdiga.cli.watching import print_table
+    from kdiga.cli.printing import print_table
 
     table = Table()
     for heading in ("cell", "method", "epochs", "seed", "learns from", "state"):
@@ -84,7 +84,7 @@ def _list(console: Console, checked: Study, states: list[str]) -> None:
 
 
 def _show(console: Console, content: dict[str, Any], out: Path) -> None:
-    from kdiga.cli.watching import print_table
+    from kdiga.cli.printing import print_table
     from kdiga.report.study import about, headings, table_rows
 
     table = Table()

@@ -62,7 +62,7 @@ def tune(
 
 
 def _show(console: Console, content: dict[str, Any], out: Path) -> None:
-    from kdiga.cli.watching import print_table
+    from kdiga.cli.printing import print_table
     from kdiga.study.failures import CellsFailedError
 
     trials: list[dict[str, Any]] = content["trials"]

@@ -8,7 +8,6 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from kdiga.study import Watch
 from kdiga.study.failures import StoppedError
@@ -62,14 +61,6 @@ class CellProgress:
         self.bar.update(
             self.task, description=f"{self.label}  {shown}", completed=watch.done, total=watch.total, left=left
         )
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table, in a log as wide as it needs to be."""
-    if not console.is_terminal:
-        needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-        console = Console(width=max(console.width, needed))
-    console.print(table)
 
 
 def _duration(seconds: float) -> str:

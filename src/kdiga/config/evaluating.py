@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kdiga.config.subject import Ground, Subject, default_folder, earlier, load_ground, load_subject
+from kdiga.config.subject import Ground, Subject, default_folder, earlier, load_ground, load_subject, make_folder
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.portions import OnProgress
@@ -139,13 +139,14 @@ def measure(request: Request, *, workers: int = 1, command: str = "", progress: 
     about = subject.about | ground.about() | {"seed": request.seed, "version": request.version}
     identity = {name: about[name] for name in IDENTITY}
     old = {} if folder is None else earlier(folder / FILE, identity, overwrite=request.overwrite)
+    if folder is not None:
+        make_folder(folder)
     with _helpers(request, workers if folder is not None else 1):
         report, found = _attack(request, subject, ground, folder, progress)
     content = {"kind": "evaluation", "command": command} | about | found
     if folder is not None:
         # An earlier call's attacks stay; nothing is measured twice, and nothing that was measured is lost.
         content = old | content | {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n")
     return Measured(report, content, folder)
 

@@ -119,23 +119,33 @@ def load_subject(
         shape = {"num_classes": images.num_classes, "in_channels": images.in_channels, "image_size": images.image_size}
     classifier = load_model(model, weights=weights, normalization=normalization, which=which, **shape)
     check_fits(role, classifier, images)
-    spec = classifier.spec
-    about = {
-        "model": model if weights is None else f"{model} {weights}",
-        "which": which if Path(model).is_dir() else None,
-        "architecture": "-".join([spec.name, *([spec.activation] if spec.activation else [])]),
-        "parameters": count_parameters(classifier),
-        "fingerprint": fingerprint_of_model(classifier),
-    }
+    about = describe(classifier, model if weights is None else f"{model} {weights}", which if _is_run(model) else None)
     return Subject(classifier.to(device_by_name(device)), about)
+
+
+def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
+    """Return what result files say of a model.
+
+    Args:
+        model: any.
+        name: what it was called.
+        which: weights of a run; None for a model that is no run.
+    """
+    spec = model.spec
+    return {
+        "model": name,
+        "which": which,
+        "architecture": "-".join([spec.name, *([spec.activation] if spec.activation else [])]),
+        "parameters": count_parameters(model),
+        "fingerprint": fingerprint_of_model(model),
+    }
 
 
 def default_folder(model: str, kind: str, ground: Ground, which: str) -> Path | None:
     """Return where the results of judging a run are kept, in its own folder; None for a model that is no run."""
-    folder = Path(model)
-    if not folder.is_dir():
+    if not _is_run(model):
         return None
-    return folder / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
+    return Path(model) / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
 
 
 def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
@@ -180,3 +190,24 @@ def _data_config(recipe: dict[str, Any], data: str | None, root: Path | None) ->
         raise InputError(f"no data set was given; name one with --data, for example {', '.join(available_data())}.")
     saved = DataConfig(**recipe["data"])
     return saved if given is None else replace(saved, root=given)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of results, before the work that is to be kept there.
+
+    Raises:
+        InputError: if it cannot be made, or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"results cannot be kept in {str(folder)!r} ({error.strerror}); choose another --out."
+        ) from None
+
+
+def _is_run(model: str) -> bool:
+    return Path(model).is_dir()

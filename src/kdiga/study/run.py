@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.config import Recipe, run_recipe
+from kdiga.config.subject import describe
 from kdiga.data import DataSet
 from kdiga.errors import DivergedError, KdigaError
 from kdiga.evaluation import Evaluation, evaluate
-from kdiga.models import count_parameters, load_model
+from kdiga.models import load_model
 from kdiga.study.cells import FAILURE, Board, Cell, note_failure, read_json, test_file
 from kdiga.study.settings import COSTLY, EvaluateSettings
 from kdiga.study.tuning import chosen_recipe
@@ -20,6 +21,7 @@ from kdiga.training.folder import write_result
 from kdiga.training.runtime import device_by_name
 
 VERSION = "standard"  # of AutoAttack
+KEPT = "portions"  # in a cell's folder: what attacks have come to so far
 
 
 def run_cell(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettings) -> None:
@@ -74,20 +76,19 @@ def test_cell(
 
 
 def _attack(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluation: EvaluateSettings) -> dict[str, Any]:
-    model = load_model(folder, which=which).to(device_by_name(recipe.training.device))
+    model = load_model(folder, which=which)
+    about = describe(model, str(folder), which)
+    model.to(device_by_name(recipe.training.device))
     reports: list[Evaluation] = []
     for attacks, examples in _groups(evaluation, len(data.test)):
         reports.append(
             evaluate(
                 model, data.test.batches(), eps=recipe.threat.eps, norm=recipe.threat.norm, attacks=attacks,
-                examples=examples, seed=evaluation.seed, version=VERSION,
+                examples=examples, seed=evaluation.seed, version=VERSION, folder=folder / KEPT,
             )
         )  # fmt: skip
-    asked = {
-        "model": str(folder), "which": which, "data": data.name, "parameters": count_parameters(model),
-        "version": VERSION,
-    }  # fmt: skip
-    return asked | _merged([report.to_dict() for report in reports])
+    header = {"kind": "evaluation", **about, "data": data.name, "version": VERSION}
+    return header | _merged([report.to_dict() for report in reports])
 
 
 def _groups(evaluation: EvaluateSettings, available: int) -> list[tuple[list[str], int]]:
@@ -102,6 +103,6 @@ def _merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one report; of what two measured, on more or fewer images, the first counts."""
     first = reports[0]
     for other in reports[1:]:
-        for key in ("accuracy", "interval_95", "seconds", "notes", "correct"):
+        for key in ("accuracy", "interval_95", "seconds", "notes", "stages", "correct"):
             first[key] |= {name: value for name, value in other[key].items() if name not in first[key]}
     return first

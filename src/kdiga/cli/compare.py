@@ -1,0 +1,77 @@
+"""``kdiga compare FIRST SECOND``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdiga.cli.app import app, command_line
+from kdiga.cli.printing import print_table, say
+from kdiga.errors import InputError
+
+FILES = ("evaluation.json", "best-test.json")  # what `kdiga evaluate` wrote, else a study
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="An evaluation: its folder, its JSON file, or an evaluated run.")],
+    second: Annotated[Path, typer.Argument(help="Another model's, on the same test images.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result there.")] = None,
+) -> None:
+    """Compare two models example by example: the difference of their accuracies, with its paired 95 % interval.
+
+    Example: kdiga compare runs/demo/tangent runs/demo/kd
+    """
+    from kdiga.report.comparison import compare_evaluations
+
+    console = Console()
+    one, other = (_read(path) for path in (first, second))
+    rows = compare_evaluations(one, other)
+    table = Table()
+    for heading in ("attack", "first", "second", "difference", "95 % interval", "only first right", "only second"):
+        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    for row in rows:
+        low, high = row.interval
+        table.add_row(
+            row.attack, f"{row.first:.1%}", f"{row.second:.1%}", f"{100 * row.difference:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}", str(row.only_first), str(row.only_second),
+        )  # fmt: skip
+    say(console, f"first: {one['model']}, second: {other['model']}, {rows[0].examples} test images of {one['data']}")
+    print_table(console, table)
+    for row in rows:
+        say(console, row.sentence())
+    if json_file is not None:
+        content = {"kind": "comparison", "command": command_line(), "first": one["model"], "second": other["model"]}
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(content | {"attacks": [row.to_dict() for row in rows]}, indent=2) + "\n")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_dir():
+        return _content(path)
+    for name in FILES:
+        found = sorted(path.rglob(name))
+        if len(found) == 1:
+            return _content(found[0])
+        if found:
+            raise InputError(
+                f"{str(path)!r} holds {len(found)} evaluations; name one: {', '.join(map(str, found[:4]))}."
+            )
+    raise InputError(f"{str(path)!r} holds no evaluation; make one with `kdiga evaluate {path}`.")
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if all(name in content for name in ("model", "data", "threat", "correct")):
+            return content
+        problem = "it has no per-example results"
+    except (OSError, ValueError, TypeError) as error:
+        problem = str(error)
+    raise InputError(f"{str(path)!r} is no evaluation ({problem}); give what `kdiga evaluate` wrote.")

@@ -1,0 +1,19 @@
+"""Text and tables on a terminal, and in a log as wide as they need to be."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a line as it is, however long."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table, in a log as wide as it needs to be."""
+    if not console.is_terminal:
+        needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+        console = Console(width=max(console.width, needed))
+    console.print(table)
