@@ -109,14 +109,14 @@ def check_models(models: Sequence[nn.Module], images: Tensor, labels: Tensor) ->
 
 
 def _student(plainly: Explained, own: OfModel, pair: OfPair, teacher: Explained, eps: float) -> Explained:
-    gamma = _larger(own, [pair["student_at_change"], pair["student_at_transfer"]])
+    gamma = _larger(own, [pair["student_at_transfer"]])
     return replace(
         plainly,
         linearity=gamma,
         agreement=Agreement(pair["cosine"], pair["distance"]),
         student_bound=student_bound(
             eps, linearity=gamma, teacher_gradient=teacher.gradient_norm, distance=pair["distance"],
-            measured=pair["change"],
+            measured=own["change"],
         ),
         transfer_bound=transfer_bound(
             eps, clean_gap=pair["clean_gap"], distance=pair["distance"], student_linearity=gamma,

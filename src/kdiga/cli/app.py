@@ -29,7 +29,19 @@ def main() -> None:
     """Run the command line. Bad input ends in one line on stderr and exit status 2."""
     from kdiga.errors import KdigaError
 
-    commands = ("train", "cache", "evaluate", "compare", "explain", "profile", "study", "tune", "demo", "lists")
+    commands = (
+        "train",
+        "cache",
+        "evaluate",
+        "compare",
+        "explain",
+        "suitable",
+        "profile",
+        "study",
+        "tune",
+        "demo",
+        "lists",
+    )
     for command in commands:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
