@@ -71,11 +71,11 @@ def _agreement(explanation: Explanation, student: Explained) -> str:
         return f"{student.name}: a gradient is zero on every image, so agreement with the teacher's is undefined."
     interval = mean_interval(defined, explanation.seed)
     low, high = interval or (-1.0, 1.0)
-    how = "partly along"
+    how = "point partly along"
     if low >= ALIGNED:
-        how = "along"
+        how = "point along"
     elif high < UNALIGNED:
-        how = "not along"
+        how = "do not point along"
     pair = ratio_interval(student.agreement.distance, explanation.teacher.gradient_norm, explanation.seed)
     reference = fmean(explanation.teacher.gradient_norm)
     apart = ""
@@ -83,7 +83,7 @@ def _agreement(explanation: Explanation, student: Explained) -> str:
         ratio = fmean(student.agreement.distance) / reference
         apart = f"; their distance is {ratio:.1f}{_within(pair, '.1f')} times the length of the teacher's"
     return (
-        f"{student.name}: input gradients point {how} the teacher's (cosine {fmean(defined):.2f}"
+        f"{student.name}: its input gradients {how} the teacher's (cosine {fmean(defined):.2f}"
         f"{_within(interval, '.2f')}){apart}."
     )
 

@@ -49,8 +49,12 @@ class Suitability:
 
     def sentence(self) -> str:
         """Return the verdict in one line, with the checks it rests on."""
-        named = [finding.name for finding in self.findings if finding.verdict != "passed"]
-        return f"{self.verdict}: {', '.join(named) if named else f'all {len(self.findings)} checks passed'}."
+        told = [
+            f"{finding.name} {'failed' if finding.verdict == 'failed' else 'gives a warning'}"
+            for finding in self.findings
+            if finding.verdict != "passed"
+        ]
+        return f"{self.verdict}: {', '.join(told) or f'all {len(self.findings)} checks passed'}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
