@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from kdiga.analysis import Explanation, Search, explain
+from kdiga.analysis.bounds import student_bound, transfer_bound
 from kdiga.analysis.diagnosis import findings_of
 from kdiga.analysis.explanation import Agreement, Explained
-from kdiga.analysis.bounds import student_bound, transfer_bound
 from kdiga.analysis.names import short_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.sentences import sentences_of
@@ -28,12 +28,12 @@ THREAT = ThreatModel("linf", 0.1)
 class Constant(nn.Module):
     """The same logits whatever the image."""
 
-    def __init__(self):
+    def __init__(self, classes=10):
         super().__init__()
-        self.logits = nn.Parameter(torch.arange(10.0))
+        self.logits = nn.Parameter(torch.arange(float(classes)))
 
     def forward(self, images):
-        return self.logits.expand(len(images), 10)
+        return self.logits.expand(len(images), -1)
 
 
 def quickly(teacher, students, batch, **options):

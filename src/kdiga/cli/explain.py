@@ -36,6 +36,7 @@ def explain(
     which: Annotated[str, typer.Option(help="best or last weights of runs.")] = "best",
     weights: Annotated[Path | None, typer.Option(help="State dict of a teacher named by its architecture.")] = None,
     normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    restarts: Annotated[int, typer.Option(min=1, help="Ascents of each search for the ball's worst images.")] = 3,
     seed: Annotated[int, typer.Option(help="Of random starts and resamples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for explanation.json, its pictures and what is kept.")] = (
@@ -52,6 +53,7 @@ def explain(
     """
     from kdiga.analysis.explain import explain as explain_models
     from kdiga.analysis.names import short_names
+    from kdiga.analysis.search import Search
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.config.subject import earlier, load_ground, load_subject, make_folder
     from kdiga.data.images import to_pixels
@@ -59,6 +61,7 @@ def explain(
     from kdiga.provenance import provenance
 
     given = [teacher, *students]
+    search = Search(restarts=restarts)
     ground = load_ground(given, data=data, root=root, eps=eps, norm=norm, examples=examples)
     common: dict[str, Any] = {"which": which, "device": device}
     subjects = [load_subject(teacher, ground, weights=weights, normalization=normalization, role="teacher", **common)]
@@ -67,8 +70,8 @@ def explain(
     images, labels = to_pixels(ground.images.images), ground.images.labels
     models = [subject.model for subject in subjects]
     asked = {
-        "kind": "explanation", **ground.about(), "seed": seed, "attack": attack.strip().lower(),
-        "compared": [subject.about["fingerprint"] for subject in subjects],
+        "kind": "explanation", **ground.about(), "seed": seed, "search": search.to_dict(),
+        "attack": attack.strip().lower(), "compared": [subject.about["fingerprint"] for subject in subjects],
     }  # fmt: skip
     make_folder(out)
     earlier(out / FILE, asked, overwrite=overwrite)
@@ -76,7 +79,8 @@ def explain(
     with EvaluationProgress(console, "explain") as progress:
         found = explain_models(
             models[0], dict(zip(names[1:], models[1:], strict=True)), images, labels, threat=ground.threat,
-            teacher_name=names[0], attack=attack, seed=seed, shelf=Shelf(out / "portions"), on_progress=progress,
+            teacher_name=names[0], attack=attack, seed=seed, search=search,
+            shelf=Shelf(out / "portions"), on_progress=progress,
         )  # fmt: skip
     content = found.to_dict()
     about = [subject.about | model for subject, model in zip(subjects, content["models"], strict=True)]
@@ -84,19 +88,23 @@ def explain(
     content["provenance"] = provenance(next(models[0].parameters()).device)
     if pictures:
         content["pictures"] = PICTURES
-        _keep_pictures(out / PICTURES, found, models, (images, labels), ground.images.classes, pictures)
+        _keep_pictures(out / PICTURES, found, models, (images, labels), ground.images.classes, pictures, search)
     _write(out / FILE, content)
     _show(console, content, out)
 
 
-def _keep_pictures(path: Path, found: Explanation, models: Any, batch: Any, classes: Any, count: int) -> None:
+def _keep_pictures(
+    path: Path, found: Explanation, models: Any, batch: Any, classes: Any, count: int, search: Any
+) -> None:
     import numpy as np
 
     from kdiga.analysis.pictures import choose_examples, picture_arrays
 
     images, labels = batch
     rows = choose_examples(found.teacher.clean, labels, count)
-    arrays = picture_arrays(models, images[rows], labels[rows], classes, threat=found.threat, seed=found.seed)
+    arrays = picture_arrays(
+        models, images[rows], labels[rows], classes, threat=found.threat, search=search, seed=found.seed
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"partial-{path.name}")
     np.savez_compressed(partial, allow_pickle=False, **arrays)

@@ -30,6 +30,7 @@ def suitable(
     which: Annotated[str, typer.Option(help="best or last weights of a run.")] = "best",
     weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
     normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    restarts: Annotated[int, typer.Option(min=1, help="Ascents of each search for the ball's worst images.")] = 3,
     seed: Annotated[int, typer.Option(help="Of random starts.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the result. Default: in a run.")] = None,
@@ -39,6 +40,7 @@ def suitable(
 
     Example: kdiga suitable runs/teacher --examples 500
     """
+    from kdiga.analysis.search import Search
     from kdiga.analysis.suitable import suitable as examine
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.config.subject import default_folder, earlier, load_ground, load_subject, make_folder
@@ -47,12 +49,19 @@ def suitable(
     from kdiga.provenance import provenance
     from kdiga.training.journal import write_atomically
 
+    search = Search(restarts=restarts)
     ground = load_ground([teacher], data=data, root=root, eps=eps, norm=norm, examples=examples)
     subject = load_subject(
         teacher, ground, which=which, weights=weights, normalization=normalization, device=device, role="teacher"
     )
     folder = out or default_folder(teacher, "suitability", ground, which)
-    asked = {"kind": "suitability", **ground.about(), "seed": seed, "fingerprint": subject.about["fingerprint"]}
+    asked = {
+        "kind": "suitability",
+        **ground.about(),
+        "seed": seed,
+        "search": search.to_dict(),
+        "fingerprint": subject.about["fingerprint"],
+    }
     if folder is not None:
         make_folder(folder)
         earlier(folder / FILE, asked, overwrite=overwrite)
@@ -60,7 +69,7 @@ def suitable(
     with EvaluationProgress(console, teacher) as progress:
         found = examine(
             subject.model, to_pixels(ground.images.images), ground.images.labels, threat=ground.threat, seed=seed,
-            shelf=Shelf(None if folder is None else folder / "portions"), on_progress=progress,
+            search=search, shelf=Shelf(None if folder is None else folder / "portions"), on_progress=progress,
         )  # fmt: skip
     content = asked | {"command": command_line()} | subject.about | found.to_dict()
     content["provenance"] = provenance(next(subject.model.parameters()).device)
