@@ -56,6 +56,16 @@ def test_bounds_are_never_below_what_was_found(teacher, student, batch, norm, ep
     assert findings_of(found)[-1].verdict == "passed"
 
 
+def test_bounds_hold_at_the_attacked_images_however_little_a_search_for_gamma_finds(
+    teacher, student, batch, monkeypatch
+):
+    nothing = torch.zeros(12, dtype=torch.float64), batch[0]
+    monkeypatch.setattr("kdiga.analysis.measures.local_linearity", lambda *_: nothing)
+    found = explained(teacher, {"a": student}, batch).students[0]
+    assert found.student_bound.violations == found.transfer_bound.violations == 0
+    assert max(found.linearity) > 0
+
+
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.8)])
 def test_pieces_are_what_a_plain_computation_gives(teacher, student, batch, norm, eps):
     images, labels = batch

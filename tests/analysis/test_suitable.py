@@ -153,6 +153,7 @@ def test_a_guessing_model_is_not_given_another_order():
 def test_the_best_order_moves_no_class_without_need():
     labels = torch.tensor([0, 0, 1, 1])
     assert best_order(torch.tensor([1, 1, 0, 0]), labels, 5).tolist() == [1, 0, 2, 3, 4]
+    assert best_order(torch.tensor([0, 3, 1, 0]), torch.tensor([3, 3, 3, 3]), 4).tolist() == [3, 1, 2, 0]
 
 
 def test_a_small_gain_or_one_by_chance_is_no_mistake():

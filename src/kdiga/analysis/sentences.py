@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from kdiga.analysis.explanation import Explained, Explanation
@@ -11,6 +12,7 @@ from kdiga.intervals import paired_difference
 
 ALIGNED, UNALIGNED = 0.5, 0.25  # cosines from which on gradients point along the teacher's, and below which they do not
 NEARLY_ALL, HALF = 0.9, 0.5  # shares of the teacher's robust accuracy
+SIGNIFICANCE = 0.05  # of an order of students
 PIECES = {
     "linearity": "the student's own non-linearity",
     "teacher_gradient": "the teacher's gradient",
@@ -22,12 +24,16 @@ PIECES = {
 
 
 def sentences_of(explanation: Explanation) -> list[str]:
-    """Return what the numbers say, whatever it is: a sentence or two a student, then the students side by side."""
+    """Return what the numbers say, whatever it is: how much was kept, students side by side, then each one's why."""
+    students = explanation.students
     said = [] if explanation.teacher_is_robust else [_no_robustness(explanation)]
-    said += [line for student in explanation.students for line in _student(explanation, student)]
-    if len(explanation.students) > 1:
+    said += [_kept(explanation, student) for student in students]
+    if len(students) > 1:
         said.append(_extremes(explanation))
-    return [*said, *_rankings(explanation)]
+    said += _rankings(explanation)
+    for student in students:
+        said += [_agreement(explanation, student), _linearity(explanation, student)]
+    return said
 
 
 def _no_robustness(explanation: Explanation) -> str:
@@ -36,10 +42,6 @@ def _no_robustness(explanation: Explanation) -> str:
         f"{explanation.teacher.name} has no robustness to pass on: {robust:.1%} under {explanation.attack}, where "
         f"guessing gives {1 / explanation.num_classes:.1%}."
     )
-
-
-def _student(explanation: Explanation, student: Explained) -> list[str]:
-    return [_kept(explanation, student), _agreement(explanation, student), _linearity(explanation, student)]
 
 
 def _kept(explanation: Explanation, student: Explained) -> str:
@@ -144,7 +146,8 @@ def _rankings(explanation: Explanation) -> list[str]:
         given = "1 student is" if count == 1 else f"{count} students are"
         return [f"{given} not enough to say how the bounds rank students; give at least {FEWEST_MODELS}."]
     by_name = {ranking.bound: ranking for ranking in explanation.rankings()}
-    return [_ranking(explanation, by_name[name]) for name in ("student bound", "transfer bound")]
+    bounds = [_ranking(explanation, by_name[name]) for name in ("student bound", "transfer bound")]
+    return [*bounds, _pieces(list(by_name.values()))]
 
 
 def _ranking(explanation: Explanation, ranking: Ranking) -> str:
@@ -152,14 +155,33 @@ def _ranking(explanation: Explanation, ranking: Ranking) -> str:
         return (
             f"The {ranking.bound} cannot be held against {explanation.attack}: all students are equal in one of them."
         )
-    low = -1.0 if ranking.interval_95 is None else ranking.interval_95[0]
-    orders = low > 0 and ranking.p_value < 0.05
-    how = "orders" if orders else "is not shown to order"
+    how = "orders" if _orders(ranking) else "is not shown to order"
     return (
         f"The {ranking.bound} {how} these {ranking.models} students as {explanation.attack} does: rank correlation "
         f"{ranking.spearman:.2f}{_within(ranking.interval_95, '.2f')} over images; an order drawn by chance does as "
         f"well with probability {ranking.p_value:.2g}."
     )
+
+
+def _pieces(rankings: Sequence[Ranking]) -> str:
+    """Say which of the bounds' pieces, and of what they are held against, order the students."""
+    alone = [ranking for ranking in rankings if not ranking.bound.endswith(" bound")]
+
+    def told(orders: bool) -> str:
+        shown = (
+            f"{ranking.bound} ({'undefined' if ranking.spearman is None else f'{ranking.spearman:.2f}'})"
+            for ranking in alone
+            if _orders(ranking) is orders
+        )
+        return ", ".join(shown) or "nothing"
+
+    return f"By itself, this orders them: {told(True)}; this is not shown to: {told(False)}."
+
+
+def _orders(ranking: Ranking) -> bool:
+    if ranking.p_value is None or ranking.interval_95 is None:
+        return False
+    return ranking.interval_95[0] > 0 and ranking.p_value < SIGNIFICANCE
 
 
 def _within(interval: Interval | None, form: str) -> str:
