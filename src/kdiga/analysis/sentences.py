@@ -59,6 +59,8 @@ def _verdict(interval: Interval | None) -> str:
     if interval is None:
         return "one image decides nothing"
     low, high = interval
+    if low >= 1:
+        return "at least as much"
     if low >= NEARLY_ALL:
         return "nearly all of it"
     if low >= HALF:
