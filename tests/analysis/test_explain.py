@@ -156,10 +156,10 @@ def test_nonsense_is_refused(teacher, student, batch):
 
 
 def test_what_is_said_follows_from_the_numbers():
-    assert (
-        "100% [100%, 100%] of the teacher's robust accuracy (80.0% of 80.0% under autoattack): nearly all"
-        in said(constructed(80))[0]
+    assert said(constructed(80))[0] == (
+        "a has 100% [100%, 100%] of the teacher's robust accuracy (80.0% of 80.0% under autoattack): at least as much."
     )
+    assert ": nearly all of it." in said(constructed(78))[0]
     assert ": less than half of it." in said(constructed(20))[0]
     assert ": more than half of it." in said(constructed(60))[0]
     assert "these images do not decide" in said(constructed(41))[0]

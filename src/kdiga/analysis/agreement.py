@@ -18,8 +18,8 @@ def cosines(a: Tensor, b: Tensor) -> tuple[float | None, ...]:
         a: gradients, (batch, channel, height, width).
         b: gradients of the same images.
 
-    >>> cosines(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]]), torch.ones(2, 1, 1, 2).mul(0.5))
-    (0.9899494936611666, None)
+    >>> cosines(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]]), torch.tensor([[[[6.0, 8.0]]], [[[1.0, 0.0]]]]))
+    (1.0, None)
     """
     first, second = a.flatten(1).double(), b.flatten(1).double()
     lengths = [torch.linalg.vector_norm(gradient, dim=1) for gradient in (first, second)]
