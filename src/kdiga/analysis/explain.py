@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ def explain(
     search: Search | None = None,
     seed: int = 0,
     shelf: Shelf | None = None,
+    attack_folders: Sequence[Path | None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Explanation:
     """Measure robustness, local linearity, agreement of input gradients and the two bounds of each student.
@@ -51,6 +53,8 @@ def explain(
         seed: of random starts and resamples.
         shelf: where finished portions are kept; None keeps them for this call alone. A module whose answers
             depend on more than what it prints and its ``state_dict`` must not share a shelf with another.
+        attack_folders: where what the attack has come to is kept, one a model, teacher first; see
+            :func:`kdiga.evaluate`. None keeps it with the rest.
         on_progress: told the task, examples done and examples in all.
 
     Raises:
@@ -70,7 +74,8 @@ def explain(
     )  # fmt: skip
     owns = work.of_models(models)
     pairs = work.of_pairs(teacher, models[1:])
-    fought = [work.attacked(model, chosen.name) for model in models]
+    folders = attack_folders or [work.shelf.folder] * len(models)
+    fought = [work.attacked(model, chosen.name, folder) for model, folder in zip(models, folders, strict=True)]
     explained = [
         Explained(name, clean, left.correct, left.notes, own["linearity"], own["gradient_norm"])
         for name, own, (clean, left) in zip([teacher_name, *students], owns, fought, strict=True)

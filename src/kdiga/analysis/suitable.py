@@ -95,7 +95,7 @@ def suitable(
         on_progress=on_progress,
     )  # fmt: skip
     (own,) = work.of_models([teacher])
-    clean, left = work.attacked(teacher, ATTACK)
+    clean, left = work.attacked(teacher, ATTACK, work.shelf.folder)
     pixels, answers = images.to(device_of(teacher)), labels.long().to(device_of(teacher))
     with evaluating(teacher), torch.no_grad():
         predictions = torch.cat([teacher(part).argmax(1) for part in pixels.split(250)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -68,12 +69,12 @@ class Work:
 
         return cast("list[OfPair]", self._done("bounds", PAIR_STREAM, [about(student) for student in students]))
 
-    def attacked(self, model: nn.Module, attack: str) -> tuple[Sequence[bool], AttackResult]:
-        """Return which examples a model gets right, and what an attack leaves of them."""
+    def attacked(self, model: nn.Module, attack: str, folder: Path | None) -> tuple[Sequence[bool], AttackResult]:
+        """Return which examples a model gets right, and what an attack leaves of them; kept in a folder."""
         target = model if is_differentiable(model, self.images[:1]) else Connected(model)
         report = evaluate(
             target, [(self.images, self.labels)], eps=self.threat.eps, norm=self.threat.norm, attacks=[attack],
-            seed=self.seed, folder=self.shelf.folder, progress=self.on_progress,
+            seed=self.seed, folder=folder, progress=self.on_progress,
         )  # fmt: skip
         return report.results["clean"].correct, next(
             result for name, result in report.results.items() if name != "clean"

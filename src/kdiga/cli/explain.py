@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,11 +11,6 @@ from rich.table import Table
 
 from kdiga.cli.app import app, command_line
 from kdiga.cli.printing import print_table, say
-
-if TYPE_CHECKING:
-    from kdiga.analysis import Explanation
-
-FILE, PICTURES = "explanation.json", "explanation.npz"
 
 
 @app.command()
@@ -51,74 +45,23 @@ def explain(
 
     Example: kdiga explain runs/teacher runs/kd runs/tangent --examples 200
     """
-    from kdiga.analysis.explain import explain as explain_models
-    from kdiga.analysis.names import short_names
     from kdiga.analysis.search import Search
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.subject import earlier, load_ground, load_subject, make_folder
-    from kdiga.data.images import to_pixels
-    from kdiga.portions import Shelf
-    from kdiga.provenance import provenance
+    from kdiga.config.explaining import FILE, Question, explain_runs
 
-    given = [teacher, *students]
-    search = Search(restarts=restarts)
-    ground = load_ground(given, data=data, root=root, eps=eps, norm=norm, examples=examples)
-    common: dict[str, Any] = {"which": which, "device": device}
-    subjects = [load_subject(teacher, ground, weights=weights, normalization=normalization, role="teacher", **common)]
-    subjects += [load_subject(student, ground, role="student", **common) for student in students]
-    names = short_names(given)
-    images, labels = to_pixels(ground.images.images), ground.images.labels
-    models = [subject.model for subject in subjects]
-    asked = {
-        "kind": "explanation", **ground.about(), "seed": seed, "search": search.to_dict(),
-        "attack": attack.strip().lower(), "compared": [subject.about["fingerprint"] for subject in subjects],
-    }  # fmt: skip
-    make_folder(out)
-    earlier(out / FILE, asked, overwrite=overwrite)
+    question = Question(
+        teacher=teacher, students=students, out=out, data=data, root=root, eps=eps, norm=norm, examples=examples,
+        attack=attack, which=which, weights=weights, normalization=normalization, search=Search(restarts=restarts),
+        seed=seed, device=device, overwrite=overwrite, pictures=pictures,
+    )  # fmt: skip
     console = Console()
     with EvaluationProgress(console, "explain") as progress:
-        found = explain_models(
-            models[0], dict(zip(names[1:], models[1:], strict=True)), images, labels, threat=ground.threat,
-            teacher_name=names[0], attack=attack, seed=seed, search=search,
-            shelf=Shelf(out / "portions"), on_progress=progress,
-        )  # fmt: skip
-    content = found.to_dict()
-    about = [subject.about | model for subject, model in zip(subjects, content["models"], strict=True)]
-    content = asked | {"command": command_line()} | content | {"models": about}
-    content["provenance"] = provenance(next(models[0].parameters()).device)
-    if pictures:
-        content["pictures"] = PICTURES
-        _keep_pictures(out / PICTURES, found, models, (images, labels), ground.images.classes, pictures, search)
-    _write(out / FILE, content)
-    _show(console, content, out)
+        content = explain_runs(question, command=command_line(), progress=progress)
+    _show(console, content)
+    say(console, f"Written to {out / FILE}.")
 
 
-def _keep_pictures(
-    path: Path, found: Explanation, models: Any, batch: Any, classes: Any, count: int, search: Any
-) -> None:
-    import numpy as np
-
-    from kdiga.analysis.pictures import choose_examples, picture_arrays
-
-    images, labels = batch
-    rows = choose_examples(found.teacher.clean, labels, count)
-    arrays = picture_arrays(
-        models, images[rows], labels[rows], classes, threat=found.threat, search=search, seed=found.seed
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    from kdiga.training.journal import write_atomically
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _show(console: Console, content: dict[str, Any], out: Path) -> None:
+def _show(console: Console, content: dict[str, Any]) -> None:
     threat = content["threat"]
     say(
         console,
@@ -133,7 +76,6 @@ def _show(console: Console, content: dict[str, Any], out: Path) -> None:
     for finding in content["findings"]:
         if finding["verdict"] != "passed":
             say(console, f"{finding['name']} {finding['verdict']}: {finding['message']}", "yellow")
-    say(console, f"Written to {out / FILE}.")
 
 
 def _models_table(content: dict[str, Any]) -> Table:
