@@ -33,6 +33,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.attributes, self.texts, self.headings, self.drawn = [], [], [], [], [], []
+        self.words = []
         self.feed(text)
         assert self.open == []
 
@@ -49,8 +50,14 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         if tag not in VOID:
             assert self.open.pop() == tag
+        if tag == "code":
+            self.texts.append(" ".join(self.words))
+            self.words = []
 
     def handle_data(self, data):
+        if self.open[-2:] == ["code", "span"]:  # a command, an argument at a time
+            self.words.append(data)
+            return
         if self.open and self.open[-1] == "style":
             self.style = data
         elif self.open:

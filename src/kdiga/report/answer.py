@@ -105,10 +105,11 @@ def _transfer(chapter: Chapter, best: Member, gap: Gap, plain: Gap | None) -> st
     """Return whether robustness came over, by the rules in docs/report.md, the first that fits."""
     kept = f"{best.name} has {_kept(gap)} of its teacher's robust accuracy"
     rival = untaught_rival(chapter, best)
+    without = f"{rival[0].name} has {'more' if rival[1].sign else 'as much'} without a teacher" if rival else ""
     rules = (
         (plain and plain.sign < 0, f"No: {best.name} is less robust than a student trained plainly"),
         (plain and plain.sign == 0, "Undecided: these images cannot tell the student from one trained plainly"),
-        (rival, f"{kept}, but {rival[0].name if rival else ''} has as much without a teacher"),
+        (rival, f"{kept}, but {without}"),
         (not plain, f"{kept}; whether by transfer is not known"),
         (gap.sign > 0, f"Yes: {best.name} is more robust than its teacher"),
         (gap.sign == 0, f"Yes: {best.name} cannot be told from its teacher on these images"),
@@ -165,7 +166,7 @@ def _of_student(student: Member, chapter: Chapter, gap: Gap | None, over: Gap | 
     teacher = chapter.named(student.taught_by) or chapter.teacher
     parts = [f"{_percent(found.value)} right under {attack_name(chapter.attack or '')} {_sure(found)}"]
     if gap and teacher:
-        role = "its teacher" if student.taught_by else f"{teacher.name}, not its teacher"
+        role = "its teacher" if student.taught_by else "the others' teacher"
         parts.append(_beside(gap, role))
     if over and plain:
         parts.append(_beside(over, f"plain {plain.name}"))

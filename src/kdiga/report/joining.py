@@ -75,13 +75,15 @@ class _Shelf:
         """Return what all results say of a model, the first that says it."""
         found = self.identities[model]
 
-        def first(field: str) -> object:
-            return next((value for one in found if (value := getattr(one, field))), getattr(found[0], field))
-
-        changes = {
-            field: first(field) for field in ("which", "architecture", "parameters", "fingerprint", "folder", "name")
-        }
-        return replace(found[0], **changes)  # pyright: ignore[reportArgumentType]
+        return Identity(
+            model=found[0].model,
+            which=next((one.which for one in found if one.which), None),
+            architecture=next((one.architecture for one in found if one.architecture), ""),
+            parameters=next((one.parameters for one in found if one.parameters), None),
+            fingerprint=next((one.fingerprint for one in found if one.fingerprint), None),
+            folder=next((one.folder for one in found if one.folder), None),
+            name=next((one.name for one in found if one.name), ""),
+        )
 
     def run(self, model: Hashable) -> Run | None:
         return next((run for one in self.identities[model] if (run := self.register.run_of(one))), None)
@@ -170,9 +172,7 @@ def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Exp
         _add_explained(accuracy, one, explanation)
     for measured in accuracy.values():
         measured.sort(key=lambda found: (-found.images, found.correct is None, str(found.origin.path)))
-    suitable = [found for found in results.suitabilities if found.ground.key == key]
     findings = [finding for found in here for finding in found.findings]
-    findings += [finding for found in suitable if register.model(found.identity) == model for finding in found.findings]
     return Member(
         name=shelf.names[model],
         place=None,

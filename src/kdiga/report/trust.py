@@ -49,6 +49,11 @@ def _checks(chapter: Chapter) -> list[str]:
         for finding in explanation.findings
         if finding.verdict == "failed"
     ]
+    sentences += [
+        f"{one.identity.name or one.identity.model} as a teacher: {one.verdict}"
+        for one in chapter.suitabilities
+        if any(finding.verdict == "failed" for finding in one.findings)
+    ]
     good = [one for one in checked if not any(finding.verdict in ("failed", "warning") for finding in one.findings)]
     if good:
         sentences.append(f"{_some([one.name for one in good])} passed all checks for masked gradients that were made.")

@@ -10,8 +10,6 @@ from kdiga.report.chapters import Chapter, Member
 from kdiga.report.explained import Explanation, Split
 from kdiga.report.sections.parts import (
     Cell,
-    Item,
-    Items,
     Key,
     Plot,
     Section,
@@ -50,7 +48,7 @@ def why_section(chapter: Chapter) -> Section | None:
         return None
     commands = commands_of([explanation.origin for explanation in chapter.explanations])
     kinds = list(dict.fromkeys(kind for one in explained if one.explained for kind in one.explained.bounds))
-    blocks: list[Table | Plot | Items] = [_table(explained)]
+    blocks: list[Table | Plot] = [_table(explained)]
     for kind in kinds:
         bars = [
             (member, member.explained.bounds[kind])
@@ -58,9 +56,7 @@ def why_section(chapter: Chapter) -> Section | None:
             if member.explained and kind in member.explained.bounds
         ]
         blocks.append(_plot(chapter, kind, bars, commands))
-    ranked = [item for explanation in chapter.explanations for item in _ranking(explanation)]
-    if ranked:
-        blocks.append(Items(ranked))
+    blocks += [table for explanation in chapter.explanations if (table := _ranking(explanation))]
     return Section("Why: gradients, linearity and bounds", blocks)
 
 
@@ -145,19 +141,18 @@ def _short(name: str) -> str:
     return name if len(name) <= 34 else f"…{name[-33:]}"
 
 
-def _ranking(explanation: Explanation) -> list[Item]:
-    items: list[Item] = []
+def _ranking(explanation: Explanation) -> Table | None:
+    """Return how measures rank the students; None where that was not asked."""
+    rows: list[list[Cell]] = []
     for entry in explanation.ranking:
-        value, ends = entry.get("spearman"), entry.get("interval_95")
-        count = entry.get("models")
+        value, ends, chance, count = (entry.get(name) for name in ("spearman", "interval_95", "p_value", "models"))
         count = len(count) if isinstance(count, list) else count
-        name = str(entry.get("bound", "a bound"))
-        name = f"How it ranks students: {TITLES.get(name, name.replace('_', ' ')).lower()}"
-        if not isinstance(value, int | float):
-            items.append(Item(f"too few students ({count}) to say how it ranks them", title=name))
-            continue
-        sure = f" (95 %: {ends[0]:.2f} to {ends[1]:.2f})" if isinstance(ends, list) and len(ends) == 2 else ""
-        items.append(
-            Item(f"rank correlation with robust accuracy {value:.2f}{sure}, over {count} students", title=name)
-        )
-    return items
+        sure = f"{ends[0]:.2f} – {ends[1]:.2f}" if isinstance(ends, list) and len(ends) == 2 else ""
+        rows.append([
+            Cell(str(entry.get("bound", "a bound")).replace("_", " ")),
+            Cell(f"{value:.2f}", sure) if isinstance(value, int | float) else Cell("too few students"),
+            Cell(f"{chance:.2g}" if isinstance(chance, int | float) else "–"),
+            Cell(str(count)),
+        ])  # fmt: skip
+    head = ["measure", "rank correlation", "p of an order by chance", "students"]
+    return Table(head, rows, "How each measure orders the students, beside their robust accuracy") if rows else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdiga.report.chapters import Chapter
-from kdiga.report.records import Finding
+from kdiga.report.records import Finding, Suitability
 from kdiga.report.sections.parts import Item, Items, Section
 
 ORDER = {"failed": 0, "warning": 1, "skipped": 2, "passed": 3}
@@ -21,10 +21,8 @@ def findings_section(chapter: Chapter) -> Section | None:
         for note in said
         if note
     ]
-    verdicts = [
-        Item(one.verdict, title=f"{one.identity.name or one.identity.model} as a teacher")
-        for one in chapter.suitabilities
-    ]
+    verdicts = [Item(one.verdict, title=f"{_named(one)} as a teacher") for one in chapter.suitabilities]
+    found += [(finding, f"{_named(one)} as a teacher") for one in chapter.suitabilities for finding in one.findings]
     if not (found or notes or verdicts):
         return None
     found.sort(key=lambda entry: ORDER[entry[0].verdict])
@@ -35,8 +33,13 @@ def findings_section(chapter: Chapter) -> Section | None:
         passed = sum(item.tone == "passed" for item in quiet)
         skipped = len(quiet) - passed
         blocks.append(Items(quiet, f"{passed} checks passed" + (f", {skipped} could not be made" if skipped else "")))
-    lead = [] if loud or notes or not found else ["Nothing speaks against the numbers: all checks passed."]
+    checked = all(member.findings for member in chapter.members if member.accuracy)
+    lead = ["Nothing was found against the numbers."] if checked and not loud and not notes else []
     return Section("Findings", blocks, lead)
+
+
+def _named(one: Suitability) -> str:
+    return one.identity.name or one.identity.model
 
 
 def _item(finding: Finding, name: str) -> Item:

@@ -16,7 +16,7 @@ SIGNS = {1: "more", -1: "less", 0: "undecided"}
 def models_section(chapter: Chapter, said: Answer) -> Section:
     """Return the table of a chapter's models, teachers first, then the most robust first."""
     attacks = sorted({attack for one in chapter.members for attack in one.accuracy}, key=strength)
-    counts = {attack: {one.of(attack).images for one in chapter.members if one.of(attack)} for attack in attacks}  # pyright: ignore[reportOptionalMemberAccess]
+    counts = {attack: {found.images for one in chapter.members if (found := one.of(attack))} for attack in attacks}
     costs = any(one.run and one.run.minutes is not None for one in chapter.members)
     gaps = bool(said.against_teacher)
     head = ["model", "parameters", *(attack_name(attack) for attack in attacks)]

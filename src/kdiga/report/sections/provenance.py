@@ -70,7 +70,8 @@ def _machines(origins: Sequence[Origin]) -> list[Item]:
 
 
 def _hardware(found: Mapping[str, Any]) -> str:
-    threads = f", {found['threads']} threads" if found.get("threads") else ""
+    count = found.get("threads")
+    threads = f", {count} thread{'s' * (count != 1)}" if count else ""
     return f"{found.get('processor')}, {found.get('cores')} cores{threads}, {found.get('accelerator') or 'no GPU'}"
 
 
