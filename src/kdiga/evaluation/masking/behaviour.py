@@ -33,7 +33,7 @@ def eval_mode(probe: Probe) -> Finding:
     if not training:
         return Finding("eval-mode", "passed", "every submodule came in eval mode.", {"training": 0})
     gap = None if logits is None else _gap(logits, _answers(probe, probe.shown))
-    changed = gap is None or gap > _rounding(probe.shown)
+    changed = gap is None or logits is None or gap > _rounding(logits)
     named = ", ".join(training[:NAMED]) + (", ..." if len(training) > NAMED else "")
     size = "no answer at all" if gap is None else f"logits that differ by up to {gap:.2g} of their size"
     message = (
@@ -90,11 +90,12 @@ def logits_not_shares(probe: Probe) -> Finding:
 
 @torch.no_grad()
 def _answers(probe: Probe, images: Tensor) -> Tensor:
-    return probe.model(images).float()
+    return probe.model(images)
 
 
 def _gap(logits: Tensor, others: Tensor) -> float:
     """Return the largest distance of two answers to an image, in units of the median length of an answer."""
+    logits, others = logits.double(), others.double()
     size = logits.norm(dim=1).median().clamp_min(torch.finfo(logits.dtype).tiny)
     return min(float((logits - others).norm(dim=1).max() / size), 1e6)
 

@@ -109,7 +109,7 @@ def _handed_in(model: nn.Module, images: Tensor) -> HandedIn:
         return HandedIn(training, None)
     with torch.no_grad(), frozen_statistics(model):
         try:
-            return HandedIn(training, model(images).float())
+            return HandedIn(training, model(images))
         except ValueError:  # batch norm refuses a single value a channel
             return HandedIn(training, None)
 

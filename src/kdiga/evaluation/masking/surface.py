@@ -34,7 +34,7 @@ class _Place(NamedTuple):
 
 
 def flat_loss(probe: Probe) -> Finding:
-    """Count examples whose margin has no gradient, exactly or beside the change that random directions in the ball bring.
+    """Count examples whose margin has no gradient, exactly or beside the change that random directions bring.
 
     The margin (Carlini and Wagner, 2017) does not saturate as the cross-entropy does, so a gradient that is zero
     comes from the model itself: rounding, steps, a saturated layer, a detached graph.
