@@ -88,7 +88,7 @@ class Probe:
                 "seed": seed,
                 **self.about,
             }
-            portions.append(Portion(task, key, len(labels), partial(work, images, labels, seed)))
+            portions.append(Portion(f"masking: {task}", key, len(labels), partial(work, images, labels, seed)))
         outcomes: list[list[Any]] = work_through(portions, self.shelf, self.on_progress)
         return [value for outcome in outcomes for value in outcome]
 
