@@ -13,15 +13,15 @@ ALONE = 10  # images that are also shown on their own
 GROSS = 30  # times rounding: beyond what another order of summation or TF32 explains
 PROBABILITY = 1e-5  # AutoAttack's tolerance
 NAMED = 3
+TWICE = 2  # a randomised model's own gap: what two of its answers may differ by at any time
 
 
 def deterministic(probe: Probe) -> Finding:
     """Show the same images five times; a randomised model needs attacks that average over it (Athalye et al., 2018)."""
-    first = _answers(probe, probe.shown)
-    gap = max(_gap(first, _answers(probe, probe.shown)) for _ in range(PASSES - 1))
-    evidence = {"largest_gap": gap, "passes": PASSES, "rounding": _rounding(first)}
+    gap, rounding = _own_gap(probe), _rounding(_answers(probe, probe.shown[:1]))
+    evidence = {"largest_gap": gap, "passes": PASSES, "rounding": rounding}
     numbers = f"over {PASSES} passes the logits of an image differ by at most {gap:.2g} of their size"
-    if gap > _rounding(first):
+    if gap > rounding:
         message = f"{numbers}: the model is randomised; use AutoAttack's version rand, or average over its randomness."
         return Finding("deterministic", "failed", message, evidence)
     return Finding("deterministic", "passed", f"{numbers}.", evidence)
@@ -33,11 +33,11 @@ def eval_mode(probe: Probe) -> Finding:
     if not training:
         return Finding("eval-mode", "passed", "every submodule came in eval mode.", {"training": 0})
     gap = None if logits is None else _gap(logits, _answers(probe, probe.shown))
-    changed = gap is None or gap > _rounding(probe.shown)
+    changed = gap is None or logits is None or gap > max(_rounding(logits), TWICE * _own_gap(probe))
     named = ", ".join(training[:NAMED]) + (", ..." if len(training) > NAMED else "")
     size = "no answer at all" if gap is None else f"logits that differ by up to {gap:.2g} of their size"
     message = (
-        f"{len(training)} submodules came in train mode ({named}), which gives {size}; "
+        f"{len(training)} {'submodules' if len(training) > 1 else 'submodule'} came in train mode ({named}), which gives {size}; "
         "the checks ran in eval mode. Call model.eval() first."
     )
     return Finding(
@@ -47,13 +47,15 @@ def eval_mode(probe: Probe) -> Finding:
 
 def batch_independent(probe: Probe) -> Finding:
     """Show images alone and together; their logits must be the same up to rounding."""
-    images = probe.shown[: max(2, ALONE)]
+    if len(probe.shown) == 1:
+        return Finding("batch-independent", "skipped", "there is one image only; a batch needs two.", {})
+    if _own_gap(probe) > _rounding(_answers(probe, probe.shown[:1])):
+        return Finding("batch-independent", "skipped", "the model is randomised; no two of its answers agree.", {})
+    images = probe.shown[:ALONE]
     together = _answers(probe, probe.shown)[: len(images)]
     alone = torch.cat([_answers(probe, image[None]) for image in images])
     gap, rounding = _gap(together, alone), _rounding(together)
     evidence = {"largest_gap": gap, "images": len(images), "rounding": rounding}
-    if len(probe.shown) == 1:
-        return Finding("batch-independent", "skipped", "there is one image only; a batch needs two.", evidence)
     numbers = f"logits of an image alone and in a batch of {len(probe.shown)} differ by at most {gap:.2g} of their size"
     verdict: Verdict = "passed" if gap <= rounding else "warning" if gap <= min(GROSS * rounding, 0.3) else "failed"
     reason = "" if verdict == "passed" else ": an image's answer depends on the others in its batch"
@@ -90,11 +92,18 @@ def logits_not_shares(probe: Probe) -> Finding:
 
 @torch.no_grad()
 def _answers(probe: Probe, images: Tensor) -> Tensor:
-    return probe.model(images).float()
+    return probe.model(images)
+
+
+def _own_gap(probe: Probe) -> float:
+    """Return the largest gap between the first and later answers to the same images."""
+    first = _answers(probe, probe.shown)
+    return max(_gap(first, _answers(probe, probe.shown)) for _ in range(PASSES - 1))
 
 
 def _gap(logits: Tensor, others: Tensor) -> float:
     """Return the largest distance of two answers to an image, in units of the median length of an answer."""
+    logits, others = logits.double(), others.double()
     size = logits.norm(dim=1).median().clamp_min(torch.finfo(logits.dtype).tiny)
     return min(float((logits - others).norm(dim=1).max() / size), 1e6)
 

@@ -44,8 +44,7 @@ def check_masking(
 
     Args:
         model: maps images to logits (batch, num_classes).
-        images: float (example, channel, height, width), pixels in [0, 1], on the model's device; all of them, the
-            misclassified included.
+        images: float (example, channel, height, width), pixels in [0, 1]; the misclassified may be among them.
         labels: int (example,).
         threat: the ball whose robust accuracy is in question.
         seed: of random starts.
@@ -72,7 +71,8 @@ def check_masking(
     check_labels(labels, images)
     if not len(images) or examples < 1:
         raise InputError(f"{len(images)} images were given, {examples} to look at; masking checks need at least one.")
-    labels = labels.long()
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    images, labels = images.detach().to(device), labels.long().to(device)
     with seeded(seed):
         handed_in = _handed_in(model, images[:examples])
         with evaluating(model), frozen_parameters(model):
@@ -109,7 +109,7 @@ def _handed_in(model: nn.Module, images: Tensor) -> HandedIn:
         return HandedIn(training, None)
     with torch.no_grad(), frozen_statistics(model):
         try:
-            return HandedIn(training, model(images).float())
+            return HandedIn(training, model(images))
         except ValueError:  # batch norm refuses a single value a channel
             return HandedIn(training, None)
 

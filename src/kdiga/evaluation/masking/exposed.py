@@ -1,4 +1,4 @@
-"""A model as the checks run it: one that hides its gradients in the plainest way must not stop an attack with an error."""
+"""A model as the checks run it: one without a gradient, or with one of NaN, must not stop an attack with an error."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from kdiga.evaluation.autoattack import OFFICIAL_NORM
 from kdiga.evaluation.masking.ascent import TRAVEL, white_box_left
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import Probe
-from kdiga.evaluation.masking.significance import verdict_on
+from kdiga.evaluation.masking.significance import excess, verdict_on
 from kdiga.fingerprints import fingerprint_of_model
 from kdiga.losses import cross_entropy
 from kdiga.modes import evaluating, frozen_parameters, seeded
@@ -67,7 +67,7 @@ def transfer(probe: Probe) -> Finding:
 def _compared(name: str, attack: str, found: Tensor, left: Tensor) -> Finding:
     count, total, standing = int(found.sum()), len(left), int(left.sum())
     verdict = verdict_on(count, total)
-    evidence = {"found": count, "left": standing, "examples": total}
+    evidence = {"found": count, "left": standing, "examples": total, "p": excess(count, total)}
     message = f"of {standing} examples that gradient attacks leave (of {total}), {attack} fooled {count}"
     remedy = "" if verdict == "passed" else ": the gradient misses what can be found without it"
     return Finding(name, verdict, f"{message}{remedy}.", evidence)

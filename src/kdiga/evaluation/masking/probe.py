@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -88,7 +88,7 @@ class Probe:
                 "seed": seed,
                 **self.about,
             }
-            portions.append(Portion(task, key, len(labels), partial(work, images, labels, seed)))
+            portions.append(Portion(f"masking: {task}", key, len(labels), partial(work, images, labels, seed)))
         outcomes: list[list[Any]] = work_through(portions, self.shelf, self.on_progress)
         return [value for outcome in outcomes for value in outcome]
 
@@ -107,13 +107,7 @@ class Probe:
         fooled = torch.zeros(len(self.labels), dtype=torch.bool)
         if among.any():
             rows = among.to(self.labels.device)
-            part = replace_examples(self, self.images[rows], self.labels[rows])
+            part = replace(self, images=self.images[rows], labels=self.labels[rows])
             found = part.measure(task, {**settings, "among": chosen}, work)
             fooled[among] = torch.tensor(found, dtype=torch.bool)
         return fooled
-
-
-def replace_examples(probe: Probe, images: Tensor, labels: Tensor) -> Probe:
-    """Return a probe of the same model that looks at other examples."""
-    fields = {name: getattr(probe, name) for name in probe.__dataclass_fields__}
-    return Probe(**fields | {"images": images, "labels": labels})

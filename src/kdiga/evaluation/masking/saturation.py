@@ -11,12 +11,10 @@ from kdiga.evaluation.masking.ascent import Ascent
 from kdiga.evaluation.masking.exposed import Exposed
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import Probe
-from kdiga.evaluation.masking.significance import LEVEL, one_sided, verdict_on
+from kdiga.evaluation.masking.significance import LEVEL, excess, one_sided, verdict_on
 from kdiga.losses import cross_entropy, margin
 
-SATURATED = torch.finfo(
-    torch.float32
-).eps  # nats: a softmax share that float32 cannot tell from 1; a margin of about 16
+SATURATED = torch.finfo(torch.float32).eps  # nats: a share that float32 cannot tell from 1; a margin of about 16
 STEPS = 40
 
 
@@ -36,7 +34,7 @@ def saturation(probe: Probe) -> Finding:
     middle = float(losses[:, 1].median())
     evidence = {
         "saturated": saturated, "zero_loss": int((losses[:, 0] == 0).sum()), "median_margin": -middle,
-        "only_scaled": only_scaled, "only_plain": only_plain, "examples": total,
+        "only_scaled": only_scaled, "only_plain": only_plain, "examples": total, "p": max(excess(only_scaled, total), one_sided(only_scaled, only_plain)),
     }  # fmt: skip
     numbers = (
         f"the loss of {saturated} of {total} examples is below float32's resolution, and PGD on logits divided by "

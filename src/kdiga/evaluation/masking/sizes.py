@@ -7,7 +7,7 @@ import math
 from kdiga.evaluation.masking.ascent import Ascent
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import Probe
-from kdiga.evaluation.masking.significance import verdict_on
+from kdiga.evaluation.masking.significance import excess, verdict_on
 
 SIZES = 4  # eps values above the threat model's
 STEPS = 40
@@ -31,7 +31,7 @@ def large_eps(probe: Probe) -> Finding:
             left &= ~Ascent(objective, STEPS, size).fooled(probe, among=left)
         curve.append(int(left.sum()) / total)
     standing = int(left.sum())
-    evidence = {"eps": sizes, "accuracy": curve, "standing": standing, "examples": total}
+    evidence = {"eps": sizes, "accuracy": curve, "standing": standing, "examples": total, "p": excess(standing, total)}
     verdict = verdict_on(standing, total)
     if verdict == "passed":
         message = f"at eps {whole:.3g}, where any image is within reach, {standing} of {total} examples stand."

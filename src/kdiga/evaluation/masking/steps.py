@@ -35,7 +35,7 @@ def more_steps(probe: Probe) -> Finding:
         worst = max(rises, key=lambda rise: rise["only_fewer"] - rise["only_more"])
         return Finding(
             "more-steps", "failed",
-            f"{measured}: {worst['fewer']} steps fool {worst['only_fewer']} that {worst['more']} do not, so the "
+            f"{measured}: {worst['fewer']} step{'s' if worst['fewer'] > 1 else ''} fool {worst['only_fewer']} that {worst['more']} do not, so the "
             "gradient does not lead where the loss is high.",
             evidence,
         )  # fmt: skip

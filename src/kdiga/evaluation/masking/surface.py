@@ -12,7 +12,7 @@ from kdiga.attacks.balls import project, steepest, unit
 from kdiga.evaluation.masking.exposed import Exposed
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import Probe
-from kdiga.evaluation.masking.significance import verdict_on
+from kdiga.evaluation.masking.significance import excess, verdict_on
 from kdiga.losses import margin
 from kdiga.modes import seeded
 from kdiga.types import ThreatModel
@@ -34,7 +34,7 @@ class _Place(NamedTuple):
 
 
 def flat_loss(probe: Probe) -> Finding:
-    """Count examples whose margin has no gradient, exactly or beside the change that random directions in the ball bring.
+    """Count examples whose margin has no gradient, exactly or beside the change that random directions bring.
 
     The margin (Carlini and Wagner, 2017) does not saturate as the cross-entropy does, so a gradient that is zero
     comes from the model itself: rounding, steps, a saturated layer, a detached graph.
@@ -48,7 +48,8 @@ def flat_loss(probe: Probe) -> Finding:
     broken = sum(place.promised is None for place in places)
     verdict = verdict_on(vanished, len(places))
     evidence = {
-        "vanished": vanished, "exactly_zero": zero, "not_finite": broken, "constant": flat, "examples": len(places)
+        "vanished": vanished, "exactly_zero": zero, "not_finite": broken, "constant": flat, "examples": len(places),
+        "p": excess(vanished, len(places)),
     }  # fmt: skip
     message = f"the margin has no usable input gradient on {vanished} of {len(places)} examples"
     if verdict != "passed":
@@ -72,7 +73,13 @@ def true_gradient(probe: Probe) -> Finding:
     broken = sum(kept < KEPT for kept in judged)
     verdict = verdict_on(broken, len(judged))
     middle = float(torch.tensor(judged).median())
-    evidence = {"broken": broken, "judged": len(judged), "median_kept": middle, "examples": len(places)}
+    evidence = {
+        "broken": broken,
+        "judged": len(judged),
+        "median_kept": middle,
+        "examples": len(places),
+        "p": excess(broken, len(judged)),
+    }
     message = f"on {broken} of {len(judged)} examples small steps bring under a tenth of what the gradient promises"
     if verdict != "passed":
         message += f" (median {middle:.2g} of it): it is not the gradient of the loss that is measured"
