@@ -14,7 +14,7 @@ from kdiga.analysis.diagnosis import findings_of
 from kdiga.analysis.explanation import Agreement, Explained
 from kdiga.analysis.names import short_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
-from kdiga.analysis.sentences import sentences_of
+from kdiga.analysis.sentences import reasons_of, transfer_of
 from kdiga.errors import InputError
 from kdiga.modes import seeded
 from kdiga.portions import Shelf
@@ -61,9 +61,8 @@ def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teache
 
 
 def said(*students, teacher=80, seed=0):
-    return sentences_of(
-        Explanation(THREAT, "autoattack", seed, 10, constructed(teacher, name="t", teacher=True), students)
-    )
+    explanation = Explanation(THREAT, "autoattack", seed, 10, constructed(teacher, name="t", teacher=True), students)
+    return [*transfer_of(explanation), *reasons_of(explanation)]
 
 
 def test_everything_is_plain_finite_data_and_in_one_order(teacher, student, batch):
@@ -74,7 +73,7 @@ def test_everything_is_plain_finite_data_and_in_one_order(teacher, student, batc
     assert all(len(model["linearity"]["values"]) == 12 for model in content["models"])
     assert set(content["models"][1]["bounds"]) == {"student", "transfer"}
     assert all(ranking["spearman"] is None for ranking in content["ranking"])
-    assert "2 students are not enough" in content["sentences"][4]
+    assert "2 students are not enough" in content["reasons"][1]
 
 
 def test_robust_accuracy_is_that_of_evaluate(teacher, student, batch):
@@ -126,7 +125,7 @@ def test_a_model_that_ignores_its_input_is_a_finding_and_its_cosine_undefined(te
     assert blind["gradient"]["zero"] == 12
     finding = findings_of(found)[1]
     assert (finding.name, finding.verdict) == ("zero-gradients", "failed")
-    assert any("agreement with the teacher's is undefined" in sentence for sentence in sentences_of(found))
+    assert any("agreement with the teacher's is undefined" in sentence for sentence in reasons_of(found))
     assert findings_of(found)[0].verdict == "passed"
 
 
@@ -157,7 +156,7 @@ def test_nonsense_is_refused(teacher, student, batch):
 
 def test_what_is_said_follows_from_the_numbers():
     assert said(constructed(80))[0] == (
-        "a has 100% [100%, 100%] of the teacher's robust accuracy (80.0% of 80.0% under autoattack): at least as much."
+        "a has 100% [100%, 100%] of the teacher's robust accuracy (80.0% of 80.0% under AutoAttack): at least as much."
     )
     assert ": nearly all of it." in said(constructed(78))[0]
     assert ": less than half of it." in said(constructed(20))[0]
@@ -172,7 +171,7 @@ def test_what_is_said_follows_from_the_numbers():
 def test_a_teacher_without_robustness_has_none_to_pass_on():
     lines = said(constructed(5), teacher=8)
     assert lines[0].startswith("t has no robustness to pass on: 8.0%")
-    assert lines[1] == "a: 5.0% under autoattack."
+    assert lines[1] == "a: 5.0% under AutoAttack."
 
 
 def test_students_side_by_side_are_as_expected_or_against_it():
@@ -188,7 +187,7 @@ def test_students_side_by_side_are_as_expected_or_against_it():
 
 def test_a_ranking_is_claimed_only_where_chance_and_images_allow():
     good = [constructed(10 * place, gamma=0.5 - 0.05 * place, name=str(place)) for place in range(1, 8)]
-    assert "orders these 7 students as autoattack does: rank correlation 1.00" in said(*good)[8]
+    assert "orders these 7 students as AutoAttack does: rank correlation 1.00" in said(*good)[8]
     assert said(*good)[10] == (
         "By itself, this orders them: linearity (1.00); this is not shown to: gradient distance (undefined), gradient "
         "norm (undefined), measured loss change (undefined), cosine (undefined)."

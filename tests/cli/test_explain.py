@@ -48,7 +48,7 @@ def test_an_explanation_is_printed_and_written(project):
     assert content["kind"] == "explanation"
     assert content["threat"] == {"norm": "linf", "eps": 0.1}
     assert (content["examples"], content["data"], content["seed"], len(content["models"])) == (4, "digits", 0, 4)
-    for key in ("command", "data_fingerprint", "provenance", "ranking", "sentences", "findings"):
+    for key in ("command", "data_fingerprint", "provenance", "ranking", "sentences", "reasons", "findings"):
         assert content[key], key
     for key in ("model", "which", "architecture", "parameters", "fingerprint", "role", "name", "clean", "robust"):
         assert key in content["models"][1], key
@@ -69,6 +69,21 @@ def test_the_same_command_again_changes_nothing_and_another_is_refused(project):
     told = run(*command, "--eps", "0.2", cwd=project, expect=2)
     assert "holds other results (another threat)" in told
     run(*command, "--eps", "0.2", "--overwrite", cwd=project)
+
+
+def test_what_an_evaluation_has_found_is_not_attacked_again(project):
+    run("evaluate", "runs/teacher", "--examples", "5", "--attacks", "pgd-4", cwd=project)
+    kept = project / "runs/teacher/evaluation/best-linf-0.1-5/portions"
+    before = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
+    run(
+        "explain", "runs/teacher", STUDENTS[0], "--examples", "5", "--attack", "pgd-4", "--restarts", "1",
+        "--out", "reused", cwd=project,
+    )  # fmt: skip
+    assert len(before) == 1
+    assert {path: path.stat().st_mtime_ns for path in kept.glob("*.json")} == before
+    robust = json.loads((project / "reused/explanation.json").read_text())["models"][0]["robust"]["accuracy"]
+    found = json.loads((kept.parent / "evaluation.json").read_text())["accuracy"]["pgd-4"]
+    assert robust == found
 
 
 def test_what_does_not_fit_is_one_line(project):

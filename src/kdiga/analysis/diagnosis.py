@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kdiga.analysis.explanation import Explained, Explanation
-from kdiga.analysis.findings import Finding, Verdict
+from kdiga.evaluation.masking.finding import Finding, Verdict
+from kdiga.naming import attack_name
 
 MANY_ZEROS = 0.05  # share of examples without a gradient from which on means over the rest are suspect
 
@@ -35,7 +36,7 @@ def zero_gradients(model: Explained) -> Finding:
 def _teacher(explanation: Explanation) -> Finding:
     right, examples = sum(explanation.teacher.robust), len(explanation.teacher.robust)
     robust = explanation.teacher_is_robust
-    message = f"the teacher is right on {right} of {examples} images under {explanation.attack}"
+    message = f"the teacher is right on {right} of {examples} images under {attack_name(explanation.attack)}"
     message += "." if robust else ", which is not above chance: there is no robustness that a student could keep."
     evidence = {"robust": right / examples, "chance": 1 / explanation.num_classes}
     return Finding("teacher-robust", "passed" if robust else "failed", message, evidence)

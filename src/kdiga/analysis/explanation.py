@@ -144,7 +144,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, the teacher first among the models."""
         from kdiga.analysis.diagnosis import findings_of
-        from kdiga.analysis.sentences import sentences_of
+        from kdiga.analysis.sentences import reasons_of, transfer_of
 
         models = [self.teacher.to_dict(self.attack, self.seed)]
         for student in self.students:
@@ -161,7 +161,8 @@ class Explanation:
             "models": models,
             "ranking": [ranking.to_dict() for ranking in self.rankings()],
             "findings": [finding.to_dict() for finding in findings_of(self)],
-            "sentences": sentences_of(self),
+            "sentences": transfer_of(self),
+            "reasons": reasons_of(self),
         }
 
 

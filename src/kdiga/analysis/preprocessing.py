@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdiga.analysis.findings import Finding
+from kdiga.evaluation.masking.finding import Finding
 from kdiga.models import Classifier
 from kdiga.models.normalization import NORMALIZATIONS, Normalization, Normalize
 from kdiga.modes import evaluating

@@ -9,6 +9,7 @@ from kdiga.analysis.explanation import Explained, Explanation
 from kdiga.analysis.ranking import FEWEST_MODELS, Ranking
 from kdiga.analysis.resampling import Interval, mean_interval, ratio_interval
 from kdiga.intervals import paired_difference
+from kdiga.naming import attack_name
 
 ALIGNED, UNALIGNED = 0.5, 0.25  # cosines from which on gradients point along the teacher's, and below which they do not
 NEARLY_ALL, HALF = 0.9, 0.5  # shares of the teacher's robust accuracy
@@ -23,13 +24,16 @@ PIECES = {
 }
 
 
-def sentences_of(explanation: Explanation) -> list[str]:
-    """Return what the numbers say, whatever it is: how much was kept, students side by side, then each one's why."""
-    students = explanation.students
+def transfer_of(explanation: Explanation) -> list[str]:
+    """Return how much of the teacher's robustness each student has."""
     said = [] if explanation.teacher_is_robust else [_no_robustness(explanation)]
-    said += [_kept(explanation, student) for student in students]
-    if len(students) > 1:
-        said.append(_extremes(explanation))
+    return said + [_kept(explanation, student) for student in explanation.students]
+
+
+def reasons_of(explanation: Explanation) -> list[str]:
+    """Return what the other numbers say of why, whatever it is: students side by side, rankings, then each student."""
+    students = explanation.students
+    said = [_extremes(explanation)] if len(students) > 1 else []
     said += _rankings(explanation)
     for student in students:
         said += [_agreement(explanation, student), _linearity(explanation, student)]
@@ -39,8 +43,8 @@ def sentences_of(explanation: Explanation) -> list[str]:
 def _no_robustness(explanation: Explanation) -> str:
     robust = fmean(explanation.teacher.robust)
     return (
-        f"{explanation.teacher.name} has no robustness to pass on: {robust:.1%} under {explanation.attack}, where "
-        f"guessing gives {1 / explanation.num_classes:.1%}."
+        f"{explanation.teacher.name} has no robustness to pass on: {robust:.1%} under "
+        f"{attack_name(explanation.attack)}, where guessing gives {1 / explanation.num_classes:.1%}."
     )
 
 
@@ -48,10 +52,10 @@ def _kept(explanation: Explanation, student: Explained) -> str:
     ours, theirs = fmean(student.robust), fmean(explanation.teacher.robust)
     kept, interval = explanation.kept(student), explanation.kept_interval(student)
     if kept is None:
-        return f"{student.name}: {ours:.1%} under {explanation.attack}."
+        return f"{student.name}: {ours:.1%} under {attack_name(explanation.attack)}."
     return (
         f"{student.name} has {kept:.0%}{_within(interval, '.0%')} of the teacher's robust accuracy ({ours:.1%} of "
-        f"{theirs:.1%} under {explanation.attack}): {_verdict(interval)}."
+        f"{theirs:.1%} under {attack_name(explanation.attack)}): {_verdict(interval)}."
     )
 
 
@@ -153,13 +157,12 @@ def _rankings(explanation: Explanation) -> list[str]:
 
 
 def _ranking(explanation: Explanation, ranking: Ranking) -> str:
+    attack = attack_name(explanation.attack)
     if ranking.spearman is None or ranking.p_value is None:
-        return (
-            f"The {ranking.bound} cannot be held against {explanation.attack}: all students are equal in one of them."
-        )
+        return f"The {ranking.bound} cannot be held against {attack}: all students are equal in one of them."
     how = "orders" if _orders(ranking) else "is not shown to order"
     return (
-        f"The {ranking.bound} {how} these {ranking.models} students as {explanation.attack} does: rank correlation "
+        f"The {ranking.bound} {how} these {ranking.models} students as {attack} does: rank correlation "
         f"{ranking.spearman:.2f}{_within(ranking.interval_95, '.2f')} over images; an order drawn by chance does as "
         f"well with probability {ranking.p_value:.2g}."
     )
@@ -175,9 +178,12 @@ def _pieces(rankings: Sequence[Ranking]) -> str:
             for ranking in alone
             if _orders(ranking) is orders
         )
-        return ", ".join(shown) or "nothing"
+        return ", ".join(shown)
 
-    return f"By itself, this orders them: {told(True)}; this is not shown to: {told(False)}."
+    orders, unclear = told(True), told(False)
+    parts = [f"this orders them: {orders}"] if orders else []
+    parts += [f"this is not shown to: {unclear}"] if unclear else []
+    return f"By itself, {'; '.join(parts)}."
 
 
 def _orders(ranking: Ranking) -> bool:

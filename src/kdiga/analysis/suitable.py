@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from kdiga.analysis.diagnosis import MANY_ZEROS
 from kdiga.analysis.explain import check_ball, check_models
-from kdiga.analysis.findings import Finding, Verdict
 from kdiga.analysis.measures import OfModel
 from kdiga.analysis.preprocessing import class_order_finding, preprocessing_finding
 from kdiga.analysis.resampling import ratio_interval
 from kdiga.analysis.search import Search
 from kdiga.analysis.work import Work, device_of
 from kdiga.evaluation import AttackResult
+from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.intervals import clopper_pearson
 from kdiga.modes import evaluating
 from kdiga.portions import OnProgress, Shelf

@@ -71,7 +71,7 @@ def _show(console: Console, content: dict[str, Any]) -> None:
     print_table(console, _models_table(content))
     if any(ranking["spearman"] is not None for ranking in content["ranking"]):
         print_table(console, _ranking_table(content))
-    for sentence in content["sentences"]:
+    for sentence in (*content["sentences"], *content["reasons"]):
         say(console, sentence)
     for finding in content["findings"]:
         if finding["verdict"] != "passed":

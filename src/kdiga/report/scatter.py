@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from kdiga.report.naming import attack_name
+from kdiga.naming import attack_name
 from kdiga.report.plots import MARKERS
 
 # After Okabe and Ito, and three more; a method's colour and marker are its place in the study.

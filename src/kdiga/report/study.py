@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
-from kdiga.report.naming import attack_name
+from kdiga.naming import attack_name
 from kdiga.report.plots import to_svg
 from kdiga.report.scatter import scatter
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdiga.report.naming import attack_name
+from kdiga.naming import attack_name
 from kdiga.report.plots import MARKERS
 
 # After Okabe and Ito: told apart by colour-blind readers.

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kdiga.report.naming import attack_name
+from kdiga.naming import attack_name
 from kdiga.report.scatter import scatter
 from kdiga.report.sections.parts import Cell, Plot, Section, Table
 from kdiga.report.study import about, cost_points, headings, table_rows

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from kdiga.naming import attack_name
 from kdiga.report.chapters import Chapter, Member
-from kdiga.report.naming import attack_name
 from kdiga.report.records import Accuracy, Curve, Origin
 from kdiga.report.sections.parts import Cell, Plot, Section, Table, commands_of, key_of, percent, span
 from kdiga.report.strength import strongest

@@ -1,4 +1,4 @@
-"""Names as they are written in text."""
+"""How things are called in text."""
 
 from __future__ import annotations
 
