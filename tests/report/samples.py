@@ -170,7 +170,8 @@ def explanation(students: list[str]) -> dict[str, Any]:
     return content | {
         "models": models,
         "ranking": [{"bound": "student", "spearman": 0.8, "interval_95": [0.2, 1.0], "models": len(students)}],
-        "sentences": ["tangent keeps 80 % of the teacher's robust accuracy; its gradients point along the teacher's."],
+        "sentences": [],
+        "reasons": ["tangent keeps 80 % of the teacher's robust accuracy; its gradients point along the teacher's."],
         "pictures": "explanation.npz",
     }
 

@@ -231,7 +231,7 @@ def test_text_from_files_is_text(tmp_path):
         model["name"] = evil + model["name"]
         for bound in model["bounds"].values():
             bound["pieces"] = {evil: bound["mean"]}
-    told["sentences"] = [evil]
+    told["reasons"] = [evil]
     write_json(tmp_path / "explain/explanation.json", told)
     np.savez(tmp_path / "explain/explanation.npz", **(pictures(4) | {"classes": np.array([evil] * 4)}))
     page = page_of(tmp_path, title=evil)

@@ -97,7 +97,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why robustness did or did not transfer, as ``kdiga explain`` measured it."""
+    """Why robustness did or did not transfer, as ``kdiga explain`` measured it; its sentences say why."""
 
     ground: Ground
     origin: Origin

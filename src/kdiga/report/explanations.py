@@ -30,7 +30,7 @@ def read_explanation(path: Path, content: Mapping[str, Any]) -> Explanation:
         ground=ground_of(content),
         origin=origin_of(content, path),
         models=models,
-        sentences=[text(sentence) for sentence in content.get("sentences") or []],
+        sentences=[text(sentence) for sentence in content.get("reasons") or []],
         ranking=[record(entry, "ranking") for entry in content.get("ranking") or []],
         gallery=read_gallery(path.with_name(Path(name).name), len(models)) if name else None,
         images=whole(content.get("examples")) or 0,

@@ -12,7 +12,6 @@ from typing import Any
 from kdiga.errors import InputError
 from kdiga.report.certificates import read_certificate
 from kdiga.report.checking import DamagedError, record
-from kdiga.report.demo import read_demo
 from kdiga.report.evaluations import read_evaluation, read_suitability
 from kdiga.report.explained import Explanation
 from kdiga.report.explanations import read_explanation
@@ -27,7 +26,7 @@ SKIPPED = ("portions", ".locks", "__pycache__", "node_modules")
 KINDS = {
     "evaluation.json": "evaluation", "best-test.json": "evaluation", "last-test.json": "evaluation",
     "certificate.json": "certificate", "explanation.json": "explanation", "suitability.json": "suitability",
-    "study.json": "study", "results.json": "demo", "config.yaml": "run",
+    "study.json": "study", "config.yaml": "run",
 }  # fmt: skip
 
 
@@ -92,10 +91,6 @@ def _take(path: Path, found: _Found) -> None:
         content = _content(path, kind)
         if kind == "study":
             found.studies.append((path.parent, check_study(content)))
-        elif kind == "demo":
-            evaluations, explanation = read_demo(path, content)
-            found.evaluations += evaluations
-            found.explanations.append(explanation)
         else:
             reader, shelf = _readers(found)[kind]
             shelf.append(reader(path, content))

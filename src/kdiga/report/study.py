@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
+from kdiga.naming import attack_name
 from kdiga.report.plots import to_svg
 from kdiga.report.scatter import scatter
-from kdiga.report.verdict import attack_name
 
 NOTHING = "-"
 OF_A_RUN = ("seed", "status", "folder", "epochs", "best_epoch", "parameters", "minutes")
