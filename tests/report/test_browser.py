@@ -76,3 +76,4 @@ def test_a_study_fits_a_phone(study_page):
     assert seen["scrollWidth"] <= 400
     assert seen["outside"] == []
     assert all(width > 200 for _, _, width, _ in seen["drawings"])
+    assert min(seen["letters"]) >= 10.5

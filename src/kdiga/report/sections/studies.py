@@ -47,5 +47,5 @@ def _plot(folder: Path, content: Mapping[str, Any], rows: list[Any]) -> Plot:
         caption="Bars are sample standard deviations over seeds; dashed lines are teachers.",
         commands=[str(content.get("command", ""))] if content.get("command") else [],
         wide=True,
-        least=34,
+        least=42,
     )
