@@ -36,13 +36,17 @@ def trust(chapter: Chapter, gaps: Sequence[Gap], taught: Sequence[Member]) -> li
 def _checks(chapter: Chapter) -> list[str]:
     sentences: list[str] = []
     checked = [one for one in chapter.members if one.findings]
-    for verdict, words in (("failed", "failed"), ("warning", "has warnings from")):
+    for verdict, words in (("failed", "failed"), ("warning", "drew a warning from")):
+        # Models that the same checks are about share a sentence.
+        alike: dict[tuple[tuple[str, ...], int], list[str]] = {}
         for member in checked:
-            found = [finding.name for finding in member.findings if finding.verdict == verdict]
+            found = tuple(finding.name for finding in member.findings if finding.verdict == verdict)
             if found:
-                sentences.append(
-                    f"{member.name} {words} {len(found)} of {len(member.findings)} checks: {names(found)}."
-                )
+                alike.setdefault((found, len(member.findings)), []).append(member.name)
+        sentences += [
+            f"{names(members)} {words} {len(found)} of {count} checks: {names(found)}."
+            for (found, count), members in alike.items()
+        ]
     sentences += [
         f"{finding.name}: {finding.message}"
         for explanation in chapter.explanations
