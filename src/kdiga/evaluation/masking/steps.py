@@ -33,9 +33,10 @@ def more_steps(probe: Probe) -> Finding:
     measured = f"with {', '.join(map(str, STEPS))} steps PGD leaves {listed} of {total} examples"
     if rises:
         worst = max(rises, key=lambda rise: rise["only_fewer"] - rise["only_more"])
+        count = "one step fools" if worst["fewer"] == 1 else f"{worst['fewer']} steps fool"
         return Finding(
             "more-steps", "failed",
-            f"{measured}: {worst['fewer']} step{'s' if worst['fewer'] > 1 else ''} fool {worst['only_fewer']} that {worst['more']} do not, so the "
+            f"{measured}: {count} {worst['only_fewer']} that {worst['more']} do not, so the "
             "gradient does not lead where the loss is high.",
             evidence,
         )  # fmt: skip
