@@ -59,10 +59,12 @@ def test_a_linear_model_is_sound(threat, striped):
     assert [finding.verdict for finding in findings] == ["passed"] * len(CHECKS), findings
 
 
-def test_an_untrained_model_is_sound(striped):
-    """Labelled by itself. Its answers hardly differ, which may be remarked on, but its gradients are what they are."""
-    model, images = small(5, classes=4).eval(), striped[0]
+def test_an_untrained_model_is_sound():
+    """Labelled by itself. Its margins are tiny, and the cross-entropy leads elsewhere than where a margin ends."""
+    model, images = small(3).eval(), digits()[1][0]
     with torch.no_grad():
         labels = model(images).argmax(1)
-    findings = check_masking(model, images, labels, threat=ThreatModel("linf", 0.05), seed=0, examples=60)
+    findings = check_masking(
+        model, images, labels, threat=ThreatModel("l2", 1.0), seed=3, checks=CHECKS[:-2], teacher=plain(1)
+    )
     assert not [finding for finding in findings if finding.verdict == "failed"], findings

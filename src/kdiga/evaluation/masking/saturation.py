@@ -19,7 +19,7 @@ STEPS = 40
 
 
 def saturation(probe: Probe) -> Finding:
-    """Attack the logits as they are and divided by each image's own margin; the second must not fool more.
+    """Attack the logits as they are and divided by each image's own margin, if above 1; the second must not fool more.
 
     Failed if it fools significantly more than 2 % that the first leaves, and more than the other way round (exact
     McNemar, p < 0.01): the loss hides what is there. A warning where many losses are below float32's resolution but
