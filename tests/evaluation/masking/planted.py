@@ -168,10 +168,10 @@ PLANTED: dict[str, Planted] = {
         lambda seed: trained(small(seed), *digits()[0], seed=seed, epochs=40, temperature=100), ("saturation",)
     ),
     "pixels rounded to 8 levels": Planted(
-        lambda seed: Around(plain(seed), lambda x: torch.round(x * 7) / 7), ("flat-loss", "transfer")
+        lambda seed: Around(plain(seed), lambda x: torch.round(x * 7) / 7), ("flat-loss", "random-search")
     ),
     "thermometer code": Planted(lambda seed: through(thermometer, seed, channels=8), ("flat-loss",)),
-    "graph cut (detach)": Planted(lambda seed: Around(plain(seed), lambda x: x.detach()), ("flat-loss", "transfer")),
+    "graph cut (detach)": Planted(lambda seed: Around(plain(seed), lambda x: x.detach()), ("flat-loss", "large-eps")),
     "gradient of NaN (square of root)": Planted(
         lambda seed: Around(plain(seed), lambda x: x.sqrt() ** 2), ("flat-loss",)
     ),
@@ -183,7 +183,7 @@ PLANTED: dict[str, Planted] = {
         lambda seed: Around(plain(seed), SignFlipped.apply), ("true-gradient", "transfer")
     ),
     "random gradient": Planted(lambda seed: Around(plain(seed), RandomBackward.apply), ("true-gradient",)),
-    "high-frequency layer": Planted(lambda seed: Around(plain(seed), high_frequency), ("true-gradient",)),
+    "high-frequency layer": Planted(lambda seed: Around(plain(seed), high_frequency), ("true-gradient", "more-steps")),
     "noise on pixels": Planted(
         lambda seed: Around(plain(seed), lambda x: x + 0.1 * torch.randn_like(x)), ("deterministic",)
     ),

@@ -28,8 +28,9 @@ class Ascent:
     that they differ in what they are compared for alone.
 
     Args:
-        objective: "ce", "margin" or "scaled-ce": the cross-entropy of the logits divided by the image's own margin,
-            which is of order 1 then, so that no exponential underflows.
+        objective: "ce", "margin" or "scaled-ce": the cross-entropy of the logits divided by the image's own margin
+            where that is above 1, so that no exponential underflows. Small margins are left as they are: arithmetic
+            hides nothing there, and another temperature would be another attack.
         steps: at least 1.
         eps: of the ball; its norm is the probe's.
     """
@@ -60,9 +61,7 @@ class Ascent:
         if self.objective == "ce":
             return lambda candidates: cross_entropy(probe.model(candidates), labels)
         with torch.no_grad():
-            logits = probe.model(images)
-            tiny = torch.finfo(logits.dtype).tiny
-            scale = margin(logits, labels).abs().clamp_min(tiny)[:, None]
+            scale = margin(probe.model(images), labels).abs().clamp_min(1)[:, None]
         return lambda candidates: cross_entropy(probe.model(candidates) / scale, labels)
 
 

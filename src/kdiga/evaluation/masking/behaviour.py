@@ -36,8 +36,9 @@ def eval_mode(probe: Probe) -> Finding:
     changed = gap is None or logits is None or gap > max(_rounding(logits), TWICE * _own_gap(probe))
     named = ", ".join(training[:NAMED]) + (", ..." if len(training) > NAMED else "")
     size = "no answer at all" if gap is None else f"logits that differ by up to {gap:.2g} of their size"
+    many = "submodules" if len(training) > 1 else "submodule"
     message = (
-        f"{len(training)} {'submodules' if len(training) > 1 else 'submodule'} came in train mode ({named}), which gives {size}; "
+        f"{len(training)} {many} came in train mode ({named}), which gives {size}; "
         "the checks ran in eval mode. Call model.eval() first."
     )
     return Finding(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_labels
+from kdiga.checks import check_images, check_labels, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation.masking.exposed import Exposed
 from kdiga.evaluation.masking.finding import Finding
@@ -35,6 +37,7 @@ def check_masking(
     fingerprint: str = "",
     on_progress: OnProgress | None = None,
     examples: int = EXAMPLES,
+    checks: Sequence[Check] = CHECKS,
 ) -> list[Finding]:
     """Return what speaks for and against the robust accuracy that gradient attacks measure on a model.
 
@@ -53,13 +56,14 @@ def check_masking(
         fingerprint: of the model; "" for it to be made here.
         on_progress: told what is measured, examples done and examples in all.
         examples: how many are looked at, at most.
+        checks: those that are made.
 
     Returns:
-        one finding a check, in the order of :data:`kdiga.evaluation.masking.registry.CHECKS`.
+        one finding a check, in their order.
 
     Raises:
-        InputError: for images or labels out of range, no example, or a model that returns something other than
-            finite logits of at least two classes.
+        InputError: for images or labels out of range, no example, a model that returns something other than
+            finite logits of at least two classes, or a teacher of another number of classes.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     >>> findings = check_masking(model.eval(), torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2]),
@@ -75,13 +79,16 @@ def check_masking(
     images, labels = images.detach().to(device), labels.long().to(device)
     with seeded(seed):
         handed_in = _handed_in(model, images[:examples])
-        with evaluating(model), frozen_parameters(model):
+        with ExitStack() as inside:
+            for network in (model,) if teacher is None else (model, teacher):
+                inside.enter_context(evaluating(network))
+                inside.enter_context(frozen_parameters(network))
             exposed = Exposed(model)
-            exposed.training = False
             right = _right(exposed, images, labels, examples)
+            taught = None if teacher is None else _checked_teacher(teacher, exposed, images)
             versions: dict[str, Any] = provenance()["versions"]
             probe = Probe(
-                model=exposed, teacher=teacher, shown=images[:examples], shown_labels=labels[:examples],
+                model=exposed, teacher=taught, shown=images[:examples], shown_labels=labels[:examples],
                 images=images[right], labels=labels[right], threat=threat, seed=seed, handed_in=handed_in,
                 shelf=shelf or Shelf(), on_progress=on_progress,
                 about={
@@ -89,7 +96,7 @@ def check_masking(
                     "versions": {name: versions[name] for name in ("kdiga", "torch", "pyautoattack")},
                 },
             )  # fmt: skip
-            return [_make(check, probe) for check in CHECKS]
+            return [_make(check, probe) for check in checks]
 
 
 def _make(check: Check, probe: Probe) -> Finding:
@@ -112,6 +119,13 @@ def _handed_in(model: nn.Module, images: Tensor) -> HandedIn:
             return HandedIn(training, model(images))
         except ValueError:  # batch norm refuses a single value a channel
             return HandedIn(training, None)
+
+
+@torch.no_grad()
+def _checked_teacher(teacher: nn.Module, model: nn.Module, images: Tensor) -> Exposed:
+    exposed = Exposed(teacher, "teacher")
+    check_same_classes(model(images[:1]), exposed(images[:1]))
+    return exposed
 
 
 @torch.no_grad()

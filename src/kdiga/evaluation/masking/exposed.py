@@ -15,11 +15,13 @@ class Exposed(nn.Module):
 
     Args:
         model: maps images to logits; in eval mode, its parameters frozen.
+        role: what messages call it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, role: str = "model") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.role = model, role
+        self.training = False  # of this wrapper alone
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits.
@@ -38,7 +40,7 @@ class Exposed(nn.Module):
         logits: Tensor = self.model(images)
         if not bool(logits.isfinite().all()):
             raise InputError(
-                "the model returned logits that are not finite for images in [0, 1] near the given ones; "
+                f"the {self.role} returned logits that are not finite for images in [0, 1] near the given ones; "
                 "its weights are damaged or diverged."
             )
         if images.requires_grad:

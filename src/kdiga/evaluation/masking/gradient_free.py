@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from kdiga.attacks import PGD, uniform_start
 from kdiga.attacks.balls import project, steepest
-from kdiga.checks import check_same_classes
 from kdiga.evaluation.autoattack import OFFICIAL_NORM
 from kdiga.evaluation.masking.ascent import TRAVEL, white_box_left
 from kdiga.evaluation.masking.finding import Finding
@@ -18,7 +17,7 @@ from kdiga.evaluation.masking.probe import Probe
 from kdiga.evaluation.masking.significance import excess, verdict_on
 from kdiga.fingerprints import fingerprint_of_model
 from kdiga.losses import cross_entropy
-from kdiga.modes import evaluating, frozen_parameters, seeded
+from kdiga.modes import seeded
 from kdiga.types import ThreatModel
 
 QUERIES = 1000
@@ -49,15 +48,11 @@ def random_search(probe: Probe) -> Finding:
 
 
 def transfer(probe: Probe) -> Finding:
-    """Try adversarial images made for the teacher on what gradient attacks on the model leave.
-
-    Raises:
-        InputError: for a teacher of another number of classes.
-    """
+    """Try adversarial images made for the teacher on what gradient attacks on the model leave."""
     if probe.teacher is None:
         return Finding("transfer", "skipped", "no teacher was given, so no attack could be carried over.", {})
     left = white_box_left(probe)
-    settings = {"teacher": fingerprint_of_model(probe.teacher), "steps": TRANSFER_STEPS}
+    settings = {"teacher": fingerprint_of_model(probe.teacher.model), "steps": TRANSFER_STEPS}
     found = probe.fooled("transfer", settings, partial(_transferred, probe.model, probe.teacher, probe.threat))
     share = int(found.sum()) / len(found)
     finding = _compared("transfer", "adversarial images made for the teacher", found & left, left)
@@ -105,9 +100,7 @@ def _transferred(
 ) -> list[int]:
     step_size = TRAVEL * threat.eps / TRANSFER_STEPS
     attack = PGD(threat=threat, steps=TRANSFER_STEPS, step_size=step_size, keep_best=True)
-    with seeded(seed), evaluating(teacher), frozen_parameters(teacher):
+    with seeded(seed):
         adv_images = attack(lambda candidates: cross_entropy(teacher(candidates), labels), images)
     with torch.no_grad():
-        logits = model(adv_images)
-        check_same_classes(logits, teacher(images[:1]))
-        return (logits.argmax(1) != labels).int().tolist()
+        return (model(adv_images).argmax(1) != labels).int().tolist()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdiga.evaluation.masking.exposed import Exposed
 from kdiga.fingerprints import fingerprint_of_tensors
@@ -56,7 +56,7 @@ class Probe:
     """
 
     model: Exposed
-    teacher: nn.Module | None
+    teacher: Exposed | None
     shown: Tensor
     shown_labels: Tensor
     images: Tensor

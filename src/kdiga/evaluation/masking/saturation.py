@@ -19,7 +19,7 @@ STEPS = 40
 
 
 def saturation(probe: Probe) -> Finding:
-    """Attack the logits as they are and divided by each image's own margin; the second must not fool more.
+    """Attack the logits as they are and divided by each image's own margin, if above 1; the second must not fool more.
 
     Failed if it fools significantly more than 2 % that the first leaves, and more than the other way round (exact
     McNemar, p < 0.01): the loss hides what is there. A warning where many losses are below float32's resolution but
@@ -34,7 +34,8 @@ def saturation(probe: Probe) -> Finding:
     middle = float(losses[:, 1].median())
     evidence = {
         "saturated": saturated, "zero_loss": int((losses[:, 0] == 0).sum()), "median_margin": -middle,
-        "only_scaled": only_scaled, "only_plain": only_plain, "examples": total, "p": max(excess(only_scaled, total), one_sided(only_scaled, only_plain)),
+        "only_scaled": only_scaled, "only_plain": only_plain, "examples": total,
+        "p": max(excess(only_scaled, total), one_sided(only_scaled, only_plain)),
     }  # fmt: skip
     numbers = (
         f"the loss of {saturated} of {total} examples is below float32's resolution, and PGD on logits divided by "

@@ -21,7 +21,8 @@ def more_steps(probe: Probe) -> Finding:
     """
     fooled = {steps: Ascent("ce", steps, probe.threat.eps).fooled(probe) for steps in STEPS}
     total = len(probe.labels)
-    accuracy = [1 - int(fooled[steps].sum()) / total for steps in STEPS]
+    counts = [int(found.sum()) for found in fooled.values()]
+    accuracy = [1 - count / total for count in counts]
     rises = list[dict[str, float]]()
     for fewer, more in PAIRS:
         lost = int((fooled[fewer] & ~fooled[more]).sum())
@@ -33,13 +34,14 @@ def more_steps(probe: Probe) -> Finding:
     measured = f"with {', '.join(map(str, STEPS))} steps PGD leaves {listed} of {total} examples"
     if rises:
         worst = max(rises, key=lambda rise: rise["only_fewer"] - rise["only_more"])
+        count = "one step fools" if worst["fewer"] == 1 else f"{worst['fewer']} steps fool"
         return Finding(
             "more-steps", "failed",
-            f"{measured}: {worst['fewer']} step{'s' if worst['fewer'] > 1 else ''} fool {worst['only_fewer']} that {worst['more']} do not, so the "
+            f"{measured}: {count} {worst['only_fewer']} that {worst['more']} do not, so the "
             "gradient does not lead where the loss is high.",
             evidence,
         )  # fmt: skip
-    if accuracy[-2] - accuracy[-1] > TOLERATED:
+    if counts[-1] - counts[-2] > TOLERATED * total:
         return Finding(
             "more-steps", "warning", f"{measured}: it has not converged; use {2 * STEPS[-1]} steps or more.", evidence
         )
