@@ -63,6 +63,8 @@ def fooling(monkeypatch, numbers):
         ([(0, 20), (11, 20), (11, 20), (11, 20)], "failed"),  # 11 lost, none won
         ([(0, 6), (1, 6), (1, 6), (1, 6)], "passed"),  # 1 lost
         ([(0, 20), (0, 20), (0, 20), (11, 20)], "failed"),
+        ([(0, 20), (20, 37), (20, 37), (20, 37)], "passed"),  # 20 lost and 17 won: chance
+        ([(0, 20), (3, 20), (6, 20), (10, 20)], "failed"),  # little by little
         ([(0, 3), (0, 20), (0, 20), (0, 8)], "failed"),  # rises at the end, though 1 step is worse
     ],
 )
