@@ -60,14 +60,21 @@ def test_one_finding_a_check_in_plain_data(model, images, labels):
 
 
 def test_the_model_and_the_random_streams_are_left_as_found(model, images, labels):
-    model[2].train()
-    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    check_masking(model, images, labels, threat=THREAT, seed=0, teacher=small(2).train(), checks=QUICK)
-    assert model[2].training
-    assert not model[0].training
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    """Though batch norm came in train mode, the teacher too, and the model draws random numbers."""
+    teacher = small(2).train()
+    model[1].train()
+    noisy = Around(model, before=lambda x: x + 0.01 * torch.rand_like(x))
+    model[1].training = True
+    networks = (model, teacher)
+    before = [{name: value.clone() for name, value in network.state_dict().items()} for network in networks]
+    state = torch.get_rng_state()
+    check_masking(noisy, images, labels, threat=THREAT, seed=0, teacher=teacher, checks=QUICK)
     assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in model] == [place == 1 for place in range(len(model))]
+    assert all(module.training for module in teacher.modules())
+    for network, values in zip(networks, before, strict=True):
+        assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+        assert all(torch.equal(values[name], value) for name, value in network.state_dict().items())
 
 
 def test_the_same_seed_says_the_same(model, images, labels):
@@ -122,10 +129,26 @@ def test_only_right_examples_are_attacked(model, images, labels):
 
 
 def test_the_search_for_right_examples_goes_beyond_the_first(model, images, labels):
-    labels[:10] = (labels[:10] + 1) % 10
-    wide = [check for check in CHECKS if check.name == "more-steps"]
-    (finding,) = check_masking(model, images, labels, threat=THREAT, seed=0, examples=20, checks=wide)
+    images, labels = images.repeat(5, 1, 1, 1), labels.repeat(5)
+    labels[5:100] = (labels[5:100] + 1) % 10
+    only = [check for check in CHECKS if check.name == "more-steps"]
+    (finding,) = check_masking(model, images, labels, threat=THREAT, seed=0, examples=20, checks=only)
     assert finding.evidence["examples"] == 20
+
+
+def test_measurements_on_other_examples_or_with_another_teacher_are_not_taken(model, images, labels):
+    shelf, only = Shelf(), [check for check in CHECKS if check.name == "transfer"]
+
+    def transfers(images, teacher):
+        (finding,) = check_masking(
+            model, images, labels, threat=THREAT, seed=0, shelf=shelf, teacher=teacher, checks=only
+        )
+        return finding.evidence["transfers"], finding.evidence["left"]
+
+    share, left = transfers(images, model)
+    assert share > 0.5  # the model's own adversarial images
+    assert transfers(images, Constant())[0] < share
+    assert transfers(images + 0.2 * (0.5 - images), model) != (share, left)
 
 
 @pytest.mark.parametrize(

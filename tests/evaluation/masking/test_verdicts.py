@@ -8,6 +8,7 @@ from torch import nn
 
 from kdiga.evaluation.masking import CHECKS, check_masking
 from kdiga.evaluation.masking.ascent import Ascent
+from kdiga.evaluation.masking.exposed import Exposed
 from kdiga.types import ThreatModel
 from tests.evaluation.masking.planted import Around
 
@@ -63,6 +64,8 @@ def fooling(monkeypatch, numbers):
         ([(0, 20), (11, 20), (11, 20), (11, 20)], "failed"),  # 11 lost, none won
         ([(0, 6), (1, 6), (1, 6), (1, 6)], "passed"),  # 1 lost
         ([(0, 20), (0, 20), (0, 20), (11, 20)], "failed"),
+        ([(0, 20), (20, 37), (20, 37), (20, 37)], "passed"),  # 20 lost and 17 won: chance
+        ([(0, 20), (3, 20), (6, 20), (10, 20)], "failed"),  # little by little
         ([(0, 3), (0, 20), (0, 20), (0, 8)], "failed"),  # rises at the end, though 1 step is worse
     ],
 )
@@ -133,6 +136,38 @@ def test_a_pixel_at_the_end_of_its_range_is_not_held_to_its_gradient(images):
     (finding,) = check_masking(model, images, labels, threat=THREAT, seed=0, checks=only)
     assert finding.verdict == "passed", finding
     assert finding.evidence["median_kept"] == pytest.approx(1, abs=0.02)
+
+
+def test_the_curve_over_eps_of_a_linear_model(images):
+    """An image stands at eps where its margin is above 2 eps."""
+    finding = made("large-eps", FirstPixels(1.0, 1.0, 1.0), images)
+    pixels = images.flatten(1)[:, :3]
+    margins = pixels[:, 0] - pixels[:, 1:].amax(1)
+    expected = [float((margins > 2 * eps).float().mean()) for eps in finding.evidence["eps"]]
+    assert 0 < expected[1] < 1
+    assert finding.evidence["accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert finding.evidence["eps"] == pytest.approx([0.1 ** (1 - place / 4) for place in range(5)])
+
+
+def test_a_gradient_of_nan_becomes_none_and_a_missing_one_zero():
+    images = torch.tensor([[0.0, 0.25], [0.25, 0.25]]).requires_grad_()
+    model = Exposed(nn.Identity())
+    (gradient,) = torch.autograd.grad(model(images.sqrt() ** 2).sum(), images)
+    assert gradient[0].isnan().any()  # of the square root itself
+    (gradient,) = torch.autograd.grad(Exposed(Around(nn.Identity(), lambda x: x.sqrt() ** 2))(images).sum(), images)
+    assert gradient[0, 0] == 0
+    assert gradient[1] == pytest.approx([1.0, 1.0])
+    (gradient,) = torch.autograd.grad(Exposed(Around(nn.Identity(), lambda x: x.detach()))(images).sum(), images)
+    assert torch.equal(gradient, torch.zeros_like(images))
+
+
+def test_a_randomised_model_in_train_mode_is_not_said_to_change_with_it(images):
+    model = Around(FirstPixels(1.0, 1.0, 1.0), after=lambda z: z + torch.rand_like(z))
+    model.training = True
+    only = [check for check in CHECKS if check.name == "eval-mode"]
+    labels = torch.zeros(COUNT, dtype=torch.long)
+    (finding,) = check_masking(model, images, labels, threat=THREAT, seed=0, checks=only)
+    assert finding.verdict == "warning"
 
 
 def test_one_class_for_all_is_remarked_on(images):
