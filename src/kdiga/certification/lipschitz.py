@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.gradients import largest_norms, quick_layout
+from kdiga.certification.gradients import largest_norms, quick_convolutions
 from kdiga.certification.weibull import LEAST_OBSERVATIONS, fit_reverse_weibull
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
@@ -137,7 +137,7 @@ def estimate_lipschitz(
         }  # fmt: skip
         work = partial(_work, models, *part, start, sampling, points)
         portions.append(Portion(task, key, len(part[0]), work))
-    with quick_layout(models):
+    with quick_convolutions(models):
         outcomes = work_through(portions, shelf, progress)
     kinds = len(models) + (len(models) == 2)
     chunks = wanted.split(PORTION)
