@@ -49,6 +49,11 @@ class Clever:
     wrong: int
     failed: int
 
+    @property
+    def correct(self) -> tuple[bool, ...]:
+        """For each example, whether the model is right."""
+        return tuple(radius != 0.0 for radius in self.radius)
+
     def accuracy(self, radius: float) -> float:
         """Return the share of all examples that are right with an estimated radius of at least ``radius``."""
         return certified_accuracy(self.radius, radius)

@@ -16,8 +16,8 @@ from kdiga.losses import DUAL
 from kdiga.modes import seeded
 from kdiga.types import ThreatModel
 
-# Points of one pass through the network. On a CPU what a pass keeps has to stay in reach of caches and of the allocator
-# own pool: at 500 points of 28x28 up to half of the time went into page faults.
+# Points of one pass through the network. On a CPU what a pass keeps has to stay in the allocator's own pool: at 500
+# points of 28x28 up to half of the time went into page faults.
 POINTS = {"cpu": 50, "cuda": 2000}
 FEW_CHANNELS = 8
 _DUAL_ORDER = {"l1": 1, "l2": 2}

@@ -100,6 +100,11 @@ class Smoothed:
     abstained: int
     wrong: int
 
+    @property
+    def correct(self) -> tuple[bool, ...]:
+        """For each example, whether the smoothed model answers, and rightly."""
+        return tuple(radius > 0.0 for radius in self.radius)
+
     def accuracy(self, radius: float) -> float:
         """Return the share of all examples answered rightly with a radius of at least ``radius``, in L2."""
         return certified_accuracy(self.radius, radius)
@@ -216,7 +221,10 @@ def _count(
 
     def count() -> None:
         for part in torch.cat(held).split(batch_size):
-            predictions.append(model(part).argmax(1).cpu())
+            logits = model(part)
+            if not bool(logits.isfinite().all()):
+                raise InputError("the model returned logits that are not finite under noise; try a smaller sigma.")
+            predictions.append(logits.argmax(1).cpu())
 
     predictions: list[Tensor] = []
     for row, noisy in _noisy(images, start, noise, stream, samples):
