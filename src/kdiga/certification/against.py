@@ -192,9 +192,7 @@ def clever_against(
     )  # fmt: skip
 
 
-def smooth_against(
-    student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, **settings: Any
-) -> Against:
+def smooth_against(student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, **settings: Any) -> Against:
     """Hold a student against its teacher by randomized smoothing, both under the same noise.
 
     Args:

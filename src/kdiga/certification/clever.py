@@ -167,9 +167,7 @@ def radii_of(answers: Answers, found: Lipschitz, sampling: Sampling) -> Clever:
     return Clever(sampling, tuple(radius), tuple(p_value), int((~correct).sum()), sum(r is None for r in radius))
 
 
-def smallest_ratio(
-    margins: Tensor, constants: Tensor, largest: Tensor, most: float
-) -> tuple[float | None, int | None]:
+def smallest_ratio(margins: Tensor, constants: Tensor, largest: Tensor, most: float) -> tuple[float | None, int | None]:
     """Return the smallest margin in units of its Lipschitz constant, at most ``most``, and which class decides.
 
     Args:

@@ -219,8 +219,8 @@ def _of_weights(layer: nn.Module) -> dict[str, Any] | None:
         scale = (layer.running_var + layer.eps).rsqrt()
         scale = scale if layer.weight is None else scale * layer.weight
         moved = layer.running_mean * scale
-        shift, offset = (-moved, moved.abs()) if layer.bias is None else (
-            layer.bias - moved, layer.bias.abs() + moved.abs()
+        shift, offset = (
+            (-moved, moved.abs()) if layer.bias is None else (layer.bias - moved, layer.bias.abs() + moved.abs())
         )
         return _scaled(scale, shift) | {"offset": offset}
     if type(layer) is nn.AvgPool2d:

@@ -29,7 +29,7 @@ def main() -> None:
     """Run the command line. Bad input ends in one line on stderr and exit status 2."""
     from kdiga.errors import KdigaError
 
-    for command in ("train", "cache", "evaluate", "compare", "profile", "study", "tune", "demo", "lists"):
+    for command in ("train", "cache", "evaluate", "compare", "certify", "profile", "study", "tune", "demo", "lists"):
         importlib.import_module(f"kdiga.cli.{command}")
     try:
         # Not standalone: Typer would print its own errors, in several lines.
