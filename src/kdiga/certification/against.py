@@ -1,20 +1,7 @@
-"""A student's radii beside its teacher's, and what gradient alignment guarantees of them, example by example.
-
-For an example of class c let ``m_j = (f_c - f_j)(x)`` be the student's margins, ``L_j`` the largest ``||grad (f_c - f_j)||_q``
-of the teacher in the ball of radius R, and ``rho_j`` the largest dual norm in it of the difference between student's and
-teacher's gradients of ``f_c - f_j``. The student's gradients are then nowhere longer than ``L_j + rho_j``, so by Hein and
-Andriushchenko (2017) its answer holds within
-
-    min(R, min_j m_j / (L_j + rho_j)).
-
-With perfect alignment, ``rho_j = 0``, and the teacher's margins this is the teacher's own Lipschitz radius. How much is left of
-it is what is measured here.
-"""
+"""A student's radii beside its teacher's, example by example, by each method."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,63 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.answers import ask
-from kdiga.certification.clever import Clever, radii_of, smallest_ratio
-from kdiga.certification.curve import Radii, as_numbers, curve_of, share
+from kdiga.certification.answers import Answers, ask
+from kdiga.certification.clever import Clever, radii_of
+from kdiga.certification.curve import as_numbers, curve_of, share
 from kdiga.certification.interval import PORTION, IntervalBounds, interval_bounds, lipschitz_bounds
 from kdiga.certification.lipschitz import Sampling, estimate_lipschitz
 from kdiga.certification.network import Network, run, take_apart
 from kdiga.certification.smoothing import Smoothed, smooth
+from kdiga.certification.statement import Statement, statement_of
 from kdiga.checks import check_same_classes
 from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
 from kdiga.modes import evaluating, frozen_parameters
 from kdiga.portions import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
-
-ROUNDING = 1e-6  # relative: what float32 margins may differ by
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What alignment guarantees, one value an example; None where the student is wrong or a fit failed.
-
-    Each is of the class that decides the guaranteed radius.
-
-    Args:
-        radius: guaranteed radius; 0.0 where the student is wrong.
-        rho: difference of the gradients.
-        teacher_lipschitz: of the teacher's margin.
-        margin_gap: student's margin less the teacher's, in logits.
-    """
-
-    radius: Radii
-    rho: Radii
-    teacher_lipschitz: Radii
-    margin_gap: Radii
-
-    def to_dict(self, measured: Radii) -> dict[str, Any]:
-        """Return everything as plain data, with a summary.
-
-        Args:
-            measured: the student's own radii, found in the same way.
-        """
-        ratios = [rho / constant for rho, constant in _pairs(self.rho, self.teacher_lipschitz) if constant > 0]
-        both = [pair for pair in _pairs(self.radius, measured) if pair[0] > 0]
-        kept = [guaranteed / found for guaranteed, found in both if found > 0]
-        within, interval = share([guaranteed <= found * (1 + ROUNDING) for guaranteed, found in both])
-        return {
-            "guaranteed_radius": as_numbers(self.radius),
-            "rho": as_numbers(self.rho),
-            "teacher_lipschitz": as_numbers(self.teacher_lipschitz),
-            "margin_gap": as_numbers(self.margin_gap),
-            "alignment": {
-                "median_rho_over_lipschitz": _median(ratios),
-                "median_margin_gap": _median([gap for gap in self.margin_gap if gap is not None]),
-                "median_guaranteed_over_measured": _median(kept),
-                "share_within_measured": within,
-                "share_within_measured_95": interval,
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -150,10 +93,10 @@ def clever_against(
 ) -> Against:
     """Hold a student against its teacher by CLEVER: everything is an estimate.
 
-    Both models look at the same points, and so does the difference of their gradients, whose largest norm ``rho_j`` is found by
-    the same extreme-value fit. Each model's radii are those of :func:`kdiga.certification.clever` with the same
-    settings. The guaranteed radius is one for exact ``L_j`` and ``rho_j``; that it may here exceed the student's own
-    estimate comes from the fits.
+    Both models look at the same points, and so does the difference of their gradients, whose largest norm ``rho_j`` is
+    found by the same extreme-value fit. Each model's radii are those of :func:`kdiga.certification.clever` with the
+    same settings. The guaranteed radius is one for exact ``L_j`` and ``rho_j``; where it exceeds the student's own
+    estimate, that comes from the fits.
 
     Args:
         student: maps images to logits; run in eval mode, left as found.
@@ -183,7 +126,7 @@ def clever_against(
             [student, teacher], images, own.labels, wanted, own.num_classes - 1, sampling,
             points=points, shelf=Shelf(folder), progress=progress,
         )  # fmt: skip
-    statement = _statement(
+    statement = statement_of(
         own.margins.double().cpu(), others.margins.double().cpu(), own.correct.cpu(),
         (taught.location, gap.location), taught.largest + gap.largest, sampling.ball.eps,
     )  # fmt: skip
@@ -223,8 +166,9 @@ def interval_against(
 ) -> Against:
     """Hold a student against its teacher by interval bounds: everything is proved.
 
-    ``L_j`` and ``rho_j`` are bounded from above over the ball of ``max_radius`` by intervals of the input gradients, which get
-    wide fast; so the guaranteed radius is true and may be far below the radius that the student's own bounds prove.
+    ``L_j`` and ``rho_j`` are bounded from above over the ball of ``max_radius`` by intervals of the input gradients,
+    which get wide fast with it. The guaranteed radius and the one that the student's own bounds prove are both proved;
+    neither is always the larger.
 
     Args:
         student: as for :func:`kdiga.certification.interval_bounds`.
@@ -262,7 +206,7 @@ def interval_against(
     _, teachers, gaps, margins, taught_margins = (
         torch.tensor([row for chunk in rows for row in chunk[place]], dtype=torch.float64) for place in range(5)
     )
-    statement = _statement(
+    statement = statement_of(
         margins, taught_margins, torch.tensor(found.correct), (teachers, gaps), teachers + gaps, ball.eps
     )  # fmt: skip
     return Against(found, taught, found.max_radius, statement)
@@ -271,8 +215,6 @@ def interval_against(
 @torch.no_grad()
 def _bounds(student: Network, teacher: Network, images: Tensor, labels: Tensor, ball: ThreatModel) -> list[Any]:
     """Return bounds of the Lipschitz constants, and both models' margins, as plain data."""
-    from kdiga.certification.answers import Answers
-
     images = images.double()
     bounds = lipschitz_bounds(student, teacher, images, labels, ball)
     margins = (
@@ -280,32 +222,3 @@ def _bounds(student: Network, teacher: Network, images: Tensor, labels: Tensor, 
         for network in (student, teacher)
     )
     return [part.tolist() for part in (*bounds, *margins)]
-
-
-def _statement(
-    margins: Tensor,
-    teacher_margins: Tensor,
-    correct: Tensor,
-    constants: tuple[Tensor, Tensor],
-    at_least: Tensor,
-    most: float,
-) -> Statement:
-    """Return what alignment guarantees; constants are the teacher's and the gap's, all (example, num_classes - 1)."""
-    taught, gap = constants
-    radius, rho, lipschitz, apart = (list[float | None]() for _ in range(4))
-    for row in range(len(margins)):
-        limit, place = 0.0, None
-        if correct[row]:
-            limit, place = smallest_ratio(margins[row], (taught + gap)[row], at_least[row], most)
-        radius.append(limit)
-        for values, found in ((rho, gap), (lipschitz, taught), (apart, margins - teacher_margins)):
-            values.append(None if place is None else float(found[row, place]))
-    return Statement(tuple(radius), tuple(rho), tuple(lipschitz), tuple(apart))
-
-
-def _pairs(one: Radii, two: Radii) -> list[tuple[float, float]]:
-    return [(a, b) for a, b in zip(one, two, strict=True) if a is not None and b is not None]
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None

@@ -1,9 +1,10 @@
 """CLEVER (Weng et al., 2018, arXiv 1801.10578): an estimate of the radius within which a label cannot change.
 
-If ``||grad (f_c - f_j)||_q <= L_j`` everywhere in a ball of radius R, a perturbation shorter than ``(f_c - f_j)(x) / L_j``,
-and than R, leaves class c ahead of class j (Hein and Andriushchenko, 2017, theorem 2.1). The smallest of these radii
-over the classes would be a proof, were L_j known. Here it is estimated from random points, which find gradients that an
-adversary would find only by chance: an estimate, not a lower bound (Goodfellow, 2018, arXiv 1804.07870).
+If ``||grad (f_c - f_j)||_q <= L_j`` everywhere in a ball of radius R, a perturbation shorter than
+``(f_c - f_j)(x) / L_j``, and than R, leaves class c ahead of class j (Hein and Andriushchenko, 2017, theorem 2.1). The
+smallest of these radii over the classes would be a proof, were L_j known. Here it is estimated from random points,
+which find the gradients that an adversary looks for only by chance: an estimate, not a lower bound (Goodfellow, 2018,
+arXiv 1804.07870).
 """
 
 from __future__ import annotations
@@ -150,8 +151,8 @@ def radii_of(answers: Answers, found: Lipschitz, sampling: Sampling) -> Clever:
     correct = answers.correct.cpu()
     if bool(correct.any()) and not bool(found.largest[correct].any()):
         raise InputError(
-            "no perturbation of any image changed the model's margins: every input gradient was exactly zero. It ignores "
-            "its input, or hides its gradients (rounding, saturation); check it by attacks that need none."
+            "every input gradient of the model's margins was exactly zero: it ignores its input, or hides its "
+            "gradients (rounding, saturation). CLEVER cannot judge it; use attacks that need no gradients, or smoothing."
         )
     margins = answers.margins.detach().double().cpu()
     radius, p_value = list[float | None](), list[float | None]()

@@ -57,9 +57,9 @@ def largest_norms(
     count = batches * batch_size
     with seeded(*seed):
         start = uniform_start(image[None].expand(count, *image.shape), ball)
-    norms: list[list[Tensor]] = []
-    for part in start.split(points or POINTS.get(image.device.type, 500)):
-        norms.append(_norms(models, part, label.expand(len(part)), _DUAL_ORDER[DUAL[ball.norm]]))
+    order = _DUAL_ORDER[DUAL[ball.norm]]
+    parts = start.split(points or POINTS.get(image.device.type, 500))
+    norms = [_norms(models, part, label.expand(len(part)), order) for part in parts]
     return [torch.cat(each).view(batches, batch_size, -1).amax(1) for each in zip(*norms, strict=True)]
 
 
@@ -75,7 +75,7 @@ def quick_convolutions(models: Sequence[nn.Module]) -> Generator[None]:
             if layer.weight.device.type != "cpu":
                 continue
             if _suits_matrix_product(layer):
-                layer.forward = partial(_by_matrix_product, layer)
+                setattr(layer, "forward", partial(_by_matrix_product, layer))  # noqa: B010
                 stack.callback(layer.__dict__.pop, "forward")
             else:
                 stack.callback(setattr, layer.weight, "data", layer.weight.data)

@@ -80,8 +80,8 @@ def interval_bounds(
 ) -> IntervalBounds:
     """Prove for each example a radius within which its label cannot change.
 
-    A radius is proved if interval bounds of every margin ``f_c - f_j`` over the ball, intersected with [0, 1], are above 0;
-    the largest such radius is found by bisection. What is proved speaks of the network as a function of real
+    A radius is proved if interval bounds of every margin ``f_c - f_j`` over the ball, intersected with [0, 1], are
+    above 0; the largest such radius is found by bisection. What is proved speaks of the network as a function of real
     numbers with the stored weights: the bounds are widened by more than their own rounding, in float64, but the
     rounding of a float32 forward pass is not part of it.
 

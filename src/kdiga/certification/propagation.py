@@ -1,8 +1,8 @@
 """Interval bounds carried through a network: forwards for values, backwards for input gradients.
 
-Gowal et al. (2018, arXiv 1810.12715) carry a box forwards by its centre and radius, ``A c + b`` and ``|A| r``; a ReLU takes
-both ends of the interval. Backwards the same is done with the transposes, and the slope of a ReLU is 1 where its input is
-surely above 0, 0 where it is surely below, and anything in [0, 1] elsewhere.
+Gowal et al. (2018, arXiv 1810.12715) carry a box forwards by its centre and radius, ``A c + b`` and ``|A| r``; a ReLU
+takes both ends of the interval. Backwards the same is done with the transposes, and the slope of a ReLU is 1 where its
+input is surely above 0, 0 where it is surely below, and anything in [0, 1] elsewhere.
 
 Everything is computed in float64, and every radius is widened by more than the rounding of the step: a sum of ``n``
 products is off by at most ``(n + 2) u`` of the sum of their sizes, ``u`` the unit of rounding, in whatever order it is
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from kdiga.certification.answers import other_classes
-from kdiga.certification.network import Network, Step, by_channel
+from kdiga.certification.layers import by_channel
+from kdiga.certification.network import Network, Step
 from kdiga.types import ThreatModel
 
 UNIT = 2.0**-52  # twice the unit of rounding of float64

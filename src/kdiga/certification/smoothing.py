@@ -1,9 +1,9 @@
 """Randomized smoothing (Cohen, Rosenfeld and Kolter, 2019, arXiv 1902.02918): an L2 radius, stated with a confidence.
 
-The smoothed classifier answers with the class that the model gives most often under Gaussian noise on the pixels. If that
-class has probability ``p > 1/2``, the smoothed classifier gives the same answer to every image closer than
-``sigma * Phi^-1(p)`` in L2 (theorem 1). ``p`` is bounded from below by counting, so each radius is wrong with probability
-at most ``alpha``. It speaks of the smoothed classifier: the model without noise has no such radius.
+The smoothed classifier answers with the class that the model gives most often under Gaussian noise on the pixels. If
+that class has probability ``p > 1/2``, the smoothed classifier gives the same answer to every image closer than
+``sigma * Phi^-1(p)`` in L2 (theorem 1). ``p`` is bounded from below by counting, so each radius is wrong with
+probability at most ``alpha``. It speaks of the smoothed classifier: the model without noise has no such radius.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Noise:
             raise InputError(f"alpha was {self.alpha!r}; it must be above 0 and below 1, for example 0.001.")
         if self.largest_radius <= 0:
             raise InputError(
-                f"{self.samples} samples cannot show at confidence 1 - {self.alpha:g} that a class has more than half of "
-                f"the noise; give at least {math.floor(math.log2(1 / self.alpha)) + 1} samples, or a larger alpha."
+                f"{self.samples} samples cannot show at confidence 1 - {self.alpha:g} that a class has more than half "
+                f"of the noise; give at least {math.floor(math.log2(1 / self.alpha)) + 1} samples, or a larger alpha."
             )
 
     @property

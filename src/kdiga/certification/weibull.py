@@ -10,9 +10,9 @@ solves one equation and whose scale is a mean. What is left is a function of the
 likelihood, and it is searched on a grid and then by golden section.
 
 The likelihood has no maximum of its own: it grows without bound as the location comes down to the largest observation,
-with a shape below 1 (Smith, 1985). So only locations whose shape is above :data:`LEAST_SHAPE` are looked at, and only up
-to :data:`REACH` times the largest observation; the answer is the highest point inside that range. A likelihood
-that is highest at an end of it has no such point, and the fit has failed.
+with a shape below 1 (Smith, 1985). So only locations whose shape is above :data:`LEAST_SHAPE` are looked at, and only
+up to :data:`REACH` times the largest observation; the answer is the highest point inside that range. A likelihood that
+is highest at an end of it has no such point, and the fit has failed.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _show(console: Console, found: Certified, radii: Sequence[float]) -> None:
         f"{content['examples']} test images of {content['data']}",
     )
     table = Table()
-    for heading in ("method", "radius", "certified", "95 % interval", "median radius", "without", "what it is"):
+    for heading in ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"):
         table.add_column(heading, justify="left" if heading in ("method", "what it is") else "right")
     for name in found.certificates:
         for cells in _rows(name, found, radii):
@@ -168,18 +168,19 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
         return
     low, high = found["share_interval_95"]
     yield (
-        f"{name} against {teacher}: on {found['share_at_least_teacher']:.0%} (95 % interval {low:.0%} - {high:.0%}) of the "
-        f"{found['compared']} examples with a radius in both, the student's is at least the teacher's."
+        f"{name} against {teacher}: on {found['share_at_least_teacher']:.0%} (95 % interval {low:.0%} - {high:.0%}) "
+        f"of the {found['compared']} examples with a radius in both, the student's is at least the teacher's."
     )
     alignment = found.get("alignment")
     if alignment is None or alignment["median_rho_over_lipschitz"] is None:
         return
     proved = "bounded by intervals" if name == "interval" else "estimated"
     kept = alignment["median_guaranteed_over_measured"]
-    measured = "" if kept is None else f", {kept:.2f} of the student's own radius in the median"
+    measured = "" if kept is None else f", {kept:.2f} of the student's own radius"
     yield (
-        f"  Alignment ({proved}): the gradients differ by {alignment['median_rho_over_lipschitz']:.2f} of the teacher's "
-        f"Lipschitz constant, the margins by {alignment['median_margin_gap']:+.3g}; that guarantees {_radius(found)}{measured}."
+        f"  Alignment ({proved}, medians): the gradients differ by {alignment['median_rho_over_lipschitz']:.2f} of the "
+        f"teacher's Lipschitz constant, the margins by {alignment['median_margin_gap']:+.3g}; "
+        f"that guarantees {_radius(found)}{measured}."
     )
 
 
