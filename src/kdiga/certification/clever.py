@@ -152,7 +152,7 @@ def radii_of(answers: Answers, found: Lipschitz, sampling: Sampling) -> Clever:
     if bool(correct.any()) and not bool(found.largest[correct].any()):
         raise InputError(
             "every input gradient of the model's margins was exactly zero: it ignores its input, or hides its "
-            "gradients (rounding, saturation). CLEVER cannot judge it; use attacks that need no gradients, or smoothing."
+            "gradients (rounding, saturation). CLEVER cannot judge it; use smoothing, or attacks without gradients."
         )
     margins = answers.margins.detach().double().cpu()
     radius, p_value = list[float | None](), list[float | None]()
