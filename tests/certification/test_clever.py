@@ -89,20 +89,24 @@ def test_points_stay_in_the_ball_and_in_the_pixels():
     assert float((points - image).abs().max()) > 0.09
 
 
-def test_answers_depend_on_the_seed_and_not_on_how_the_work_is_cut(batch, tmp_path):
+def test_answers_depend_on_the_seed_and_not_on_how_the_work_is_cut(batch):
     images, _ = batch
     model = five_layers(2).eval()
     labels = model(images).argmax(1)
     labels[:2] = (labels[:2] + 1) % 10
     shared = {"max_radius": 0.1, **QUICK}
-    whole = clever(model, images, labels, **shared)
-    assert clever(model, images, labels, points=7, **shared).radius == pytest.approx(whole.radius, rel=1e-4)
-    assert clever(model, images[:7], labels[:7], **shared).radius == pytest.approx(whole.radius[:7], rel=1e-4)
-    other = clever(model, images, labels, seed=1, **shared)
-    assert other.radius != whole.radius
-    assert [r for r in other.radius if r is not None] == pytest.approx(
-        [r for r, s in zip(whole.radius, other.radius, strict=True) if s is not None], rel=0.5
-    )
+    whole = known(clever(model, images, labels, **shared).radius)
+    assert known(clever(model, images, labels, points=7, **shared).radius) == pytest.approx(whole, rel=1e-4)
+    assert known(clever(model, images[:7], labels[:7], **shared).radius) == pytest.approx(whole[:7], rel=1e-4)
+    other = known(clever(model, images, labels, seed=1, **shared).radius)
+    assert other != whole
+    both = [(a, b) for a, b in zip(whole, other, strict=True) if a >= 0 and b >= 0]
+    assert len(both) >= 6
+    assert all(a == pytest.approx(b, rel=0.5) for a, b in both)
+
+
+def known(radii) -> list[float]:
+    return [-1.0 if radius is None else radius for radius in radii]
 
 
 def test_finished_portions_are_taken_up_and_others_are_not(batch, tmp_path):

@@ -69,13 +69,12 @@ def test_one_number_is_its_own_bound_and_needs_no_fit():
 
 
 def test_a_likelihood_without_an_inner_maximum_is_a_failure():
-    with_tail = -np.random.default_rng(0).gumbel(size=(30, 60)) * -1 + 40  # Gumbel: no bound at all
-    piled_up = 5 - weibull_max.rvs(0.4, size=(30, 60), random_state=0) * -1  # shape below 1: the bound is unbounded
-    for data, least in ((with_tail, 8), (piled_up, 25)):
-        fit = fit_reverse_weibull(torch.from_numpy(np.abs(data)))
+    unbounded = 40 + np.random.default_rng(0).gumbel(size=(30, 60))
+    piled_up = 5 + weibull_max.rvs(0.4, size=(30, 60), random_state=0)  # shape below 1: no maximum near the bound
+    for data, least in ((unbounded, 8), (np.abs(piled_up), 25)):
+        fit = fit_reverse_weibull(torch.from_numpy(data))
+        good, largest = ~fit.failed, torch.from_numpy(data).amax(1)
         assert int(fit.failed.sum()) >= least
-        good = ~fit.failed
-        largest = torch.from_numpy(np.abs(data)).amax(1)
         assert bool((fit.location[good] > largest[good]).all())
         assert bool((fit.location[good] <= REACH * largest[good]).all())
         assert bool((fit.shape[good] > 1).all())
