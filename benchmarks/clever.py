@@ -3,10 +3,11 @@
     pip install --target /tmp/art adversarial-robustness-toolbox six --no-deps     # for this comparison only
     PYTHONPATH=/tmp/art python benchmarks/clever.py RUN --examples 8 --repeats 3
 
-Both get the same number of batches, points in a batch and largest radius, and one thread; images are those that the model
-gets right, first come first. The toolbox draws its batches from a pool. Its "same points" rows give the pool as many points
-as kdiga draws; its "own pool" rows are its default, 10 points for one of a batch. Points are clipped to [0, 1] by both. Every
-repeat has another seed and times both, one after the other; a ratio is formed within a repeat.
+Both get the same number of batches, points in a batch and largest radius, and one thread; images are those that the
+model gets right, first come first. The toolbox draws its batches from a pool. Its "same points" row gives the pool as
+many points as kdiga draws; its "own pool" row is its default, ten points for one of a batch, however many batches there
+are. Points are clipped to [0, 1] by both. Every repeat has another seed and times all, one after the other; a ratio is
+formed within a repeat.
 """
 
 from __future__ import annotations
