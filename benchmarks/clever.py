@@ -138,9 +138,8 @@ def measured(
 def print_times(seconds: dict[str, list[float]], bench: Bench) -> None:
     """Print seconds and ratios."""
     parameters = sum(parameter.numel() for parameter in bench.model.parameters())
-    print(
-        f"{parameters:,} parameters, {bench.norm} radius {bench.radius:g}, {bench.batches} batches of {bench.batch_size}"
-    )
+    settings = f"{bench.norm} radius {bench.radius:g}, {bench.batches} batches of {bench.batch_size}"
+    print(f"{parameters:,} parameters, {settings}")
     print("\n| | points | seconds an image | times kdiga's |\n|---|---|---|---|")
     points = bench.batches * bench.batch_size
     for name, values in seconds.items():

@@ -70,8 +70,9 @@ def test_one_number_is_its_own_bound_and_needs_no_fit():
 
 def test_a_likelihood_without_an_inner_maximum_is_a_failure():
     unbounded = 40 + np.random.default_rng(0).gumbel(size=(30, 60))
+    edge = 5 + weibull_max.rvs(1.0, size=(300, 60), random_state=0)
     piled_up = 5 + weibull_max.rvs(0.4, size=(30, 60), random_state=0)  # shape below 1: no maximum near the bound
-    for data, least in ((unbounded, 8), (np.abs(piled_up), 25)):
+    for data, least in ((unbounded, 8), (np.abs(piled_up), 25), (edge, 200)):
         fit = fit_reverse_weibull(torch.from_numpy(data))
         good, largest = ~fit.failed, torch.from_numpy(data).amax(1)
         assert int(fit.failed.sum()) >= least

@@ -60,6 +60,8 @@ class Statement:
             "teacher_lipschitz": as_numbers(self.teacher_lipschitz),
             "margin_gap": as_numbers(self.margin_gap),
             "alignment": {
+                "known": sum(radius is not None and radius > 0 for radius in self.radius),
+                "failed": sum(radius is None for radius in self.radius),
                 "median_rho_over_lipschitz": _median(ratios),
                 "median_margin_gap": _median([gap for gap in self.margin_gap if gap is not None]),
                 "median_guaranteed_over_measured": _median(kept),

@@ -177,10 +177,10 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
     proved = "bounded by intervals" if name == "interval" else "estimated"
     kept = alignment["median_guaranteed_over_measured"]
     measured = "" if kept is None else f", {kept:.2f} of the student's own radius"
+    ratio, gap = alignment["median_rho_over_lipschitz"], alignment["median_margin_gap"]
     yield (
-        f"  Alignment ({proved}, medians): the gradients differ by {alignment['median_rho_over_lipschitz']:.2f} of the "
-        f"teacher's Lipschitz constant, the margins by {alignment['median_margin_gap']:+.3g}; "
-        f"that guarantees {_radius(found)}{measured}."
+        f"  Alignment ({proved}, medians of {alignment['known']} examples): the gradients differ by {ratio:.2f} of the "
+        f"teacher's Lipschitz constant, the margins by {gap:+.3g}; that guarantees {_radius(found)}{measured}."
     )
 
 
