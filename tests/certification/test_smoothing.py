@@ -83,15 +83,17 @@ def test_the_noise_has_its_size_is_not_clipped_and_differs_between_streams():
             seen.append(x)
             return torch.stack((x.flatten(1)[:, 0], 1 - x.flatten(1)[:, 0]), 1)
 
-    image = torch.full((1, 1, 8, 8), 0.9)
-    smooth(Watch(), image, torch.tensor([0]), sigma=0.5, samples=200, selection_samples=100)
-    noisy = torch.cat([part for part in seen if len(part) > 1])
-    assert len(noisy) == 300
+    images = torch.full((11, 1, 8, 8), 0.9)
+    smooth(Watch(), images, torch.zeros(11).long(), sigma=0.5, samples=100, selection_samples=50, batch_size=50)
+    noisy = torch.cat([part for part in seen if len(part) == 50])
+    assert len(noisy) == 11 * 150
     delta = noisy - 0.9
     assert float(delta.std()) == pytest.approx(0.5, rel=0.03)
     assert float(delta.mean()) == pytest.approx(0, abs=0.02)
     assert noisy.max() > 1.5
-    assert len(noisy.unique(dim=0)) == 300, "selection and estimation look at different noise, and so do examples"
+    assert len(noisy.unique(dim=0)) == len(noisy), (
+        "selection and estimation look at different noise, and so do examples"
+    )
 
 
 def test_wrong_and_withheld_answers_have_no_radius():
