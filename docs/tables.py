@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +23,21 @@ ATTACKS = ("clean", "pgd-40", "autoattack")
 
 def demo(folders: list[Path]) -> None:
     """Mean and range over seeds of each model."""
-    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    names = ("teacher", "ce", "kd", "kdiga", "tangent")
     print(f"| model | parameters | {' | '.join(ATTACKS)} | AutoAttack by seed |\n|---|---|---|---|---|---|")
-    for row, first in enumerate(results[0]["models"]):
-        entries = [result["models"][row] for result in results]
-        means = " | ".join(f"{100 * statistics.mean(entry[attack] for entry in entries):.1f}" for attack in ATTACKS)
-        by_seed = ", ".join(f"{100 * entry['autoattack']:.1f}" for entry in entries)
-        print(f"| {first['name']} | {first['parameters']:,} | {means} | {by_seed} |")
-    for result in results:
-        print(f"\nseed {result['seed']}: {result['minutes']} minutes, {result['date']}, {result['hardware']}")
+    for name in names:
+        entries = [_judged(folder / name) for folder in folders]
+        means = " | ".join(f"{100 * statistics.mean(e['accuracy'][attack] for e in entries):.1f}" for attack in ATTACKS)
+        by_seed = ", ".join(f"{100 * entry['accuracy']['autoattack']:.1f}" for entry in entries)
+        print(f"| {name} | {entries[0]['parameters']:,} | {means} | {by_seed} |")
+    for folder in folders:
+        entry = _judged(folder / names[0])
+        print(f"\nseed {entry['seed']}: {entry['provenance']['date']}, {entry['provenance']['hardware']}")
+
+
+def _judged(run: Path) -> dict[str, Any]:
+    (path,) = run.glob("evaluation/*/evaluation.json")
+    return json.loads(path.read_text())
 
 
 def runs(folders: list[Path]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
+import shlex
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -18,25 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from kdiga.config import recipe_from_dict, run_recipe
+from kdiga.config.evaluating import Request, measure
+from kdiga.config.explaining import Question, explain_runs
 from kdiga.data import load_data
-from kdiga.evaluation import evaluate, sweep
-from kdiga.gradients import input_gradient
-from kdiga.models import count_parameters, load_model
-from kdiga.provenance import provenance
 from kdiga.training import EpochRecord
-from kdiga.training.folder import claim, write_result
+from kdiga.training.folder import claim
 from kdiga.types import ThreatModel
 
 DATA, THREAT = "digits", ThreatModel("linf", 0.1)
 ATTACKS = ("clean", "pgd-40", "autoattack")
-SWEEP_ATTACK, SWEEP_EPS = "pgd-20", (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3)
-PICTURES = 6
+SWEEP = "0.025,0.05,0.075,0.1,0.125,0.15,0.2,0.25,0.3"
 EPOCHS = 30
 TRAINING = {"epochs": EPOCHS, "batch_size": 64, "lr": 5e-3}
 
@@ -48,6 +42,16 @@ class Member:
     name: str
     model: dict[str, Any]
     method: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user wants of the demo; see :func:`run_demo`."""
+
+    out: Path
+    seed: int
+    examples: int | None
+    overwrite: bool
 
 
 TEACHER = Member("teacher", {"name": "cnn-32"}, {"name": "pgd-at", "steps": 7})
@@ -74,11 +78,11 @@ def run_demo(
     on_step: OnTeacher | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_job: OnJob | None = None,
-) -> dict[str, Any]:
-    """Train the five models, attack them, and write ``results.json`` and ``pictures.npz``.
+) -> list[dict[str, Any]]:
+    """Train the five models, judge each, and explain the students by their teacher.
 
     Args:
-        out: folder for everything; each model's run is a folder in it.
+        out: folder for everything; each model's run, with its evaluation, is a folder in it.
         seed: of every run.
         examples: how many of the 360 test images are attacked; None for all.
         overwrite: replace an earlier demo in ``out``.
@@ -87,28 +91,26 @@ def run_demo(
         on_job: what is worked on, jobs done and jobs in all, once the teacher is trained.
 
     Returns:
-        What ``results.json`` holds.
+        What each model's ``evaluation.json`` holds, with the model's name; the teacher first.
 
     Raises:
-        InputError: if ``out`` already holds results and ``overwrite`` is not set.
+        InputError: if ``out`` already holds a demo and ``overwrite`` is not set.
     """
-    started = time.perf_counter()
     claim(out, overwrite=overwrite)
+    for member in (TEACHER, *STUDENTS):
+        claim(out / member.name, overwrite=overwrite)
+    asked = Asked(out, seed, examples, overwrite)
     with _workers() as workers:
         # The plain student needs no teacher, so it keeps the second core busy meanwhile.
-        early = {workers.submit(_train, member, out, seed, overwrite): member for member in STUDENTS if _alone(member)}
+        early = {workers.submit(_train, member, asked): member for member in STUDENTS if _alone(member)}
         with _one_thread():
-            _train(TEACHER, out, seed, overwrite, on_step=on_step, on_epoch=on_epoch)
+            _train(TEACHER, asked, on_step=on_step, on_epoch=on_epoch)
         # The teacher has by far the most parameters to attack, so its evaluation starts first.
-        jobs = {workers.submit(_assess, TEACHER, out, seed, examples): TEACHER}
+        jobs = {workers.submit(_judge, TEACHER, asked): TEACHER}
         training = early | {
-            workers.submit(_train, member, out, seed, overwrite): member for member in STUDENTS if not _alone(member)
-        }
-        entries = _collect(workers, training, jobs, out, seed, examples, on_job)
-    results = _results(entries, out, seed, time.perf_counter() - started)
-    write_result(out, results, "results.json")
-    _save_pictures(out)
-    return results
+            workers.submit(_train, member, asked): member for member in STUDENTS if not _alone(member)
+        }  # fmt: skip
+        return _collect(workers, training, jobs, asked, on_job)
 
 
 def _alone(member: Member) -> bool:
@@ -118,13 +120,11 @@ def _alone(member: Member) -> bool:
 def _collect(
     workers: ProcessPoolExecutor,
     training: dict[Future[None], Member],
-    assessing: dict[Future[dict[str, Any]], Member],
-    out: Path,
-    seed: int,
-    examples: int | None,
+    judging: dict[Future[dict[str, Any]], Member],
+    asked: Asked,
     on_job: OnJob | None,
-) -> dict[str, dict[str, Any]]:
-    total, done = len(training) + len(STUDENTS) + 1, 0
+) -> list[dict[str, Any]]:
+    total, done = len(training) + len(STUDENTS) + 2, 0
 
     def tell(what: str) -> None:
         if on_job is not None:
@@ -135,105 +135,74 @@ def _collect(
         future.result()
         done += 1
         tell(f"trained {training[future].name}")
-        assessing[workers.submit(_assess, training[future], out, seed, examples)] = training[future]
-    entries: dict[str, dict[str, Any]] = {}
-    for future in as_completed(assessing):
-        entries[assessing[future].name] = future.result()
+        judging[workers.submit(_judge, training[future], asked)] = training[future]
+    found: dict[str, dict[str, Any]] = {}
+    for future in as_completed(judging):
+        found[judging[future].name] = future.result()
         done += 1
-        tell(f"attacked {assessing[future].name}")
-    return entries
+        tell(f"attacked {judging[future].name}")
+    # As many processes as there are: they share its portions.
+    explaining = [workers.submit(_explain, asked) for _ in range(_processes())]
+    for future in as_completed(explaining):
+        future.result()
+    done += 1
+    tell("explained the students by their teacher")
+    return [{"name": member.name, **found[member.name]} for member in (TEACHER, *STUDENTS)]
 
 
-def _train(member: Member, out: Path, seed: int, overwrite: bool, **listeners: Any) -> None:
+def _train(member: Member, asked: Asked, **listeners: Any) -> None:
     sections = {
         "data": DATA,
         "student": member.model,
         "method": member.method,
         "threat": {"norm": THREAT.norm, "eps": THREAT.eps},
-        "training": TRAINING | {"seed": seed, "device": "cpu"},
+        "training": TRAINING | {"seed": asked.seed, "device": "cpu"},
     }
     if member.name != TEACHER.name and not _alone(member):
-        sections["teacher"] = str(out / TEACHER.name)
+        sections["teacher"] = str(asked.out / TEACHER.name)
     recipe = recipe_from_dict(sections)
-    run_recipe(recipe, out / member.name, overwrite=overwrite, **listeners)
+    run_recipe(recipe, asked.out / member.name, overwrite=asked.overwrite, **listeners)
 
 
-def _assess(member: Member, out: Path, seed: int, examples: int | None) -> dict[str, Any]:
-    model = load_model(out / member.name)
-    test = load_data(DATA).test
-    report = evaluate(
-        model, test.batches(), eps=THREAT.eps, norm=THREAT.norm, attacks=ATTACKS, examples=examples, seed=seed
-    )
-    images, labels = next(iter(test.batches(len(test), examples=examples)))
-    return {
-        "name": member.name,
-        "method": member.method["name"],
-        "settings": {key: value for key, value in member.method.items() if key != "name"},
-        "architecture": "-".join([model.spec.name, *([model.spec.activation] if model.spec.activation else [])]),
-        "parameters": count_parameters(model),
-        "weights": f"{member.name}/best.safetensors",
-        **{attack: report[attack] for attack in ATTACKS},
-        "interval_95": {attack: list(report.results[attack].interval) for attack in ATTACKS},
-        "gradient_cosine": _cosine(model, load_model(out / TEACHER.name), images, labels),
-        "notes": [note for result in report.results.values() for note in result.notes],
-        "examples": report.examples,
-        "curve": sweep(
-            model, [(images, labels)], eps_values=SWEEP_EPS, norm=THREAT.norm, attack=SWEEP_ATTACK, seed=seed
-        ).accuracy,
-    }
+def _judge(member: Member, asked: Asked) -> dict[str, Any]:
+    folder = str(asked.out / member.name)
+    options = ["--attacks", ",".join(ATTACKS), "--sweep", SWEEP, "--seed", str(asked.seed)]
+    teacher = None if member.name == TEACHER.name else str(asked.out / TEACHER.name)
+    if teacher is not None:
+        options += ["--teacher", teacher]
+    if asked.examples is not None:
+        options += ["--examples", str(asked.examples)]
+    request = Request(
+        model=folder, attacks=ATTACKS, examples=asked.examples, seed=asked.seed, device="cpu", sweep=SWEEP,
+        checks=True, teacher=teacher, overwrite=asked.overwrite,
+    )  # fmt: skip
+    return measure(request, command=shlex.join(["kdiga", "evaluate", folder, *options])).content
 
 
-def _cosine(model: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the mean cosine between the input gradients of two models."""
-    ours, theirs = (input_gradient(one, images, labels).flatten(1).double() for one in (model, teacher))
-    # float64: a confident model's gradient is small enough for its squares to vanish in float32.
-    return float(F.cosine_similarity(ours, theirs, eps=1e-30).mean())
-
-
-def _results(entries: dict[str, dict[str, Any]], out: Path, seed: int, seconds: float) -> dict[str, Any]:
-    about = provenance()
-    curves = {name: entry.pop("curve") for name, entry in entries.items()}
-    (test_images,) = {entry.pop("examples") for entry in entries.values()}
-    return {
-        "title": "kdiga demo",
-        "data": DATA,
-        "threat_model": {"norm": THREAT.norm, "eps": THREAT.eps},
-        "test_images": test_images,
-        "seed": seed,
-        "minutes": round(seconds / 60, 2),
-        "models": [entries[member.name] for member in (TEACHER, *STUDENTS)],
-        "curves": {"attack": SWEEP_ATTACK, "eps": list(SWEEP_EPS), "accuracy": curves},
-        "pictures": "pictures.npz",
-        "training": TRAINING,
-        "command": f"kdiga demo --seed {seed} --out {out}",
-        **about,
-    }
-
-
-def _save_pictures(out: Path) -> None:
-    """Write the first test images of different classes and every model's input gradient there."""
-    test = load_data(DATA).test
-    rows = torch.tensor([int((test.labels == label).nonzero()[0]) for label in range(PICTURES)])
-    images, labels = next(iter(test.take(rows).batches()))
-    gradients = {
-        member.name: input_gradient(load_model(out / member.name), images, labels).numpy()
-        for member in (TEACHER, *STUDENTS)
-    }
-    arrays: dict[str, Any] = {"images": images.numpy(), "labels": labels.numpy(), **gradients}
-    np.savez_compressed(out / "pictures.npz", **arrays)
+def _explain(asked: Asked) -> None:
+    teacher, *students = (str(asked.out / member.name) for member in (TEACHER, *STUDENTS))
+    examples = len(load_data(DATA).test) if asked.examples is None else asked.examples
+    question = Question(
+        teacher, students, asked.out, examples=examples, seed=asked.seed, device="cpu", overwrite=asked.overwrite
+    )  # fmt: skip
+    options = ["--examples", str(examples), "--seed", str(asked.seed), "--out", str(asked.out)]
+    explain_runs(question, command=shlex.join(["kdiga", "explain", teacher, *students, *options]))
 
 
 @contextmanager
 def _workers() -> Generator[ProcessPoolExecutor]:
     """Offer a process a core, each of one thread: nets this small gain nothing from more."""
-    count = min(len(STUDENTS) + 1, os.cpu_count() or 1)
     pool = ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        _processes(), mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _processes() -> int:
+    return min(len(STUDENTS) + 1, os.cpu_count() or 1)
 
 
 @contextmanager

@@ -133,7 +133,19 @@ def test_lists(project):
     assert "11,173,962" in models
     assert all(name in models for name in kdiga.available_models())
     assert "fashion-mnist" in run("data", cwd=project)
-    for command in ("train", "cache", "evaluate", "study", "tune", "demo", "methods", "models", "data"):
+    for command in (
+        "train",
+        "cache",
+        "evaluate",
+        "explain",
+        "suitable",
+        "study",
+        "tune",
+        "demo",
+        "methods",
+        "models",
+        "data",
+    ):
         assert "Usage" in run(command, "--help", cwd=project)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -16,24 +17,29 @@ NAMES = ["teacher", "ce", "kd", "kdiga", "tangent"]
 
 
 def check_folder(folder, examples, seed):
-    results = json.loads((folder / "results.json").read_text())
-    assert [entry["name"] for entry in results["models"]] == NAMES
-    assert [entry["method"] for entry in results["models"]] == ["pgd-at", *NAMES[1:]]
-    assert (results["test_images"], results["seed"]) == (examples, seed)
-    assert results["threat_model"] == {"norm": "linf", "eps": 0.1}
-    assert results["versions"]["torch"]
-    teacher = results["models"][0]
-    for entry in results["models"]:
-        assert 0 <= entry["autoattack"] <= entry["clean"] <= 1
-        assert 0 <= entry["pgd-40"] <= entry["clean"]
-        model = kdiga.load_model(folder / entry["weights"])
-        assert entry["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-        assert entry is teacher or 8 * entry["parameters"] <= teacher["parameters"]
-    assert set(results["curves"]["accuracy"]) == set(NAMES)
-    page = (folder / "report.html").read_text()
-    assert "<svg" in page
-    assert "data:image/png;base64," in page
-    return results
+    """Return what `kdiga evaluate` would have written of each model, and check the rest."""
+    models = [
+        json.loads((folder / name / f"evaluation/best-linf-0.1-{examples}/evaluation.json").read_text())
+        for name in NAMES
+    ]  # fmt: skip
+    teacher = models[0]
+    for name, content in zip(NAMES, models, strict=True):
+        accuracy = content["accuracy"]
+        assert (content["examples"], content["seed"], content["threat"]["eps"]) == (examples, seed, 0.1)
+        assert 0 <= accuracy["autoattack"] <= accuracy["pgd-40"] <= accuracy["clean"] <= 1
+        assert content["sweep"]["eps"][-1] == 0.3
+        assert len(content["findings"]) > 10
+        assert content["provenance"]["versions"]["torch"]
+        model = kdiga.load_model(folder / name)
+        assert content["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+        assert content is teacher or 8 * content["parameters"] <= teacher["parameters"]
+    explanation = json.loads((folder / "explanation.json").read_text())
+    assert [model["name"] for model in explanation["models"]] == NAMES
+    found = [model["robust"]["accuracy"] for model in explanation["models"]]
+    assert found == [content["accuracy"]["autoattack"] for content in models], "attacked once, told twice"
+    assert "<svg" in (folder / "report.html").read_text()
+    assert (folder / "figure.png").stat().st_size > 10000
+    return models
 
 
 def test_shortened_demo(tmp_path, monkeypatch):
@@ -45,9 +51,9 @@ def test_shortened_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_workers", one_thread_here)
     monkeypatch.setattr(demo, "TRAINING", {"epochs": 3, "batch_size": 64, "lr": 5e-3})
     output = run("demo", "--out", "shown", "--seed", "5", "--examples", "6", cwd=tmp_path)
-    results = check_folder(tmp_path / "shown", 6, 5)
-    for entry in results["models"]:
-        assert entry["name"] in output
+    check_folder(tmp_path / "shown", 6, 5)
+    for name in NAMES:
+        assert name in output
     assert "report.html" in output
     refused = run("demo", "--out", "shown", cwd=tmp_path, expect=2)
     assert "--overwrite" in refused
@@ -58,12 +64,17 @@ def test_shortened_demo(tmp_path, monkeypatch):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_whole_demo_shows_the_claim(seed, tmp_path):
     """What the README says of it, for three seeds: about two minutes each."""
+    started = time.perf_counter()
     run("demo", "--out", "shown", "--seed", str(seed), cwd=tmp_path)
-    results = check_folder(tmp_path / "shown", 360, seed)
-    teacher, _, kd, kdiga_student, tangent = results["models"]
-    assert tangent["autoattack"] >= teacher["autoattack"] - 0.06
-    assert tangent["autoattack"] > kdiga_student["autoattack"]
-    assert kdiga_student["autoattack"] >= kd["autoattack"] + 0.15
-    assert tangent["clean"] >= teacher["clean"] - 0.02
-    assert kdiga_student["clean"] >= teacher["clean"] - 0.05
-    assert results["minutes"] < 5
+    minutes = (time.perf_counter() - started) / 60
+    models = check_folder(tmp_path / "shown", 360, seed)
+    clean, robust = (
+        {name: content["accuracy"][attack] for name, content in zip(NAMES, models, strict=True)}
+        for attack in ("clean", "autoattack")
+    )
+    assert robust["tangent"] >= robust["teacher"] - 0.06
+    assert robust["tangent"] > robust["kdiga"]
+    assert robust["kdiga"] >= robust["kd"] + 0.15
+    assert clean["tangent"] >= clean["teacher"] - 0.02
+    assert clean["kdiga"] >= clean["teacher"] - 0.05
+    assert minutes < 5

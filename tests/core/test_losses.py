@@ -64,3 +64,11 @@ def test_gradgradcheck():
 def test_unknown_distance():
     with pytest.raises(InputError, match="did you mean cosine"):
         losses.distance_by_name("cosin")
+
+
+def test_margin_is_the_runner_up_less_the_true_logit():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, -1.0], [4.0, 4.0, 1.0]], requires_grad=True)
+    values = losses.margin(logits, torch.tensor([0, 2, 1]))
+    assert values.tolist() == [-1.0, 6.0, 0.0]
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert gradient.tolist() == [[-1, 0, 1], [0, 1, -1], [1, -1, 0]]

@@ -46,6 +46,21 @@ def test_autoattack_equals_the_official_package_called_by_hand(data):
     assert list(report.results["autoattack"].correct) == (predictions == labels).tolist()
 
 
+def test_a_stage_is_one_official_attack_alone(data):
+    from pyautoattack import AutoAttack
+
+    model, images, labels = data
+    report = kdiga.evaluate(model, [(images, labels)], eps=0.15, attacks=["autoattack"], seed=4)
+    official = AutoAttack(
+        model, norm="Linf", eps=0.15, seed=4, version="custom", attacks=["apgd-ce"], device="cpu"
+    )  # fmt: skip
+    official.apgd.n_restarts = 1  # as the standard version has it
+    _, predictions = official.run_standard_evaluation(images, labels, batch_size=500)
+    alone = (predictions == labels).float().mean()
+    assert report.results["autoattack"].stages["apgd-ce"] == pytest.approx(float(alone))
+    assert report["autoattack"] < alone, "the eps is one at which the other attacks find more"
+
+
 def test_only_correct_examples_are_attacked(data):
     model, images, labels = data
     wrong = labels.clone()

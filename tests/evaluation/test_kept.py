@@ -160,6 +160,21 @@ def test_restarts_only_ever_fool_more(data):
     assert list(three.stages.values()) == sorted(three.stages.values(), reverse=True)
 
 
+def test_every_restart_starts_elsewhere(data):
+    model, images, labels = data
+    starts = []
+
+    class Watching(nn.Module):
+        def forward(self, x):
+            if x.requires_grad:
+                starts.append(x.detach().clone())
+            return model(x)
+
+    kdiga.evaluate(Watching(), [(images, labels)], eps=1e-4, attacks=["pgd-2x3"])
+    assert len(starts) == 6
+    assert not any(torch.equal(starts[0], starts[place]) for place in (2, 4))
+
+
 def test_the_margin_attack_sees_through_saturated_logits(data):
     """At a scale of 1e5 the cross-entropy's gradient is exactly zero in float32; the margin's is not."""
     model, images, labels = data
@@ -183,6 +198,10 @@ def test_a_sweep_is_kept_too_and_looks_only_at_what_stands(data, tmp_path):
     again = Counting(model)
     assert sweep(again, [(images, labels)], **ask) == first
     assert again.passes == 3
+    coarse = ask | {"eps_values": (0, 0.03, 0.3)}
+    assert sweep(counting, [(images, labels)], **coarse) == sweep(
+        counting, [(images, labels)], **coarse | {"folder": None}
+    ), "what an eps came to depends on what fell before"
     plain = first.to_dict()
     assert [
         low <= accuracy <= high for accuracy, (low, high) in zip(plain["accuracy"], plain["interval_95"], strict=True)

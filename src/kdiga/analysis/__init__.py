@@ -1,1 +1,22 @@
 """Why robustness transferred or did not: local linearity, agreement of input gradients, and the bounds they give."""
+
+from kdiga.analysis.agreement import cosines, gradient_distance
+from kdiga.analysis.bounds import Bound, student_bound, transfer_bound
+from kdiga.analysis.explain import explain
+from kdiga.analysis.explanation import Explained, Explanation
+from kdiga.analysis.linearity import Expansion, local_linearity
+from kdiga.analysis.search import Search
+
+__all__ = [
+    "Bound",
+    "Expansion",
+    "Explained",
+    "Explanation",
+    "Search",
+    "cosines",
+    "explain",
+    "gradient_distance",
+    "local_linearity",
+    "student_bound",
+    "transfer_bound",
+]

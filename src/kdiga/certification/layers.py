@@ -106,7 +106,7 @@ def of_call(name: str, values: Sequence[Any], options: dict[str, Any]) -> dict[s
     if name in ("relu", "relu_"):
         return {"apply": torch.relu}
     if name in ("add", "iadd", "sub", "mul", "truediv"):
-        return None if options else _arithmetic(name, values, len(values) - len(rest))
+        return None if options or len(values) != 2 else _arithmetic(name, values, len(values) - len(rest))
     if name == "mean":
         dims = rest[0] if rest else options.get("dim")
         both = isinstance(dims, (tuple, list)) and tuple(dims) in ((2, 3), (-2, -1))

@@ -110,7 +110,7 @@ def _try(network: Network, model: nn.Module, image: Tensor, reader: _Reader) -> 
 
 
 def _split(steps: list[Step], logits: int, reader: _Reader) -> Network:
-    """Return the network with its last linear layer apart: the identity where it ends in something else."""
+    """Return the network with its last linear layer apart."""
     last = reader.linear.get(logits)
     if last is not None and logits == len(steps):
         source = steps[-1].sources[0]

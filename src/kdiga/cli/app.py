@@ -15,6 +15,12 @@ UsageError: Any = typer.BadParameter.__base__
 
 INTERRUPTED = 130
 
+# Each a module of this package, in the order of the help.
+COMMANDS = (
+    "demo", "train", "evaluate", "compare", "certify", "suitable", "explain", "report", "cache", "profile", "study",
+    "tune", "lists",
+)  # fmt: skip
+
 app = typer.Typer(
     name="kdiga",
     help="Make a small model robust by distilling it from a robust one.",
@@ -29,7 +35,7 @@ def main() -> None:
     """Run the command line. Bad input ends in one line on stderr and exit status 2."""
     from kdiga.errors import KdigaError
 
-    for command in ("train", "cache", "evaluate", "compare", "certify", "profile", "study", "tune", "demo", "lists"):
+    for command in COMMANDS:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
         # Not standalone: Typer would print its own errors, in several lines.

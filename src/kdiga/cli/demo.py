@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.printing import print_table, say
 
 
 @app.command()
@@ -25,42 +28,43 @@ def demo(
     """
     from kdiga.cli.progress import JobProgress, TrainingProgress
     from kdiga.demo import DATA, EPOCHS, TEACHER, THREAT, run_demo
-    from kdiga.report import write_report
+    from kdiga.report import write_page, write_summary
 
-    console = Console()
-    console.print(
+    console, started = Console(), time.perf_counter()
+    say(
+        console,
         f"kdiga demo: {DATA}, {THREAT.norm} eps {THREAT.eps:g}, seed {seed}. A teacher is trained by PGD-AT, then four "
         "students; all are attacked.",
-        highlight=False,
-        soft_wrap=True,
     )
     with (
         TrainingProgress(console, TEACHER.name, EPOCHS, each_epoch=False) as teacher,
         JobProgress(console, "students and attacks") as jobs,
     ):
-        results = run_demo(
+        models = run_demo(
             out, seed=seed, examples=examples, overwrite=overwrite,
             on_step=teacher.on_step, on_epoch=teacher.on_epoch, on_job=jobs,
         )  # fmt: skip
-    report = write_report(out)
-    console.print(f"{results['data']}, {results['test_images']} test images:", highlight=False)
-    console.print(_table(results))
-    for sentence in report.verdict:
-        console.print(sentence, highlight=False, soft_wrap=True)
-    console.print(f"\n{results['minutes']:.1f} minutes. Open {report.page}", highlight=False, soft_wrap=True)
+    page = write_page([out])
+    write_summary(out / "figure.png", models, out / "explanation.json")
+    say(console, f"{DATA}, {models[0]['examples']} test images:")
+    print_table(console, _table(models))
+    for answer in page.answers:
+        for sentence in answer.sentences:
+            say(console, str(sentence))
+    say(console, f"\n{(time.perf_counter() - started) / 60:.1f} minutes. Open {page.path}")
 
 
-def _table(results: dict[str, Any]) -> Table:
+def _table(models: Sequence[dict[str, Any]]) -> Table:
     table = Table()
     table.add_column("model")
     for heading in ("parameters", "clean", "PGD-40", "AutoAttack", "95 % interval"):
         table.add_column(heading, justify="right")
-    for entry in results["models"]:
-        low, high = entry["interval_95"]["autoattack"]
+    for model in models:
+        low, high = model["interval_95"]["autoattack"]
         table.add_row(
-            entry["name"],
-            f"{entry['parameters']:,}",
-            *(f"{entry[key]:.1%}" for key in ("clean", "pgd-40", "autoattack")),
+            model["name"],
+            f"{model['parameters']:,}",
+            *(f"{model['accuracy'][attack]:.1%}" for attack in ("clean", "pgd-40", "autoattack")),
             f"{low:.1%} - {high:.1%}",
         )
     return table

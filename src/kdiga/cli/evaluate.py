@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from rich.table import Table
 
 from kdiga.cli.app import app, command_line
 from kdiga.cli.printing import print_table, say
+
+VERDICTS = ("passed", "warning", "failed", "skipped")
 
 
 @app.command()
@@ -34,6 +37,13 @@ def evaluate(
         str | None, typer.Option(metavar="EPS,EPS,...", help="Also the accuracy at each of these eps, or `auto`.")
     ] = None,
     sweep_attack: Annotated[str, typer.Option(help="Attack of the sweep.")] = "pgd-20",
+    checks: Annotated[
+        bool | None,
+        typer.Option("--checks/--no-checks", help="Look for masked gradients. Default: where autoattack runs."),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A run whose adversarial images the checks try on the model.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of results and finished portions. Default: in a run.")
     ] = None,
@@ -63,7 +73,8 @@ def evaluate(
     request = Request(
         model=model, attacks=attacks.split(","), data=data, root=root, eps=eps, norm=norm, examples=examples,
         which=which, weights=weights, normalization=normalization, version=version, seed=seed, batch_size=batch_size,
-        device=device, sweep=sweep, sweep_attack=sweep_attack, out=out, overwrite=overwrite,
+        device=device, sweep=sweep, sweep_attack=sweep_attack, out=out, overwrite=overwrite, teacher=teacher,
+        checks="autoattack" in attacks.lower() if checks is None else checks,
     )  # fmt: skip
     console = Console()
     with EvaluationProgress(console, model) as progress:
@@ -89,6 +100,13 @@ def _show(console: Console, content: Mapping[str, Any]) -> None:
     for cells in _rows(content):
         table.add_row(*cells)
     print_table(console, table)
+    for finding in content.get("findings", []):
+        if finding["verdict"] in ("failed", "warning"):
+            say(console, f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow")
+    counts = Counter(finding["verdict"] for finding in content.get("findings", []))
+    if counts:
+        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        say(console, f"checks for masked gradients: {told}")
     for name, notes in content["notes"].items():
         for note in notes:
             say(console, f"{name}: {note}", style="yellow")

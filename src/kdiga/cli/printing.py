@@ -17,3 +17,11 @@ def print_table(console: Console, table: Table) -> None:
         needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(width=max(console.width, needed))
     console.print(table)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that says most."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kdiga.cli.printing import duration, say
 from kdiga.training import EpochRecord
+
+LINE_EVERY = 60.0  # seconds, in a log
 
 
 class _Bar:
@@ -78,11 +82,35 @@ class TrainingProgress(_Bar):
 
 
 class EvaluationProgress(_Bar):
-    """Shows which attack runs, and of how many examples it is done."""
+    """Shows what is worked on, and of how many examples it is done; in a log, a line a minute.
+
+    Args:
+        console: where to.
+        label: what is judged.
+        clock: seconds, for the lines of a log.
+    """
+
+    def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, label)
+        self.clock = clock
+        self._task, self._since, self._first, self._told = "", 0.0, 0, 0.0
 
     def __call__(self, attack: str, done: int, total: int) -> None:
-        """Move the bar."""
+        """Move the bar, or write a line where it is time for one."""
+        if attack != self._task:
+            # The rest of one task says nothing of the next one's pace.
+            self.bar.reset(self.task)
+            self._task, self._first = attack, done
+            self._since = self._told = self.clock()
         self.bar.update(self.task, description=f"{self.label}  {attack}", completed=done, total=total)
+        now = self.clock()
+        if self.console.is_terminal or now - self._told < LINE_EVERY:
+            return
+        self._told = now
+        left = ""
+        if done > self._first:
+            left = f", {duration((now - self._since) * (total - done) / (done - self._first))} left"
+        say(self.console, f"{self.label}  {attack} {done}/{total}{left}")
 
 
 class JobProgress(_Bar):

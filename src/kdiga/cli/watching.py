@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kdiga.cli.printing import duration
 from kdiga.study import Watch
 from kdiga.study.failures import StoppedError
 
@@ -53,7 +54,7 @@ class CellProgress:
 
     def __call__(self, watch: Watch) -> None:
         """Move the bar; tell of a run that has ended."""
-        left = "" if watch.seconds_left is None else f"{_duration(watch.seconds_left)} left"
+        left = "" if watch.seconds_left is None else f"{duration(watch.seconds_left)} left"
         if watch.ended is not None:
             line = f"{watch.done}/{watch.total}  {watch.ended}  {self.outcome(watch.ended)}  {left}"
             self.console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
@@ -61,10 +62,3 @@ class CellProgress:
         self.bar.update(
             self.task, description=f"{self.label}  {shown}", completed=watch.done, total=watch.total, left=left
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

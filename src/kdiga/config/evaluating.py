@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from kdiga.config.subject import Ground, Subject, default_folder, earlier, load_ground, load_subject, make_folder
+from kdiga.data.images import to_pixels
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.evaluate import BATCH_SIZE
-from kdiga.portions import OnProgress
+from kdiga.evaluation.masking import Finding, check_masking
+from kdiga.portions import OnProgress, Shelf
 from kdiga.processes import obey_parent
 from kdiga.training.journal import write_atomically
 from kdiga.types import parse_number
@@ -49,6 +51,8 @@ class Request:
         sweep: eps values of a curve, comma-separated numbers or fractions; "auto" spreads them from 0 to
             three times the threat's eps; None measures no curve.
         sweep_attack: attack of the curve.
+        checks: whether to look for masked gradients.
+        teacher: a run or a .safetensors file, whose adversarial images the checks try on the model; None skips that.
         out: folder of results; None is one in the run's folder, or none.
         overwrite: whether results of something else in that folder may be replaced.
     """
@@ -69,6 +73,8 @@ class Request:
     device: str = "auto"
     sweep: str | None = None
     sweep_attack: str = "pgd-20"
+    checks: bool = False
+    teacher: str | None = None
     out: Path | None = None
     overwrite: bool = False
 
@@ -167,7 +173,22 @@ def _attack(
         found["sweep"] = sweep(
             subject.model, ground.images.batches(), eps_values=values, attack=request.sweep_attack, **settings
         ).to_dict()
+    if request.checks:
+        findings = _checked(request, subject, ground, settings)
+        found["findings"] = [finding.to_dict() for finding in findings]
     return report, found
+
+
+def _checked(request: Request, subject: Subject, ground: Ground, settings: Mapping[str, Any]) -> list[Finding]:
+    device = next(subject.model.parameters()).device
+    teacher = None
+    if request.teacher is not None:
+        teacher = load_subject(request.teacher, ground, role="teacher", device=request.device).model
+    return check_masking(
+        subject.model, to_pixels(ground.images.images).to(device), ground.images.labels.to(device),
+        threat=ground.threat, seed=request.seed, teacher=teacher, shelf=Shelf(settings["folder"]),
+        fingerprint=subject.about["fingerprint"], on_progress=settings["progress"],
+    )  # fmt: skip
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Pages and pictures from result files. Nothing here trains, attacks or imports torch."""
 
-from kdiga.report.page import Report, write_report
+from kdiga.report.compose import Page, write_page
+from kdiga.report.summary import write_summary
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Page", "write_page", "write_summary"]

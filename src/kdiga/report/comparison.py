@@ -8,7 +8,7 @@ from typing import Any
 
 from kdiga.errors import InputError
 from kdiga.intervals import paired_difference
-from kdiga.report.verdict import attack_name
+from kdiga.naming import attack_name
 
 
 @dataclass(frozen=True)

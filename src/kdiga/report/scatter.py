@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from kdiga.naming import attack_name
 from kdiga.report.plots import MARKERS
-from kdiga.report.verdict import attack_name
 
 # After Okabe and Ito, and three more; a method's colour and marker are its place in the study.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0", "#E69F00", "#56B4E9", "#8C564B", "#555555")
@@ -60,25 +60,30 @@ class _Row(Protocol):
     def accuracy(self) -> Mapping[tuple[str, str], Any]: ...
 
 
-def scatter(content: Mapping[str, Any], rows: Sequence[tuple[_Row, Mapping[str, float | None]]]) -> Figure:
+def scatter(
+    content: Mapping[str, Any], rows: Sequence[tuple[_Row, Mapping[str, float | None]]], *, stacked: bool = False
+) -> Figure:
     """Draw a panel a cost; teachers are lines, for their cost is not the methods'.
 
     Args:
         content: of ``study.json``.
         rows: of the table, each with its costs by name; a cost that no row has gets no panel.
+        stacked: panels below each other, not side by side.
     """
     attack = measure(list(content["attacks"]))
     which = "best" if "best" in content["which"] else content["which"][0]
     costs = [name for name in rows[0][1] if any(not row.teacher and cost[name] for row, cost in rows)]
-    figure = Figure(figsize=(7.2 * max(1, len(costs)), 6.2), layout="constrained")
+    across, down = (1, max(1, len(costs))) if stacked else (max(1, len(costs)), 1)
+    figure = Figure(figsize=(7.2 * across, 6.2 * down), layout="constrained")
     FigureCanvasAgg(figure)
-    panels: Any = figure.subplots(1, max(1, len(costs)), squeeze=False, sharey=True)
+    panels: Any = figure.subplots(down, across, squeeze=False, sharey=True)
     labels: list[tuple[Axes, list[Label]]] = []
-    for axes, name in zip(panels[0], costs or ["no run is finished"], strict=True):
+    for axes, name in zip(panels.flat, costs or ["no run is finished"], strict=True):
         points = [(row, cost.get(name), row.accuracy[which, attack]) for row, cost in rows]
         labels.append((axes, _draw(axes, points)))
         axes.set(xlabel=name)
-    panels[0][0].set_ylabel(f"accuracy under {attack_name(attack)}, {which} weights (%)")
+    for row in panels:
+        row[0].set_ylabel(f"accuracy under {attack_name(attack)}, {which} weights (%)")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are measured where the axes are now
     lines = [100 * row.accuracy[which, attack].mean for row, _ in rows if row.teacher and row.accuracy[which, attack]]

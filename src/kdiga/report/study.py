@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
+from kdiga.naming import attack_name
 from kdiga.report.plots import to_svg
 from kdiga.report.scatter import scatter
-from kdiga.report.verdict import attack_name
 
 NOTHING = "-"
 OF_A_RUN = ("seed", "status", "folder", "epochs", "best_epoch", "parameters", "minutes")
@@ -146,7 +146,7 @@ def write_tables(folder: Path, *, pictures: bool = True) -> None:
     _replace(folder / "table.md", table_markdown(content).encode())
     if not pictures:
         return
-    figure = scatter(content, [(row, _cost_points(row)) for row in table_rows(content)])
+    figure = scatter(content, [(row, cost_points(row)) for row in table_rows(content)])
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
     _replace(folder / "scatter.png", picture.getvalue())
@@ -220,7 +220,8 @@ def _choice(chosen: Mapping[str, Any], trials: int) -> str:
     return f"{values}, the best of {trials} trials on validation images ({chosen['robust']:.1%} robust)"
 
 
-def _cost_points(row: Row) -> dict[str, float | None]:
+def cost_points(row: Row) -> dict[str, float | None]:
+    """Return a line's costs as the scatter shows them, by name."""
     passes = [row.costs[f"{role} passes"] for role in ("student", "teacher")]
     total = None if None in passes else sum(count or 0.0 for count in passes)
     return {"network passes in training": total, "minutes of training": row.costs["minutes"]}

@@ -12,8 +12,8 @@ from kdiga.errors import InputError
 from kdiga.training.journal import write_atomically
 
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
-OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.pt", "results.json", "report.html",
-        "pictures.npz")  # fmt: skip
+OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.pt", "report.html", "explanation.json",
+        "explanation.npz")  # fmt: skip
 
 
 def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:

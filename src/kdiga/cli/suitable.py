@@ -1,0 +1,95 @@
+"""``kdiga suitable TEACHER``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdiga.cli.app import app, command_line
+from kdiga.cli.printing import print_table, say
+
+FILE = "suitability.json"
+
+
+@app.command()
+def suitable(
+    teacher: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a model with --weights.")],
+    data: Annotated[str | None, typer.Option(help="Data set; default: the run's own.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the run's, else linf.")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Only the first so many test images.")] = 500,
+    which: Annotated[str, typer.Option(help="best or last weights of a run.")] = "best",
+    weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
+    normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    restarts: Annotated[int, typer.Option(min=1, help="Ascents of each search for the ball's worst images.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of random starts.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder of the result. Default: in a run.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
+) -> None:
+    """Say before any training whether a teacher is worth distilling.
+
+    Example: kdiga suitable runs/teacher --examples 500
+    """
+    from kdiga.analysis.search import Search
+    from kdiga.analysis.suitable import suitable as examine
+    from kdiga.cli.progress import EvaluationProgress
+    from kdiga.config.subject import default_folder, earlier, load_ground, load_subject, make_folder
+    from kdiga.data.images import to_pixels
+    from kdiga.portions import Shelf
+    from kdiga.provenance import provenance
+    from kdiga.training.journal import write_atomically
+
+    search = Search(restarts=restarts)
+    ground = load_ground([teacher], data=data, root=root, eps=eps, norm=norm, examples=examples)
+    subject = load_subject(
+        teacher, ground, which=which, weights=weights, normalization=normalization, device=device, role="teacher"
+    )
+    folder = out or default_folder(teacher, "suitability", ground, which)
+    asked = {
+        "kind": "suitability",
+        **ground.about(),
+        "seed": seed,
+        "search": search.to_dict(),
+        "fingerprint": subject.about["fingerprint"],
+    }
+    if folder is not None:
+        make_folder(folder)
+        earlier(folder / FILE, asked, overwrite=overwrite)
+    console = Console()
+    with EvaluationProgress(console, teacher) as progress:
+        found = examine(
+            subject.model, to_pixels(ground.images.images), ground.images.labels, threat=ground.threat, seed=seed,
+            search=search, shelf=Shelf(None if folder is None else folder / "portions"), on_progress=progress,
+        )  # fmt: skip
+    content = asked | {"command": command_line()} | subject.about | found.to_dict()
+    content["provenance"] = provenance(next(subject.model.parameters()).device)
+    _show(console, content)
+    if folder is not None:
+        write_atomically(folder / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        say(console, f"Kept in {folder}.")
+
+
+def _show(console: Console, content: Mapping[str, Any]) -> None:
+    threat = content["threat"]
+    say(
+        console,
+        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
+        f"the first {content['examples']} test images of {content['data']}",
+    )
+    table = Table()
+    for heading in ("check", "verdict", "found"):
+        table.add_column(heading, no_wrap=heading != "found")
+    for finding in content["findings"]:
+        table.add_row(finding["name"], finding["verdict"], finding["message"].replace("[", "\\["))
+    print_table(console, table)
+    say(console, content["sentence"])

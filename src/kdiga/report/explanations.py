@@ -1,0 +1,141 @@
+"""Why robustness transferred, from ``explanation.json`` and the pictures beside it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdiga.report.checking import DamagedError, around, bounds, fields, listing, number, record, share, text, whole
+from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
+from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
+
+PICTURED = 12  # more images than anybody looks at make a heavy page
+
+
+def read_explanation(path: Path, content: Mapping[str, Any]) -> Explanation:
+    """Return what ``explanation.json`` holds.
+
+    Raises:
+        DamagedError: if it has no models, a bound is none, or the pictures do not fit.
+    """
+    models = [_explained(record(entry, "a model")) for entry in listing(content.get("models"), "models")]
+    if not models:
+        raise DamagedError("it holds no model")
+    name = text(content.get("pictures"))
+    return Explanation(
+        ground=ground_of(content),
+        origin=origin_of(content, path),
+        models=models,
+        sentences=[text(sentence) for sentence in content.get("reasons") or []],
+        ranking=[record(entry, "ranking") for entry in content.get("ranking") or []],
+        gallery=read_gallery(path.with_name(Path(name).name), len(models)) if name else None,
+        images=whole(content.get("examples")) or 0,
+        findings=findings_of(content),
+    )
+
+
+def read_gallery(path: Path, models: int) -> Gallery:
+    """Return the pictures of an explanation.
+
+    Args:
+        path: of the .npz.
+        models: how many models it should hold.
+
+    Raises:
+        DamagedError: if it cannot be read, or an array has another shape than the images.
+    """
+    arrays = read_arrays(path)
+    images, labels = arrays.get("images"), arrays.get("labels")
+    if (
+        images is None
+        or labels is None
+        or images.ndim != 4
+        or len(labels) != len(images)
+        or images.shape[1] not in (1, 3)
+    ):
+        raise DamagedError(f"{path.name} holds no images (n, 1 or 3, height, width) with a label each")
+    return Gallery(
+        images=images[:PICTURED],
+        labels=tuple(int(label) for label in labels[:PICTURED]),
+        classes=tuple(str(name) for name in arrays.get("classes", ())),
+        seen=[_seen(arrays, row, images.shape, path.name) for row in range(models)],
+    )
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz, which may hold nothing but numbers and text.
+
+    Raises:
+        DamagedError: if it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DamagedError(f"its pictures {path.name} cannot be read ({error})") from None
+
+
+def _seen(arrays: Mapping[str, np.ndarray], row: int, shape: tuple[int, ...], name: str) -> Seen:
+    gradient, adversarial = arrays.get(f"gradient_{row}"), arrays.get(f"adversarial_{row}")
+    for found in (gradient, adversarial):
+        if found is None or found.shape != shape or not np.isfinite(found).all():
+            raise DamagedError(f"{name} has no gradient and adversarial image of model {row} for each image")
+    assert gradient is not None
+    assert adversarial is not None
+    clean, fooled = (arrays.get(f"{kind}_{row}") for kind in ("prediction", "adversarial_prediction"))
+    return Seen(gradient[:PICTURED], adversarial[:PICTURED], _classes(clean, shape[0]), _classes(fooled, shape[0]))
+
+
+def _classes(found: np.ndarray | None, images: int) -> tuple[int, ...] | None:
+    if found is not None and found.shape != (images,):
+        raise DamagedError("its pictures have not one prediction an image")
+    return None if found is None else tuple(int(value) for value in found[:PICTURED])
+
+
+def _explained(content: Mapping[str, Any]) -> Explained:
+    robust, gradient = fields(content.get("robust")), fields(content.get("gradient"))
+    clean, interval = content.get("clean"), robust.get("interval_95")
+    clean = fields(clean).get("accuracy") if isinstance(clean, Mapping) else clean
+    return Explained(
+        identity=identity_of(content),
+        teacher=content.get("role") == "teacher",
+        clean=None if clean is None else share(clean, "clean"),
+        robust=share(robust["accuracy"], "robust accuracy") if robust else None,
+        robust_interval=None
+        if interval is None
+        else around(number(robust["accuracy"], "robust"), interval, "interval_95"),
+        attack=text(robust.get("attack")),
+        linearity=_measure(fields(content.get("linearity")), "mean", "interval_95"),
+        cosine=_measure(gradient, "cosine", "cosine_interval_95"),
+        distance=None if gradient.get("distance") is None else number(gradient["distance"], "distance"),
+        bounds={
+            name: _split(record(found, name), name) for name, found in fields(content.get("bounds")).items() if found
+        },
+        kept=None if content.get("robustness_kept") is None else number(content["robustness_kept"], "robustness_kept"),
+        correct={
+            attack: tuple(bool(number(one, "correct")) for one in listing(found, "correct"))
+            for attack, found in fields(content.get("correct")).items()
+        },
+    )
+
+
+def _measure(content: Mapping[str, Any], name: str, interval: str) -> tuple[float, tuple[float, float] | None] | None:
+    if content.get(name) is None:
+        return None
+    ends = content.get(interval)
+    return number(content[name], name), None if ends is None else bounds(ends, interval)
+
+
+def _split(content: Mapping[str, Any], name: str) -> Split:
+    pieces = {key: number(value, key) for key, value in record(content.get("pieces"), f"pieces of {name}").items()}
+    tightness = content.get("tightness")
+    return Split(
+        number(content.get("mean"), f"mean of {name}"),
+        pieces,
+        number(content.get("measured"), f"measured of {name}"),
+        None if tightness is None else number(tightness, "tightness"),
+    )

@@ -1,0 +1,158 @@
+"""Why robustness came over or did not: bounds in pieces beside the worst that was measured, gradients, linearity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from kdiga.report.chapters import Chapter, Member
+from kdiga.report.explained import Explanation, Split
+from kdiga.report.sections.parts import (
+    Cell,
+    Key,
+    Plot,
+    Section,
+    Table,
+    commands_of,
+    mark,
+    percent,
+    swatch,
+    tick,
+)
+from kdiga.report.theme import INK, WIDTH, axes_of, colour, drawing, inline_svg, short_key
+
+TITLES = {"student": "Student bound", "transfer": "Transfer bound"}
+SAYS = {
+    "student": "The most that an attack can raise the student's loss",
+    "transfer": "The most that the losses of student and teacher can lie apart at one attacked image",
+}
+PIECES = {
+    "linearity": "student's remainder from linearity",
+    "teacher_gradient": "eps times the teacher's gradient",
+    "gradient_distance": "eps times the gradients' distance",
+    "clean_gap": "losses apart on clean images",
+    "student_linearity": "student's remainder from linearity",
+    "teacher_linearity": "teacher's remainder from linearity",
+}
+COLOURS = {
+    "linearity": 0, "student_linearity": 0, "teacher_gradient": 4, "gradient_distance": 1, "clean_gap": 3,
+    "teacher_linearity": 2,
+}  # fmt: skip
+
+
+def why_section(chapter: Chapter) -> Section | None:
+    """Return bounds, gradients and linearity as ``kdiga explain`` measured them; None without any."""
+    explained = [member for member in chapter.members if member.explained]
+    if not explained:
+        return None
+    commands = commands_of([explanation.origin for explanation in chapter.explanations])
+    kinds = list(dict.fromkeys(kind for one in explained if one.explained for kind in one.explained.bounds))
+    blocks: list[Table | Plot] = [_table(explained)]
+    for kind in kinds:
+        bars = [
+            (member, member.explained.bounds[kind])
+            for member in explained
+            if member.explained and kind in member.explained.bounds
+        ]
+        blocks.append(_plot(chapter, kind, bars, commands))
+    blocks += [table for explanation in chapter.explanations if (table := _ranking(explanation))]
+    return Section("Why: gradients, linearity and bounds", blocks)
+
+
+def _table(explained: Sequence[Member]) -> Table:
+    rows: list[list[Cell]] = []
+    for member in explained:
+        one = member.explained
+        assert one is not None
+        rows.append([
+            Cell(member.name, mark=mark(member.place)),
+            Cell("–" if one.robust is None else percent(one.robust)),
+            Cell("–" if one.kept is None else percent(one.kept)),
+            _measure(one.cosine),
+            Cell("–" if one.distance is None else f"{one.distance:.3g}"),
+            _measure(one.linearity),
+        ])  # fmt: skip
+    head = ["model", "robust", "of the teacher's", "gradient cosine", "gradient distance", "remainder from linearity"]
+    kept = [column for column in range(len(head)) if column == 0 or any(row[column].text != "–" for row in rows)]
+    return Table([head[column] for column in kept], [[row[column] for column in kept] for row in rows])
+
+
+def _measure(found: tuple[float, tuple[float, float] | None] | None) -> Cell:
+    if found is None:
+        return Cell("–")
+    value, ends = found
+    return Cell(f"{value:.3g}", f"{ends[0]:.3g} – {ends[1]:.3g}" if ends else "")
+
+
+def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[Member, Split]], commands: Sequence[str]) -> Plot:
+    pieces = list(dict.fromkeys(piece for _, split in bars for piece in split.pieces))
+    hue = {piece: COLOURS.get(piece, 5 + row % 3) for row, piece in enumerate(pieces)}
+    with drawing():
+        figure, axes = axes_of(WIDTH, 0.9 + 0.52 * len(bars))
+        for row, (member, split) in enumerate(bars):
+            left = 0.0
+            for piece, value in split.pieces.items():
+                axes.barh(row, value, left=left, height=0.4, color=colour(hue[piece]))
+                left += value
+            axes.plot([split.measured] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=2.5, solid_capstyle="butt")
+            axes.text(0, row - 0.28, _short(member.name), ha="left", va="bottom")
+        axes.set(xlabel="loss (nats)", yticks=[], xlim=(0, None), ylim=(len(bars) - 0.5, -0.8))
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        svg = inline_svg(figure, short_key(f"bound {kind} {chapter.ground.key}"))
+    alt = "; ".join(
+        f"{member.name} {split.mean:.3g} ({', '.join(f'{_named(p)} {v:.3g}' for p, v in split.pieces.items())}), "
+        f"measured {split.measured:.3g}"
+        for member, split in bars
+    )
+    title = TITLES.get(kind, kind)
+    return Plot(
+        title=f"{title}, in its pieces",
+        svg=Markup(svg),
+        alt=f"{title} in nats, mean over the images. {alt}.",
+        keys=[*(Key(_named(piece), swatch(hue[piece])) for piece in pieces), Key("worst measured", tick())],
+        caption=f"{SAYS.get(kind, title)}, mean over the images. A bar that ends far "
+        "right of the stroke is a loose bound. That no stroke is beyond its bar tests the software; it is no evidence.",
+        commands=commands,
+        numbers=_numbers(bars, pieces),
+    )
+
+
+def _numbers(bars: Sequence[tuple[Member, Split]], pieces: Sequence[str]) -> Table:
+    rows = [
+        [
+            Cell(member.name),
+            *(Cell(f"{split.pieces[piece]:.4g}" if piece in split.pieces else "–") for piece in pieces),
+            Cell(f"{split.mean:.4g}"),
+            Cell(f"{split.measured:.4g}"),
+            Cell("–" if split.tightness is None else percent(split.tightness)),
+        ]
+        for member, split in bars
+    ]
+    return Table(["model", *map(_named, pieces), "bound", "worst measured", "tightness"], rows)
+
+
+def _named(piece: str) -> str:
+    return PIECES.get(piece, piece.replace("_", " "))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 34 else f"…{name[-33:]}"
+
+
+def _ranking(explanation: Explanation) -> Table | None:
+    """Return how measures rank the students; None where that was not asked."""
+    rows: list[list[Cell]] = []
+    for entry in explanation.ranking:
+        value, ends, chance, count = (entry.get(name) for name in ("spearman", "interval_95", "p_value", "models"))
+        count = len(count) if isinstance(count, list) else count
+        sure = f"{ends[0]:.2f} – {ends[1]:.2f}" if isinstance(ends, list) and len(ends) == 2 else ""
+        rows.append([
+            Cell(str(entry.get("bound", "a bound")).replace("_", " ")),
+            Cell(f"{value:.2f}", sure) if isinstance(value, int | float) else Cell("too few students"),
+            Cell(f"{chance:.2g}" if isinstance(chance, int | float) else "–"),
+            Cell(str(count)),
+        ])  # fmt: skip
+    head = ["measure", "rank correlation", "p of an order by chance", "students"]
+    return Table(head, rows, "How each measure orders the students, beside their robust accuracy") if rows else None

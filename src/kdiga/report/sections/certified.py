@@ -1,0 +1,137 @@
+"""Certified curves of teacher and students, a figure a kind of certificate."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from kdiga.report.chapters import Chapter, Member
+from kdiga.report.radii import Radii
+from kdiga.report.records import Curve, Origin
+from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, mark, percent, span
+from kdiga.report.sections.sweeps import mark_eps
+from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
+
+TITLES = {
+    "clever": "CLEVER radius",
+    "smoothing": "Radius by randomized smoothing",
+    "interval": "Radius by interval bounds",
+}
+STATEMENTS = {
+    "clever": "An estimate, not a proof: CLEVER can be too large, most of all where gradients are masked.",
+    "smoothing": "Holds for the smoothed model, with the stated confidence for each image.",
+    "interval": "A proof: no perturbation up to this radius changes the class.",
+}
+LABELS = {"clever": "CLEVER", "smoothing": "smoothing", "interval": "interval bounds"}
+
+
+def certified_section(chapter: Chapter) -> Section | None:
+    """Return the certified curves; None where nothing was certified."""
+    found: dict[tuple[str, str], list[tuple[Member, Radii, Origin]]] = defaultdict(list)
+    for member in chapter.members:
+        for certificate in member.certificates:
+            for kind, radii in certificate.radii.items():
+                found[kind, radii.norm].append((member, radii, certificate.origin))
+    if not found:
+        return None
+    plots = [_plot(chapter, kind, norm, entries) for (kind, norm), entries in sorted(found.items())]
+    held = _held(chapter)
+    lead = ["The share of all images that are right and keep their class up to a radius: the higher, the better."]
+    return Section("Certified robustness", [*plots, *([held] if held else [])], lead)
+
+
+def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Member, Radii, Origin]]) -> Plot:
+    shown = [entry for entry in entries if entry[0].place is not None] or list(entries)
+    lines = [(member, radii.curve) for member, radii, _ in shown]
+    keys = [key_of(member) for member, _ in lines]
+    borrowed = _teacher_curve(chapter, kind, [member for member, _, _ in entries])
+    with drawing():
+        figure, axes = axes_of()
+        if norm == chapter.ground.norm:
+            mark_eps(axes, chapter.ground.eps)
+        if borrowed:
+            _line(axes, -1, borrowed[1])
+            keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
+        for member, curve in lines:
+            place = -1 if member.place is None else member.place
+            _line(axes, place, curve)
+        axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
+        percent_axis(axes)
+        svg = inline_svg(figure, short_key(f"certified {kind} {norm} {chapter.ground.key}"))
+    alt = "; ".join(f"{member.name} {_at(curve, chapter.ground.eps)}" for member, curve in lines)
+    return Plot(
+        title=f"{TITLES[kind]}, {norm}",
+        svg=Markup(svg),
+        alt=f"{LABELS[kind]}: share of images right with at least a radius. {alt}.",
+        keys=keys,
+        caption=STATEMENTS[kind] + (f" Dotted: eps {chapter.ground.eps:.4g}." if norm == chapter.ground.norm else ""),
+        commands=commands_of([origin for _, _, origin in shown]),
+        numbers=_numbers(entries, norm, chapter),
+    )
+
+
+def _line(axes: Axes, place: int, curve: Curve) -> None:
+    axes.plot(
+        curve.at, curve.accuracy, color=colour(place), marker=marker(place), linestyle="--" if place < 0 else "-",
+        markevery=max(1, len(curve.at) // 6),
+        markersize=marker_size(place),
+    )  # fmt: skip
+
+
+def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[Member]) -> tuple[str, Curve] | None:
+    """Return the teacher's curve from a student's certificate, where the teacher has none of its own."""
+    for member in drawn:
+        for certificate in member.certificates:
+            teacher = chapter.named(member.taught_by)
+            against = certificate.against.get(kind)
+            if against and against.teacher_curve and teacher not in drawn:
+                return member.taught_by or "teacher", against.teacher_curve
+    return None
+
+
+def _at(curve: Curve, eps: float) -> str:
+    end = max((row for row, radius in enumerate(curve.at) if radius <= eps * (1 + 1e-9)), default=0)
+    start = f"{percent(curve.accuracy[0])} at radius {curve.at[0]:.3g}"
+    return f"{start} and {percent(curve.accuracy[end])} at {curve.at[end]:.3g}"
+
+
+def _numbers(entries: Sequence[tuple[Member, Radii, Origin]], norm: str, chapter: Chapter) -> Table:
+    grid = max((radii.curve.at for _, radii, _ in entries), key=len)
+    step = max(1, len(grid) // 5)
+    at = list(dict.fromkeys([*grid[::step], grid[-1]]))
+    rows: list[list[Cell]] = []
+    for member, radii, _ in entries:
+        known = dict(zip(radii.curve.at, radii.curve.accuracy, strict=True))
+        settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in radii.settings.items())
+        about = ", ".join(part for part in (f"{radii.images} images", radii.missing, settings) if part)
+        median = "–" if radii.median is None else f"{radii.median:.4g}"
+        rows.append([Cell(member.name, about), Cell(median), *(Cell(percent(known.get(radius))) for radius in at)])
+    return Table(["model", "median radius", *(f"at {radius:.3g}" for radius in at)], rows)
+
+
+def _held(chapter: Chapter) -> Table | None:
+    """Return on how many images students' radii reach their teacher's."""
+    found = [
+        (member, certificate.against)
+        for member in chapter.members
+        for certificate in member.certificates
+        if certificate.against
+    ]
+    kinds = [kind for kind in LABELS if any(kind in against for _, against in found)]
+    if not kinds:
+        return None
+    rows = [
+        [
+            Cell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
+            *(
+                Cell(percent(against[kind].share), span(against[kind].interval)) if kind in against else Cell("–")
+                for kind in kinds
+            ),
+        ]
+        for member, against in found
+    ]
+    head = ["model", *(LABELS[kind] for kind in kinds)]
+    return Table(head, rows, "Share of images on which the radius is at least the teacher's")

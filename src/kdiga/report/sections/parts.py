@@ -1,0 +1,220 @@
+"""What sections are made of; the template turns each into HTML and escapes every text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from markupsafe import Markup
+
+from kdiga.report.chapters import Member
+from kdiga.report.records import Origin
+
+DASHES = ("none", "7 3", "8 2.5 2 2.5", "2.5 2.5")  # as LINES, for the legend
+LINES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell.
+
+    Args:
+        text: in it.
+        small: below it, smaller.
+        bar: share in [0, 1], drawn as a bar below; None for none.
+        mark: in front of it.
+    """
+
+    text: str
+    small: str = ""
+    bar: float | None = None
+    mark: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings; the first column names the row."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    kind: str = field(default="table", init=False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a figure's legend."""
+
+    name: str
+    mark: Markup
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure.
+
+    Args:
+        title: of it.
+        svg: to stand in the page.
+        alt: what it shows, in numbers.
+        keys: its legend.
+        caption: how to read it.
+        commands: that made its numbers.
+        numbers: what it is drawn from; None for none.
+        wide: it takes the whole width of the page.
+        least: width in rem below which it scrolls in its card.
+    """
+
+    title: str
+    svg: Markup
+    alt: str
+    keys: Sequence[Key] = ()
+    caption: str = ""
+    commands: Sequence[str] = ()
+    numbers: Table | None = None
+    wide: bool = False
+    least: float = 0
+    kind: str = field(default="plot", init=False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with words.
+
+    Args:
+        uri: data URI.
+        alt: what it shows.
+        words: below it.
+        verdict: "right", "wrong" or "".
+    """
+
+    uri: str
+    alt: str
+    words: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class PictureTable:
+    """Pictures in rows, an image a row and one or two a model."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Sequence[Picture]]]
+    caption: str
+    commands: Sequence[str]
+    kind: str = field(default="pictures", init=False)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of a list.
+
+    Args:
+        text: of it.
+        tone: "failed", "warning", "skipped", "passed" or "".
+        title: before the text.
+        command: after it.
+    """
+
+    text: str
+    tone: str = ""
+    title: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list, or, folded, one that is opened by its title."""
+
+    items: Sequence[Item]
+    folded: str = ""
+    kind: str = field(default="items", init=False)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under a heading of its own."""
+
+    title: str
+    blocks: Sequence[Table | Plot | PictureTable | Items]
+    lead: Sequence[str] = ()
+
+    def groups(self) -> list[tuple[str, list[Table | Plot | PictureTable | Items]]]:
+        """Return the blocks by kind, neighbouring figures together so that they can stand side by side."""
+        return [(kind, list(blocks)) for kind, blocks in groupby(self.blocks, key=lambda block: block.kind)]
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent; a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def span(ends: tuple[float, float] | None) -> str:
+    """Return an interval of shares in percent; nothing for None."""
+    return "" if ends is None else f"{100 * ends[0]:.1f} – {100 * ends[1]:.1f}"
+
+
+def commands_of(origins: Sequence[Origin]) -> list[str]:
+    """Return the commands of some results, each once."""
+    return list(dict.fromkeys(origin.command for origin in origins if origin.command))
+
+
+def mark(place: int | None) -> Markup:
+    """Return a series' marker as a small SVG that follows the page's colours."""
+    ink = "var(--soft)" if place is None else "currentColor" if place < 0 else f"var(--c{place % 8})"
+    return _icon("-6 -6 12 12", f'<g style="fill: {ink}">{_shape(place)}</g>')
+
+
+def swatch(place: int) -> Markup:
+    """Return a filled square in a series' colour, for bars."""
+    return _icon("0 0 12 12", f'<rect width="12" height="12" rx="2" style="fill: var(--c{place % 8})"/>')
+
+
+def dash(place: int) -> Markup:
+    """Return a line in a series' colour and dashes."""
+    style = f"stroke: var(--c{place % 8}); stroke-width: 3; stroke-dasharray: {DASHES[place % 4]}"
+    return _icon("0 0 27 12", f'<path d="M0 6h27" style="{style}"/>', "mark line")
+
+
+def tick() -> Markup:
+    """Return the upright stroke by which bars mark what was measured."""
+    return _icon("0 0 12 12", '<rect x="4.5" width="3" height="12" style="fill: currentColor"/>')
+
+
+def _icon(box: str, shape: str, kind: str = "mark") -> Markup:
+    svg = f'<svg class="{kind}" viewBox="{box}" aria-hidden="true" focusable="false">{shape}</svg>'
+    return Markup(svg)
+
+
+def key_of(member: Member) -> Key:
+    """Return a model's entry in a legend."""
+    return Key(f"{member.name} (teacher)" if member.place == -1 else member.name, mark(member.place))
+
+
+def _shape(place: int | None) -> str:
+    if place is None:
+        return '<circle r="3"/>'
+    if place < 0:
+        return _polygon([(5.5 if corner % 2 == 0 else 2.4, 36 * corner - 90) for corner in range(10)])
+    shapes = (
+        '<circle r="4.2"/>',
+        '<rect x="-4" y="-4" width="8" height="8"/>',
+        _polygon([(5.2, 90 * corner) for corner in range(4)]),
+        _polygon([(5, 120 * corner - 90) for corner in range(3)]),
+        _polygon([(5, 120 * corner + 90) for corner in range(3)]),
+        '<path d="M-1.8-5h3.6v3.2H5v3.6H1.8V5h-3.6V1.8H-5v-3.6h3.2z"/>',
+        '<path transform="rotate(45)" d="M-1.8-5h3.6v3.2H5v3.6H1.8V5h-3.6V1.8H-5v-3.6h3.2z"/>',
+        _polygon([(4.8, 72 * corner - 90) for corner in range(5)]),
+    )
+    return shapes[place % len(shapes)]
+
+
+def _polygon(corners: Sequence[tuple[float, float]]) -> str:
+    points = " ".join(
+        f"{reach * math.cos(math.radians(angle)):.2f},{reach * math.sin(math.radians(angle)):.2f}"
+        for reach, angle in corners
+    )
+    return f'<polygon points="{points}"/>'

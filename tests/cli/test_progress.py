@@ -1,0 +1,35 @@
+"""Progress that survives a log file."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from kdiga.cli.progress import EvaluationProgress
+
+
+def test_a_log_gets_a_line_a_minute_with_the_time_left():
+    out, now = io.StringIO(), [0.0]
+    progress = EvaluationProgress(Console(file=out, width=100), "RUN", clock=lambda: now[0])
+    with progress:
+        for attack, second, done in (
+            ("pgd-20", 0, 0), ("pgd-20", 59, 10), ("pgd-20", 61, 20), ("pgd-20", 100, 90),
+            ("autoattack", 110, 0), ("autoattack", 171, 0), ("autoattack", 410, 25),
+        ):  # fmt: skip
+            now[0] = float(second)
+            progress(attack, done, 100)
+    assert out.getvalue().splitlines() == [
+        "RUN  pgd-20 20/100, 4 min left",
+        "RUN  autoattack 0/100",
+        "RUN  autoattack 25/100, 15 min left",
+    ]
+
+
+def test_a_terminal_gets_a_bar_and_no_lines():
+    out = io.StringIO()
+    with EvaluationProgress(Console(file=out, width=100, force_terminal=True), "RUN") as progress:
+        progress("pgd-20", 1, 10)
+        progress("autoattack", 0, 10)
+        assert progress.bar.tasks[0].completed == 0
+    assert "left" in out.getvalue()

@@ -1,0 +1,39 @@
+"""``kdiga report`` as a user meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.cli.test_cli import run
+from tests.report.samples import evaluation, write_all, write_json
+
+
+def test_report_prints_the_verdict_and_where_the_page_is(tmp_path):
+    write_all(tmp_path / "runs")
+    (tmp_path / "runs/kd/last-test.json").write_text("{")
+    output = run("report", "runs", cwd=tmp_path)
+    assert output.startswith("Yes, in part: tangent has 80 % of its teacher's robust accuracy\n- teacher: 70.0 %")
+    assert "left out: runs/kd/last-test.json, because it is no readable JSON" in output
+    assert output.rstrip().endswith("Open runs/report.html")
+    assert "<h1>Did the robustness transfer?</h1>" in (tmp_path / "runs/report.html").read_text()
+    again = run("report", "runs", "--title", "Digits", "-o", "page/digits.html", cwd=tmp_path)
+    assert again.rstrip().endswith("Open page/digits.html")
+    assert "<h1>Digits</h1>" in (tmp_path / "page/digits.html").read_text()
+
+
+def test_report_refuses_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    errors = run("report", "empty", cwd=tmp_path, expect=2)
+    assert "no readable result is in 'empty'" in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert "is no folder" in run("report", "absent", cwd=tmp_path, expect=2)
+    write_json(tmp_path / "a/evaluation.json", evaluation("kd"))
+    (tmp_path / "a/report.html").write_text("mine")
+    assert "no page of kdiga's" in run("report", "a", cwd=tmp_path, expect=2)
+    assert (tmp_path / "a/report.html").read_text() == "mine"
+
+
+def test_the_report_needs_no_torch():
+    program = "import sys, kdiga.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,145 @@
+"""Result files found, checked, and left out where they are damaged."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kdiga.errors import InputError
+from kdiga.report import write_page
+from kdiga.report.files import find_results
+from tests.report.samples import certificate, evaluation, explanation, pictures, write_json, write_run, write_study
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_json(tmp_path / "good/evaluation.json", evaluation("kd"))
+    return tmp_path
+
+
+def broken(change):
+    content = evaluation("tangent")
+    change(content)
+    return content
+
+
+DAMAGED = {
+    "it holds NaN": lambda c: c["accuracy"].update(autoattack=float("nan")),
+    "not a finite number": lambda c: c["accuracy"].update(autoattack="0.9"),
+    "leaves out 0.8": lambda c: c["interval_95"].update(clean=[0.1, 0.2]),
+    "null character": lambda c: c.update(model="\0"),
+    "not in [0, 1]": lambda c: c["accuracy"].update(clean=80.0),
+    "are marked right": lambda c: c["accuracy"].update(clean=0.5),
+    "no norm of the threat model": lambda c: c["threat"].update(norm="l7"),
+    "threat is not an object": lambda c: c.pop("threat"),
+    "it holds no accuracy": lambda c: c.update(accuracy={}),
+    "not one accuracy and one interval an eps": lambda c: c["sweep"]["eps"].pop(),
+    "a finding's verdict is 'great'": lambda c: c["findings"][0].update(verdict="great"),
+    "it says that it is of kind 'certificate'": lambda c: c.update(kind="certificate"),
+    "on how many images": lambda c: (c.pop("correct"), c.pop("examples")),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGED)
+def test_a_damaged_evaluation_is_left_out_with_its_reason(folder, reason):
+    path = write_json(folder / "bad/evaluation.json", broken(DAMAGED[reason]))
+    results = find_results([folder])
+    assert len(results.evaluations) == 1
+    assert [one.path for one in results.left_out] == [path]
+    assert reason in results.left_out[0].reason
+    page = write_page([folder])
+    text = page.path.read_text()
+    assert str(path) in text
+    assert "left out, because" in text
+    assert [one.path for one in page.left_out] == [path]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"text"', "[" * 100_000, "\x00\xff"])
+def test_foreign_files_are_left_out(folder, text):
+    (folder / "explanation.json").write_text(text, encoding="latin-1")
+    results = find_results([folder])
+    assert len(results.evaluations) == 1
+    assert len(results.left_out) == 1
+
+
+def test_a_crossed_interval_is_left_out(folder):
+    content = evaluation("tangent")
+    content["interval_95"]["clean"] = [0.9, 0.1]
+    write_json(folder / "bad/evaluation.json", content)
+    assert "not an interval" in find_results([folder]).left_out[0].reason
+
+
+def test_pictures_must_fit_their_explanation(folder):
+    write_json(folder / "explain/explanation.json", explanation(["kd"]))
+    for arrays, reason in (
+        (pictures(1), "no gradient and adversarial image of model 1"),
+        (pictures(2) | {"gradient_0": np.full((4, 1, 14, 14), np.nan)}, "of model 0"),
+        (pictures(2) | {"images": np.zeros(3)}, "holds no images"),
+        (pictures(2) | {"labels": np.array([object()] * 4)}, "cannot be read"),
+    ):
+        np.savez(folder / "explain/explanation.npz", **arrays)
+        (left_out,) = find_results([folder]).left_out
+        assert reason in left_out.reason
+    (folder / "explain/explanation.npz").unlink()
+    assert "cannot be read" in find_results([folder]).left_out[0].reason
+    np.savez(folder / "explain/explanation.npz", **pictures(2))
+    assert find_results([folder]).explanations[0].gallery is not None
+
+
+def test_a_certificate_must_have_curves(folder):
+    content = certificate("kd")
+    content["clever"]["curve"]["accuracy"].pop()
+    write_json(folder / "certificate.json", content)
+    assert "not one accuracy a radius" in find_results([folder]).left_out[0].reason
+
+
+def test_a_killed_run_is_shown_as_far_as_it_came(tmp_path):
+    write_run(tmp_path / "kd", "kd")
+    journal = tmp_path / "kd/journal.jsonl"
+    journal.write_text(journal.read_text()[:-40])
+    (tmp_path / "kd/result.json").unlink()
+    (run,) = find_results([tmp_path]).runs
+    assert len(run.epochs) == 5
+    assert run.minutes is None
+    assert "Loss terms of kd" in write_page([tmp_path]).path.read_text()
+
+
+def test_a_study_without_its_lists_is_left_out(tmp_path):
+    write_study(tmp_path)
+    content = json.loads((tmp_path / "study.json").read_text())
+    del content["methods"]
+    write_json(tmp_path / "study.json", content)
+    assert "the study has no methods" in find_results([tmp_path]).left_out[0].reason
+
+
+def test_training_of_negative_length_is_left_out(tmp_path):
+    write_run(tmp_path / "kd", "kd")
+    result = tmp_path / "kd/result.json"
+    result.write_text(result.read_text().replace('"minutes": 0.17', '"minutes": -1'))
+    write_run(tmp_path / "tangent", "tangent")
+    results = find_results([tmp_path])
+    assert [run.folder.name for run in results.runs] == ["tangent"]
+    assert "took -1 minutes" in results.left_out[0].reason
+
+
+def test_portions_and_what_lies_too_deep_are_not_searched(folder):
+    write_json(folder / "portions/evaluation.json", {"kind": "other"})
+    write_json(folder.joinpath(*"abcdefghi") / "evaluation.json", evaluation("tangent"))
+    results = find_results([folder])
+    assert len(results.evaluations) == 1
+    assert results.left_out == []
+    assert len(find_results([folder, folder / "good"]).evaluations) == 1  # named twice, read once
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no readable result"):
+        find_results([tmp_path])
+    (tmp_path / "evaluation.json").write_text("{")
+    with pytest.raises(InputError, match="no readable JSON"):
+        find_results([tmp_path])
+    with pytest.raises(InputError, match="is no folder"):
+        find_results([tmp_path / "absent"])
+    with pytest.raises(InputError, match="no folder was given"):
+        write_page([])
