@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import product
 
 import pytest
@@ -281,16 +282,21 @@ def test_finished_portions_are_taken_up(batch, tmp_path):
 
 
 def test_rounding_is_allowed_for():
-    """Sums whose parts cancel: computed bounds must hold for the exact values, here 0."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)).double()
+    """A large number is added and taken away again; the exact value, a fraction, has to be in the box all the same."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1), nn.Linear(1, 2)).double()
+    weight, shift, x = 0.001, 1e8 + 1 / 3, 0.7
     with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1e8, -1e8, 1e-9], [1.0, 0.0, 0.0]], dtype=torch.float64))
-        model[1].bias.copy_(torch.tensor([0.0, 0.0]))
-    image = torch.tensor([0.1, 0.1, 0.1], dtype=torch.float64).view(1, 1, 1, 3)
-    reached = reach(take_apart(model, image[0]), image, torch.zeros(1, dtype=torch.float64), "linf")
-    box = reached.boxes[2]
-    assert float(box.radius[0, 0]) > 1e8 * 0.1 * 2**-53
-    assert float(box.radius[0, 1]) < 1e-13
+        model[1].weight.fill_(weight)
+        model[1].bias.fill_(shift)
+        model[3].weight.fill_(1.0)
+        model[3].bias.fill_(-shift)
+    image = torch.full((1, 1, 1, 1), x, dtype=torch.float64)
+    box = reach(take_apart(model, image[0]), image, torch.zeros(1, dtype=torch.float64), "linf").boxes[-1]
+    center, radius = Fraction(float(box.center)), Fraction(float(box.radius))
+    exact = Fraction(weight) * Fraction(x)
+    assert abs(center - exact) > Fraction(1, 10**10), "or nothing was rounded"
+    assert abs(center - exact) <= radius
+    assert radius < Fraction(1, 10**6)
 
 
 def test_corners_of_a_tiny_network_are_all_inside():
