@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from kdiga.certification import (
+    Against,
+    Clever,
     clever,
     clever_against,
     interval_against,
@@ -15,6 +17,7 @@ from kdiga.certification import (
     smooth_against,
 )
 from kdiga.certification.interval import lipschitz_bounds
+from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.network import take_apart
 from kdiga.errors import InputError
 from kdiga.modes import seeded
@@ -105,6 +108,23 @@ def test_which_examples_are_compared():
     # rho is half of L, the margin too: a third of the teacher's radius is guaranteed.
     for own, radius in zip(plain["guaranteed_radius"][3:], plain["teacher_radius"][3:], strict=True):
         assert own == pytest.approx(radius / 3, rel=1e-5) or radius == 0.2
+
+
+def test_only_examples_with_a_radius_in_both_are_compared():
+    """By hand: right and larger, student wrong, teacher wrong, either unknown, both at the end of the ball."""
+    sampling = Sampling(ThreatModel("linf", 0.2))
+    own, others = (0.2, 0.0, 0.1, None, 0.1, 0.2, 0.05), (0.1, 0.1, 0.0, 0.1, None, 0.2, 0.1)
+    student, teacher = (
+        Clever(sampling, radii, (None,) * 7, radii.count(0.0), radii.count(None)) for radii in (own, others)
+    )
+    found = Against(student, teacher, 0.2)
+    assert found.compared == [0, 5, 6]
+    plain = found.to_dict()
+    assert (plain["both_right"], plain["compared"]) == (5, 3)
+    assert plain["share_at_least_teacher"] == pytest.approx(2 / 3)
+    assert plain["share_of_all"] == pytest.approx(2 / 7)
+    none = Against(student, Clever(sampling, (0.0,) * 7, (None,) * 7, 7, 0), 0.2).to_dict()
+    assert (none["compared"], none["share_at_least_teacher"], none["share_interval_95"]) == (0, None, None)
 
 
 def test_models_look_at_the_same_points(batch):

@@ -146,9 +146,8 @@ def _work(
         middle = (low + high) / 2
         held = holds(middle)
         low, high = torch.where(held, middle, low), torch.where(held, high, middle)
-    radius = low.masked_fill(~right, 0.0)
     # Bisection may stop a hair below an eps at which the proof was had.
-    radius = torch.where(proved & (threat.eps <= most), radius.clamp_min(threat.eps), radius)
+    radius = torch.where(proved & (threat.eps <= most), low.clamp_min(threat.eps), low)
     return list(zip(radius.tolist(), proved.tolist(), right.tolist(), strict=True))
 
 
