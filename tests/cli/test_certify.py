@@ -128,3 +128,4 @@ def test_bad_input_is_one_line(folder, arguments, message):
     refused = run("certify", *arguments, "--examples", "3", cwd=folder, expect=2)
     assert message in refused
     assert refused.count("\n") == 1
+    assert not (folder / "smooth/certification").exists(), "nothing was measured before the refusal"
