@@ -28,7 +28,7 @@ REACH = 2.0
 LEAST_OBSERVATIONS = 5  # for three parameters; below it a fit would be an interpolation
 CONSTANT = 16  # rounding units within which observations are one number
 _NEAREST = 1e-3  # the nearest location looked at, above the largest observation, in spans of the sample
-_GRID, _SHAPE_STEPS, _GOLDEN_STEPS = 48, 40, 32
+_GRID, _SHAPE_STEPS, _GOLDEN_STEPS = 48, 26, 24
 _LOG_SHAPE_RANGE = (-3.0, 9.0)
 _GOLDEN = (5**0.5 - 1) / 2
 
