@@ -103,9 +103,7 @@ def main() -> None:
     radii[REFITTED] = [[refitted(row, seed) for row in range(len(bench.images))] for seed in range(chosen.repeats)]
     print_radii(radii, bench.radius)
     better, worse = (sum(sign * gain > 0.01 for gain in gains) for sign in (1, -1))
-    print(
-        f"\nOn the same maxima kdiga's fit is likelier by over 0.01 nats in {better} of {len(gains)} fits, the toolbox's"
-    )
+    print(f"\nOn the same maxima kdiga's fit is likelier by over 0.01 nats in {better} of {len(gains)} fits, the other")
     print(f"in {worse}; the gain is {spread(gains)} nats.")
 
 
@@ -210,9 +208,7 @@ def print_radii(radii: dict[str, list[list[float | None]]], largest: float) -> N
             within[one, two] += (
                 apart <= 2 * math.hypot(statistics.stdev(known[one]), statistics.stdev(known[two])) + 1e-4
             )
-    print(
-        f"\nOf {compared} images with a radius below the largest, means within two standard deviations of a run of both:"
-    )
+    print(f"\nOf {compared} images with a radius below the largest, means within two standard deviations of a run:")
     print("; ".join(f"{one} and {two}: {count}" for (one, two), count in within.items()) + ".")
 
 
