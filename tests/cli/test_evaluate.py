@@ -81,6 +81,18 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(folder):
     assert "choose another --out" in refused
 
 
+def test_checks_are_made_where_asked_for_or_where_autoattack_runs_and_stay(folder):
+    ask = ("evaluate", "run-0", "--examples", "90", "--attacks", "fgsm")
+    assert "checks for masked" not in run(*ask, cwd=folder)
+    output = run(*ask, "--checks", "--teacher", "run-1", cwd=folder)
+    assert "checks for masked gradients: " in output
+    findings = evaluation(folder, "run-0", 90)["findings"]
+    assert len(findings) > 10
+    assert next(finding for finding in findings if finding["name"] == "transfer")["verdict"] != "skipped"
+    run(*ask, cwd=folder)
+    assert evaluation(folder, "run-0", 90)["findings"] == findings, "nothing is lost"
+
+
 def test_workers_give_the_same_answer(folder):
     ask = ("evaluate", "run-0", "--examples", "40", "--attacks", "pgd-10x2,cw-10", "--batch-size", "10")
     run(*ask, "--out", "alone", cwd=folder)
@@ -109,7 +121,8 @@ def test_a_killed_evaluation_continues_to_the_same_answer(folder):
 def test_compare_says_what_the_images_allow(folder):
     for name in ("run-0", "run-1"):
         run("evaluate", name, "--examples", "30", "--attacks", "fgsm", cwd=folder)
-    output = run("compare", "run-0", "run-1", "--json", "out/compared.json", cwd=folder)
+    place = "run-{}/evaluation/best-linf-0.1-30"
+    output = run("compare", place.format(0), place.format(1), "--json", "out/compared.json", cwd=folder)
     assert "30 test images of digits" in output
     rows = json.loads((folder / "out/compared.json").read_text())["attacks"]
     one, two = (evaluation(folder, name)["correct"]["fgsm"] for name in ("run-0", "run-1"))
@@ -117,7 +130,7 @@ def test_compare_says_what_the_images_allow(folder):
     assert fgsm["difference"] == pytest.approx((sum(one) - sum(two)) / 30)
     assert fgsm["interval"][0] <= fgsm["difference"] <= fgsm["interval"][1]
     assert fgsm["only_first"] == sum(a and not b for a, b in zip(one, two, strict=True))
-    same = run("compare", "run-0", "run-0", cwd=folder)
+    same = run("compare", place.format(0), place.format(0), cwd=folder)
     assert "undecided on 30 images; the difference is 0.0 points" in same
 
 

@@ -13,6 +13,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.evaluation import clopper_pearson, sweep
+from kdiga.evaluation.autoattack import VERSIONS
 from tests.conftest import five_layers
 
 
@@ -59,6 +60,18 @@ def test_a_stage_is_one_official_attack_alone(data):
     alone = (predictions == labels).float().mean()
     assert report.results["autoattack"].stages["apgd-ce"] == pytest.approx(float(alone))
     assert report["autoattack"] < alone, "the eps is one at which the other attacks find more"
+
+
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+def test_stages_of_every_version_are_the_packages(version, data):
+    from pyautoattack import AutoAttack
+
+    official = AutoAttack(data[0], norm="Linf", eps=0.1, version=version)
+    assert list(VERSIONS[version]) == official.attacks_to_run
+    model, images, labels = data
+    # At this eps the first attack fools all, so that the others cost nothing.
+    report = kdiga.evaluate(model, [(images, labels)], eps=1.0, attacks=["autoattack"], version=version, examples=1)
+    assert list(report.results["autoattack"].stages.items()) == [(name, 0.0) for name in VERSIONS[version]]
 
 
 def test_only_correct_examples_are_attacked(data):
@@ -138,6 +151,21 @@ def test_to_dict_is_plain_data(data):
     assert json.loads(json.dumps(plain)) == plain
     assert plain["threat"] == {"norm": "linf", "eps": 8 / 255}
     assert plain["provenance"]["versions"]["torch"]
+
+
+def test_numbers_of_a_model_that_ignores_its_input_or_is_random_come_with_a_finding(data):
+    _, images, labels = data
+
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return 3 * x.flatten(1)[:, :10] + 0.1 * torch.randn(len(x), 10)
+
+    ask = {"eps": 0.05, "attacks": ["fgsm"]}
+    for model, name in ((Constant(torch.arange(10.0)), "uses-input"), (Noisy(), "deterministic")):
+        report = kdiga.evaluate(model, [(images, labels)], **ask)
+        assert [(finding.name, finding.verdict) for finding in report.findings] == [(name, "failed")]
+        assert report.to_dict()["findings"][0]["name"] == name
+    assert kdiga.evaluate(data[0], [(images, labels)], **ask).to_dict()["findings"] == []
 
 
 def test_sweep_never_rises(data):

@@ -152,7 +152,10 @@ def measure(request: Request, *, workers: int = 1, command: str = "", progress: 
     content = {"kind": "evaluation", "command": command} | about | found
     if folder is not None:
         # An earlier call's attacks stay; nothing is measured twice, and nothing that was measured is lost.
-        content = old | content | {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
+        joined = {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
+        if not request.checks and old.get("findings"):
+            joined["findings"] = old["findings"]
+        content = old | content | joined
         write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n")
     return Measured(report, content, folder)
 

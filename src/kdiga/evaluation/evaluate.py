@@ -13,6 +13,7 @@ from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError
 from kdiga.evaluation.attacks import Attack, attack_by_name
 from kdiga.evaluation.chunks import Target, attack_all
+from kdiga.evaluation.masking import CHECKS, Finding, check_masking
 from kdiga.evaluation.result import AttackResult, Evaluation
 from kdiga.modes import evaluating, frozen_parameters
 from kdiga.portions import OnProgress, Shelf
@@ -20,6 +21,8 @@ from kdiga.provenance import provenance
 from kdiga.types import ThreatModel
 
 BATCH_SIZE = 500  # examples attacked, and kept, together
+ALWAYS = ("uses-input", "deterministic")  # checks that are made whether asked for or not
+LOOKED_AT = 50  # examples by them
 
 
 def evaluate(
@@ -83,7 +86,17 @@ def evaluate(
             results[attack.name] = attack_all(
                 target, attack, threat=threat, seed=seed, batch_size=batch_size, shelf=shelf, progress=progress
             )
-    return Evaluation(threat, results, seed, provenance(target.images.device))
+        findings = _doubts(target, threat, seed)
+    return Evaluation(threat, results, seed, provenance(target.images.device), findings)
+
+
+def _doubts(target: Target, threat: ThreatModel, seed: int) -> list[Finding]:
+    """Return what makes every accuracy of a model worthless; a few forward passes tell."""
+    found = check_masking(
+        target.model, target.images, target.labels, threat=threat, seed=seed, examples=LOOKED_AT,
+        checks=[check for check in CHECKS if check.name in ALWAYS], fingerprint=target.fingerprint or "unnamed",
+    )  # fmt: skip
+    return [finding for finding in found if finding.verdict in ("failed", "warning")]
 
 
 def _parse(attacks: Sequence[str], version: str) -> list[Attack]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdiga.evaluation.masking.finding import Finding
 from kdiga.intervals import clopper_pearson
 from kdiga.types import ThreatModel
 
@@ -48,12 +49,14 @@ class Evaluation:
         results: one an attack, by name.
         seed: of the attacks.
         provenance: versions, hardware, date.
+        findings: reasons to doubt all of it: a model that ignores its input, or is randomised.
     """
 
     threat: ThreatModel
     results: Mapping[str, AttackResult]
     seed: int
     provenance: Mapping[str, Any]
+    findings: Sequence[Finding] = ()
 
     @property
     def examples(self) -> int:
@@ -77,5 +80,6 @@ class Evaluation:
             "notes": {name: list(result.notes) for name, result in results if result.notes},
             "stages": {name: dict(result.stages) for name, result in results if len(result.stages) > 1},
             "correct": {name: [int(right) for right in result.correct] for name, result in results},
+            "findings": [finding.to_dict() for finding in self.findings],
             "provenance": dict(self.provenance),
         }
