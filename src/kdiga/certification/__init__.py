@@ -1,1 +1,20 @@
 """What can be proved, stated with a confidence, or estimated about the radius within which an answer cannot change."""
+
+from kdiga.certification.against import Against, clever_against, interval_against, smooth_against
+from kdiga.certification.clever import Clever, clever
+from kdiga.certification.interval import IntervalBounds, gradient_bounds, interval_bounds
+from kdiga.certification.smoothing import Smoothed, smooth
+
+__all__ = [
+    "Against",
+    "Clever",
+    "IntervalBounds",
+    "Smoothed",
+    "clever",
+    "clever_against",
+    "gradient_bounds",
+    "interval_against",
+    "interval_bounds",
+    "smooth",
+    "smooth_against",
+]
