@@ -153,6 +153,12 @@ def test_the_difference_from_the_teacher_is_paired(page):
     assert "not paired" not in page.text
 
 
+def test_what_alignment_guarantees_stands_beside_the_radii(page):
+    place = page.texts.index("rho / L")
+    row = page.texts[place + 3 : place + 14]
+    assert {"1.27", "0.02", "41.0 %"} <= set(row), row
+
+
 def test_findings_tell_the_worst_first(folder, tmp_path):
     content = evaluation("tangent")
     content["findings"] += [

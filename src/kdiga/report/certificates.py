@@ -59,11 +59,18 @@ def _radii(kind: str, content: Mapping[str, Any], norm: str) -> Radii:
 
 def _against(kind: str, content: Mapping[str, Any]) -> Against:
     interval, curve = content.get("share_interval_95"), content.get("teacher_curve")
+    alignment = fields(content.get("alignment"))
+    ratios = [alignment.get(name) for name in ("median_rho_over_lipschitz", "median_guaranteed_over_measured")]
+    rho, of_own = (None if value is None else number(value, "alignment") for value in ratios)
+    known = [number(radius, "guaranteed_radius") for radius in content.get("guaranteed_radius") or [] if radius]
     return Against(
         kind,
         share(content.get("share_at_least_teacher"), "share_at_least_teacher"),
         None if interval is None else bounds(interval, "share_interval_95"),
         None if curve is None else _curve(curve),
+        rho,
+        statistics.median(known) if known else None,
+        of_own,
     )
 
 

@@ -40,12 +40,18 @@ class Against:
         share: of images whose student radius is at least the teacher's.
         interval: 95 %.
         teacher_curve: as in :class:`Radii`; None for none.
+        rho: median of rho / L, how far the gradients are apart in the ball; None where gradients were not looked at.
+        guaranteed: median radius that alignment guarantees, over the images that have one.
+        of_own: the same as a share of the student's own radius, median.
     """
 
     kind: str
     share: float
     interval: tuple[float, float] | None
     teacher_curve: Curve | None
+    rho: float | None = None
+    guaranteed: float | None = None
+    of_own: float | None = None
 
 
 @dataclass(frozen=True)

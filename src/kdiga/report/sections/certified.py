@@ -38,9 +38,9 @@ def certified_section(chapter: Chapter) -> Section | None:
     if not found:
         return None
     plots = [_plot(chapter, kind, norm, entries) for (kind, norm), entries in sorted(found.items())]
-    held = _held(chapter)
+    held = [table for table in (_held(chapter), _guaranteed(chapter)) if table]
     lead = ["The share of all images that are right and keep their class up to a radius: the higher, the better."]
-    return Section("Certified robustness", [*plots, *([held] if held else [])], lead)
+    return Section("Certified robustness", [*plots, *held], lead)
 
 
 def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Member, Radii, Origin]]) -> Plot:
@@ -135,3 +135,24 @@ def _held(chapter: Chapter) -> Table | None:
     ]
     head = ["model", *(LABELS[kind] for kind in kinds)]
     return Table(head, rows, "Share of images on which the radius is at least the teacher's")
+
+
+def _guaranteed(chapter: Chapter) -> Table | None:
+    """Return what alignment of gradients guarantees of students' radii, where it was held against the data."""
+    rows = [
+        [
+            Cell(member.name, f"by {LABELS[kind]}", mark=mark(member.place)),
+            Cell(f"{found.rho:.2f}"),
+            Cell("–" if found.guaranteed is None else f"{found.guaranteed:.3g}"),
+            Cell("–" if found.of_own is None else percent(found.of_own)),
+        ]
+        for member in chapter.members
+        for certificate in member.certificates
+        for kind, found in certificate.against.items()
+        if found.rho is not None
+    ]
+    if not rows:
+        return None
+    head = ["model", "rho / L", "guaranteed radius", "of its own radius"]
+    title = "What alignment guarantees: medians; rho / L is 0 where gradients agree in the whole ball"
+    return Table(head, rows, title)
