@@ -132,6 +132,9 @@ def test_compare_says_what_the_images_allow(folder):
     assert fgsm["only_first"] == sum(a and not b for a, b in zip(one, two, strict=True))
     same = run("compare", place.format(0), place.format(0), cwd=folder)
     assert "undecided on 30 images; the difference is 0.0 points" in same
+    run("evaluate", "run-1", "--examples", "31", "--attacks", "fgsm", cwd=folder)
+    assert "90 test images" in run("compare", "run-0", "run-0", cwd=folder), "of several, that on the most images"
+    assert "30 test images" in run("compare", "run-0", "run-1", cwd=folder), "and on the same"
 
 
 def test_what_cannot_be_compared_is_told(folder):
@@ -139,6 +142,8 @@ def test_what_cannot_be_compared_is_told(folder):
     run("evaluate", "run-0", "--examples", "20", "--attacks", "fgsm", "--eps", "0.2", "--out", "large", cwd=folder)
     run("evaluate", "run-0", "--examples", "20", "--attacks", "fgsm", "--out", "nest/a", cwd=folder)
     run("evaluate", "run-0", "--examples", "20", "--attacks", "fgsm", "--out", "nest/b", cwd=folder)
+    run("evaluate", "run-0", "--examples", "20", "--attacks", "fgsm", "--out", "several/a", cwd=folder)
+    run("evaluate", "run-0", "--examples", "9", "--attacks", "fgsm", "--eps", "1/5", "--out", "several/b", cwd=folder)
     (folder / "empty").mkdir()
     (folder / "odd.json").write_text('{"model": 3}')
     for pair, message in {
@@ -146,7 +151,8 @@ def test_what_cannot_be_compared_is_told(folder):
         ("twenty", "mine-not"): "is no evaluation",
         ("twenty", "empty"): "make one with `kdiga evaluate",
         ("odd.json", "twenty"): "no per-example results",
-        ("nest", "twenty"): "holds 2 evaluations; name one",
+        ("nest", "large"): "hold 2 and 1 evaluations, none on the same images",
+        ("several", "several"): "pairs under 2 threat models; name the folder of one of each",
     }.items():
         assert message in run("compare", *pair, cwd=folder, expect=2), pair
 

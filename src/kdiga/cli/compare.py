@@ -16,6 +16,7 @@ from kdiga.cli.printing import print_table, say
 from kdiga.errors import InputError
 
 FILES = ("evaluation.json", "best-test.json")  # what `kdiga evaluate` wrote, else a study
+GROUND = ("data", "threat", "data_fingerprint")  # what two evaluations must share
 
 
 @app.command()
@@ -31,7 +32,7 @@ def compare(
     from kdiga.report.comparison import compare_evaluations
 
     console = Console()
-    one, other = (_read(path) for path in (first, second))
+    one, other = _pair(first, second)
     rows = compare_evaluations(one, other)
     table = Table()
     for heading in ("attack", "first", "second", "difference", "95 % interval", "only first right", "only second"):
@@ -52,17 +53,28 @@ def compare(
         json_file.write_text(json.dumps(content | {"attacks": [row.to_dict() for row in rows]}, indent=2) + "\n")
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _pair(first: Path, second: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return an evaluation of each; of several, those on the same images under one threat model, the most images."""
+    ones, others = _read(first), _read(second)
+    if len(ones) == len(others) == 1:
+        return ones[0], others[0]
+    pairs = [(a, b) for a in ones for b in others if all(a.get(name) == b.get(name) for name in GROUND)]
+    threats = {json.dumps([pair[0].get(name) for name in GROUND[:2]]) for pair in pairs}
+    if len(threats) == 1:
+        return max(pairs, key=lambda pair: len(next(iter(pair[0]["correct"].values()))))
+    how = "none on the same images" if not pairs else f"pairs under {len(threats)} threat models"
+    raise InputError(
+        f"{str(first)!r} and {str(second)!r} hold {len(ones)} and {len(others)} evaluations, {how}; name the folder of "
+        "one of each."
+    )
+
+
+def _read(path: Path) -> list[Mapping[str, Any]]:
     if not path.is_dir():
-        return _content(path)
+        return [_content(path)]
     for name in FILES:
-        found = sorted(path.rglob(name))
-        if len(found) == 1:
-            return _content(found[0])
-        if found:
-            raise InputError(
-                f"{str(path)!r} holds {len(found)} evaluations; name one: {', '.join(map(str, found[:4]))}."
-            )
+        if found := sorted(path.rglob(name)):
+            return [_content(file) for file in found]
     raise InputError(f"{str(path)!r} holds no evaluation; make one with `kdiga evaluate {path}`.")
 
 
