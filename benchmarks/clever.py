@@ -1,7 +1,7 @@
 """CLEVER side by side with the loop of adversarial-robustness-toolbox: seconds and radii, on the same model and images.
 
-    pip install --target /tmp/art adversarial-robustness-toolbox six --no-deps     # for this comparison only
-    PYTHONPATH=/tmp/art python benchmarks/clever.py RUN --examples 8 --repeats 3
+    pip install --target runs/art adversarial-robustness-toolbox six --no-deps     # for this comparison only
+    PYTHONPATH=runs/art python benchmarks/clever.py RUN --examples 8 --repeats 3
 
 Both get the same number of batches, points in a batch and largest radius, and one thread; images are those that the
 model gets right, first come first. The toolbox draws its batches from a pool. Its "same points" row gives the pool as

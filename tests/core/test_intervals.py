@@ -1,4 +1,4 @@
-"""Intervals against scipy, published figures and their own coverage, counted exactly."""
+"""Intervals against scipy, known limits and their own coverage, counted exactly."""
 
 import math
 
@@ -18,12 +18,12 @@ def outcomes(both, first, second, neither):
     )
 
 
-# Newcombe (1998), table II: the frequencies e, f, g, h and the limits of method 10.
+# Frequencies of the kind that Newcombe (1998) tabulates, and the limits of method 10 to four places.
 @pytest.mark.parametrize(
     ("table", "low", "high"),
     [((36, 12, 2, 0), 0.0569, 0.3404), ((0, 30, 0, 0), 0.8395, 1.0), ((54, 0, 0, 0), -0.0664, 0.0664)],
 )
-def test_paired_difference_matches_published_limits(table, low, high):
+def test_paired_difference_has_known_limits(table, low, high):
     difference, *limits = paired_difference(*outcomes(*table))
 
     assert difference == pytest.approx((table[1] - table[2]) / sum(table))
