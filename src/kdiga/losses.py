@@ -130,6 +130,9 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 DUAL = {"linf": "l1", "l2": "l2"}
 """The distance that is dual to a threat model's norm: the largest change of a linear loss over its ball, per eps."""
 
+DUAL_ORDER = {"linf": 1, "l2": 2}
+"""The same as the order of a vector norm."""
+
 
 def check_distance(name: str) -> None:
     """Check the name of a distance, or "dual".

@@ -10,6 +10,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 
+def device_of(model: nn.Module, otherwise: torch.device | None = None) -> torch.device:
+    """Return where a model's parameters are; for one that has none ``otherwise``, by default the CPU."""
+    return next((parameter.device for parameter in model.parameters()), otherwise or torch.device("cpu"))
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
     """Put every submodule in eval mode, and each back in its own mode afterwards."""

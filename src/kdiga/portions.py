@@ -12,12 +12,13 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kdiga.locks import held
+from kdiga.provenance import installed_version
 
+FOLDER = "portions"  # of a folder of results: where its finished portions lie
 POLL = 0.2  # seconds between looks at what other processes work on
 
 OnProgress = Callable[[str, int, int], None]
@@ -127,4 +128,4 @@ def name_of(key: Mapping[str, Any]) -> str:
 
 
 def _plain(key: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps({"kdiga": version("kdiga"), **key}))
+    return json.loads(json.dumps({"kdiga": installed_version("kdiga"), **key}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},
         "hardware": {
             "processor": _processor(),
             "cores": os.cpu_count(),
@@ -32,7 +33,9 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+@cache
+def installed_version(package: str) -> str | None:
+    """Return a package's version, None where it is not installed; looked up once, for that takes a millisecond."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -13,11 +13,11 @@ from kdiga.analysis.explanation import Agreement, Explained, Explanation
 from kdiga.analysis.measures import OfModel, OfPair
 from kdiga.analysis.scores import checked_logits
 from kdiga.analysis.search import Search
-from kdiga.analysis.work import PART, Work, device_of
+from kdiga.analysis.work import PART, Work
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name
-from kdiga.modes import evaluating
+from kdiga.modes import device_of, evaluating
 from kdiga.portions import OnProgress, Shelf
 from kdiga.types import ThreatModel
 

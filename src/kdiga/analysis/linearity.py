@@ -9,9 +9,8 @@ from torch import Tensor
 
 from kdiga.analysis.scores import Score
 from kdiga.analysis.search import Search
+from kdiga.losses import DUAL_ORDER
 from kdiga.types import ThreatModel
-
-DUAL_ORDER = {"linf": 1, "l2": 2}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdiga.analysis.measures import worst_images
 from kdiga.analysis.search import Search
-from kdiga.modes import evaluating, seeded
+from kdiga.modes import device_of, evaluating, seeded
 from kdiga.types import ThreatModel
 
 PICTURE_STREAM = 13
@@ -62,7 +62,7 @@ def picture_arrays(
         "classes": np.asarray([str(name) for name in classes]),
     }
     for place, model in enumerate(models):
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         shown, answers = images.to(device), labels.to(device)
         with seeded(seed, PICTURE_STREAM):
             gradient, adversarial = worst_images(model, shown, answers, threat, search or Search())

@@ -16,11 +16,11 @@ from kdiga.analysis.measures import OfModel
 from kdiga.analysis.preprocessing import class_order_finding, preprocessing_finding
 from kdiga.analysis.resampling import ratio_interval
 from kdiga.analysis.search import Search
-from kdiga.analysis.work import Work, device_of
+from kdiga.analysis.work import Work
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.intervals import clopper_pearson
-from kdiga.modes import evaluating
+from kdiga.modes import device_of, evaluating
 from kdiga.portions import OnProgress, Shelf
 from kdiga.types import ThreatModel
 

@@ -14,7 +14,7 @@ from kdiga.analysis.scores import Connected
 from kdiga.analysis.search import Search
 from kdiga.evaluation import AttackResult, evaluate
 from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import evaluating, seeded
+from kdiga.modes import device_of, evaluating, seeded
 from kdiga.portions import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
@@ -120,8 +120,3 @@ def is_differentiable(model: nn.Module, images: Tensor) -> bool:
             return False
         logits.sum().backward(inputs=[inputs])
     return inputs.grad is not None
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's parameters are; the CPU for one that has none."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

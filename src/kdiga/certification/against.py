@@ -20,7 +20,7 @@ from kdiga.certification.smoothing import Smoothed, smooth
 from kdiga.certification.statement import Statement, statement_of
 from kdiga.checks import check_same_classes
 from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import evaluating, frozen_parameters
+from kdiga.modes import device_of, evaluating, frozen_parameters
 from kdiga.portions import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
@@ -116,7 +116,7 @@ def clever_against(
         InputError: as :func:`kdiga.certification.clever`, or if the models have different classes.
     """
     sampling = Sampling(ThreatModel.parse(norm, max_radius), batches, batch_size, seed)
-    device = next((parameter.device for parameter in student.parameters()), images.device)
+    device = device_of(student, images.device)
     images, labels = images.to(device), labels.to(device)
     with evaluating(student), evaluating(teacher), frozen_parameters(student), frozen_parameters(teacher):
         own, others = ask(student, images, labels), ask(teacher, images, labels)
@@ -190,7 +190,7 @@ def interval_against(
     )  # fmt: skip
     found, taught = shared(student, role="student"), shared(teacher, role="teacher")
     ball = ThreatModel.parse(norm, found.max_radius)
-    device = next((parameter.device for parameter in student.parameters()), images.device)
+    device = device_of(student, images.device)
     images, labels = images.to(device), labels.to(device).long()
     own, others = take_apart(student, images[0], "student"), take_apart(teacher, images[0], "teacher")
     check_same_classes(own.bias[None], others.bias[None])

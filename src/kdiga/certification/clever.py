@@ -24,7 +24,7 @@ from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.certification.lipschitz import Lipschitz, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
 from kdiga.errors import InputError
-from kdiga.modes import evaluating, frozen_parameters
+from kdiga.modes import device_of, evaluating, frozen_parameters
 from kdiga.portions import OnProgress, Shelf
 from kdiga.types import ThreatModel
 
@@ -126,7 +126,7 @@ def clever(
     [0.05]
     """
     sampling = Sampling(ThreatModel.parse(norm, max_radius), batches, batch_size, seed)
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+    device = device_of(model, images.device)
     images, labels = images.to(device), labels.to(device)
     with evaluating(model), frozen_parameters(model):
         answers = ask(model, images, labels)

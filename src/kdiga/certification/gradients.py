@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdiga.attacks import uniform_start
 from kdiga.certification.answers import other_classes
 from kdiga.errors import InputError
-from kdiga.losses import DUAL
+from kdiga.losses import DUAL_ORDER
 from kdiga.modes import seeded
 from kdiga.types import ThreatModel
 
@@ -20,7 +20,6 @@ from kdiga.types import ThreatModel
 # points of 28x28 up to half of the time went into page faults.
 POINTS = {"cpu": 50, "cuda": 2000}
 FEW_CHANNELS = 8
-_DUAL_ORDER = {"l1": 1, "l2": 2}
 
 
 def largest_norms(
@@ -57,7 +56,7 @@ def largest_norms(
     count = batches * batch_size
     with seeded(*seed):
         start = uniform_start(image[None].expand(count, *image.shape), ball)
-    order = _DUAL_ORDER[DUAL[ball.norm]]
+    order = DUAL_ORDER[ball.norm]
     parts = start.split(points or POINTS.get(image.device.type, 500))
     norms = [_norms(models, part, label.expand(len(part)), order) for part in parts]
     return [torch.cat(each).view(batches, batch_size, -1).amax(1) for each in zip(*norms, strict=True)]

@@ -17,7 +17,7 @@ from kdiga.certification.network import Network, take_apart
 from kdiga.certification.propagation import Box, ball_of, dual_norms, gradients, margins, reach
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import evaluating
+from kdiga.modes import device_of, evaluating
 from kdiga.portions import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
@@ -112,7 +112,7 @@ def interval_bounds(
     tried = threat if max_radius is None else ThreatModel.parse(norm, max_radius)
     if not tried.eps > 0:
         raise InputError(f"the largest radius was {tried.eps:g}; it must be above 0, in pixels in [0, 1].")
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+    device = device_of(model, images.device)
     images, labels = images.to(device), labels.to(device).long()
     with evaluating(model):
         ask(model, images, labels)

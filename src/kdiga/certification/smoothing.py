@@ -23,7 +23,7 @@ from kdiga.certification.answers import ask
 from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import evaluating, frozen_parameters, mix_seed
+from kdiga.modes import device_of, evaluating, frozen_parameters, mix_seed
 from kdiga.portions import OnProgress, Portion, Shelf, work_through
 
 PORTION = 10  # examples that are kept together
@@ -175,7 +175,7 @@ def smooth(
     noise = Noise(sigma, samples, selection_samples, alpha, seed)
     if batch_size < 1:
         raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+    device = device_of(model, images.device)
     images, labels = images.to(device), labels.to(device)
     with evaluating(model), frozen_parameters(model):
         num_classes = ask(model, images, labels).num_classes

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.printing import print_table, say, subject_line
 
 if TYPE_CHECKING:
     from kdiga.config.certifying import Certified
@@ -105,12 +105,7 @@ def _radii(given: str | None, sigma: float) -> list[float]:
 
 def _show(console: Console, found: Certified, radii: Sequence[float]) -> None:
     content = found.content
-    threat = content["threat"]
-    say(
-        console,
-        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
-        f"{content['examples']} test images of {content['data']}",
-    )
+    say(console, subject_line(content))
     table = Table()
     for heading in ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"):
         table.add_column(heading, justify="left" if heading in ("method", "what it is") else "right")

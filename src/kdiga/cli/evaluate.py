@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.printing import print_table, say, subject_line
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
 
@@ -88,12 +88,7 @@ def evaluate(
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
-    threat = content["threat"]
-    say(
-        console,
-        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
-        f"{content['examples']} test images of {content['data']}",
-    )
+    say(console, subject_line(content))
     table = Table()
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")

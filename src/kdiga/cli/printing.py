@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +20,20 @@ def print_table(console: Console, table: Table) -> None:
         needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(width=max(console.width, needed))
     console.print(table)
+
+
+def subject_line(content: Mapping[str, Any], which: str = "") -> str:
+    """Return which model a result is about, and on what, from the content of its file.
+
+    Args:
+        content: of the file.
+        which: said before the number of test images.
+    """
+    threat = content["threat"]
+    return (
+        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
+        f"{which}{content['examples']} test images of {content['data']}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.printing import say
 
 
 @app.command()
@@ -28,15 +29,9 @@ def report(
     console = Console()
     page = write_page(folders, out, title)
     for answer in page.answers:
-        console.print(answer.headline, style="bold", markup=False, highlight=False, soft_wrap=True)
+        say(console, answer.headline, style="bold")
         for sentence in (*answer.sentences, *answer.why, *answer.trust):
-            console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"- {sentence}")
     for one in page.left_out:
-        console.print(
-            f"left out: {one.path}, because {one.reason}.",
-            style="yellow",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"\nOpen {page.path}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"left out: {one.path}, because {one.reason}.", style="yellow")
+    say(console, f"\nOpen {page.path}")

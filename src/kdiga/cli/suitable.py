@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.printing import print_table, say, subject_line
 
 FILE = "suitability.json"
 
@@ -45,7 +45,7 @@ def suitable(
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.config.subject import default_folder, earlier, load_ground, load_subject, make_folder
     from kdiga.data.images import to_pixels
-    from kdiga.portions import Shelf
+    from kdiga.portions import FOLDER, Shelf
     from kdiga.provenance import provenance
     from kdiga.training.journal import write_atomically
 
@@ -69,7 +69,7 @@ def suitable(
     with EvaluationProgress(console, teacher) as progress:
         found = examine(
             subject.model, to_pixels(ground.images.images), ground.images.labels, threat=ground.threat, seed=seed,
-            search=search, shelf=Shelf(None if folder is None else folder / "portions"), on_progress=progress,
+            search=search, shelf=Shelf(None if folder is None else folder / FOLDER), on_progress=progress,
         )  # fmt: skip
     content = asked | {"command": command_line()} | subject.about | found.to_dict()
     content["provenance"] = provenance(next(subject.model.parameters()).device)
@@ -80,12 +80,7 @@ def suitable(
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
-    threat = content["threat"]
-    say(
-        console,
-        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
-        f"the first {content['examples']} test images of {content['data']}",
-    )
+    say(console, subject_line(content, "the first "))
     table = Table()
     for heading in ("check", "verdict", "found"):
         table.add_column(heading, no_wrap=heading != "found")

@@ -28,12 +28,12 @@ from kdiga.certification.smoothing import Noise
 from kdiga.config.subject import Ground, Subject, default_folder, earlier, load_ground, load_subject, make_folder
 from kdiga.data.images import to_pixels
 from kdiga.errors import InputError, unknown
-from kdiga.portions import OnProgress
+from kdiga.portions import FOLDER, OnProgress
 from kdiga.provenance import provenance
 from kdiga.training.journal import write_atomically
 from kdiga.types import ThreatModel, parse_number
 
-FILE, PORTIONS = "certificate.json", "portions"
+FILE = "certificate.json"
 METHODS = ("clever", "smoothing", "interval")
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed")  # of what a result file may be added to
 
@@ -191,7 +191,7 @@ def _run(
     progress: OnProgress | None,
 ) -> tuple[dict[str, Certificate], dict[str, Against]]:
     images, labels = to_pixels(ground.images.images), ground.images.labels
-    shared = {"folder": None if folder is None else folder / PORTIONS, "progress": progress}
+    shared = {"folder": None if folder is None else folder / FOLDER, "progress": progress}
     certificates, against = dict[str, Certificate](), dict[str, Against]()
     for name in dict.fromkeys(request.methods):
         alone, beside, settings = _method(name, request, ground.threat)

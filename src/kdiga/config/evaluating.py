@@ -17,12 +17,12 @@ from kdiga.data.images import to_pixels
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.evaluation.masking import Finding, check_masking
-from kdiga.portions import OnProgress, Shelf
+from kdiga.portions import FOLDER, OnProgress, Shelf
 from kdiga.processes import obey_parent
 from kdiga.training.journal import write_atomically
 from kdiga.types import parse_number
 
-FILE, PORTIONS = "evaluation.json", "portions"
+FILE = "evaluation.json"
 AUTO_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 # A result file that says the same of these is added to.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "version")
@@ -165,7 +165,7 @@ def _attack(
 ) -> tuple[Evaluation, dict[str, Any]]:
     settings: dict[str, Any] = {
         "norm": ground.threat.norm, "seed": request.seed, "batch_size": request.batch_size, "progress": progress,
-        "folder": None if folder is None else folder / PORTIONS,
+        "folder": None if folder is None else folder / FOLDER,
     }  # fmt: skip
     report = evaluate(
         subject.model, ground.images.batches(), eps=ground.threat.eps, attacks=request.attacks,

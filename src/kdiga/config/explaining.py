@@ -15,10 +15,9 @@ from kdiga.analysis.explanation import Explanation
 from kdiga.analysis.names import short_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.search import Search
-from kdiga.config.evaluating import PORTIONS
 from kdiga.config.subject import Ground, Subject, default_folder, earlier, load_ground, load_subject, make_folder
 from kdiga.data.images import to_pixels
-from kdiga.portions import OnProgress, Shelf
+from kdiga.portions import FOLDER, OnProgress, Shelf
 from kdiga.provenance import provenance
 from kdiga.training.journal import write_atomically
 
@@ -113,7 +112,7 @@ def explain_runs(question: Question, *, command: str, progress: OnProgress | Non
     found = explain(
         models[0], dict(zip(names[1:], models[1:], strict=True)), images, labels, threat=ground.threat,
         teacher_name=names[0], attack=question.attack, seed=question.seed, search=question.search,
-        shelf=Shelf(question.out / PORTIONS), on_progress=progress,
+        shelf=Shelf(question.out / FOLDER), on_progress=progress,
         attack_folders=[_attacked(model, ground, question) for model in given],
     )  # fmt: skip
     content = found.to_dict()
@@ -130,7 +129,7 @@ def explain_runs(question: Question, *, command: str, progress: OnProgress | Non
 def _attacked(model: str, ground: Ground, question: Question) -> Path:
     """Return where what an attack has come to is kept: with a run's own evaluations, so that neither does it twice."""
     own = default_folder(model, "evaluation", ground, question.which)
-    return (own or question.out) / PORTIONS
+    return (own or question.out) / FOLDER
 
 
 def _keep_pictures(question: Question, found: Explanation, subjects: Sequence[Subject], ground: Ground) -> None:

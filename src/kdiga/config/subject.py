@@ -14,7 +14,7 @@ from kdiga.data import ImageSet, available_data
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.models import Classifier, count_parameters, load_model
-from kdiga.training.folder import read_config
+from kdiga.training.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
 from kdiga.types import ThreatModel
 
@@ -200,9 +200,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        try_writing(folder)
     except OSError as error:
         raise InputError(
             f"results cannot be kept in {str(folder)!r} ({error.strerror}); choose another --out."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -18,7 +17,9 @@ from kdiga.evaluation.autoattack import remarks
 from kdiga.evaluation.meter import Meter
 from kdiga.evaluation.result import AttackResult
 from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
+from kdiga.modes import device_of
 from kdiga.portions import OnProgress, Portion, Shelf, work_through
+from kdiga.provenance import installed_version
 from kdiga.types import ThreatModel
 
 
@@ -54,7 +55,7 @@ class Target:
         Raises:
             InputError: for a model that returns something other than finite logits, or labels beyond its classes.
         """
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         images, labels = images.to(device), labels.to(device)
         standing = _classified(model, images, labels, batch_size)
         return cls(model, images, labels, standing, fingerprint_of_model(model) if keyed else "")
@@ -113,7 +114,7 @@ def _key(part: Target, attack: Attack, threat: ThreatModel, seed: int) -> dict[s
         "standing": "".join(map(str, part.standing.int().tolist())),
         "threat": [threat.norm, threat.eps],
         "seed": seed,
-        "pyautoattack": version("pyautoattack"),
+        "pyautoattack": installed_version("pyautoattack"),
     }
 
 

@@ -14,6 +14,7 @@ from kdiga.data import DataSet
 from kdiga.errors import DivergedError, KdigaError
 from kdiga.evaluation import Evaluation, evaluate
 from kdiga.models import load_model
+from kdiga.portions import FOLDER
 from kdiga.study.cells import FAILURE, Board, Cell, note_failure, read_json, test_file
 from kdiga.study.settings import COSTLY, EvaluateSettings
 from kdiga.study.tuning import chosen_recipe
@@ -21,7 +22,6 @@ from kdiga.training.folder import write_result
 from kdiga.training.runtime import device_by_name
 
 VERSION = "standard"  # of AutoAttack
-KEPT = "portions"  # in a cell's folder: what attacks have come to so far
 
 
 def run_cell(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettings) -> None:
@@ -84,7 +84,7 @@ def _attack(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluation:
         reports.append(
             evaluate(
                 model, data.test.batches(), eps=recipe.threat.eps, norm=recipe.threat.norm, attacks=attacks,
-                examples=examples, seed=evaluation.seed, version=VERSION, folder=folder / KEPT,
+                examples=examples, seed=evaluation.seed, version=VERSION, folder=folder / FOLDER,
             )
         )  # fmt: skip
     header = {"kind": "evaluation", **about, "data": data.name, "version": VERSION}

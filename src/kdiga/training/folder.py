@@ -41,13 +41,22 @@ def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
                 f"output folder {str(folder)!r} already holds a run ({present[0]}); {way}replace it with --overwrite, "
                 "or choose another --out."
             )
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        try_writing(folder)
     except OSError as error:
         raise InputError(
             f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out."
         ) from None
+
+
+def try_writing(folder: Path) -> None:
+    """Write into a folder and leave no trace.
+
+    Raises:
+        OSError: if that cannot be done.
+    """
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

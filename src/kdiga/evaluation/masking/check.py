@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,9 @@ from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import HandedIn, Probe
 from kdiga.evaluation.masking.registry import CHECKS, Check
 from kdiga.fingerprints import fingerprint_of_model
-from kdiga.modes import evaluating, frozen_parameters, frozen_statistics, seeded
+from kdiga.modes import device_of, evaluating, frozen_parameters, frozen_statistics, seeded
 from kdiga.portions import OnProgress, Shelf
-from kdiga.provenance import provenance
+from kdiga.provenance import installed_version
 from kdiga.types import ThreatModel
 
 EXAMPLES = 100
@@ -75,7 +74,7 @@ def check_masking(
     check_labels(labels, images)
     if not len(images) or examples < 1:
         raise InputError(f"{len(images)} images were given, {examples} to look at; masking checks need at least one.")
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+    device = device_of(model, images.device)
     images, labels = images.detach().to(device), labels.long().to(device)
     with seeded(seed):
         handed_in = _handed_in(model, images[:examples])
@@ -86,14 +85,13 @@ def check_masking(
             exposed = Exposed(model)
             right = _right(exposed, images, labels, examples)
             taught = None if teacher is None else _checked_teacher(teacher, exposed, images)
-            versions: dict[str, Any] = provenance()["versions"]
             probe = Probe(
                 model=exposed, teacher=taught, shown=images[:examples], shown_labels=labels[:examples],
                 images=images[right], labels=labels[right], threat=threat, seed=seed, handed_in=handed_in,
                 shelf=shelf or Shelf(), on_progress=on_progress,
                 about={
                     "model": fingerprint or fingerprint_of_model(model),
-                    "versions": {name: versions[name] for name in ("kdiga", "torch", "pyautoattack")},
+                    "versions": {name: installed_version(name) for name in ("kdiga", "torch", "pyautoattack")},
                 },
             )  # fmt: skip
             return [_make(check, probe) for check in checks]
