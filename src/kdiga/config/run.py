@@ -76,7 +76,7 @@ def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
         shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
         # Fresh weights may have any normalisation; foreign ones have to say theirs.
         normalization = config.normalization or (None if config.weights else "data")
-    return load_model(
+    model = load_model(
         config.name,
         weights=config.weights,
         activation=config.activation,
@@ -85,6 +85,14 @@ def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
         which=config.which,
         **shape,
     )
+    return fitted_to(model, data)
+
+
+def fitted_to(model: Classifier, data: ImageSet) -> Classifier:
+    """Return the model with images like ``data``'s resized, and grey turned to colour or back, where it needs that."""
+    if model.spec.takes[:2] == (data.in_channels, data.image_size):
+        return model
+    return model.fitted(channels=data.in_channels, size=data.image_size)
 
 
 def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
@@ -93,12 +101,10 @@ def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
     Raises:
         InputError: naming both sides of the mismatch.
     """
-    spec = model.spec
-    wants = (spec.in_channels, spec.image_size, spec.num_classes)
-    has = (data.in_channels, data.image_size, data.num_classes)
+    wants, has = model.spec.takes, (data.in_channels, data.image_size, data.num_classes)
     if wants != has:
         raise InputError(
-            f"the {role} {spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, student and data "
+            f"the {role} {model.spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, student and data "
             "must agree. Name another model or another data set."
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdiga.config.run import check_fits, data_of
+from kdiga.config.run import check_fits, data_of, fitted_to
 from kdiga.config.schema import DataConfig
 from kdiga.data import ImageSet, available_data
 from kdiga.errors import InputError
@@ -118,6 +118,7 @@ def load_subject(
     if weights is not None:
         shape = {"num_classes": images.num_classes, "in_channels": images.in_channels, "image_size": images.image_size}
     classifier = load_model(model, weights=weights, normalization=normalization, which=which, **shape)
+    classifier = fitted_to(classifier, images)
     check_fits(role, classifier, images)
     about = describe(classifier, model if weights is None else f"{model} {weights}", which if _is_run(model) else None)
     return Subject(classifier.to(device_by_name(device)), about)

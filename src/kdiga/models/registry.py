@@ -9,15 +9,21 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError, unknown
+from kdiga.models.fit import Fit
 from kdiga.models.normalization import Normalization, Normalize
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "softplus": nn.Softplus}
+
+
+# Left out of plain data where they say nothing, so that a model keeps its fingerprint.
+_FITTING = ("input_size", "input_channels", "classes")
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,17 @@ class ModelSpec:
 
     Args:
         name: an architecture that ``kdiga models`` lists, or ``timm:NAME``.
-        num_classes: length of the logits.
-        in_channels: 1 for grey, 3 for colour.
-        image_size: height and width in pixels.
+        num_classes: of the network's last layer; length of the logits unless ``classes`` picks some of them.
+        in_channels: of the network, 1 for grey, 3 for colour.
+        image_size: of the network, height and width in pixels.
         activation: one of "relu", "silu", "gelu", "softplus"; "" is the architecture's own.
         mean: per channel, subtracted from pixels in [0, 1].
         std: per channel, divided by.
+        input_size: height and width of the images that the classifier is given; None is the network's. They are
+            resized.
+        input_channels: of those images; None is the network's.
+        classes: which outputs of the network are the logits, in their order; () takes all. So a network of
+            1,000 classes serves data of ten of them.
     """
 
     name: str
@@ -41,37 +52,82 @@ class ModelSpec:
     activation: str = ""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    input_size: int | None = None
+    input_channels: int | None = None
+    classes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("num_classes", "in_channels", "image_size"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field} was {getattr(self, field)!r}; it must be at least 1.")
+        for field in ("num_classes", "in_channels", "image_size", "input_size", "input_channels"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise InputError(f"{field} was {value!r}; it must be at least 1.")
+        if len(set(self.classes)) != len(self.classes) or not all(0 <= one < self.num_classes for one in self.classes):
+            raise InputError(
+                f"classes were {list(self.classes)[:12]}; give different numbers of the network's {self.num_classes} "
+                "outputs, from 0."
+            )
         if self.activation and self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
 
+    @property
+    def takes(self) -> tuple[int, int, int]:
+        """Channels and size of the images that the classifier is given, and the length of its logits."""
+        return (
+            self.input_channels or self.in_channels,
+            self.input_size or self.image_size,
+            len(self.classes) or self.num_classes,
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as plain data."""
-        return asdict(self)
+        """Return the spec as plain data; what it leaves to the network is left out."""
+        return {key: value for key, value in asdict(self).items() if key not in _FITTING or value not in (None, ())}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
         """Return the spec that :meth:`to_dict` wrote."""
-        rest = {key: value for key, value in data.items() if key not in ("mean", "std")}
-        return cls(**rest, mean=tuple(data["mean"]), std=tuple(data["std"]))
+        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("mean", "std", "classes") if name in data}
+        return cls(**(data | lists))
 
 
 class Classifier(nn.Module):
-    """Maps images in [0, 1] to logits: a normalisation layer, then a network."""
+    """Maps images in [0, 1] to logits: fitted to the network's size, normalised, then the network."""
+
+    picked: Tensor
 
     def __init__(self, spec: ModelSpec, network: nn.Module) -> None:
         super().__init__()
         self.spec = spec
+        channels, size, _ = spec.takes
+        self.fit = Fit(size, channels, spec.image_size, spec.in_channels)
         self.normalize = Normalize(Normalization(spec.mean, spec.std), spec.in_channels)
         self.network = network
+        self.register_buffer("picked", torch.tensor(spec.classes, dtype=torch.int64), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (batch, num_classes) of images (batch, channel, height, width)."""
-        return self.network(self.normalize(images))
+        """Return logits (batch, classes) of images (batch, channel, height, width)."""
+        logits = self.network(self.normalize(self.fit(images)))
+        return logits[:, self.picked] if self.spec.classes else logits
+
+    def fitted(self, *, channels: int, size: int, classes: Sequence[int] = ()) -> Classifier:
+        """Return a classifier of other images or of some classes, in the same mode, which shares the network.
+
+        Args:
+            channels: of the images that it will be given.
+            size: their height and width.
+            classes: which outputs of the network are its logits; () leaves them as they are.
+
+        Raises:
+            InputError: for channels that cannot be turned into each other, or classes that the network has not.
+        """
+        spec = replace(
+            self.spec,
+            input_size=None if size == self.spec.image_size else size,
+            input_channels=None if channels == self.spec.in_channels else channels,
+            classes=tuple(classes) or self.spec.classes,
+        )
+        other = Classifier(spec, self.network)
+        other.normalize = self.normalize
+        return other.to(self.normalize.mean.device).train(self.training)
 
 
 Builder = Callable[[ModelSpec, type[nn.Module]], nn.Module]

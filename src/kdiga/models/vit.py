@@ -15,20 +15,21 @@ SIZES = {  # name: width, depth, heads
 }
 
 
-@register(*SIZES, activation=nn.GELU)
+@register(*SIZES, *(f"{name}-p8" for name in SIZES), activation=nn.GELU)
 def build_vit(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
-    """A ViT with 4-pixel patches from 16 pixels on, 2-pixel patches below.
+    """A ViT with 4-pixel patches from 16 pixels on, 2-pixel patches below; ``-p8`` always has 8-pixel patches.
 
     Attention uses whatever kernel PyTorch picks; the exact route picks the one that can be
     differentiated twice.
     """
-    patch = 4 if spec.image_size >= 16 else 2
+    size, _, patches = spec.name.partition("-p")
+    patch = int(patches) if patches else 4 if spec.image_size >= 16 else 2
     if spec.image_size % patch:
         raise InputError(
             f"{spec.name} cuts images into {patch}-pixel patches and image_size was {spec.image_size}; "
             f"use a multiple of {patch}."
         )
-    width, depth, heads = SIZES[spec.name]
+    width, depth, heads = SIZES[size]
     return VisionTransformer(
         img_size=spec.image_size,
         patch_size=patch,
