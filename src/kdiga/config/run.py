@@ -104,8 +104,8 @@ def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
     wants, has = model.spec.takes, (data.in_channels, data.image_size, data.num_classes)
     if wants != has:
         raise InputError(
-            f"the {role} {model.spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, student and data "
-            "must agree. Name another model or another data set."
+            f"the {role} {model.spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, "
+            "student and data must agree. Name another model or another data set."
         )
 
 
