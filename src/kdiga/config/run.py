@@ -11,6 +11,8 @@ from kdiga.config.schema import DataConfig, ModelConfig, Recipe
 from kdiga.data import DataSet, ImageSet, load_data, split
 from kdiga.errors import InputError
 from kdiga.models import Classifier, count_parameters, load_model, save_model
+from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
+from kdiga.models.sources.registry import source_of
 from kdiga.modes import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
@@ -68,31 +70,46 @@ def build_models(recipe: Recipe, data: DataSet) -> Models:
 
 def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
     """Return the model that a section describes, for images like ``data``'s."""
-    path = Path(config.name)
-    if path.suffix == ".safetensors" or path.is_dir():
-        shape: dict[str, Any] = {}
-        normalization = config.normalization
-    else:
-        shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
-        # Fresh weights may have any normalisation; foreign ones have to say theirs.
-        normalization = config.normalization or (None if config.weights else "data")
+    # Fresh weights may have any normalisation; trained ones have theirs, or must be told it.
+    normalization = config.normalization or ("data" if config.is_fresh else None)
     model = load_model(
         config.name,
         weights=config.weights,
+        num_classes=config.num_classes,
+        image_size=config.image_size,
         activation=config.activation,
         normalization=data.moments() if normalization == "data" else normalization,
         pretrained=config.pretrained,
         which=config.which,
-        **shape,
+        architecture=config.architecture,
+        matched=config.matched,
+        classes=data.classes if config.classes == "imagenet" else config.classes,
+        options=config.options,
+        images=(data.in_channels, data.image_size, _outputs(config, data)),
     )
     return fitted_to(model, data)
 
 
+def _outputs(config: ModelConfig, data: ImageSet) -> int:
+    """Return how many outputs a network needs for the data: pretrained ones keep ImageNet's, to be picked from."""
+    brings = config.pretrained or (source_of(config.name)[0].brings_weights and config.architecture is None)
+    return CLASSES if brings and are_wordnet_ids(data.classes) else data.num_classes
+
+
 def fitted_to(model: Classifier, data: ImageSet) -> Classifier:
-    """Return the model with images like ``data``'s resized, and grey turned to colour or back, where it needs that."""
-    if model.spec.takes[:2] == (data.in_channels, data.image_size):
+    """Return the model for images like ``data``'s, where it needs something in front or behind.
+
+    Images are resized, and grey is turned to colour or back. A network of ImageNet's 1,000 classes for data whose
+    classes are named by their WordNet ids gives the logits of those.
+    """
+    spec = model.spec
+    picks = not spec.classes and spec.num_classes == CLASSES and are_wordnet_ids(data.classes)
+    classes = indices_of(data.classes, CLASSES) if picks else ()
+    if classes == tuple(range(CLASSES)):
+        classes = ()
+    if spec.takes[:2] == (data.in_channels, data.image_size) and not classes:
         return model
-    return model.fitted(channels=data.in_channels, size=data.image_size)
+    return model.fitted(channels=data.in_channels, size=data.image_size, classes=classes)
 
 
 def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
@@ -105,8 +122,14 @@ def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
     if wants != has:
         raise InputError(
             f"the {role} {model.spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, "
-            "student and data must agree. Name another model or another data set."
+            f"student and data must agree. Name another model or another data set{_classes_hint(wants, has)}."
         )
+
+
+def _classes_hint(wants: tuple[int, int, int], has: tuple[int, int, int]) -> str:
+    if wants[2] <= has[2]:
+        return ""
+    return ", or pick the data's classes among the network's by classes: imagenet, or a list of indices"
 
 
 def _shape(shape: tuple[int, int, int]) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdiga.config.run import check_fits, data_of, fitted_to
-from kdiga.config.schema import DataConfig
+from kdiga.config.run import build_model, check_fits, data_of
+from kdiga.config.schema import DataConfig, ModelConfig
 from kdiga.data import ImageSet, available_data
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
-from kdiga.models import Classifier, count_parameters, load_model
+from kdiga.models import Classifier, count_parameters
+from kdiga.models.sources.registry import source_of
 from kdiga.training.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
 from kdiga.types import ThreatModel
@@ -102,26 +103,46 @@ def load_subject(
     """Return a model that fits the ground.
 
     Args:
-        model: a run's folder, a .safetensors file, or an architecture with ``weights``.
+        model: any name that a recipe takes, such as a run's folder, ``timm:NAME``, of which the pretrained weights are
+            meant, or an architecture with ``weights``.
         ground: what it will be judged on.
         which: "best" or "last" weights of a run.
         weights: state dict to put into a named architecture.
-        normalization: of those weights.
+        normalization: of those weights; "pretrained" where they are the source's own for that name, fetched by hand.
         device: "auto", "cpu" or "cuda".
         role: what messages call it.
 
     Raises:
-        InputError: if it cannot be loaded or takes other images.
+        InputError: if it cannot be loaded, takes other images, or was never trained.
     """
+    config = ModelConfig(
+        model,
+        weights=None if weights is None else str(weights),
+        normalization=None if normalization == "pretrained" else normalization,
+        pretrained=normalization == "pretrained",
+        which=which,
+    )
     images = ground.images
-    shape: dict[str, Any] = {}
-    if weights is not None:
-        shape = {"num_classes": images.num_classes, "in_channels": images.in_channels, "image_size": images.image_size}
-    classifier = load_model(model, weights=weights, normalization=normalization, which=which, **shape)
-    classifier = fitted_to(classifier, images)
+    classifier = build_model(judged(config), images)
     check_fits(role, classifier, images)
     about = describe(classifier, model if weights is None else f"{model} {weights}", which if _is_run(model) else None)
     return Subject(classifier.to(device_by_name(device)), about)
+
+
+def judged(config: ModelConfig) -> ModelConfig:
+    """Return a section as it is meant where a model is judged: a name alone means its pretrained weights.
+
+    Raises:
+        InputError: for an architecture that has none.
+    """
+    if not config.is_fresh:
+        return config
+    if not source_of(config.name)[0].prefix:
+        raise InputError(
+            f"{config.name} is an architecture with fresh weights, of which there is nothing to know; give --weights, or "
+            "the folder of a run."
+        )
+    return replace(config, pretrained=True)
 
 
 def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdiga.errors import InputError
 from kdiga.models.imagenet import indices_of
 from kdiga.models.normalization import Normalization, normalization_by_name
 from kdiga.models.registry import Classifier
@@ -66,6 +67,8 @@ def load_model(
     10
     """
     given = str(name_or_path)
+    if classes is not None and not classes:
+        raise InputError("classes was empty; give at least two, or leave it out.")
     request = Request(
         given,
         None if weights is None else Path(weights),
@@ -79,7 +82,7 @@ def load_model(
         architecture,
         matched,
         options or {},
-        classes is not None,
+        "" if classes is None else "names" if isinstance(classes[0], str) else "indices",
         None if images is None else Shape(*images),
     )
     source, name = source_of(given)

@@ -101,11 +101,13 @@ class Origin:
     Args:
         source: in words.
         trained: whether somebody trained them.
+        new_head: whether the last layer was replaced by an untrained one.
         notes: what loading did to make them fit, a sentence each.
     """
 
     source: str = "fresh weights"
     trained: bool = False
+    new_head: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import nn
 
 from kdiga.errors import InputError, nearest
+from kdiga.models.imagenet import CLASSES
 from kdiga.models.normalization import Normalization
 from kdiga.models.registry import Classifier, ModelSpec
 
@@ -46,7 +47,8 @@ class Request:
         architecture: of weights that do not say theirs.
         matched: how a file's tensors find their places: "name" or "order".
         options: more arguments of the source's own.
-        picks: whether some of the network's outputs will be picked, so that it keeps them all.
+        picks: how outputs of the network will be picked, by "names" of ImageNet's classes or by "indices", so that it
+            keeps them all; "" if none are.
         images: what the model will be given; a network without a shape of its own is built for them.
     """
 
@@ -62,7 +64,7 @@ class Request:
     architecture: str | None = None
     matched: str = "name"
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    picks: bool = False
+    picks: str = ""
     images: Shape | None = None
 
     @property
@@ -79,10 +81,10 @@ class Request:
 
     def spec(self, name: str, **own: Any) -> ModelSpec:
         """Return the spec of a network called ``name``: what was given, else its own, else for the images."""
-        images: dict[str, Any] = {}
+        images: dict[str, Any] = {"num_classes": CLASSES} if self.picks == "names" else {}
         if self.images is not None:
             channels, size, classes = self.images
-            images = {"in_channels": channels, "image_size": size} | ({} if self.picks else {"num_classes": classes})
+            images |= {"in_channels": channels, "image_size": size} | ({} if self.picks else {"num_classes": classes})
         return ModelSpec(name, **(images | own | self.given))
 
     def outputs(self, own: int) -> int:

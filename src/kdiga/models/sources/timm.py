@@ -119,10 +119,8 @@ def with_outputs(model: Classifier, outputs: int) -> Classifier:
         return model
     network: Any = model.network
     network.reset_classifier(outputs)
-    origin = replace(
-        model.origin,
-        notes=(*model.origin.notes, f"a new head of {outputs} classes, untrained, in place of the weights' {trained}"),
-    )
+    note = f"a new head of {outputs} classes, untrained, in place of the weights' {trained}"
+    origin = replace(model.origin, new_head=True, notes=(*model.origin.notes, note))
     return Classifier(replace(model.spec, num_classes=outputs), network, origin).eval()
 
 
@@ -137,7 +135,7 @@ def _by_hand(name: str, error: Exception) -> str:
     file = "model.safetensors" if config.hf_hub_id else str(config.url).rpartition("/")[2]
     return (
         f"{reason}download {file} from {place} by hand and give its path beside pretrained: weights: {file}, on the "
-        f"command line --weights {file} --pretrained."
+        f"command line --weights {file} --normalization pretrained."
     )
 
 

@@ -53,7 +53,7 @@ class TorchVision(Source):
             spec, network = replace(spec, num_classes=outputs), with_head(network, outputs)
             notes += (f"a new head of {outputs} classes, untrained, in place of the weights' {OUTPUTS}",)
         source = f"torchvision's pretrained weights {weights}"
-        return Classifier(spec, network, Origin(source, trained=True, notes=notes)).eval()
+        return Classifier(spec, network, Origin(source, True, outputs != OUTPUTS, notes)).eval()
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the architecture."""
@@ -113,7 +113,7 @@ def _filled(spec: ModelSpec, weights: Any, request: Request) -> tuple[nn.Module,
             file = weights.url.rpartition("/")[2]
             raise InputError(
                 f"{weights} could not be fetched ({str(error)[:120]}); download {weights.url} by hand and give its "
-                f"path beside pretrained: weights: {file}, on the command line --weights {file} --pretrained."
+                f"path beside pretrained: weights: {file}, on the command line --weights {file} --normalization pretrained."
             ) from error
     # What hangs on auxiliary classifiers is never run.
     state = {name: value for name, value in state.items() if not name.startswith(("aux1.", "aux2.", "AuxLogits."))}
