@@ -72,22 +72,40 @@ def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
     """Return the model that a section describes, for images like ``data``'s."""
     # Fresh weights may have any normalisation; trained ones have theirs, or must be told it.
     normalization = config.normalization or ("data" if config.is_fresh else None)
-    model = load_model(
+    model = _loaded(
+        config,
+        normalization=data.moments() if normalization == "data" else normalization,
+        classes=data.classes if config.classes == "imagenet" else config.classes,
+        images=(data.in_channels, data.image_size, _outputs(config, data)),
+    )
+    return fitted_to(model, data)
+
+
+def load_alone(config: ModelConfig) -> Classifier:
+    """Return the model that a section describes, where no data are at hand.
+
+    Raises:
+        InputError: if the section leaves something to the data.
+    """
+    if config.normalization == "data" or config.classes == "imagenet":
+        raise InputError("normalization: data and classes: imagenet need data to be read from; name a data set.")
+    return _loaded(config, normalization=config.normalization, classes=config.classes, images=None)
+
+
+def _loaded(config: ModelConfig, **of_data: Any) -> Classifier:
+    return load_model(
         config.name,
         weights=config.weights,
         num_classes=config.num_classes,
         image_size=config.image_size,
         activation=config.activation,
-        normalization=data.moments() if normalization == "data" else normalization,
         pretrained=config.pretrained,
         which=config.which,
         architecture=config.architecture,
         matched=config.matched,
-        classes=data.classes if config.classes == "imagenet" else config.classes,
         options=config.options,
-        images=(data.in_channels, data.image_size, _outputs(config, data)),
+        **of_data,
     )
-    return fitted_to(model, data)
 
 
 def _outputs(config: ModelConfig, data: ImageSet) -> int:

@@ -80,7 +80,7 @@ def load_ground(
     Raises:
         InputError: if no data set is known, or ``examples`` is below 1.
     """
-    recipe = next((found for found in map(_recipe_of, models) if found), {})
+    recipe = next((found for found in map(recipe_of, models) if found), {})
     config = _data_config(recipe, data, root)
     given = recipe.get("threat", {})
     threat = ThreatModel.parse(norm or given.get("norm", "linf"), given.get("eps", "8/255") if eps is None else eps)
@@ -167,7 +167,7 @@ def default_folder(model: str, kind: str, ground: Ground, which: str) -> Path | 
     """Return where the results of judging a run are kept, in its own folder; None for a model that is no run."""
     if not _is_run(model):
         return None
-    return Path(model) / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
+    return _path(model) / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
 
 
 def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
@@ -198,8 +198,9 @@ def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[st
     )
 
 
-def _recipe_of(model: str) -> dict[str, Any]:
-    path = Path(model)
+def recipe_of(model: str) -> dict[str, Any]:
+    """Return the recipe beside a run's weights as plain data; {} where there is none."""
+    path = _path(model)
     folder = path if path.is_dir() else path.parent
     return (read_config(folder) if path.exists() else None) or {}
 
@@ -230,4 +231,8 @@ def make_folder(folder: Path) -> None:
 
 
 def _is_run(model: str) -> bool:
-    return Path(model).is_dir()
+    return _path(model).is_dir()
+
+
+def _path(model: str) -> Path:
+    return Path(model.removeprefix("run:").removeprefix("file:")).expanduser()

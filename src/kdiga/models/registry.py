@@ -206,7 +206,7 @@ def _unknown_model(name: str, names: Sequence[str]) -> InputError:
 
     close = list(dict.fromkeys([*nearest(name, names, most=2), *suggestions(name)]))
     if close:
-        return InputError(f"model {name!r} is not known; did you mean {', '.join(close[:-1])}{' or ' * (len(close) > 1)}{close[-1]}?")
+        return InputError(f"model {name!r} is not known; did you mean {' or '.join(close)}?")
     return unknown("model", name, names, "Other sources are given as timm:NAME, torchvision:NAME and so on.")
 
 

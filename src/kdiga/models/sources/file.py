@@ -22,9 +22,7 @@ class File(Source):
         """Return the model of one of our files, or ``architecture`` with the weights of another."""
         path = Path(name).expanduser()
         if request.weights is not None:
-            raise InputError(
-                f"{name!r} is a checkpoint, so weights={str(request.weights)!r} has no place; give one."
-            )
+            raise InputError(f"{name!r} is a checkpoint, so weights={str(request.weights)!r} has no place; give one.")
         request.refuse("it is a file", "pretrained")
         if request.architecture is None:
             request.refuse("its tensors have their architecture's names", "matched")

@@ -115,7 +115,8 @@ class RobustBench(Source):
             place = f"https://drive.google.com/uc?id={where}" if isinstance(where, str) else "RobustBench's model zoo"
             raise InputError(
                 f"robustbench:{dataset}/{threat}/{model} could not be loaded ({why_refused(error)}); download its "
-                f"file by hand from {place} and put it at {folder / dataset / threat / model}.pt, or give weights: FILE."
+                f"file by hand from {place} and put it at {folder / dataset / threat / model}.pt, or give weights: "
+                "FILE."
             ) from error
 
 

@@ -113,7 +113,8 @@ def _filled(spec: ModelSpec, weights: Any, request: Request) -> tuple[nn.Module,
             file = weights.url.rpartition("/")[2]
             raise InputError(
                 f"{weights} could not be fetched ({str(error)[:120]}); download {weights.url} by hand and give its "
-                f"path beside pretrained: weights: {file}, on the command line --weights {file} --normalization pretrained."
+                f"path beside pretrained: weights: {file}, on the command line --weights {file} --normalization "
+                "pretrained."
             ) from error
     # What hangs on auxiliary classifiers is never run.
     state = {name: value for name, value in state.items() if not name.startswith(("aux1.", "aux2.", "AuxLogits."))}
