@@ -85,21 +85,52 @@ def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> F
 
 
 def candidates(model: nn.Module, images: Tensor) -> dict[str, Preprocessed]:
-    """Return the other preprocessings by name, each a function from pixels in [0, 1] to logits."""
-    channels = images.shape[1]
-    layers = _layers(images)
+    """Return the other preprocessings by name, each a function from pixels in [0, 1] to logits.
+
+    Those of a :class:`kdiga.models.Classifier` come after its images were resized to its network's size and channels.
+    """
+    if isinstance(model, Classifier) and not model.fit.changes_nothing:
+        fit = model.fit
+        own = _candidates(_Inside(model), model, fit(images[:1]).shape[1], _moments(fit(images)), images.device)
+        return {name: _before(tried, fit) for name, tried in own.items()}
+    return _candidates(model, model, images.shape[1], _moments(images), images.device)
+
+
+def _candidates(
+    inside: Preprocessed, model: nn.Module, channels: int, moments: Normalization, device: torch.device
+) -> dict[str, Preprocessed]:
+    layers = _layers(channels, moments, device)
     own: dict[str, Preprocessed] = {}
     if isinstance(model, Classifier) and not _is_identity(model.normalize):
-        network = model.network
-        own["its own normalisation left out"] = network
-        own |= {f"{name} normalisation for its own": _before(network, layer) for name, layer in layers.items()}
+        bare = _Bare(model)
+        own["its own normalisation left out"] = bare
+        own |= {f"{name} normalisation for its own": _before(bare, layer) for name, layer in layers.items()}
     else:
-        own |= {f"{name} normalisation in front": _before(model, layer) for name, layer in layers.items()}
-    own |= {f"{name} normalisation undone in front": _before(model, _Undone(layer)) for name, layer in layers.items()}
-    own["pixels from 0 to 255"] = lambda pixels: model(255 * pixels)
+        own |= {f"{name} normalisation in front": _before(inside, layer) for name, layer in layers.items()}
+    own |= {f"{name} normalisation undone in front": _before(inside, _Undone(layer)) for name, layer in layers.items()}
+    own["pixels from 0 to 255"] = lambda pixels: inside(255 * pixels)
     if channels > 1:
-        own["channels in reverse order"] = lambda pixels: model(pixels.flip(1))
+        own["channels in reverse order"] = lambda pixels: inside(pixels.flip(1))
     return own
+
+
+class _Bare(nn.Module):
+    """A classifier without its resize and its normalisation."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits = self.model.network(pixels)
+        return logits[:, self.model.picked] if self.model.spec.classes else logits
+
+
+class _Inside(_Bare):
+    """A classifier without its resize."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(self.model.normalize(pixels))
 
 
 class _Undone(nn.Module):
@@ -113,14 +144,16 @@ class _Undone(nn.Module):
         return pixels * self.layer.std + self.layer.mean
 
 
-def _layers(images: Tensor) -> dict[str, Normalize]:
-    channels = images.shape[1]
-    moments = Normalization(
+def _moments(images: Tensor) -> Normalization:
+    return Normalization(
         tuple(images.mean((0, 2, 3)).tolist()), tuple(images.std((0, 2, 3)).clamp_min(1e-3).tolist())
     )  # fmt: skip
+
+
+def _layers(channels: int, moments: Normalization, device: torch.device) -> dict[str, Normalize]:
     named = {name: value for name, value in NORMALIZATIONS.items() if len(value.mean) in (1, channels)}
     named = {name: value for name, value in named.items() if value != NORMALIZATIONS["none"]} | {"the data's": moments}
-    return {name: Normalize(value, channels).to(images.device) for name, value in named.items()}
+    return {name: Normalize(value, channels).to(device) for name, value in named.items()}
 
 
 def _is_identity(layer: Normalize) -> bool:

@@ -139,8 +139,8 @@ def judged(config: ModelConfig) -> ModelConfig:
         return config
     if not source_of(config.name)[0].prefix:
         raise InputError(
-            f"{config.name} is an architecture with fresh weights, of which there is nothing to know; give --weights, or "
-            "the folder of a run."
+            f"{config.name} is an architecture with fresh weights, of which there is nothing to know; give --weights, "
+            "or the folder of a run."
         )
     return replace(config, pretrained=True)
 

@@ -76,8 +76,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise InputError(
-            f"{str(path)!r} is not a checkpoint of tensors alone ({why_refused(error)}); accepted: .safetensors, or a state "
-            "dict saved by torch.save(model.state_dict(), path)."
+            f"{str(path)!r} is not a checkpoint of tensors alone ({why_refused(error)}); accepted: .safetensors, or a "
+            "state dict saved by torch.save(model.state_dict(), path)."
         ) from None
     return _state_dict(loaded, path)
 

@@ -46,7 +46,7 @@ def with_weights(
     layer = _normalization(path, given, found.normalization, own)
     notes = (*checkpoint.notes, *found.notes, *load_weights(empty, found.state, path))
     spec = replace(spec, mean=layer.mean, std=layer.std)
-    return Classifier(spec, empty, Origin(f"weights {str(path)!r}", trained=True, notes=notes)).eval()
+    return Classifier(spec, empty, Origin(f"file {path}", trained=True, notes=notes)).eval()
 
 
 def _normalization(
@@ -111,5 +111,5 @@ def rebuild(path: Path, checkpoint: Checkpoint, given: dict[str, Any]) -> Classi
         )
     model = build(spec)
     load_weights(model, checkpoint.state, path)
-    model.origin = Origin(f"weights {str(path)!r}", trained=True)
+    model.origin = Origin(f"file {path}", trained=True)
     return model.eval()

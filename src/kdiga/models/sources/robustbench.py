@@ -50,7 +50,7 @@ class RobustBench(Source):
             return Classifier(spec, network, Origin(f"RobustBench's {name}", trained=True)).eval()
         network = self._fresh(dataset, threat, model)
         notes = _fill(network, request.weights)
-        return Classifier(spec, network, Origin(f"weights {str(request.weights)!r}", trained=True, notes=notes)).eval()
+        return Classifier(spec, network, Origin(f"file {request.weights}", trained=True, notes=notes)).eval()
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the architecture of a model, freshly initialised."""

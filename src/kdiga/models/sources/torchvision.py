@@ -137,9 +137,9 @@ def with_head(network: nn.Module, num_classes: int) -> nn.Module:
         raise InputError(f"the network has no layer of {OUTPUTS} outputs to replace; give num_classes={OUTPUTS}.")
     name, head = heads[-1]
     new = (
-        nn.Linear(head.in_features, num_classes, head.bias is not None)
+        nn.Linear(head.in_features, num_classes)
         if isinstance(head, nn.Linear)
-        else nn.Conv2d(head.in_channels, num_classes, 1, bias=head.bias is not None)
+        else nn.Conv2d(head.in_channels, num_classes, 1)
     )
     network.set_submodule(name, new)
     return network
