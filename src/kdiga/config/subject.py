@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from kdiga.config.run import check_fits, data_of, fitted_to
 from kdiga.config.schema import DataConfig
 from kdiga.data import ImageSet, available_data
@@ -87,6 +90,23 @@ def load_ground(
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
     test = data_of(replace(config, train_examples=None)).test
     return Ground(test if examples is None else test.take(slice(examples)), threat, config.name)
+
+
+def training_images(models: Sequence[str], count: int, *, data: str | None = None, root: Path | None = None) -> Tensor:
+    """Return training images of the data that :func:`load_ground` finds, float (example, channel, height, width).
+
+    Args:
+        models: as on the command line.
+        count: how many, every class in its proportion; the same ones every time.
+        data: name of a data set.
+        root: folder that holds the data.
+
+    Raises:
+        InputError: if there are fewer, or no data set is known.
+    """
+    recipe = next((found for found in map(_recipe_of, models) if found), {})
+    config = replace(_data_config(recipe, data, root), train_examples=count)
+    return torch.cat([images for images, _ in data_of(config).train.batches()])
 
 
 def load_subject(
