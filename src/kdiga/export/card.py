@@ -123,7 +123,9 @@ def _about(card: Card) -> str:
         f"(mean {_values(card.spec.mean)}, deviation {_values(card.spec.std)}) is part of the network."
         + _fitting(card.spec),
         "",
-        f"License: to be chosen by whoever publishes the model. Weights: SHA-256 fingerprint `{card.fingerprint[:16]}`.",
+        "License: to be chosen by whoever publishes the model.",
+        "",
+        f"Fingerprint of the weights (SHA-256): `{card.fingerprint}`.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -200,8 +202,8 @@ def strength(queries: int) -> str:
         "file, which computes the same function, they are white-box attacks; for an int8 file they are weaker. "
         f"*Square* is the official score-based attack with up to {queries:,} queries of the file itself. Transfer and "
         "Square together are weaker than a white-box attack made for the int8 file, so its robust accuracy is an upper "
-        "bound, and a looser one than AutoAttack's on the PyTorch model. *Worst* counts an image as right only if it is "
-        "right under all of these."
+        "bound, and a looser one than AutoAttack's on the PyTorch model. *Worst* counts an image as right only if it "
+        "is right without an attack and under all of these."
     )
 
 
@@ -216,9 +218,7 @@ def title_of(attack: str) -> str:
     return attack.replace("square", "Square") if attack.startswith("square") else attack
 
 
-def _cells(
-    name: str, one: Mapping[str, Any], attacks: Sequence[str], batches: Sequence[str]
-) -> Iterator[str]:
+def _cells(name: str, one: Mapping[str, Any], attacks: Sequence[str], batches: Sequence[str]) -> Iterator[str]:
     yield name
     yield f"{one['bytes']:,}" if one["bytes"] else ""
     yield f"{one['agreement']['same_class']:.1%}" if "agreement" in one else ""
@@ -260,7 +260,9 @@ def _limits(card: Card) -> str:
 
 
 def _made(card: Card) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in card.provenance.get("versions", {}).items() if version)
+    versions = ", ".join(
+        f"{name} {version}" for name, version in card.provenance.get("versions", {}).items() if version
+    )
     return (
         f"## Export\n\n    {card.command or 'kdiga export'}\n\n{str(card.provenance.get('date', ''))[:10]}; "
         f"{_hardware(card.provenance)}; {versions}.\n"

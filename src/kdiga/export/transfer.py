@@ -140,9 +140,7 @@ def _try(
     return {name: found.int().tolist() for name, found in right.items()}
 
 
-def _attacked(
-    stage: Stage, model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, seed: int
-) -> Tensor:
+def _attacked(stage: Stage, model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, seed: int) -> Tensor:
     """Return adversarial images on the CPU."""
     device = device_of(model)
     images, labels = images.to(device), labels.to(device)
