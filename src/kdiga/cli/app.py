@@ -18,7 +18,7 @@ INTERRUPTED = 130
 # Each a module of this package, in the order of the help.
 COMMANDS = (
     "demo", "train", "evaluate", "compare", "certify", "suitable", "explain", "export", "report", "cache", "profile",
-    "study", "tune", "lists",
+    "study", "curve", "tune", "lists",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
@@ -155,7 +155,11 @@ class Recipe:
             "method": {"name": self.method.info.name} | asdict(self.method),  # pyright: ignore[reportArgumentType]
             "teacher": None if self.teacher is None else asdict(self.teacher),
             "threat": asdict(self.threat),
-            "training": asdict(self.training) | {"milestones": list(self.training.milestones)},
+            "training": {
+                # YAML has no tuples.
+                key: list(cast("Any", value)) if isinstance(value, tuple) else value
+                for key, value in asdict(self.training).items()
+            },
             "second_teacher": None if self.second_teacher is None else asdict(self.second_teacher),
             "rounds": None if self.rounds is None else asdict(self.rounds),
             "cache": None if self.cache is None else asdict(self.cache),

@@ -167,6 +167,7 @@ class _Run:
             journal.write({"diverged": str(error)})
             raise
         finally:
+            self.stepper.frozen.release()
             for model in (self.student, *self.stepper.teacher_models):
                 model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         if out is not None:

@@ -31,6 +31,11 @@ class TrainingSettings:
         schedule: "one-cycle" (warm-up over the first 30 %, then cosine to nought), "multi-step",
             "cosine" or "constant", updated every step.
         milestones: shares of the training at which "multi-step" divides the rate by 10.
+        layer_decay: what the rate is multiplied by for each layer farther from the head, in (0, 1]; 0.65 to 0.9 for
+            a pre-trained transformer. 1 gives all layers the same.
+        freeze: what is not trained: a name or pattern of parameters such as "network.blocks.0.*", a list of
+            them, or "all but head". Frozen batch norm keeps its running statistics.
+        decay_norms_and_biases: False leaves norms, biases and position embeddings out of weight decay.
         grad_clip: largest norm of the parameter gradient; 0 for no limit.
         augment: "none", "crop" or "crop-flip".
         route: for methods that train through an input gradient: "exact", "finite-difference" (central) or
@@ -66,6 +71,9 @@ class TrainingSettings:
     momentum: float = 0.9
     schedule: Schedule = "one-cycle"
     milestones: tuple[float, ...] = (0.5, 0.75)
+    layer_decay: float = 1.0
+    freeze: str | tuple[str, ...] = ()
+    decay_norms_and_biases: bool = True
     grad_clip: float = 0.0
     augment: str = "none"
     route: str = "auto"
@@ -89,6 +97,11 @@ class TrainingSettings:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
         if not self.lr > 0:
             raise InputError(f"lr was {self.lr!r}; it must be above 0.")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(
+                f"layer_decay was {self.layer_decay!r}; it is a factor a layer in (0, 1]; 1 gives all one rate."
+            )
+        object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         for name, accepted in _choices().items():
             if getattr(self, name) not in accepted:
                 raise unknown(name, str(getattr(self, name)), map(str, accepted))

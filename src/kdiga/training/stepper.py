@@ -12,6 +12,7 @@ from kdiga.methods import Method
 from kdiga.routes import Route
 from kdiga.step import Step, Teacher
 from kdiga.stopwatch import Watch, silent
+from kdiga.training.freezing import Frozen
 from kdiga.training.optimization import build_optimizer, build_schedule, clip
 from kdiga.training.passes import PassCounter
 from kdiga.training.runtime import Runtime
@@ -45,9 +46,10 @@ class Stepper:
         self.teachers = [self.runtime.place(one) if isinstance(one, nn.Module) else one for one in teachers]
         self.teacher_models = [one for one in self.teachers if isinstance(one, nn.Module)]
         self.trained_teacher = self.teacher_models[0] if method.needs.trains_teacher else None
+        self.frozen = Frozen(self.student, settings.freeze)
         trained = [self.student] if self.trained_teacher is None else [self.student, self.trained_teacher]
         self.parameters = [p for model in trained for p in model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.parameters, settings)
+        self.optimizer = build_optimizer(trained, settings)
         self.schedule = build_schedule(self.optimizer, settings, steps)
         self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
         self._compiled = self.counter.counted("student", self.runtime.compiled(self.student))
@@ -62,6 +64,7 @@ class Stepper:
     def train_mode(self) -> None:
         """Put the student, and a teacher that is trained along, in train mode."""
         self.student.train()
+        self.frozen.hold()
         if self.trained_teacher is not None:
             self.trained_teacher.train()
 
