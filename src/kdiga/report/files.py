@@ -26,8 +26,8 @@ SKIPPED = ("portions", ".locks", "__pycache__", "node_modules")
 # A file's kind by its name; "config.yaml" stands for its run.
 KINDS = {
     "evaluation.json": "evaluation", "best-test.json": "evaluation", "last-test.json": "evaluation",
-    "certificate.json": "certificate", "explanation.json": "explanation", "suitability.json": "suitability", "export.json": "export",
-    "study.json": "study", "config.yaml": "run",
+    "certificate.json": "certificate", "explanation.json": "explanation", "suitability.json": "suitability",
+    "export.json": "export", "study.json": "study", "config.yaml": "run",
 }  # fmt: skip
 
 

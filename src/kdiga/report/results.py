@@ -46,14 +46,5 @@ class Results:
     left_out: Sequence[LeftOut] = ()
 
     def __bool__(self) -> bool:
-        return any(
-            (
-                self.evaluations,
-                self.certificates,
-                self.explanations,
-                self.suitabilities,
-                self.exports,
-                self.runs,
-                self.studies,
-            )  # fmt: skip
-        )
+        found = (self.evaluations, self.certificates, self.explanations, self.suitabilities, self.exports, self.runs)
+        return any((*found, self.studies))

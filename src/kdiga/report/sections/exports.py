@@ -9,9 +9,9 @@ from kdiga.report.exports import Export, Exported
 from kdiga.report.sections.parts import Cell, Section, Table, percent, span
 
 LEAD = (
-    "Each file was run on test images. Transferred attacks were made on the model in PyTorch with its gradients, Square "
-    "asks the file itself for logits alone: together they are weaker than a white-box attack on an int8 file, whose "
-    "robust accuracy is an upper bound. Worst: right without an attack and under every one."
+    "Each file was run on test images. Transferred attacks were made on the model in PyTorch with its gradients, "
+    "Square asks the file itself for logits alone: together they are weaker than a white-box attack on an int8 file, "
+    "whose robust accuracy is an upper bound. Worst: right without an attack and under every one."
 )
 
 
