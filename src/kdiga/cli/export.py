@@ -12,6 +12,7 @@ from rich.table import Table
 
 from kdiga.cli.app import app, command_line
 from kdiga.cli.printing import print_table, say, subject_line
+from kdiga.naming import attack_name
 
 
 @app.command()
@@ -67,14 +68,12 @@ def export(
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
-    from kdiga.export.card import title_of
-
     say(console, subject_line(content, "the first "))
     formats = content["formats"].values()
     attacks = list(dict.fromkeys(name for one in formats for name in one["accuracy"]))
     batches = list(dict.fromkeys(size for one in formats for size in one["latency_ms"]))
     table = Table()
-    headings = ["format", "bytes", "differs by", "same class", *map(title_of, attacks)]
+    headings = ["format", "bytes", "differs by", "same class", *map(attack_name, attacks)]
     for heading in (*headings, *(f"ms, batch {size}" for size in batches)):
         table.add_column(heading, justify="left" if heading == "format" else "right")
     for name, one in content["formats"].items():

@@ -40,7 +40,7 @@ def write_cards(folder: Path, model: str, subject: Subject, ground: Ground, cont
         one for one in results.evaluations if _is(one.identity, subject, run) and one.ground.data == ground.data
     ]
     numbers = [number for one in evaluations for number in _measured(one)]
-    numbers += [number for number in _certified(results, subject, run)]
+    numbers += list(_certified(results, subject, run))
     spec = subject.model.spec
     card = Card(
         name=Path(model).resolve().name if Path(model).exists() else model, spec=spec,

@@ -19,9 +19,7 @@ FILE, CARD, HUB_CARD = "export.json", "model-card.md", "README.md"
 UNFINISHED = "export.unfinished"  # says what an interrupted export was of, so that the same command may go on
 
 
-def claim_export(
-    folder: Path, identity: Mapping[str, Any], files: Sequence[str], *, overwrite: bool
-) -> dict[str, Any]:
+def claim_export(folder: Path, identity: Mapping[str, Any], files: Sequence[str], *, overwrite: bool) -> dict[str, Any]:
     """Make a folder ready for an export, and return what ``export.json`` there says of the same model, {} for nothing.
 
     Args:

@@ -229,12 +229,13 @@ def _attack(
     progress: OnProgress | None,
 ) -> dict[str, dict[str, AttackResult]]:
     images, labels = examples
-    device, shared = device_by_name(request.device), {"threat": ground.threat, "seed": request.seed, "shelf": shelf}
+    device = device_by_name(request.device)
+    shared: dict[str, Any] = {"threat": ground.threat, "seed": request.seed, "shelf": shelf, "on_progress": progress}
     subject.model.to(device)
     try:
         found = transferred(
             subject.model, victims, images, labels, attacks=request.transfer,
-            fingerprint=subject.about["fingerprint"], on_progress=progress, **shared,
+            fingerprint=subject.about["fingerprint"], **shared,
         )  # fmt: skip
     finally:
         subject.model.to("cpu")
@@ -242,7 +243,7 @@ def _attack(
         few = slice(request.score_examples)
         for victim in victims:
             result = scored(
-                victim, images[few], labels[few], queries=request.queries, on_progress=progress, **shared
+                victim, images[few], labels[few], queries=request.queries, **shared
             )  # fmt: skip
             found[victim.name][result.attack] = result
     return found
@@ -260,5 +261,3 @@ def _latencies(subject: Subject, written: Sequence[Written], images: Tensor) -> 
 def _provenance() -> dict[str, Any]:
     found = provenance()
     return found | {"versions": found["versions"] | {name: installed_version(name) for name in ("onnx", "onnxruntime")}}
-
-

@@ -15,6 +15,7 @@ from kdiga.config.classes import check_classes
 from kdiga.config.run import check_fits, data_of, fitted_to
 from kdiga.config.schema import DataConfig
 from kdiga.data import FileSet, ImageSet, available_data
+from kdiga.data.mixing import MixedSet
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.models import Classifier, count_parameters, load_model
@@ -108,8 +109,11 @@ def training_images(models: Sequence[str], count: int, *, data: str | None = Non
         InputError: if there are fewer, or no data set is known.
     """
     recipe = next((found for found in map(_recipe_of, models) if found), {})
-    config = replace(_data_config(recipe, data, root), train_examples=count)
-    return torch.cat([images for images, _ in data_of(config).train.batches()])
+    config = _data_config(recipe, data, root)
+    train = data_of(replace(config, train_examples=count)).train
+    if isinstance(train, MixedSet):
+        train = train.original
+    return torch.cat([images for images, _ in train.batches()])
 
 
 def load_subject(

@@ -85,7 +85,9 @@ class OfficialStage:
             # Its targeted attacks try 9 other classes; a model of fewer has no more to offer.
             official.apgd_targeted.n_target_classes = min(9, num_classes - 1)
             official.fab.n_target_classes = min(9, num_classes - 1)
-            adv_images, predictions = official.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
+            adv_images, predictions = official.run_standard_evaluation(
+                images.contiguous(), labels, batch_size=len(images)
+            )
         return adv_images, StageOutcome((predictions == labels).cpu(), tuple(dict.fromkeys(notes)))
 
 

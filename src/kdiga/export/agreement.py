@@ -62,7 +62,9 @@ def logits_of(call: Logits, images: Tensor, batch_size: int = BATCH_SIZE) -> Ten
 def agreement(of_file: Tensor, of_model: Tensor) -> Agreement:
     """Compare logits (example, classes) of a file with those of its model, on the same images."""
     if of_file.shape != of_model.shape:
-        raise InputError(f"the file returned logits of shape {tuple(of_file.shape)}, the model {tuple(of_model.shape)}.")
+        raise InputError(
+            f"the file returned logits of shape {tuple(of_file.shape)}, the model {tuple(of_model.shape)}."
+        )
     same: Sequence[bool] = (of_file.argmax(1) == of_model.argmax(1)).tolist()
     return Agreement(float((of_file - of_model).abs().max()), float(of_model.abs().max()), tuple(same))
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from kdiga.export.judged import WORST
 from kdiga.export.snippets import snippet
-from kdiga.export.transfer import PREFIX
 from kdiga.models import ModelSpec
 from kdiga.naming import attack_name
 from kdiga.types import ThreatModel
@@ -123,7 +122,9 @@ def _about(card: Card) -> str:
         f"(mean {_values(card.spec.mean)}, deviation {_values(card.spec.std)}) is part of the network."
         + _fitting(card.spec),
         "",
-        f"License: to be chosen by whoever publishes the model. Weights: SHA-256 fingerprint `{card.fingerprint[:16]}`.",
+        "License: to be chosen by whoever publishes the model.",
+        "",
+        f"Fingerprint of the weights (SHA-256): `{card.fingerprint}`.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -172,12 +173,12 @@ def _formats(card: Card) -> str:
     formats = card.formats.values()
     attacks = list(dict.fromkeys(name for one in formats for name in one["accuracy"]))
     batches = list(dict.fromkeys(size for one in formats for size in one["latency_ms"]))
-    head = ["format", "bytes", "same class as PyTorch", *map(title_of, attacks)]
+    head = ["format", "bytes", "same class as PyTorch", *map(attack_name, attacks)]
     head += [f"ms, batch {size}" for size in batches]
     lines = ["## Measured on the exported files", "", _row(head), "|" + "---|" * len(head)]
     lines += [_row(list(_cells(name, one, attacks, batches))) for name, one in card.formats.items()]
     counts = {name: one["examples"][name] for one in formats for name in one["accuracy"]}
-    told = ", ".join(f"{title_of(name)} {count:,}" for name, count in counts.items())
+    told = ", ".join(f"{attack_name(name)} {count:,}" for name, count in counts.items())
     lines += ["", f"Share of images still right, with 95 % intervals. Images: {told}."]
     copies = [f"{name} is {one['same_as']}" for name, one in card.formats.items() if one["same_as"]]
     if copies:
@@ -200,25 +201,12 @@ def strength(queries: int) -> str:
         "file, which computes the same function, they are white-box attacks; for an int8 file they are weaker. "
         f"*Square* is the official score-based attack with up to {queries:,} queries of the file itself. Transfer and "
         "Square together are weaker than a white-box attack made for the int8 file, so its robust accuracy is an upper "
-        "bound, and a looser one than AutoAttack's on the PyTorch model. *Worst* counts an image as right only if it is "
-        "right under all of these."
+        "bound, and a looser one than AutoAttack's on the PyTorch model. *Worst* counts an image as right only if it "
+        "is right without an attack and under all of these."
     )
 
 
-def title_of(attack: str) -> str:
-    """Return an attack's name as tables show it.
-
-    >>> title_of("transfer pgd-40"), title_of("square-5000"), title_of("worst")
-    ('PGD-40 transferred', 'Square-5000', 'worst')
-    """
-    if attack.startswith(PREFIX):
-        return f"{attack_name(attack.removeprefix(PREFIX))} transferred"
-    return attack.replace("square", "Square") if attack.startswith("square") else attack
-
-
-def _cells(
-    name: str, one: Mapping[str, Any], attacks: Sequence[str], batches: Sequence[str]
-) -> Iterator[str]:
+def _cells(name: str, one: Mapping[str, Any], attacks: Sequence[str], batches: Sequence[str]) -> Iterator[str]:
     yield name
     yield f"{one['bytes']:,}" if one["bytes"] else ""
     yield f"{one['agreement']['same_class']:.1%}" if "agreement" in one else ""
@@ -250,7 +238,9 @@ def _origin(origin: Origin) -> str:
 
 
 def _limits(card: Card) -> str:
-    attacks = sorted({title_of(name) for one in card.formats.values() for name in one["accuracy"]} - {"clean", WORST})
+    attacks = sorted(
+        {attack_name(name) for one in card.formats.values() for name in one["accuracy"]} - {"clean", WORST}
+    )
     return (
         "## Limits\n\n"
         f"Robust accuracy is empirical: what {', '.join(attacks) or 'no attack'} and the attacks named above found, on "
@@ -260,7 +250,9 @@ def _limits(card: Card) -> str:
 
 
 def _made(card: Card) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in card.provenance.get("versions", {}).items() if version)
+    versions = ", ".join(
+        f"{name} {version}" for name, version in card.provenance.get("versions", {}).items() if version
+    )
     return (
         f"## Export\n\n    {card.command or 'kdiga export'}\n\n{str(card.provenance.get('date', ''))[:10]}; "
         f"{_hardware(card.provenance)}; {versions}.\n"

@@ -22,11 +22,10 @@ from kdiga.evaluation.autoattack import OfficialStage
 from kdiga.export.formats import Logits
 from kdiga.fingerprints import fingerprint_of_tensors
 from kdiga.modes import device_of, evaluating, frozen_parameters, seeded
+from kdiga.naming import TRANSFER
 from kdiga.portions import OnProgress, Portion, Shelf, work_through
 from kdiga.provenance import installed_version
 from kdiga.types import ThreatModel
-
-PREFIX = "transfer "  # of an attack's name in results
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def transferred(
     shelf = shelf or Shelf()
     found: dict[str, dict[str, AttackResult]] = {victim.name: {} for victim in victims}
     for attack in transfer_attacks(attacks):
-        name = PREFIX + attack.name
+        name = TRANSFER + attack.name
         portions: list[Portion] = []
         for place, start in enumerate(range(0, len(images), batch_size)):
             rows = slice(start, start + batch_size)
@@ -140,9 +139,7 @@ def _try(
     return {name: found.int().tolist() for name, found in right.items()}
 
 
-def _attacked(
-    stage: Stage, model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, seed: int
-) -> Tensor:
+def _attacked(stage: Stage, model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, seed: int) -> Tensor:
     """Return adversarial images on the CPU."""
     device = device_of(model)
     images, labels = images.to(device), labels.to(device)
