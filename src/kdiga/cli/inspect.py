@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -61,7 +61,7 @@ def inspect(
         pretrained=normalization == "pretrained",
         which=which,
         architecture=architecture,
-        matched=cast("Literal['name', 'order']", matched),
+        matched=matched,
         num_classes=num_classes,
         image_size=image_size,
         classes=_classes(classes),
@@ -82,7 +82,7 @@ def _classes(given: str | None) -> Literal["imagenet"] | list[int] | None:
     from kdiga.errors import InputError
 
     if given is None or given == "imagenet":
-        return cast("Literal['imagenet'] | None", given)
+        return given
     try:
         return [int(one) for one in given.split(",")]
     except ValueError:

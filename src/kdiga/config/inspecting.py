@@ -20,7 +20,7 @@ from kdiga.analysis.preprocessing import (
 from kdiga.config.run import Models, build_model, check_fits, load_alone
 from kdiga.config.schema import ModelConfig, Recipe
 from kdiga.config.subject import judged, load_ground, recipe_of
-from kdiga.data import ImageSet
+from kdiga.data import Images, MixedSet
 from kdiga.errors import InputError
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.models import Classifier
@@ -66,7 +66,7 @@ class Inspection:
 
 
 def inspect_model(
-    model: Classifier, data: ImageSet | None = None, *, examples: int = EXAMPLES, device: str = "auto"
+    model: Classifier, data: Images | None = None, *, examples: int = EXAMPLES, device: str = "auto"
 ) -> Inspection:
     """Describe a model, and try it on a sample of images.
 
@@ -109,8 +109,10 @@ def inspect_model(
     return Inspection(description, len(labels), findings)
 
 
-def sample(data: ImageSet, examples: int) -> tuple[Tensor, Tensor]:
+def sample(data: Images, examples: int) -> tuple[Tensor, Tensor]:
     """Return images, float in [0, 1], and labels: a random choice that is the same at every call."""
+    if isinstance(data, MixedSet):
+        data = data.original
     with seeded(SAMPLE_SEED, len(data)):
         rows = torch.randperm(len(data))[:examples].sort().values
     batches = list(data.take(rows).batches())
@@ -145,7 +147,7 @@ def inspect_named(
     return inspect_model(model, ground.images, examples=examples, device=device)
 
 
-def inspect_recipe(recipe: Recipe, models: Models, data: ImageSet) -> dict[str, Inspection]:
+def inspect_recipe(recipe: Recipe, models: Models, data: Images) -> dict[str, Inspection]:
     """Inspect the models of a recipe, by role, on a sample of the training images."""
     return {
         role.replace("_", " "): inspect_model(model, data, device=recipe.training.device)
