@@ -109,7 +109,7 @@ def training_images(models: Sequence[str], count: int, *, data: str | None = Non
     Raises:
         InputError: if there are fewer, or no data set is known.
     """
-    recipe = next((found for found in map(_recipe_of, models) if found), {})
+    recipe = next((found for found in map(recipe_of, models) if found), {})
     config = _data_config(recipe, data, root)
     train = data_of(replace(config, train_examples=count)).train
     if isinstance(train, MixedSet):
