@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import kdiga
-from kdiga.attacks import pgd
+from kdiga.attacks import PGD
 from kdiga.data import load_data
 from kdiga.errors import InputError
 from kdiga.modes import seeded
@@ -74,9 +75,11 @@ def test_published_accuracies(file, architecture, normalization, data, clean, ro
     assert 100 * right / len(test) == pytest.approx(clean, abs=0.06)
     images, labels = next(iter(test.batches(1000)))
     for eps, expected in robust.items():
-        threat = ThreatModel(eps=eps / 255)
+        threat = ThreatModel("linf", eps / 255)
         with seeded(0):
-            attacked = pgd(model, images, labels, threat=threat, steps=20, step_size=threat.eps / 4)
+            attacked = PGD(threat=threat, steps=20)(
+                lambda given, labels=labels: F.cross_entropy(model(given), labels, reduction="none"), images
+            )
         with torch.no_grad():
             measured = 100 * float((model(attacked).argmax(1) == labels).double().mean())
         assert measured == pytest.approx(expected, abs=1.0), eps
