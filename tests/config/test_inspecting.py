@@ -149,9 +149,10 @@ def test_a_description_tells_what_is_done_to_images():
     lines = Description.of(fitted).lines()
     assert "images: 3x8x8, resized and turned to grey for its network's 1x16x16" in lines
     assert "classes: 20 of the network's 1000 outputs: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ..." in lines
-    assert "normalisation: none in front; the network gets pixels in [0, 1]" in Description.of(
-        classifier(mean=0.0, std=1.0)
-    ).lines()
+    assert (
+        "normalisation: none in front; the network gets pixels in [0, 1]"
+        in Description.of(classifier(mean=0.0, std=1.0)).lines()
+    )
 
 
 # Recipes
@@ -244,7 +245,9 @@ def test_a_recipe_takes_it_all_and_loads_again(thousand):
     recipe = recipe_from_dict({"data": "digits", "student": student, "method": "kd", "teacher": teacher})
     assert recipe_from_dict(recipe.to_dict()) == recipe
     with pytest.raises(InputError, match="teacher.classes"):
-        recipe_from_dict({"data": "digits", "student": "cnn-4", "method": "kd", "teacher": teacher | {"classes": "all"}})
+        recipe_from_dict(
+            {"data": "digits", "student": "cnn-4", "method": "kd", "teacher": teacher | {"classes": "all"}}
+        )
     digits = ImageSet(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10), tuple("0123456789"))
     models = build_models(recipe, DataSet("digits", digits, digits, "a test"))
     assert models.teacher.spec.classes == (1, 2, 3, 4, 5, 6, 7, 8, 9, 0)

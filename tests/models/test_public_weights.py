@@ -43,9 +43,7 @@ def model_of(file: str, architecture: str, normalization, data: str):
     if file.endswith(".onnx"):
         pytest.importorskip("onnx")
     path = Path(folder) / file
-    return kdiga.load_model(
-        f"file:{path}", architecture=architecture, normalization=normalization, images=SHAPES[data]
-    )
+    return kdiga.load_model(f"file:{path}", architecture=architecture, normalization=normalization, images=SHAPES[data])
 
 
 def images_of(data: str):
@@ -53,8 +51,6 @@ def images_of(data: str):
         return load_data(data).test
     except InputError as error:
         pytest.skip(str(error))
-
-
 
 
 @pytest.mark.parametrize(("file", "architecture", "normalization", "data", "clean", "robust"), FILES)

@@ -7,6 +7,7 @@ import sys
 from collections import OrderedDict
 from enum import Enum
 from types import ModuleType
+from urllib.error import URLError
 
 import pytest
 import timm
@@ -14,7 +15,6 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
-from urllib.error import URLError
 
 import kdiga
 from kdiga.errors import InputError
@@ -245,7 +245,9 @@ def test_timms_weights_without_a_network(monkeypatch):
         raise URLError("no route")
 
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(InputError, match=r"download model.safetensors from https://huggingface.co/timm/resnet18.a1_in1k"):
+    with pytest.raises(
+        InputError, match=r"download model.safetensors from https://huggingface.co/timm/resnet18.a1_in1k"
+    ):
         kdiga.load_model("timm:resnet18", pretrained=True)
     with pytest.raises(InputError, match="no pretrained weights for vit_tiny_patch16_224.nope; it has vit_tiny"):
         timm_source.pretrained_settings("vit_tiny_patch16_224.nope")
@@ -287,7 +289,9 @@ def test_fresh_torchvision_takes_the_datas_shape():
         vit = kdiga.load_model("torchvision:vit_b_16", image_size=32, num_classes=5)
         assert vit(torch.rand(1, 3, 32, 32)).shape == (1, 5)
         for name in ("googlenet", "squeezenet1_1"):
-            assert kdiga.load_model(f"torchvision:{name}", image_size=64).train()(torch.rand(2, 3, 64, 64)).shape[1] == 10
+            assert (
+                kdiga.load_model(f"torchvision:{name}", image_size=64).train()(torch.rand(2, 3, 64, 64)).shape[1] == 10
+            )
 
 
 def test_bad_torchvision(monkeypatch, tmp_path):
@@ -366,7 +370,9 @@ def test_a_repository_of_the_hub(cnn, images, tmp_path, monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(InputError, match=r"no route.*download config.json and model.safetensors from .*org/name by hand"):
+    with pytest.raises(
+        InputError, match=r"no route.*download config.json and model.safetensors from .*org/name by hand"
+    ):
         kdiga.load_model("hf-hub:org/name")
 
 
@@ -459,7 +465,9 @@ def test_robustbench(robustbench, tmp_path, capsys):
 
 
 def test_bad_robustbench(robustbench, monkeypatch):
-    with pytest.raises(InputError, match=r"No such file.*download its file by hand from \S+abc and put it at \S+2024Paper"):
+    with pytest.raises(
+        InputError, match=r"No such file.*download its file by hand from \S+abc and put it at \S+2024Paper"
+    ):
         kdiga.load_model(NAME)
     with pytest.raises(InputError, match=r"normalise inside"):
         kdiga.load_model(NAME, normalization="cifar10")

@@ -92,7 +92,7 @@ class RobustBench(Source):
         try:
             with _autoattack_by_its_other_name(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it imports from timm's former places
-                from robustbench import utils  # pyright: ignore[reportMissingImports]  # noqa: F401 (load needs it)
+                importlib.import_module("robustbench.utils")  # what loading needs
                 from robustbench.model_zoo import model_dicts  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise missing_package(self, str(error.name or "robustbench").partition(".")[0]) from None
