@@ -36,8 +36,9 @@ class SharedBatchNorm(_BatchNorm):
         variance = joint.total(apart.square().sum(over)) / count
         self._move(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = torch.rsqrt(variance + self.eps)
-        out = apart * (scale if self.weight is None else scale * self.weight).view(shape)
-        return (out if self.bias is None else out + self.bias.view(shape)).to(input.dtype)
+        if self.affine:
+            return (apart * (scale * self.weight).view(shape) + self.bias.view(shape)).to(input.dtype)
+        return (apart * scale.view(shape)).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Accept any number of dimensions; the class that this stands in for has seen the network run."""

@@ -56,8 +56,8 @@ class Checkpoints:
         if wish not in (GO_ON, SAVE):
             raise InterruptedRunError(
                 wish,
-                f"stopped by {name_of(wish)} {where}; the state is saved in {str(self.folder)!r}. The same command goes "
-                "on from there with --resume.",
+                f"stopped by {name_of(wish)} {where}; the state is saved in {str(self.folder)!r}. The same command "
+                "goes on from there with --resume.",
             )
 
     def save(self, state: State) -> None:

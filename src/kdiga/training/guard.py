@@ -28,7 +28,7 @@ class TermLog:
 
     def state(self) -> dict[str, Any]:
         """Return what was noted, for :class:`TermLog` to go on from."""
-        rows = torch.stack(self.rows).cpu() if self.rows else None
+        rows = self._stacked().cpu() if self.rows else None
         return {"names": self.names, "weights": self.weights, "rows": rows}
 
     def add(self, objective: Objective) -> None:
@@ -45,7 +45,7 @@ class TermLog:
         Raises:
             DivergedError: naming the terms that failed first; after that step all of them do.
         """
-        finite = torch.stack(self.rows).isfinite()
+        finite = self._stacked().isfinite()
         failed = (~finite.all(1)).nonzero()
         if not len(failed):
             return
@@ -60,9 +60,13 @@ class TermLog:
             "training.grad_clip to 1."
         )
 
+    def _stacked(self) -> Tensor:
+        # Rows of an interrupted run come from a file, and lie on the CPU.
+        return torch.stack([row.to(self.rows[-1].device) for row in self.rows])
+
     def means(self) -> dict[str, float]:
         """Return each term's mean over the epoch."""
-        return dict(zip(self.names, torch.stack(self.rows).mean(0).tolist(), strict=True))
+        return dict(zip(self.names, self._stacked().mean(0).tolist(), strict=True))
 
 
 def check_above_chance(

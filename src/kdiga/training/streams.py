@@ -67,11 +67,8 @@ class Streams:
 
     def state(self) -> dict[str, Any]:
         """Return where this process's streams stand."""
-        return {
-            "process": self._now(),
-            "own": self._own,
-            "draws": None if self._draws is None else self._draws.get_state(),
-        }
+        draws = None if self._draws is None else self._draws.get_state()
+        return {"process": self._now(), "own": self._own, "draws": draws}
 
     def load_state(self, states: list[Mapping[str, Any]]) -> None:
         """Go on where the streams of an earlier run stood.

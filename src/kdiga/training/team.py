@@ -52,7 +52,7 @@ class Team:
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
 
-        handlers = [InitProcessGroupKwargs(timeout=TIMEOUT)]
+        handlers: list[Any] = [InitProcessGroupKwargs(timeout=TIMEOUT)]
         with noticing_loss():
             accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
             talk = None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=TIMEOUT)
