@@ -52,7 +52,7 @@ class InterruptedRunError(SystemExit):
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(128 + signal)
-        self.exit_status, self.message = 128 + signal, message
+        self.signal, self.exit_status, self.message = signal, 128 + signal, message
 
     def __str__(self) -> str:
         return self.message
