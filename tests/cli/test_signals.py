@@ -49,7 +49,7 @@ def start(command, folder, *arguments, until):
         [*command, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"KDIGA_DATA": "", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    for _ in range(1200):
+    for _ in range(3600):
         if process.poll() is not None or list(folder.glob(until)):
             return process
         time.sleep(0.05)
