@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.printing import say
+
+if TYPE_CHECKING:
+    from kdiga.training import EpochRecord
 
 
 @app.command()
@@ -22,6 +26,10 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the resolved run, stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    track: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Follow the run in tensorboard, wandb or both; see docs/export.md.")
+    ] = "",
+    track_project: Annotated[str, typer.Option(help="What trackers file the run under.")] = "kdiga",
 ) -> None:
     """Train a teacher or distil a student as a recipe says.
 
@@ -32,10 +40,15 @@ def train(
     from kdiga.config.caching import stored_teacher
     from kdiga.config.run import build_models, data_of
     from kdiga.models import count_parameters
+    from kdiga.training.tracking import Trackers
 
     console = Console()
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
+    trackers = Trackers(
+        [name.strip().lower() for name in track.split(",") if name.strip()], folder, checked.to_dict(),
+        project=track_project, on_trouble=lambda line: say(console, line, style="yellow"),
+    )  # fmt: skip
     data = data_of(checked.data)
     if dry_run:
         models = build_models(checked, data)
@@ -57,10 +70,15 @@ def train(
             console.print(f"# teacher cache: {checked.cache.folder}, complete", highlight=False, soft_wrap=True)
         console.print(f"# would write to {folder}", highlight=False, soft_wrap=True)
         return
-    with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress:
+
+    def on_epoch(record: EpochRecord) -> None:
+        progress.on_epoch(record)
+        trackers.on_epoch(record)
+
+    with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress, trackers:
         result = run_recipe(
             checked, folder, resume=resume, overwrite=overwrite, data=data,
-            on_step=progress.on_step, on_epoch=progress.on_epoch, on_choice=progress.on_choice,
+            on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
         )  # fmt: skip
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):
