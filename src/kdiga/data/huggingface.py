@@ -74,7 +74,7 @@ def load_hugging_face(name: str, root: Path | None, reading: Reading) -> DataSet
     train = tables.get("train")
     if train is None:
         raise InputError(f"hf:{name} has no part named train; it has {', '.join(tables)}.")
-    second = next((tables[part] for part in TEST_NAMES if part in tables and part != "train"), None)
+    second = next((tables[part] for part in TEST_NAMES if part in tables), None)
     loaded = [_part(name, table, reading) for table in ([train] if second is None else [train, second])]
     notes = [note for _, told in loaded for note in told]
     files = [one for one, _ in loaded]

@@ -157,8 +157,8 @@ def about(content: Mapping[str, Any]) -> list[str]:
     return [
         f"`{content['command']}`: {content['done']} of {content['total']} runs ended.",
         "",
-        f"{what}, {data['training_images']:,} training images, {threat['norm']} eps {threat['eps']:.4g}; seeds {seeds}; test images: {images}; "
-        f"validation images: {held_out[0] if held_out else NOTHING}.",
+        f"{what}, {data['training_images']:,} training images, {threat['norm']} eps {threat['eps']:.4g}; "
+        f"seeds {seeds}; test images: {images}; validation images: {held_out[0] if held_out else NOTHING}.",
         f"{when}; {'; '.join(hardware) or NOTHING}.",
         "Percent, mean ± sample standard deviation over seeds. The start is the student before training. Epoch and "
         "point are chosen on validation images, which were held out of this training; where a student was pre-trained "
