@@ -98,7 +98,9 @@ def models(
 def data() -> None:
     """List the data sets that are known by name. A folder of class folders is accepted by its path."""
     from kdiga.data import available_data
+    from kdiga.data.sets import FORMS
 
     for name in available_data():
         Console().print(name, highlight=False)
-    Console().print("PATH of a folder of class folders (or of train/ and test/ with class folders)", highlight=False)
+    for form in FORMS:
+        Console().print(form, markup=False, highlight=False, soft_wrap=True)

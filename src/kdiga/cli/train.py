@@ -27,6 +27,7 @@ def train(
 
     Example: kdiga train recipes/digits-kdiga.yaml --set training.seed=1 --out runs/seed1
     """
+    from kdiga.cli.printing import described, tell_notes
     from kdiga.cli.progress import TrainingProgress
     from kdiga.config import load_recipe, run_recipe
     from kdiga.config.caching import stored_teacher
@@ -37,6 +38,7 @@ def train(
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
     data = data_of(checked.data)
+    tell_notes(console, data)
     if dry_run:
         models = build_models(checked, data)
         console.print(
@@ -49,9 +51,7 @@ def train(
                     highlight=False,
                     soft_wrap=True,
                 )
-        console.print(
-            f"# data: {len(data.train):,} training and {len(data.test):,} test images, {data.source}", soft_wrap=True
-        )
+        console.print(f"# data: {described(data)}, {data.source}", markup=False, highlight=False, soft_wrap=True)
         if checked.cache is not None and models.teacher is not None:
             stored_teacher(checked, checked.cache, models.teacher, data)
             console.print(f"# teacher cache: {checked.cache.folder}, complete", highlight=False, soft_wrap=True)

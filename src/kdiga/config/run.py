@@ -7,8 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdiga.config.classes import check_classes
+from kdiga.config.labelling import labelled_by
 from kdiga.config.schema import DataConfig, ModelConfig, Recipe
-from kdiga.data import DataSet, ImageSet, load_data, split
+from kdiga.data import DataSet, Images, MixedSet, load_data, split
+from kdiga.data.extra import load_extra
 from kdiga.errors import InputError
 from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.modes import seeded
@@ -16,6 +19,7 @@ from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep
+from kdiga.training.runtime import device_by_name
 
 WEIGHTS_STREAM, TEACHER_STREAM = 1, 2  # which of the seed's random streams initial weights come from
 SUBSET_SEED = 0  # which training images a recipe with train_examples uses, whatever its own seed
@@ -35,14 +39,17 @@ def data_of(config: DataConfig) -> DataSet:
     Raises:
         InputError: if it cannot be had, or has fewer training images than asked for.
     """
-    data = load_data(config.name, root=config.root, image_size=config.image_size)
-    wanted, held = config.train_examples, len(data.train)
-    if wanted is None or wanted == held:
-        return data
-    if wanted > held:
+    data = load_data(config.name, root=config.root, **asdict(config.reading))
+    train, wanted, held = data.train, config.train_examples, len(data.train)
+    if wanted is not None and wanted > held:
         raise InputError(f"train_examples was {wanted}; {config.name} has {held} training images.")
-    _, subset = split(data.train, wanted / held, SUBSET_SEED)
-    return replace(data, train=subset.take(slice(wanted)))  # a share rounds up
+    if wanted is not None and wanted < held:
+        _, subset = split(train, wanted / held, SUBSET_SEED)
+        train = subset.take(slice(wanted))  # a share rounds up
+    if config.extra is not None and not isinstance(train, MixedSet):
+        more = load_extra(Path(config.extra.path), train, config.reading)
+        train = MixedSet(train, more, config.extra.share)
+    return replace(data, train=train)
 
 
 def build_models(recipe: Recipe, data: DataSet) -> Models:
@@ -61,12 +68,14 @@ def build_models(recipe: Recipe, data: DataSet) -> Models:
         )
     models = Models(student, teacher, second)
     for role, model in zip(Models._fields, models, strict=True):
-        if model is not None:
+        config = getattr(recipe, role)
+        if model is not None and config is not None:
             check_fits(role.replace("_", " "), model, data.train)
+            check_classes(role.replace("_", " "), config.name, data.train.classes)
     return models
 
 
-def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
+def build_model(config: ModelConfig, data: Images) -> Classifier:
     """Return the model that a section describes, for images like ``data``'s."""
     path = Path(config.name)
     if path.suffix == ".safetensors" or path.is_dir():
@@ -88,14 +97,14 @@ def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
     return fitted_to(model, data)
 
 
-def fitted_to(model: Classifier, data: ImageSet) -> Classifier:
+def fitted_to(model: Classifier, data: Images) -> Classifier:
     """Return the model with images like ``data``'s resized, and grey turned to colour or back, where it needs that."""
     if model.spec.takes[:2] == (data.in_channels, data.image_size):
         return model
     return model.fitted(channels=data.in_channels, size=data.image_size)
 
 
-def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
+def check_fits(role: str, model: Classifier, data: Images) -> None:
     """Check that a model takes these images and tells as many classes apart.
 
     Raises:
@@ -155,6 +164,9 @@ def run_recipe(
     # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
     stored = None if finished else _stored_teacher(recipe, teacher, data)
     claim(out, resume=resume, overwrite=overwrite)
+    extra = recipe.data.extra
+    if extra is not None and extra.labels == "teacher" and teacher is not None and not finished:
+        data = labelled_by(teacher, data, device_by_name(recipe.training.device))
     if finished:
         return json.loads((out / RESULT).read_text())
     write_config(out, recipe.to_dict())
@@ -182,7 +194,12 @@ def run_recipe(
         outcome.to_dict()
         | {
             "threat": asdict(recipe.threat),
-            "data": {"name": data.name, "source": data.source},
+            "data": {
+                "name": data.name,
+                "source": data.source,
+                "classes": list(data.train.classes),
+                "notes": list(data.notes),
+            },
             "parameters": {
                 "student": count_parameters(student),
                 "teacher": None if teacher is None else count_parameters(teacher),

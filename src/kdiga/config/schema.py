@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, cast
 
+from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
 from kdiga.models import available_models
@@ -14,25 +15,64 @@ from kdiga.types import ThreatModel
 
 
 @dataclass(frozen=True)
+class ExtraConfig:
+    """Extra training images, real or generated; see :class:`kdiga.data.MixedSet`.
+
+    Args:
+        path: an .npz file with ``image`` and ``label``, or a folder of class folders.
+        share: of each batch, in (0, 1).
+        labels: "given", those of the file or folder, or "teacher", the classes that the recipe's teacher sees in them.
+    """
+
+    path: str
+    share: float = 0.7
+    labels: Literal["given", "teacher"] = "given"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise InputError(f"share was {self.share!r}; it must be above 0 and below 1, for example 0.7.")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which images.
 
     Args:
         name: a set that ``kdiga data`` lists, or the path of a folder of class folders.
         root: folder that holds it; None looks in the usual places.
-        image_size: for folders, resize and crop to this many pixels.
+        image_size: for image files, resize and crop to this many pixels.
         train_examples: use only so many training images, every class in its proportion; the choice is the
             same for every seed.
+        in_memory: for image files, whether all are decoded at the start; "auto" does so where they are small. See
+            :class:`kdiga.data.Reading`.
+        workers: for image files, processes that decode them; the images are the same for any number.
+        skip_corrupt: leave out image files that cannot be read, in place of ending with their name.
+        extra: training images beyond these.
     """
 
     name: str
     root: str | None = None
     image_size: int | None = None
     train_examples: int | None = None
+    in_memory: Literal["auto", True, False] = "auto"
+    workers: Literal["auto"] | int = "auto"
+    skip_corrupt: bool = False
+    extra: ExtraConfig | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How image files are read."""
+        return Reading(self.image_size, self.in_memory, self.workers, self.skip_corrupt)
+
+    @property
+    def for_test(self) -> DataConfig:
+        """The same without what concerns training images alone."""
+        return replace(self, train_examples=None, extra=None)
 
     def __post_init__(self) -> None:
         if self.train_examples is not None and self.train_examples < 1:
             raise InputError(f"train_examples was {self.train_examples!r}; it must be at least 1.")
+        _ = self.reading  # which checks what it is given
 
 
 @dataclass(frozen=True)

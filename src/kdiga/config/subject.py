@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from kdiga.config.classes import check_classes
 from kdiga.config.run import check_fits, data_of, fitted_to
 from kdiga.config.schema import DataConfig
-from kdiga.data import ImageSet, available_data
+from kdiga.data import FileSet, ImageSet, available_data
+from kdiga.data.mixing import MixedSet
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.models import Classifier, count_parameters, load_model
@@ -85,8 +90,30 @@ def load_ground(
     threat = ThreatModel.parse(norm or given.get("norm", "linf"), given.get("eps", "8/255") if eps is None else eps)
     if examples is not None and examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
-    test = data_of(replace(config, train_examples=None)).test
-    return Ground(test if examples is None else test.take(slice(examples)), threat, config.name)
+    test = data_of(config.for_test).test
+    test = test if examples is None else test.take(slice(examples))
+    # Attacks go over the same images many times, so those that are looked at are decoded once.
+    return Ground(test.load() if isinstance(test, FileSet) else test, threat, config.name)
+
+
+def training_images(models: Sequence[str], count: int, *, data: str | None = None, root: Path | None = None) -> Tensor:
+    """Return training images of the data that :func:`load_ground` finds, float (example, channel, height, width).
+
+    Args:
+        models: as on the command line.
+        count: how many, every class in its proportion; the same ones every time.
+        data: name of a data set.
+        root: folder that holds the data.
+
+    Raises:
+        InputError: if there are fewer, or no data set is known.
+    """
+    recipe = next((found for found in map(_recipe_of, models) if found), {})
+    config = _data_config(recipe, data, root)
+    train = data_of(replace(config, train_examples=count)).train
+    if isinstance(train, MixedSet):
+        train = train.original
+    return torch.cat([images for images, _ in train.batches()])
 
 
 def load_subject(
@@ -120,6 +147,7 @@ def load_subject(
     classifier = load_model(model, weights=weights, normalization=normalization, which=which, **shape)
     classifier = fitted_to(classifier, images)
     check_fits(role, classifier, images)
+    check_classes(role, model, images.classes)
     about = describe(classifier, model if weights is None else f"{model} {weights}", which if _is_run(model) else None)
     return Subject(classifier.to(device_by_name(device)), about)
 
@@ -189,7 +217,7 @@ def _data_config(recipe: dict[str, Any], data: str | None, root: Path | None) ->
         return DataConfig(data, given)
     if "data" not in recipe:
         raise InputError(f"no data set was given; name one with --data, for example {', '.join(available_data())}.")
-    saved = DataConfig(**recipe["data"])
+    saved = DataConfig(**(recipe["data"] | {"extra": None}))
     return saved if given is None else replace(saved, root=given)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,11 +11,60 @@ import torch
 from torch import Tensor
 
 from kdiga.checks import check_images, check_labels
+from kdiga.data.filefeed import FileBatch, FileFeed
+from kdiga.data.files import FileSet
 from kdiga.data.images import ImageSet, to_pixels
-from kdiga.data.views import Augmentation
+from kdiga.data.mixing import MixedFeed, MixedSet
+from kdiga.data.views import View
 from kdiga.errors import InputError
 from kdiga.modes import mix_seed
 from kdiga.types import Batch
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which rows of every batch a process gets: of ``count`` equal runs of rows, the one at ``rank``.
+
+    The shares of all ranks, joined in rank order, are the batch of one process.
+
+    Args:
+        rank: of this process, in [0, count).
+        count: of processes, at least 1.
+
+    Raises:
+        InputError: for a rank beyond the count.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.count:
+            raise InputError(f"rank was {self.rank} of {self.count} processes; ranks run from 0 to the count less 1.")
+
+    def size_of(self, whole: int) -> int:
+        """Return how many of ``whole`` rows a process gets.
+
+        Raises:
+            InputError: if they cannot be divided equally: then the mean over processes would not be the batch's.
+        """
+        if whole % self.count:
+            raise InputError(
+                f"a batch of {whole} examples cannot be shared equally by {self.count} processes; choose a batch_size "
+                f"that {self.count} divides."
+            )
+        return whole // self.count
+
+    def rows(self, whole: int) -> slice:
+        """Return which of ``whole`` rows are this process's."""
+        size = self.size_of(whole)
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+
+WHOLE = Share()
+
+Images = ImageSet | FileSet | MixedSet
+"""Sets of images: in memory, on disk, and with extra ones."""
 
 
 class Feed(Protocol):
@@ -24,8 +74,11 @@ class Feed(Protocol):
         """Return the batches of an epoch."""
         ...
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch."""
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of one epoch, from batch ``start`` on; nothing random is drawn for the earlier ones.
+
+        Whatever has to be read to get there has been read when this returns.
+        """
         ...
 
 
@@ -37,40 +90,44 @@ class ImageSetFeed:
 
     Args:
         data: the training images.
-        batch_size: at most the number of examples.
+        batch_size: of all processes together; at most the number of examples.
         seed: decides order and augmentation, together with the epoch.
         augmentation: of each example.
         views: how many there are of an example, used in turn, epoch by epoch; None for a new one each
             epoch.
+        share: of every batch, for this process.
     """
 
     data: ImageSet
     batch_size: int
     seed: int
-    augmentation: Augmentation
+    augmentation: View
     views: int | None = None
+    share: Share = WHOLE
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "views"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} was {value!r}; it must be at least 1.")
+        self.share.size_of(min(self.batch_size, len(self.data)))
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
         return max(1, len(self.data) // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch, each example once; the epoch decides the view."""
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of one epoch from ``start`` on, each example once; the epoch decides the view."""
         view = number if self.views is None else number % self.views
         generator = torch.Generator().manual_seed(mix_seed(self.seed, number))
         order = torch.randperm(len(self.data), generator=generator).to(self.data.images.device)
-        for start in range(len(self)):
-            index = order[start * self.batch_size : (start + 1) * self.batch_size]
+        for place in range(start, len(self)):
+            index = order[place * self.batch_size : (place + 1) * self.batch_size]
+            index = index[self.share.rows(len(index))]
             yield batch_of(self.data, index, self.augmentation, seed=self.seed, view=view)
 
 
-def batch_of(data: ImageSet, index: Tensor, augmentation: Augmentation, *, seed: int, view: int) -> Batch:
+def batch_of(data: ImageSet | FileSet, index: Tensor, augmentation: View, *, seed: int, view: int) -> Batch:
     """Return the batch of some rows in one view.
 
     Args:
@@ -80,6 +137,8 @@ def batch_of(data: ImageSet, index: Tensor, augmentation: Augmentation, *, seed:
         seed: of the augmentation.
         view: of all of them.
     """
+    if isinstance(data, FileSet):
+        return FileBatch(data, index.cpu(), augmentation, seed, view).result()
     images = augmentation(data.images[index], index, seed=seed, view=view)
     return Batch(to_pixels(images), data.labels[index], index, view=view)
 
@@ -88,13 +147,18 @@ def batch_of(data: ImageSet, index: Tensor, augmentation: Augmentation, *, seed:
 class LoaderFeed:
     """A PyTorch data loader, or any sized iterable of (images, labels), each epoch read once through.
 
+    Every process reads the whole batches and keeps its rows of them, so the loader has to give each process the same
+    ones: PyTorch's does, whose order comes from the run's random stream.
+
     Args:
         loader: yields float images in [0, 1] and integer labels.
         device: where the batches go.
+        share: of every batch, for this process.
     """
 
     loader: Iterable[tuple[Tensor, Tensor]]
     device: torch.device
+    share: Share = WHOLE
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
@@ -102,28 +166,54 @@ class LoaderFeed:
             raise InputError("the training data has no length; give a DataLoader, a list of batches or an ImageSet.")
         return len(self.loader)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield one pass over the loader; its first batch is checked."""
-        seen = 0
-        for images, labels in self.loader:
-            if seen == 0:
+    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
+        """Return one pass over the loader from batch ``start`` on; the first batch is checked.
+
+        A loader cannot jump: the batches before ``start`` are read and dropped.
+        """
+        batches, seen = iter(self.loader), 0
+        for images, _ in itertools.islice(batches, start):
+            seen += len(images)
+        return self._rest(batches, seen, number)
+
+    def _rest(self, batches: Iterator[tuple[Tensor, Tensor]], seen: int, number: int) -> Iterator[Batch]:
+        for place, (images, labels) in enumerate(batches):
+            if place == 0:
                 check_images(images)
                 check_labels(labels, images)
             index = torch.arange(seen, seen + len(images), device=self.device)
             seen += len(images)
-            yield Batch(images.to(self.device), labels.long().to(self.device), index, view=number)
+            own = self.share.rows(len(images))
+            yield Batch(images[own].to(self.device), labels[own].long().to(self.device), index[own], view=number)
 
 
 def feed_of(
-    train: ImageSet | Iterable[tuple[Tensor, Tensor]],
+    train: Images | Iterable[tuple[Tensor, Tensor]],
     *,
     batch_size: int,
     seed: int,
-    augmentation: Augmentation,
+    augmentation: View,
     device: torch.device,
     views: int | None = None,
+    share: Share = WHOLE,
 ) -> Feed:
-    """Return the feed of an image set, or of a loader that augments by itself."""
+    """Return the feed of an image set, or of a loader that augments by itself.
+
+    Args:
+        train: where the batches come from.
+        batch_size: of all processes together; a loader has its own.
+        seed: of order and augmentation; a loader draws from the streams of the process.
+        augmentation: of an image set's examples.
+        device: where the batches go.
+        views: of an image set's examples; None for a new one each epoch.
+        share: of every batch, for this process.
+    """
+    if isinstance(train, MixedSet):
+        if views is not None:
+            raise InputError("extra training images are in no teacher cache; leave out one or the other.")
+        return MixedFeed(train.to(device), batch_size, seed, augmentation, share)
+    if isinstance(train, FileSet):
+        return FileFeed(train.to(device), batch_size, seed, augmentation, views, share)
     if isinstance(train, ImageSet):
-        return ImageSetFeed(train.to(device), batch_size, seed, augmentation, views)
-    return LoaderFeed(train, device)
+        return ImageSetFeed(train.to(device), batch_size, seed, augmentation, views, share)
+    return LoaderFeed(train, device, share)
