@@ -175,7 +175,9 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
     assert int((right & ~exact).sum()) < 0.6 * int((clean & ~exact).sum())  # most of what it holds is
     assert sum(queries) <= 60 + 60 * 303
     before = len(queries)
-    assert scored(Victim("file", call, "d"), *examples, **settings | {"shelf": Shelf(tmp_path)}).correct == found.correct
+    assert (
+        scored(Victim("file", call, "d"), *examples, **settings | {"shelf": Shelf(tmp_path)}).correct == found.correct
+    )
     assert len(queries) - before <= 2  # clean accuracy; the attack itself is kept
 
 

@@ -33,8 +33,10 @@ def train(
     from kdiga.config.caching import stored_teacher
     from kdiga.config.run import build_models, data_of
     from kdiga.models import count_parameters
+    from kdiga.training.team import rank_here
 
-    console = Console()
+    leads = rank_here() == 0
+    console = Console(quiet=not leads)
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
     data = data_of(checked.data)
