@@ -141,6 +141,7 @@ def test_lists(project):
         "suitable",
         "study",
         "tune",
+        "curve",
         "demo",
         "methods",
         "models",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdiga.config import Recipe
     from kdiga.config.run import Models
     from kdiga.data import DataSet
+    from kdiga.training import EpochRecord
 
 
 @app.command()
@@ -31,6 +32,10 @@ def train(
     despite_findings: Annotated[
         bool, typer.Option("--despite-findings", help="Train even if a check of the teacher failed.")
     ] = False,
+    track: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Follow the run in tensorboard, wandb or both; see docs/export.md.")
+    ] = "",
+    track_project: Annotated[str, typer.Option(help="What trackers file the run under.")] = "kdiga",
 ) -> None:
     """Train a teacher or distil a student as a recipe says.
 
@@ -44,10 +49,16 @@ def train(
     from kdiga.config import load_recipe, run_recipe
     from kdiga.config.caching import stored_teacher
     from kdiga.config.run import build_models, data_of
+    from kdiga.processes import leads
+    from kdiga.training.tracking import Trackers
 
-    console = Console()
+    console = Console(quiet=not leads())
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
+    trackers = Trackers(
+        [name.strip().lower() for name in track.split(",") if name.strip()], folder, checked.to_dict(),
+        project=track_project, on_trouble=lambda line: say(console, line, style="yellow"),
+    )  # fmt: skip
     data = data_of(checked.data)
     tell_notes(console, data)
     if dry_run:
@@ -64,10 +75,15 @@ def train(
         return
     if not resume:
         _inspect(console, checked, build_models(checked, data), data, despite_findings=despite_findings)
-    with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress:
+
+    def on_epoch(record: EpochRecord) -> None:
+        progress.on_epoch(record)
+        trackers.on_epoch(record)
+
+    with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress, trackers:
         result = run_recipe(
             checked, folder, resume=resume, overwrite=overwrite, data=data,
-            on_step=progress.on_step, on_epoch=progress.on_epoch, on_choice=progress.on_choice,
+            on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
         )  # fmt: skip
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):

@@ -22,6 +22,7 @@ from kdiga.training import distill
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep
 from kdiga.training.runtime import device_by_name
+from kdiga.training.team import Team
 
 WEIGHTS_STREAM, TEACHER_STREAM = 1, 2  # which of the seed's random streams initial weights come from
 SUBSET_SEED = 0  # which training images a recipe with train_examples uses, whatever its own seed
@@ -178,7 +179,7 @@ def run_recipe(
     """Train what a recipe describes, in a folder of its own, and return ``result.json``'s content.
 
     Writes ``config.yaml``, ``journal.jsonl`` and, only if training ended well, ``best.safetensors``,
-    ``last.safetensors`` and ``result.json``.
+    ``last.safetensors`` and ``result.json``. Of several processes each makes the call, and the first one writes.
 
     Args:
         recipe: validated.
@@ -200,17 +201,19 @@ def run_recipe(
 
         listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice}
         return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, **listeners)
+    team = Team.here(device_by_name(recipe.training.device))
     student, teacher, second_teacher = build_models(recipe, data)
-    finished = resume and (out / RESULT).is_file()
+    finished = team.told(resume and (out / RESULT).is_file())
     # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
     stored = None if finished else _stored_teacher(recipe, teacher, data)
-    claim(out, resume=resume, overwrite=overwrite)
+    team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
     extra = recipe.data.extra
     if extra is not None and extra.labels == "teacher" and teacher is not None and not finished:
         data = labelled_by(teacher, data, device_by_name(recipe.training.device))
     if finished:
-        return json.loads((out / RESULT).read_text())
-    write_config(out, recipe.to_dict())
+        return team.first(lambda: json.loads((out / RESULT).read_text()))
+    if team.leads:
+        write_config(out, recipe.to_dict())
     settings = asdict(recipe.training)
     outcome = distill(
         student,
@@ -230,7 +233,8 @@ def run_recipe(
     about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
     for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
         student.load_state_dict(dict(state))
-        save_model(student, out / f"{which}.safetensors", which=which, **about)
+        if team.leads:
+            save_model(student, out / f"{which}.safetensors", which=which, **about)
     result = (
         outcome.to_dict()
         | {
@@ -248,7 +252,9 @@ def run_recipe(
         }
         | ({} if stored is None else {"teacher_cache": stored.about()})
     )
-    write_result(out, result)
+    if team.leads:
+        write_result(out, result)
+    team.told(None)  # whoever goes on to read the weights finds them
     return result
 
 

@@ -15,13 +15,13 @@ from kdiga.config.classes import check_classes
 from kdiga.config.run import build_model, check_fits, data_of
 from kdiga.config.schema import DataConfig, ModelConfig
 from kdiga.data import FileSet, ImageSet, available_data
-from kdiga.data.mixing import MixedSet
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.models import Classifier, count_parameters
 from kdiga.models.sources.registry import source_of
 from kdiga.training.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import looked_at
 from kdiga.types import ThreatModel
 
 
@@ -110,10 +110,8 @@ def training_images(models: Sequence[str], count: int, *, data: str | None = Non
         InputError: if there are fewer, or no data set is known.
     """
     recipe = next((found for found in map(recipe_of, models) if found), {})
-    config = _data_config(recipe, data, root)
-    train = data_of(replace(config, train_examples=count)).train
-    if isinstance(train, MixedSet):
-        train = train.original
+    config = replace(_data_config(recipe, data, root).for_test, train_examples=count)
+    train = looked_at(data_of(config).train, count)
     return torch.cat([images for images, _ in train.batches()])
 
 
