@@ -234,6 +234,9 @@ def test_options_travel_with_the_spec(tmp_path):
     again = kdiga.load_model(tmp_path / "m.safetensors")
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(again(images), model(images))
+    assert model.spec.to_dict()["options"] == {"patch_size": 8}
+    # A spec without options is what it was before there were any, and so is its fingerprint.
+    assert "options" not in kdiga.load_model("cnn-4").spec.to_dict()
     with pytest.raises(InputError, match="timm refused"):
         kdiga.load_model("timm:test_vit", image_size=32, options={"patchsize": 8})
     with pytest.raises(InputError, match="cnn-4 has no options"):
