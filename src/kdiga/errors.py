@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -31,7 +32,8 @@ class ProcessLostError(KdigaError, RuntimeError):
     exit_status = 1
 
     def __init__(self, reason: BaseException) -> None:
-        told = (str(reason).strip().splitlines() or [type(reason).__name__])[0][:100]
+        told = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        told = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", told)[:100]  # a place in the backend's source tells nobody anything
         super().__init__(
             f"another process of this run ended or cannot be reached ({told}). What was saved last is kept; the same "
             "command continues from there with --resume."
@@ -50,7 +52,7 @@ class InterruptedRunError(SystemExit):
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(128 + signal)
-        self.exit_status, self.message = 128 + signal, message
+        self.signal, self.exit_status, self.message = signal, 128 + signal, message
 
     def __str__(self) -> str:
         return self.message

@@ -8,15 +8,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.distributed.work import OTHER_WAYS, alone, configurations, together, train_everything
+from tests.distributed.work import OTHER_WAYS, alone, configurations
 
 TOLERANCE = 1e-9
 LOOSER = {"float32": 1e-4, "bf16": 2e-2}  # rounding of sums in another order
-
-
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory):
-    return together(train_everything, tmp_path_factory.mktemp("exact"))
 
 
 def compare(one, outcomes, tolerance):
@@ -32,18 +27,19 @@ def compare(one, outcomes, tolerance):
 
 
 @pytest.mark.parametrize(("variant", "route", "norm"), configurations())
-def test_two_processes_are_one(variant, route, norm, everything):
-    compare(alone(variant, route, norm), [one[variant, route, norm] for one in everything], TOLERANCE)
+def test_two_processes_are_one(variant, route, norm, by_two):
+    compare(alone(variant, route, norm), [one[variant, route, norm] for one in by_two[0]], TOLERANCE)
 
 
 @pytest.mark.parametrize("name", OTHER_WAYS)
-def test_in_other_ways(name, everything):
+def test_in_other_ways(name, by_two):
     one, options = OTHER_WAYS[name]
     whole = {key: value for key, value in options.items() if key not in ("accumulate", "sync_batch_norm")}
-    compare(alone(*one, **whole), [two[name] for two in everything], LOOSER.get(name, TOLERANCE))
+    compare(alone(*one, **whole), [two[name] for two in by_two[0]], LOOSER.get(name, TOLERANCE))
 
 
-def test_processes_hold_the_same(everything):
-    for configuration, one in everything[0].items():
-        for ours, theirs in zip(one["states"], everything[1][configuration]["states"], strict=True):
+def test_processes_hold_the_same(by_two):
+    first, second = by_two[0]
+    for configuration in [*configurations(), *OTHER_WAYS]:
+        for ours, theirs in zip(first[configuration]["states"], second[configuration]["states"], strict=True):
             assert all(torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -134,11 +134,6 @@ def train_more(team: Team) -> dict[str, Any]:
     return {name: outcome_of(team, *one, **options) for name, (one, options) in OTHER_WAYS.items()}
 
 
-def train_everything(team: Team) -> dict[Any, Any]:
-    """Do both: to start two processes takes longer than either."""
-    return train_all(team) | train_more(team)
-
-
 def outcome_of(team: Team, *one: str, **options: Any) -> Any:
     try:
         return trained(team, *one, **options)

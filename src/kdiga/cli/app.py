@@ -83,7 +83,9 @@ def _fail(message: str, status: int, *, once: bool = False) -> None:
         status: to exit with.
         once: of several processes that a launcher started, only the first says it.
     """
-    if not once or os.environ.get("RANK", "0") == "0":
+    from kdiga.processes import leads
+
+    if leads() or not once:
         for line in message.splitlines():
             print(f"kdiga: {line}", file=sys.stderr)
     sys.exit(status)

@@ -49,11 +49,10 @@ def train(
     from kdiga.config import load_recipe, run_recipe
     from kdiga.config.caching import stored_teacher
     from kdiga.config.run import build_models, data_of
-    from kdiga.training.team import rank_here
+    from kdiga.processes import leads
     from kdiga.training.tracking import Trackers
 
-    leads = rank_here() == 0
-    console = Console(quiet=not leads)
+    console = Console(quiet=not leads())
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
     trackers = Trackers(

@@ -178,8 +178,8 @@ def run_recipe(
 ) -> dict[str, Any]:
     """Train what a recipe describes, in a folder of its own, and return ``result.json``'s content.
 
-    In several processes each makes the call, and the first one writes. Writes ``config.yaml``, ``journal.jsonl`` and, only if training ended well, ``best.safetensors``,
-    ``last.safetensors`` and ``result.json``.
+    Writes ``config.yaml``, ``journal.jsonl`` and, only if training ended well, ``best.safetensors``,
+    ``last.safetensors`` and ``result.json``. Of several processes each makes the call, and the first one writes.
 
     Args:
         recipe: validated.

@@ -8,7 +8,6 @@ averaged once, when all backward passes are done: in one exchange, of the same s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from kdiga.data import Share
 from kdiga.errors import KdigaError
 from kdiga.joint import noticing_loss
+from kdiga.processes import launched
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # after which a silent process counts as lost; one that ended is noticed at once
@@ -139,13 +139,3 @@ class Team:
 
 
 ALONE = Team()
-
-
-def launched() -> bool:
-    """Return whether a launcher started several processes, of which this is one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def rank_here() -> int:
-    """Return which of the launched processes this is, before they are connected."""
-    return int(os.environ.get("RANK", "0")) if launched() else 0

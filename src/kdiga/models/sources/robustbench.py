@@ -5,10 +5,14 @@ They take pixels in [0, 1] and normalise inside where they normalise at all, so 
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 import os
-from collections.abc import Iterable
-from contextlib import redirect_stdout
+import sys
+import warnings
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +90,10 @@ class RobustBench(Source):
 
     def _zoo(self) -> dict[Any, Any]:
         try:
-            from robustbench.model_zoo import model_dicts  # pyright: ignore[reportMissingImports]
+            with _autoattack_by_its_other_name(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it imports from timm's former places
+                importlib.import_module("robustbench.utils")  # what loading needs
+                from robustbench.model_zoo import model_dicts  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise missing_package(self, str(error.name or "robustbench").partition(".")[0]) from None
         return dict(model_dicts)
@@ -118,6 +125,20 @@ class RobustBench(Source):
                 f"file by hand from {place} and put it at {folder / dataset / threat / model}.pt, or give weights: "
                 "FILE."
             ) from error
+
+
+@contextmanager
+def _autoattack_by_its_other_name() -> Generator[None]:
+    """Let RobustBench import ``autoattack``, which PyPI has as ``pyautoattack``, where the first is not installed."""
+    names = ("autoattack", "autoattack.state")
+    aliased = [] if importlib.util.find_spec("autoattack") else [name for name in names if name not in sys.modules]
+    for name in aliased:
+        sys.modules[name] = importlib.import_module(f"py{name}")
+    try:
+        yield
+    finally:
+        for name in aliased:
+            sys.modules.pop(name, None)
 
 
 def weights_folder() -> Path:

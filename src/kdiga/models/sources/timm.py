@@ -96,7 +96,10 @@ def pretrained_settings(name: str) -> dict[str, Any]:
     """
     import timm
 
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag
+        config = None
     if config is None or not config.has_weights:
         tagged = [one for one in timm.list_pretrained() if one.partition(".")[0] == name.partition(".")[0]]
         others = f"; it has {', '.join(tagged[:4])}" if tagged else ""
