@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kdiga import joint
 from kdiga.errors import InputError, unknown
 
 ParameterGradient = Callable[[Tensor, Tensor], Sequence[Tensor | None]]
@@ -130,7 +131,9 @@ class FiniteDifference:
         device = images.device.type
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         probe = self._length(dtype if enabled else images.dtype)
-        moved = _Difference(images.detach(), around, probe, self.sides, torch.autocast(device, dtype, enabled=enabled))
+        autocast = torch.autocast(device, dtype, enabled=enabled)
+        # Asked for now: the backward pass may run in another thread, which knows of no piece.
+        moved = _Difference(images.detach(), around, probe, self.sides, autocast, joint.current())
         return _Attached.apply(value, scores, moved, *around.parameters)
 
     def _length(self, dtype: torch.dtype) -> float:
@@ -151,12 +154,13 @@ class _Difference:
     probe: float
     sides: Sides
     autocast: AbstractContextManager[Any]
+    shared: joint.Piece
 
     def __call__(self, cotangent: Tensor) -> tuple[Tensor | None, Sequence[Tensor | None]]:
         """Return the derivative by the clean scores, if it is one-sided, and by the parameters."""
         lengths = cotangent.flatten(1).norm(dim=1)
         if self.around.coupled:
-            lengths = lengths.square().mean().sqrt().expand_as(lengths)
+            lengths = self.shared.gather(lengths.square().mean()).mean().sqrt().expand_as(lengths)
         tiny = torch.finfo(lengths.dtype).tiny
         step = self.probe * cotangent / lengths.clamp_min(tiny)[:, None, None, None]
         weights = lengths / (self.sides * self.probe)

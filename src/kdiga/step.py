@@ -172,7 +172,8 @@ class Step:
         """Divide the step's work where input gradients are matched on fewer images or at fewer steps.
 
         Args:
-            share: of the batch that is aligned, in (0, 1]; its first examples, batches being shuffled.
+            share: of the batch that is aligned, in (0, 1]: examples spread evenly over it, so that processes and
+                micro-batches which share a batch choose what one process would.
             every: align at every so many steps only.
 
         Returns:
@@ -184,7 +185,7 @@ class Step:
         rest = replace(self, gradient="none")
         if self.number % every:
             return rest, None
-        return rest, replace(self, batch=self.batch.first(max(1, round(share * len(self.batch.labels)))), part=True)
+        return rest, replace(self, batch=self.batch.spread(max(1, round(share * len(self.batch.labels)))), part=True)
 
     def attack(
         self,

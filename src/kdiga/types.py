@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, cast
 
+import torch
 from torch import Tensor
 
 from kdiga.errors import InputError, unknown
@@ -91,7 +92,15 @@ class Batch:
 
     def first(self, count: int) -> Batch:
         """Return the first ``count`` examples."""
-        return Batch(self.images[:count], self.labels[:count], self.index[:count], self.view)
+        return self.rows(slice(count))
+
+    def spread(self, count: int) -> Batch:
+        """Return ``count`` examples spread evenly: of every run of rows as large a part as of the whole."""
+        return self.rows(torch.arange(count, device=self.index.device) * len(self.labels) // count)
+
+    def rows(self, rows: slice | Tensor) -> Batch:
+        """Return some examples."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows], index=self.index[rows])
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,7 @@ def test_asks_at_other_images_only_if_it_says_so(variant, student, teacher, batc
 
     class Asked(StoredTeacher):
         def __call__(self, signals):
-            seen.append(not torch.equal(signals.images, batch[0][: len(signals.images)]))
+            seen.append(not torch.equal(signals.images, batch[0][:: len(batch[0]) // len(signals.images)]))
             return super().__call__(signals)
 
         def logits(self, signals):
@@ -282,7 +282,7 @@ def test_coefficients_do_not_depend_on_the_batch_size(variant, teacher, batch, m
         pytest.skip("draws at random in its own way, weighs examples by their batch, or keeps the author's units")
     monkeypatch.setattr("kdiga.attacks.pgd.PGD._first", lambda self, images: images + 0.01)
     images, labels = batch
-    twice = images.repeat_interleave(2, 0), labels.repeat_interleave(2)
+    twice = images.repeat(2, 1, 1, 1), labels.repeat(2)
     teacher, method = five_layers(2, batch_norm=False).eval(), variant_of(variant)
     one, two = (
         values(method(step_of(method, five_layers(1, batch_norm=False), teacher, some, second=teacher)))

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from kdiga import joint
 from kdiga.attacks.balls import project, uniform_start, unit
 from kdiga.errors import InputError, unknown
 from kdiga.types import ThreatModel
@@ -91,7 +92,7 @@ class PGD:
         if self.start == "uniform":
             return uniform_start(images, self.threat)
         if self.start == "near":
-            return project(images + 0.001 * torch.randn_like(images), images, self.threat)
+            return project(images + 0.001 * joint.current().normal(images), images, self.threat)
         return images.clone()
 
 

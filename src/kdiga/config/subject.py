@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from kdiga.config.classes import check_classes
 from kdiga.config.run import check_fits, data_of, fitted_to
 from kdiga.config.schema import DataConfig
 from kdiga.data import FileSet, ImageSet, available_data
+from kdiga.data.mixing import MixedSet
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.models import Classifier, count_parameters, load_model
@@ -90,6 +94,26 @@ def load_ground(
     test = test if examples is None else test.take(slice(examples))
     # Attacks go over the same images many times, so those that are looked at are decoded once.
     return Ground(test.load() if isinstance(test, FileSet) else test, threat, config.name)
+
+
+def training_images(models: Sequence[str], count: int, *, data: str | None = None, root: Path | None = None) -> Tensor:
+    """Return training images of the data that :func:`load_ground` finds, float (example, channel, height, width).
+
+    Args:
+        models: as on the command line.
+        count: how many, every class in its proportion; the same ones every time.
+        data: name of a data set.
+        root: folder that holds the data.
+
+    Raises:
+        InputError: if there are fewer, or no data set is known.
+    """
+    recipe = next((found for found in map(_recipe_of, models) if found), {})
+    config = _data_config(recipe, data, root)
+    train = data_of(replace(config, train_examples=count)).train
+    if isinstance(train, MixedSet):
+        train = train.original
+    return torch.cat([images for images, _ in train.batches()])
 
 
 def load_subject(

@@ -52,7 +52,8 @@ def write_int8(source: Path, images: Tensor, path: Path) -> None:
             )  # fmt: skip
         except Exception as error:  # onnxruntime raises classes of its C++ library
             raise InputError(
-                f"{source.name} cannot be quantised to int8 ({str(error).splitlines()[0][:160]}); export without --int8."
+                f"{source.name} cannot be quantised to int8 ({' '.join(str(error).split())[:160]}); export it without "
+                "--int8."
             ) from None
         os.replace(quantised, path)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdiga import joint
 from kdiga.attacks import uniform_start
 from kdiga.errors import unknown
 from kdiga.losses import cross_entropy
@@ -51,7 +52,9 @@ class FastAT(Checked):
         """GradAlign adds two forwards, each with a backward to the images and one through it."""
         if not self.gradalign_weight:
             return Needs(student=Passes(2, 2), teachers=0)
-        return Needs(student=Passes(4, 6), teachers=0, student_gradient="differentiable", train_forwards=3)
+        return Needs(
+            student=Passes(4, 6), teachers=0, student_gradient="differentiable", train_forwards=3, couples_batch=True
+        )
 
     def __call__(self, step: Step) -> Objective:
         """Take the step, then return the loss there and, if asked for, GradAlign's term."""
@@ -75,4 +78,5 @@ def mean_angle(a: Tensor, b: Tensor) -> Tensor:
     defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
     safe_a, safe_b = (torch.where(defined[:, None], one, torch.ones_like(one)) for one in (a, b))
     angles = torch.where(defined, 1 - F.cosine_similarity(safe_a, safe_b, dim=1, eps=1e-12), a.new_zeros(()))
-    return angles.sum() / defined.sum().clamp_min(1)
+    shared = joint.current()
+    return shared.gather(angles.sum()).sum() / shared.gather(defined.sum()).sum().clamp_min(1)

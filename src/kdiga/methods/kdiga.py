@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from kdiga import losses
+from kdiga import joint, losses
 from kdiga.attacks import uniform_start
 from kdiga.errors import InputError, unknown
 from kdiga.methods.needs import Needs, Passes
@@ -94,6 +95,7 @@ class KDIGA(Checked):
             teacher_queries=self.random_start,
             student_gradient="differentiable",
             gradient_of=self.gradient_of,
+            couples_batch=self.convention == "author",
         )
 
     def __call__(self, step: Step) -> Objective:
@@ -142,5 +144,10 @@ def per_example_weight(gamma: float, batch_size: int) -> float:
 
 
 def _author_gap(ours: Tensor, theirs: Tensor) -> Tensor:
-    batch = len(ours)
-    return losses.l2((ours / batch).reshape(1, -1), (theirs / batch).reshape(1, -1))[0] / batch
+    shared = joint.current()
+    batch = len(ours) * shared.processes
+    norm = losses.l2((ours / batch).reshape(1, -1), (theirs / batch).reshape(1, -1))
+    if shared.processes > 1:
+        norms = shared.gather(norm).reshape(1, -1)
+        norm = losses.l2(norms, torch.zeros_like(norms))
+    return norm[0] / batch

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdiga import losses
+from torch import Tensor
+
+from kdiga import joint, losses
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -43,6 +45,7 @@ class MTARD(Checked):
             teachers=2,
             teacher_queries=True,
             train_forwards=2,
+            couples_batch=True,
         )
 
     def __call__(self, step: Step) -> Objective:
@@ -50,7 +53,7 @@ class MTARD(Checked):
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near")
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images)).mean()
         natural = losses.kl(step.clean.logits, step.second_teacher.logits).mean()
-        natural_weight = self._balance(step, float(robust.detach()), float(natural.detach()))
+        natural_weight = self._balance(step, mean_of(robust), mean_of(natural))
         return Objective((Term("robust", 1 - natural_weight, robust), Term("natural", natural_weight, natural)))
 
     def _balance(self, step: Step, robust: float, natural: float) -> float:
@@ -61,3 +64,8 @@ class MTARD(Checked):
         weight = memory.get("natural_weight", 0.5)
         memory["natural_weight"] = weight - self.balance_rate * (weight - target)
         return memory["natural_weight"]
+
+
+def mean_of(term: Tensor) -> float:
+    """Return a term's mean over all processes that share the batch, as a number."""
+    return float(joint.current().gather(term.detach()).mean())

@@ -37,6 +37,8 @@ class Needs:
         student_gradient: what it uses the student's own input gradient for.
         gradient_of: of which number an image's input gradient is taken.
         train_forwards: how often batch norm's running statistics of the student move a step.
+        couples_batch: whether a term depends on several examples at once in another way than by their mean. Processes
+            tell each other what it takes; micro-batches, one after another, cannot.
     """
 
     student: Passes
@@ -48,3 +50,4 @@ class Needs:
     student_gradient: GradientUse = "none"
     gradient_of: Score = "loss"
     train_forwards: int = 1
+    couples_batch: bool = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdiga import losses
+from kdiga import joint, losses
 from kdiga.methods.igdm import mirror
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
@@ -57,6 +57,7 @@ class SAAD(Checked):
             teacher_queries=True,
             gradient_of="logit",
             train_forwards=2 + clean,
+            couples_batch=True,
         )
 
     def __call__(self, step: Step) -> Objective:
@@ -65,14 +66,14 @@ class SAAD(Checked):
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
         mirrored = mirror(step, adv_images, clip=self.clip_mirror)
         difference = losses.kl(adv_logits - step.at(mirrored).logits, target - step.teacher_at(mirrored))
-        uncertainty = losses.entropy(target)
-        weight = self.entropy_scale * (uncertainty - uncertainty.min())
+        uncertainty, shared = losses.entropy(target), joint.current()
+        weight = self.entropy_scale * (uncertainty - shared.gather(uncertainty.min()).min())
         terms = [
             Term("teacher", 1.0, (weight * losses.kl(adv_logits, target)).mean()),
             Term("difference", self.difference_weight * step.progress, (weight * difference).mean()),
         ]
         if self.clean_weight:
-            share = weight / weight.max().clamp_min(torch.finfo(weight.dtype).tiny)
+            share = weight / shared.gather(weight.max()).max().clamp_min(torch.finfo(weight.dtype).tiny)
             clean = (1 - share) * losses.kl(step.clean.logits, step.teacher.logits)
             terms.append(Term("clean", self.clean_weight, clean.mean()))
         return Objective(tuple(terms))

@@ -99,7 +99,7 @@ class TrainingSettings:
             raise InputError(f"lr was {self.lr!r}; it must be above 0.")
         if not 0 < self.layer_decay <= 1:
             raise InputError(
-                f"layer_decay was {self.layer_decay!r}; it is a factor in (0, 1], a layer, and 1 gives all the same rate."
+                f"layer_decay was {self.layer_decay!r}; it is a factor a layer in (0, 1]; 1 gives all one rate."
             )
         object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         for name, accepted in _choices().items():
