@@ -6,37 +6,66 @@ import io
 import json
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 import kdiga
+from kdiga.config import load_recipe
+from kdiga.config.run import build_models, data_of
 from kdiga.data import FileSet, ImageSet
 from kdiga.errors import InputError
+from kdiga.models import save_model
 from tests.data.pictures import picture
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 
-def test_imagenet_has_a_thousand_classes(tmp_path, monkeypatch):
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """One small picture for each of a thousand classes, twice."""
+    root = tmp_path_factory.mktemp("images")
+    picture(root / "one.jpg", (30, 20), 1)
+    content = (root / "one.jpg").read_bytes()
+    for part in ("train", "val"):
+        for number in range(1000):
+            folder = root / "imagenet" / part / f"n{number:08}"
+            folder.mkdir(parents=True)
+            (folder / "one.JPEG").write_bytes(content)
+    return root
+
+
+def test_imagenet_is_nowhere(tmp_path, monkeypatch):
     monkeypatch.delenv("KDIGA_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(InputError, match=r"imagenet is not in .*ILSVRC2012_img_train.tar.*FOLDER/val/n01440764"):
         kdiga.load_data("imagenet", root=tmp_path)
-    picture(tmp_path / "one.jpg", (30, 20), 1)
-    content = (tmp_path / "one.jpg").read_bytes()
-    for part in ("train", "val"):
-        for number in range(1000):
-            folder = tmp_path / "imagenet" / part / f"n{number:08}"
-            folder.mkdir(parents=True)
-            (folder / "one.JPEG").write_bytes(content)
-    data = kdiga.load_data("imagenet", root=tmp_path, in_memory=False, workers=0)
+
+
+def test_the_recipe_for_imagenet(imagenet, tmp_path):
+    """All of it but the fetched weights."""
+    save_model(kdiga.load_model("cnn-4", num_classes=1000, image_size=224), tmp_path / "teacher.safetensors")
+    overrides = [
+        f"data.root={imagenet}", "data.in_memory=false", f"teacher={tmp_path / 'teacher.safetensors'}",
+        "student.pretrained=false",
+    ]  # fmt: skip
+    recipe = load_recipe(RECIPES / "imagenet-kdiga.yaml", overrides)
+    data = data_of(recipe.data)
+    assert build_models(recipe, data).student.spec.takes == (3, 224, 1000)
+
+
+def test_imagenet_has_a_thousand_classes(imagenet):
+    data = kdiga.load_data("imagenet", root=imagenet, in_memory=False, workers=0)
     assert isinstance(data.train, FileSet)
     assert (data.name, len(data.train), data.train.num_classes, data.train.image_size) == ("imagenet", 1000, 1000, 224)
     assert sorted(data.train.labels.tolist()) == list(range(1000))
     assert data.train.classes[7] == "n00000007"
-    (tmp_path / "imagenet" / "train" / "n00000007").rename(tmp_path / "imagenet" / "train" / "goldfish")
+    train = imagenet / "imagenet" / "train"
+    (train / "n00000007").rename(train / "goldfish")
     with pytest.raises(InputError, match=r"1000 class folders, 'goldfish' among them; ImageNet has 1,000"):
-        kdiga.load_data("imagenet", root=tmp_path)
+        kdiga.load_data("imagenet", root=imagenet)
 
 
 def shard(path, samples, *, mode="w", kind="cls"):
