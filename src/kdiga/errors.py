@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -23,6 +24,38 @@ class DivergedError(KdigaError, RuntimeError):
     """Training left the region where its result would mean anything; names the loss term."""
 
     exit_status = 1
+
+
+class ProcessLostError(KdigaError, RuntimeError):
+    """Another process of the same run has ended, so that this one cannot go on."""
+
+    exit_status = 1
+
+    def __init__(self, reason: BaseException) -> None:
+        told = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        told = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", told)[:100]  # a place in the backend's source tells nobody anything
+        super().__init__(
+            f"another process of this run ended or cannot be reached ({told}). What was saved last is kept; the same "
+            "command continues from there with --resume."
+        )
+
+
+class InterruptedRunError(SystemExit):
+    """A signal ended a run after its state had been saved.
+
+    A ``SystemExit``, so that nothing which catches errors takes it for one.
+
+    Args:
+        signal: its number; the exit status is 128 more.
+        message: what to tell, in one line.
+    """
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(128 + signal)
+        self.signal, self.exit_status, self.message = signal, 128 + signal, message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> list[str]:

@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kdiga.errors import ProcessLostError
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -54,7 +56,9 @@ class Piece:
         """
         if self.processes == 1:
             return value[None]
-        return total(torch.stack([value if at == self.rank else torch.zeros_like(value) for at in range(self.processes)]))
+        return total(
+            torch.stack([value if at == self.rank else torch.zeros_like(value) for at in range(self.processes)])
+        )
 
     def _whole(self, like: Tensor) -> Tensor:
         if self.count == 1:
@@ -96,11 +100,25 @@ def total(value: Tensor) -> Tensor:
     return _Total.apply(value)  # pyright: ignore[reportReturnType]
 
 
+@contextmanager
+def noticing_loss() -> Generator[None]:
+    """Exchange something with other processes inside.
+
+    Raises:
+        ProcessLostError: if one of them has ended or is silent for too long.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # the backends have no type of their own for it
+        raise ProcessLostError(error) from error
+
+
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         summed = value.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(summed)
+        with noticing_loss():
+            dist.all_reduce(summed)
         return summed
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What every worker process does first: it lives and ends as its parent wishes."""
+"""Processes that others started: a worker lives and ends as its parent wishes; a launcher's are all alike."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 from multiprocessing.connection import wait
+
+from kdiga.errors import InputError
 
 
 def obey_parent() -> None:
@@ -21,3 +23,28 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
+
+
+def launched() -> bool:
+    """Return whether ``torchrun`` or ``accelerate launch`` started several processes, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def leads() -> bool:
+    """Return whether this process, of those that were launched, is the one that writes and prints."""
+    return not launched() or os.environ.get("RANK", "0") == "0"
+
+
+def check_started_once(what: str, instead: str) -> None:
+    """Check that no launcher started several processes of what divides its work by itself.
+
+    Args:
+        what: was started.
+        instead: what to do.
+
+    Raises:
+        InputError: if one did.
+    """
+    if launched():
+        count = os.environ["WORLD_SIZE"]
+        raise InputError(f"{what} was started in {count} processes by a launcher; start it once, {instead}.")

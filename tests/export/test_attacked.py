@@ -175,7 +175,9 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
     assert int((right & ~exact).sum()) < 0.6 * int((clean & ~exact).sum())  # most of what it holds is
     assert sum(queries) <= 60 + 60 * 303
     before = len(queries)
-    assert scored(Victim("file", call, "d"), *examples, **settings | {"shelf": Shelf(tmp_path)}).correct == found.correct
+    assert (
+        scored(Victim("file", call, "d"), *examples, **settings | {"shelf": Shelf(tmp_path)}).correct == found.correct
+    )
     assert len(queries) - before <= 2  # clean accuracy; the attack itself is kept
 
 
@@ -228,3 +230,16 @@ def test_latency_is_of_calls_in_turn_after_a_warm_up_in_one_thread():
         assert 0.9 <= found["a"][size].median < found["b"][size].median
         assert 3.9 <= found["b"][size].low <= found["b"][size].median <= found["b"][size].high
     assert (found["a"][1].runs, found["a"][7].runs) == (50, 5)
+
+
+def test_right_means_right_without_an_attack_and_on_every_image_of_it(examples):
+    images, labels = examples[0][:4], examples[1][:4]
+    script = [[0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1]]  # unattacked, from the first start, from the second
+    answers = iter(script)
+
+    def call(_: Tensor) -> Tensor:
+        right = torch.tensor(next(answers), dtype=torch.bool)
+        return nn.functional.one_hot(torch.where(right, labels, (labels + 1) % CLASSES), CLASSES).float()
+
+    found = transfer(linear(1), [Victim("scripted", call, "s")], (images, labels), attacks=("pgd-2x2",))
+    assert found["scripted"]["transfer pgd-2x2"].correct == (False, False, False, True)

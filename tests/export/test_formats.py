@@ -74,8 +74,12 @@ def test_files_compute_the_model_for_any_number_of_images(exported):
         assert torch.equal(written[name].call(images), expected)
 
 
-def test_int8_is_near_and_smaller(exported):
+def test_int8_is_quantised_near_and_smaller(exported):
+    import onnx
+
     model, _, written = exported
+    kinds = {node.op_type for node in onnx.load(written["onnx-int8"].path).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     images = images_for(model, 20)
     expected, found = logits_of(model, images), logits_of(written["onnx-int8"].call, images)
     spread = expected.std()

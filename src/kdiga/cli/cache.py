@@ -37,8 +37,9 @@ def cache(
     from kdiga.config.caching import in_words, measure, plan_cache
     from kdiga.config.filling import fill_cache
     from kdiga.config.run import data_of
+    from kdiga.processes import leads
 
-    console = Console()
+    console = Console(quiet=not leads())
     started = time.perf_counter()
     checked = load_recipe(recipe, settings or [])
     plan = plan_cache(checked, data_of(checked.data), overwrite=overwrite)
@@ -48,6 +49,8 @@ def cache(
         return
     with JobProgress(console, "cache") as progress:
         damaged = fill_cache(plan, workers=workers, on_shard=progress)
+    if not leads():
+        return
     for line in damaged:
         console.print(f"{line}: filled again.", highlight=False, markup=False, soft_wrap=True)
     manifest = plan.store.manifest

@@ -28,8 +28,10 @@ def demo(
     """
     from kdiga.cli.progress import JobProgress, TrainingProgress
     from kdiga.demo import DATA, EPOCHS, TEACHER, THREAT, run_demo
+    from kdiga.processes import check_started_once
     from kdiga.report import write_page, write_summary
 
+    check_started_once("the demo", "without it")
     console, started = Console(), time.perf_counter()
     say(
         console,

@@ -36,10 +36,12 @@ def study(
     """
     from kdiga.cli.watching import CellProgress
     from kdiga.config.run import data_of
+    from kdiga.processes import check_started_once
     from kdiga.study import load_study, open_board, report_study, run_study
     from kdiga.study.collect import in_words
     from kdiga.study.workers import default_workers
 
+    check_started_once("a study", "with --workers N")
     started = time.time()
     overrides = [*(settings or []), *([] if seeds is None else [f"seeds=[{seeds}]"])]
     checked = load_study(file, out, overrides)

@@ -35,11 +35,13 @@ def tune(
     from kdiga.config import load_recipe
     from kdiga.config.run import data_of
     from kdiga.methods.registry import search_space
+    from kdiga.processes import check_started_once
     from kdiga.study.collect import in_words
     from kdiga.study.search import open_search, run_search
     from kdiga.study.settings import TuneSettings
     from kdiga.study.workers import default_workers
 
+    check_started_once("tuning", "with --workers N")
     started, console = time.time(), Console()
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / f"{recipe.stem}-tune"

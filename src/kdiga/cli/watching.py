@@ -10,8 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kdiga.cli.printing import duration
+from kdiga.errors import InterruptedRunError
 from kdiga.study import Watch
 from kdiga.study.failures import StoppedError
+
+STOPPED = "interrupted; what is finished is kept, and the same command continues."
 
 
 class CellProgress:
@@ -50,7 +53,9 @@ class CellProgress:
     ) -> None:
         self.bar.stop()
         if isinstance(error, KeyboardInterrupt):
-            raise StoppedError("interrupted; what is finished is kept, and the same command continues.") from None
+            raise StoppedError(STOPPED) from None
+        if isinstance(error, InterruptedRunError):  # whose own words speak of one run and of --resume
+            raise InterruptedRunError(error.signal, STOPPED) from None
 
     def __call__(self, watch: Watch) -> None:
         """Move the bar; tell of a run that has ended."""

@@ -19,10 +19,12 @@ from kdiga.config.schema import Recipe
 from kdiga.data import FileSet, ImageSet
 from kdiga.errors import KdigaError
 from kdiga.models import Classifier
-from kdiga.processes import obey_parent
+from kdiga.processes import check_started_once, obey_parent
 from kdiga.teachers import Store
 from kdiga.teachers.build import POLL, OnShard, discard_damaged, fill
+from kdiga.training.runtime import device_by_name
 from kdiga.training.stored import live_source
+from kdiga.training.team import Team
 
 
 class FillersEndedError(KdigaError, RuntimeError):
@@ -34,6 +36,8 @@ class FillersEndedError(KdigaError, RuntimeError):
 def fill_cache(plan: Plan, *, workers: int = 1, on_shard: OnShard | None = None) -> Sequence[str]:
     """Fill a store, as far as it is not filled, and return what was damaged in it and is filled again.
 
+    Of several processes that a launcher started, each makes the call; they share the work shard by shard.
+
     Args:
         plan: what to do.
         workers: processes; 1 works in this one. Threads are shared out among them.
@@ -42,10 +46,14 @@ def fill_cache(plan: Plan, *, workers: int = 1, on_shard: OnShard | None = None)
     Raises:
         StoreFullError: if the disk is full; what is stored so far is kept.
         FillersEndedError: if a worker was killed.
-        InputError: if the store cannot be written, or a signal is not finite.
+        InputError: if the store cannot be written, a signal is not finite, or a launcher's processes are to have
+            workers each.
     """
-    store = Store.create(plan.folder, plan.store.manifest, overwrite=plan.overwrite)
-    damaged = [f"{store.path(shard)} {problem}" for shard, problem in discard_damaged(store)]
+    if workers > 1:
+        check_started_once("a cache with several workers", "or leave out --workers")
+    team = Team.here(device_by_name(plan.recipe.training.device))
+    store = team.first(lambda: Store.create(plan.folder, plan.store.manifest, overwrite=plan.overwrite))
+    damaged = team.first(lambda: [f"{store.path(shard)} {problem}" for shard, problem in discard_damaged(store)])
     workers = max(1, min(workers, len(store.missing())))
     if workers == 1:
         _fill(plan.recipe, store, plan.teacher, plan.train, on_shard)

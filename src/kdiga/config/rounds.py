@@ -14,6 +14,8 @@ from kdiga.config.schema import ModelConfig, Recipe, Rounds
 from kdiga.data import DataSet
 from kdiga.methods import method_by_name
 from kdiga.training.folder import RESULT, claim, write_config, write_result
+from kdiga.training.runtime import device_by_name
+from kdiga.training.team import Team
 
 
 def run_rounds(
@@ -37,10 +39,13 @@ def run_rounds(
         InputError: as :func:`kdiga.config.run_recipe` does.
         DivergedError: if a round fails; the rounds before it are kept.
     """
-    claim(out, resume=resume, overwrite=overwrite)
-    if resume and (out / RESULT).is_file():
-        return json.loads((out / RESULT).read_text())
-    write_config(out, recipe.to_dict())
+    team = Team.here(device_by_name(recipe.training.device))
+    team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
+    finished = team.first(lambda: json.loads((out / RESULT).read_text()) if resume and (out / RESULT).is_file() else {})
+    if finished:
+        return finished
+    if team.leads:
+        write_config(out, recipe.to_dict())
     results = [
         run_recipe(one, folder, resume=resume, overwrite=overwrite, data=data, **listeners)
         for one, folder in rounds_of(recipe, out)
@@ -48,14 +53,16 @@ def run_rounds(
     scores = [_score(result, recipe.training.select) for result in results]
     best = max(range(len(scores)), key=scores.__getitem__)
     for name in ("best.safetensors", "last.safetensors"):
-        shutil.copyfile(out / f"round-{best}" / name, out / name)
+        if team.leads:
+            shutil.copyfile(out / f"round-{best}" / name, out / name)
     result = results[best] | {
         "best_round": best,
         "rounds": [{"minutes": one["minutes"], "validation": one["validation"]} for one in results],
         "minutes": round(sum(one["minutes"] for one in results), 2),
         "passes": {kind: sum(one["passes"][kind] for one in results) for kind in results[0]["passes"]},
     }
-    write_result(out, result)
+    if team.leads:
+        write_result(out, result)
     return result
 
 

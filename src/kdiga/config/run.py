@@ -14,12 +14,15 @@ from kdiga.data import DataSet, Images, MixedSet, load_data, split
 from kdiga.data.extra import load_extra
 from kdiga.errors import InputError
 from kdiga.models import Classifier, count_parameters, load_model, save_model
+from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
+from kdiga.models.sources.registry import source_of
 from kdiga.modes import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep
 from kdiga.training.runtime import device_by_name
+from kdiga.training.team import Team
 
 WEIGHTS_STREAM, TEACHER_STREAM = 1, 2  # which of the seed's random streams initial weights come from
 SUBSET_SEED = 0  # which training images a recipe with train_examples uses, whatever its own seed
@@ -77,31 +80,64 @@ def build_models(recipe: Recipe, data: DataSet) -> Models:
 
 def build_model(config: ModelConfig, data: Images) -> Classifier:
     """Return the model that a section describes, for images like ``data``'s."""
-    path = Path(config.name)
-    if path.suffix == ".safetensors" or path.is_dir():
-        shape: dict[str, Any] = {}
-        normalization = config.normalization
-    else:
-        shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
-        # Fresh weights may have any normalisation; foreign ones have to say theirs.
-        normalization = config.normalization or (None if config.weights else "data")
-    model = load_model(
-        config.name,
-        weights=config.weights,
-        activation=config.activation,
+    # Fresh weights may have any normalisation; trained ones have theirs, or must be told it.
+    normalization = config.normalization or ("data" if config.is_fresh else None)
+    model = _loaded(
+        config,
         normalization=data.moments() if normalization == "data" else normalization,
-        pretrained=config.pretrained,
-        which=config.which,
-        **shape,
+        classes=data.classes if config.classes == "imagenet" else config.classes,
+        images=(data.in_channels, data.image_size, _outputs(config, data)),
     )
     return fitted_to(model, data)
 
 
+def load_alone(config: ModelConfig) -> Classifier:
+    """Return the model that a section describes, where no data are at hand.
+
+    Raises:
+        InputError: if the section leaves something to the data.
+    """
+    if config.normalization == "data" or config.classes == "imagenet":
+        raise InputError("normalization: data and classes: imagenet need data to be read from; name a data set.")
+    return _loaded(config, normalization=config.normalization, classes=config.classes, images=None)
+
+
+def _loaded(config: ModelConfig, **of_data: Any) -> Classifier:
+    return load_model(
+        config.name,
+        weights=config.weights,
+        num_classes=config.num_classes,
+        image_size=config.image_size,
+        activation=config.activation,
+        pretrained=config.pretrained,
+        which=config.which,
+        architecture=config.architecture,
+        matched=config.matched,
+        options=config.options,
+        **of_data,
+    )
+
+
+def _outputs(config: ModelConfig, data: Images) -> int:
+    """Return how many outputs a network needs for the data: pretrained ones keep ImageNet's, to be picked from."""
+    brings = config.pretrained or (source_of(config.name)[0].brings_weights and config.architecture is None)
+    return CLASSES if brings and are_wordnet_ids(data.classes) else data.num_classes
+
+
 def fitted_to(model: Classifier, data: Images) -> Classifier:
-    """Return the model with images like ``data``'s resized, and grey turned to colour or back, where it needs that."""
-    if model.spec.takes[:2] == (data.in_channels, data.image_size):
+    """Return the model for images like ``data``'s, where it needs something in front or behind.
+
+    Images are resized, and grey is turned to colour or back. A network of ImageNet's 1,000 classes for data whose
+    classes are named by their WordNet ids gives the logits of those.
+    """
+    spec = model.spec
+    picks = not spec.classes and spec.num_classes == CLASSES and are_wordnet_ids(data.classes)
+    classes = indices_of(data.classes, CLASSES) if picks else ()
+    if classes == tuple(range(CLASSES)):
+        classes = ()
+    if spec.takes[:2] == (data.in_channels, data.image_size) and not classes:
         return model
-    return model.fitted(channels=data.in_channels, size=data.image_size)
+    return model.fitted(channels=data.in_channels, size=data.image_size, classes=classes)
 
 
 def check_fits(role: str, model: Classifier, data: Images) -> None:
@@ -114,8 +150,14 @@ def check_fits(role: str, model: Classifier, data: Images) -> None:
     if wants != has:
         raise InputError(
             f"the {role} {model.spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, "
-            "student and data must agree. Name another model or another data set."
+            f"student and data must agree. Name another model or another data set{_classes_hint(wants, has)}."
         )
+
+
+def _classes_hint(wants: tuple[int, int, int], has: tuple[int, int, int]) -> str:
+    if wants[2] <= has[2]:
+        return ""
+    return ", or pick the data's classes among the network's by classes: imagenet, or a list of indices"
 
 
 def _shape(shape: tuple[int, int, int]) -> str:
@@ -137,7 +179,7 @@ def run_recipe(
     """Train what a recipe describes, in a folder of its own, and return ``result.json``'s content.
 
     Writes ``config.yaml``, ``journal.jsonl`` and, only if training ended well, ``best.safetensors``,
-    ``last.safetensors`` and ``result.json``.
+    ``last.safetensors`` and ``result.json``. Of several processes each makes the call, and the first one writes.
 
     Args:
         recipe: validated.
@@ -159,17 +201,19 @@ def run_recipe(
 
         listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice}
         return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, **listeners)
+    team = Team.here(device_by_name(recipe.training.device))
     student, teacher, second_teacher = build_models(recipe, data)
-    finished = resume and (out / RESULT).is_file()
+    finished = team.told(resume and (out / RESULT).is_file())
     # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
     stored = None if finished else _stored_teacher(recipe, teacher, data)
-    claim(out, resume=resume, overwrite=overwrite)
+    team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
     extra = recipe.data.extra
     if extra is not None and extra.labels == "teacher" and teacher is not None and not finished:
         data = labelled_by(teacher, data, device_by_name(recipe.training.device))
     if finished:
-        return json.loads((out / RESULT).read_text())
-    write_config(out, recipe.to_dict())
+        return team.first(lambda: json.loads((out / RESULT).read_text()))
+    if team.leads:
+        write_config(out, recipe.to_dict())
     settings = asdict(recipe.training)
     outcome = distill(
         student,
@@ -189,7 +233,8 @@ def run_recipe(
     about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
     for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
         student.load_state_dict(dict(state))
-        save_model(student, out / f"{which}.safetensors", which=which, **about)
+        if team.leads:
+            save_model(student, out / f"{which}.safetensors", which=which, **about)
     result = (
         outcome.to_dict()
         | {
@@ -207,7 +252,9 @@ def run_recipe(
         }
         | ({} if stored is None else {"teacher_cache": stored.about()})
     )
-    write_result(out, result)
+    if team.leads:
+        write_result(out, result)
+    team.told(None)  # whoever goes on to read the weights finds them
     return result
 
 

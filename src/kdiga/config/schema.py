@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
 from kdiga.models import available_models
+from kdiga.models.sources.registry import source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel
@@ -80,14 +81,23 @@ class ModelConfig:
     """A teacher or a student; see :func:`kdiga.load_model`.
 
     Args:
-        name: an architecture, ``timm:NAME``, a checkpoint of kdiga's or the folder of a run.
-        weights: a state dict to put into a named architecture.
+        name: an architecture, ``timm:NAME``, ``torchvision:NAME``, ``robustbench:DATASET/THREAT/NAME``,
+            ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's folder.
+        weights: a state dict to put into a named architecture; beside ``pretrained``, the file that would be fetched.
         activation: in place of the architecture's own.
         normalization: "data" (mean and deviation of the training images, the default for fresh
-            weights), a known name, or ``[[mean, ...], [std, ...]]``; needed with foreign weights, and
-            left out for a checkpoint of kdiga's.
-        pretrained: fetch timm's weights.
+            weights), a known name, or ``[[mean, ...], [std, ...]]``; needed with foreign weights that do not hold
+            it, and left out for pretrained ones and for a checkpoint of kdiga's.
+        pretrained: fetch the weights that the source has for the name.
         which: "best" or "last" weights of a run.
+        architecture: of ``file:PATH``, where the file does not know it.
+        matched: "name", or "order" for a file of the architecture's tensors in their order under other names.
+        num_classes: outputs of the network; by default those of its weights where ``classes`` picks, else the data's.
+        image_size: of the network; by default that of its weights, else the data's. Images are resized in front.
+        classes: which of the network's outputs are the data's classes: "imagenet" finds them among ImageNet's 1,000
+            by the names of the data's classes (WordNet ids or labels), a list gives their indices. Pretrained
+            networks of those 1,000 need not say it for data whose classes are named by WordNet ids.
+        options: more arguments of the source's own, such as timm's ``patch_size``.
     """
 
     name: str
@@ -96,12 +106,19 @@ class ModelConfig:
     normalization: str | list[list[float]] | None = None
     pretrained: bool = False
     which: str = "best"
+    architecture: str | None = None
+    matched: Literal["name", "order"] = "name"
+    num_classes: int | None = None
+    image_size: int | None = None
+    classes: Literal["imagenet"] | list[int] | None = None
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def is_fresh(self) -> bool:
         """Whether it names an architecture whose weights nobody has trained."""
-        named = self.name in available_models() or self.name.startswith("timm:")
-        return named and self.weights is None and not self.pretrained
+        source, name = source_of(self.name)
+        named = bool(source.prefix) or name in available_models()
+        return named and not source.brings_weights and self.weights is None and not self.pretrained
 
 
 @dataclass(frozen=True)

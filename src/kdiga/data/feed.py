@@ -50,8 +50,8 @@ class Share:
         """
         if whole % self.count:
             raise InputError(
-                f"a batch of {whole} examples cannot be shared equally by {self.count} processes; choose a batch_size "
-                f"that {self.count} divides."
+                f"a batch of {whole} examples cannot be shared equally by {self.count} processes or micro-batches; "
+                f"choose a batch_size that {self.count} divides."
             )
         return whole // self.count
 

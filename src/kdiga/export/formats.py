@@ -7,10 +7,10 @@ about what was exported, not about the model it came from.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor
@@ -52,7 +52,7 @@ class Format:
         Raises:
             InputError: naming what is missing and how it is had.
         """
-        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             raise InputError(
                 f"export to {self.name} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "

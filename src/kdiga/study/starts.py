@@ -18,6 +18,7 @@ from kdiga.provenance import provenance
 from kdiga.study.cells import VALIDATION
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import looked_at
 
 
 def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
@@ -77,7 +78,8 @@ def validate_cell(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> Non
     model = load_model(folder, which="best")
     about = describe(model, str(folder), "best")
     report = evaluate(
-        model.to(device_by_name(settings.device)), held_out.batches(examples=settings.validation_examples),
+        model.to(device_by_name(settings.device)),
+        looked_at(held_out, settings.validation_examples).batches(examples=settings.validation_examples),
         eps=recipe.threat.eps, norm=recipe.threat.norm, attacks=[validation_attack(recipe)], seed=seed,
         folder=folder / FOLDER,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +18,18 @@ LOOK_EVERY = 50  # steps
 class TermLog:
     """The terms of an epoch, kept on the device; looked at now and then, since looking waits for it."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, state: Mapping[str, Any] | None = None) -> None:
         self.epoch = epoch
         self.names: list[str] = []
         self.weights: dict[str, float] = {}
         self.rows: list[Tensor] = []
+        if state is not None and state["rows"] is not None:
+            self.names, self.weights, self.rows = state["names"], state["weights"], list(state["rows"])
+
+    def state(self) -> dict[str, Any]:
+        """Return what was noted, for :class:`TermLog` to go on from."""
+        rows = self._stacked().cpu() if self.rows else None
+        return {"names": self.names, "weights": self.weights, "rows": rows}
 
     def add(self, objective: Objective) -> None:
         """Note one step's terms; every :data:`LOOK_EVERY` steps, check them."""
@@ -37,7 +45,7 @@ class TermLog:
         Raises:
             DivergedError: naming the terms that failed first; after that step all of them do.
         """
-        finite = torch.stack(self.rows).isfinite()
+        finite = self._stacked().isfinite()
         failed = (~finite.all(1)).nonzero()
         if not len(failed):
             return
@@ -52,9 +60,13 @@ class TermLog:
             "training.grad_clip to 1."
         )
 
+    def _stacked(self) -> Tensor:
+        # Rows of an interrupted run come from a file, and lie on the CPU.
+        return torch.stack([row.to(self.rows[-1].device) for row in self.rows])
+
     def means(self) -> dict[str, float]:
         """Return each term's mean over the epoch."""
-        return dict(zip(self.names, torch.stack(self.rows).mean(0).tolist(), strict=True))
+        return dict(zip(self.names, self._stacked().mean(0).tolist(), strict=True))
 
 
 def check_above_chance(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,16 +19,18 @@ from kdiga.modes import evaluating, seeded
 from kdiga.provenance import provenance
 from kdiga.routes import Route, route_by_name
 from kdiga.step import Teacher
+from kdiga.training.checkpoints import Checkpoints
 from kdiga.training.choices import Choice, settled
 from kdiga.training.guard import TermLog, check_above_chance
 from kdiga.training.journal import Journal
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.runtime import device_by_name
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.state import load_state, remove_state, save_state
+from kdiga.training.state import Progress, identity_of
 from kdiga.training.stepper import Stepper
 from kdiga.training.stored import stored_views
 from kdiga.training.teaching import teachers_of
+from kdiga.training.team import ALONE, Team
 from kdiga.training.validation import Scores, Validator, looked_at
 from kdiga.types import ThreatModel
 
@@ -101,17 +103,6 @@ def distill(
     return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)
 
 
-@dataclass
-class _Progress:
-    """What changes during a run and has to survive an interruption."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_score: float = -1.0
-    best_state: dict[str, Tensor] | None = None
-    seconds: float = 0.0
-
-
 class _Run:
     def __init__(
         self,
@@ -126,17 +117,20 @@ class _Run:
         self.asked, self.method, self.threat = settings, method, threat
         self.models = (student, teachers)
         self.device = device_by_name(settings.device)
+        self.team = Team.here(self.device)
         size = train.image_size if isinstance(train, Images) else 32
         self.views = stored_views(teachers, train, method.needs, settings)
         self.feed: Feed = feed_of(
             train, batch_size=settings.batch_size, seed=settings.seed, device=self.device,
             augmentation=augmentation_by_name(settings.augment, size), views=self.views,
+            share=self.team.share,
         )  # fmt: skip
         self.validator = None if validation is None else Validator(
-            validation, threat, settings.validation_steps, settings.validation_examples, settings.seed
+            validation, threat, settings.validation_steps, settings.validation_examples, settings.seed, self.team
         )  # fmt: skip
         self.steps = len(self.feed) * settings.epochs
-        self.progress, self.history = _Progress(), list[EpochRecord]()
+        self.progress, self.history, self.log = Progress(), list[EpochRecord](), TermLog(0)
+        self.own_states: list[Any] | None = None
 
     def to_the_end(
         self,
@@ -147,49 +141,50 @@ class _Run:
         on_epoch: OnEpoch | None,
         on_choice: OnChoice | None,
     ) -> TrainingResult:
-        state = None if out is None or not resume else load_state(out, self._identity())
-        with seeded(self.asked.seed, -1):
-            self._choose(None if state is None else state.get("choices"))
-        for name, choice in self.choices.items():
-            if on_choice is not None and choice["chosen"] is not None:
-                on_choice(name, choice)
-        journal = self._restore(out, state)
-        try:
+        self.checkpoints = Checkpoints(out, self.team, self.asked.save_every)
+        with self.checkpoints.listening():
+            state = self.checkpoints.load(self._identity()) if resume else None
             with seeded(self.asked.seed, -1):
-                self._check_first_batch()
-            while self.progress.epoch < self.asked.epochs:
-                record = self._epoch(self.progress.epoch, on_step)
-                self.history.append(record)
-                journal.write(asdict(record))
-                self.progress.epoch += 1
-                if on_epoch is not None:
-                    on_epoch(record)
-                self._save(out, journal)
-        except DivergedError as error:
-            journal.write({"diverged": str(error)})
-            raise
-        finally:
-            self.stepper.frozen.release()
-            for model in (self.student, *self.stepper.teacher_models):
-                model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-        if out is not None:
-            remove_state(out)
+                self._choose(None if state is None else state["choices"])
+            for name, choice in self.choices.items():
+                if on_choice is not None and choice["chosen"] is not None:
+                    on_choice(name, choice)
+            self.journal = self._restore(out, state)
+            try:
+                with seeded(self.asked.seed, -1):
+                    self._check_first_batch()
+                while self.progress.epoch < self.asked.epochs:
+                    self._finish(self._epoch(self.progress.epoch, on_step), on_epoch)
+            except DivergedError as error:
+                self.journal.write({"diverged": str(error)})
+                raise
+            finally:
+                self.stepper.leave()
+        self.checkpoints.remove()
         return self._result()
 
     def _choose(self, earlier: dict[str, Choice] | None) -> None:
         """Settle what was left on "auto": as an interrupted run had it, or by a trial on a copy."""
         student, teachers = self.models
-        settings, self.choices = settled(
-            self.asked, self.method.needs, student, teachers, self._stepper, self.feed, self.steps, earlier
-        )
+
+        def settle() -> tuple[TrainingSettings, dict[str, Choice]]:
+            return settled(
+                self.asked, self.method.needs, student, teachers, self._stepper, self.feed, self.steps, earlier
+            )
+
+        if self.team.count > 1 and earlier is None:
+            # One process tries what is fastest, on its own; clocks of several would not agree.
+            earlier = self.team.first(lambda: settle()[1])
+        settings, self.choices = settle()
         route = route_by_name(self.choices["route"]["chosen"] or "exact", settings.probe)
-        self.stepper = self._stepper(student, teachers, settings, route)
+        self.stepper = self._stepper(student, teachers, settings, route, self.team)
         self.student = self.stepper.student
 
     def _stepper(
-        self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], settings: TrainingSettings, route: Route
-    ) -> Stepper:
-        return Stepper(student, teachers, self.method, self.threat, settings, route, steps=self.steps)
+        self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], settings: TrainingSettings, route: Route,
+        team: Team = ALONE,
+    ) -> Stepper:  # fmt: skip
+        return Stepper(student, teachers, self.method, self.threat, settings, route, steps=self.steps, team=team)
 
     def _check_first_batch(self) -> None:
         batch = next(iter(self.feed.epoch(0)))
@@ -205,24 +200,46 @@ class _Run:
                 check_same_classes(logits, teacher(batch.images))
 
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
-        started = time.perf_counter()
+        self.started = time.perf_counter()
         self.stepper.train_mode()
-        log = TermLog(epoch)
         # Everything random in an epoch comes from (seed, epoch), so a resumed run repeats it.
         with seeded(self.asked.seed, epoch), self.stepper.counter.counting():
-            for number, batch in enumerate(self.feed.epoch(epoch)):
-                done = epoch * len(self.feed) + number
-                log.add(self.stepper.take(batch, done))
+            self.stepper.streams.begin(self.asked.seed, epoch)
+            batches = self.feed.epoch(epoch, start=self.progress.position)
+            if self.own_states is not None:
+                self.stepper.load_own_states(self.own_states)
+                self.own_states = None
+            for batch in batches:
+                done = epoch * len(self.feed) + self.progress.position
+                self.log.add(self.stepper.take(batch, done))
+                self.progress.position += 1
                 if on_step is not None:
                     on_step(done + 1, self.steps)
-        log.check()
-        scores = self._validate(epoch, log)
-        seconds = time.perf_counter() - started
+                self.checkpoints.look(self._state, f"after step {done + 1} of {self.steps}")
+        self.log.check()
+        self.stepper.agree()
+        scores = self._validate(epoch, self.log)
+        seconds = self._seconds()
         self.progress.seconds += seconds
         return EpochRecord(
-            epoch, self.stepper.optimizer.param_groups[0]["lr"], log.means(), log.weights,
+            epoch, self.stepper.optimizer.param_groups[0]["lr"], self.log.means(), self.log.weights,
             scores and scores.clean, scores and scores.robust, round(seconds, 2),
         )  # fmt: skip
+
+    def _seconds(self) -> float:
+        return self.progress.spent + time.perf_counter() - self.started
+
+    def _finish(self, record: EpochRecord, on_epoch: OnEpoch | None) -> None:
+        """Write an epoch down, save the state, and heed a signal that came meanwhile."""
+        self.history.append(record)
+        self.journal.write(asdict(record))
+        self.progress.epoch, self.progress.position, self.progress.spent = record.epoch + 1, 0, 0.0
+        self.log = TermLog(self.progress.epoch)
+        if on_epoch is not None:
+            on_epoch(record)
+        self.started = time.perf_counter()
+        self.checkpoints.save(self._state)
+        self.checkpoints.look(self._state, f"after epoch {self.progress.epoch} of {self.asked.epochs}")
 
     def _validate(self, epoch: int, log: TermLog) -> Scores | None:
         last = epoch + 1 == self.asked.epochs
@@ -231,7 +248,7 @@ class _Run:
             return None
         if not last and (epoch + 1) % self.asked.validate_every:
             return None
-        scores = self.validator(self.student, epoch)
+        scores = self.validator(self.stepper.judged, epoch)
         # Early on a slow start and a collapse look alike; half-way through they do not.
         if last or epoch + 1 >= self.asked.epochs / 2:
             correct = round(scores.clean * scores.examples)
@@ -244,36 +261,36 @@ class _Run:
         # Of equal scores the later one: it has been trained longer at a lower rate.
         if score >= self.progress.best_score:
             self.progress.best_epoch, self.progress.best_score = epoch, score
-            self.progress.best_state = _to_cpu(self.student)
+            self.progress.best_state = _to_cpu(self.stepper.judged)
 
     def _identity(self) -> dict[str, str | None]:
-        own = {"method": repr(self.method), "threat": repr(self.threat), "settings": repr(self.asked)}
-        return {**own, "stored views": str(self.views) if self.views else None}
+        return identity_of(self.method, self.threat, self.asked, self.views)
 
-    def _save(self, out: Path | None, journal: Journal) -> None:
-        if out is not None:
-            about = {
-                "identity": self._identity(),
-                "choices": self.choices,
-                "progress": vars(self.progress),
-                "history": [asdict(record) for record in self.history],
-                "journal_lines": journal.count,
-            }
-            save_state(out, about | self.stepper.state())
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        common = {
+            "identity": self._identity(),
+            "choices": self.choices,
+            "progress": vars(replace(self.progress, spent=self._seconds() if self.progress.position else 0.0)),
+            "history": [asdict(record) for record in self.history],
+            "terms": self.log.state(),
+            "journal_lines": self.journal.count,
+        }
+        return common | self.stepper.state(), self.stepper.own_state()
 
     def _restore(self, out: Path | None, state: dict[str, Any] | None) -> Journal:
-        if out is None:
+        if state is not None:
+            self.stepper.load_state(state)
+            self.progress = Progress(**state["progress"])
+            self.history = [EpochRecord(**record) for record in state["history"]]
+            self.log = TermLog(self.progress.epoch, state["terms"])
+            self.own_states = state["own"] if self.progress.position else None
+        if out is None or not self.team.leads:
             return Journal(None)
         out.mkdir(parents=True, exist_ok=True)
-        if state is None:
-            return Journal(out / "journal.jsonl")
-        self.stepper.load_state(state)
-        self.progress = _Progress(**state["progress"])
-        self.history = [EpochRecord(**record) for record in state["history"]]
-        return Journal(out / "journal.jsonl", keep=state["journal_lines"])
+        return Journal(out / "journal.jsonl", keep=0 if state is None else state["journal_lines"])
 
     def _result(self) -> TrainingResult:
-        last_state = _to_cpu(self.student)
+        last_state = _to_cpu(self.stepper.judged)
         best_state = self.progress.best_state or last_state
         self.student.load_state_dict(best_state)
         for model in (self.student, self.stepper.trained_teacher):

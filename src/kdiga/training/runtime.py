@@ -17,18 +17,16 @@ from kdiga.training.settings import TrainingSettings
 class Runtime:
     """Device, precision and memory layout of one run.
 
-    Accelerate finds the device and will carry several processes. Autocast is ours: Accelerate would
+    Accelerate finds the device, in several processes each one's own. Autocast is ours: Accelerate would
     patch the student's ``forward``, and teacher, attacks and alignment have to run in the same precision.
 
     Raises:
-        InputError: for a device that is not here, or several processes.
+        InputError: for a device that is not here.
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
         wanted = device_by_name(settings.device)
         self.accelerator = Accelerator(cpu=wanted.type == "cpu")
-        if self.accelerator.num_processes > 1:
-            raise InputError("training was started in several processes; this version trains in one. Start it once.")
         self.device = self.accelerator.device
         self.precision = settings.precision
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format

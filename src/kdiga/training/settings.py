@@ -23,7 +23,9 @@ class TrainingSettings:
 
     Args:
         epochs: at least 1.
-        batch_size: examples a step.
+        batch_size: examples a step, of all processes and micro-batches together: their number changes speed and
+            memory, not the result.
+        accumulate: micro-batches that a process's part of a batch is cut into, run one after another, to save memory.
         optimizer: "adamw" or "sgd" (Nesterov-free, with momentum).
         lr: peak learning rate.
         weight_decay: decoupled for adamw, L2 for sgd.
@@ -37,6 +39,8 @@ class TrainingSettings:
             them, or "all but head". Frozen batch norm keeps its running statistics.
         decay_norms_and_biases: False leaves norms, biases and position embeddings out of weight decay.
         grad_clip: largest norm of the parameter gradient; 0 for no limit.
+        ema: decay of a moving average of weights and batch norm's statistics, in [0, 1), say 0.999; 0 for none. Where
+            there is one it is what is validated, and what the best and the last weights are.
         augment: "none", "crop" or "crop-flip".
         route: for methods that train through an input gradient: "exact", "finite-difference" (central) or
             "one-sided"; "auto" takes exact wherever the student can be differentiated twice.
@@ -45,6 +49,8 @@ class TrainingSettings:
             "train" (the batch's own, without moving the running ones).
         alignment_batch_norm: the student's batch norm where its input gradient is taken: "train" (one
             forward serves logits and gradient) or "eval" (a forward of its own).
+        sync_batch_norm: in several processes, normalise in train mode by the statistics of the whole batch; else each
+            process by those of its part.
         precision: "fp32", "bf16" for autocast, which on a CPU pays only where that has AMX, or "auto".
         channels_last: memory layout of images and convolutions; faster on most hardware. Or "auto".
         compile: run student, teacher and attack by torch.compile wherever they are differentiated once: half
@@ -55,6 +61,8 @@ class TrainingSettings:
         validation_share: of the training examples, held out where no validation set is given.
         validation_examples: how many of them each epoch's check looks at.
         validation_steps: PGD steps of the check, step size eps / 4.
+        save_every: minutes between saves of the whole state, from which an interrupted run goes on; 0 saves after
+            each epoch only.
         validate_every: epochs between checks; the last epoch is always checked.
         select: the best checkpoint is that with the highest "robust" (PGD) or "clean" validation
             accuracy or their "mean"; the test set has no part in it.
@@ -65,6 +73,7 @@ class TrainingSettings:
 
     epochs: int = 30
     batch_size: int = 128
+    accumulate: int = 1
     optimizer: Optimizer = "adamw"
     lr: float = 2e-3
     weight_decay: float = 5e-4
@@ -75,11 +84,13 @@ class TrainingSettings:
     freeze: str | tuple[str, ...] = ()
     decay_norms_and_biases: bool = True
     grad_clip: float = 0.0
+    ema: float = 0.0
     augment: str = "none"
     route: str = "auto"
     probe: float | None = None
     attack_batch_norm: BatchNormMode = "eval"
     alignment_batch_norm: BatchNormMode = "train"
+    sync_batch_norm: bool = False
     precision: Precision = "fp32"
     channels_last: Flag = True
     compile: Flag = False
@@ -89,10 +100,11 @@ class TrainingSettings:
     validation_examples: int = 1000
     validation_steps: int = 10
     validate_every: int = 1
+    save_every: float = 10.0
     select: Selection = "robust"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validation_steps", "validate_every", "validation_examples"):
+        for name in ("epochs", "batch_size", "accumulate", "validation_steps", "validate_every", "validation_examples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
         if not self.lr > 0:
@@ -102,12 +114,29 @@ class TrainingSettings:
                 f"layer_decay was {self.layer_decay!r}; it is a factor a layer in (0, 1]; 1 gives all one rate."
             )
         object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema was {self.ema!r}; it is a decay in [0, 1), for example 0.999, and 0 for none.")
+        if not self.save_every >= 0:
+            raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
+        self._check_whole()
         for name, accepted in _choices().items():
             if getattr(self, name) not in accepted:
                 raise unknown(name, str(getattr(self, name)), map(str, accepted))
         FiniteDifference(self.probe)
         if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
             raise InputError(f"milestones were {self.milestones}; they are rising shares of the training, in (0, 1).")
+
+    def _check_whole(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"accumulate was {self.accumulate} and batch_size {self.batch_size}; choose a number of micro-batches "
+                "that divides the batch."
+            )
+        if self.sync_batch_norm and self.compile is not False:
+            raise InputError(
+                "sync_batch_norm was true and compile not false; a compiled network cannot talk to other processes in "
+                "its middle. Turn one of them off."
+            )
 
     @classmethod
     def from_keywords(cls, epochs: int, keywords: dict[str, Any]) -> TrainingSettings:

@@ -5,20 +5,67 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdiga.errors import InputError
+from kdiga.methods import Method
+from kdiga.training.settings import TrainingSettings
+from kdiga.types import ThreatModel
 
 FILE = "state.pt"
+FORMAT = "2"
+FREE = ("accumulate", "save_every")  # settings that a run may be continued with other values of
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Args:
+        epoch: in which it is, from 0.
+        position: batches of it that are done.
+        spent: seconds that they took.
+        best_epoch: the epoch, from 0, whose weights were best so far.
+        best_score: theirs.
+        best_state: those weights, on the CPU.
+        seconds: of all finished epochs.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    spent: float = 0.0
+    best_epoch: int = 0
+    best_score: float = -1.0
+    best_state: dict[str, Tensor] | None = None
+    seconds: float = 0.0
+
+
+def identity_of(
+    method: Method, threat: ThreatModel, settings: TrainingSettings, views: int | None
+) -> dict[str, str | None]:
+    """Return what an interrupted run and the one that continues it have to agree on."""
+    defaults = {name: getattr(TrainingSettings(), name) for name in FREE}
+    return {
+        "state format": FORMAT,
+        "method": repr(method),
+        "threat": repr(threat),
+        "settings": repr(replace(settings, **defaults)),
+        "stored views": str(views) if views else None,
+    }
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write the state atomically, so that a kill leaves the old one or the new one."""
     partial = folder / f"{FILE}.partial"
-    torch.save(state, partial)
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, folder / FILE)
 
 
@@ -53,4 +100,5 @@ def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, An
 
 def remove_state(folder: Path) -> None:
     """Remove the state of a run that has ended well."""
-    (folder / FILE).unlink(missing_ok=True)
+    for name in (FILE, f"{FILE}.partial"):
+        (folder / name).unlink(missing_ok=True)

@@ -9,8 +9,11 @@ from torch import nn
 
 from kdiga.data import FileSet, Images, ImageSet, MixedSet
 from kdiga.evaluation import evaluate
+from kdiga.evaluation.attacks import seed_at
+from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.modes import mix_seed
 from kdiga.training.settings import Selection
+from kdiga.training.team import ALONE, Team
 from kdiga.types import ThreatModel
 
 
@@ -37,6 +40,7 @@ class Validator:
         steps: of PGD, step size eps / 4.
         examples: at most so many.
         seed: of the run.
+        team: of processes that divide the examples among them.
     """
 
     data: ImageSet
@@ -44,18 +48,25 @@ class Validator:
     steps: int
     examples: int
     seed: int
+    team: Team = ALONE
 
     def __call__(self, model: nn.Module, epoch: int) -> Scores:
-        """Return the scores of one epoch's model."""
+        """Return the scores of one epoch's model, whatever the number of processes: batches are divided whole."""
+        count, seed = min(self.examples, len(self.data)), mix_seed(self.seed, epoch) % 2**31
+        if self.team.count == 1:
+            return self._score(model, slice(count), seed)
+        starts = list(enumerate(range(0, count, BATCH_SIZE)))[self.team.rank :: self.team.count]
+        own = [self._score(model, slice(at, min(at + BATCH_SIZE, count)), seed_at(seed, place)) for place, at in starts]
+        right = [(round(one.clean * one.examples), round(one.robust * one.examples)) for one in own]
+        clean, robust = map(sum, zip(*(pair for some in self.team.gathered(right) for pair in some), strict=True))
+        return Scores(clean / count, robust / count, count)
+
+    def _score(self, model: nn.Module, rows: slice, seed: int) -> Scores:
         attack = f"pgd-{self.steps}" if self.steps > 1 else "fgsm"
+        batches = self.data.take(rows).batches()
         report = evaluate(
-            model,
-            self.data.batches(examples=self.examples),
-            eps=self.threat.eps,
-            norm=self.threat.norm,
-            attacks=[attack],
-            seed=mix_seed(self.seed, epoch) % 2**31,
-        )
+            model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed
+        )  # fmt: skip
         return Scores(report["clean"], report[attack], report.examples)
 
     def class_shares(self) -> list[float]:
