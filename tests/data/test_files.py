@@ -101,7 +101,7 @@ def test_views_are_used_in_turn(folder):
 def test_a_corrupt_image_is_named_when_it_is_needed(folder, tmp_path):
     copied = shutil.copytree(folder, tmp_path / "copy")
     whole = (copied / "class-1" / "003.jpg").read_bytes()
-    (copied / "class-1" / "003.jpg").write_bytes(whole[: len(whole) // 2])
+    (copied / "class-1" / "003.jpg").write_bytes(whole[:-40])  # the header is whole
     for workers in (0, 1):
         with pytest.raises(InputError, match=r"class-1/003.jpg' cannot be read as an image"):
             on_disk(copied, workers=workers).load()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from kdiga.data import Augmentation, ResizedCrop, augmentation_by_name
 from kdiga.decoding import ATTEMPTS, Crops, Item, crop_box, decode
@@ -143,3 +144,14 @@ def test_large_jpegs_are_decoded_to_fewer_pixels_and_look_the_same(tmp_path):
     for crops in (None, still):
         large, exact = (decode([item], 32, crops).astype(int) for item in (jpg, png))
         assert np.abs(large - exact).max() <= 8
+
+
+def test_parts_are_not_decoded_to_fewer_pixels_than_they_keep(tmp_path):
+    coarse = np.random.default_rng(3).integers(0, 256, (24, 24, 3), np.uint8)
+    for suffix in ("jpg", "png"):
+        Image.fromarray(coarse).resize((192, 192), Image.Resampling.BICUBIC).save(tmp_path / f"one.{suffix}")
+    jpg, png = (Item(str(tmp_path / f"one.{suffix}"), "") for suffix in ("jpg", "png"))
+    whole = Crops(np.tile([0.999, 0.5, 0.0, 0.0], (1, ATTEMPTS, 1)), np.zeros(1, bool))
+    for crops in (None, whole):
+        found, exact = (decode([item], 90, crops).astype(int) for item in (jpg, png))
+        assert np.abs(found - exact).mean() < 6

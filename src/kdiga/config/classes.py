@@ -27,8 +27,8 @@ def check_classes(role: str, model: str, classes: Sequence[str]) -> None:
     for number, (own, given) in enumerate(zip(known, classes, strict=True)):
         if own != given:
             raise InputError(
-                f"the {role} {model} was trained with class {number} named {own!r}, and the images have {given!r} there; "
-                "its logits mean other classes. Give a model of these classes, or the images it was trained for."
+                f"the {role} {model} was trained with class {number} named {own!r}, and the images have {given!r} "
+                "there; its logits mean other classes. Give a model of these classes, or the images it was trained for."
             )
 
 
