@@ -244,7 +244,7 @@ def test_a_recipe_takes_it_all_and_loads_again(thousand):
     student = {"name": "timm:test_vit", "options": {"patch_size": 4}}
     recipe = recipe_from_dict({"data": "digits", "student": student, "method": "kd", "teacher": teacher})
     assert recipe_from_dict(recipe.to_dict()) == recipe
-    with pytest.raises(InputError, match="teacher.classes"):
+    with pytest.raises(InputError, match=r"teacher.classes"):
         recipe_from_dict(
             {"data": "digits", "student": "cnn-4", "method": "kd", "teacher": teacher | {"classes": "all"}}
         )

@@ -1,7 +1,8 @@
 """Public robust weights give the accuracies that are published with them.
 
 Needs the files in the folder that ``$KDIGA_WEIGHTS`` names and CIFAR-10 in ``$KDIGA_DATA``; skipped where they are
-not. The figures are clean accuracy on all test images, and PGD-20 (Linf, step eps/4, one random start) on the first 1,000.
+not. The figures are clean accuracy on all test images, and PGD-20 (Linf, step eps/4, one random start) on the first
+1,000.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_a_normalisation_that_contradicts_the_file(cnn, tmp_path):
     torch.save(foreign(cnn, "robustbench"), tmp_path / "w.pt")
     options = {"weights": tmp_path / "w.pt", "images": (1, 8, 3)}
     assert kdiga.load_model("cnn-4", normalization=[[0.3], [0.2]], **options).spec.mean == (0.3,)
-    with pytest.raises(InputError, match="holds its normalisation.*another was given"):
+    with pytest.raises(InputError, match=r"holds its normalisation.*another was given"):
         kdiga.load_model("cnn-4", normalization="none", **options)
 
 
@@ -249,7 +249,7 @@ def test_timms_weights_without_a_network(monkeypatch):
         InputError, match=r"download model.safetensors from https://huggingface.co/timm/resnet18.a1_in1k"
     ):
         kdiga.load_model("timm:resnet18", pretrained=True)
-    with pytest.raises(InputError, match="no pretrained weights for vit_tiny_patch16_224.nope; it has vit_tiny"):
+    with pytest.raises(InputError, match=r"no pretrained weights for vit_tiny_patch16_224.nope; it has vit_tiny"):
         timm_source.pretrained_settings("vit_tiny_patch16_224.nope")
 
 
@@ -297,7 +297,7 @@ def test_fresh_torchvision_takes_the_datas_shape():
 def test_bad_torchvision(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="did you mean IMAGENET1K_V1"):
         kdiga.load_model(f"torchvision:{SHUFFLE}.IMAGENET_V1", pretrained=True)
-    with pytest.raises(InputError, match="takes? 3 channels and in_channels was 1"):
+    with pytest.raises(InputError, match=r"takes? 3 channels and in_channels was 1"):
         kdiga.load_model(f"torchvision:{SHUFFLE}", in_channels=1)
     with pytest.raises(InputError, match="activation='silu' has no place"):
         kdiga.load_model(f"torchvision:{SHUFFLE}", activation="silu")
@@ -324,7 +324,8 @@ def timm_folder(tmp_path):
         network = timm.create_model("test_vit", num_classes=12, img_size=32, patch_size=8)
     config = {"architecture": "test_vit", "num_classes": 12, "model_args": {"img_size": 32, "patch_size": 8},
               "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25],
-                                 "num_classes": 12, "classifier": "head", "first_conv": "patch_embed.proj"}}  # fmt: skip
+                                 "num_classes": 12, "classifier": "head",
+                                 "first_conv": "patch_embed.proj"}}  # fmt: skip
     folder = tmp_path / "hub"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
@@ -390,7 +391,7 @@ def test_bad_folders_of_the_hub(timm_folder, tmp_path):
     with pytest.raises(InputError, match="does not say its input_size, mean, std"):
         kdiga.load_model(f"hf-hub:{folder}")
     (folder / "config.json").unlink()
-    with pytest.raises(InputError, match="no readable config.json"):
+    with pytest.raises(InputError, match=r"no readable config.json"):
         kdiga.load_model(f"hf-hub:{folder}")
     (folder / "model.safetensors").unlink()
     torch.save(nn.Linear(2, 2), folder / "pytorch_model.bin")
@@ -429,7 +430,7 @@ def robustbench(monkeypatch, tmp_path):
     zoo.model_dicts = {Dataset.cifar_10: {Threat.Linf: {"Some2024Paper": {"model": Normalised, "gdrive_id": "abc"}}}}
 
     def load_model(name, *, model_dir, dataset, threat_model):
-        print("Downloading")
+        sys.stdout.write("Downloading\n")
         model = Normalised()
         path = model_dir / dataset / threat_model / f"{name}.pt"
         model.load_state_dict(torch.load(path, weights_only=True))

@@ -40,8 +40,7 @@ def profile_recipe(
     Returns:
         dict: plain data: ``variants`` (seconds a step and by section, peak bytes, examples per second,
             projected minutes), ``whole_run`` (hours of the variant that a run would be, its checks included),
-            ``route`` (what "auto" takes, and why), ``validation_minutes`` of the whole
-            run, what ran, and where.
+            ``route`` (what "auto" takes, and why), ``validation_minutes`` of the whole run, what ran, and where.
 
     Raises:
         InputError: as a run of the recipe would.
