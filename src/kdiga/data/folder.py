@@ -107,7 +107,7 @@ def read_scan(found: Scan, reading: Reading) -> tuple[FileSet, list[str]]:
     files, told = read(storage, torch.tensor(found.labels), found.classes, reading)
     if found.ignored:
         kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in found.ignored.most_common(4))
-        told.insert(0, f"{found.ignored.total()} files in {found.folder} are no images and were ignored ({kinds})")
+        told.insert(0, f"ignored, being no images: {found.ignored.total():,} ({kinds}) in {found.folder}")
     return files, told
 
 

@@ -1,0 +1,154 @@
+"""ImageNet's layout, WebDataset shards and Hugging Face data sets, all made on the spot."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import kdiga
+from kdiga.config import load_recipe
+from kdiga.config.run import build_models, data_of
+from kdiga.data import FileSet, ImageSet
+from kdiga.errors import InputError
+from kdiga.models import save_model
+from tests.data.pictures import picture
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """One small picture for each of a thousand classes, twice."""
+    root = tmp_path_factory.mktemp("images")
+    picture(root / "one.jpg", (30, 20), 1)
+    content = (root / "one.jpg").read_bytes()
+    for part in ("train", "val"):
+        for number in range(1000):
+            folder = root / "imagenet" / part / f"n{number:08}"
+            folder.mkdir(parents=True)
+            (folder / "one.JPEG").write_bytes(content)
+    return root
+
+
+def test_imagenet_is_nowhere(tmp_path, monkeypatch):
+    monkeypatch.delenv("KDIGA_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"imagenet is not in .*ILSVRC2012_img_train.tar.*FOLDER/val/n01440764"):
+        kdiga.load_data("imagenet", root=tmp_path)
+
+
+def test_the_recipe_for_imagenet(imagenet, tmp_path):
+    """All of it but the fetched weights."""
+    save_model(kdiga.load_model("cnn-4", num_classes=1000, image_size=224), tmp_path / "teacher.safetensors")
+    overrides = [
+        f"data.root={imagenet}", "data.in_memory=false", f"teacher={tmp_path / 'teacher.safetensors'}",
+        "student.pretrained=false",
+    ]  # fmt: skip
+    recipe = load_recipe(RECIPES / "imagenet-kdiga.yaml", overrides)
+    data = data_of(recipe.data)
+    assert build_models(recipe, data).student.spec.takes == (3, 224, 1000)
+
+
+def test_imagenet_has_a_thousand_classes(imagenet):
+    data = kdiga.load_data("imagenet", root=imagenet, in_memory=False, workers=0)
+    assert isinstance(data.train, FileSet)
+    assert (data.name, len(data.train), data.train.num_classes, data.train.image_size) == ("imagenet", 1000, 1000, 224)
+    assert sorted(data.train.labels.tolist()) == list(range(1000))
+    assert data.train.classes[7] == "n00000007"
+    train = imagenet / "imagenet" / "train"
+    (train / "n00000007").rename(train / "goldfish")
+    with pytest.raises(InputError, match=r"1000 class folders, 'goldfish' among them; ImageNet has 1,000"):
+        kdiga.load_data("imagenet", root=imagenet)
+
+
+def shard(path, samples, *, mode="w", kind="cls"):
+    """Write a tar file of (name, class) samples with pictures whose colour is the class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for name, label in samples:
+            picture_bytes = io.BytesIO()
+            Image.new("RGB", (20, 18), (60 * label, 10, 0)).save(picture_bytes, "PNG")
+            labels = {"cls": str(label), "json": json.dumps({"label": label}), "other": "{}", "bad": "dog"}[kind]
+            suffix = {"other": "json", "bad": "cls"}.get(kind, kind)
+            for file, content in ((f"{name}.png", picture_bytes.getvalue()), (f"{name}.{suffix}", labels.encode())):
+                member = tarfile.TarInfo(file)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_shards(tmp_path):
+    for number in range(2):
+        shard(tmp_path / f"train-{number:02}.tar", [(f"{number}/{row:03}", row % 3) for row in range(9)])
+    shard(tmp_path / "val-00.tar", [(f"v{row}", row % 3) for row in range(6)], kind="json")
+    lazy = kdiga.load_data(f"wds:{tmp_path}", image_size=16, in_memory=False, workers=1)
+    held = kdiga.load_data(f"wds:{tmp_path}/*-{{00..01}}.tar", image_size=16)
+    assert isinstance(lazy.train, FileSet)
+    assert isinstance(held.train, ImageSet)
+    assert (len(lazy.train), len(lazy.test), lazy.train.num_classes) == (18, 6, 3)
+    assert torch.equal(lazy.train.load().images, held.train.images)
+    for part in (held.train, held.test):
+        assert isinstance(part, ImageSet)
+        assert torch.equal(part.images[:, 0, 4, 4].long(), 60 * part.labels)
+    assert kdiga.load_data("wds:.", root=tmp_path, image_size=16).train.labels.tolist() == held.train.labels.tolist()
+
+
+def test_shards_without_parts_are_split(tmp_path):
+    shard(tmp_path / "a.tar", [(f"{row:03}", row % 2) for row in range(10)])
+    data = kdiga.load_data(f"wds:{tmp_path / 'a.tar'}", image_size=16)
+    assert (len(data.train), len(data.test)) == (8, 2)
+
+
+def test_bad_shards(tmp_path):
+    with pytest.raises(InputError, match="matches no file"):
+        kdiga.load_data(f"wds:{tmp_path}")
+    shard(tmp_path / "z" / "a.tar", [("1", 0)], mode="w:gz")
+    shard(tmp_path / "u" / "a.tar", [("1", 0)], kind="other")
+    shard(tmp_path / "b" / "a.tar", [("1", 0)], kind="bad")
+    shard(tmp_path / "m" / "a.tar", [("1", 0)])
+    shard(tmp_path / "m" / "train.tar", [("1", 0)])
+    for folder, message in (
+        ("z", "cannot be read as an uncompressed tar"), ("u", "1 images without a label, '1.png'"),
+        ("b", "a.tar:1.cls' holds no class number"), ("m", "1 tar files named train.*0 named val.*1 others"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            kdiga.load_data(f"wds:{tmp_path / folder}", image_size=16)
+    path = shard(tmp_path / "c" / "a.tar", [(f"{row}", row % 2) for row in range(10)])
+    path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDOT", 1))
+    with pytest.raises(InputError, match=r"a.tar:0.png' cannot be read as an image"):
+        kdiga.load_data(f"wds:{path}", image_size=16)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own dependencies
+def test_hugging_face(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    colours = [Image.new("RGB", (20, 20), (80 * (row % 3), 0, 0)) for row in range(12)]
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    table = datasets.Dataset.from_dict({"img": colours, "label": [row % 3 for row in range(12)]}, features)
+    table.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": table, "test": table.select(range(6))}).save_to_disk(str(tmp_path / "two"))
+    both = kdiga.load_data(f"hf:{tmp_path / 'two'}", image_size=16, in_memory=False, workers=1)
+    held = kdiga.load_data(f"hf:{tmp_path / 'two'}")
+    assert isinstance(both.train, FileSet)
+    assert isinstance(held.train, ImageSet)
+    assert (len(both.train), len(both.test), list(both.train.classes)) == (12, 6, ["a", "b", "c"])
+    assert held.train.image_size == 20
+    images = both.train.load()
+    assert torch.equal(images.images[:, 0, 3, 3].long(), 80 * images.labels)
+    without = table.remove_columns("label")
+    without.save_to_disk(str(tmp_path / "three"))
+    with pytest.raises(InputError, match="1 columns of images and 0 of class labels among img"):
+        kdiga.load_data(f"hf:{tmp_path / 'three'}")
+
+
+def test_hugging_face_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'kdiga\[datasets\]'"):
+        kdiga.load_data("hf:cifar10")
