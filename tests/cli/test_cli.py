@@ -141,6 +141,7 @@ def test_lists(project):
         "suitable",
         "study",
         "tune",
+        "curve",
         "demo",
         "methods",
         "models",
@@ -297,3 +298,46 @@ def test_a_route_that_is_none_names_the_nearest(project):
     error = run("train", str(RECIPES / "digits-kdiga.yaml"), "--set", "training.route=onesided", cwd=project, expect=2)
     assert "did you mean one-sided" in error
     assert len(error.splitlines()) == 1
+
+
+def test_inspect_says_what_a_model_is(project, tmp_path):
+    run("train", str(RECIPES / "digits-teacher.yaml"), *QUICK, "--dry-run", cwd=project)
+    told = run("inspect", "run:runs/digits-teacher", "--json", "found.json", cwd=project)
+    assert "images: 1x8x8, as its network takes them" in told
+    assert "clean-accuracy: right on" in told
+    assert "tried on" in told
+    names = {one["name"] for one in json.loads((project / "found.json").read_text())["findings"]}
+    assert names == {"clean-accuracy", "preprocessing", "input-size", "class-order"}
+    model = kdiga.load_model(project / "runs/digits-teacher")
+    torch.save(model.network.state_dict(), tmp_path / "w.pt")
+    wrong = run(
+        "inspect", f"file:{tmp_path / 'w.pt'}", "--architecture", model.spec.name, "--normalization",
+        "none" if model.spec.mean != (0.0,) else "half", "--data", "digits", cwd=project,
+    )  # fmt: skip
+    assert "weights: file" in wrong
+    alone = run("inspect", str(project / "runs/digits-teacher/best.safetensors"), "--data", "digits", cwd=tmp_path)
+    assert "classes: 10" in alone
+    for arguments, message in {
+        ("resnet20",): "fresh weights",
+        ("runs/digits-teacher", "--classes", "a,b"): "give imagenet, or indices",
+        ("runs/digits-teacher", "--matched", "oder"): "did you mean order",
+    }.items():
+        assert message in run("inspect", *arguments, cwd=project, expect=2)
+
+
+def test_a_teacher_of_other_images_stops_training(project, tmp_path):
+    """Its labels are the digits' in another order."""
+    model = kdiga.load_model(project / "runs/digits-teacher")
+    with torch.no_grad():
+        last = [module for module in model.network.modules() if isinstance(module, torch.nn.Linear)][-1]
+        last.weight.copy_(last.weight.roll(1, 0))
+        last.bias.copy_(last.bias.roll(1, 0))
+    kdiga.save_model(model, tmp_path / "rolled.safetensors")
+    teacher = ["--set", f"teacher.name={tmp_path / 'rolled.safetensors'}", "--out", str(tmp_path / "run")]
+    arguments = ["train", str(RECIPES / "digits-tangent.yaml"), *QUICK, *teacher]
+    told = run(*arguments, cwd=project, expect=2)
+    assert "class-order: right on" in told
+    assert "--despite-findings" in told
+    assert not (tmp_path / "run").exists()
+    told = run(*arguments, "--dry-run", "--despite-findings", cwd=project)
+    assert "class-order failed" in told

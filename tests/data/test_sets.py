@@ -157,7 +157,8 @@ def test_bad_folders(tmp_path):
     with pytest.raises(InputError, match="holds 0 class folders"):
         kdiga.load_data(tmp_path)
     for name in ("a", "b"):
-        picture(tmp_path / name / "one.png", (8, 8), 1)
+        for number in range(5):
+            picture(tmp_path / name / f"{number}.png", (8, 8), 1)
     (tmp_path / "a" / "two.png").write_text("not an image")
     with pytest.raises(InputError, match=r"two.png.* cannot be read"):
         kdiga.load_data(tmp_path)
@@ -170,7 +171,7 @@ def test_bad_folders(tmp_path):
 def test_unknown_name():
     with pytest.raises(InputError, match="did you mean fashion-mnist"):
         kdiga.load_data("fashon-mnist")
-    with pytest.raises(InputError, match="for image folders only"):
+    with pytest.raises(InputError, match="for image files only"):
         kdiga.load_data("digits", image_size=32)
 
 

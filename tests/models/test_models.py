@@ -23,7 +23,8 @@ every_model = pytest.mark.parametrize("name", MODELS)
 @every_model
 @pytest.mark.parametrize(("size", "channels", "classes"), [(32, 3, 10), (28, 1, 7), (8, 1, 10)])
 def test_logits_have_the_right_shape(name, size, channels, classes):
-    size = 8 * (size // 8) if name.endswith("-p8") else size
+    patch = int(name.partition("-p")[2] or 1) if "vit" in name else 1
+    size = max(patch, patch * (size // patch))
     with torch.device("meta"):
         model = build(ModelSpec(name, classes, channels, size)).eval()
         logits = model(torch.rand(2, channels, size, size))

@@ -255,7 +255,7 @@ def test_schedules_fire_where_they_should():
 
     def rates(**options):
         settings = TrainingSettings(lr=0.1, optimizer="sgd", **options)
-        optimizer = build_optimizer(list(model.parameters()), settings)
+        optimizer = build_optimizer([model], settings)
         schedule = build_schedule(optimizer, settings, 100)
         found = []
         for _ in range(100):
@@ -279,8 +279,8 @@ def test_schedules_fire_where_they_should():
 
 def test_optimizers_are_the_ones_named():
     model = nn.Linear(2, 2)
-    assert isinstance(build_optimizer(list(model.parameters()), TrainingSettings(optimizer="adamw")), torch.optim.AdamW)
-    sgd = build_optimizer(list(model.parameters()), TrainingSettings(optimizer="sgd", momentum=0.8, weight_decay=1e-3))
+    assert isinstance(build_optimizer([model], TrainingSettings(optimizer="adamw")), torch.optim.AdamW)
+    sgd = build_optimizer([model], TrainingSettings(optimizer="sgd", momentum=0.8, weight_decay=1e-3))
     assert (sgd.param_groups[0]["momentum"], sgd.param_groups[0]["weight_decay"]) == (0.8, 1e-3)
 
 

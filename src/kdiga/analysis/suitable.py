@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdiga.analysis.diagnosis import MANY_ZEROS
 from kdiga.analysis.explain import check_ball, check_models
 from kdiga.analysis.measures import OfModel
-from kdiga.analysis.preprocessing import class_order_finding, preprocessing_finding
+from kdiga.analysis.preprocessing import class_order_finding, clean_finding, preprocessing_finding
 from kdiga.analysis.resampling import ratio_interval
 from kdiga.analysis.search import Search
 from kdiga.analysis.work import Work
@@ -100,7 +100,7 @@ def suitable(
     with evaluating(teacher), torch.no_grad():
         predictions = torch.cat([teacher(part).argmax(1) for part in pixels.split(250)])
     findings = [
-        _clean(clean, num_classes),
+        clean_finding(clean, num_classes),
         _robust(clean, left),
         _linearity(own),
         _gradients(own, threat.eps),
@@ -129,15 +129,6 @@ def _measures(own: OfModel, clean: Sequence[bool], left: AttackResult, eps: floa
             "zero": sum(norm == 0 for norm in own["gradient_norm"]),
         },
     }
-
-
-def _clean(clean: Sequence[bool], num_classes: int) -> Finding:
-    low, high = clopper_pearson(sum(clean), len(clean))
-    chance = 1 / num_classes
-    message = f"right on {fmean(clean):.1%} [{low:.1%}, {high:.1%}] of the images, guessing on {chance:.1%}"
-    verdict: Verdict = "passed" if low > chance else "failed"
-    message += "." if verdict == "passed" else "; not above chance, so there is nothing to learn from it."
-    return Finding("clean-accuracy", verdict, message, {"clean": fmean(clean), "interval_95": [low, high]})
 
 
 def _robust(clean: Sequence[bool], left: AttackResult) -> Finding:

@@ -19,8 +19,8 @@ INTERRUPTED = 130
 
 # Each a module of this package, in the order of the help.
 COMMANDS = (
-    "demo", "train", "evaluate", "compare", "certify", "suitable", "explain", "report", "cache", "profile", "study",
-    "tune", "lists",
+    "demo", "train", "inspect", "evaluate", "compare", "certify", "suitable", "explain", "export", "report", "cache",
+    "profile", "study", "tune", "curve", "lists",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -77,10 +77,11 @@ def models(
     image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 32,
     in_channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 3,
 ) -> None:
-    """List the built-in architectures with their parameters. Every architecture of timm is timm:NAME."""
+    """List the built-in architectures with their parameters. Others are given by their source."""
     import torch
 
     from kdiga.models import ModelSpec, available_models, build, count_parameters
+    from kdiga.models.sources.registry import available_sources
 
     table = Table(title=f"Models for {in_channels}x{image_size}x{image_size} images of {num_classes} classes")
     table.add_column("name")
@@ -90,7 +91,9 @@ def models(
         with torch.device("meta"):
             model = build(ModelSpec(name, num_classes, in_channels, image_size))
         table.add_row(name, f"{count_parameters(model):,}")
-    table.add_row("timm:NAME", "any of timm's")
+    for prefix, source in available_sources().items():
+        if prefix:
+            table.add_row(source.form, "")
     Console().print(table)
 
 
@@ -98,7 +101,9 @@ def models(
 def data() -> None:
     """List the data sets that are known by name. A folder of class folders is accepted by its path."""
     from kdiga.data import available_data
+    from kdiga.data.sets import FORMS
 
     for name in available_data():
         Console().print(name, highlight=False)
-    Console().print("PATH of a folder of class folders (or of train/ and test/ with class folders)", highlight=False)
+    for form in FORMS:
+        Console().print(form, markup=False, highlight=False, soft_wrap=True)

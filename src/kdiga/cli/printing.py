@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from kdiga.data import DataSet
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -34,6 +37,23 @@ def subject_line(content: Mapping[str, Any], which: str = "") -> str:
         f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
         f"{which}{content['examples']} test images of {content['data']}"
     )
+
+
+def tell_notes(console: Console, data: DataSet) -> None:
+    """Say what there is to tell of a data set: images that were left out, for example."""
+    for note in data.notes:
+        say(console, f"{data.name}: {note}.", style="yellow")
+
+
+def described(data: DataSet) -> str:
+    """Return how many images a data set has, and where they are while it is used."""
+    from kdiga.data import FileSet, MixedSet
+
+    train = data.train
+    more = f" (with {len(train.extra):,} extra, {train.share:.0%} of each batch)" if isinstance(train, MixedSet) else ""
+    own = train.original if isinstance(train, MixedSet) else train
+    where = f", decoded when needed by {own.workers} further processes" if isinstance(own, FileSet) else ""
+    return f"{len(train):,} training{more} and {len(data.test):,} test images{where}"
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.printing import print_table, say, tell_notes
 
 
 @app.command()
@@ -40,9 +40,11 @@ def profile(
 
     console = Console()
     checked = load_recipe(recipe, settings or [])
+    data = data_of(checked.data)
+    tell_notes(console, data)
     with JobProgress(console, "profiling") as progress:
         found = profile_recipe(
-            checked, data_of(checked.data), steps=steps, compiled=compiled, on_variant=progress
+            checked, data, steps=steps, compiled=compiled, on_variant=progress
         )  # fmt: skip
     print_table(console, _table(found))
     if found["route"]["chosen"] is not None:
@@ -52,6 +54,9 @@ def profile(
         f"{found['steps']} steps of {found['batch_size']} examples in all; validation adds "
         f"{found['validation_minutes']:.1f} minutes. Columns after the step are its parts in milliseconds.",
     )
+    whole, machine = found["whole_run"], found["provenance"]["hardware"]
+    where = machine["accelerator"] or f"{machine['threads']} threads of {machine['processor']}"
+    say(console, f"The whole run, {whole['label']}, takes {whole['hours']:.3g} hours with its checks on {where}.")
     if out is not None:
         write_atomically(out, json.dumps(found, indent=2) + "\n")
         say(console, f"Written to {out}.")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.printing import say
+
+if TYPE_CHECKING:
+    from kdiga.config import Recipe
+    from kdiga.config.run import Models
+    from kdiga.data import DataSet
+    from kdiga.training import EpochRecord
 
 
 @app.command()
@@ -22,46 +29,61 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the resolved run, stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    despite_findings: Annotated[
+        bool, typer.Option("--despite-findings", help="Train even if a check of the teacher failed.")
+    ] = False,
+    track: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Follow the run in tensorboard, wandb or both; see docs/export.md.")
+    ] = "",
+    track_project: Annotated[str, typer.Option(help="What trackers file the run under.")] = "kdiga",
 ) -> None:
     """Train a teacher or distil a student as a recipe says.
 
+    First it says what the models are, and tries trained ones on 128 training images: a teacher of the wrong
+    preprocessing, input size or order of classes stops it.
+
     Example: kdiga train recipes/digits-kdiga.yaml --set training.seed=1 --out runs/seed1
     """
+    from kdiga.cli.printing import described, tell_notes
     from kdiga.cli.progress import TrainingProgress
     from kdiga.config import load_recipe, run_recipe
     from kdiga.config.caching import stored_teacher
     from kdiga.config.run import build_models, data_of
-    from kdiga.models import count_parameters
     from kdiga.processes import leads
+    from kdiga.training.tracking import Trackers
 
     console = Console(quiet=not leads())
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
+    trackers = Trackers(
+        [name.strip().lower() for name in track.split(",") if name.strip()], folder, checked.to_dict(),
+        project=track_project, on_trouble=lambda line: say(console, line, style="yellow"),
+    )  # fmt: skip
     data = data_of(checked.data)
+    tell_notes(console, data)
     if dry_run:
         models = build_models(checked, data)
         console.print(
             yaml.safe_dump(checked.to_dict(), sort_keys=False).rstrip(), markup=False, highlight=False, soft_wrap=True
         )
-        for role, model in models._asdict().items():
-            if model is not None:
-                console.print(
-                    f"# {role.replace('_', ' ')}: {count_parameters(model):,} parameters",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-        console.print(
-            f"# data: {len(data.train):,} training and {len(data.test):,} test images, {data.source}", soft_wrap=True
-        )
+        _inspect(console, checked, models, data, despite_findings=despite_findings)
+        console.print(f"# data: {described(data)}, {data.source}", markup=False, highlight=False, soft_wrap=True)
         if checked.cache is not None and models.teacher is not None:
             stored_teacher(checked, checked.cache, models.teacher, data)
             console.print(f"# teacher cache: {checked.cache.folder}, complete", highlight=False, soft_wrap=True)
         console.print(f"# would write to {folder}", highlight=False, soft_wrap=True)
         return
-    with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress:
+    if not resume:
+        _inspect(console, checked, build_models(checked, data), data, despite_findings=despite_findings)
+
+    def on_epoch(record: EpochRecord) -> None:
+        progress.on_epoch(record)
+        trackers.on_epoch(record)
+
+    with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress, trackers:
         result = run_recipe(
             checked, folder, resume=resume, overwrite=overwrite, data=data,
-            on_step=progress.on_step, on_epoch=progress.on_epoch, on_choice=progress.on_choice,
+            on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
         )  # fmt: skip
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):
@@ -74,3 +96,17 @@ def train(
         f"{result['minutes']:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack",
         soft_wrap=True,
     )
+
+
+def _inspect(console: Console, recipe: Recipe, models: Models, data: DataSet, *, despite_findings: bool) -> None:
+    """Print what the models are, and stop at a teacher that fails a check."""
+    from kdiga.config.inspecting import check_teachers, inspect_recipe
+
+    found = inspect_recipe(recipe, models, data.train)
+    for role, inspection in found.items():
+        tried = f", tried on {inspection.examples} training images" if inspection.examples else ""
+        say(console, f"# {role}{tried}")
+        for line in inspection.lines():
+            say(console, f"#   {line}", style="yellow" if " failed: " in line else None)
+    if not despite_findings:
+        check_teachers(recipe, models, found)

@@ -11,7 +11,7 @@ import torch
 
 from kdiga.config.run import build_models
 from kdiga.config.schema import CacheConfig, Recipe
-from kdiga.data import DataSet, ImageSet, ImageSetFeed, augmentation_by_name, split
+from kdiga.data import DataSet, FileSet, ImageSet, MixedSet, augmentation_by_name, feed_of, split
 from kdiga.errors import InputError
 from kdiga.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.models import Classifier
@@ -39,7 +39,7 @@ class Plan:
 
     recipe: Recipe
     folder: Path
-    train: ImageSet
+    train: ImageSet | FileSet
     teacher: Classifier
     store: Store
     overwrite: bool
@@ -102,7 +102,10 @@ def measure(plan: Plan) -> Agreement:
     """Compare a filled store with the live teacher on training's first batch."""
     settings, manifest = plan.recipe.training, plan.store.manifest
     source = live_source(plan.teacher, plan.train, manifest.gradient_of, settings)
-    feed = ImageSetFeed(source.data, settings.batch_size, settings.seed, source.augmentation, manifest.views)
+    feed = feed_of(
+        source.data, batch_size=settings.batch_size, seed=settings.seed, augmentation=source.augmentation,
+        device=source.data.device, views=manifest.views,
+    )  # fmt: skip
     batch = next(feed.epoch(0))
     live, stored = source.teach(batch), CachedTeacher(plan.store, manifest.gradient_of is not None)(batch)
     gradients = None
@@ -135,12 +138,14 @@ def stored_teacher(recipe: Recipe, cache: CacheConfig, teacher: Classifier, data
     return CachedTeacher.open(folder)
 
 
-def train_part(recipe: Recipe, data: DataSet) -> ImageSet:
+def train_part(recipe: Recipe, data: DataSet) -> ImageSet | FileSet:
     """Return the images that a run trains on: what it does not hold out for validation."""
+    if isinstance(data.train, MixedSet):
+        raise InputError("a teacher cache holds no signals of extra training images; leave out data.extra or cache.")
     return split(data.train, recipe.training.validation_share, recipe.training.seed)[0]
 
 
-def _manifest(recipe: Recipe, cache: CacheConfig, teacher: Classifier, train: ImageSet) -> Manifest:
+def _manifest(recipe: Recipe, cache: CacheConfig, teacher: Classifier, train: ImageSet | FileSet) -> Manifest:
     asked = conditions(train, recipe.method.needs, recipe.training)
     augments = augmentation_by_name(recipe.training.augment, train.image_size) != augmentation_by_name("none", 1)
     return Manifest(

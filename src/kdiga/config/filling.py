@@ -16,7 +16,7 @@ import torch
 from kdiga.config.caching import Plan, train_part
 from kdiga.config.run import build_models, data_of
 from kdiga.config.schema import Recipe
-from kdiga.data import ImageSet
+from kdiga.data import FileSet, ImageSet
 from kdiga.errors import KdigaError
 from kdiga.models import Classifier
 from kdiga.processes import check_started_once, obey_parent
@@ -62,7 +62,9 @@ def fill_cache(plan: Plan, *, workers: int = 1, on_shard: OnShard | None = None)
     return damaged
 
 
-def _fill(recipe: Recipe, store: Store, teacher: Classifier, train: ImageSet, on_shard: OnShard | None) -> None:
+def _fill(
+    recipe: Recipe, store: Store, teacher: Classifier, train: ImageSet | FileSet, on_shard: OnShard | None
+) -> None:
     fill(store, live_source(teacher, train, store.manifest.gradient_of, recipe.training), on_shard)
 
 

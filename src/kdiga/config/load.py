@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from kdiga.config.schema import CacheConfig, DataConfig, ModelConfig, Recipe, Rounds
+from kdiga.config.schema import CacheConfig, DataConfig, ExtraConfig, ModelConfig, Recipe, Rounds
 from kdiga.config.source import RECIPE, read_source
 from kdiga.errors import InputError, nearest
 from kdiga.methods import Method, available_methods
@@ -29,6 +29,7 @@ SECTIONS: dict[str, type] = {
     "cache": CacheConfig,
 }
 REQUIRED = ("data", "student", "method")
+SHORT = {"data.extra": "path"}  # `extra: FILE` is short for `extra: {path: FILE}`
 NAMED = ("data", "student", "teacher", "second_teacher", "method")  # `method: kd` is short for `method: {name: kd}`
 
 
@@ -77,6 +78,8 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     )  # fmt: skip
     _check_teachers(reader, recipe)
     _check_cache(reader, recipe)
+    if recipe.data.extra is not None and recipe.data.extra.labels == "teacher" and recipe.teacher is None:
+        reader.problem(("data", "extra", "labels"), "was 'teacher' and the recipe has none; give a section teacher")
     reader.check()
     return recipe
 
@@ -116,6 +119,7 @@ def _check_cache(reader: _Reader, recipe: Recipe) -> None:
         f"method {name} trains its teacher along, and stored signals would stay as they are": needs.trains_teacher,
         f"method {name} asks its teacher at images of its own making, which no store holds": needs.teacher_queries,
         f"method {name} learns from two teachers and a store holds one": needs.teachers == 2,
+        "data.extra adds images to the batches that no store holds": recipe.data.extra is not None,
         "rounds have a new teacher each, and a store holds one": recipe.rounds is not None,
     }
     reason = next((reason for reason, applies in reasons.items() if applies), None)
@@ -144,9 +148,7 @@ class _Reader:
     def keys(self, section: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
         for key in given:
             if key not in accepted:
-                self.problem(
-                    [part for part in (section, str(key)) if part], f"unknown key; {_hint(str(key), accepted)}"
-                )
+                self.problem([*filter(None, section.split(".")), str(key)], f"unknown key; {_hint(str(key), accepted)}")
 
     def method(self, given: object) -> Method | None:
         methods = available_methods()
@@ -165,13 +167,15 @@ class _Reader:
         accepted = [field.name for field in fields(kind)]
         self.keys(section, values, accepted)
         known = {key: _number(value) for key, value in values.items() if key in accepted}
+        if kind is DataConfig and known.get("extra") is not None:
+            known["extra"] = self.section(f"{section}.extra", ExtraConfig, known["extra"])
         if kind is ThreatModel and "norm" in known:
             known["norm"] = str(known["norm"]).lower()
         try:
             return TypeAdapter(kind).validate_python(known)
         except ValidationError as error:
             for problem in error.errors():
-                keys = (section, *(str(part) for part in problem["loc"][:1]))
+                keys = (*section.split("."), *(str(part) for part in problem["loc"][:1]))
                 told = problem["type"] in ("value_error", "missing")
                 value = "" if told else f" (was {problem['input']!r})"
                 self.problem(keys, problem["msg"].removeprefix("Value error, ") + value)
@@ -180,9 +184,11 @@ class _Reader:
     def _mapping(self, section: str, given: object) -> dict[str, Any]:
         if isinstance(given, str) and section in NAMED:
             return {"name": given}
+        if isinstance(given, str) and section in SHORT:
+            return {SHORT[section]: given}
         if isinstance(given, dict):
             return cast("dict[str, Any]", given)
-        self.problem((section,), f"was {given!r}; it is a section of keys")
+        self.problem(section.split("."), f"was {given!r}; it is a section of keys")
         return {}
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from kdiga.config.caching import stored_teacher
 from kdiga.config.run import build_models
 from kdiga.config.schema import Recipe
-from kdiga.data import DataSet, ImageSetFeed, augmentation_by_name, feed_of, split
+from kdiga.data import DataSet, FileFeed, ImageSetFeed, augmentation_by_name, feed_of, split
 from kdiga.provenance import provenance
+from kdiga.training import TrainingSettings
 from kdiga.training.profiling import StepProfile, Subject, variants
 from kdiga.training.runtime import device_by_name
 from kdiga.training.teaching import teachers_of
-from kdiga.training.validation import Validator
+from kdiga.training.validation import Validator, looked_at
 
 OnVariant = Callable[[str, int, int], None]
 
@@ -38,8 +39,8 @@ def profile_recipe(
 
     Returns:
         dict: plain data: ``variants`` (seconds a step and by section, peak bytes, examples per second,
-            projected minutes), ``route`` (what "auto" takes, and why), ``validation_minutes`` of the whole
-            run, what ran, and where.
+            projected minutes), ``whole_run`` (hours of the variant that a run would be, its checks included),
+            ``route`` (what "auto" takes, and why), ``validation_minutes`` of the whole run, what ran, and where.
 
     Raises:
         InputError: as a run of the recipe would.
@@ -56,7 +57,7 @@ def profile_recipe(
     subjects = {"": subject}
     if recipe.cache is not None and models.teacher is not None:
         stored = stored_teacher(recipe, recipe.cache, models.teacher, data)
-        seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, ImageSetFeed) else feed
+        seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, (ImageSetFeed, FileFeed)) else feed
         subjects = {"live ": subject, "cached ": replace(subject, teachers=[stored], feed=seen)}
     plain = replace(settings, precision="fp32", channels_last=settings.channels_last is not False, compile=False)
     route = subject.auto_route(plain)
@@ -73,12 +74,16 @@ def profile_recipe(
             on_variant(label, done, len(todo))
         profiles.append(whose.profile(label, one, steps=steps))
     validator = Validator(
-        held_out.to(device), recipe.threat, settings.validation_steps, settings.validation_examples, settings.seed
+        looked_at(held_out, settings.validation_examples).to(device),
+        recipe.threat,
+        settings.validation_steps,
+        settings.validation_examples,
+        settings.seed,
     )
     begun = time.perf_counter()
     validator(copy.deepcopy(models.student).to(device), 0)
+    validation = (time.perf_counter() - begun) * -(-settings.epochs // settings.validate_every) / 60
     asked = (recipe.teacher, recipe.second_teacher)
-    checks = -(-settings.epochs // settings.validate_every)
     return {
         "method": recipe.method.info.name,
         "student": recipe.student.name,
@@ -86,10 +91,30 @@ def profile_recipe(
         "batch_size": settings.batch_size,
         "steps": len(feed) * settings.epochs,
         "route": route,
-        "validation_minutes": (time.perf_counter() - begun) * checks / 60,
+        "validation_minutes": validation,
+        "whole_run": _whole_run(profiles, route["chosen"], settings, validation),
         "variants": [_plain(one) for one in profiles],
         "provenance": provenance(device),
     }  # fmt: skip
+
+
+def _whole_run(
+    profiles: Sequence[StepProfile], route: str | None, settings: TrainingSettings, validation: float
+) -> dict[str, Any]:
+    """Return the hours of the run on the route and in the precision that it would take; the fastest on "auto".
+
+    Where its teacher's signals are stored, those of a run that reads them.
+    """
+    wanted = [
+        one
+        for one in profiles
+        if (route is None or one.settings.route == route)
+        and settings.precision in ("auto", one.settings.precision)
+        and (settings.compile is not False or not one.settings.compile)
+    ]
+    stored = [one for one in wanted if one.label.startswith("cached ")]
+    best = min(stored or wanted, key=lambda one: one.minutes)
+    return {"label": best.label, "hours": (best.minutes + validation) / 60}
 
 
 def _plain(one: StepProfile) -> dict[str, Any]:

@@ -7,10 +7,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdiga.config.classes import check_classes
+from kdiga.config.labelling import labelled_by
 from kdiga.config.schema import DataConfig, ModelConfig, Recipe
-from kdiga.data import DataSet, ImageSet, load_data, split
+from kdiga.data import DataSet, Images, MixedSet, load_data, split
+from kdiga.data.extra import load_extra
 from kdiga.errors import InputError
 from kdiga.models import Classifier, count_parameters, load_model, save_model
+from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
+from kdiga.models.sources.registry import source_of
 from kdiga.modes import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
@@ -37,14 +42,17 @@ def data_of(config: DataConfig) -> DataSet:
     Raises:
         InputError: if it cannot be had, or has fewer training images than asked for.
     """
-    data = load_data(config.name, root=config.root, image_size=config.image_size)
-    wanted, held = config.train_examples, len(data.train)
-    if wanted is None or wanted == held:
-        return data
-    if wanted > held:
+    data = load_data(config.name, root=config.root, **asdict(config.reading))
+    train, wanted, held = data.train, config.train_examples, len(data.train)
+    if wanted is not None and wanted > held:
         raise InputError(f"train_examples was {wanted}; {config.name} has {held} training images.")
-    _, subset = split(data.train, wanted / held, SUBSET_SEED)
-    return replace(data, train=subset.take(slice(wanted)))  # a share rounds up
+    if wanted is not None and wanted < held:
+        _, subset = split(train, wanted / held, SUBSET_SEED)
+        train = subset.take(slice(wanted))  # a share rounds up
+    if config.extra is not None and not isinstance(train, MixedSet):
+        more = load_extra(Path(config.extra.path), train, config.reading)
+        train = MixedSet(train, more, config.extra.share)
+    return replace(data, train=train)
 
 
 def build_models(recipe: Recipe, data: DataSet) -> Models:
@@ -63,41 +71,76 @@ def build_models(recipe: Recipe, data: DataSet) -> Models:
         )
     models = Models(student, teacher, second)
     for role, model in zip(Models._fields, models, strict=True):
-        if model is not None:
+        config = getattr(recipe, role)
+        if model is not None and config is not None:
             check_fits(role.replace("_", " "), model, data.train)
+            check_classes(role.replace("_", " "), config.name, data.train.classes)
     return models
 
 
-def build_model(config: ModelConfig, data: ImageSet) -> Classifier:
+def build_model(config: ModelConfig, data: Images) -> Classifier:
     """Return the model that a section describes, for images like ``data``'s."""
-    path = Path(config.name)
-    if path.suffix == ".safetensors" or path.is_dir():
-        shape: dict[str, Any] = {}
-        normalization = config.normalization
-    else:
-        shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
-        # Fresh weights may have any normalisation; foreign ones have to say theirs.
-        normalization = config.normalization or (None if config.weights else "data")
-    model = load_model(
-        config.name,
-        weights=config.weights,
-        activation=config.activation,
+    # Fresh weights may have any normalisation; trained ones have theirs, or must be told it.
+    normalization = config.normalization or ("data" if config.is_fresh else None)
+    model = _loaded(
+        config,
         normalization=data.moments() if normalization == "data" else normalization,
-        pretrained=config.pretrained,
-        which=config.which,
-        **shape,
+        classes=data.classes if config.classes == "imagenet" else config.classes,
+        images=(data.in_channels, data.image_size, _outputs(config, data)),
     )
     return fitted_to(model, data)
 
 
-def fitted_to(model: Classifier, data: ImageSet) -> Classifier:
-    """Return the model with images like ``data``'s resized, and grey turned to colour or back, where it needs that."""
-    if model.spec.takes[:2] == (data.in_channels, data.image_size):
+def load_alone(config: ModelConfig) -> Classifier:
+    """Return the model that a section describes, where no data are at hand.
+
+    Raises:
+        InputError: if the section leaves something to the data.
+    """
+    if config.normalization == "data" or config.classes == "imagenet":
+        raise InputError("normalization: data and classes: imagenet need data to be read from; name a data set.")
+    return _loaded(config, normalization=config.normalization, classes=config.classes, images=None)
+
+
+def _loaded(config: ModelConfig, **of_data: Any) -> Classifier:
+    return load_model(
+        config.name,
+        weights=config.weights,
+        num_classes=config.num_classes,
+        image_size=config.image_size,
+        activation=config.activation,
+        pretrained=config.pretrained,
+        which=config.which,
+        architecture=config.architecture,
+        matched=config.matched,
+        options=config.options,
+        **of_data,
+    )
+
+
+def _outputs(config: ModelConfig, data: Images) -> int:
+    """Return how many outputs a network needs for the data: pretrained ones keep ImageNet's, to be picked from."""
+    brings = config.pretrained or (source_of(config.name)[0].brings_weights and config.architecture is None)
+    return CLASSES if brings and are_wordnet_ids(data.classes) else data.num_classes
+
+
+def fitted_to(model: Classifier, data: Images) -> Classifier:
+    """Return the model for images like ``data``'s, where it needs something in front or behind.
+
+    Images are resized, and grey is turned to colour or back. A network of ImageNet's 1,000 classes for data whose
+    classes are named by their WordNet ids gives the logits of those.
+    """
+    spec = model.spec
+    picks = not spec.classes and spec.num_classes == CLASSES and are_wordnet_ids(data.classes)
+    classes = indices_of(data.classes, CLASSES) if picks else ()
+    if classes == tuple(range(CLASSES)):
+        classes = ()
+    if spec.takes[:2] == (data.in_channels, data.image_size) and not classes:
         return model
-    return model.fitted(channels=data.in_channels, size=data.image_size)
+    return model.fitted(channels=data.in_channels, size=data.image_size, classes=classes)
 
 
-def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
+def check_fits(role: str, model: Classifier, data: Images) -> None:
     """Check that a model takes these images and tells as many classes apart.
 
     Raises:
@@ -107,8 +150,14 @@ def check_fits(role: str, model: Classifier, data: ImageSet) -> None:
     if wants != has:
         raise InputError(
             f"the {role} {model.spec.name} takes {_shape(wants)} and the data has {_shape(has)}; teacher, "
-            "student and data must agree. Name another model or another data set."
+            f"student and data must agree. Name another model or another data set{_classes_hint(wants, has)}."
         )
+
+
+def _classes_hint(wants: tuple[int, int, int], has: tuple[int, int, int]) -> str:
+    if wants[2] <= has[2]:
+        return ""
+    return ", or pick the data's classes among the network's by classes: imagenet, or a list of indices"
 
 
 def _shape(shape: tuple[int, int, int]) -> str:
@@ -158,6 +207,9 @@ def run_recipe(
     # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
     stored = None if finished else _stored_teacher(recipe, teacher, data)
     team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
+    extra = recipe.data.extra
+    if extra is not None and extra.labels == "teacher" and teacher is not None and not finished:
+        data = labelled_by(teacher, data, device_by_name(recipe.training.device))
     if finished:
         return team.first(lambda: json.loads((out / RESULT).read_text()))
     if team.leads:
@@ -187,7 +239,12 @@ def run_recipe(
         outcome.to_dict()
         | {
             "threat": asdict(recipe.threat),
-            "data": {"name": data.name, "source": data.source},
+            "data": {
+                "name": data.name,
+                "source": data.source,
+                "classes": list(data.train.classes),
+                "notes": list(data.notes),
+            },
             "parameters": {
                 "student": count_parameters(student),
                 "teacher": None if teacher is None else count_parameters(teacher),

@@ -8,14 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdiga.config.run import check_fits, data_of, fitted_to
-from kdiga.config.schema import DataConfig
-from kdiga.data import ImageSet, available_data
+import torch
+from torch import Tensor
+
+from kdiga.config.classes import check_classes
+from kdiga.config.run import build_model, check_fits, data_of
+from kdiga.config.schema import DataConfig, ModelConfig
+from kdiga.data import FileSet, ImageSet, available_data
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
-from kdiga.models import Classifier, count_parameters, load_model
+from kdiga.models import Classifier, count_parameters
+from kdiga.models.sources.registry import source_of
 from kdiga.training.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import looked_at
 from kdiga.types import ThreatModel
 
 
@@ -79,14 +85,34 @@ def load_ground(
     Raises:
         InputError: if no data set is known, or ``examples`` is below 1.
     """
-    recipe = next((found for found in map(_recipe_of, models) if found), {})
+    recipe = next((found for found in map(recipe_of, models) if found), {})
     config = _data_config(recipe, data, root)
     given = recipe.get("threat", {})
     threat = ThreatModel.parse(norm or given.get("norm", "linf"), given.get("eps", "8/255") if eps is None else eps)
     if examples is not None and examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
-    test = data_of(replace(config, train_examples=None)).test
-    return Ground(test if examples is None else test.take(slice(examples)), threat, config.name)
+    test = data_of(config.for_test).test
+    test = test if examples is None else test.take(slice(examples))
+    # Attacks go over the same images many times, so those that are looked at are decoded once.
+    return Ground(test.load() if isinstance(test, FileSet) else test, threat, config.name)
+
+
+def training_images(models: Sequence[str], count: int, *, data: str | None = None, root: Path | None = None) -> Tensor:
+    """Return training images of the data that :func:`load_ground` finds, float (example, channel, height, width).
+
+    Args:
+        models: as on the command line.
+        count: how many, every class in its proportion; the same ones every time.
+        data: name of a data set.
+        root: folder that holds the data.
+
+    Raises:
+        InputError: if there are fewer, or no data set is known.
+    """
+    recipe = next((found for found in map(recipe_of, models) if found), {})
+    config = replace(_data_config(recipe, data, root).for_test, train_examples=count)
+    train = looked_at(data_of(config).train, count)
+    return torch.cat([images for images, _ in train.batches()])
 
 
 def load_subject(
@@ -102,26 +128,47 @@ def load_subject(
     """Return a model that fits the ground.
 
     Args:
-        model: a run's folder, a .safetensors file, or an architecture with ``weights``.
+        model: any name that a recipe takes, such as a run's folder, ``timm:NAME``, of which the pretrained weights are
+            meant, or an architecture with ``weights``.
         ground: what it will be judged on.
         which: "best" or "last" weights of a run.
         weights: state dict to put into a named architecture.
-        normalization: of those weights.
+        normalization: of those weights; "pretrained" where they are the source's own for that name, fetched by hand.
         device: "auto", "cpu" or "cuda".
         role: what messages call it.
 
     Raises:
-        InputError: if it cannot be loaded or takes other images.
+        InputError: if it cannot be loaded, takes other images, or was never trained.
     """
+    config = ModelConfig(
+        model,
+        weights=None if weights is None else str(weights),
+        normalization=None if normalization == "pretrained" else normalization,
+        pretrained=normalization == "pretrained",
+        which=which,
+    )
     images = ground.images
-    shape: dict[str, Any] = {}
-    if weights is not None:
-        shape = {"num_classes": images.num_classes, "in_channels": images.in_channels, "image_size": images.image_size}
-    classifier = load_model(model, weights=weights, normalization=normalization, which=which, **shape)
-    classifier = fitted_to(classifier, images)
+    classifier = build_model(judged(config), images)
     check_fits(role, classifier, images)
+    check_classes(role, model, images.classes)
     about = describe(classifier, model if weights is None else f"{model} {weights}", which if _is_run(model) else None)
     return Subject(classifier.to(device_by_name(device)), about)
+
+
+def judged(config: ModelConfig) -> ModelConfig:
+    """Return a section as it is meant where a model is judged: a name alone means its pretrained weights.
+
+    Raises:
+        InputError: for an architecture that has none.
+    """
+    if not config.is_fresh:
+        return config
+    if not source_of(config.name)[0].prefix:
+        raise InputError(
+            f"{config.name} is an architecture with fresh weights, of which there is nothing to know; give --weights, "
+            "or the folder of a run."
+        )
+    return replace(config, pretrained=True)
 
 
 def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
@@ -146,7 +193,7 @@ def default_folder(model: str, kind: str, ground: Ground, which: str) -> Path | 
     """Return where the results of judging a run are kept, in its own folder; None for a model that is no run."""
     if not _is_run(model):
         return None
-    return Path(model) / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
+    return _path(model) / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
 
 
 def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
@@ -177,8 +224,9 @@ def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[st
     )
 
 
-def _recipe_of(model: str) -> dict[str, Any]:
-    path = Path(model)
+def recipe_of(model: str) -> dict[str, Any]:
+    """Return the recipe beside a run's weights as plain data; {} where there is none."""
+    path = _path(model)
     folder = path if path.is_dir() else path.parent
     return (read_config(folder) if path.exists() else None) or {}
 
@@ -189,7 +237,7 @@ def _data_config(recipe: dict[str, Any], data: str | None, root: Path | None) ->
         return DataConfig(data, given)
     if "data" not in recipe:
         raise InputError(f"no data set was given; name one with --data, for example {', '.join(available_data())}.")
-    saved = DataConfig(**recipe["data"])
+    saved = DataConfig(**(recipe["data"] | {"extra": None}))
     return saved if given is None else replace(saved, root=given)
 
 
@@ -209,4 +257,8 @@ def make_folder(folder: Path) -> None:
 
 
 def _is_run(model: str) -> bool:
-    return Path(model).is_dir()
+    return _path(model).is_dir()
+
+
+def _path(model: str) -> Path:
+    return Path(model.removeprefix("run:").removeprefix("file:")).expanduser()

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from kdiga.checks import check_images, check_labels
+from kdiga.data.filefeed import FileBatch, FileFeed
+from kdiga.data.files import FileSet
 from kdiga.data.images import ImageSet, to_pixels
-from kdiga.data.views import Augmentation
+from kdiga.data.mixing import MixedFeed, MixedSet
+from kdiga.data.views import View
 from kdiga.errors import InputError
 from kdiga.modes import mix_seed
 from kdiga.types import Batch
@@ -60,6 +63,9 @@ class Share:
 
 WHOLE = Share()
 
+Images = ImageSet | FileSet | MixedSet
+"""Sets of images: in memory, on disk, and with extra ones."""
+
 
 class Feed(Protocol):
     """A source of batches that knows how many an epoch has."""
@@ -95,7 +101,7 @@ class ImageSetFeed:
     data: ImageSet
     batch_size: int
     seed: int
-    augmentation: Augmentation
+    augmentation: View
     views: int | None = None
     share: Share = WHOLE
 
@@ -121,7 +127,7 @@ class ImageSetFeed:
             yield batch_of(self.data, index, self.augmentation, seed=self.seed, view=view)
 
 
-def batch_of(data: ImageSet, index: Tensor, augmentation: Augmentation, *, seed: int, view: int) -> Batch:
+def batch_of(data: ImageSet | FileSet, index: Tensor, augmentation: View, *, seed: int, view: int) -> Batch:
     """Return the batch of some rows in one view.
 
     Args:
@@ -131,6 +137,8 @@ def batch_of(data: ImageSet, index: Tensor, augmentation: Augmentation, *, seed:
         seed: of the augmentation.
         view: of all of them.
     """
+    if isinstance(data, FileSet):
+        return FileBatch(data, index.cpu(), augmentation, seed, view).result()
     images = augmentation(data.images[index], index, seed=seed, view=view)
     return Batch(to_pixels(images), data.labels[index], index, view=view)
 
@@ -180,11 +188,11 @@ class LoaderFeed:
 
 
 def feed_of(
-    train: ImageSet | Iterable[tuple[Tensor, Tensor]],
+    train: Images | Iterable[tuple[Tensor, Tensor]],
     *,
     batch_size: int,
     seed: int,
-    augmentation: Augmentation,
+    augmentation: View,
     device: torch.device,
     views: int | None = None,
     share: Share = WHOLE,
@@ -200,6 +208,12 @@ def feed_of(
         views: of an image set's examples; None for a new one each epoch.
         share: of every batch, for this process.
     """
+    if isinstance(train, MixedSet):
+        if views is not None:
+            raise InputError("extra training images are in no teacher cache; leave out one or the other.")
+        return MixedFeed(train.to(device), batch_size, seed, augmentation, share)
+    if isinstance(train, FileSet):
+        return FileFeed(train.to(device), batch_size, seed, augmentation, views, share)
     if isinstance(train, ImageSet):
         return ImageSetFeed(train.to(device), batch_size, seed, augmentation, views, share)
     return LoaderFeed(train, device, share)

@@ -1,80 +1,144 @@
-"""A folder of class folders, read into memory once."""
+"""A folder of class folders."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
-from kdiga.data.images import ImageSet, split
+from kdiga.data.files import FileSet
+from kdiga.data.images import split
+from kdiga.data.reading import Reading, read, settle
 from kdiga.data.sets import DataSet
+from kdiga.data.storage import Files
 from kdiga.errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+TEST_NAMES = ("test", "val")
 TEST_SHARE, TEST_SEED = 0.2, 0
+NAMED = 5  # classes that a message names
 
 
-def load_folder(path: Path, image_size: int | None) -> DataSet:
+@dataclass(frozen=True)
+class Scan:
+    """What a folder of class folders holds.
+
+    Args:
+        folder: where.
+        classes: names of the class folders, sorted.
+        names: of the images, relative to the folder.
+        labels: of each, its class folder's number.
+        ignored: how many other files there are, by suffix.
+    """
+
+    folder: Path
+    classes: Sequence[str]
+    names: Sequence[str]
+    labels: Sequence[int]
+    ignored: Counter[str]
+
+
+def load_folder(path: Path, reading: Reading, *, name: str | None = None) -> DataSet:
     """Return the images of ``path/train`` and ``path/test`` (or ``path/val``), each a folder of class folders.
 
     Where there is no such pair, ``path`` itself holds the class folders, and a fifth of each class,
     always the same, becomes the test part.
 
+    Args:
+        path: the folder.
+        reading: how.
+        name: of the data set; the path if None.
+
     Raises:
-        InputError: for no or unreadable images, parts with different classes, or images of unequal
-            size where no ``image_size`` is given.
+        InputError: for no images, parts with different classes, classes without images, images that cannot be read
+            (now, or when they are first used), or images of unequal size where no ``image_size`` is given.
     """
-    train = path / "train"
-    test = next((path / name for name in ("test", "val") if (path / name).is_dir()), None)
+    train, test = path / "train", next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
     if train.is_dir() and test is not None:
-        parts = _read(train, image_size), _read(test, image_size)
-        if parts[0].classes != parts[1].classes:
-            differing = sorted(set(parts[0].classes) ^ set(parts[1].classes))
-            raise InputError(
-                f"{str(train)!r} and {str(test)!r} have different class folders: {', '.join(differing[:5])}."
-            )
+        scans = [scan(train), scan(test)]
+        check_same_classes(*scans)
+        found = [read_scan(one, reading) for one in scans]
+        parts = [files for files, _ in found]
+        notes = [note for _, told in found for note in told]
     else:
-        parts = split(_read(path, image_size), TEST_SHARE, TEST_SEED)
+        whole, notes = read_scan(scan(path), reading)
+        parts = split(whole, TEST_SHARE, TEST_SEED)
     # On disk the classes lie one after the other; shuffled once, so that "the first N" is a fair sample.
-    first, second = (part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))) for part in parts)
-    return DataSet(str(path), first, second, str(path.resolve()))
+    first, second = (
+        settle(part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))), reading)
+        for part in parts
+    )
+    return DataSet(name or str(path), first, second, str(path.resolve()), tuple(notes))
 
 
-def _read(folder: Path, image_size: int | None) -> ImageSet:
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    found = [
-        (file, label)
-        for label, name in enumerate(classes)
-        for file in sorted((folder / name).rglob("*"))
-        if file.suffix.lower() in SUFFIXES
-    ]
-    if len(classes) < 2 or not found:
+def scan(folder: Path) -> Scan:
+    """Return the images in a folder of class folders, sorted; folders whose name begins with a dot are left out.
+
+    Raises:
+        InputError: for fewer than two class folders, no image, or a class folder without any.
+    """
+    with os.scandir(folder) as entries:
+        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    names, labels, ignored = list[str](), list[int](), Counter[str]()
+    for label, name in enumerate(classes):
+        inside = _images_below(str(folder / name), name, ignored)
+        names += inside
+        labels += [label] * len(inside)
+    if len(classes) < 2 or not names:
         raise InputError(
-            f"{str(folder)!r} holds {len(classes)} class folders and {len(found)} images; give at least 2 and 1."
+            f"{str(folder)!r} holds {len(classes)} class folders and {len(names)} images; give at least 2 and 1."
         )
-    images = [_image(file, image_size) for file, _ in found]
-    for image, (file, _) in zip(images, found, strict=True):
-        if image.shape != images[0].shape or image.shape[0] != image.shape[1]:
-            raise InputError(
-                f"{str(file)!r} is {image.shape[1]}x{image.shape[0]}; the images must be square and of one size. "
-                "Give data.image_size to resize and crop them."
-            )
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(stacked, torch.tensor([label for _, label in found]), classes)
+    present = set(labels)
+    empty = [name for label, name in enumerate(classes) if label not in present]
+    if empty:
+        raise InputError(
+            f"{str(folder)!r} has class folders without an image: {_some(empty)}; put images in, or remove them."
+        )
+    return Scan(folder, classes, names, labels, ignored)
 
 
-def _image(file: Path, image_size: int | None) -> np.ndarray:
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise InputError(f"{str(file)!r} cannot be read as an image ({error}); repair or remove it.") from None
-    if image_size is None:
-        return np.asarray(image)
-    scale = image_size / min(image.size)
-    width, height = (max(image_size, round(side * scale)) for side in image.size)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized.crop((left, top, left + image_size, top + image_size)))
+def read_scan(found: Scan, reading: Reading) -> tuple[FileSet, list[str]]:
+    """Return the images of a scan as a set on disk, and what there is to tell of it."""
+    storage = Files(str(found.folder), found.names)
+    files, told = read(storage, torch.tensor(found.labels), found.classes, reading)
+    if found.ignored:
+        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in found.ignored.most_common(4))
+        told.insert(0, f"{found.ignored.total()} files in {found.folder} are no images and were ignored ({kinds})")
+    return files, told
+
+
+def check_same_classes(one: Scan, other: Scan) -> None:
+    """Check that two folders have the same class folders.
+
+    Raises:
+        InputError: naming those that only one has.
+    """
+    differing = sorted(set(one.classes) ^ set(other.classes))
+    if differing:
+        places = [f"{name} only in {one.folder if name in one.classes else other.folder}" for name in differing]
+        raise InputError(
+            f"{str(one.folder)!r} and {str(other.folder)!r} have different class folders: {_some(differing)} "
+            f"({places[0]}); both need the same."
+        )
+
+
+def _images_below(folder: str, name: str, ignored: Counter[str]) -> list[str]:
+    """Return the images in a class folder and the folders in it, sorted, and count what else is there."""
+    found = list[str]()
+    for place, _, files in os.walk(folder):
+        inside = name + place[len(folder) :].replace(os.sep, "/")
+        for file in files:
+            suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 (a million Paths take a minute)
+            if suffix in SUFFIXES:
+                found.append(f"{inside}/{file}")
+            else:
+                ignored[suffix] += 1
+    return sorted(found)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -68,6 +69,16 @@ class ImageSet:
         """Height, and width."""
         return self.images.shape[-1]
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.images.device
+
     def to(self, device: torch.device) -> ImageSet:
         """Return the set with its tensors on a device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -103,7 +114,27 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
-def split(data: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+class Labelled(Protocol):
+    """Any set that can be cut."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Of each example."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the examples of these rows."""
+        ...
+
+
+L = TypeVar("L", bound=Labelled)
+
+
+def split(data: L, share: float, seed: int) -> tuple[L, L]:
     """Cut a set in two by seed, each class in the same proportion.
 
     Args:

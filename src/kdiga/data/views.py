@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdiga.decoding import ATTEMPTS, Crops, crop_box
 from kdiga.errors import unknown
 
 
@@ -53,14 +54,71 @@ class Augmentation:
         return images.flatten(2).gather(2, at).unflatten(2, (height, width))
 
 
-def augmentation_by_name(name: str, image_size: int) -> Augmentation:
-    """Return "none", "crop" or "crop-flip", with a border of an eighth of the image.
+@dataclass(frozen=True)
+class ResizedCrop:
+    """A random part of each image, resized to the whole, and a random flip: the usual augmentation for ImageNet.
+
+    The part is that of :func:`kdiga.decoding.crop_box`. Images on disk are cut from the file itself, so detail that
+    resizing the whole image would lose is kept; images in memory are cut from the pixels there, which are the middle
+    of the file's.
+
+    Args:
+        size: height and width of the result, in pixels.
+    """
+
+    size: int
+
+    def crops(self, index: Tensor, *, seed: int, view: int) -> Crops:
+        """Return the random numbers of some examples.
+
+        Args:
+            index: int64 (batch,), each example's row in its data set.
+            seed: of the run.
+            view: 0, 1, ...; usually the epoch.
+        """
+        index = index.cpu()
+        numbers = torch.stack([_draw(seed, index, view, stream) for stream in range(3, 3 + 4 * ATTEMPTS)], dim=1)
+        draws = (numbers >> 10).double() / 2**53
+        mirrored = (_draw(seed, index, view, stream=2) & 1).bool()
+        return Crops(draws.view(-1, ATTEMPTS, 4).numpy(), mirrored.numpy())
+
+    def __call__(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
+        """Return the view of each image in memory, (batch, channel, size, size), of the same type.
+
+        Args:
+            images: (batch, channel, height, width), bytes or floats.
+            index: int64 (batch,), each example's row in its data set.
+            seed: of the run.
+            view: 0, 1, ...; usually the epoch.
+        """
+        crops, views = self.crops(index, seed=seed, view=view), list[Tensor]()
+        height, width = images.shape[-2:]
+        for image, draws, mirrored in zip(images, crops.draws, crops.mirrored.tolist(), strict=True):
+            left, top, wide, tall = crop_box(width, height, draws)
+            part = image[None, :, top : top + tall, left : left + wide].float()
+            part = F.interpolate(part, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
+            views.append(part.flip(-1) if mirrored else part)
+        found = torch.cat(views)
+        return found.round_().clamp_(0, 255).byte() if images.dtype == torch.uint8 else found.clamp_(0, 1)
+
+
+View = Augmentation | ResizedCrop
+"""What makes the views of examples."""
+
+
+def augmentation_by_name(name: str, image_size: int) -> View:
+    """Return "none", "crop", "crop-flip" (with a border of an eighth of the image) or "resized-crop-flip".
 
     Raises:
         InputError: for another name.
     """
     pad = max(1, image_size // 8)
-    known = {"none": Augmentation(), "crop": Augmentation(pad), "crop-flip": Augmentation(pad, flip=True)}
+    known: dict[str, View] = {
+        "none": Augmentation(),
+        "crop": Augmentation(pad),
+        "crop-flip": Augmentation(pad, flip=True),
+        "resized-crop-flip": ResizedCrop(image_size),
+    }
     if name not in known:
         raise unknown("augmentation", name, known)
     return known[name]

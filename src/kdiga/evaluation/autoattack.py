@@ -58,6 +58,12 @@ class OfficialStage:
         self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
     ) -> StageOutcome:
         """Return which examples are still right; see :class:`kdiga.evaluation.attacks.Stage`."""
+        return self.attack(model, images, labels, threat=threat, seed=seed)[1]
+
+    def attack(
+        self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
+    ) -> tuple[Tensor, StageOutcome]:
+        """Return adversarial images, those of examples that stood as they were, and which examples are still right."""
         import pyautoattack
 
         wrapped = _ContiguousGradients(model).eval()
@@ -79,8 +85,10 @@ class OfficialStage:
             # Its targeted attacks try 9 other classes; a model of fewer has no more to offer.
             official.apgd_targeted.n_target_classes = min(9, num_classes - 1)
             official.fab.n_target_classes = min(9, num_classes - 1)
-            _, predictions = official.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))
-        return StageOutcome((predictions == labels).cpu(), tuple(dict.fromkeys(notes)))
+            adv_images, predictions = official.run_standard_evaluation(
+                images.contiguous(), labels, batch_size=len(images)
+            )
+        return adv_images, StageOutcome((predictions == labels).cpu(), tuple(dict.fromkeys(notes)))
 
 
 def remarks(accuracy: Mapping[str, float]) -> list[str]:

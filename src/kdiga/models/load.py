@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from kdiga.errors import InputError
+from kdiga.models.imagenet import indices_of
+from kdiga.models.normalization import Normalization, normalization_by_name
+from kdiga.models.registry import Classifier
+from kdiga.models.sources.registry import Request, Shape, source_of
+from kdiga.models.sources.run import WHICH, checkpoint_in
 
-from kdiga.errors import InputError, unknown
-from kdiga.models.checkpoint import load_weights, read_checkpoint
-from kdiga.models.normalization import NORMALIZATIONS, Normalization, normalization_by_name
-from kdiga.models.registry import Classifier, ModelSpec, build
-
-WHICH = ("best", "last")
+__all__ = ["WHICH", "checkpoint_in", "load_model"]
 
 
 def load_model(
@@ -27,101 +27,67 @@ def load_model(
     normalization: str | Normalization | Sequence[Sequence[float]] | None = None,
     pretrained: bool = False,
     which: str = "best",
+    architecture: str | None = None,
+    matched: str = "name",
+    classes: Sequence[int] | Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    images: tuple[int, int, int] | None = None,
 ) -> Classifier:
-    """Return a classifier in eval mode, from an architecture's name, a checkpoint or a run folder.
+    """Return a classifier in eval mode, from an architecture's name, a source's, a checkpoint or a run folder.
 
     Args:
-        name_or_path: an architecture that ``kdiga models`` lists, ``timm:NAME``, a ``.safetensors``
-            file written by kdiga, or the folder of a run.
-        weights: a checkpoint to put into a named architecture: a ``.pt``, ``.pth``, ``.th`` or
-            ``.safetensors`` state dict. Without it, and without ``pretrained``, weights are fresh.
-        num_classes: length of the logits; 10 for a named architecture.
-        in_channels: 1 grey, 3 colour; 3 for a named architecture.
-        image_size: height and width in pixels; 32 for a named architecture.
+        name_or_path: an architecture that ``kdiga models`` lists; ``timm:NAME``, ``torchvision:NAME``,
+            ``robustbench:DATASET/THREAT/NAME``, ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``; or the path of a
+            checkpoint or of a run's folder.
+        weights: a checkpoint to put into a named architecture. With ``pretrained``, it is the file that would have
+            been fetched, and the source tells its normalisation, size and classes.
+        num_classes: outputs of the network. By default those of the weights; of a fresh network 10.
+        in_channels: of the network, 1 grey, 3 colour. By default those of the weights; of a fresh network 3.
+        image_size: of the network, height and width in pixels. By default the weights'; of a fresh network 32.
         activation: "relu", "silu", "gelu" or "softplus" in place of the architecture's own.
         normalization: "none", "imagenet", "cifar10", "half" or ``[[mean, ...], [std, ...]]``: the layer
-            in front, for pixels in [0, 1]; "none" for fresh weights. Foreign weights must come with it.
-        pretrained: fetch timm's weights, for ``timm:NAME``.
+            in front, for pixels in [0, 1]. By default the weights'; "none" for a fresh network. Foreign weights
+            that do not hold it must come with it.
+        pretrained: fetch the weights that the source has for the name.
         which: "best" or "last", for a run folder.
+        architecture: of ``file:PATH``, where the file does not know it.
+        matched: "name", or "order" for a file that holds the architecture's tensors in their order under other
+            names; shapes are checked.
+        classes: which outputs of the network are the logits, in their order: indices, or names of ImageNet
+            classes (WordNet ids such as n01440764, or labels such as "tench") for a network of its 1,000.
+        options: more arguments of the source's own, such as timm's ``patch_size``.
+        images: channels, size and classes of the images to come. A network without a shape of its own is built for
+            them, and a trained one of another number of classes gets a new head, unless ``classes`` picks.
 
     Raises:
-        InputError: for an unknown name, a missing or foreign file, weights of another architecture,
-            or an argument that contradicts the checkpoint.
+        InputError: for an unknown name, a missing or foreign file, weights of another architecture, weights that
+            cannot be fetched, or an argument that contradicts the checkpoint.
 
     >>> load_model("cnn-4", in_channels=1, image_size=8).spec.num_classes
     10
     """
-    path = Path(name_or_path)
-    given: dict[str, Any] = {
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "image_size": image_size,
-        "activation": activation,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    if normalization is not None:
-        layer = normalization_by_name(normalization)
-        given |= {"mean": layer.mean, "std": layer.std}
-    if path.is_dir() or path.suffix or (path.parent != Path() and not str(path).startswith("timm:")):
-        if weights is not None:
-            raise InputError(f"{str(path)!r} is a checkpoint, so weights={str(weights)!r} has no place; give one.")
-        return _from_checkpoint(checkpoint_in(path, which) if path.is_dir() else path, given)
-    if weights is None:
-        return build(ModelSpec(str(name_or_path), **given), pretrained=pretrained).eval()
-    return _with_weights(str(name_or_path), Path(weights), given)
-
-
-def checkpoint_in(run: Path, which: str = "best") -> Path:
-    """Return the weights of a finished run.
-
-    Raises:
-        InputError: if the folder holds no finished run.
-    """
-    if which not in WHICH:
-        raise unknown("which", which, WHICH)
-    path = run / f"{which}.safetensors"
-    if path.is_file():
-        return path
-    if (run / "journal.jsonl").is_file():
-        raise InputError(
-            f"the run in {str(run)!r} has no {which} weights: it was interrupted or diverged (its journal.jsonl says "
-            "which). Continue it with `kdiga train RECIPE --resume`."
-        )
-    raise InputError(f"{str(run)!r} holds no run; expected {which}.safetensors in it.")
-
-
-def _with_weights(name: str, path: Path, given: dict[str, Any]) -> Classifier:
-    model = build(ModelSpec(name, **given))
-    state, spec = read_checkpoint(path)
-    if spec is not None:
-        return _rebuild(path, state, spec, given | {"name": name})
-    if "mean" not in given:
-        # Left out, or applied twice, it is the commonest silent error in measuring robustness: no guess.
-        raise InputError(
-            f"{str(path)!r} does not say how its model wants pixels normalised; give normalization: "
-            f"{', '.join(NORMALIZATIONS)}, or [[mean, ...], [std, ...]]."
-        )
-    load_weights(model.network, state, path)
-    return model.eval()
-
-
-def _from_checkpoint(path: Path, given: dict[str, Any]) -> Classifier:
-    state, spec = read_checkpoint(path)
-    if spec is None:
-        raise InputError(
-            f"{str(path)!r} does not say its architecture; give it: load_model('resnet20', weights={str(path)!r}), on "
-            "the command line `resnet20 --weights FILE`."
-        )
-    return _rebuild(path, state, spec, given)
-
-
-def _rebuild(path: Path, state: dict[str, Tensor], spec: ModelSpec, given: dict[str, Any]) -> Classifier:
-    wrong = {key: value for key, value in given.items() if getattr(spec, key) != value}
-    if wrong:
-        raise InputError(
-            f"{str(path)!r} was made with {', '.join(f'{key}={getattr(spec, key)!r}' for key in wrong)}, not "
-            f"{', '.join(f'{key}={value!r}' for key, value in wrong.items())}; leave that out, or give another file."
-        )
-    model = build(spec)
-    load_weights(model, state, path)
-    return model.eval()
+    given = str(name_or_path)
+    if classes is not None and not classes:
+        raise InputError("classes was empty; give at least two, or leave it out.")
+    request = Request(
+        given,
+        None if weights is None else Path(weights),
+        num_classes,
+        in_channels,
+        image_size,
+        activation,
+        None if normalization is None else normalization_by_name(normalization),
+        pretrained,
+        which,
+        architecture,
+        matched,
+        options or {},
+        "" if classes is None else "names" if isinstance(classes[0], str) else "indices",
+        None if images is None else Shape(*images),
+    )
+    source, name = source_of(given)
+    model = source.load(request, name)
+    if classes is None:
+        return model
+    channels, size, _ = model.spec.takes
+    return model.fitted(channels=channels, size=size, classes=indices_of(classes, model.spec.num_classes))

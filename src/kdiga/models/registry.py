@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, nearest, unknown
 from kdiga.models.fit import Fit
 from kdiga.models.normalization import Normalization, Normalize
 
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "ge
 
 
 # Left out of plain data where they say nothing, so that a model keeps its fingerprint.
-_FITTING = ("input_size", "input_channels", "classes")
+_FITTING = ("input_size", "input_channels", "classes", "options")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ModelSpec:
     """Everything needed to build a classifier again; it travels in the checkpoint.
 
     Args:
-        name: an architecture that ``kdiga models`` lists, or ``timm:NAME``.
+        name: an architecture that ``kdiga models`` lists, or one of a source's, such as ``timm:NAME``.
         num_classes: of the network's last layer; length of the logits unless ``classes`` picks some of them.
         in_channels: of the network, 1 for grey, 3 for colour.
         image_size: of the network, height and width in pixels.
@@ -43,6 +43,7 @@ class ModelSpec:
         input_channels: of those images; None is the network's.
         classes: which outputs of the network are the logits, in their order; () takes all. So a network of
             1,000 classes serves data of ten of them.
+        options: more arguments of the source's own, such as timm's ``patch_size``; plain data.
     """
 
     name: str
@@ -55,12 +56,13 @@ class ModelSpec:
     input_size: int | None = None
     input_channels: int | None = None
     classes: tuple[int, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __post_init__(self) -> None:
-        for field in ("num_classes", "in_channels", "image_size", "input_size", "input_channels"):
-            value = getattr(self, field)
+        for name in ("num_classes", "in_channels", "image_size", "input_size", "input_channels"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{field} was {value!r}; it must be at least 1.")
+                raise InputError(f"{name} was {value!r}; it must be at least 1.")
         if len(set(self.classes)) != len(self.classes) or not all(0 <= one < self.num_classes for one in self.classes):
             raise InputError(
                 f"classes were {list(self.classes)[:12]}; give different numbers of the network's {self.num_classes} "
@@ -80,13 +82,33 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain data; what it leaves to the network is left out."""
-        return {key: value for key, value in asdict(self).items() if key not in _FITTING or value not in (None, ())}
+        return {key: value for key, value in asdict(self).items() if key not in _FITTING or value not in (None, (), {})}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
         """Return the spec that :meth:`to_dict` wrote."""
+        strange = sorted(data.keys() - {field.name for field in fields(cls)})
+        if strange:
+            raise InputError(f"a model has no {', '.join(strange)}; a newer kdiga wrote this, so upgrade to read it.")
         lists: dict[str, Any] = {name: tuple(data[name]) for name in ("mean", "std", "classes") if name in data}
         return cls(**(data | lists))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a classifier's weights came from.
+
+    Args:
+        source: in words.
+        trained: whether somebody trained them.
+        new_head: whether the last layer was replaced by an untrained one.
+        notes: what loading did to make them fit, a sentence each.
+    """
+
+    source: str = "fresh weights"
+    trained: bool = False
+    new_head: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Classifier(nn.Module):
@@ -94,9 +116,10 @@ class Classifier(nn.Module):
 
     picked: Tensor
 
-    def __init__(self, spec: ModelSpec, network: nn.Module) -> None:
+    def __init__(self, spec: ModelSpec, network: nn.Module, origin: Origin | None = None) -> None:
         super().__init__()
         self.spec = spec
+        self.origin = origin or Origin()
         channels, size, _ = spec.takes
         self.fit = Fit(size, channels, spec.image_size, spec.in_channels)
         self.normalize = Normalize(Normalization(spec.mean, spec.std), spec.in_channels)
@@ -125,7 +148,7 @@ class Classifier(nn.Module):
             input_channels=None if channels == self.spec.in_channels else channels,
             classes=tuple(classes) or self.spec.classes,
         )
-        other = Classifier(spec, self.network)
+        other = Classifier(spec, self.network, self.origin)
         other.normalize = self.normalize
         return other.to(self.normalize.mean.device).train(self.training)
 
@@ -148,34 +171,43 @@ def register(*names: str, activation: type[nn.Module] = nn.ReLU) -> Callable[[Bu
 
 
 def available_models() -> Sequence[str]:
-    """Return the names of the built-in architectures; ``timm:NAME`` adds every architecture of timm."""
+    """Return the names of the built-in architectures; every source adds its own, such as ``timm:NAME``."""
     package = importlib.import_module("kdiga.models")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return tuple(_BUILDERS)
 
 
-def build(spec: ModelSpec, *, pretrained: bool = False) -> Classifier:
+def build(spec: ModelSpec) -> Classifier:
     """Build a freshly initialised classifier.
 
     Args:
-        spec: what to build.
-        pretrained: ask timm for its pretrained weights.
+        spec: what to build; its name may be one of a source's, such as ``timm:NAME``.
 
     Raises:
-        InputError: for an unknown name, or pretrained weights of a built-in architecture.
+        InputError: for an unknown name, or a package that is missing.
     """
     names = available_models()
-    if spec.name.startswith("timm:"):
-        from kdiga.models.timm_adapter import build_timm
+    if ":" in spec.name:
+        from kdiga.models.sources.registry import source_of
 
-        return Classifier(spec, build_timm(spec, pretrained=pretrained))
+        source, name = source_of(spec.name)
+        return Classifier(spec, source.network(replace(spec, name=name)))
     if spec.name not in _BUILDERS:
-        raise unknown("model", spec.name, names, "Any timm architecture is timm:NAME.")
-    if pretrained:
-        raise InputError(f"{spec.name} has no pretrained weights to fetch; give weights=FILE, or use timm:NAME.")
+        raise _unknown_model(spec.name, names)
+    if spec.options:
+        raise InputError(f"{spec.name} has no options, and {', '.join(spec.options)} was given; leave it out.")
     builder, own = _BUILDERS[spec.name]
     return Classifier(spec, builder(spec, ACTIVATIONS.get(spec.activation, own)))
+
+
+def _unknown_model(name: str, names: Sequence[str]) -> InputError:
+    from kdiga.models.sources.registry import suggestions
+
+    close = list(dict.fromkeys([*nearest(name, names, most=2), *suggestions(name)]))
+    if close:
+        return InputError(f"model {name!r} is not known; did you mean {' or '.join(close)}?")
+    return unknown("model", name, names, "Other sources are given as timm:NAME, torchvision:NAME and so on.")
 
 
 def count_parameters(model: nn.Module) -> int:

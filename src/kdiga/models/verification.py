@@ -1,7 +1,8 @@
 """Small robust networks of the verification literature, with the parameter names of their public checkpoints.
 
 ResNet-2B and ResNet-4B, adversarially trained on CIFAR-10 and used in alpha-beta-CROWN's and VNN-COMP's benchmarks,
-have no batch norm: their convolutions carry a bias.
+have no batch norm: their convolutions carry a bias. "conv-wide" is Wong and Kolter's (2018) network of two
+convolutions, "conv-tiny" the small one that Madry et al.'s MNIST defence was trained with there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from kdiga.errors import InputError
 from kdiga.models.registry import ModelSpec, register
 
+STRIDED = {  # name: kernel and padding of two convolutions of stride 2, their channels, width of the hidden layer
+    "conv-wide": (4, 1, (16, 32), 100),
+    "conv-tiny": (5, 2, (4, 8), 128),
+}
 SHAPES = {  # name: channels of the stem, then of each stage's blocks
     "resnet2b": (8, (16,)),
     "resnet4b": (16, (32, 32)),
@@ -66,3 +71,22 @@ def build_plain_resnet(spec: ModelSpec, activation: type[nn.Module]) -> nn.Modul
         raise InputError(f"{spec.name} needs images of at least 8 pixels and image_size was {spec.image_size}.")
     stem, stages = SHAPES[spec.name]
     return PlainResNet(spec, stem, stages, activation)
+
+
+@register(*STRIDED)
+def build_strided(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
+    """Two strided convolutions and two linear layers, numbered as in an ``nn.Sequential``."""
+    kernel, padding, (first, second), hidden = STRIDED[spec.name]
+    side = spec.image_size
+    for _ in range(2):
+        side = (side + 2 * padding - kernel) // 2 + 1
+    return nn.Sequential(
+        nn.Conv2d(spec.in_channels, first, kernel, 2, padding),
+        activation(),
+        nn.Conv2d(first, second, kernel, 2, padding),
+        activation(),
+        nn.Flatten(),
+        nn.Linear(second * side * side, hidden),
+        activation(),
+        nn.Linear(hidden, spec.num_classes),
+    )

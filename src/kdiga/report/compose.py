@@ -18,6 +18,7 @@ from kdiga.report.results import LeftOut, Results
 from kdiga.report.sections.bounds import why_section
 from kdiga.report.sections.certified import certified_section
 from kdiga.report.sections.costs import costs_section
+from kdiga.report.sections.exports import exports_section
 from kdiga.report.sections.findings import findings_section
 from kdiga.report.sections.gallery import gallery_section
 from kdiga.report.sections.missing import missing_section
@@ -80,7 +81,8 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
     found, remarks = chapters(results)
     left_out = [*results.left_out, *remarks]
     parts = [_part(chapter, found) for chapter in found]
-    ends = [study_section(folder, content) for folder, content in results.studies]
+    ends = [section for section in [exports_section(results.exports)] if section]
+    ends += [study_section(folder, content) for folder, content in results.studies]
     ends += [section for section in (left_out_section(left_out), provenance_section(results)) if section]
     _write(path, _html(title or "Did the robustness transfer?", parts, ends, results))
     return Page(path, [part.answer for part in parts], left_out)
@@ -141,7 +143,7 @@ def _html(title: str, parts: Sequence[_Part], ends: Sequence[Section], results: 
 def _found(results: Results) -> str:
     counts = (
         (len(results.evaluations), "evaluation"), (len(results.certificates), "certificate"),
-        (len(results.explanations), "explanation"), (len(results.runs), "run"),
+        (len(results.explanations), "explanation"), (len(results.exports), "export"), (len(results.runs), "run"),
     )  # fmt: skip
     return ", ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
 

@@ -15,6 +15,7 @@ from kdiga.report.checking import DamagedError, record
 from kdiga.report.evaluations import read_evaluation, read_suitability
 from kdiga.report.explained import Explanation
 from kdiga.report.explanations import read_explanation
+from kdiga.report.exports import Export, read_export
 from kdiga.report.radii import Certificate
 from kdiga.report.records import Evaluation, Run, Suitability
 from kdiga.report.results import LeftOut, Results
@@ -26,7 +27,7 @@ SKIPPED = ("portions", ".locks", "__pycache__", "node_modules")
 KINDS = {
     "evaluation.json": "evaluation", "best-test.json": "evaluation", "last-test.json": "evaluation",
     "certificate.json": "certificate", "explanation.json": "explanation", "suitability.json": "suitability",
-    "study.json": "study", "config.yaml": "run",
+    "export.json": "export", "study.json": "study", "config.yaml": "run",
 }  # fmt: skip
 
 
@@ -36,6 +37,7 @@ class _Found:
     certificates: list[Certificate] = field(default_factory=list[Certificate])
     explanations: list[Explanation] = field(default_factory=list[Explanation])
     suitabilities: list[Suitability] = field(default_factory=list[Suitability])
+    exports: list[Export] = field(default_factory=list[Export])
     runs: list[Run] = field(default_factory=list[Run])
     studies: list[tuple[Path, Mapping[str, Any]]] = field(default_factory=list[tuple[Path, Mapping[str, Any]]])
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
@@ -105,6 +107,7 @@ def _readers(found: _Found) -> Mapping[str, tuple[Callable[[Path, Mapping[str, A
         "certificate": (read_certificate, found.certificates),
         "explanation": (read_explanation, found.explanations),
         "suitability": (read_suitability, found.suitabilities),
+        "export": (read_export, found.exports),
     }
 
 

@@ -11,7 +11,7 @@ from kdiga.report.checking import DamagedError, fields, listing, number, record,
 from kdiga.report.records import Finding, Ground, Identity, Origin
 
 VERDICTS = ("failed", "warning", "skipped", "passed")
-JUDGED = ("evaluation", "certification", "suitability", "explanation")
+JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")
 
 
 def ground_of(content: Mapping[str, Any]) -> Ground:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.report.explained import Explanation
+from kdiga.report.exports import Export
 from kdiga.report.radii import Certificate
 from kdiga.report.records import Evaluation, Run, Suitability
 
@@ -29,6 +30,7 @@ class Results:
         certificates: certified models.
         explanations: of teachers with their students.
         suitabilities: of teachers.
+        exports: models as files for other programs.
         runs: with their journals.
         studies: folder and content of each ``study.json``.
         left_out: files that could not be used.
@@ -38,11 +40,11 @@ class Results:
     certificates: Sequence[Certificate] = ()
     explanations: Sequence[Explanation] = ()
     suitabilities: Sequence[Suitability] = ()
+    exports: Sequence[Export] = ()
     runs: Sequence[Run] = ()
     studies: Sequence[tuple[Path, Mapping[str, Any]]] = ()
     left_out: Sequence[LeftOut] = ()
 
     def __bool__(self) -> bool:
-        return any(
-            (self.evaluations, self.certificates, self.explanations, self.suitabilities, self.runs, self.studies)
-        )
+        found = (self.evaluations, self.certificates, self.explanations, self.suitabilities, self.exports, self.runs)
+        return any((*found, self.studies))

@@ -182,7 +182,7 @@ def about(content: Mapping[str, Any]) -> list[str]:
     """Return what was compared, how and where, in lines."""
     runs = [run for role in ("teachers", "methods") for entry in content[role] for run in entry["runs"]]
     dates = sorted(run["date"][:10] for run in runs if run["date"])
-    hardware = dict.fromkeys(_hardware(run["hardware"]) for run in runs if run["hardware"])
+    hardware = dict.fromkeys(hardware_line(run["hardware"]) for run in runs if run["hardware"])
     when = NOTHING if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     images = ", ".join(f"{attack_name(attack)} {count:,}" for attack, count in content["attacks"].items())
     data, threat = content["data"], content["threat"]
@@ -197,7 +197,8 @@ def about(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _hardware(hardware: Mapping[str, Any]) -> str:
+def hardware_line(hardware: Mapping[str, Any]) -> str:
+    """Return what a run was computed on, in words."""
     device = f", {hardware['accelerator']}" if hardware["accelerator"] else ", no GPU"
     return f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} threads a run{device}"
 

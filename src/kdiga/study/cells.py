@@ -11,9 +11,9 @@ from typing import Any, Literal
 from kdiga.config import Recipe
 from kdiga.training.folder import RESULT, write_result
 
-Kind = Literal["teacher", "trial", "method"]
+Kind = Literal["teacher", "trial", "method", "start"]
 State = Literal["open", "done", "diverged", "failed"]
-FAILURE = "failure.json"
+FAILURE, VALIDATION = "failure.json", "best-validation.json"
 ENDED = ("done", "diverged")
 
 
@@ -24,11 +24,13 @@ class Cell:
     Args:
         folder: of the run, below the study's.
         label: what it is one run of.
-        kind: a teacher of the study, a trial of coefficients, or a method with one seed.
+        kind: a teacher of the study, a trial of coefficients, a method with one seed, or a student as it is before
+            training, which is judged and not trained.
         recipe: what to train; its method's coefficients give way to the best trial's.
         needs: folders of the teachers that it learns from.
         trials: folders of the runs whose best one gives its coefficients.
         which: weights to attack; none for a trial, which never sees the test images.
+        validated: whether the best weights are attacked on the validation images, too, each image's outcome kept.
     """
 
     folder: str
@@ -38,6 +40,12 @@ class Cell:
     needs: tuple[str, ...] = ()
     trials: tuple[str, ...] = ()
     which: tuple[str, ...] = ()
+    validated: bool = False
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Names of the files that the attacks on a trained cell leave in its folder."""
+        return (*(test_file(Path(), which).name for which in self.which), *([VALIDATION] if self.validated else []))
 
 
 @dataclass
@@ -69,7 +77,7 @@ class Board:
 
     def _look(self, cell: Cell) -> State:
         folder = self.out / cell.folder
-        if (folder / RESULT).is_file() and all(test_file(folder, which).is_file() for which in cell.which):
+        if (folder / RESULT).is_file() and all((folder / name).is_file() for name in cell.reports):
             return "done"
         failure = read_json(folder / FAILURE)
         if failure and (failure["status"] == "diverged" or failure["time"] >= self.since):

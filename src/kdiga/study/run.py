@@ -17,6 +17,7 @@ from kdiga.models import load_model
 from kdiga.portions import FOLDER
 from kdiga.study.cells import FAILURE, Board, Cell, note_failure, read_json, test_file
 from kdiga.study.settings import COSTLY, EvaluateSettings
+from kdiga.study.starts import keep_start, validate_cell
 from kdiga.study.tuning import chosen_recipe
 from kdiga.training.folder import write_result
 from kdiga.training.runtime import device_by_name
@@ -37,8 +38,13 @@ def run_cell(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettin
     recipe = chosen_recipe(cell, [board.by_folder[name] for name in cell.trials], board.out)
     (folder / FAILURE).unlink(missing_ok=True)
     try:
-        result = run_recipe(recipe, folder, resume=True, data=data)
+        if cell.kind == "start":
+            result = keep_start(recipe, folder, data)
+        else:
+            result = run_recipe(recipe, folder, resume=True, data=data)
         test_cell(folder, recipe, result, data, cell.which, evaluation)
+        if cell.validated:
+            validate_cell(folder, recipe, data, evaluation.seed)
     except DivergedError as error:
         note_failure(folder, "diverged", str(error), time.time())
     except Exception as error:  # one cell's trouble is not the others'
@@ -70,12 +76,21 @@ def test_cell(
         path = test_file(folder, one)
         report = read_json(path)
         if report is None:
-            report = done if same and done else _attack(folder, recipe, one, data, evaluation)
+            report = done if same and done else attack_run(folder, recipe, one, data, evaluation)
             write_result(folder, report | {"which": one}, path.name)
         done = report
 
 
-def _attack(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluation: EvaluateSettings) -> dict[str, Any]:
+def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluation: EvaluateSettings) -> dict[str, Any]:
+    """Attack a run's best or last weights on test images and return what ``kdiga evaluate --json`` would write.
+
+    Args:
+        folder: of the run; attacks that were begun go on there.
+        recipe: of the run.
+        which: "best" or "last".
+        data: whose test images are attacked.
+        evaluation: how.
+    """
     model = load_model(folder, which=which)
     about = describe(model, str(folder), which)
     model.to(device_by_name(recipe.training.device))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kdiga.data import Augmentation, ImageSet, batch_of
+from kdiga.data import FileSet, ImageSet, View, batch_of
 from kdiga.locks import held
 from kdiga.teachers.packing import Rows, pack
 from kdiga.teachers.store import Shard, Store
@@ -30,8 +30,8 @@ class Source:
         teach: the live teacher, in the layout and precision that training runs it in.
     """
 
-    data: ImageSet
-    augmentation: Augmentation
+    data: ImageSet | FileSet
+    augmentation: View
     teach: Teach
 
 
@@ -69,7 +69,7 @@ def _rows(shard: Shard, store: Store, source: Source) -> Iterator[Rows]:
     manifest = store.manifest
     for start in range(shard.start, shard.stop, manifest.batch_size):
         # A short last batch is filled up: kernels differ between batch sizes, and with them the last bits.
-        index = torch.arange(start, start + manifest.batch_size, device=source.data.images.device)
+        index = torch.arange(start, start + manifest.batch_size, device=source.data.device)
         index = index % manifest.examples
         batch = batch_of(source.data, index, source.augmentation, seed=manifest.seed, view=shard.view)
         yield pack(source.teach(batch), manifest)[: shard.stop - start]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.checks import check_labels, check_same_classes
-from kdiga.data import Feed, ImageSet, augmentation_by_name, feed_of, split
+from kdiga.data import Feed, Images, ImageSet, augmentation_by_name, feed_of, split
 from kdiga.errors import DivergedError
 from kdiga.methods import Method, method_by_name
 from kdiga.modes import evaluating, seeded
@@ -31,10 +31,10 @@ from kdiga.training.stepper import Stepper
 from kdiga.training.stored import stored_views
 from kdiga.training.teaching import teachers_of
 from kdiga.training.team import ALONE, Team
-from kdiga.training.validation import Scores, Validator
+from kdiga.training.validation import Scores, Validator, looked_at
 from kdiga.types import ThreatModel
 
-TrainingData = ImageSet | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
+TrainingData = Images | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 OnStep = Callable[[int, int], None]
 OnEpoch = Callable[[EpochRecord], None]
 OnChoice = Callable[[str, Choice], None]
@@ -65,7 +65,8 @@ def distill(
         teacher: a robust model of the same classes, otherwise left as found; or another source of signals,
             such as stored ones; None for methods without one. Methods that train a guide or peer along
             take it from here and train it in place.
-        train: an :class:`kdiga.ImageSet`; a pair of tensors, float images (example, channel, height,
+        train: an :class:`kdiga.ImageSet`, or images on disk or with extra ones as :func:`kdiga.load_data` and
+            :class:`kdiga.data.MixedSet` have them; a pair of tensors, float images (example, channel, height,
             width) in [0, 1] and int labels; or a data loader of such batches, augmented by itself.
         method: a name that ``kdiga methods`` lists, or a configured method such as
             ``KDIGA(gradient_weight=2)``.
@@ -94,8 +95,9 @@ def distill(
     threat = threat or ThreatModel()
     if isinstance(train, tuple):
         train = ImageSet.of(*cast("tuple[Tensor, Tensor]", train))
-    if validation is None and isinstance(train, ImageSet):
-        train, validation = split(train, configured.validation_share, configured.seed)
+    if validation is None and isinstance(train, Images):
+        train, held_out = split(train, configured.validation_share, configured.seed)
+        validation = looked_at(held_out, configured.validation_examples)
     run = _Run(student, teachers, train, validation, chosen, threat, configured)
     folder = None if out is None else Path(out)
     return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)
@@ -106,7 +108,7 @@ class _Run:
         self,
         student: nn.Module,
         teachers: list[nn.Module | Teacher],
-        train: ImageSet | Iterable[tuple[Tensor, Tensor]],
+        train: Images | Iterable[tuple[Tensor, Tensor]],
         validation: ImageSet | None,
         method: Method,
         threat: ThreatModel,
@@ -116,7 +118,7 @@ class _Run:
         self.models = (student, teachers)
         self.device = device_by_name(settings.device)
         self.team = Team.here(self.device)
-        size = train.image_size if isinstance(train, ImageSet) else 32
+        size = train.image_size if isinstance(train, Images) else 32
         self.views = stored_views(teachers, train, method.needs, settings)
         self.feed: Feed = feed_of(
             train, batch_size=settings.batch_size, seed=settings.seed, device=self.device,

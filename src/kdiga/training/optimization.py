@@ -3,27 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from kdiga.models.layers import layers_of
 from kdiga.training.settings import TrainingSettings
 
 
-def build_optimizer(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> Optimizer:
-    """Return the optimiser of these parameters."""
+def build_optimizer(models: Sequence[nn.Module], settings: TrainingSettings) -> Optimizer:
+    """Return the optimiser of all parameters that ask for a gradient.
+
+    Args:
+        models: the student first; layer-wise rates are its own, others train at the full rate.
+        settings: of the run.
+    """
+    groups = [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in parameter_groups(models, settings).items()
+    ]
     if settings.optimizer == "adamw":
-        return AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    return SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+    return SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def parameter_groups(
+    models: Sequence[nn.Module], settings: TrainingSettings
+) -> dict[tuple[float, float], list[nn.Parameter]]:
+    """Return the parameters by peak learning rate and weight decay, the highest rate first.
+
+    With ``layer_decay`` d a parameter of layer l of 0, ..., L has the rate ``lr * d**(L - l)`` (Clark et al.,
+    2020, ELECTRA; Bao et al., 2021, BEiT): the layers near the images, whose features serve any task, move least.
+
+    Args:
+        models: as :func:`build_optimizer` takes them.
+        settings: of the run.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for place, model in enumerate(models):
+        layers = layers_of(model) if place == 0 and settings.layer_decay != 1 else {}
+        last, spared = max(layers.values(), default=0), set[str]()
+        if not settings.decay_norms_and_biases:
+            spared = _never_decayed(model)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                rate = settings.lr * settings.layer_decay ** (last - layers.get(name, last))
+                decay = 0.0 if name in spared else settings.weight_decay
+                groups.setdefault((rate, decay), []).append(parameter)
+    return {key: groups[key] for key in sorted(groups, reverse=True)}
+
+
+def _never_decayed(model: nn.Module) -> set[str]:
+    """Return the names of norms, biases, and what a network of timm's names itself, such as position embeddings."""
+    listed = {
+        f"{above}.{name}" if above else name
+        for above, module in model.named_modules()
+        for name in cast("Any", getattr(module, "no_weight_decay", tuple))()
+    }
+    return {name for name, parameter in model.named_parameters() if parameter.dim() < 2 or name in listed}
 
 
 def build_schedule(optimizer: Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
     """Return the schedule over all ``steps`` of the run; step it after every optimiser step."""
     if settings.schedule == "one-cycle":
         # One step beyond the end: the schedule refuses to be asked after its last value.
-        return OneCycleLR(optimizer, settings.lr, total_steps=steps + 1, cycle_momentum=False)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, peaks, total_steps=steps + 1, cycle_momentum=False)
     if settings.schedule == "multi-step":
         return MultiStepLR(optimizer, [round(share * steps) for share in settings.milestones], gamma=0.1)
     if settings.schedule == "cosine":

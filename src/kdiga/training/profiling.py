@@ -86,7 +86,7 @@ class Subject:
         stepper, batches = self._stepper(settings), self._batches()
         device = stepper.runtime.device
         with seeded(0):
-            times = [_timed(stepper, next(batches), number) for number in range(WARM_UP + steps)][WARM_UP:]
+            times = [_timed(stepper, batches, number) for number in range(WARM_UP + steps)][WARM_UP:]
             peak = peak_bytes(lambda: stepper.take(next(batches), 0), device)
             watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
             stepper.watch = watch
@@ -150,7 +150,7 @@ def variants(settings: TrainingSettings, method: Method, *, compiled: bool) -> d
     return found
 
 
-def _timed(stepper: Stepper, batch: Batch, number: int) -> float:
+def _timed(stepper: Stepper, batches: Iterator[Batch], number: int) -> float:
     begun = time.perf_counter()
-    stepper.take_and_wait(batch, number)
+    stepper.take_and_wait(next(batches), number)  # images on disk may have to be waited for
     return time.perf_counter() - begun

@@ -33,6 +33,11 @@ class TrainingSettings:
         schedule: "one-cycle" (warm-up over the first 30 %, then cosine to nought), "multi-step",
             "cosine" or "constant", updated every step.
         milestones: shares of the training at which "multi-step" divides the rate by 10.
+        layer_decay: what the rate is multiplied by for each layer farther from the head, in (0, 1]; 0.65 to 0.9 for
+            a pre-trained transformer. 1 gives all layers the same.
+        freeze: what is not trained: a name or pattern of parameters such as "network.blocks.0.*", a list of
+            them, or "all but head". Frozen batch norm keeps its running statistics.
+        decay_norms_and_biases: False leaves norms, biases and position embeddings out of weight decay.
         grad_clip: largest norm of the parameter gradient; 0 for no limit.
         ema: decay of a moving average of weights and batch norm's statistics, in [0, 1), say 0.999; 0 for none. Where
             there is one it is what is validated, and what the best and the last weights are.
@@ -75,6 +80,9 @@ class TrainingSettings:
     momentum: float = 0.9
     schedule: Schedule = "one-cycle"
     milestones: tuple[float, ...] = (0.5, 0.75)
+    layer_decay: float = 1.0
+    freeze: str | tuple[str, ...] = ()
+    decay_norms_and_biases: bool = True
     grad_clip: float = 0.0
     ema: float = 0.0
     augment: str = "none"
@@ -99,10 +107,8 @@ class TrainingSettings:
         for name in ("epochs", "batch_size", "accumulate", "validation_steps", "validate_every", "validation_examples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
-        if not self.lr > 0:
-            raise InputError(f"lr was {self.lr!r}; it must be above 0.")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema was {self.ema!r}; it is a decay in [0, 1), for example 0.999, and 0 for none.")
+        self._check_rates()
+        object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         if not self.save_every >= 0:
             raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
         self._check_whole()
@@ -112,6 +118,16 @@ class TrainingSettings:
         FiniteDifference(self.probe)
         if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
             raise InputError(f"milestones were {self.milestones}; they are rising shares of the training, in (0, 1).")
+
+    def _check_rates(self) -> None:
+        if not self.lr > 0:
+            raise InputError(f"lr was {self.lr!r}; it must be above 0.")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(
+                f"layer_decay was {self.layer_decay!r}; it is a factor a layer in (0, 1]; 1 gives all one rate."
+            )
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema was {self.ema!r}; it is a decay in [0, 1), for example 0.999, and 0 for none.")
 
     def _check_whole(self) -> None:
         if self.batch_size % self.accumulate:

@@ -18,6 +18,7 @@ from kdiga.step import Step, Teacher
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.averaging import moving_average, running_statistics
 from kdiga.training.batch_norm import share_statistics
+from kdiga.training.freezing import Frozen
 from kdiga.training.optimization import build_optimizer, build_schedule, clip
 from kdiga.training.passes import PassCounter
 from kdiga.training.runtime import Runtime
@@ -63,10 +64,11 @@ class Stepper:
         for model in self._trained:
             team.begin_equal(model)
         self._undo = share_statistics(self._trained if settings.sync_batch_norm else (), team)
+        self.frozen = Frozen(self.student, settings.freeze)  # of the modules as they are from here on
         self.average = moving_average(self.student, settings.ema)
         self.streams = Streams(team, settings.accumulate, self.runtime.device)
         self.parameters = [p for model in self._trained for p in model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.parameters, settings)
+        self.optimizer = build_optimizer(self._trained, settings)
         self.schedule = build_schedule(self.optimizer, settings, steps)
         self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
         self._compiled = self.counter.counted("student", self.runtime.compiled(self.student))
@@ -89,6 +91,7 @@ class Stepper:
 
     def leave(self) -> None:
         """Leave the models as plain modules in PyTorch's own memory layout."""
+        self.frozen.release()
         self._undo()
         for model in (self.student, *self.teacher_models):
             model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
@@ -100,6 +103,7 @@ class Stepper:
     def train_mode(self) -> None:
         """Put the student, and a teacher that is trained along, in train mode."""
         self.student.train()
+        self.frozen.hold()
         if self.trained_teacher is not None:
             self.trained_teacher.train()
 

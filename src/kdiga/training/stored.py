@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kdiga.data import ImageSet, augmentation_by_name
+from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name
 from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images
 from kdiga.losses import Score
@@ -23,7 +23,7 @@ from kdiga.types import Batch, TeacherSignal
 REMEDY = "fill one for this run with `kdiga cache RECIPE`, in another cache.folder or with --overwrite"
 
 
-def conditions(train: ImageSet, needs: Needs, settings: TrainingSettings) -> dict[str, Any]:
+def conditions(train: ImageSet | FileSet, needs: Needs, settings: TrainingSettings) -> dict[str, Any]:
     """Return what a run asks of a store, by the manifest's keys: all that the teacher's signals depend on but itself.
 
     Args:
@@ -34,7 +34,7 @@ def conditions(train: ImageSet, needs: Needs, settings: TrainingSettings) -> dic
     return {
         "data": fingerprint_of_images(train),
         "examples": len(train),
-        "image_shape": tuple(train.images.shape[1:]),
+        "image_shape": train.image_shape,
         "num_classes": train.num_classes,
         "seed": settings.seed,
         "augmentation": repr(augmentation_by_name(settings.augment, train.image_size)),
@@ -54,7 +54,9 @@ def stored_views(
     stored = [(place, one) for place, one in enumerate(teachers) if isinstance(one, CachedTeacher)]
     if not stored:
         return None
-    if not isinstance(train, ImageSet):
+    if isinstance(train, MixedSet):
+        raise InputError("a teacher cache holds no signals of extra training images; leave out one or the other.")
+    if not isinstance(train, (ImageSet, FileSet)):
         raise InputError(
             "a teacher cache was given with a data loader, which augments by itself; give an ImageSet or the live "
             "model."
@@ -66,7 +68,9 @@ def stored_views(
     return min(one.store.manifest.views for _, one in stored)
 
 
-def live_source(teacher: nn.Module, train: ImageSet, gradient_of: Score | None, settings: TrainingSettings) -> Source:
+def live_source(
+    teacher: nn.Module, train: ImageSet | FileSet, gradient_of: Score | None, settings: TrainingSettings
+) -> Source:
     """Return what fills a store: the teacher on the device, in the layout and precision of a run.
 
     Args:

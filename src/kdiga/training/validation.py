@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from kdiga.data import ImageSet
+from kdiga.data import FileSet, Images, ImageSet, MixedSet
 from kdiga.evaluation import evaluate
 from kdiga.evaluation.attacks import seed_at
 from kdiga.evaluation.evaluate import BATCH_SIZE
@@ -73,3 +73,14 @@ class Validator:
         """Return the share of each class among the examples looked at."""
         labels = self.data.labels[: self.examples]
         return (torch.bincount(labels, minlength=self.data.num_classes).double() / len(labels)).tolist()
+
+
+def looked_at(held_out: Images, examples: int) -> ImageSet:
+    """Return the images that checks look at, in memory: those on disk would be decoded at every check.
+
+    Args:
+        held_out: of the training images.
+        examples: at most so many.
+    """
+    own = held_out.original if isinstance(held_out, MixedSet) else held_out
+    return own.take(slice(examples)).load() if isinstance(own, FileSet) else own

@@ -15,7 +15,7 @@ from kdiga.report.sections.parts import Cell, Item, Items, Section, Table
 def provenance_section(results: Results) -> Section:
     """Return the files that the page was made of, the commands that made them, and on what."""
     origins = [found.origin for found in (*results.evaluations, *results.certificates, *results.explanations)]
-    origins += [found.origin for found in (*results.suitabilities, *results.runs)]
+    origins += [found.origin for found in (*results.suitabilities, *results.exports, *results.runs)]
     distinct = list({origin.path: origin for origin in origins}.values())
     by_command: dict[tuple[str, bool], list[Origin]] = defaultdict(list)
     for origin in distinct:

@@ -1,0 +1,134 @@
+"""``kdiga curve RECIPE``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdiga.cli.app import app, command_line
+
+if TYPE_CHECKING:
+    from kdiga.study.sweep import Confirmation, Sweep
+
+
+@app.command()
+def curve(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe whose student is pre-trained.")],
+    over: Annotated[str, typer.Option(help="Coefficient and values: method.gradient_weight=0,0.3,1,3.")],
+    at_most: Annotated[float, typer.Option(help="Points of validation clean accuracy that may be lost.")] = 1.0,
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated. Default: the recipe's.")] = None,
+    attacks: Annotated[str, typer.Option(help="On the start and every run; beside clean.")] = "pgd-20",
+    examples: Annotated[int | None, typer.Option(min=1, help="Test images of them. Default: all.")] = None,
+    confirm: Annotated[str, typer.Option(help="Attack on start and chosen point alone, or none.")] = "autoattack",
+    confirm_examples: Annotated[int, typer.Option(min=1, help="Test images of it.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.epochs=2.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, stop.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Only rewrite the files from what is there.")] = False,
+) -> None:
+    """Find how much robustness a pre-trained student gains, and what it costs in clean accuracy, over a weight.
+
+    The most robust point on validation images that loses at most --at-most points of clean accuracy there is compared
+    with the start on test images. The same command goes on where an earlier one stopped.
+
+    Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
+    """
+    from kdiga.cli.watching import CellProgress
+    from kdiga.config.run import data_of
+    from kdiga.study.collect import in_words
+    from kdiga.study.curve import open_curve, report_curve, run_curve
+    from kdiga.study.settings import EvaluateSettings
+    from kdiga.study.sweep import load_sweep
+    from kdiga.study.workers import default_workers
+
+    started, console = time.time(), Console()
+    sweep = load_sweep(
+        recipe, over, seeds=_seeds(seeds), out=out, overrides=settings or [], at_most=at_most,
+        evaluation=EvaluateSettings(_attacks(attacks), examples, which=("best",)),
+        confirmation=_confirmation(confirm, confirm_examples), command=command_line(),
+    )  # fmt: skip
+    data = data_of(sweep.recipe.data)
+    board = open_curve(sweep, data, since=0.0 if report else started)
+    if dry_run:
+        _list(console, sweep, [board.state(cell) for cell in board.cells])
+        return
+    if report:
+        content = report_curve(sweep, board, data)
+    else:
+        console.print(
+            f"kdiga curve {recipe}: {len(board.cells)} runs, {board.count()} finished, in {sweep.out}. Ctrl-C stops "
+            "it and the same command continues it.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        with CellProgress(console, recipe.stem, outcome=lambda folder: in_words(board, folder)) as progress:
+            content = run_curve(sweep, board, data, workers=workers or default_workers(), on_watch=progress)
+    _show(console, content, sweep.out)
+    failed = [cell.folder for cell in board.cells if board.state(cell) == "failed"]
+    if failed and not report:
+        from kdiga.study.failures import CellsFailedError
+
+        raise CellsFailedError(
+            f"{len(failed)} runs failed: {', '.join(failed)}; {sweep.out}/RUN/failure.json says why. The same command "
+            "tries them again."
+        )
+
+
+def _attacks(given: str) -> tuple[str, ...]:
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    return tuple(dict.fromkeys(["clean", *names]))
+
+
+def _seeds(given: str | None) -> tuple[int, ...]:
+    from kdiga.errors import InputError
+
+    if given is None:
+        return ()
+    try:
+        return tuple(int(part) for part in given.split(","))
+    except ValueError:
+        raise InputError(f"--seeds was {given!r}; give whole numbers, comma-separated, such as 0,1,2.") from None
+
+
+def _confirmation(attack: str, examples: int) -> Confirmation | None:
+    from kdiga.study.sweep import Confirmation
+
+    return None if attack.strip().lower() == "none" else Confirmation(attack.strip().lower(), examples)
+
+
+def _list(console: Console, sweep: Sweep, states: list[str]) -> None:
+    from kdiga.cli.printing import print_table
+
+    table = Table()
+    for heading in ("run", "method", "epochs", "seed", "state"):
+        table.add_column(heading)
+    for cell, state in zip(sweep.cells, states, strict=True):
+        start, training = cell.kind == "start", cell.recipe.training
+        name, epochs = ("none", 0) if start else (cell.recipe.method.info.name, training.epochs)
+        table.add_row(cell.folder, name, str(epochs), str(training.seed), state)
+    print_table(console, table)
+    console.print(f"# would write to {sweep.out}", highlight=False, soft_wrap=True)
+
+
+def _show(console: Console, content: dict[str, Any], out: Path) -> None:
+    from kdiga.cli.printing import print_table, say
+    from kdiga.report.curve import about, answer_lines, headings, table_rows
+
+    table = Table()
+    for heading in headings(content):
+        first = heading == content["key"]
+        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
+    for row in table_rows(content):
+        table.add_row(*row)
+    print_table(console, table)
+    for line in filter(None, [*about(content), *answer_lines(content)]):
+        say(console, line.replace("`", ""))
+    say(console, f"Tables and pictures: {out}/curve.md, curve.csv, curve.png, curve-dark.png, curve.json")

@@ -1,0 +1,75 @@
+"""Extra training images, real or generated: an .npz file or a folder of class folders."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdiga.data.files import FileSet
+from kdiga.data.folder import read_scan, scan
+from kdiga.data.images import ImageSet
+from kdiga.data.reading import Reading, settle
+from kdiga.errors import InputError
+
+
+def load_extra(path: Path, original: ImageSet | FileSet, reading: Reading) -> ImageSet | FileSet:
+    """Return extra images for a set.
+
+    An .npz file holds ``image``, uint8 (example, height, width, channel), and ``label``, (example,), as the public
+    files of generated CIFAR images do. A folder holds class folders, named as classes of the original; not every
+    class has to be there. Its images are resized and cut to the original's size.
+
+    Args:
+        path: of the file or folder.
+        original: what they are added to.
+        reading: how a folder is read.
+
+    Raises:
+        InputError: for a file of another layout, or classes that the original has not.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        return _from_folder(path, original, reading)
+    if path.suffix != ".npz" or not path.is_file():
+        raise InputError(f"extra images {str(path)!r}: there is no such .npz file or folder of class folders.")
+    return _from_npz(path, original.classes)
+
+
+def _from_npz(path: Path, classes: Sequence[str]) -> ImageSet:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            names = list(held.files)
+            images, labels = (held[name] if name in names else None for name in ("image", "label"))
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as an .npz file ({error}); fetch it again.") from None
+    if images is None or labels is None:
+        raise InputError(f"{str(path)!r} holds {', '.join(names) or 'nothing'}; it must hold image and label.")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise InputError(
+            f"image in {str(path)!r} is {images.dtype} {images.shape}; it must be uint8 (example, height, width, "
+            "channel) with 1 or 3 channels."
+        )
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"label in {str(path)!r} is {labels.dtype} {labels.shape}; it must hold {len(images)} integers."
+        )
+    stored = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return ImageSet(stored, torch.from_numpy(labels.astype(np.int64)), classes)
+
+
+def _from_folder(path: Path, original: ImageSet | FileSet, reading: Reading) -> ImageSet | FileSet:
+    found = scan(path)
+    foreign = [name for name in found.classes if name not in original.classes]
+    if foreign:
+        raise InputError(
+            f"{str(path)!r} has the class folders {', '.join(foreign[:5])}, which the training images lack; they have "
+            f"{', '.join(original.classes[:5])}, ..."
+        )
+    files, _ = read_scan(found, replace(reading, image_size=original.image_size))
+    numbers = torch.tensor([list(original.classes).index(name) for name in files.classes])
+    return settle(replace(files, labels=numbers[files.labels], classes=original.classes), reading)

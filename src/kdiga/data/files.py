@@ -1,0 +1,229 @@
+"""A labelled set of encoded images that are decoded when they are asked for, so it may be larger than memory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdiga.data.images import ImageSet, to_pixels
+from kdiga.data.storage import Storage
+from kdiga.data.workers import Job
+from kdiga.decoding import Crops, Item, decode, problems
+from kdiga.errors import InputError
+
+R = TypeVar("R", covariant=True)
+
+CPU = torch.device("cpu")
+MOMENTS_EXAMPLES = 500
+PART = 64  # images that a process decodes at a time, at most
+AHEAD = 3  # batches that are in work
+
+
+@dataclass(frozen=True, eq=False)
+class FileSet:
+    """Colour images on disk.
+
+    It is used like an :class:`ImageSet`, and :meth:`load` makes it one.
+
+    Args:
+        storage: where the encoded images are.
+        rows: int64 (example,), which of them this set has.
+        labels: int64 (example,), in [0, num_classes).
+        classes: the name of each class.
+        image_size: height and width in pixels, once decoded.
+        resize: whether to resize and crop to that size; otherwise the images must have it.
+        workers: processes that decode; 0 decodes in this one. The pixels are the same.
+        device: where batches go.
+
+    Raises:
+        InputError: for no example, or labels beyond the classes.
+    """
+
+    storage: Storage
+    rows: Tensor
+    labels: Tensor
+    classes: Sequence[str]
+    image_size: int
+    resize: bool = True
+    workers: int = 0
+    device: torch.device = CPU
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.labels) or len(self.rows) == 0:
+            raise InputError(f"{len(self.rows)} images and {len(self.labels)} labels; give as many, at least one.")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            raise InputError(f"labels were in [{low}, {high}] for {len(self.classes)} classes; renumber them from 0.")
+        if self.workers < 0:
+            raise InputError(f"workers was {self.workers!r}; it must be at least 0 (no further process).")
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.rows)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        """3: grey images are read as colour."""
+        return 3
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return self.in_channels, self.image_size, self.image_size
+
+    @property
+    def decoded_bytes(self) -> int:
+        """What all of it takes in memory as bytes."""
+        return len(self) * self.in_channels * self.image_size**2
+
+    def to(self, device: torch.device) -> FileSet:
+        """Return the set with its batches on a device."""
+        return replace(self, device=device)
+
+    def take(self, rows: Tensor | slice) -> FileSet:
+        """Return the examples of these rows."""
+        return replace(self, rows=self.rows[rows], labels=self.labels[rows])
+
+    def items(self, rows: Tensor | slice = slice(None)) -> list[Item]:
+        """Return where the images of these rows are."""
+        return [self.storage.item(row) for row in self.rows[rows].tolist()]
+
+    def begin(self, rows: Tensor, crops: Crops | None = None) -> Pending:
+        """Begin to decode these rows, in the workers if there are any.
+
+        Args:
+            rows: int64, on the CPU.
+            crops: of each; None takes the middle.
+        """
+        return Pending(self, rows, crops)
+
+    def batches(self, batch_size: int = 250, *, examples: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, float in [0, 1], and labels in stored order, without augmentation.
+
+        Args:
+            batch_size: of every batch but the last.
+            examples: only the first so many.
+        """
+        count = len(self) if examples is None else min(examples, len(self))
+        parts = [torch.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+        for rows, pixels in zip(parts, ahead(map(self.begin, parts)), strict=True):
+            yield to_pixels(pixels.to(self.device)), self.labels[rows].to(self.device)
+
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation of each channel, of pixels in [0, 1], from the first 500 images."""
+        return self.take(slice(MOMENTS_EXAMPLES)).load().moments()
+
+    def load(self) -> ImageSet:
+        """Return the set in memory, on its device.
+
+        Raises:
+            InputError: if it takes more than half of the machine's memory, or an image cannot be read.
+        """
+        held = _memory()
+        if held is not None and self.decoded_bytes > held / 2:
+            raise InputError(
+                f"{len(self):,} images of {self.image_size} pixels take {self.decoded_bytes / 1e9:.1f} GB and the "
+                f"machine has {held / 1e9:.1f}; use fewer of them (--examples), smaller ones (data.image_size), or "
+                "leave them on disk (data.in_memory: false)."
+            )
+        pixels = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
+        parts = torch.arange(len(self)).split(PART * max(1, self.workers))
+        for rows, part in zip(parts, ahead(map(self.begin, parts)), strict=True):
+            pixels[rows[0] : rows[-1] + 1] = part
+        return ImageSet(pixels, self.labels, self.classes).to(self.device)
+
+    def readable(self) -> tuple[FileSet, list[str]]:
+        """Return the set without the images that cannot be read, and a line on each of those.
+
+        Every image is read once from beginning to end.
+        """
+        parts = torch.arange(len(self)).split(PART)
+        jobs = (Job(problems, self.items(rows), workers=self.workers) for rows in parts)
+        found = [one for part in ahead(jobs, AHEAD * max(1, self.workers)) for one in part]
+        kept = torch.tensor([row for row, problem in enumerate(found) if problem is None], dtype=torch.int64)
+        bad = [row for row, problem in enumerate(found) if problem is not None]
+        return self.take(kept), [f"{self.storage.item(int(self.rows[row])).name} ({found[row]})" for row in bad]
+
+
+class Begun(Protocol[R]):
+    """Something that is being computed."""
+
+    def result(self) -> R:
+        """Wait for it."""
+        ...
+
+    def cancel(self) -> None:
+        """Do not begin what has not begun."""
+        ...
+
+
+def ahead(begin: Iterable[Begun[R]], depth: int = AHEAD) -> Iterator[R]:
+    """Yield results in their order, with so many begun at a time; what is begun in vain is cancelled."""
+    waiting, coming = deque[Begun[R]](), iter(begin)
+    try:
+        waiting.extend(itertools.islice(coming, depth))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(itertools.islice(coming, 1))
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+class Pending:
+    """Images that are being decoded."""
+
+    def __init__(self, data: FileSet, rows: Tensor, crops: Crops | None) -> None:
+        self.data, self.rows = data, rows
+        size = data.image_size if data.resize or crops is not None else None
+        count = len(rows)
+        # As many parts as there are workers, so that the first batch does not wait for one of them.
+        step = min(PART, max(1, -(-count // data.workers))) if data.workers else max(1, count)
+        self.jobs = [
+            Job(
+                decode, data.items(rows[start : start + step]), size,
+                None if crops is None else crops.rows(start, start + step), workers=data.workers,
+            )
+            for start in range(0, count, step)
+        ]  # fmt: skip
+
+    def result(self) -> Tensor:
+        """Return them as uint8 (image, 3, height, width), in memory channel by channel last."""
+        parts, seen = list[np.ndarray](), 0
+        for job in self.jobs:
+            part = job.result()
+            if part.shape[1] != self.data.image_size:
+                name = self.data.items(self.rows[seen : seen + 1])[0].name
+                raise InputError(
+                    f"{name!r} is {part.shape[2]}x{part.shape[1]} and the first image {self.data.image_size}x"
+                    f"{self.data.image_size}; give data.image_size to resize and crop them."
+                )
+            parts.append(part)
+            seen += len(part)
+        return torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2)
+
+    def cancel(self) -> None:
+        """Do not begin what has not begun."""
+        for job in self.jobs:
+            job.cancel()
+
+
+def _memory() -> int | None:
+    """Return the machine's memory in bytes, None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

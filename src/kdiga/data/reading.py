@@ -1,0 +1,93 @@
+"""How encoded images become a set: in memory or on disk, by how many processes, with or without the damaged ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kdiga.data.files import FileSet
+from kdiga.data.images import ImageSet
+from kdiga.data.storage import Storage
+from kdiga.data.workers import available_workers
+from kdiga.decoding import size_of
+from kdiga.errors import InputError
+
+MEMORY_LIMIT = 2**30  # bytes of decoded images that "auto" keeps in memory
+FILE_LIMIT = 2**27  # bytes of files that "auto" decodes before training starts; that is some 10 seconds of a processor
+LOOKED_AT = 200  # files whose sizes are looked up
+TOLD = 5  # images that a note names
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is asked of a loader of image files.
+
+    Args:
+        image_size: resize the shorter side to this many pixels and cut out the middle; None takes square images of
+            one size as they are.
+        in_memory: True decodes everything at the start, False each image whenever it is needed; "auto" does the
+            former where the images take at most 1 GiB decoded and 128 MiB encoded.
+        workers: processes that decode; 0 decodes in the run's own; "auto" is one for each processor but one, at
+            most 8.
+        skip_corrupt: leave out images that cannot be read, which reads every file once at the start.
+
+    Raises:
+        InputError: for numbers out of range.
+    """
+
+    image_size: int | None = None
+    in_memory: Literal["auto", True, False] = "auto"
+    workers: Literal["auto"] | int = "auto"
+    skip_corrupt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise InputError(f"image_size was {self.image_size!r}; it must be at least 1.")
+        if self.workers != "auto" and self.workers < 0:
+            raise InputError(f"workers was {self.workers!r}; it must be 'auto', or at least 0.")
+        if self.in_memory not in ("auto", True, False):
+            raise InputError(f"in_memory was {self.in_memory!r}; accepted: auto, true, false.")
+
+
+def read(
+    storage: Storage, labels: Tensor, classes: Sequence[str], reading: Reading
+) -> tuple[FileSet, list[str]]:  # fmt: skip
+    """Return encoded images as a set on disk, in the order of the storage, and what there is to tell of it.
+
+    Raises:
+        InputError: if the first image cannot be read, or none can.
+    """
+    workers = available_workers() if reading.workers == "auto" else reading.workers
+    size = reading.image_size or 1
+    files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, max(0, workers))
+    told = list[str]()
+    if reading.skip_corrupt:
+        files, corrupt = files.readable()
+        if corrupt:
+            named = "; ".join(corrupt[:TOLD]) + ("; ..." if len(corrupt) > TOLD else "")
+            told.append(f"{len(corrupt):,} of {len(labels):,} images cannot be read and were left out: {named}")
+    if reading.image_size is None:
+        width, height = size_of(files.items(slice(1))[0])
+        if width != height:
+            raise InputError(
+                f"{files.items(slice(1))[0].name!r} is {width}x{height}; the images must be square and of one size. "
+                "Give data.image_size to resize and crop them."
+            )
+        files = replace(files, image_size=width, resize=False)
+    return files, told
+
+
+def settle(files: FileSet, reading: Reading) -> ImageSet | FileSet:
+    """Return the set in memory, or as it is, as asked for or by the rule for "auto"."""
+    small = files.decoded_bytes <= MEMORY_LIMIT and encoded_bytes(files) <= FILE_LIMIT
+    return files.load() if reading.in_memory is True or (reading.in_memory == "auto" and small) else files
+
+
+def encoded_bytes(files: FileSet) -> float:
+    """Return what the files take on disk, estimated from some of them, evenly spread."""
+    rows = files.rows[:: max(1, len(files) // LOOKED_AT)].tolist()
+    return sum(map(files.storage.length, rows)) / len(rows) * len(files)

@@ -1,0 +1,114 @@
+"""Files by which RobustBench (Croce et al., 2021) can benchmark an exported model, without kdiga.
+
+``robustbench_model.py`` loads ``model.pt2`` beside it: a plain module from pixels in [0, 1] to logits, which can be
+differentiated, as AutoAttack's gradient attacks need. ``robustbench.json`` holds the fields of RobustBench's own
+``model_info``; what nobody but the author knows is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdiga.types import ThreatModel
+
+LOADER, INFO = "robustbench_model.py", "robustbench.json"
+NORMS = {"linf": "Linf", "l2": "L2"}  # as RobustBench spells them
+DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}  # that it has
+
+SOURCE = '''"""A robust classifier for RobustBench: pixels in [0, 1] to logits, normalisation inside.
+
+Needs PyTorch and model.pt2 beside this file. With RobustBench installed:
+
+    from robustbench.eval import benchmark
+    from robustbench_model import load_model
+
+    benchmark(load_model(), dataset={dataset!r}, threat_model={norm!r}, eps={eps!r})
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+FILE = Path(__file__).with_name("model.pt2")
+DATASET, THREAT_MODEL, EPS = {dataset!r}, {norm!r}, {eps!r}
+INPUT_SHAPE, NUM_CLASSES = {shape!r}, {classes!r}
+
+
+class Exported(nn.Module):
+    """The network as it was exported, in eval mode for good."""
+
+    def __init__(self, program):
+        super().__init__()
+        self.program = program
+        self.training = False
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, images):
+        """Return logits (batch, {classes}) of images (batch, {channels}, {size}, {size}) in [0, 1]."""
+        return self.program(images)
+
+    def train(self, mode=True):
+        """Change nothing: a program has one mode."""
+        return self
+
+
+def load_model(file=FILE, device="cpu"):
+    """Return the model on a device. It can be differentiated to its input; its weights are frozen."""
+    exported = torch.export.load(file)
+    if torch.device(device).type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        exported = move_to_device_pass(exported, device)
+    return Exported(exported.module())
+'''
+
+
+def loader_source(threat: ThreatModel, data: str, takes: tuple[int, int, int]) -> str:
+    """Return the text of ``robustbench_model.py``.
+
+    Args:
+        threat: norm and eps.
+        data: name of the data set.
+        takes: channels and size of the images, and number of classes.
+    """
+    channels, size, classes = takes
+    return SOURCE.format(
+        dataset=DATASETS.get(data, data), norm=NORMS[threat.norm], eps=threat.eps, shape=(channels, size, size),
+        classes=classes, channels=channels, size=size,
+    )  # fmt: skip
+
+
+def model_info(
+    *, threat: ThreatModel, data: str, architecture: str, clean: float | None, autoattack: float | None
+) -> Mapping[str, Any]:
+    """Return the fields of RobustBench's ``model_info``, percentages as text as it writes them.
+
+    Args:
+        threat: norm and eps.
+        data: name of the data set.
+        architecture: of the network.
+        clean: accuracy in [0, 1]; None if not measured.
+        autoattack: accuracy under AutoAttack in [0, 1]; None if not measured.
+    """
+    return {
+        "link": None,
+        "name": None,
+        "authors": None,
+        "additional_data": None,
+        "number_forward_passes": 1,
+        "dataset": DATASETS.get(data, data),
+        "venue": None,
+        "architecture": architecture,
+        "eps": str(threat.eps),
+        "clean_acc": _percent(clean),
+        "reported": None,
+        "autoattack_acc": _percent(autoattack),
+        "footnote": None,
+    }
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else str(round(100 * value, 2))

@@ -1,0 +1,67 @@
+"""torch.export: the network as a program of PyTorch operators in one ``.pt2`` file, which needs no code of ours.
+
+It can be differentiated, so white-box attacks run on it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from kdiga.errors import InputError
+from kdiga.export.formats import Format, Logits, refusal, register
+from kdiga.export.onnx_file import example_images
+from kdiga.models import Classifier
+
+
+def write_program(model: Classifier, path: Path) -> None:
+    """Write a classifier as a program: pixels in [0, 1] in, logits out, any number of images.
+
+    Args:
+        model: in eval mode, on the CPU.
+        path: of the file; replaced at once or not at all.
+
+    Raises:
+        InputError: if the network does something that cannot be traced.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter about its own workings
+            program = torch.export.export(model, (example_images(model),), dynamic_shapes=({0: Dim("batch")},))
+            with partial.open("wb") as file:
+                torch.export.save(program, file)
+    except OSError:
+        raise
+    except Exception as error:  # the exporter's errors have no common base, and any of them means one thing here
+        partial.unlink(missing_ok=True)
+        raise refusal("torch-export", model, error) from None
+    os.replace(partial, path)
+
+
+def read_program(path: Path) -> Logits:
+    """Return the function of a program, without gradients.
+
+    Raises:
+        InputError: if PyTorch cannot read the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = torch.export.load(path).module()
+    except Exception as error:  # a damaged archive raises anything
+        raise InputError(f"{str(path)!r} is no readable program ({str(error)[:160]}); export it again.") from None
+
+    def logits(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return module(images.detach().cpu())
+
+    return logits
+
+
+PROGRAM = register(Format("torch-export", "model.pt2", "torch", write_program, read_program))

@@ -1,0 +1,90 @@
+"""What a classifier is, in plain data and in lines: before anything is trained or measured with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kdiga.models.normalization import NORMALIZATIONS, Normalization
+from kdiga.models.registry import Classifier, count_parameters
+
+FEW = 12  # class indices that are told one by one
+
+
+@dataclass(frozen=True)
+class Description:
+    """What loading found.
+
+    Args:
+        source: where the weights came from, in words.
+        architecture: its name.
+        parameters: how many.
+        given: channels and size of the images that the classifier is given.
+        network: channels and size of those that its network takes.
+        mean: per channel, subtracted from pixels in [0, 1].
+        std: per channel, divided by.
+        outputs: of the network.
+        classes: which of them are the logits; () is all.
+        notes: what loading did to make the weights fit.
+    """
+
+    source: str
+    architecture: str
+    parameters: int
+    given: tuple[int, int]
+    network: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    outputs: int
+    classes: tuple[int, ...]
+    notes: Sequence[str]
+
+    @classmethod
+    def of(cls, model: Classifier) -> Description:
+        """Describe a classifier."""
+        spec = model.spec
+        channels, size, _ = spec.takes
+        name = "-".join([spec.name, *([spec.activation] if spec.activation else [])])
+        return cls(
+            model.origin.source, name, count_parameters(model), (channels, size), (spec.in_channels, spec.image_size),
+            spec.mean, spec.std, spec.num_classes, spec.classes, model.origin.notes,
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return it as short lines of "what: value"."""
+        return [
+            f"architecture: {self.architecture}, {self.parameters:,} parameters",
+            f"weights: {self.source}",
+            f"images: {self._images()}",
+            f"normalisation: {self._normalization()}",
+            f"classes: {self._classes()}",
+            *(f"note: {note}" for note in self.notes),
+        ]
+
+    def _images(self) -> str:
+        given, network = (f"{channels}x{size}x{size}" for channels, size in (self.given, self.network))
+        if given == network:
+            return f"{given}, as its network takes them"
+        changes = ["resized"] * (self.given[1] != self.network[1])
+        changes += ["turned to colour"] * (self.given[0] < self.network[0])
+        changes += ["turned to grey"] * (self.given[0] > self.network[0])
+        return f"{given}, {' and '.join(changes)} for its network's {network}"
+
+    def _normalization(self) -> str:
+        layer = Normalization(self.mean, self.std)
+        named = next((name for name, known in NORMALIZATIONS.items() if known == layer), None)
+        if named == "none":
+            return "none in front; the network gets pixels in [0, 1]"
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        return f"mean {mean}, std {std}{f' ({named})' if named else ''}"
+
+    def _classes(self) -> str:
+        if not self.classes:
+            return f"{self.outputs}"
+        told = ", ".join(map(str, self.classes[:FEW])) + ", ..." * (len(self.classes) > FEW)
+        return f"{len(self.classes)} of the network's {self.outputs} outputs: {told}"

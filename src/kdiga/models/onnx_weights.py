@@ -1,0 +1,53 @@
+"""The weights in an ONNX file, by the names that the exported network's parameters had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdiga.errors import InputError
+
+
+def read_onnx(path: Path) -> dict[str, Tensor]:
+    """Return the initialisers of an ONNX graph by name.
+
+    PyTorch's exporter transposes the weight of a linear layer and gives it a name of its own (``onnx::MatMul_12``);
+    where the product goes on to the addition of ``LAYER.bias``, it is ``LAYER.weight``, and is turned back.
+
+    Raises:
+        InputError: for a file that is not ONNX, or if the package is missing.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise InputError(
+            f"{str(path)!r} needs the package onnx, which is not installed: pip install 'kdiga[onnx]'."
+        ) from None
+    try:
+        graph = onnx.load(str(path)).graph
+    except Exception as error:  # protobuf's errors share no base with onnx's
+        raise InputError(f"{str(path)!r} is not a readable ONNX file ({str(error)[:100]}); export it again.") from None
+    state = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
+    for product, bias in _linear_layers(graph, state):
+        state[f"{bias.removesuffix('.bias')}.weight"] = state.pop(product).T.contiguous()
+    return state
+
+
+def _linear_layers(graph: Any, state: dict[str, Tensor]) -> list[tuple[str, str]]:
+    """Return the initialisers of each product followed by a sum: the weight's and the bias's."""
+    weights = {
+        node.output[0]: name for node in graph.node if node.op_type == "MatMul" for name in node.input if name in state
+    }
+    layers = list[tuple[str, str]]()
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        product = next((weights[name] for name in node.input if name in weights), None)
+        bias = next((name for name in node.input if name in state and name.endswith(".bias")), None)
+        if product is not None and bias is not None and not product.endswith(".weight"):
+            layers.append((product, bias))
+    return layers

@@ -1,0 +1,39 @@
+"""The built-in architectures, whose names have no prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from kdiga.errors import InputError
+from kdiga.models.foreign import with_weights
+from kdiga.models.registry import Classifier, ModelSpec, available_models, build
+from kdiga.models.sources.registry import Request, Source, register
+
+
+@register
+class Architecture(Source):
+    """``resnet20`` and the like, with fresh weights or those of a file."""
+
+    prefix = ""
+    form = "NAME"
+    brings_weights = False
+
+    def load(self, request: Request, name: str) -> Classifier:
+        """Return it with fresh weights, or with ``weights``."""
+        if request.pretrained:
+            raise InputError(f"{name} has no pretrained weights to fetch; give weights=FILE, or use timm:NAME.")
+        spec = request.spec(name)
+        if request.weights is None:
+            request.refuse("it has no weights to match", "matched")
+            return build(spec).eval()
+        return with_weights(spec, request.weights, given=request.given, matched=request.matched)
+
+    def network(self, spec: ModelSpec) -> nn.Module:
+        """Return the network."""
+        return build(spec).network
+
+    def names(self) -> Iterable[str]:
+        """Return their names."""
+        return available_models()

@@ -1,0 +1,109 @@
+"""``hf-hub:ORG/NAME``: models of the Hugging Face Hub that timm or kdiga wrote, or a copy of one in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kdiga.errors import InputError
+from kdiga.models.checkpoint import read_checkpoint
+from kdiga.models.foreign import from_file
+from kdiga.models.registry import Classifier, Origin
+from kdiga.models.sources.registry import Request, Source, missing_package, register
+from kdiga.models.sources.timm import create, pretrained_spec, with_outputs
+
+WEIGHTS = "model.safetensors"
+OLD_WEIGHTS = "pytorch_model.bin"
+CONFIG = "config.json"
+# timm's network gets these from the spec; the rest of the file's arguments are the architecture's own.
+_OF_SPEC = ("num_classes", "in_chans", "img_size")
+
+
+@register
+class Hub(Source):
+    """A repository ORG/NAME, with @REVISION after it if wanted, or a folder with its files."""
+
+    prefix = "hf-hub"
+    form = "hf-hub:ORG/NAME"
+    extra = "hub"
+
+    def load(self, request: Request, name: str) -> Classifier:
+        """Return the model of a repository or a folder; a copy in the Hub's cache is used as it is."""
+        request.refuse("the Hub's models know their own", "architecture", "matched", "weights")
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            folder = self._snapshot(name)
+        weights = next((folder / one for one in (WEIGHTS, OLD_WEIGHTS) if (folder / one).is_file()), None)
+        if weights is None:
+            raise InputError(f"{request.name!r} holds no {WEIGHTS}; kdiga reads models that timm or kdiga wrote.")
+        # Read here first: it tells kdiga's files, and refuses a pickle of more than tensors before timm sees it.
+        if read_checkpoint(weights).spec is not None:
+            model = from_file(weights, request.given)
+            model.origin = Origin(request.name, trained=True)
+            return model
+        return _timm_model(request, folder)
+
+    def _snapshot(self, name: str) -> Path:
+        try:
+            from huggingface_hub import snapshot_download
+        except ImportError:
+            raise missing_package(self, "huggingface_hub") from None
+        repository, _, revision = name.partition("@")
+        if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
+            raise InputError(f"{self.prefix}:{name} is no folder, and no ORG/NAME of the Hub; give one of the two.")
+        wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [CONFIG, WEIGHTS, OLD_WEIGHTS]}
+        try:
+            folder = Path(snapshot_download(repository, local_files_only=True, **wanted))
+            if any((folder / one).is_file() for one in (WEIGHTS, OLD_WEIGHTS)):
+                return folder
+        except (OSError, ValueError):
+            pass
+        try:
+            return Path(snapshot_download(repository, **wanted))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"{self.prefix}:{name} could not be fetched ({reason}); download {CONFIG} and {WEIGHTS} from "
+                f"https://huggingface.co/{repository} by hand into a folder, and give that: {self.prefix}:FOLDER."
+            ) from error
+
+
+def _timm_model(request: Request, folder: Path) -> Classifier:
+    import timm
+
+    config = _config(request, folder)
+    architecture = config.get("architecture", "")
+    if not timm.is_model(architecture):
+        raise InputError(
+            f"{request.name!r} is a model of {config.get('library_name') or config.get('model_type') or 'no kind'!r} "
+            f"that timm does not know (architecture {architecture!r}); kdiga reads models that timm or kdiga wrote."
+        )
+    settings = _settings(request, config)
+    spec = pretrained_spec(request, f"timm:{architecture}", settings)
+    options = {key: value for key, value in (config.get("model_args") or {}).items() if key not in _OF_SPEC}
+    spec = type(spec).from_dict(spec.to_dict() | {"options": options | dict(request.options)})
+    network = create(f"local-dir:{folder}", spec, pretrained=True)
+    model = Classifier(spec, network, Origin(f"{request.name}, {architecture} of timm", trained=True)).eval()
+    return with_outputs(model, request.outputs(settings["num_classes"]))
+
+
+def _config(request: Request, folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{request.name!r} has no readable {CONFIG} ({error}), which tells a model's architecture; download it "
+            "again."
+        ) from None
+    return config if isinstance(config, dict) else {}
+
+
+def _settings(request: Request, config: dict[str, Any]) -> dict[str, Any]:
+    # Newer files keep what the weights want under pretrained_cfg, older ones beside the architecture.
+    found = config | (config.get("pretrained_cfg") or {})
+    found["num_classes"] = config.get("num_classes", found.get("num_classes"))
+    missing = [name for name in ("input_size", "num_classes", "mean", "std") if found.get(name) is None]
+    if missing:
+        raise InputError(f"{request.name!r} does not say its {', '.join(missing)} in {CONFIG}; kdiga guesses none.")
+    return {name: found[name] for name in ("input_size", "num_classes", "mean", "std")}

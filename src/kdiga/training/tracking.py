@@ -1,0 +1,131 @@
+"""A run's course in TensorBoard or Weights & Biases, through Accelerate's trackers.
+
+What is tracked decides nothing about a run, so it is no part of its recipe, and a tracker that fails does not end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
+
+from kdiga.errors import InputError, unknown
+from kdiga.training.result import EpochRecord
+
+TRACKERS = ("tensorboard", "wandb")  # each also the name of its package and of the extra that brings it
+FOLDER = "tracking"  # of a run's folder
+
+
+class Trackers:
+    """Hands every epoch to some trackers; of several processes the first one does.
+
+    Trackers are started at the first epoch's end, when the run has settled its device and processes. Use it as a
+    context manager, so that they are closed.
+
+    Args:
+        names: "tensorboard", "wandb"; W&B's own variables (WANDB_MODE=offline, WANDB_ENTITY, ...) are respected.
+        folder: of the run; events go into a folder of their own below it, one for each start.
+        config: of the run, nested plain data, kept with the run in the tracker.
+        project: what the run is filed under.
+        on_trouble: told in a line, once, if a tracker fails; it is not asked again.
+
+    Raises:
+        InputError: for an unknown name, or a package that is not installed.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        project: str = "kdiga",
+        on_trouble: Callable[[str], None] | None = None,
+    ) -> None:
+        self.names = list(dict.fromkeys(names))
+        for name in self.names:
+            if name not in TRACKERS:
+                raise unknown("tracker", name, TRACKERS)
+            if find_spec(name) is None:
+                raise InputError(f"{name} is not installed; install it with: pip install 'kdiga[{name}]'")
+        self.folder, self.config, self.project = folder, flattened(config), project
+        self.on_trouble = on_trouble
+        self._trackers: list[GeneralTracker] | None = None
+        self._step = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for tracker in self._trackers or []:
+            # Not Accelerator.end_training, which would also end the communication between processes.
+            self._try(tracker, tracker.finish)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Hand over an epoch: learning rate, loss terms and their weights, validation accuracies, seconds."""
+        if self._trackers is None:
+            self._trackers = self._start()
+        # A resumed run goes on at its epoch; rounds begin at epoch 0 again, and their steps go on.
+        self._step = max(record.epoch, self._step) + 1
+        values = values_of(record)
+        for tracker in list(self._trackers):
+            self._try(tracker, lambda tracker=tracker: tracker.log(values, step=self._step))
+
+    def _start(self) -> list[GeneralTracker]:
+        started: list[GeneralTracker] = []
+        for name in self.names:
+            place = self.folder / FOLDER / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            wandb = {"name": self.folder.name, "dir": str(place)}
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                accelerator = Accelerator(log_with=name, project_dir=str(place))
+                accelerator.init_trackers(self.project, self.config, {"wandb": wandb})
+                started += accelerator.trackers
+            except Exception as error:  # whatever a foreign service raises, the run goes on
+                self._tell(name, error)
+        return started
+
+    def _try(self, tracker: GeneralTracker, work: Callable[[], Any]) -> None:
+        try:
+            work()
+        except Exception as error:  # whatever a foreign service raises, the run goes on
+            if self._trackers is not None and tracker in self._trackers:
+                self._trackers.remove(tracker)
+            self._tell(str(getattr(tracker, "name", "a tracker")), error)
+
+    def _tell(self, name: str, error: Exception) -> None:
+        if self.on_trouble is not None:
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            self.on_trouble(f"{name} failed ({reason}); training goes on without it.")
+
+
+def values_of(record: EpochRecord) -> dict[str, float]:
+    """Return an epoch as trackers take it: numbers by name; what was not measured is left out."""
+    values: dict[str, float | None] = {"lr": record.lr, "epoch": record.epoch + 1, "seconds": record.seconds}
+    values |= {f"term/{name}": value for name, value in record.terms.items()}
+    values |= {f"weight/{name}": value for name, value in record.weights.items()}
+    values |= {"validation/clean": record.clean, "validation/robust": record.robust}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Return nested plain data as one level, which is all that trackers take.
+
+    >>> flattened({"training": {"lr": 0.1, "milestones": [0.5]}, "teacher": None})
+    {'training.lr': 0.1, 'training.milestones': '[0.5]', 'teacher': 'None'}
+    """
+    flat: dict[str, str | int | float | bool] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, str | int | float | bool) else str(value)
+    return flat
