@@ -109,15 +109,8 @@ class TrainingSettings:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
         if not self.lr > 0:
             raise InputError(f"lr was {self.lr!r}; it must be above 0.")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(
-                f"layer_decay was {self.layer_decay!r}; it is a factor a layer in (0, 1]; 1 gives all one rate."
-            )
         object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema was {self.ema!r}; it is a decay in [0, 1), for example 0.999, and 0 for none.")
-        if not self.save_every >= 0:
-            raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
+        self._check_factors()
         self._check_whole()
         for name, accepted in _choices().items():
             if getattr(self, name) not in accepted:
@@ -125,6 +118,16 @@ class TrainingSettings:
         FiniteDifference(self.probe)
         if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
             raise InputError(f"milestones were {self.milestones}; they are rising shares of the training, in (0, 1).")
+
+    def _check_factors(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(
+                f"layer_decay was {self.layer_decay!r}; it is a factor a layer in (0, 1]; 1 gives all one rate."
+            )
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema was {self.ema!r}; it is a decay in [0, 1), for example 0.999, and 0 for none.")
+        if not self.save_every >= 0:
+            raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
 
     def _check_whole(self) -> None:
         if self.batch_size % self.accumulate:
