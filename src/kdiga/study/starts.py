@@ -19,7 +19,6 @@ from kdiga.study.cells import VALIDATION
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import looked_at
-from kdiga.training.validation import looked_at
 
 
 def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
