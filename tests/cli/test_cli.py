@@ -122,7 +122,7 @@ def test_an_output_folder_is_not_overwritten_by_accident(project):
 def test_dry_run_writes_nothing(project):
     output = run("train", str(RECIPES / "digits-kdiga.yaml"), "--dry-run", cwd=project)
     assert "gradient_weight: 2.0" in output
-    assert "# student: 7,178 parameters" in output
+    assert "architecture: cnn-8-silu, 7,178 parameters" in output
     assert not (project / "runs/digits-kdiga").exists()
 
 

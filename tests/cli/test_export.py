@@ -15,6 +15,9 @@ from kdiga.config.export_folder import UNFINISHED
 from kdiga.intervals import clopper_pearson
 from tests.cli.test_cli import RECIPES, run
 
+for package in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(package, reason=f"{package} is not installed; it is part of kdiga[onnx]")
+
 SMALL = ["--examples", "40", "--score-examples", "8", "--queries", "20", "--transfer", "pgd-3"]
 OURS = {"export.json", "model-card.md", "portions"}
 

@@ -26,6 +26,9 @@ from kdiga.models import Classifier, ModelSpec, load_model
 from kdiga.modes import seeded
 from kdiga.types import ThreatModel
 
+for package in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(package, reason=f"{package} is not installed; it is part of kdiga[onnx]")
+
 NETWORKS = (
     "cnn-4", "fitted", "resnet20", "vit-micro", "timm:test_efficientnet",
     pytest.param("mobilenet-v2", marks=pytest.mark.slow),  # the largest graph: 10 s
