@@ -52,3 +52,22 @@ def test_a_norm_belongs_to_the_layer_before_it():
 def test_a_model_without_parameters_has_no_head():
     assert head_of(nn.Flatten()) == frozenset()
     assert layers_of(nn.Flatten()) == {}
+
+
+class Grouped(nn.Module):
+    """A network that, like some of timm's, groups its last norm and its head with the layer before."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.fc = nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2)
+
+    def group_matcher(self, coarse=False):
+        return {"stem": r"^stem", "rest": [(r"^norm", (99999,)), (r"^fc", (99999,))]}
+
+    def get_classifier(self):
+        return self.fc
+
+
+def test_the_head_is_a_layer_of_its_own_whatever_it_is_grouped_with():
+    layers = layers_of(Grouped())
+    assert (layers["stem.weight"], layers["norm.weight"], layers["fc.weight"], layers["fc.bias"]) == (0, 0, 1, 1)

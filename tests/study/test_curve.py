@@ -129,8 +129,16 @@ def test_one_that_stops_in_an_attack_goes_on_there(project, monkeypatch):
     content = json.loads(Path("out/curve.json").read_text())
     assert (content["answer"]["settled"], content["answer"]["value"]) == (False, None)
     assert (content["done"], content["total"]) == (2, 3)
-    _, ended = go(project)
+    content, ended = go(project)
     assert ended == ["gap_weight-2/seed-0"]
+    # A run whose validation images have not been attacked is not finished either.
+    lost = Path("out/gap_weight-0/seed-0/best-validation.json")
+    before = lost.read_text()
+    lost.unlink()
+    again, ended = go(project)
+    assert ended == ["gap_weight-0/seed-0"]
+    assert json.loads(lost.read_text())["correct"] == json.loads(before)["correct"]
+    assert again["answer"] == content["answer"]
 
 
 def test_a_value_that_diverges_is_a_result_and_no_answer(project):
@@ -186,8 +194,8 @@ def test_the_answer_waits_and_counts_every_seed():
     content = points((0.9, 0.3), (0.9, 0.5))
     assert answer(content, settled=False)["value"] is None
     # Of two seeds one lost 0.5 and one 2 points: too much in the mean.
-    low = {"status": "done", "validation_change": {"clean": [-0.02], "robust": [0.4]}}
-    content["points"][1]["runs"] = [low, {**low, "validation_change": {"clean": [-0.005], "robust": [0.4]}}]
+    high = {"status": "done", "validation_change": {"clean": [-0.005], "robust": [0.4]}}
+    content["points"][1]["runs"] = [high, {**high, "validation_change": {"clean": [-0.02], "robust": [0.4]}}]
     assert answer(content, settled=True)["value"] == 0.0
     content["points"][0]["runs"][0]["status"] = "diverged"
     assert not answer(content, settled=True)["achieved"]
