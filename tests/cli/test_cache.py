@@ -16,6 +16,8 @@ from tests.config.test_caching import BASE, TRAINING
 from tests.teachers.test_store import contents, flip, times
 from tests.training.test_loop import small
 
+TRAIN = ("train", "mine.yaml", "--despite-findings")  # nobody taught the teacher
+
 RECIPE = {
     **BASE, "teacher": "teacher.safetensors", "method": "kdiga", "training": TRAINING | {"epochs": 5},
     "cache": {"folder": "store", "shard_examples": 100},
@@ -44,10 +46,8 @@ def test_fill_and_train(project):
     gentle = (
         "method={name: kdiga, label_weight: 1, teacher_weight: 0, gradient_weight: 0.01}"  # nobody taught the teacher
     )
-    assert "best: epoch" in run("train", "mine.yaml", "--despite-findings", "--set", gentle, cwd=folder)
-    assert "# teacher cache: store, complete" in run(
-        "train", "mine.yaml", "--despite-findings", "--dry-run", "--out", "x", cwd=folder
-    )
+    assert "best: epoch" in run(*TRAIN, "--set", gentle, cwd=folder)
+    assert "# teacher cache: store, complete" in run(*TRAIN, "--dry-run", "--out", "x", cwd=folder)
 
 
 def test_a_full_store_is_verified_and_left(project):
@@ -57,9 +57,7 @@ def test_a_full_store_is_verified_and_left(project):
     assert "16 of 16 shards are there" in output
     assert times(folder / "store") == stamps
     flip(folder / "store/view-2/00001.npy")
-    assert "does not match its checksum" in run(
-        "train", "mine.yaml", "--despite-findings", "--out", "flipped", cwd=folder, expect=2
-    )
+    assert "does not match its checksum" in run(*TRAIN, "--out", "flipped", cwd=folder, expect=2)
     output = run("cache", "mine.yaml", cwd=folder)
     assert "store/view-2/00001.npy does not match its checksum: filled again." in output
     assert contents(folder / "store") == before
@@ -96,7 +94,7 @@ BAD = {
     "no section": (["cache", "plain.yaml"], "the recipe has no section cache; add `cache: {folder: ...}`"),
     "a method that asks": (["cache", "mine.yaml", "--set", "method=adaad"], "asks its teacher at images of its own"),
     "no teacher's method": (["cache", "mine.yaml", "--set", "method=ce"], "learns from no teacher"),
-    "not filled": (["train", "mine.yaml", "--despite-findings", "--set", "cache.folder=none"], "fill it with `kdiga cache RECIPE`"),
+    "not filled": ([*TRAIN, "--set", "cache.folder=none"], "fill it with `kdiga cache RECIPE`"),
     "unknown key": (["cache", "mine.yaml", "--set", "cache.view=2"], "did you mean views"),
     "no workers": (["cache", "mine.yaml", "--workers", "0"], "--workers"),
     "blocks that do not fit": (["cache", "mine.yaml", "--set", "cache.downsample=3"], "it must divide 8 and 8"),
@@ -138,7 +136,7 @@ def test_a_killed_fill_goes_on(project):
     process.wait(30)
     done = {path.with_suffix("") for path in (folder / "killed").rglob("0*.json")}
     assert 3 <= len(done) < 360
-    assert "is not complete" in run("train", "mine.yaml", "--despite-findings", "--set", "cache.folder=killed", *small_shards,
+    assert "is not complete" in run(*TRAIN, "--set", "cache.folder=killed", *small_shards,
                                     "--out", "early", cwd=folder, expect=2)  # fmt: skip
     stamps = {path: path.with_suffix(".npy").stat().st_mtime_ns for path in done}
     run(*arguments, cwd=folder)
