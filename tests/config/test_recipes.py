@@ -50,7 +50,7 @@ def test_every_shipped_recipe_is_valid(path):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_every_shipped_study_is_valid(path, tmp_path):
     study = load_study(path, tmp_path)
-    assert len(study.seeds) >= 2
+    assert study.seeds
     assert len({cell.recipe.data for cell in study.cells}) == len({cell.recipe.threat for cell in study.cells}) == 1
 
 
