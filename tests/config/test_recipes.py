@@ -50,7 +50,8 @@ def test_every_shipped_recipe_is_valid(path):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
 def test_every_shipped_study_is_valid(path, tmp_path):
     study = load_study(path, tmp_path)
-    assert study.seeds
+    # One seed is what its hours allowed, and its results say so; any other study compares over several.
+    assert len(study.seeds) >= (1 if path.name == "study-cifar10-architectures.yaml" else 2)
     assert len({cell.recipe.data for cell in study.cells}) == len({cell.recipe.threat for cell in study.cells}) == 1
 
 
