@@ -15,53 +15,10 @@ from kdiga.data.filefeed import FileBatch, FileFeed
 from kdiga.data.files import FileSet
 from kdiga.data.images import ImageSet, to_pixels
 from kdiga.data.mixing import MixedFeed, MixedSet
+from kdiga.data.order import WHOLE, Share, batch_rows, batches_in, check_sizes
 from kdiga.data.views import View
 from kdiga.errors import InputError
-from kdiga.modes import mix_seed
 from kdiga.types import Batch
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which rows of every batch a process gets: of ``count`` equal runs of rows, the one at ``rank``.
-
-    The shares of all ranks, joined in rank order, are the batch of one process.
-
-    Args:
-        rank: of this process, in [0, count).
-        count: of processes, at least 1.
-
-    Raises:
-        InputError: for a rank beyond the count.
-    """
-
-    rank: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.count:
-            raise InputError(f"rank was {self.rank} of {self.count} processes; ranks run from 0 to the count less 1.")
-
-    def size_of(self, whole: int) -> int:
-        """Return how many of ``whole`` rows a process gets.
-
-        Raises:
-            InputError: if they cannot be divided equally: then the mean over processes would not be the batch's.
-        """
-        if whole % self.count:
-            raise InputError(
-                f"a batch of {whole} examples cannot be shared equally by {self.count} processes or micro-batches; "
-                f"choose a batch_size that {self.count} divides."
-            )
-        return whole // self.count
-
-    def rows(self, whole: int) -> slice:
-        """Return which of ``whole`` rows are this process's."""
-        size = self.size_of(whole)
-        return slice(self.rank * size, (self.rank + 1) * size)
-
-
-WHOLE = Share()
 
 Images = ImageSet | FileSet | MixedSet
 """Sets of images: in memory, on disk, and with extra ones."""
@@ -106,24 +63,20 @@ class ImageSetFeed:
     share: Share = WHOLE
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "views"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} was {value!r}; it must be at least 1.")
+        check_sizes(self.batch_size, self.views)
         self.share.size_of(min(self.batch_size, len(self.data)))
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
-        return max(1, len(self.data) // self.batch_size)
+        return batches_in(len(self.data), self.batch_size)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch from ``start`` on, each example once; the epoch decides the view."""
         view = number if self.views is None else number % self.views
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, number))
-        order = torch.randperm(len(self.data), generator=generator).to(self.data.images.device)
-        for place in range(start, len(self)):
-            index = order[place * self.batch_size : (place + 1) * self.batch_size]
-            index = index[self.share.rows(len(index))]
+        for index in batch_rows(
+            len(self.data), self.batch_size, seed=self.seed, epoch=number, start=start, share=self.share,
+            device=self.data.device,
+        ):  # fmt: skip
             yield batch_of(self.data, index, self.augmentation, seed=self.seed, view=view)
 
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from kdiga.data.files import Begun, FileSet, ahead
+from kdiga.data.files import CPU, Begun, FileSet, ahead
 from kdiga.data.images import ImageSet, to_pixels
+from kdiga.data.order import Share, batch_rows, batches_in, check_sizes
 from kdiga.data.views import ResizedCrop, View
-from kdiga.errors import InputError
-from kdiga.modes import mix_seed
 from kdiga.types import Batch
-
-if TYPE_CHECKING:
-    from kdiga.data.feed import Share
 
 
 @dataclass(frozen=True)
@@ -49,20 +43,15 @@ class FileFeed:
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
-        return max(1, len(self.data) // self.batch_size)
+        return batches_in(len(self.data), self.batch_size)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch from ``start`` on, each example once; the epoch decides the view."""
         view = number if self.views is None else number % self.views
-        generator = torch.Generator().manual_seed(mix_seed(self.seed, number))
-        order = torch.randperm(len(self.data), generator=generator)
-
-        def begun() -> Iterator[Begun[Batch]]:
-            for place in range(start, len(self)):
-                index = order[place * self.batch_size : (place + 1) * self.batch_size]
-                yield FileBatch(self.data, index[self.share.rows(len(index))], self.augmentation, self.seed, view)
-
-        return ahead(begun())
+        parts = batch_rows(
+            len(self.data), self.batch_size, seed=self.seed, epoch=number, start=start, share=self.share, device=CPU
+        )
+        return ahead(FileBatch(self.data, index, self.augmentation, self.seed, view) for index in parts)
 
 
 class FileBatch:
@@ -143,14 +132,3 @@ def begin_view(
     """
     kind = BegunView if isinstance(data, FileSet) else HeldView
     return kind(data, rows, index, augmentation, seed, view)  # pyright: ignore[reportArgumentType]
-
-
-def check_sizes(batch_size: int, views: int | None) -> None:
-    """Check what every feed asks.
-
-    Raises:
-        InputError: for a number below 1.
-    """
-    for name, value in (("batch_size", batch_size), ("views", views)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} was {value!r}; it must be at least 1.")

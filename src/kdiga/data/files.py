@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiga.data.images import ImageSet, to_pixels
+from kdiga.data.images import ImageSet, check_labelled, to_pixels
 from kdiga.data.storage import Storage
 from kdiga.data.workers import Job
 from kdiga.decoding import Crops, Item, decode, problems
@@ -57,11 +57,7 @@ class FileSet:
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
-        if len(self.rows) != len(self.labels) or len(self.rows) == 0:
-            raise InputError(f"{len(self.rows)} images and {len(self.labels)} labels; give as many, at least one.")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= len(self.classes):
-            raise InputError(f"labels were in [{low}, {high}] for {len(self.classes)} classes; renumber them from 0.")
+        check_labelled(len(self.rows), self.labels, self.classes)
         if self.workers < 0:
             raise InputError(f"workers was {self.workers!r}; it must be at least 0 (no further process).")
 

@@ -38,11 +38,7 @@ class ImageSet:
             raise InputError(
                 f"images had shape {tuple(self.images.shape)}; an image set holds (example, channel, height, width)."
             )
-        if len(self.images) != len(self.labels) or len(self.images) == 0:
-            raise InputError(f"{len(self.images)} images and {len(self.labels)} labels; give as many, at least one.")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= len(self.classes):
-            raise InputError(f"labels were in [{low}, {high}] for {len(self.classes)} classes; renumber them from 0.")
+        check_labelled(len(self.images), self.labels, self.classes)
 
     @classmethod
     def of(cls, images: Tensor, labels: Tensor) -> ImageSet:
@@ -107,6 +103,19 @@ class ImageSet:
             means.append(round(float(pixels.mean()), 4))
             stds.append(round(max(float(pixels.std()), 1e-3), 4))
         return tuple(means), tuple(stds)
+
+
+def check_labelled(images: int, labels: Tensor, classes: Sequence[str]) -> None:
+    """Check what every labelled set asks.
+
+    Raises:
+        InputError: for no example, another number of labels than of images, or labels beyond the classes.
+    """
+    if images != len(labels) or images == 0:
+        raise InputError(f"{images} images and {len(labels)} labels; give as many, at least one.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(classes):
+        raise InputError(f"labels were in [{low}, {high}] for {len(classes)} classes; renumber them from 0.")
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kdiga.data.filefeed import begin_view, check_sizes
+from kdiga.data.filefeed import begin_view
 from kdiga.data.files import Begun, FileSet, ahead
 from kdiga.data.images import ImageSet, to_pixels
+from kdiga.data.order import Share, batches_in, check_sizes
 from kdiga.data.views import View
 from kdiga.errors import InputError
 from kdiga.modes import mix_seed
 from kdiga.types import Batch
-
-if TYPE_CHECKING:
-    from kdiga.data.feed import Share
 
 ORIGINAL, EXTRA, ORDER = 101, 102, 103  # random streams of a seed
 
@@ -155,7 +152,7 @@ class MixedFeed:
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
-        return max(1, len(self.data) // self.batch_size)
+        return batches_in(len(self.data), self.batch_size)
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch from ``start`` on; the epoch decides the view."""

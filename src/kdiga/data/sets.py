@@ -50,8 +50,7 @@ def register(name: str) -> Callable[[Loader], Loader]:
     """Make a loader known under ``name``."""
 
     def keep(loader: Loader) -> Loader:
-        if name in available_here():
-            raise InputError(f"two data sets are named {name!r}.")
+        _check_new(name)
         _LOADERS[name] = loader
         return loader
 
@@ -62,12 +61,16 @@ def register_files(name: str) -> Callable[[FileLoader], FileLoader]:
     """Make a loader of image files known under ``name``; one that ends in ":" gets all names that begin so."""
 
     def keep(loader: FileLoader) -> FileLoader:
-        if name in available_here():
-            raise InputError(f"two data sets are named {name!r}.")
+        _check_new(name)
         _FILE_LOADERS[name] = loader
         return loader
 
     return keep
+
+
+def _check_new(name: str) -> None:
+    if name in available_here():
+        raise InputError(f"two data sets are named {name!r}.")
 
 
 def available_here() -> list[str]:

@@ -1,0 +1,92 @@
+"""Which rows make each batch of an epoch, and which of those are a process's: decided by (seed, epoch, place) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdiga.errors import InputError
+from kdiga.modes import mix_seed
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which rows of every batch a process gets: of ``count`` equal runs of rows, the one at ``rank``.
+
+    The shares of all ranks, joined in rank order, are the batch of one process.
+
+    Args:
+        rank: of this process, in [0, count).
+        count: of processes, at least 1.
+
+    Raises:
+        InputError: for a rank beyond the count.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.count:
+            raise InputError(f"rank was {self.rank} of {self.count} processes; ranks run from 0 to the count less 1.")
+
+    def size_of(self, whole: int) -> int:
+        """Return how many of ``whole`` rows a process gets.
+
+        Raises:
+            InputError: if they cannot be divided equally: then the mean over processes would not be the batch's.
+        """
+        if whole % self.count:
+            raise InputError(
+                f"a batch of {whole} examples cannot be shared equally by {self.count} processes or micro-batches; "
+                f"choose a batch_size that {self.count} divides."
+            )
+        return whole // self.count
+
+    def rows(self, whole: int) -> slice:
+        """Return which of ``whole`` rows are this process's."""
+        size = self.size_of(whole)
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+
+WHOLE = Share()
+
+
+def check_sizes(batch_size: int, views: int | None) -> None:
+    """Check what every feed asks.
+
+    Raises:
+        InputError: for a number below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("views", views)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} was {value!r}; it must be at least 1.")
+
+
+def batches_in(examples: int, batch_size: int) -> int:
+    """Return the batches of an epoch: a short last one is dropped, so that every step has the same size."""
+    return max(1, examples // batch_size)
+
+
+def batch_rows(
+    examples: int, batch_size: int, *, seed: int, epoch: int, start: int, share: Share, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield a process's rows of the batches of one epoch, from batch ``start`` on; each row comes once an epoch.
+
+    Args:
+        examples: rows in all.
+        batch_size: of all processes together.
+        seed: decides the order, together with the epoch.
+        epoch: from 0.
+        start: the first batch that is wanted.
+        share: of every batch, for this process.
+        device: of the rows.
+    """
+    generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
+    order = torch.randperm(examples, generator=generator).to(device)
+    for place in range(start, batches_in(examples, batch_size)):
+        index = order[place * batch_size : (place + 1) * batch_size]
+        yield index[share.rows(len(index))]
