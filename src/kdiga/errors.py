@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class KdigaError(Exception):
@@ -32,7 +32,7 @@ class ProcessLostError(KdigaError, RuntimeError):
     exit_status = 1
 
     def __init__(self, reason: BaseException) -> None:
-        told = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+        told = reason_of(reason, 400)
         told = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", told)[:100]  # a place in the backend's source tells nobody anything
         super().__init__(
             f"another process of this run ended or cannot be reached ({told}). What was saved last is kept; the same "
@@ -56,6 +56,24 @@ class InterruptedRunError(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def reason_of(error: BaseException, most: int = 120) -> str:
+    """Return why something failed in a few words: the first line of its message, else the name of its kind.
+
+    >>> reason_of(ValueError("too long" + chr(10) + "see above")), reason_of(KeyError())
+    ('too long', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
 def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> list[str]:

@@ -15,7 +15,7 @@ from kdiga.data.images import split
 from kdiga.data.reading import Reading, read, settle
 from kdiga.data.sets import DataSet
 from kdiga.data.storage import Files
-from kdiga.errors import InputError
+from kdiga.errors import InputError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 TEST_NAMES = ("test", "val")
@@ -96,7 +96,7 @@ def scan(folder: Path) -> Scan:
     empty = [name for label, name in enumerate(classes) if label not in present]
     if empty:
         raise InputError(
-            f"{str(folder)!r} has class folders without an image: {_some(empty)}; put images in, or remove them."
+            f"{str(folder)!r} has class folders without an image: {some(empty, NAMED)}; put images in, or remove them."
         )
     return Scan(folder, classes, names, labels, ignored)
 
@@ -121,7 +121,7 @@ def check_same_classes(one: Scan, other: Scan) -> None:
     if differing:
         places = [f"{name} only in {one.folder if name in one.classes else other.folder}" for name in differing]
         raise InputError(
-            f"{str(one.folder)!r} and {str(other.folder)!r} have different class folders: {_some(differing)} "
+            f"{str(one.folder)!r} and {str(other.folder)!r} have different class folders: {some(differing, NAMED)} "
             f"({places[0]}); both need the same."
         )
 
@@ -138,7 +138,3 @@ def _images_below(folder: str, name: str, ignored: Counter[str]) -> list[str]:
             else:
                 ignored[suffix] += 1
     return sorted(found)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

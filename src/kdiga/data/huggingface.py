@@ -13,7 +13,7 @@ from kdiga.data.images import split
 from kdiga.data.reading import Reading, read, settle
 from kdiga.data.sets import DataSet, register_files
 from kdiga.decoding import Item
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 TEST_NAMES = ("test", "validation", "val", "valid")
@@ -107,7 +107,7 @@ def _tables(name: str, root: Path | None) -> Mapping[str, Any]:
             whole = f"{organisation}/{short}" if short else organisation
             found = datasets.load_dataset(whole, config or None, cache_dir=cache)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        first = reason_of(error)
         raise InputError(
             f"hf:{name} could not be loaded ({first}); without a network, save it elsewhere with save_to_disk(FOLDER), "
             "copy FOLDER here and give hf:FOLDER."

@@ -19,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of, some
 from kdiga.models.registry import Classifier, ModelSpec
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student")
+NAMED = 4  # tensors that a message names
 
 
 class Checkpoint(NamedTuple):
@@ -87,7 +88,7 @@ def why_refused(error: Exception) -> str:
     wanted = re.search(r"GLOBAL (\S+)", str(error))
     if wanted:
         return f"it is a pickle that would run {wanted[1]}, which is refused"
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return reason_of(error)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path | str) -> tuple[str, ...]:
@@ -115,8 +116,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path | str
         for key, value in target.items()
         if key in state and state[key].shape != value.shape
     ]
-    problems = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(extra)}"] * bool(extra)
-    problems += [_some(shapes)] * bool(shapes)
+    problems = [f"missing {some(missing, NAMED)}"] * bool(missing) + [f"unexpected {some(extra, NAMED)}"] * bool(extra)
+    problems += [some(shapes, NAMED)] * bool(shapes)
     if problems:
         raise InputError(
             f"{str(path)!r} does not fit the model: {'; '.join(problems)}. It holds another architecture, number of "
@@ -131,11 +132,6 @@ def _imagenet_hint(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     thousand = [key for key, value in state.items() if value.dim() and len(value) == 1000]
     differs = any(key in thousand and len(value) != 1000 for key, value in model.state_dict().items() if value.dim())
     return " (1,000 ImageNet classes: give classes: imagenet, to pick those of the data)" if differs else ""
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -163,7 +159,7 @@ def _state_dict(loaded: object, path: Path) -> Checkpoint:
             wrapper = next((name for name in WRAPPERS if isinstance(mapping.get(name), Mapping | list)), None)
             if wrapper is not None:
                 others = sorted(str(name) for name in mapping if name != wrapper)
-                notes.append(f"weights under {wrapper!r}" + f", beside {_some(others)}" * bool(others))
+                notes.append(f"weights under {wrapper!r}" + f", beside {some(others, NAMED)}" * bool(others))
                 loaded = mapping[wrapper]
                 continue
             state = {key: value for key, value in mapping.items() if isinstance(value, Tensor)}

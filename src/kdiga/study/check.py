@@ -11,7 +11,7 @@ from typing import Any, cast
 from kdiga.config import Recipe, recipe_from_dict
 from kdiga.config.run import build_models
 from kdiga.data import DataSet
-from kdiga.errors import InputError
+from kdiga.errors import InputError, some
 from kdiga.study.cells import ENDED, Board, Cell, read_json, test_file
 from kdiga.study.plan import TEACHERS
 from kdiga.study.settings import EvaluateSettings
@@ -88,9 +88,8 @@ def _check_recipe(cell: Cell, board: Board, saved: Mapping[str, Any]) -> None:
         if _shown(there, key) != _shown(here, key)
     ]
     if differences:
-        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise InputError(
-            f"{cell.folder} in {str(board.out)!r} has another configuration: {', '.join(differences[:SHOWN])}{more}; "
+            f"{cell.folder} in {str(board.out)!r} has another configuration: {some(differences, SHOWN)}; "
             f"give another --out, or delete {str(folder)!r}."
         )
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, some, unknown
 from kdiga.losses import Score
 
 FORMAT = 1
@@ -125,9 +125,8 @@ class Manifest:
             return
         if self.gradient_of is None and wanted.get("gradient_of") is not None:
             differences.insert(0, "it holds logits alone and this method needs input gradients as well")
-        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-        told = ", ".join(differences[:SHOWN])
-        raise InputError(f"the teacher cache in {str(folder)!r} is of something else: {told}{more}; {remedy}.")
+        told = some(differences, SHOWN)
+        raise InputError(f"the teacher cache in {str(folder)!r} is of something else: {told}; {remedy}.")
 
     def to_json(self) -> str:
         """Return the manifest as text."""

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from kdiga.data import Feed
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of
 from kdiga.methods import Needs
 from kdiga.modes import seeded
 from kdiga.point import Point
@@ -116,7 +116,7 @@ def _obstacle_to_double_backward(student: nn.Module, batch: Batch, needs: Needs)
         # operations that say they cannot be differentiated again, and gives part of the derivative.
         point.input_gradient.square().sum().backward()
     except (RuntimeError, NotImplementedError) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        return reason_of(error)
     finally:
         student.zero_grad(set_to_none=True)
     return None

@@ -8,10 +8,11 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, some
 from kdiga.models.layers import head_of
 
 ALL_BUT_HEAD = "all but head"
+NAMED = 3  # parameters that a message names
 
 
 class Frozen:
@@ -62,8 +63,9 @@ def frozen_names(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
         meant = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"network.{pattern}")}
         if not meant:
             raise InputError(
-                f"freeze was {pattern!r}, which is no parameter of the student; its parameters are {_some(names)}. "
-                f"Write a name, a pattern such as {names[0].rsplit('.', 1)[0]}.*, or {ALL_BUT_HEAD!r}."
+                f"freeze was {pattern!r}, which is no parameter of the student; its parameters are "
+                f"{some(names, NAMED)}. Write a name, a pattern such as {names[0].rsplit('.', 1)[0]}.*, or "
+                f"{ALL_BUT_HEAD!r}."
             )
         found |= meant
     return frozenset(found)
@@ -80,7 +82,3 @@ def _norms(model: nn.Module, names: frozenset[str]) -> list[nn.Module]:
         if own and names.issuperset(own):
             held.append(module)
     return held
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

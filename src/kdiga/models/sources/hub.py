@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of
 from kdiga.models.checkpoint import read_checkpoint
 from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier, Origin
@@ -62,10 +62,9 @@ class Hub(Source):
         try:
             return Path(snapshot_download(repository, **wanted))
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"{self.prefix}:{name} could not be fetched ({reason}); download {CONFIG} and {WEIGHTS} from "
-                f"https://huggingface.co/{repository} by hand into a folder, and give that: {self.prefix}:FOLDER."
+                f"{self.prefix}:{name} could not be fetched ({reason_of(error, 160)}); download {CONFIG} and {WEIGHTS} "
+                f"from https://huggingface.co/{repository} by hand into a folder, and give that: {self.prefix}:FOLDER."
             ) from error
 
 

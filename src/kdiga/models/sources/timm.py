@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of
 from kdiga.models.foreign import with_weights
 from kdiga.models.normalization import Normalization
 from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, Origin, build
@@ -85,7 +85,7 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
     except OSError as error:  # URLError and the Hub's errors are of this kind
         raise InputError(_by_hand(name, error)) from error
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"timm refused to build {name} from {spec}: {_first_line(error)}") from error
+        raise InputError(f"timm refused to build {name} from {spec}: {reason_of(error, 160)}") from error
 
 
 def pretrained_settings(name: str) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def with_outputs(model: Classifier, outputs: int) -> Classifier:
 def _by_hand(name: str, error: Exception) -> str:
     import timm
 
-    reason = f"the pretrained weights of {name} could not be fetched ({_first_line(error)}); "
+    reason = f"the pretrained weights of {name} could not be fetched ({reason_of(error, 160)}); "
     config = None if ":" in name else timm.get_pretrained_cfg(name)
     if config is None:
         return f"{reason}check the file."
@@ -140,7 +140,3 @@ def _by_hand(name: str, error: Exception) -> str:
         f"{reason}download {file} from {place} by hand and give its path beside pretrained: weights: {file}, on the "
         f"command line --weights {file} --normalization pretrained."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
