@@ -139,7 +139,7 @@ def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int,
         draws: (ATTEMPTS, 4), in [0, 1).
 
     >>> crop_box(500, 400, np.tile([0.5, 0.5, 0.0, 0.99], (ATTEMPTS, 1)))
-    (0, 70, 329, 329)
+    (0, 71, 329, 329)
     """
     low, high = math.log(NARROWEST), math.log(WIDEST)
     for share, shape, across, down in draws.tolist():
