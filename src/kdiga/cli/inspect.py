@@ -54,11 +54,10 @@ def inspect(
 
     if matched not in MATCHES:
         raise unknown("matched", matched, MATCHES)
-    config = ModelConfig(
+    config = ModelConfig.typed(
         model,
-        weights=None if weights is None else str(weights),
-        normalization=None if normalization == "pretrained" else normalization,
-        pretrained=normalization == "pretrained",
+        weights=weights,
+        normalization=normalization,
         which=which,
         architecture=architecture,
         matched=matched,

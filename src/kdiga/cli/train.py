@@ -73,8 +73,10 @@ def train(
             console.print(f"# teacher cache: {checked.cache.folder}, complete", highlight=False, soft_wrap=True)
         console.print(f"# would write to {folder}", highlight=False, soft_wrap=True)
         return
+    models = None
     if not resume:
-        _inspect(console, checked, build_models(checked, data), data, despite_findings=despite_findings)
+        models = build_models(checked, data)
+        _inspect(console, checked, models, data, despite_findings=despite_findings)
 
     def on_epoch(record: EpochRecord) -> None:
         progress.on_epoch(record)
@@ -82,7 +84,7 @@ def train(
 
     with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress, trackers:
         result = run_recipe(
-            checked, folder, resume=resume, overwrite=overwrite, data=data,
+            checked, folder, resume=resume, overwrite=overwrite, data=data, models=models,
             on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
         )  # fmt: skip
     best, last = (result["validation"][which] for which in ("best", "last"))

@@ -172,6 +172,7 @@ def run_recipe(
     resume: bool = False,
     overwrite: bool = False,
     data: DataSet | None = None,
+    models: Models | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     on_choice: OnChoice | None = None,
@@ -187,6 +188,8 @@ def run_recipe(
         resume: continue the run in ``out``; a finished one is returned as it is.
         overwrite: replace the run in ``out``.
         data: the recipe's data, if it is loaded already.
+        models: what :func:`build_models` returned for it, if they are built already; of no use to rounds, which build
+            each their own.
         on_step: see :func:`kdiga.distill`.
         on_epoch: see :func:`kdiga.distill`.
         on_choice: see :func:`kdiga.distill`.
@@ -202,7 +205,7 @@ def run_recipe(
         listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice}
         return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, **listeners)
     team = Team.here(device_by_name(recipe.training.device))
-    student, teacher, second_teacher = build_models(recipe, data)
+    student, teacher, second_teacher = models or build_models(recipe, data)
     finished = team.told(resume and (out / RESULT).is_file())
     # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
     stored = None if finished else _stored_teacher(recipe, teacher, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from kdiga.data import Reading
@@ -112,6 +113,22 @@ class ModelConfig:
     image_size: int | None = None
     classes: Literal["imagenet"] | list[int] | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def typed(cls, name: str, *, weights: Path | None, normalization: str | None, **more: Any) -> ModelConfig:
+        """Return the section of a command line's options.
+
+        Args:
+            name: of the model.
+            weights: state dict to put into a named architecture.
+            normalization: of those weights; "pretrained" where they are the source's own, fetched by hand.
+            more: other keys of the section.
+        """
+        fetched = normalization == "pretrained"
+        return cls(
+            name, weights=None if weights is None else str(weights), normalization=None if fetched else normalization,
+            pretrained=fetched, **more,
+        )  # fmt: skip
 
     @property
     def is_fresh(self) -> bool:

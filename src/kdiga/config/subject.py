@@ -140,13 +140,7 @@ def load_subject(
     Raises:
         InputError: if it cannot be loaded, takes other images, or was never trained.
     """
-    config = ModelConfig(
-        model,
-        weights=None if weights is None else str(weights),
-        normalization=None if normalization == "pretrained" else normalization,
-        pretrained=normalization == "pretrained",
-        which=which,
-    )
+    config = ModelConfig.typed(model, weights=weights, normalization=normalization, which=which)
     images = ground.images
     classifier = build_model(judged(config), images)
     check_fits(role, classifier, images)
@@ -183,7 +177,7 @@ def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
     return {
         "model": name,
         "which": which,
-        "architecture": "-".join([spec.name, *([spec.activation] if spec.activation else [])]),
+        "architecture": spec.architecture,
         "parameters": count_parameters(model),
         "fingerprint": fingerprint_of_model(model),
     }

@@ -45,10 +45,10 @@ class Description:
         """Describe a classifier."""
         spec = model.spec
         channels, size, _ = spec.takes
-        name = "-".join([spec.name, *([spec.activation] if spec.activation else [])])
         return cls(
-            model.origin.source, name, count_parameters(model), (channels, size), (spec.in_channels, spec.image_size),
-            spec.mean, spec.std, spec.num_classes, spec.classes, model.origin.notes,
+            model.origin.source, spec.architecture, count_parameters(model), (channels, size),
+            (spec.in_channels, spec.image_size), spec.mean, spec.std, spec.num_classes, spec.classes,
+            model.origin.notes,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

@@ -49,6 +49,15 @@ def with_weights(
     return Classifier(spec, empty, Origin(f"file {path}", trained=True, notes=notes)).eval()
 
 
+def fresh_or_filled(
+    spec: ModelSpec, path: Path | None, *, given: dict[str, Any], matched: str = "name"
+) -> Classifier:  # fmt: skip
+    """Return a network with fresh weights, or :func:`with_weights` where there is a file of them."""
+    if path is None:
+        return build(spec).eval()
+    return with_weights(spec, path, given=given, matched=matched)
+
+
 def _normalization(
     path: Path, given: dict[str, Any], found: Normalization | None, own: Normalization | None
 ) -> Normalization:
@@ -103,12 +112,9 @@ def rebuild(path: Path, checkpoint: Checkpoint, given: dict[str, Any]) -> Classi
     """
     spec = checkpoint.spec
     assert spec is not None
-    wrong = {key: value for key, value in given.items() if getattr(spec, key) != value}
-    if wrong:
-        raise InputError(
-            f"{str(path)!r} was made with {', '.join(f'{key}={getattr(spec, key)!r}' for key in wrong)}, not "
-            f"{', '.join(f'{key}={value!r}' for key, value in wrong.items())}; leave that out, or give another file."
-        )
+    wrong = spec.contradiction(given)
+    if wrong is not None:
+        raise InputError(f"{str(path)!r} was made with {wrong}; leave that out, or give another file.")
     model = build(spec)
     load_weights(model, checkpoint.state, path)
     model.origin = Origin(f"file {path}", trained=True)

@@ -72,6 +72,19 @@ class ModelSpec:
             raise unknown("activation", self.activation, ACTIVATIONS)
 
     @property
+    def architecture(self) -> str:
+        """Its name, with the activation where that is not the architecture's own."""
+        return f"{self.name}-{self.activation}" if self.activation else self.name
+
+    def contradiction(self, given: Mapping[str, Any]) -> str | None:
+        """Return how the spec differs from what was given of its fields, "x=1, not x=2"; None where it does not."""
+        wrong = {key: value for key, value in given.items() if getattr(self, key) != value}
+        if not wrong:
+            return None
+        own = ", ".join(f"{key}={getattr(self, key)!r}" for key in wrong)
+        return f"{own}, not {', '.join(f'{key}={value!r}' for key, value in wrong.items())}"
+
+    @property
     def takes(self) -> tuple[int, int, int]:
         """Channels and size of the images that the classifier is given, and the length of its logits."""
         return (

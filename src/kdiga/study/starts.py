@@ -18,7 +18,7 @@ from kdiga.provenance import provenance
 from kdiga.study.cells import VALIDATION
 from kdiga.training.folder import RESULT, claim, write_config, write_result
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import attack_of, looked_at
 
 
 def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
@@ -55,8 +55,7 @@ def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
 
 def validation_attack(recipe: Recipe) -> str:
     """Return the name of the attack that validates a recipe's runs."""
-    steps = recipe.training.validation_steps
-    return f"pgd-{steps}" if steps > 1 else "fgsm"
+    return attack_of(recipe.training.validation_steps)
 
 
 def validate_cell(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None:

@@ -30,6 +30,11 @@ class Scores:
         return {"robust": self.robust, "clean": self.clean, "mean": (self.clean + self.robust) / 2}[select]
 
 
+def attack_of(steps: int) -> str:
+    """Return the name of the attack that checks runs with so many steps."""
+    return f"pgd-{steps}" if steps > 1 else "fgsm"
+
+
 @dataclass(frozen=True)
 class Validator:
     """Scores a model on the first ``examples`` of a validation set.
@@ -62,7 +67,7 @@ class Validator:
         return Scores(clean / count, robust / count, count)
 
     def _score(self, model: nn.Module, rows: slice, seed: int) -> Scores:
-        attack = f"pgd-{self.steps}" if self.steps > 1 else "fgsm"
+        attack = attack_of(self.steps)
         batches = self.data.take(rows).batches()
         report = evaluate(
             model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed

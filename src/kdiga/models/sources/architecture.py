@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from kdiga.errors import InputError
-from kdiga.models.foreign import with_weights
+from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.registry import Classifier, ModelSpec, available_models, build
 from kdiga.models.sources.registry import Request, Source, register
 
@@ -27,8 +27,7 @@ class Architecture(Source):
         spec = request.spec(name)
         if request.weights is None:
             request.refuse("it has no weights to match", "matched")
-            return build(spec).eval()
-        return with_weights(spec, request.weights, given=request.given, matched=request.matched)
+        return fresh_or_filled(spec, request.weights, given=request.given, matched=request.matched)
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the network."""

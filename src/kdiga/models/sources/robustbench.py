@@ -43,12 +43,9 @@ class RobustBench(Source):
         dataset, threat, model = self._parts(name)
         classes, size = SHAPES[dataset]
         spec = ModelSpec(f"{self.prefix}:{name}", classes, 3, size)
-        wrong = {key: value for key, value in request.given.items() if getattr(spec, key) != value}
-        if wrong:
-            raise InputError(
-                f"{spec.name} has {', '.join(f'{key}={getattr(spec, key)}' for key in wrong)}, not "
-                f"{', '.join(f'{key}={value}' for key, value in wrong.items())}; leave that out."
-            )
+        wrong = spec.contradiction(request.given)
+        if wrong is not None:
+            raise InputError(f"{spec.name} has {wrong}; leave that out.")
         if request.weights is None:
             network = self._fetched(dataset, threat, model)
             return Classifier(spec, network, Origin(f"RobustBench's {name}", trained=True)).eval()

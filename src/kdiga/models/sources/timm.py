@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from kdiga.errors import InputError, reason_of
-from kdiga.models.foreign import with_weights
+from kdiga.models.foreign import fresh_or_filled, with_weights
 from kdiga.models.normalization import Normalization
-from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, Origin, build
+from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, Origin
 from kdiga.models.sources.registry import Request, Source, register, unknown_name
 
 
@@ -29,9 +29,7 @@ class Timm(Source):
         self._check(name)
         if not request.pretrained:
             spec = request.spec(request.name)
-            if request.weights is not None:
-                return with_weights(spec, request.weights, given=request.given, matched=request.matched)
-            return build(spec).eval()
+            return fresh_or_filled(spec, request.weights, given=request.given, matched=request.matched)
         settings = pretrained_settings(name)
         spec = pretrained_spec(request, request.name, settings)
         if request.weights is not None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint
-from kdiga.models.foreign import with_weights
+from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.layouts import tidied
 from kdiga.models.registry import Classifier, ModelSpec, Origin, build
 from kdiga.models.sources.registry import Request, Source, register, unknown_name
@@ -39,9 +39,7 @@ class TorchVision(Source):
         full = f"{self.prefix}:{architecture}"
         if not request.pretrained:
             spec = request.spec(full, in_channels=3)
-            if request.weights is not None:
-                return with_weights(spec, request.weights, given=request.given, matched=request.matched)
-            return build(spec).eval()
+            return fresh_or_filled(spec, request.weights, given=request.given, matched=request.matched)
         weights = _weights(architecture, name.partition(".")[2] or "DEFAULT")
         transforms = weights.transforms()
         own = {"in_channels": 3, "image_size": transforms.crop_size[0], "num_classes": OUTPUTS}
