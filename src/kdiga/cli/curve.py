@@ -41,10 +41,11 @@ def curve(
 
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
-    from kdiga.cli.watching import CellProgress
+    from kdiga.cli.watching import CellProgress, announce
     from kdiga.config.run import data_of
     from kdiga.study.collect import in_words
     from kdiga.study.curve import open_curve, report_curve, run_curve
+    from kdiga.study.failures import check_none_failed
     from kdiga.study.settings import EvaluateSettings
     from kdiga.study.sweep import load_sweep
     from kdiga.study.workers import default_workers
@@ -63,23 +64,12 @@ def curve(
     if report:
         content = report_curve(sweep, board, data)
     else:
-        console.print(
-            f"kdiga curve {recipe}: {len(board.cells)} runs, {board.count()} finished, in {sweep.out}. Ctrl-C stops "
-            "it and the same command continues it.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        announce(console, f"kdiga curve {recipe}", "runs", board, sweep.out)
         with CellProgress(console, recipe.stem, outcome=lambda folder: in_words(board, folder)) as progress:
             content = run_curve(sweep, board, data, workers=workers or default_workers(), on_watch=progress)
     _show(console, content, sweep.out)
-    failed = [cell.folder for cell in board.cells if board.state(cell) == "failed"]
-    if failed and not report:
-        from kdiga.study.failures import CellsFailedError
-
-        raise CellsFailedError(
-            f"{len(failed)} runs failed: {', '.join(failed)}; {sweep.out}/RUN/failure.json says why. The same command "
-            "tries them again."
-        )
+    if not report:
+        check_none_failed(board.folders("failed"), "run", sweep.out)
 
 
 def _attacks(given: str) -> tuple[str, ...]:

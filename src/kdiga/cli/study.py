@@ -34,11 +34,12 @@ def study(
 
     Example: kdiga study recipes/study-digits.yaml --out runs/comparison
     """
-    from kdiga.cli.watching import CellProgress
+    from kdiga.cli.watching import CellProgress, announce
     from kdiga.config.run import data_of
     from kdiga.processes import check_started_once
     from kdiga.study import load_study, open_board, report_study, run_study
     from kdiga.study.collect import in_words
+    from kdiga.study.failures import check_none_failed
     from kdiga.study.workers import default_workers
 
     check_started_once("a study", "with --workers N")
@@ -54,18 +55,12 @@ def study(
     if report:
         content = report_study(checked, board, data)
     else:
-        console.print(
-            f"kdiga study {file}: {len(board.cells)} cells, {board.count()} finished, in {checked.out}. Ctrl-C stops "
-            "it and the same command continues it.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        announce(console, f"kdiga study {file}", "cells", board, checked.out)
         with CellProgress(console, file.stem, outcome=lambda folder: in_words(board, folder)) as progress:
             content = run_study(checked, board, data, workers=workers or default_workers(), on_watch=progress)
     _show(console, content, checked.out)
-    failed = [cell.folder for cell in board.cells if board.state(cell) == "failed"]
-    if failed and not report:
-        _fail(failed, checked.out)
+    if not report:
+        check_none_failed(board.folders("failed"), "cell", checked.out)
 
 
 def _list(console: Console, checked: Study, states: list[str]) -> None:
@@ -100,13 +95,4 @@ def _show(console: Console, content: dict[str, Any], out: Path) -> None:
         console.print(line.replace("`", ""), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"Tables and pictures: {out}/table.md, cells.csv, scatter.png, study.json", highlight=False, soft_wrap=True
-    )
-
-
-def _fail(failed: list[str], out: Path) -> None:
-    from kdiga.study.failures import CellsFailedError
-
-    raise CellsFailedError(
-        f"{len(failed)} cells failed: {', '.join(failed)}; {out}/CELL/failure.json says why. The same command tries "
-        "them again."
     )

@@ -65,7 +65,7 @@ def tune(
 
 def _show(console: Console, content: dict[str, Any], out: Path) -> None:
     from kdiga.cli.printing import print_table
-    from kdiga.study.failures import CellsFailedError
+    from kdiga.study.failures import CellsFailedError, check_none_failed
 
     trials: list[dict[str, Any]] = content["trials"]
     names = list(trials[0]["coefficients"])
@@ -84,11 +84,7 @@ def _show(console: Console, content: dict[str, Any], out: Path) -> None:
         soft_wrap=True,
     )
     failed = [trial["folder"] for trial in trials if trial["status"] == "failed"]
-    if failed:
-        raise CellsFailedError(
-            f"{len(failed)} trials failed: {', '.join(failed)}; {out}/TRIAL/failure.json says why. The same command "
-            "tries them again."
-        )
+    check_none_failed(failed, "trial", out)
     if content["chosen"] is None:
         raise CellsFailedError(
             f"all {len(trials)} trials diverged; lower training.lr, set training.grad_clip to 1, or train longer."

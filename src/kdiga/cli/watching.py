@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kdiga.cli.printing import duration
+from kdiga.cli.printing import duration, say
 from kdiga.errors import InterruptedRunError
 from kdiga.study import Watch
+from kdiga.study.cells import Board
 from kdiga.study.failures import StoppedError
 
 STOPPED = "interrupted; what is finished is kept, and the same command continues."
+
+
+def announce(console: Console, command: str, what: str, board: Board, out: Path) -> None:
+    """Say what is going to be run, and that it may be stopped.
+
+    Args:
+        console: where to.
+        command: that runs it.
+        what: the runs are called.
+        board: of them.
+        out: their folder.
+    """
+    say(
+        console,
+        f"{command}: {len(board.cells)} {what}, {board.count()} finished, in {out}. Ctrl-C stops it and the same "
+        "command continues it.",
+    )
 
 
 class CellProgress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import Any
 
 from kdiga.naming import attack_name
 from kdiga.report.curve_picture import draw_curve
-from kdiga.report.plots import to_svg
-from kdiga.report.study import hardware_line
+from kdiga.report.plots import replace_file, to_svg
+from kdiga.report.study import NOTHING, Spread, when_and_where
 
-NOTHING = "-"
 PICTURES = ("curve.png", "curve-dark.png", "curve.svg")
 
 
@@ -27,15 +25,15 @@ def write_curve_files(folder: Path, content: Mapping[str, Any], *, pictures: boo
         content: of ``curve.json``.
         pictures: False leaves the pictures as they are; drawing them takes seconds.
     """
-    _replace(folder / "curve.csv", curve_csv(content).encode())
-    _replace(folder / "curve.md", curve_markdown(content).encode())
+    replace_file(folder / "curve.csv", curve_csv(content).encode())
+    replace_file(folder / "curve.md", curve_markdown(content).encode())
     if not pictures:
         return
     for name, dark in (("curve.png", False), ("curve-dark.png", True)):
         written = io.BytesIO()
         draw_curve(content, dark=dark).savefig(written, format="png", dpi=150)
-        _replace(folder / name, written.getvalue())
-    _replace(folder / "curve.svg", to_svg(draw_curve(content)).encode())
+        replace_file(folder / name, written.getvalue())
+    replace_file(folder / "curve.svg", to_svg(draw_curve(content)).encode())
 
 
 def headings(content: Mapping[str, Any]) -> list[str]:
@@ -88,11 +86,10 @@ def _costly(run: Mapping[str, Any]) -> str:
 
 
 def _mean(runs: Sequence[Mapping[str, Any]], where: str, attack: str) -> str:
-    values = [100 * run[where]["accuracy"][attack] for run in runs if run[where] and attack in run[where]["accuracy"]]
-    if not values:
-        return NOTHING
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+    spread = Spread.of([
+        run[where]["accuracy"][attack] for run in runs if run[where] and attack in run[where]["accuracy"]
+    ])  # fmt: skip
+    return NOTHING if spread is None else spread.percent()
 
 
 def answer_lines(content: Mapping[str, Any]) -> list[str]:
@@ -146,10 +143,7 @@ def curve_markdown(content: Mapping[str, Any]) -> str:
 
 def about(content: Mapping[str, Any]) -> list[str]:
     """Return what was measured, how and where, in lines."""
-    runs = [run for part in (content["start"], *content["points"]) for run in part["runs"] if run["date"]]
-    dates = sorted(run["date"][:10] for run in runs)
-    hardware = dict.fromkeys(hardware_line(run["hardware"]) for run in runs)
-    when = NOTHING if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    runs = [run for part in (content["start"], *content["points"]) for run in part["runs"]]
     images = ", ".join(f"{attack_name(attack)} {count:,}" for attack, count in content["attacks"].items())
     held_out = [run["validation"]["examples"]["clean"] for run in content["start"]["runs"] if run["validation"]]
     data, threat, seeds = content["data"], content["threat"], ", ".join(map(str, content["seeds"]))
@@ -159,7 +153,7 @@ def about(content: Mapping[str, Any]) -> list[str]:
         "",
         f"{what}, {data['training_images']:,} training images, {threat['norm']} eps {threat['eps']:.4g}; "
         f"seeds {seeds}; test images: {images}; validation images: {held_out[0] if held_out else NOTHING}.",
-        f"{when}; {'; '.join(hardware) or NOTHING}.",
+        when_and_where(runs),
         "Percent, mean ± sample standard deviation over seeds. The start is the student before training. Epoch and "
         "point are chosen on validation images, which were held out of this training; where a student was pre-trained "
         "on them, its start looks better there than on test images, and the bound is the stricter for it.",
@@ -191,9 +185,3 @@ def curve_csv(content: Mapping[str, Any]) -> str:
                 run["minutes"], int(value is not None and value == content["answer"]["value"]),
             ])  # fmt: skip
     return text.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

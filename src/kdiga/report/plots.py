@@ -1,8 +1,10 @@
-"""What pictures share: marks, and a figure as text."""
+"""What pictures and tables share: marks, a figure as text, a file that is whole or not there."""
 
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -16,3 +18,10 @@ def to_svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.hashsalt": "kdiga", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file's content at once or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

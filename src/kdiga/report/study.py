@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from kdiga.errors import InputError
 from kdiga.naming import attack_name
-from kdiga.report.plots import to_svg
+from kdiga.report.plots import replace_file, to_svg
 from kdiga.report.scatter import scatter
 
 NOTHING = "-"
@@ -142,15 +141,15 @@ def write_tables(folder: Path, *, pictures: bool = True) -> None:
         InputError: if there is no readable ``study.json``.
     """
     content = read_study(folder)
-    _replace(folder / "cells.csv", _cells_csv(content).encode())
-    _replace(folder / "table.md", table_markdown(content).encode())
+    replace_file(folder / "cells.csv", _cells_csv(content).encode())
+    replace_file(folder / "table.md", table_markdown(content).encode())
     if not pictures:
         return
     figure = scatter(content, [(row, cost_points(row)) for row in table_rows(content)])
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
-    _replace(folder / "scatter.png", picture.getvalue())
-    _replace(folder / "scatter.svg", to_svg(figure).encode())
+    replace_file(folder / "scatter.png", picture.getvalue())
+    replace_file(folder / "scatter.svg", to_svg(figure).encode())
 
 
 def _cells_csv(content: Mapping[str, Any]) -> str:
@@ -181,9 +180,6 @@ def table_markdown(content: Mapping[str, Any]) -> str:
 def about(content: Mapping[str, Any]) -> list[str]:
     """Return what was compared, how and where, in lines."""
     runs = [run for role in ("teachers", "methods") for entry in content[role] for run in entry["runs"]]
-    dates = sorted(run["date"][:10] for run in runs if run["date"])
-    hardware = dict.fromkeys(hardware_line(run["hardware"]) for run in runs if run["hardware"])
-    when = NOTHING if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     images = ", ".join(f"{attack_name(attack)} {count:,}" for attack, count in content["attacks"].items())
     data, threat = content["data"], content["threat"]
     return [
@@ -191,10 +187,18 @@ def about(content: Mapping[str, Any]) -> list[str]:
         "",
         f"{data['name']}, {data['training_images']:,} training images, {threat['norm']} eps {threat['eps']:.4g}; "
         f"seeds {', '.join(map(str, content['seeds']))}; test images: {images}.",
-        f"{when}; {'; '.join(hardware) or NOTHING}.",
+        when_and_where(runs),
         "Percent, mean ± sample standard deviation over seeds; minutes and passes are a run's training, means over "
         "seeds; a pass is one forward or backward of a batch. Best is chosen on validation images.",
     ]
+
+
+def when_and_where(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return when and on what runs were made, of those that have ended, in a sentence."""
+    dates = sorted(run["date"][:10] for run in runs if run["date"])
+    hardware = dict.fromkeys(hardware_line(run["hardware"]) for run in runs if run["hardware"])
+    when = NOTHING if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return f"{when}; {'; '.join(hardware) or NOTHING}."
 
 
 def hardware_line(hardware: Mapping[str, Any]) -> str:
@@ -226,9 +230,3 @@ def cost_points(row: Row) -> dict[str, float | None]:
     passes = [row.costs[f"{role} passes"] for role in ("student", "teacher")]
     total = None if None in passes else sum(count or 0.0 for count in passes)
     return {"network passes in training": total, "minutes of training": row.costs["minutes"]}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -103,6 +103,10 @@ class Board:
     def _trained(self, folder: str) -> bool:
         return (self.out / folder / RESULT).is_file()
 
+    def folders(self, state: State) -> list[str]:
+        """Return the folders of the cells in a state, in their order."""
+        return [cell.folder for cell in self.cells if self.state(cell) == state]
+
     def count(self) -> int:
         """Return how many cells have ended, in whatever way."""
         return sum(self.state(cell) != "open" for cell in self.cells)
