@@ -43,6 +43,7 @@ def curve(
     """
     from kdiga.cli.watching import CellProgress, announce
     from kdiga.config.run import data_of
+    from kdiga.processes import check_started_once
     from kdiga.study.collect import in_words
     from kdiga.study.curve import open_curve, report_curve, run_curve
     from kdiga.study.failures import check_none_failed
@@ -50,6 +51,7 @@ def curve(
     from kdiga.study.sweep import load_sweep
     from kdiga.study.workers import default_workers
 
+    check_started_once("a curve", "with --workers N")
     started, console = time.time(), Console()
     sweep = load_sweep(
         recipe, over, seeds=_seeds(seeds), out=out, overrides=settings or [], at_most=at_most,
