@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +23,15 @@ def five_layers(seed: int, *, activation: type[nn.Module] = nn.SiLU, batch_norm:
             nn.Conv2d(6, 8, 3, stride=2, padding=1), norm(8), activation(),
             nn.Flatten(), nn.Linear(8 * 16, 10),
         )  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def decoders_end_with_their_module():
+    """Processes that decode images are kept for the next set; what a later test counts or signals is not theirs."""
+    yield
+    pools = getattr(sys.modules.get("kdiga.data.workers"), "_POOLS", {})
+    while pools:
+        pools.popitem()[1].shutdown()
 
 
 @pytest.fixture
