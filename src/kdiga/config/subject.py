@@ -86,7 +86,7 @@ def load_ground(
         InputError: if no data set is known, or ``examples`` is below 1.
     """
     recipe = next((found for found in map(recipe_of, models) if found), {})
-    config = _data_config(recipe, data, root)
+    config = _data_config(models, recipe, data, root)
     given = recipe.get("threat", {})
     threat = ThreatModel.parse(norm or given.get("norm", "linf"), given.get("eps", "8/255") if eps is None else eps)
     if examples is not None and examples < 1:
@@ -110,7 +110,7 @@ def training_images(models: Sequence[str], count: int, *, data: str | None = Non
         InputError: if there are fewer, or no data set is known.
     """
     recipe = next((found for found in map(recipe_of, models) if found), {})
-    config = replace(_data_config(recipe, data, root).for_test, train_examples=count)
+    config = replace(_data_config(models, recipe, data, root).for_test, train_examples=count)
     train = looked_at(data_of(config).train, count)
     return torch.cat([images for images, _ in train.batches()])
 
@@ -225,12 +225,15 @@ def recipe_of(model: str) -> dict[str, Any]:
     return (read_config(folder) if path.exists() else None) or {}
 
 
-def _data_config(recipe: dict[str, Any], data: str | None, root: Path | None) -> DataConfig:
+def _data_config(models: Sequence[str], recipe: dict[str, Any], data: str | None, root: Path | None) -> DataConfig:
     given = None if root is None else str(root)
     if data is not None:
         return DataConfig(data, given)
     if "data" not in recipe:
-        raise InputError(f"no data set was given; name one with --data, for example {', '.join(available_data())}.")
+        bare = next((f", and the folder {model!r} holds no run" for model in models if Path(model).is_dir()), "")
+        raise InputError(
+            f"no data set was given{bare}; name one with --data, for example {', '.join(available_data())}."
+        )
     saved = DataConfig(**(recipe["data"] | {"extra": None}))
     return saved if given is None else replace(saved, root=given)
 

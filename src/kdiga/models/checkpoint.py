@@ -88,6 +88,8 @@ def why_refused(error: Exception) -> str:
     wanted = re.search(r"GLOBAL (\S+)", str(error))
     if wanted:
         return f"it is a pickle that would run {wanted[1]}, which is refused"
+    if "Weights only load failed" in str(error):
+        return "it is not a file that torch.save wrote"  # torch's own words are about its defaults, not about the file
     return reason_of(error)
 
 
