@@ -20,7 +20,7 @@ INTERRUPTED = 130
 # Each a module of this package, in the order of the help.
 COMMANDS = (
     "demo", "train", "inspect", "evaluate", "compare", "certify", "suitable", "explain", "export", "report", "cache",
-    "profile", "study", "tune", "curve", "lists",
+    "profile", "study", "claims", "tune", "curve", "lists",
 )  # fmt: skip
 
 app = typer.Typer(

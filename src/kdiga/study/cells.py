@@ -6,15 +6,57 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from kdiga.config import Recipe
+from kdiga.data import DataSet
 from kdiga.training.folder import RESULT, write_result
 
 Kind = Literal["teacher", "trial", "method", "start"]
 State = Literal["open", "done", "diverged", "failed"]
 FAILURE, VALIDATION = "failure.json", "best-validation.json"
 ENDED = ("done", "diverged")
+
+
+class Step(Protocol):
+    """Something to be found out of a cell's best weights, once they are trained and attacked.
+
+    It is told to worker processes, so it has to be picklable, and what it has begun should go on when it is run again.
+    """
+
+    @property
+    def file(self) -> str:
+        """Name of the file that it leaves in the run's folder."""
+        ...
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """The settings, as the file has them under "settings"."""
+        ...
+
+    def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
+        """Write the file.
+
+        Args:
+            folder: of the run.
+            out: the study's.
+            recipe: of the run.
+            data: of the study.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The clean accuracy that a trial has to keep, to be chosen.
+
+    Args:
+        start: folder of the student before training, below the study's; it has been judged on validation images.
+        at_most: percentage points of validation clean accuracy that may be lost.
+    """
+
+    start: str
+    at_most: float
 
 
 @dataclass(frozen=True)
@@ -31,6 +73,8 @@ class Cell:
         trials: folders of the runs whose best one gives its coefficients.
         which: weights to attack; none for a trial, which never sees the test images.
         validated: whether the best weights are attacked on the validation images, too, each image's outcome kept.
+        floor: that its trials have to keep; None chooses by robust accuracy alone.
+        after: what else is found out of the best weights.
     """
 
     folder: str
@@ -41,11 +85,17 @@ class Cell:
     trials: tuple[str, ...] = ()
     which: tuple[str, ...] = ()
     validated: bool = False
+    floor: Floor | None = None
+    after: tuple[Step, ...] = ()
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """Names of the files that the attacks on a trained cell leave in its folder."""
-        return (*(test_file(Path(), which).name for which in self.which), *([VALIDATION] if self.validated else []))
+        """Names of the files that the attacks on a trained cell, and what comes after, leave in its folder."""
+        return (
+            *(test_file(Path(), which).name for which in self.which),
+            *([VALIDATION] if self.validated else []),
+            *(step.file for step in self.after),
+        )
 
 
 @dataclass

@@ -91,6 +91,7 @@ def run_board(
     workers: int,
     on_watch: OnWatch,
     on_end: Callable[[], None],
+    apart: bool = False,
 ) -> None:
     """Run the open cells of a board.
 
@@ -101,6 +102,7 @@ def run_board(
         workers: processes; no more than there are cells to run.
         on_watch: told how far it is.
         on_end: called after each cell.
+        apart: see :func:`kdiga.study.workers.run_cells`.
     """
     started, before, total = time.monotonic(), board.count(), len(board.cells)
     running: list[str] = []
@@ -118,4 +120,5 @@ def run_board(
         ))  # fmt: skip
 
     if before < total:
-        run_cells(board, data, evaluation, workers=max(1, min(workers, total - before)), on_cell=on_cell)
+        count = max(1, min(workers, total - before))
+        run_cells(board, data, evaluation, workers=count, on_cell=on_cell, apart=apart)

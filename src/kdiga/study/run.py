@@ -45,6 +45,9 @@ def run_cell(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettin
         test_cell(folder, recipe, result, data, cell.which, evaluation)
         if cell.validated:
             validate_cell(folder, recipe, data, evaluation.seed)
+        for step in cell.after:
+            if not (folder / step.file).is_file():
+                step.run(folder, board.out, recipe, data)
     except DivergedError as error:
         note_failure(folder, "diverged", str(error), time.time())
     except Exception as error:  # one cell's trouble is not the others'

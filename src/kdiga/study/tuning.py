@@ -15,9 +15,10 @@ from typing import Any
 from scipy.stats import qmc
 
 from kdiga.config import Recipe
+from kdiga.errors import InputError
 from kdiga.methods import Method
 from kdiga.methods.registry import Search, search_space
-from kdiga.study.cells import FAILURE, Cell, read_json
+from kdiga.study.cells import FAILURE, VALIDATION, Cell, read_json
 from kdiga.training.folder import RESULT
 
 SEED = 0  # of the sequence's scrambling
@@ -121,9 +122,28 @@ def _read(cell: Cell, folder: Path) -> Trial:
     return Trial(cell.folder, values, "open")
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial:
-    """Return the trial with the highest score, the first of equals; if all diverged, that is trial 0."""
-    return max(trials, key=lambda trial: trial.score)
+def best_trial(trials: Sequence[Trial], least_clean: float | None = None) -> Trial:
+    """Return the trial with the highest score, the first of equals; if all diverged, that is trial 0.
+
+    Args:
+        trials: that have ended.
+        least_clean: validation clean accuracy that it has to keep, in [0, 1]; where none does, the trial that keeps
+            most is returned. None asks for nothing.
+    """
+    if least_clean is None:
+        return max(trials, key=lambda trial: trial.score)
+    kept = [trial for trial in trials if trial.best is not None and trial.best["clean"] >= least_clean]
+    return best_trial(kept) if kept else max(trials, key=lambda trial: trial.best["clean"] if trial.best else -1.0)
+
+
+def least_clean(cell: Cell, out: Path) -> float | None:
+    """Return the validation clean accuracy that a cell's trials have to keep; None if they need not keep any."""
+    if cell.floor is None:
+        return None
+    start = read_json(out / cell.floor.start / VALIDATION)
+    if start is None:
+        raise InputError(f"{cell.floor.start} in {str(out)!r} has not been judged on validation images.")
+    return start["accuracy"]["clean"] - cell.floor.at_most / 100
 
 
 def chosen_recipe(cell: Cell, trials: Sequence[Cell], out: Path) -> Recipe:
@@ -136,6 +156,6 @@ def chosen_recipe(cell: Cell, trials: Sequence[Cell], out: Path) -> Recipe:
     """
     if not trials:
         return cell.recipe
-    best = best_trial(read_trials(trials, out))
+    best = best_trial(read_trials(trials, out), least_clean(cell, out))
     values: dict[str, Any] = dict(best.coefficients)
     return replace(cell.recipe, method=replace(cell.recipe.method, **values))  # pyright: ignore

@@ -34,7 +34,9 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-def run_cells(board: Board, data: DataSet, evaluation: EvaluateSettings, *, workers: int, on_cell: OnCell) -> None:
+def run_cells(
+    board: Board, data: DataSet, evaluation: EvaluateSettings, *, workers: int, on_cell: OnCell, apart: bool = False
+) -> None:
     """Run every open cell, and wait for those that other processes hold.
 
     Args:
@@ -42,12 +44,14 @@ def run_cells(board: Board, data: DataSet, evaluation: EvaluateSettings, *, work
         data: that they share.
         evaluation: how each is attacked.
         workers: processes; 1 works in this one. Several have one thread each.
-        on_cell: told of each cell's start and end, and now and then to look at the folder.
+        on_cell: told of each cell's start and end, and now and then to look at the folder. What it raises ends the
+            workers, whose runs save where they are.
+        apart: whether even a single worker is a process of its own, so that ``on_cell`` is told while it works.
 
     Raises:
         WorkersEndedError: if all worker processes were killed.
     """
-    if workers == 1:
+    if workers == 1 and not apart:
         work(board, data, evaluation, on_cell)
         return
     config = board.cells[0].recipe.data

@@ -1,0 +1,94 @@
+"""What the runs left, by method, pair and seed: outcomes of attacks, certificates, explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdiga.claims.effects import Effect, effect
+from kdiga.claims.grid import Pair
+from kdiga.claims.plan import Claims
+from kdiga.study.cells import Board, Cell, read_json, test_file
+from kdiga.study.settings import COSTLY
+
+Outcomes = list[list[bool]]
+
+
+class Evidence:
+    """Reads the folders of a board.
+
+    Args:
+        claims: what is tested.
+        board: of its cells.
+        available: number of test images.
+    """
+
+    def __init__(self, claims: Claims, board: Board, available: int) -> None:
+        self.claims, self.board, self.available = claims, board, available
+
+    def cells(self, label: str, pair: Pair) -> list[Cell]:
+        """Return the runs of a method on a pair, seed after seed; a method without a teacher has none of its own."""
+        names = [f"{label}/{name}/seed-{seed}" for name in (pair.name, pair.student) for seed in self.claims.seeds]
+        return [self.board.by_folder[name] for name in names if name in self.board.by_folder]
+
+    def student(self, label: str, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
+        """Return for each seed whether each image is right under an attack; None while one is missing.
+
+        A student that diverged is wrong on every image.
+        """
+        rows = Outcomes()
+        for cell in self.cells(label, pair):
+            state = self.board.state(cell)
+            if state == "diverged":
+                rows.append([False] * self.claims.evaluation.examples_of(attack, self.available))
+            elif state == "done":
+                rows.append(self._outcomes(self.board.out / cell.folder, attack))
+            else:
+                return None
+        return rows or None
+
+    def alone(self, folder: str, attack: str = COSTLY) -> Outcomes | None:
+        """Return the same of a teacher or a start, which has no seeds."""
+        cell = self.board.by_folder[folder]
+        return [self._outcomes(self.board.out / folder, attack)] if self.board.state(cell) == "done" else None
+
+    def teacher(self, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
+        """Return the outcomes of a pair's teacher."""
+        return self.alone(f"teachers/{pair.teacher}", attack)
+
+    def found(self, label: str, pair: Pair, file: str) -> dict[str, Any] | None:
+        """Return what was found out of the first seed's student; None where that is not done, or not asked for."""
+        cells = self.cells(label, pair)
+        if not cells or self.board.state(cells[0]) != "done":
+            return None
+        return read_json(self.board.out / cells[0].folder / file)
+
+    def diverged(self, label: str, pair: Pair) -> int:
+        """Return how many seeds diverged."""
+        return sum(self.board.state(cell) == "diverged" for cell in self.cells(label, pair))
+
+    def _outcomes(self, folder: Path, attack: str) -> list[bool]:
+        report = read_json(test_file(folder, "best"))
+        assert report is not None  # a finished cell has one
+        return report["correct"][attack]
+
+
+def held_against(ours: Outcomes | None, theirs: Outcomes | None, share: float = 1.0) -> Effect | None:
+    """Return how much two differ, on the images that both have seen; None where one is missing."""
+    if ours is None or theirs is None:
+        return None
+    images = min(len(row) for row in (*ours, *theirs))
+    return effect([row[:images] for row in ours], [row[:images] for row in theirs], share)
+
+
+def accuracy(outcomes: Sequence[Sequence[bool]] | None) -> float | None:
+    """Return the mean over seeds and images."""
+    if outcomes is None:
+        return None
+    return sum(sum(row) for row in outcomes) / sum(len(row) for row in outcomes)
+
+
+def listed(found: Effect | None) -> list[float] | None:
+    """Return an effect as plain data."""
+    return None if found is None else found.to_list()

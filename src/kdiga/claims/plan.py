@@ -1,0 +1,132 @@
+"""From a claims recipe to cells: teachers, students and methods crossed, everything wrong with them told at once."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from kdiga.claims.grid import Grid, Pair
+from kdiga.claims.layout import Layout
+from kdiga.claims.settings import Certification, Coefficients, Explaining, Rules
+from kdiga.config.source import Kind, read_source
+from kdiga.errors import InputError
+from kdiga.study.cells import Cell
+from kdiga.study.settings import COSTLY, EvaluateSettings, check_keys, read_section
+
+CLAIMS = Kind("claims recipe", "data, teachers, students and methods", "training.epochs=2")
+TOP = [
+    "data", "threat", "training", "teachers", "students", "pairs", "pretrained", "methods", "judged", "seeds",
+    "evaluate", "tune", "certify", "explain", "rules",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claims:
+    """A test of the claims, checked.
+
+    Args:
+        path: of its file.
+        command: that runs it again.
+        out: folder for everything.
+        given: what the file says, overrides applied.
+        methods: by label, the method's name.
+        judged: labels of the methods whose claims are tested, the paper's own first.
+        pairs: of teacher and student.
+        seeds: of every student.
+        evaluation: how every model is attacked.
+        tune: the search for coefficients, or None.
+        certify: how radii are found.
+        explain: how bounds are measured.
+        rules: what decides a verdict.
+        cells: every run, in the order in which they are worth running.
+    """
+
+    path: str
+    command: str
+    out: Path
+    given: Mapping[str, Any]
+    methods: Mapping[str, str]
+    judged: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    seeds: tuple[int, ...]
+    evaluation: EvaluateSettings
+    tune: Coefficients | None
+    certify: Certification
+    explain: Explaining
+    rules: Rules
+    cells: tuple[Cell, ...]
+
+    @property
+    def first(self) -> tuple[Cell, ...]:
+        """The cells that all others rest on: teachers, and pre-trained students as they are."""
+        return tuple(cell for cell in self.cells if cell.kind in ("teacher", "start"))
+
+    def label_of(self, method: str) -> str:
+        """Return the label of a method that is neither judged nor configured, such as kd."""
+        return next(label for label, name in self.methods.items() if name == method)
+
+    def needs_teacher(self, label: str) -> bool:
+        """Return whether a method learns from a teacher."""
+        return any(cell.label == label and cell.needs for cell in self.cells if cell.kind == "method")
+
+
+def load_claims(path: str | Path, out: Path | None = None, overrides: Sequence[str] = ()) -> Claims:
+    """Read a claims recipe.
+
+    Args:
+        path: of a YAML file.
+        out: folder for everything; None for ``runs/<file's stem>``.
+        overrides: such as ``training.epochs=2``.
+
+    Raises:
+        InputError: with every problem, each with its line.
+    """
+    folder = out or Path("runs") / Path(path).stem
+    settings = [part for override in overrides for part in ("--set", override)]
+    command = shlex.join(["kdiga", "claims", str(path), *(["--out", str(out)] if out else []), *settings])
+    source = read_source(path, overrides, CLAIMS)
+    if "base" in source.data or "method" in source.data:
+        other = "study" if "base" in source.data else "train"
+        raise InputError(f"{str(path)!r} is no claims recipe; run it with `kdiga {other}`.")
+    problems = list[str]()
+    check_keys(source, (), source.data, TOP, problems)
+    evaluation, tune, certify, explain, rules = (
+        read_section(source, name, kind, problems)
+        for name, kind in (
+            ("evaluate", EvaluateSettings), ("tune", Coefficients), ("certify", Certification),
+            ("explain", Explaining), ("rules", Rules),
+        )
+    )  # fmt: skip
+    grid = Grid.read(source, problems)
+    _stop(problems)
+    attacked, searched = cast("EvaluateSettings", evaluation), cast("Coefficients", tune)
+    explained = cast("Explaining", explain)
+    _check_attacks(attacked, explained)
+    layout = Layout(source, folder, grid, attacked, searched if "tune" in source.data else None, problems)
+    cells = layout.cells(cast("Certification", certify), explained)
+    _stop(problems)
+    return Claims(
+        str(path), command, folder, source.data, layout.methods, grid.judged, grid.pairs, grid.seeds, attacked,
+        layout.tune, cast("Certification", certify), explained, cast("Rules", rules), tuple(cells),
+    )  # fmt: skip
+
+
+def _check_attacks(evaluation: EvaluateSettings, explain: Explaining) -> None:
+    if COSTLY not in evaluation.attacks or "clean" not in evaluation.attacks:
+        raise InputError(
+            f"evaluate.attacks was {', '.join(evaluation.attacks)}; a verdict rests on clean and autoattack."
+        )
+    seen = evaluation.autoattack_examples or evaluation.examples
+    if seen is not None and seen < explain.examples:
+        raise InputError(
+            f"explain.examples was {explain.examples} and AutoAttack sees {seen} test images; the bounds are held "
+            "against it, so explain no more images than it sees."
+        )
+
+
+def _stop(problems: Sequence[str]) -> None:
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))

@@ -1,0 +1,142 @@
+"""A test of the claims from its runs to its verdicts, in pieces if need be."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from kdiga.claims.collect import collect
+from kdiga.claims.kept import Kept
+from kdiga.claims.plan import Claims
+from kdiga.data import DataSet
+from kdiga.errors import InputError, KdigaError
+from kdiga.evaluation import clopper_pearson
+from kdiga.locks import held
+from kdiga.naming import attack_name
+from kdiga.report.claims import write_claims
+from kdiga.study.cells import FAILURE, Board, read_json, test_file
+from kdiga.study.check import check_folder, check_models
+from kdiga.study.execute import OnWatch, Watch, run_board
+from kdiga.study.settings import COSTLY
+from kdiga.training.folder import write_result
+
+FILE = "claims.json"
+
+
+class TimeUpError(KdigaError):
+    """The time that was given is over; what runs has saved where it is."""
+
+    exit_status = 0
+
+
+def open_claims(claims: Claims, data: DataSet, kept: Kept, *, since: float, look_only: bool = False) -> Board:
+    """Bring back what was finished before, check everything, and return the board.
+
+    Args:
+        claims: what is tested.
+        data: that the runs share.
+        kept: records of finished runs.
+        since: see :class:`kdiga.study.cells.Board`.
+        look_only: leave the folder as it is.
+
+    Raises:
+        InputError: if a model does not fit, or a folder or record holds another recipe's runs.
+    """
+    check_models(claims.cells, claims.out, data)
+    board = Board(claims.cells, claims.out, since)
+    if not look_only:
+        kept.restore(board)
+    try:
+        check_folder(board, claims.evaluation, data)
+    except InputError as error:
+        raise InputError(f"{error} What is kept in {str(kept.folder)!r} may be another recipe's, too.") from None
+    return board
+
+
+def run_claims(
+    claims: Claims, board: Board, data: DataSet, kept: Kept, *, workers: int, on_watch: OnWatch,
+    despite_findings: bool = False, minutes: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run what is not finished and return ``claims.json``'s content.
+
+    Args:
+        claims: what is tested.
+        board: of its cells.
+        data: that they share.
+        kept: where finished runs are kept.
+        workers: processes.
+        on_watch: told how far it is.
+        despite_findings: go on with a teacher that is not robust.
+        minutes: after which it ends, its runs saved; None for no end.
+
+    Raises:
+        InputError: if a teacher is not robust.
+        WorkersEndedError: if all worker processes were killed.
+    """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def watched(watch: Watch) -> None:
+        on_watch(watch)
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeUpError
+
+    def on_end() -> None:
+        kept.keep(board)
+
+    # Teachers first, by themselves: nothing is worth an hour of training from one that has no robustness to give.
+    first = Board(claims.first, claims.out, board.since)
+    try:
+        for part in (first, board):
+            run_board(
+                part, data, claims.evaluation, workers=workers, on_watch=watched, on_end=on_end,
+                apart=deadline is not None,
+            )  # fmt: skip
+            kept.keep(board)
+            if part is first and not despite_findings:
+                check_teachers(claims, data)
+    except TimeUpError:
+        kept.keep(board)
+    return report_claims(claims, board, data)
+
+
+def check_teachers(claims: Claims, data: DataSet) -> None:
+    """Check that every teacher has robustness to pass on: more than chance, with 95 % confidence.
+
+    Raises:
+        InputError: naming those that have none, with what was measured.
+    """
+    chance, told = 1 / len(data.test.classes), list[str]()
+    for name in dict.fromkeys(pair.teacher for pair in claims.pairs):
+        folder = claims.out / "teachers" / name
+        report, failure = read_json(test_file(folder, "best")), read_json(folder / FAILURE)
+        if report is None:
+            told.append(f"teacher {name} has no result: {(failure or {}).get('error', 'it was not run')}")
+            continue
+        attack = COSTLY if COSTLY in report["correct"] else next(a for a in report["correct"] if a != "clean")
+        correct = report["correct"][attack]
+        low, high = clopper_pearson(sum(correct), len(correct))
+        if low <= chance:
+            told.append(
+                f"teacher {name} is not robust: {sum(correct) / len(correct):.1%} of {len(correct)} test images "
+                f"(95 % interval {low:.1%} to {high:.1%}) withstand {attack_name(attack)} at {report['norm']} eps "
+                f"{report['eps']:.4g}, and chance is {chance:.0%}; give a robust one, or go on all the same with "
+                "--despite-findings."
+            )
+    if told:
+        raise InputError("\n".join(told))
+
+
+def report_claims(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:
+    """Judge the claims by what is there, write ``claims.json`` and the page, and return the first's content."""
+    with held(board.out, "report", wait=True):
+        content = collect(claims, board, data)
+        board.out.mkdir(parents=True, exist_ok=True)
+        write_result(board.out, content, FILE)
+        write_claims(content, board.out / "claims.md")
+    return content
+
+
+def default_kept(recipe: Path) -> Path:
+    """Return where finished runs are kept: beside the recipe."""
+    return recipe.with_suffix(".cells")

@@ -1,0 +1,112 @@
+"""``kdiga claims RECIPE``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdiga.cli.app import app
+
+if TYPE_CHECKING:
+    from kdiga.claims import Claims
+
+
+@app.command()
+def claims(
+    recipe: Annotated[Path, typer.Argument(help="A YAML claims recipe; see docs/claims.md.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<file name>.")] = None,
+    kept: Annotated[
+        Path | None, typer.Option(help="Folder of finished runs' records. Default: <recipe>.cells beside the recipe.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    stop_after: Annotated[
+        float | None, typer.Option(min=0.0, metavar="MINUTES", help="Stop then; the same command continues.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write the page there, its pictures in images/ beside it.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override: training.epochs=2.")
+    ] = None,
+    despite_findings: Annotated[
+        bool, typer.Option("--despite-findings", help="Go on with a teacher that is not robust.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, stop.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Only judge what is there and rewrite the page.")] = False,
+) -> None:
+    """Test the paper's five claims: supported, contradicted or undecided, by rules fixed beforehand.
+
+    The same command goes on where an earlier one stopped, and in a second terminal helps the first.
+
+    Example: kdiga claims recipes/claims-cpu.yaml --page docs/claims-cpu.md
+    """
+    from kdiga.claims import load_claims, open_claims, report_claims, run_claims
+    from kdiga.claims.kept import Kept
+    from kdiga.claims.run import default_kept
+    from kdiga.cli.watching import CellProgress, announce
+    from kdiga.config.run import data_of
+    from kdiga.processes import check_started_once
+    from kdiga.report.claims import write_claims
+    from kdiga.study.collect import in_words
+    from kdiga.study.failures import check_none_failed
+    from kdiga.study.workers import default_workers
+
+    check_started_once("a test of claims", "with --workers N")
+    started, console = time.time(), Console()
+    checked = load_claims(recipe, out, settings or [])
+    data = data_of(checked.cells[0].recipe.data)
+    records = Kept(kept or default_kept(recipe))
+    board = open_claims(checked, data, records, since=0.0 if report else started, look_only=dry_run)
+    if dry_run:
+        _list(console, checked, ["kept" if records.holds(cell) else board.state(cell) for cell in board.cells])
+        return
+    if report:
+        content = report_claims(checked, board, data)
+    else:
+        announce(console, f"kdiga claims {recipe}", "runs", board, checked.out)
+        with CellProgress(console, recipe.stem, outcome=lambda folder: in_words(board, folder)) as progress:
+            content = run_claims(
+                checked, board, data, records, workers=workers or default_workers(), on_watch=progress,
+                despite_findings=despite_findings, minutes=stop_after,
+            )  # fmt: skip
+    if page is not None:
+        write_claims(content, page, page.parent / "images")
+    _show(console, content, page or checked.out / "claims.md")
+    if not report:
+        check_none_failed(board.folders("failed"), "run", checked.out)
+
+
+def _list(console: Console, checked: Claims, states: list[str]) -> None:
+    from kdiga.cli.printing import print_table
+
+    table = Table()
+    for heading in ("run", "method", "epochs", "learns from", "and then", "state"):
+        table.add_column(heading)
+    for cell, state in zip(checked.cells, states, strict=True):
+        start = cell.kind == "start"
+        then = [f"{attack}" for attack in checked.evaluation.attacks] if cell.which else []
+        table.add_row(
+            cell.folder, "none" if start else cell.recipe.method.info.name,
+            "0" if start else str(cell.recipe.training.epochs), ", ".join(cell.needs),
+            ", ".join([*then, *(step.file.removesuffix(".json") for step in cell.after)]), state,
+        )  # fmt: skip
+    print_table(console, table)
+    console.print(f"# {len(checked.cells)} runs; would write to {checked.out}", highlight=False, soft_wrap=True)
+
+
+def _show(console: Console, content: dict[str, Any], page: Path) -> None:
+    from kdiga.cli.printing import say
+    from kdiga.report.claims import CLAIMS, verdict_line
+
+    for name, text in CLAIMS.items():
+        say(console, f"{name}. {text}")
+        say(console, f"   {verdict_line(content, name)}")
+    left = content["total"] - content["done"]
+    if left:
+        say(console, f"{left} of {content['total']} runs are left; the same command continues.")
+    say(console, f"Page: {page}")
