@@ -13,7 +13,7 @@ from kdiga.study.settings import check_keys
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 RESERVED = ("teachers", "starts", "tuning")  # folders of the runs that are no method's
-OF_PRETRAINED = ["students", "teachers", "training", "tune_epochs", "at_most"]
+OF_PRETRAINED = ["students", "teachers", "training", "methods", "tune_trials", "tune_epochs", "at_most"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Grid:
             check_keys(source, ("pretrained",), section, OF_PRETRAINED, problems)
             students = reader.labels(("pretrained", "students"))
             pairs += reader.pairs(("pretrained", "teachers"), teachers, students, pretrained=True)
+            problems += [
+                source.problem(("pretrained", "methods", str(label)), "is not among methods")
+                for label in reader.section(("pretrained", "methods"))
+                if label not in methods
+            ]
             problems += [
                 source.problem(("pretrained", "students", label), "stands among students, too")
                 for label in reader.section(("students",))

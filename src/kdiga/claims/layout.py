@@ -15,7 +15,7 @@ from kdiga.config.source import Keys, Source
 from kdiga.errors import InputError
 from kdiga.study.cells import Cell, Floor, Step
 from kdiga.study.sections import Sections
-from kdiga.study.settings import EvaluateSettings, check_keys
+from kdiga.study.settings import EvaluateSettings, TuneSettings, check_keys
 from kdiga.study.tuning import trial_cells
 
 SHARED = ("data", "threat", "training")
@@ -121,6 +121,9 @@ class Layout:
         where: Keys = ("methods", label)
         sections = self._student_sections(pair, self.base)
         given = self.source.data["methods"][label]
+        special = (self.source.data.get("pretrained") or {}).get("methods") or {}
+        if pair.pretrained and label in special:
+            where, given = ("pretrained", *where), special[label]
         if isinstance(given, dict) and "method" in given:
             entry = cast("dict[str, Any]", given)
             check_keys(self.source, where, entry, OF_A_METHOD, self.problems)
@@ -180,12 +183,20 @@ class Layout:
                 if recipe is None or (pair.pretrained and recipe.method.info.name == "ce"):
                     continue
                 where = f"tuning/{label}" + (f"-{pair.student}" if pair.pretrained else "")
-                epochs = self.source.data["pretrained"].get("tune_epochs") if pair.pretrained else self.tune.epochs
+                trials, epochs = self._budget(pair, self.tune)
                 found[label, pair.pretrained] = trial_cells(
-                    _with_seed(recipe, self.grid.seeds[0]), where, label=label, trials=self.tune.trials,
-                    epochs=epochs, needs=_needs(recipe, pair),
+                    _with_seed(recipe, self.grid.seeds[0]), where, label=label, trials=trials, epochs=epochs,
+                    needs=_needs(recipe, pair),
                 )  # fmt: skip
         return found
+
+    def _budget(self, pair: Pair, tune: Coefficients) -> tuple[int, int | None]:
+        """Return trials and epochs of a search; a pre-trained student's may differ, alike for all methods."""
+        if not pair.pretrained:
+            return tune.trials, tune.epochs
+        section = self.source.data["pretrained"]
+        own = TuneSettings(section.get("tune_trials", tune.trials), section.get("tune_epochs"))
+        return own.trials, own.epochs
 
     def _student(
         self, label: str, pair: Pair, seed: int, trials: Mapping[tuple[str, bool], list[Cell]], steps: tuple[Step, ...]
@@ -193,7 +204,7 @@ class Layout:
         recipe = cast("Recipe", self._method_recipe(label, pair))
         name = pair.name if recipe.teacher else pair.student
         tried = tuple(cell.folder for cell in trials.get((label, pair.pretrained), ()))
-        lost = self.source.data.get("pretrained", {}).get("at_most", 1.0)
+        lost = (self.source.data.get("pretrained") or {}).get("at_most", 1.0)
         floor = Floor(f"starts/{pair.student}", float(lost)) if pair.pretrained and tried else None
         return Cell(
             f"{label}/{name}/seed-{seed}", label, "method", _with_seed(recipe, seed), _needs(recipe, pair), tried,
