@@ -6,7 +6,7 @@ ARGS ?=
 # OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev demo test test-slow check format bench clean
+.PHONY: setup setup-dev demo test test-slow check docs format bench clean
 
 setup: .venv/.installed
 setup-dev: .venv/.installed-dev
@@ -37,6 +37,11 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The documentation at a local address, rebuilt as it is written.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 format: setup-dev
 	$(BIN)/ruff check --fix .

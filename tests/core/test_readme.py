@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kdiga
+from kdiga.claims import load_claims
 from kdiga.config import load_recipe
 from kdiga.study import load_study
 
@@ -37,6 +38,8 @@ def test_the_readme_is_short_and_whole():
 def test_the_recipes_it_names_are_there(recipe, tmp_path):
     if "/study-" in recipe:
         load_study(ROOT / recipe, tmp_path)
+    elif "/claims-" in recipe:
+        load_claims(ROOT / recipe, tmp_path)
     else:
         load_recipe(ROOT / recipe)
 
