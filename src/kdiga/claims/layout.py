@@ -53,18 +53,23 @@ class Layout:
         self.tune = self._search(tune)
 
     def cells(self, certify: Certification, explain: Explaining) -> list[Cell]:
-        """Return all cells: what others rest on, trials, then the students, seed after seed."""
+        """Return all cells: what others rest on, then trials and students, seed after seed, pre-trained ones last."""
         cells = [*self._teachers(), *self._starts()]
         if self.problems:
             return cells
         trials = self._trials()
-        cells += [cell for group in trials.values() for cell in group]
-        for seed in self.grid.seeds:
-            first = seed == self.grid.seeds[0]
-            for label in self.methods:
-                for pair in self._pairs_of(label):
-                    steps = self._steps(label, pair, certify, explain) if first else ()
-                    cells.append(self._student(label, pair, seed, trials, steps))
+        for pretrained in (False, True):
+            cells += [cell for (_, kind), group in trials.items() if kind == pretrained for cell in group]
+            cells += [
+                self._student(
+                    label, pair, seed, trials,
+                    self._steps(label, pair, certify, explain) if seed == self.grid.seeds[0] else (),
+                )
+                for seed in self.grid.seeds
+                for label in self.methods
+                for pair in self._pairs_of(label)
+                if pair.pretrained == pretrained
+            ]  # fmt: skip
         return cells
 
     # Recipes
