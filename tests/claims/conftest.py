@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from kdiga.claims import load_claims
+from kdiga.claims import load_claims, open_claims, run_claims
+from kdiga.claims.kept import Kept
+from kdiga.claims.run import default_kept
 from kdiga.config import DataConfig
 from kdiga.config.run import data_of
+from kdiga.study import run as cell_runs
 
 TINY = """\
 data: {name: digits, train_examples: 300}
@@ -54,3 +59,47 @@ def loader(folder: Path):
 @pytest.fixture(scope="session")
 def data():
     return data_of(DataConfig("digits", train_examples=300))
+
+
+def open_in(checked, data, *, kept: Path | None = None, since: float | None = None):
+    """Return a recipe's board and its records, those in ``kept`` or beside the recipe."""
+    records = Kept(kept or default_kept(Path(checked.path)))
+    return open_claims(checked, data, records, since=time.time() if since is None else since), records
+
+
+def go(checked, data, *, kept: Path | None = None, on_watch=None, **options):
+    """Run a test of claims in this process; return ``claims.json``'s content and the folders of the runs that ran."""
+    watched = []
+
+    def watch(seen):
+        watched.append(seen)
+        if on_watch is not None:
+            on_watch(seen)
+
+    board, records = open_in(checked, data, kept=kept)
+    content = run_claims(checked, board, data, records, workers=1, on_watch=watch, **options)
+    return content, [seen.ended for seen in watched if seen.ended]
+
+
+@contextmanager
+def pgd_for_autoattack():
+    """PGD-5 in AutoAttack's place, which takes seconds a model."""
+    attack = cell_runs.evaluate
+
+    def evaluate(*arguments, **keywords):
+        swapped = ["pgd-5" if name == "autoattack" else name for name in keywords["attacks"]]
+        report = attack(*arguments, **{**keywords, "attacks": swapped})
+        object.__setattr__(report, "results", {
+            "autoattack" if name == "pgd-5" else name: result for name, result in report.results.items()
+        })  # fmt: skip
+        return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell_runs, "evaluate", evaluate)
+        yield
+
+
+@pytest.fixture
+def quick():
+    with pgd_for_autoattack():
+        yield

@@ -84,7 +84,9 @@ class Planted:
 def radii(student, teacher, **more):
     """One kind of radius, image by image, as a run's certificate has it."""
     flags = [
-        own >= taught for own, taught in zip(student, teacher, strict=True) if own is not None and taught not in (None, 0)
+        own >= taught
+        for own, taught in zip(student, teacher, strict=True)
+        if own is not None and taught not in (None, 0)
     ]
     of_all, interval = share(flags)
     return {
@@ -110,7 +112,7 @@ def explanation(level, seed, values=None):
     names = ("student bound", "transfer bound", "local linearity", "gradient distance", "gradient cosine")
     return {
         "settings": {}, "linearity": 0.1, "cosine": 0.6, "bounds": {"student": bound, "transfer": bound},
-        "values": {name: table for name in names},
+        "values": dict.fromkeys(names, table),
     }  # fmt: skip
 
 
@@ -367,7 +369,8 @@ def test_bounds_that_order_students_as_the_attack_does(planted):
     assert len(claim["rows"]) == 6
     found = claim["rankings"]["all"]["student bound"]
     assert found["spearman"] == pytest.approx(1.0)
-    assert claim["rankings"]["all"]["gradient cosine"]["spearman"] == pytest.approx(-1.0), "a larger cosine promises more"
+    cosine = claim["rankings"]["all"]["gradient cosine"]
+    assert cosine["spearman"] == pytest.approx(-1.0), "a larger cosine promises more"
     assert 0.5 <= found["interval_95"][0] < 1
     assert claim["rankings"]["all"]["transfer bound"] == found
     assert claim["verdicts"]["all"] == "supported"

@@ -160,12 +160,17 @@ OLD = "pretrained:\n  students: {old: {name: cnn-4, weights: old.pt, normalizati
 REFUSED = {
     "unknown key": (("judged:", "pares: {}\njudged:"), r"pares: unknown key; did you mean pairs\? \(tiny.yaml:13\)"),
     "unknown key of a section": (("samples: 20", "smaples: 20"), r"certify.smaples: unknown key; did you mean samples"),
-    "unknown key of a teacher": (("steps: 2}}", "steps: 2}, trainig: {}}"), r"teachers.robust.trainig: unknown key; did"),
-    "unknown key of a student": (("small: cnn-4", "small: {student: cnn-4, method: kd}"), r"students.small.method: unkn"),
-    "unknown key of a method": (("kd: kd", "kd: {method: kd, teacher: robust}"), r"methods.kd.teacher: unknown key; acc"),
-    "unknown key of pretrained": (("judged:", OLD.replace("judged", "  atmost: 1\njudged")), r"atmost.*did you mean at_m"),
+    "unknown key of a teacher": (("steps: 2}}", "steps: 2}, trainig: {}}"),
+      r"teachers.robust.trainig: unknown key; did"),
+    "unknown key of a student": (("small: cnn-4", "small: {student: cnn-4, method: kd}"),
+      r"students.small.method: unkn"),
+    "unknown key of a method": (("kd: kd", "kd: {method: kd, teacher: robust}"),
+      r"methods.kd.teacher: unknown key; acc"),
+    "unknown key of pretrained": (("judged:", OLD.replace("judged", "  atmost: 1\njudged")),
+      r"atmost.*did you mean at_m"),
     "value of a section": (("samples: 20", "samples: many"), r"certify.samples: .*integer.*\(was 'many'\)"),
-    "settings out of range": (("explain:", "rules: {kept: 2}\nexplain:"), r"kept was 2.0; it must be above 0 and at mos"),
+    "settings out of range": (("explain:", "rules: {kept: 2}\nexplain:"),
+      r"kept was 2.0; it must be above 0 and at mos"),
     "certify": (("batches: 5", "batches: 4"), r"certify: CLEVER was asked for 4 batches"),
     "unknown method": (("tangent: tangent", "tangent: tangnet"), r"'tangnet' is not known; did you mean tangent"),
     "unknown judged": (("[kdiga, tangent]", "[kdgia]"), r"judged: 'kdgia' is not among methods; did you mean kdiga\?"),
@@ -173,9 +178,11 @@ REFUSED = {
     "no judged": (("judged: [kdiga, tangent]\n", ""), r"judged: was None; list at least one of methods"),
     "judged twice": (("[kdiga, tangent]", "[kdiga, kdiga]"), r"judged: was \['kdiga', 'kdiga'\]; list each once"),
     "judged without a teacher": (("[kdiga, tangent]", "[kdiga, ce]"), r"judged: ce learns from no teacher"),
-    "unknown student of a pair": (("judged:", "pairs: {robust: [smal]}\njudged:"), r"pairs.robust: 'smal' is not among st"
-                                  r"udents; did you mean small\? \(tiny.yaml:13\)"),
-    "unknown teacher of a pair": (("judged:", "pairs: {rob: [small]}\njudged:"), r"pairs.rob: 'rob' is not among teachers"),
+    "unknown student of a pair": (("judged:", "pairs: {robust: [smal]}\njudged:"),
+      r"pairs.robust: 'smal' is not among "
+      r"students; did you mean small\? \(tiny.yaml:13\)"),
+    "unknown teacher of a pair": (("judged:", "pairs: {rob: [small]}\njudged:"),
+      r"pairs.rob: 'rob' is not among teachers"),
     "a number as a teacher": (("judged:", "pairs: {1: [small]}\njudged:"), r"pairs.1: 1 is not among teachers: robust"),
     "a pair twice": (("judged:", "pairs: {robust: [small, small]}\njudged:"), r"pairs.robust: .* list each once"),
     "no pairs": (("judged:", "pairs: {}\njudged:"), r"pairs: was {}; it is a section: TEACHER: \[STUDENT, ...\]"),
@@ -184,7 +191,8 @@ REFUSED = {
     "a fresh teacher": ((ROBUST, "robust: cnn-8"), r"teachers.robust: has fresh weights, so it has nothing to teach; "),
     "a fresh pre-trained student": (("judged:", OLD.replace(", weights: old.pt, normalization: none", "")),
                                     r"pretrained.students.old: has fresh weights; a pre-trained student has others"),
-    "no students": (("students:\n  small: cnn-4\n", ""), r"students: missing section; it lists at least one by a label"),
+    "no students": (("students:\n  small: cnn-4\n", ""),
+      r"students: missing section; it lists at least one by a label"),
     "no data": (("data: {name: digits, train_examples: 300}\n", ""), r"data: missing section"),
     "a label with -to-": (("small: cnn-4", "a-to-b: cnn-4"), r"students.a-to-b: 'a-to-b' is no label; use letters"),
     "a label with a slash": (("small: cnn-4", "a/b: cnn-4"), r"'a/b' is no label"),
@@ -194,29 +202,38 @@ REFUSED = {
     "a label that is a file": (("tangent: tangent", "claims.json: kd"), r"methods.claims.json: is a name the folders"),
     "one folder for two": (("tangent: tangent", "tangent: tangent\n  KD: kd"), r"kd/robust-to-small/seed-0, of kd, and "
                            r"KD/robust-to-small/seed-0, of KD, would be one folder"),
-    "seeds twice": (("seeds: [0]", "seeds: [1, 1]"), r"seeds: was \[1, 1\]; it is a list of at least one seed, each onc"),
+    "seeds twice": (("seeds: [0]", "seeds: [1, 1]"),
+      r"seeds: was \[1, 1\]; it is a list of at least one seed, each onc"),
     "seeds are no list": (("seeds: [0]", "seeds: 3"), r"seeds: was 3; it is a list"),
     "no seeds": (("seeds: [0]", "seeds: []"), r"seeds: was \[\]; it is a list"),
     "a negative seed": (("seeds: [0]", "seeds: [-1]"), r"seeds: was \[-1\]; it is a list"),
     "more explained than attacked": (("explain: {examples: 6", "explain: {examples: 9"),
                                      r"explain.examples was 9 and AutoAttack sees 8 test images"),
-    "no autoattack": (("[clean, autoattack]", "[clean, pgd-20]"), r"evaluate.attacks was clean, pgd-20; a verdict rests on"
+    "no autoattack": (("[clean, autoattack]", "[clean, pgd-20]"),
+      r"evaluate.attacks was clean, pgd-20; a verdict rests on"
                       " clean and autoattack"),
-    "no clean": (("[clean, autoattack]", "[autoattack]"), r"evaluate.attacks was autoattack; a verdict rests on clean and"),
+    "no clean": (("[clean, autoattack]", "[autoattack]"),
+      r"evaluate.attacks was autoattack; a verdict rests on clean and"),
     "tuned on no pair": (("explain:", "tune: {student: big}\nexplain:"), r"tune: robust-to-big is not among the pairs: "
                          r"robust-to-small \(tiny.yaml:17\)"),
     "no trials": (("explain:", "tune: {trials: 0}\nexplain:"), r"trials was 0; it must be at least 1"),
-    "a student of both kinds": (("judged:", OLD.replace("old:", "small:")), r"pretrained.students.small: stands among stud"),
-    "a teacher of pretrained": (("judged:", OLD.replace("judged", "  teachers: [rob]\njudged")), r"pretrained.teachers: 'ro"),
+    "a student of both kinds": (("judged:", OLD.replace("old:", "small:")),
+      r"pretrained.students.small: stands among stud"),
+    "a teacher of pretrained": (("judged:", OLD.replace("judged", "  teachers: [rob]\njudged")),
+      r"pretrained.teachers: 'ro"),
     "methods of pretrained": (("judged:", OLD.replace("judged", "  methods: {kdgia: kdiga}\njudged")),
                               r"pretrained.methods.kdgia: is not among methods"),
     "no section of methods": (("judged:", OLD.replace("judged", "  methods: [kdiga]\njudged")),
                               r"pretrained.methods: was \['kdiga'\]; it is a section"),
-    "at_most": (("judged:", OLD.replace("judged", "  at_most: much\njudged")), r"pretrained.at_most: was 'much'; it is a n"),
-    "tune_trials": (("judged:", OLD.replace("judged", "  tune_trials: 0\njudged")), r"pretrained.tune_trials: was 0; it is"),
-    "tune_epochs": (("judged:", OLD.replace("judged", "  tune_epochs: x\njudged")), r"pretrained.tune_epochs: was 'x'; it"),
+    "at_most": (("judged:", OLD.replace("judged", "  at_most: much\njudged")),
+      r"pretrained.at_most: was 'much'; it is a n"),
+    "tune_trials": (("judged:", OLD.replace("judged", "  tune_trials: 0\njudged")),
+      r"pretrained.tune_trials: was 0; it is"),
+    "tune_epochs": (("judged:", OLD.replace("judged", "  tune_epochs: x\njudged")),
+      r"pretrained.tune_epochs: was 'x'; it"),
     "a study": (("data: {", "base: {}\ndata: {"), r"'tiny.yaml' is no claims recipe; run it with `kdiga study`"),
-    "a run's recipe": (("judged:", "method: kd\njudged:"), r"'tiny.yaml' is no claims recipe; run it with `kdiga train`"),
+    "a run's recipe": (("judged:", "method: kd\njudged:"),
+      r"'tiny.yaml' is no claims recipe; run it with `kdiga train`"),
 }  # fmt: skip
 
 
@@ -247,5 +264,5 @@ def test_a_file_of_another_kind(claims, tmp_path):
     shutil.copy(recipes / "digits-kdiga.yaml", tmp_path / "one.yaml")
     with pytest.raises(InputError, match=r"'one.yaml' is no claims recipe; run it with `kdiga train`"):
         load_claims("one.yaml")
-    with pytest.raises(InputError, match="claims recipe 'none.yaml' cannot be read"):
+    with pytest.raises(InputError, match=r"claims recipe 'none.yaml' cannot be read"):
         load_claims("none.yaml")

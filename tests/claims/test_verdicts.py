@@ -9,7 +9,7 @@ import pytest
 from kdiga.claims.judge.verdicts import at_least, both, counted, opposite, overall
 
 YES, NO, OPEN = WORDS = ("supported", "contradicted", "undecided")
-COUNTS = [triple for triple in product(range(6), repeat=3)]
+COUNTS = list(product(range(6), repeat=3))
 
 
 def cases(supported, contradicted, undecided):

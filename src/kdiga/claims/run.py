@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.claims.collect import collect
-from kdiga.claims.kept import Kept
+from kdiga.claims.kept import WEIGHTS, Kept
 from kdiga.claims.plan import Claims
 from kdiga.data import DataSet
 from kdiga.errors import InputError, KdigaError
@@ -19,7 +19,8 @@ from kdiga.study.cells import FAILURE, Board, read_json, test_file
 from kdiga.study.check import check_folder, check_models
 from kdiga.study.execute import OnWatch, Watch, run_board
 from kdiga.study.settings import COSTLY
-from kdiga.training.folder import write_result
+from kdiga.study.starts import save_start
+from kdiga.training.folder import RESULT, write_result
 
 FILE = "claims.json"
 
@@ -47,6 +48,11 @@ def open_claims(claims: Claims, data: DataSet, kept: Kept, *, since: float, look
     board = Board(claims.cells, claims.out, since)
     if not look_only:
         kept.restore(board)
+        for cell in board.cells:
+            folder = board.out / cell.folder
+            # Records of models that are given leave their weights out; others learn from them.
+            if cell.kind == "start" and (folder / RESULT).is_file() and not (folder / WEIGHTS).is_file():
+                save_start(cell.recipe, folder, data)
     try:
         check_folder(board, claims.evaluation, data)
     except InputError as error:
