@@ -54,7 +54,9 @@ def without_time(content):
     """What a second start has to come to as well."""
     kept = ("folder", "status", "accuracy", "interval_95", "passes", "parameters", "error")
     runs = [{key: run[key] for key in kept} for run in content["runs"]]
-    return {key: content[key] for key in ("claims", "rules", "attacks", "done", "total", "coefficients")} | {"runs": runs}
+    return {key: content[key] for key in ("claims", "rules", "attacks", "done", "total", "coefficients")} | {
+        "runs": runs
+    }
 
 
 def pictures(content, folder, names):
@@ -79,6 +81,7 @@ def test_from_start_to_end(project):
     report = json.loads((folder / "out" / RUNS[3] / "best-test.json").read_text())
     assert content["runs"][3]["accuracy"] == report["accuracy"]
     assert report["version"] == "standard", "AutoAttack itself, as it was published"
+    assert len(report["stages"]) > 0
     assert {name: len(row) for name, row in report["correct"].items()} == content["attacks"]
     assert set(content["claims"]) == set(CLAIMS)
     row = content["claims"]["b"]["rows"][0]
@@ -100,7 +103,9 @@ def test_the_page(project):
     for name, line in zip(CLAIMS, lines, strict=True):
         assert f"## {name}. {CLAIMS[name]}\n\n**{line}**\n\nRule: " in page
     assert lines[2] == "Not tested."
-    assert "| c. Robustness goes into a pre-trained student without loss of clean accuracy. | **not tested** | - |" in page
+    assert (
+        "| c. Robustness goes into a pre-trained student without loss of clean accuracy. | **not tested** | - |" in page
+    )
     pictures(content, folder / "out", "abde")
     for name in "abde":
         assert f"![Claim {name}](claims-{name}.png)" in page
@@ -198,7 +203,9 @@ def test_what_time_leaves_open_is_shown_as_open(copied, data):
 
 def test_a_teacher_that_is_not_robust_is_refused(claims, data, quick):
     weak = (("method: {name: pgd-at, steps: 2}", "method: ce"), ("eps: 0.05", "eps: 0.5"))
-    told = r"teacher robust is not robust: 0.0% of 8 test images \(95 % interval 0.0% to 36.9%\) withstand AutoAttack at "
+    told = (
+        r"teacher robust is not robust: 0.0% of 8 test images \(95 % interval 0.0% to 36.9%\) withstand AutoAttack at "
+    )
     with pytest.raises(InputError, match=told + r"linf eps 0.5, and chance is 10%; .* --despite-findings"):
         go(claims(*weak), data)
     assert sorted(path.name for path in Path("out").iterdir() if path.is_dir()) == [".locks", "teachers"]
@@ -271,7 +278,9 @@ def test_a_pretrained_student_keeps_what_it_may_not_lose(copied, quick_project, 
     robust = [trial["best"]["robust"] for trial in found["tuning/kdiga-old"]["trials"]]
     assert found["tuning/kdiga-old"]["chosen"] == f"tuning/kdiga-old/trial-{robust.index(max(robust)):02d}"
     (row,) = [row for row in content["claims"]["c"]["rows"] if row["method"] == "kdiga"]
-    assert row["start_clean"] == next(run for run in content["runs"] if run["folder"] == "starts/old")["accuracy"]["clean"]
+    assert (
+        row["start_clean"] == next(run for run in content["runs"] if run["folder"] == "starts/old")["accuracy"]["clean"]
+    )
     assert row["kept"][0] == pytest.approx(row["clean"] - row["start_clean"])
     pictures(content, Path("out"), "abcde")
     # With the start gone, nothing can be chosen by it, and it comes first again.

@@ -125,9 +125,9 @@ def check_teachers(claims: Claims, data: DataSet) -> None:
         if low <= chance:
             told.append(
                 f"teacher {name} is not robust: {sum(correct) / len(correct):.1%} of {len(correct)} test images "
-                f"(95 % interval {low:.1%} to {high:.1%}) withstand {attack_name(attack)} at {report['norm']} eps "
-                f"{report['eps']:.4g}, and chance is {chance:.0%}; give a robust one, or go on all the same with "
-                "--despite-findings."
+                f"(95 % interval {low:.1%} to {high:.1%}) withstand {attack_name(attack)} at "
+                f"{report['threat']['norm']} eps {report['threat']['eps']:.4g}, and chance is {chance:.0%}; "
+                "give a robust one, or go on all the same with --despite-findings."
             )
     if told:
         raise InputError("\n".join(told))
