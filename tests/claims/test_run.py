@@ -257,14 +257,15 @@ judged:"""
 
 def with_pretrained(load, at_most, **options):
     return load(
-        ("judged:", PRETRAINED.replace("AT_MOST", at_most)), ("  tangent: tangent\n", ""), ("[kdiga, tangent]", "[kdiga]"),
+        ("judged:", PRETRAINED.replace("AT_MOST", at_most)),
+        ("  tangent: tangent\n", ""), ("[kdiga, tangent]", "[kdiga]"),
         ("evaluate:", "tune: {trials: 2, epochs: 1}\nevaluate:"), ("steps: 2}}", "steps: 2}, training: {epochs: 4}}"),
         **options,
     )  # fmt: skip
 
 
 def test_a_pretrained_student_keeps_what_it_may_not_lose(copied, quick_project, data):
-    """Its coefficients are those of the most robust trial among those above the floor, or of the one that keeps most."""
+    """Its coefficients are those of the most robust trial among those above the floor, here all."""
     load, _ = copied
     # ce's weights are a student that classifies.
     shutil.copy(quick_project[0] / "out/ce/small/seed-0/best.safetensors", "old.safetensors")
