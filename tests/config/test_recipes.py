@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from kdiga.claims import load_claims
 from kdiga.config import load_recipe, recipe_from_dict
 from kdiga.errors import InputError
 from kdiga.study.plan import load_study
 
 FILES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-RECIPES = [path for path in FILES if not path.name.startswith("study-")]
-STUDIES = [path for path in FILES if path not in RECIPES]
+STUDIES = [path for path in FILES if path.name.startswith("study-")]
+CLAIMS = [path for path in FILES if path.name.startswith("claims-")]
+RECIPES = [path for path in FILES if path not in (*STUDIES, *CLAIMS)]
 
 GOOD = """\
 data: digits
@@ -53,6 +55,18 @@ def test_every_shipped_study_is_valid(path, tmp_path):
     # One seed is what its hours allowed, and its results say so; any other study compares over several.
     assert len(study.seeds) >= (1 if path.name == "study-cifar10-architectures.yaml" else 2)
     assert len({cell.recipe.data for cell in study.cells}) == len({cell.recipe.threat for cell in study.cells}) == 1
+
+
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.name)
+def test_every_shipped_test_of_claims_is_valid(path, tmp_path):
+    claims = load_claims(path, tmp_path)
+    assert claims.methods[claims.judged[0]] == "kdiga", "the verdict on a claim is that on the paper's own method"
+    assert any(pair.pretrained for pair in claims.pairs), "claim c is about these"
+    assert len({cell.recipe.data for cell in claims.cells}) == len({cell.recipe.threat for cell in claims.cells}) == 1
+    assert {cell.recipe.training.seed for cell in claims.cells if cell.kind == "method"} == set(claims.seeds)
+    for other in (load_recipe, load_study):
+        with pytest.raises(InputError, match=r"is a test of claims, not a .*; run it with `kdiga claims`"):
+            other(path)
 
 
 def test_a_study_for_a_recipe_and_the_other_way_round(tmp_path):

@@ -20,7 +20,7 @@ from kdiga.study import run as cell_runs
 from kdiga.study.cells import Cell
 from kdiga.study.search import open_search, run_search
 from kdiga.study.settings import TuneSettings
-from kdiga.study.tuning import best_trial, chosen_recipe, coefficients, read_trials, trial_cells, trial_method
+from kdiga.study.tuning import Trial, best_trial, chosen_recipe, coefficients, read_trials, trial_cells, trial_method
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},
@@ -129,6 +129,19 @@ def test_a_search_from_start_to_end(tmp_path, monkeypatch):
         open_search(recipe, out, TuneSettings(2, None), data)
     with pytest.raises(InputError, match="method ce has no coefficients"):
         open_search(replace(recipe, method=available_methods()["ce"]()), out, TuneSettings(2, 1), data)
+
+
+@pytest.mark.parametrize(
+    ("least_clean", "chosen"), [(None, "b"), (0.5, "b"), (0.8, "c"), (0.85, "a"), (0.9, "a"), (0.95, "a")]
+)
+def test_a_floor_for_clean_accuracy(least_clean, chosen):
+    """The most robust of those that keep it; where none does, the one that keeps most."""
+    accuracies = {"d": (0.8, 0.2), "b": (0.7, 0.6), "c": (0.8, 0.3), "a": (0.9, 0.1)}
+    trials = [Trial("lost", {}, "diverged")] + [
+        Trial(name, {}, "done", {"clean": clean, "robust": robust}) for name, (clean, robust) in accuracies.items()
+    ]
+    assert best_trial(trials, least_clean).folder == chosen
+    assert best_trial([Trial(name, {}, "diverged") for name in "ef"], least_clean).folder == "e"
 
 
 def test_a_study_that_tunes_uses_what_it_chose(study, monkeypatch):

@@ -15,7 +15,7 @@ from kdiga.claims.judge.verdicts import RULE, counted, overall
 from kdiga.claims.plan import Claims
 from kdiga.data import DataSet
 from kdiga.provenance import provenance
-from kdiga.study.cells import FAILURE, Board, Cell, read_json, test_file
+from kdiga.study.cells import ENDED, FAILURE, Board, Cell, read_json, test_file
 from kdiga.study.tuning import best_trial, coefficients, least_clean, read_trials
 from kdiga.training.folder import RESULT
 
@@ -102,7 +102,7 @@ def _coefficients(claims: Claims, board: Board) -> list[dict[str, Any]]:
             "method": cell.label, "search": names[0].rpartition("/")[0], "trials": [vars(trial) for trial in trials],
             "chosen": None, "given": coefficients(cell.recipe.method),
         }  # fmt: skip
-        if all(trial.status in ("done", "diverged") for trial in trials):
+        if all(board.state(board.by_folder[name]) in ENDED for name in cell.judged_by):
             least = least_clean(cell, board.out)
             best = best_trial(trials, least)
             entry |= {"chosen": best.folder, "coefficients": best.coefficients, "best": best.best, "least_clean": least}

@@ -67,7 +67,7 @@ def effect(ours: Outcomes, theirs: Outcomes, share: float = 1.0, confidence: flo
     over_seeds = float(differences.mean(1).var(ddof=1)) / seeds if seeds > 1 else 0.0
     reach = math.sqrt(over_images + over_seeds)
     freedom = (over_images + over_seeds) ** 2 / (
-        over_images**2 / (images - 1) + (over_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
+        over_images**2 / max(images - 1, 1) + (over_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
     )
     quantile = float(t.ppf((1 + confidence) / 2, freedom))
     return Effect(float(by_image.mean()), middle - quantile * reach, middle + quantile * reach, images, seeds)

@@ -12,7 +12,7 @@ from kdiga.errors import nearest
 from kdiga.study.settings import check_keys
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-RESERVED = ("teachers", "starts", "tuning")  # folders of the runs that are no method's
+RESERVED = ("teachers", "starts", "tuning", "claims.json", "claims.md")  # what lies beside the methods' folders
 OF_PRETRAINED = ["students", "teachers", "training", "methods", "tune_trials", "tune_epochs", "at_most"]
 
 
@@ -59,6 +59,7 @@ class Grid:
         if source.data.get("pretrained") is not None:
             section = reader.section(("pretrained",))
             check_keys(source, ("pretrained",), section, OF_PRETRAINED, problems)
+            reader.check_pretrained(section)
             students = reader.labels(("pretrained", "students"))
             pairs += reader.pairs(("pretrained", "teachers"), teachers, students, pretrained=True)
             problems += [
@@ -112,6 +113,8 @@ class _Reader:
                 close = nearest(str(name), known, most=1)
                 hint = f"did you mean {close[0]}?" if close else f"accepted: {', '.join(known)}"
                 self.problem(keys, f"{name!r} is not among {where}; {hint}")
+        if len(set(map(str, given))) < len(given):
+            self.problem(keys, f"was {given!r}; list each once")
         return [str(name) for name in cast("list[Any]", given)]
 
     def pairs(self, keys: Keys, teachers: list[str], students: list[str], *, pretrained: bool) -> list[Pair]:
@@ -123,15 +126,28 @@ class _Reader:
         if pretrained:
             chosen = self.names(keys, teachers, "teachers")
             return [Pair(teacher, student, True) for teacher in chosen for student in students]
-        if not isinstance(given, dict):
+        if not isinstance(given, dict) or not given:
             self.problem(keys, f"was {given!r}; it is a section: TEACHER: [STUDENT, ...]")
             return []
         found = list[Pair]()
-        for teacher in cast("dict[str, Any]", given):
-            if teacher not in teachers:
-                self.problem((*keys, teacher), f"{teacher!r} is not among teachers: {', '.join(teachers)}")
+        for teacher in cast("dict[Any, Any]", given):
+            if not isinstance(teacher, str) or teacher not in teachers:
+                self.problem((*keys, str(teacher)), f"{teacher!r} is not among teachers: {', '.join(teachers)}")
+                continue
             found += [Pair(teacher, student) for student in self.names((*keys, teacher), students, "students")]
         return found
+
+    def check_pretrained(self, section: Mapping[str, Any]) -> None:
+        """Check what the section says beside students and teachers."""
+        methods, lost = section.get("methods"), section.get("at_most", 1.0)
+        if methods is not None and not isinstance(methods, dict):
+            self.problem(("pretrained", "methods"), f"was {methods!r}; it is a section of methods by label")
+        if type(lost) not in (int, float) or not 0 <= lost <= 100:
+            self.problem(("pretrained", "at_most"), f"was {lost!r}; it is a number of points from 0 to 100")
+        for key in ("tune_trials", "tune_epochs"):
+            count = section.get(key)
+            if count is not None and (type(count) is not int or count < 1):
+                self.problem(("pretrained", key), f"was {count!r}; it is a whole number of at least 1")
 
     def seeds(self) -> tuple[int, ...]:
         seeds: Any = self.source.data.get("seeds", [0])

@@ -19,6 +19,7 @@ from kdiga.study.cells import ENDED, FAILURE, Board, Cell
 from kdiga.training.folder import CONFIG, RESULT, write_result
 
 WEIGHTS = "best.safetensors"
+OUT = "{out}"  # in a record, in place of the folder of the runs, which is called otherwise on another machine
 
 
 class Kept:
@@ -51,7 +52,7 @@ class Kept:
             if (folder / CONFIG).is_file() or (folder / FAILURE).is_file():
                 continue
             folder.mkdir(parents=True, exist_ok=True)
-            for name, content in record.items():
+            for name, content in _moved(record, OUT, str(board.out)).items():
                 if name == CONFIG:
                     (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
                 else:
@@ -70,7 +71,8 @@ class Kept:
             if self.holds(cell):
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_result(self.folder, _record(cell, board.out / cell.folder), self._path(cell).name)
+            record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
+            write_result(self.folder, record, self._path(cell).name)
             if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
                 shutil.copy(board.out / cell.folder / WEIGHTS, self._weights(cell))
 
@@ -113,6 +115,17 @@ def _record(cell: Cell, folder: Path) -> dict[str, Any]:
     return record
 
 
+def _moved(content: Any, before: str, after: str) -> Any:
+    """Return plain data with the paths below a folder below another."""
+    if isinstance(content, dict):
+        return {key: _moved(value, before, after) for key, value in cast("dict[str, Any]", content).items()}
+    if isinstance(content, list):
+        return [_moved(value, before, after) for value in cast("list[Any]", content)]
+    if isinstance(content, str) and content.startswith((f"{before}/", f"{before}\\")):
+        return after + content[len(before) :]
+    return content
+
+
 def _packed(content: dict[str, Any]) -> dict[str, Any]:
     """Return a report with its outcomes as strings of 0 and 1, a seventh as long."""
     if not isinstance(content.get("correct"), dict):
@@ -125,4 +138,4 @@ def _unpacked(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(content.get("correct"), dict):
         return content
     rows: dict[str, str] = content["correct"]
-    return content | {"correct": {name: [right == "1" for right in row] for name, row in rows.items()}}
+    return content | {"correct": {name: [int(right) for right in row] for name, row in rows.items()}}

@@ -55,6 +55,7 @@ class Layout:
     def cells(self, certify: Certification, explain: Explaining) -> list[Cell]:
         """Return all cells: what others rest on, then trials and students, seed after seed, pre-trained ones last."""
         cells = [*self._teachers(), *self._starts()]
+        self._check_judged()
         if self.problems:
             return cells
         trials = self._trials()
@@ -225,6 +226,14 @@ class Layout:
         explained = ExplainStep(teacher, explain, seed)
         certified = label in self.grid.judged or self.methods[label] == "kd"
         return (explained, CertifyStep(teacher, certify, seed)) if certified else (explained,)
+
+    def _check_judged(self) -> None:
+        for label in self.grid.judged:
+            recipe = self._method_recipe(label, self.grid.pairs[0])
+            if recipe is not None and not recipe.method.needs.teachers:
+                self.problems.append(
+                    self.source.problem(("judged",), f"{label} learns from no teacher, so no claim is about it")
+                )
 
     def _search(self, tune: Coefficients | None) -> Coefficients | None:
         """Return the search with its pair filled in, which has to be one of the grid's."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 from kdiga.claims.grid import Grid, Pair
 from kdiga.claims.layout import Layout
 from kdiga.claims.settings import Certification, Coefficients, Explaining, Rules
-from kdiga.config.source import Kind, read_source
+from kdiga.config.source import Kind, Source, read_source
 from kdiga.errors import InputError
 from kdiga.study.cells import Cell
 from kdiga.study.settings import COSTLY, EvaluateSettings, check_keys, read_section
@@ -107,6 +107,7 @@ def load_claims(path: str | Path, out: Path | None = None, overrides: Sequence[s
     _check_attacks(attacked, explained)
     layout = Layout(source, folder, grid, attacked, searched if "tune" in source.data else None, problems)
     cells = layout.cells(cast("Certification", certify), explained)
+    _check_folders(source, cells, problems)
     _stop(problems)
     return Claims(
         str(path), command, folder, source.data, layout.methods, grid.judged, grid.pairs, grid.seeds, attacked,
@@ -125,6 +126,19 @@ def _check_attacks(evaluation: EvaluateSettings, explain: Explaining) -> None:
             f"explain.examples was {explain.examples} and AutoAttack sees {seen} test images; the bounds are held "
             "against it, so explain no more images than it sees."
         )
+
+
+def _check_folders(source: Source, cells: Sequence[Cell], problems: list[str]) -> None:
+    """Note runs whose folders would be one, on systems that do not tell capitals from small letters, too."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.folder.lower(), cell)
+        if other is not cell:
+            problems.append(source.problem(
+                ("methods",), f"{other.folder}, of {other.label}, and {cell.folder}, of {cell.label}, would be one "
+                "folder; rename one"
+            ))  # fmt: skip
+            return
 
 
 def _stop(problems: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.claims.collect import collect
-from kdiga.claims.kept import Kept
+from kdiga.claims.kept import WEIGHTS, Kept
 from kdiga.claims.plan import Claims
 from kdiga.data import DataSet
 from kdiga.errors import InputError, KdigaError
@@ -19,7 +19,8 @@ from kdiga.study.cells import FAILURE, Board, read_json, test_file
 from kdiga.study.check import check_folder, check_models
 from kdiga.study.execute import OnWatch, Watch, run_board
 from kdiga.study.settings import COSTLY
-from kdiga.training.folder import write_result
+from kdiga.study.starts import save_start
+from kdiga.training.folder import RESULT, write_result
 
 FILE = "claims.json"
 
@@ -47,6 +48,11 @@ def open_claims(claims: Claims, data: DataSet, kept: Kept, *, since: float, look
     board = Board(claims.cells, claims.out, since)
     if not look_only:
         kept.restore(board)
+        for cell in board.cells:
+            folder = board.out / cell.folder
+            # Records of models that are given leave their weights out; others learn from them.
+            if cell.kind == "start" and (folder / RESULT).is_file() and not (folder / WEIGHTS).is_file():
+                save_start(cell.recipe, folder, data)
     try:
         check_folder(board, claims.evaluation, data)
     except InputError as error:
@@ -119,9 +125,9 @@ def check_teachers(claims: Claims, data: DataSet) -> None:
         if low <= chance:
             told.append(
                 f"teacher {name} is not robust: {sum(correct) / len(correct):.1%} of {len(correct)} test images "
-                f"(95 % interval {low:.1%} to {high:.1%}) withstand {attack_name(attack)} at {report['norm']} eps "
-                f"{report['eps']:.4g}, and chance is {chance:.0%}; give a robust one, or go on all the same with "
-                "--despite-findings."
+                f"(95 % interval {low:.1%} to {high:.1%}) withstand {attack_name(attack)} at "
+                f"{report['threat']['norm']} eps {report['threat']['eps']:.4g}, and chance is {chance:.0%}; "
+                "give a robust one, or go on all the same with --despite-findings."
             )
     if told:
         raise InputError("\n".join(told))

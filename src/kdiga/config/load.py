@@ -47,6 +47,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     source = read_source(path, overrides, RECIPE)
     if {"base", "methods"} <= source.data.keys():
         raise InputError(f"{source.path!r} is a study of several runs, not a recipe of one; run it with `kdiga study`.")
+    if {"students", "methods"} <= source.data.keys():
+        raise InputError(f"{source.path!r} is a test of claims, not a recipe of one run; run it with `kdiga claims`.")
     return recipe_from_dict(source.data, origin=source.path, lines=source.lines)
 
 

@@ -95,7 +95,7 @@ def verdict_table(content: Content) -> list[str]:
     rows = list[list[str]]()
     for name, text in CLAIMS.items():
         claim = content["claims"][name]
-        beside = [NOTHING if name == "a" else claim["verdicts"][label] for label in others]
+        beside = [NOTHING if name == "a" or not claim["rows"] else claim["verdicts"][label] for label in others]
         rows.append([f"{name}. {text}", f"**{verdict_of(content, name)}**", *beside])
     return [
         *table(["claim", first, *others], rows), "",

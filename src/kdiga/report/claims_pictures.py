@@ -36,6 +36,8 @@ def draw_kd(content: Content) -> Figure | None:
                   ("plain_robust", "student without a teacher", colour(0), "s"))  # fmt: skip
         for name, label, ink, mark in series:
             places = [(100 * row[name], place) for place, row in enumerate(rows) if row[name] is not None]
+            if not places:
+                continue
             axes.plot(*zip(*places, strict=True), mark, color=ink, label=label, markersize=12 if mark == "|" else 6,
                       markeredgewidth=2.5 if mark == "|" else 1)  # fmt: skip
         _pair_axis(axes, [f"{row['teacher']} → {row['student']}" for row in rows])

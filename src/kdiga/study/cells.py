@@ -89,6 +89,11 @@ class Cell:
     after: tuple[Step, ...] = ()
 
     @property
+    def judged_by(self) -> tuple[str, ...]:
+        """Folders of the runs that its coefficients are chosen by."""
+        return (*self.trials, *([self.floor.start] if self.floor and self.trials else []))
+
+    @property
     def reports(self) -> tuple[str, ...]:
         """Names of the files that the attacks on a trained cell, and what comes after, leave in its folder."""
         return (
@@ -139,15 +144,15 @@ class Board:
         for folder in cell.needs:
             if not self._trained(folder) and (state := self.state(self.by_folder[folder])) != "open":
                 return f"{folder} {state}"
-        for folder in cell.trials:
+        for folder in cell.judged_by:
             if self.state(self.by_folder[folder]) == "failed":
                 return f"{folder} failed"
         return None
 
     def ready(self, cell: Cell) -> bool:
-        """Return whether a cell's teachers are trained and its trials have ended."""
+        """Return whether a cell's teachers are trained and what it is chosen by has ended."""
         return all(self._trained(folder) for folder in cell.needs) and all(
-            self.state(self.by_folder[folder]) in ENDED for folder in cell.trials
+            self.state(self.by_folder[folder]) in ENDED for folder in cell.judged_by
         )
 
     def _trained(self, folder: str) -> bool:

@@ -61,6 +61,10 @@ def check_folder(board: Board, evaluation: EvaluateSettings, data: DataSet) -> N
             report = read_json(test_file(folder, which))
             if report is not None:
                 _check_report(cell, test_file(folder, which), report, evaluation, data)
+        for step in cell.after:
+            found = read_json(folder / step.file)
+            if found is not None:
+                _check_step(cell, folder / step.file, found["settings"], step.asked)
 
 
 def _check_recipe(cell: Cell, board: Board, saved: Mapping[str, Any]) -> None:
@@ -75,7 +79,7 @@ def _check_recipe(cell: Cell, board: Board, saved: Mapping[str, Any]) -> None:
         ) from None
     # It was begun after them; so they are new, and it learned from others.
     later = [name for name in cell.needs if not (board.out / name / RESULT).is_file()]
-    later += [name for name in cell.trials if board.state(board.by_folder[name]) not in ENDED]
+    later += [name for name in cell.judged_by if board.state(board.by_folder[name]) not in ENDED]
     if later:
         raise InputError(
             f"{cell.folder} in {str(board.out)!r} was run before {later[0]}, which it depends on; give another --out, "
@@ -104,8 +108,28 @@ def _check_report(
             given = f"{there[attack]} test images" if attack in there else "none"
             raise InputError(
                 f"{cell.folder} has {attack} on {given} in {path.name} and this study wants {here}; give another "
-                f"--out, or delete {str(path)!r}, and the weights are attacked again, not trained again."
+                f"--out, or delete {_redone(path, 'attacked')}."
             )
+
+
+def _check_step(cell: Cell, path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    differences = [
+        f"{key} is {_shown(there, key)} there and {_shown(here, key)} here"
+        for key in {**there, **here}
+        if _shown(there, key) != _shown(here, key)
+    ]
+    if differences:
+        raise InputError(
+            f"{cell.folder} has a {path.name} by other settings: {some(differences, SHOWN)}; give another --out, or "
+            f"delete {_redone(path, 'looked at')}."
+        )
+
+
+def _redone(path: Path, how: str) -> str:
+    """Return what to delete so that a file is made again; a run that was brought back may have no weights."""
+    if any(path.parent.glob("*.safetensors")):
+        return f"{str(path)!r}, and the weights are {how} again, not trained again"
+    return f"{str(path.parent)!r}, and it is trained again"
 
 
 def _shown(content: Mapping[str, Any], key: str) -> str:

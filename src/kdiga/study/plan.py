@@ -85,6 +85,8 @@ class _Planner:
     def study(self) -> Study:
         if "method" in self.source.data and "base" not in self.source.data:
             raise InputError(f"{self.source.path!r} is a recipe of one run, not a study; run it with `kdiga train`.")
+        if "students" in self.source.data and "base" not in self.source.data:
+            raise InputError(f"{self.source.path!r} is a test of claims, not a study; run it with `kdiga claims`.")
         check_keys(self.source, (), self.source.data, TOP, self.problems)
         evaluation = read_section(self.source, "evaluate", EvaluateSettings, self.problems)
         tune = None

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from kdiga.config import Recipe
 from kdiga.config.run import build_models
 from kdiga.config.subject import describe
@@ -36,8 +38,7 @@ def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
         return json.loads((folder / RESULT).read_text())
     claim(folder, resume=True, overwrite=False)
     write_config(folder, recipe.to_dict())
-    student = build_models(recipe, data).student
-    save_model(student, folder / "best.safetensors", which="start", seed=recipe.training.seed)
+    student = save_start(recipe, folder, data)
     untrained = {"epoch": -1, "clean": None, "robust": None}
     result = {
         "method": "start",
@@ -51,6 +52,13 @@ def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
     }
     write_result(folder, result)
     return result
+
+
+def save_start(recipe: Recipe, folder: Path, data: DataSet) -> nn.Module:
+    """Write the weights alone, and return the student."""
+    student = build_models(recipe, data).student
+    save_model(student, folder / "best.safetensors", which="start", seed=recipe.training.seed)
+    return student
 
 
 def validation_attack(recipe: Recipe) -> str:

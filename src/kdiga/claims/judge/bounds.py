@@ -67,12 +67,12 @@ def ranked(values: Sequence[Sequence[float | None]], right: Sequence[Sequence[bo
     truth = np.asarray(right, dtype=float)
     observed = float(spearman(_means(table), _means(truth))[0])
     generator = np.random.default_rng(mix_seed(seed, *truth.shape))
-    draws = np.empty(RESAMPLES)
+    promised, reached = (np.empty((RESAMPLES, len(values))) for _ in range(2))
     for place in range(RESAMPLES):
         students, images = (generator.integers(0, count, count) for count in truth.shape)
         drawn = np.ix_(students, images)
-        draws[place] = spearman(_means(table[drawn]), _means(truth[drawn]))[0]
-    interval = percentile_interval(draws) if np.isfinite(observed) else None
+        promised[place], reached[place] = _means(table[drawn])[0], _means(truth[drawn])[0]
+    interval = percentile_interval(spearman(promised, reached)) if np.isfinite(observed) else None
     return {
         "spearman": observed if np.isfinite(observed) else None,
         "interval_95": None if interval is None else list(interval),

@@ -28,7 +28,7 @@ def judge_certified(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]
 def _row(evidence: Evidence, label: str, pair: Pair, kind: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "method": label, "teacher": pair.teacher, "student": pair.student, "kind": kind, "verdict": "undecided",
-        "diverged": evidence.diverged(label, pair), "share": None,
+        "diverged": evidence.diverged(label, pair, seeds=1), "share": None,
     }  # fmt: skip
     content = evidence.found(label, pair, CERTIFIED)
     if content is None:

@@ -64,9 +64,9 @@ class Evidence:
             return None
         return read_json(self.board.out / cells[0].folder / file)
 
-    def diverged(self, label: str, pair: Pair) -> int:
-        """Return how many seeds diverged."""
-        return sum(self.board.state(cell) == "diverged" for cell in self.cells(label, pair))
+    def diverged(self, label: str, pair: Pair, seeds: int | None = None) -> int:
+        """Return how many seeds diverged, of all or of the first so many."""
+        return sum(self.board.state(cell) == "diverged" for cell in self.cells(label, pair)[:seeds])
 
     def _outcomes(self, folder: Path, attack: str) -> list[bool]:
         report = read_json(test_file(folder, "best"))
