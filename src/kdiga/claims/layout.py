@@ -218,22 +218,14 @@ class Layout:
         )  # fmt: skip
 
     def _steps(self, label: str, pair: Pair, certify: Certification, explain: Explaining) -> tuple[Step, ...]:
-        """Return what is found out of a student of the first seed: its radii and bounds against its teacher's."""
-        recipe = self._method_recipe(label, pair)
-        if pair.pretrained or recipe is None or recipe.teacher is None:
+        """Return what is found out of a student of the first seed: its bounds and radii against the pair's teacher.
+
+        One that was trained without a teacher stands beside the others against its first; plain training does not.
+        """
+        if pair.pretrained or self.methods[label] == "ce":
             return ()
         teacher, seed = f"teachers/{pair.teacher}", self.evaluation.seed
-        explained = ExplainStep(teacher, explain, seed)
-        certified = label in self.grid.judged or self.methods[label] == "kd"
-        return (explained, CertifyStep(teacher, certify, seed)) if certified else (explained,)
-
-    def _check_judged(self) -> None:
-        for label in self.grid.judged:
-            recipe = self._method_recipe(label, self.grid.pairs[0])
-            if recipe is not None and not recipe.method.needs.teachers:
-                self.problems.append(
-                    self.source.problem(("judged",), f"{label} learns from no teacher, so no claim is about it")
-                )
+        return ExplainStep(teacher, explain, seed), CertifyStep(teacher, certify, seed)
 
     def _search(self, tune: Coefficients | None) -> Coefficients | None:
         """Return the search with its pair filled in, which has to be one of the grid's."""

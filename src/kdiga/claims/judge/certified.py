@@ -17,11 +17,14 @@ ALIGNED = 0.5  # rho over L up to which gradients count as aligned
 
 
 def judge_certified(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Return claim d: a row a method, pair and kind of radius, of the first seed's student."""
-    labels = [*evidence.claims.judged, evidence.claims.label_of("kd")]
+    """Return claim d: a row a method, pair and kind of radius, of the first seed's student; judged methods first."""
     rows = [
-        _row(evidence, label, pair, kind) for label in dict.fromkeys(labels) for pair in pairs for kind in KINDS
-    ]  # fmt: skip
+        _row(evidence, label, pair, kind)
+        for label in dict.fromkeys([*evidence.claims.judged, *evidence.claims.methods])
+        for pair in pairs
+        if evidence.asked(label, pair, CERTIFIED)
+        for kind in KINDS
+    ]
     return {"rows": rows, "methods": list(evidence.claims.judged)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from kdiga.claims.effects import Effect, effect
 from kdiga.claims.grid import Pair
 from kdiga.claims.plan import Claims
+from kdiga.claims.steps import CertifyStep, ExplainStep
 from kdiga.study.cells import Board, Cell, read_json, test_file
 from kdiga.study.settings import COSTLY
 
@@ -33,7 +34,7 @@ class Evidence:
         return [self.board.by_folder[name] for name in names if name in self.board.by_folder]
 
     def student(self, label: str, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
-        """Return for each seed whether each image is right under an attack; None while one is missing.
+        """Return for each seed that has ended whether each image is right under an attack; None while none has.
 
         A student that diverged is wrong on every image.
         """
@@ -44,8 +45,6 @@ class Evidence:
                 rows.append([False] * self.claims.evaluation.examples_of(attack, self.available))
             elif state == "done":
                 rows.append(self._outcomes(self.board.out / cell.folder, attack))
-            else:
-                return None
         return rows or None
 
     def alone(self, folder: str, attack: str = COSTLY) -> Outcomes | None:
@@ -57,12 +56,24 @@ class Evidence:
         """Return the outcomes of a pair's teacher."""
         return self.alone(f"teachers/{pair.teacher}", attack)
 
+    def asked(self, label: str, pair: Pair, file: str) -> bool:
+        """Return whether a file is to be found out of the first seed's student against the pair's teacher.
+
+        A student without a teacher is held against one alone.
+        """
+        return any(
+            isinstance(step, CertifyStep | ExplainStep)
+            and (step.file, step.teacher) == (file, f"teachers/{pair.teacher}")
+            for cell in self.cells(label, pair)[:1]
+            for step in cell.after
+        )
+
     def found(self, label: str, pair: Pair, file: str) -> dict[str, Any] | None:
         """Return what was found out of the first seed's student; None where that is not done, or not asked for."""
-        cells = self.cells(label, pair)
-        if not cells or self.board.state(cells[0]) != "done":
+        if not self.asked(label, pair, file):
             return None
-        return read_json(self.board.out / cells[0].folder / file)
+        cell = self.cells(label, pair)[0]
+        return read_json(self.board.out / cell.folder / file) if self.board.state(cell) == "done" else None
 
     def diverged(self, label: str, pair: Pair, seeds: int | None = None) -> int:
         """Return how many seeds diverged, of all or of the first so many."""
