@@ -227,6 +227,14 @@ class Layout:
         teacher, seed = f"teachers/{pair.teacher}", self.evaluation.seed
         return ExplainStep(teacher, explain, seed), CertifyStep(teacher, certify, seed)
 
+    def _check_judged(self) -> None:
+        for label in self.grid.judged:
+            recipe = self._method_recipe(label, self.grid.pairs[0])
+            if recipe is not None and not recipe.method.needs.teachers:
+                self.problems.append(
+                    self.source.problem(("judged",), f"{label} learns from no teacher, so no claim is about it")
+                )
+
     def _search(self, tune: Coefficients | None) -> Coefficients | None:
         """Return the search with its pair filled in, which has to be one of the grid's."""
         pairs = [pair for pair in self.grid.pairs if not pair.pretrained]
