@@ -53,24 +53,25 @@ class Layout:
         self.tune = self._search(tune)
 
     def cells(self, certify: Certification, explain: Explaining) -> list[Cell]:
-        """Return all cells: what others rest on, then trials and students, seed after seed, pre-trained ones last."""
+        """Return all cells: what others rest on, then seed after seed, its pre-trained students after the others."""
         cells = [*self._teachers(), *self._starts()]
         self._check_judged()
         if self.problems:
             return cells
         trials = self._trials()
-        for pretrained in (False, True):
-            cells += [cell for (_, kind), group in trials.items() if kind == pretrained for cell in group]
-            cells += [
-                self._student(
-                    label, pair, seed, trials,
-                    self._steps(label, pair, certify, explain) if seed == self.grid.seeds[0] else (),
-                )
-                for seed in self.grid.seeds
-                for label in self.methods
-                for pair in self._pairs_of(label)
-                if pair.pretrained == pretrained
-            ]  # fmt: skip
+        for seed in self.grid.seeds:
+            first = seed == self.grid.seeds[0]
+            for pretrained in (False, True):
+                if first:
+                    cells += [cell for (_, kind), group in trials.items() if kind == pretrained for cell in group]
+                cells += [
+                    self._student(
+                        label, pair, seed, trials, self._steps(label, pair, certify, explain) if first else ()
+                    )
+                    for label in self.methods
+                    for pair in self._pairs_of(label)
+                    if pair.pretrained == pretrained
+                ]  # fmt: skip
         return cells
 
     # Recipes
