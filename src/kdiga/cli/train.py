@@ -86,6 +86,7 @@ def train(
         result = run_recipe(
             checked, folder, resume=resume, overwrite=overwrite, data=data, models=models,
             on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
+            on_warning=progress.on_warning,
         )  # fmt: skip
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):
