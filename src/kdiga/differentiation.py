@@ -22,8 +22,9 @@ def by_images(values: Tensor, images: Tensor, *, keep: bool = False, twice: bool
     """
     gradient = None
     if values.requires_grad:
-        graph = {"create_graph": True} if twice else {"retain_graph": keep}
-        (gradient,) = torch.autograd.grad(values.sum(), images, allow_unused=True, **graph)
+        (gradient,) = torch.autograd.grad(
+            values.sum(), images, retain_graph=keep or twice, create_graph=twice, allow_unused=True
+        )
     if gradient is None:
         raise InputError(
             "a model's logits have no gradient by its images, so there is nothing to align and nothing to attack "
