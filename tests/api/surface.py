@@ -23,7 +23,7 @@ FILE = Path(__file__).with_name("surface.txt")
 
 
 def lines() -> Iterator[str]:
-    """Yield every public name with its signature and defaults, then methods and sections as recipes spell them, then commands."""
+    """Yield every public name with its signature and defaults, what recipes may say, and the commands."""
     for name in kdiga.__all__:
         yield from _named(f"kdiga.{name}", getattr(kdiga, name))
     for name, method in kdiga.available_methods().items():
