@@ -224,7 +224,8 @@ def _state_dict(loaded: object, path: Path) -> Checkpoint:
                 loaded = mapping[wrapper]
                 continue
             state = {key: value for key, value in mapping.items() if isinstance(value, Tensor)}
-            if state and len(state) == len(mapping) and all(isinstance(name, str) for name in cast("Mapping[Any, Any]", mapping)):
+            texts = all(isinstance(name, str) for name in cast("Mapping[Any, Any]", mapping))
+            if state and len(state) == len(mapping) and texts:
                 return Checkpoint(_plain_tensors(state, path), None, tuple(notes))
         break
     raise InputError(
