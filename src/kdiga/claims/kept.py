@@ -6,6 +6,7 @@ as well, since students that are still to be trained learn from them; a student'
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from kdiga.errors import InputError, some
 from kdiga.plain import load_json
 from kdiga.study.cells import ENDED, FAILURE, Board, Cell
 from kdiga.training.folder import CONFIG, RESULT, write_config, write_result
+from kdiga.training.journal import write_atomically
 
 WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which is called otherwise on another machine
@@ -72,7 +74,7 @@ class Kept:
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
             record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
-            write_result(self.folder, record, self._path(cell).name)
+            write_atomically(self._path(cell), json.dumps(record) + "\n")  # indented, it would be twice as long
             if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
                 shutil.copy(board.out / cell.folder / WEIGHTS, self._weights(cell))
 
@@ -114,6 +116,9 @@ def _record(cell: Cell, folder: Path) -> dict[str, Any]:
             record[name] = _packed(load_json(folder / name))
     if (folder / CONFIG).is_file():
         record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text())
+    data = record.get(RESULT, {}).get("data")
+    if isinstance(data, dict) and "source" in data:  # where this machine has the images
+        data["source"] = Path(str(cast("Any", data)["source"])).name
     if FAILURE in record:
         record[FAILURE].pop("trace", None)  # it names this machine's folders
     return record
