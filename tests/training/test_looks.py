@@ -109,7 +109,9 @@ def test_a_teacher_whose_forward_detaches(digits):
 
 
 @pytest.mark.parametrize(
-    ("before", "route"), [(rounded, "auto"), (clamped, "exact"), (rounded, "finite-difference")], ids=str
+    ("before", "route"),
+    [(rounded, "auto"), (clamped, "exact"), (rounded, "finite-difference")],
+    ids=lambda part: part if isinstance(part, str) else part.__name__,
 )
 def test_an_input_gradient_that_is_zero_ends_the_run(before, route, trained, digits, tmp_path):
     """At the second look, for a last layer of zeros has none at the first and is sound."""

@@ -20,7 +20,7 @@ from kdiga.training.settings import TrainingSettings
 from kdiga.types import ThreatModel
 
 FILE = "state.pt"
-FORMAT = "2"
+FORMAT = "3"
 FREE = ("accumulate", "save_every")  # settings that a run may be continued with other values of
 
 
