@@ -329,7 +329,7 @@ def test_radii_rest_on_the_first_seeds_student(planted):
 
 
 def test_a_student_without_a_teacher_is_held_against_one_alone(claims):
-    more = ("students: {", "  other: {student: cnn-8, method: {name: pgd-at, steps: 2}}\nstudents: {")
+    more = ("students: {small", "  other: {student: cnn-8, method: {name: pgd-at, steps: 2}}\nstudents: {small")
     planted = Planted(claims(more, text=RECIPE))
     planted.run("pgd-at/small/seed-0", robust=50)
     other = Pair("other", "small")
