@@ -273,7 +273,7 @@ def test_a_pretrained_student_keeps_what_it_may_not_lose(copied, quick_project, 
     assert content["done"] == content["total"]
     start = json.loads(Path("out/starts/old/best-validation.json").read_text())["accuracy"]["clean"]
     found = {entry["search"]: entry for entry in content["coefficients"]}
-    assert list(found) == ["tuning/kd", "tuning/kd-old", "tuning/kdiga", "tuning/kdiga-old"]
+    assert list(found) == ["tuning/kd", "tuning/kdiga", "tuning/kd-old", "tuning/kdiga-old"]
     assert found["tuning/kdiga"]["least_clean"] is None
     assert found["tuning/kdiga-old"]["least_clean"] == pytest.approx(start - 1)
     robust = [trial["best"]["robust"] for trial in found["tuning/kdiga-old"]["trials"]]
