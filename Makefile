@@ -6,7 +6,7 @@ ARGS ?=
 # OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev demo test test-slow check docs format bench clean
+.PHONY: setup setup-dev demo test test-slow check docs format bench clean check-wheel
 
 setup: .venv/.installed
 setup-dev: .venv/.installed-dev
@@ -50,6 +50,11 @@ format: setup-dev
 # Steps of every method and route, as ratios; on a GPU where there is one. Minutes.
 bench: setup
 	$(TEST_ENV) TORCH_CPP_LOG_LEVEL=ERROR KINETO_LOG_LEVEL=99 $(BIN)/python benchmarks/speed.py --out runs/speed $(ARGS)
+
+# The wheel in an environment of its own, outside the checkout: recipes by name, a short training and the demo, or
+# another last command: `make check-wheel ARGS="methods"`. Installs everything anew; minutes.
+check-wheel: setup-dev
+	$(TEST_ENV) .ci/check-wheel $(BIN)/python $(ARGS)
 
 clean:
 	rm -rf .venv runs build dist

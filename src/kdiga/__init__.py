@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdiga.errors import DivergedError as DivergedError
     from kdiga.errors import InputError as InputError
     from kdiga.errors import KdigaError as KdigaError
+    from kdiga.errors import KdigaWarning as KdigaWarning
     from kdiga.evaluation import Evaluation as Evaluation
     from kdiga.evaluation import evaluate as evaluate
     from kdiga.gradients import input_gradient as input_gradient
@@ -44,6 +45,7 @@ _HOME = {
     "DivergedError": "errors",
     "InputError": "errors",
     "KdigaError": "errors",
+    "KdigaWarning": "errors",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
     "Exact": "routes",
@@ -69,6 +71,7 @@ __all__ = [
     "ImageSet",
     "InputError",
     "KdigaError",
+    "KdigaWarning",
     "ThreatModel",
     "TrainingResult",
     "TrainingSettings",

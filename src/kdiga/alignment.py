@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, overload
 
 from torch import Tensor, nn
 
 from kdiga.checks import check_images, check_labels, check_same_classes
-from kdiga.errors import InputError
+from kdiga.errors import InputError, KdigaWarning
 from kdiga.gradients import input_gradient_and_logits
 from kdiga.losses import distance_by_name
-from kdiga.modes import evaluating
+from kdiga.modes import evaluating, held_in_eval
 from kdiga.point import Point
 from kdiga.routes import Route, route_by_name
 
@@ -83,8 +84,12 @@ def align(
     Raises:
         InputError: for images of another rank, type or range, labels out of range, unequal class
             counts, an unknown distance or route, neither teacher nor gradient, a gradient of
-            another shape, or a compiled student on the exact route, which PyTorch cannot differentiate
-            twice.
+            another shape, a compiled student on the exact route, which PyTorch cannot differentiate
+            twice, or a student whose input gradient, or its graph to the parameters, is cut off.
+
+    Warns:
+        KdigaWarning: if the input gradient is exactly zero on every image, or if batch norm and dropout of the
+            student are all in eval mode.
 
     >>> import torch
     >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
@@ -115,5 +120,29 @@ def align(
             f"teacher_gradient had shape {tuple(teacher_gradient.shape)} and images {tuple(images.shape)}; they must "
             "be equal, row i the gradient at image i."
         )
+    _check_gradient(student, point.input_gradient, values=check_values)
     term = measure(point.input_gradient, teacher_gradient.detach()).mean()
     return (term, point.logits) if return_logits else term
+
+
+def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> None:
+    """Check that the term can teach the student something; of values only where they are looked at anyhow."""
+    if not gradient.requires_grad and any(parameter.requires_grad for parameter in student.parameters()):
+        raise InputError(
+            "the student's input gradient has no graph to its parameters, so the term would teach it nothing: "
+            "rounding in its forward pass, or a backward pass written without a graph. Let the gradient through; or "
+            "use route 'finite-difference', where its value is right."
+        )
+    if values and not gradient.detach().any():
+        warnings.warn(
+            "the student's input gradient is exactly zero on every image, so aligning it does nothing: a hard clamp or "
+            "rounding in its forward pass, dead activations, or saturated logits. Let the gradient through.",
+            KdigaWarning,
+            stacklevel=3,
+        )
+    if held_in_eval(student):
+        warnings.warn(
+            "the student's batch norm and dropout are in eval mode; to train it, call student.train() first.",
+            KdigaWarning,
+            stacklevel=3,
+        )

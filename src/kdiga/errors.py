@@ -26,6 +26,10 @@ class DivergedError(KdigaError, RuntimeError):
     exit_status = 1
 
 
+class KdigaWarning(UserWarning):
+    """Something that works and is hardly ever meant; told once, in one sentence."""
+
+
 class ProcessLostError(KdigaError, RuntimeError):
     """Another process of the same run has ended, so that this one cannot go on."""
 

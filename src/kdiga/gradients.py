@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.checks import check_images, check_labels
+from kdiga.differentiation import by_images
 from kdiga.losses import Score, score_by_name
 from kdiga.modes import frozen_statistics
 
@@ -44,5 +45,5 @@ def input_gradient_and_logits(
     with torch.enable_grad(), frozen_statistics(model):
         images = images.detach().requires_grad_()
         logits = model(images)
-        (gradient,) = torch.autograd.grad(score_by_name(gradient_of)(logits, labels).sum(), images)
+        gradient = by_images(score_by_name(gradient_of)(logits, labels), images)
     return gradient, logits.detach()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 
 
 def device_of(model: nn.Module, otherwise: torch.device | None = None) -> torch.device:
@@ -89,6 +90,17 @@ def couples_batch(model: nn.Module) -> bool:
         isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats)
         for module in model.modules()
     )
+
+
+def held_in_eval(model: nn.Module) -> bool:
+    """Return whether a model has batch norm or dropout, and all of it is in eval mode."""
+    layers = [
+        module
+        for module in model.modules()
+        if (isinstance(module, _BatchNorm) and module.track_running_stats)
+        or (isinstance(module, _DropoutNd) and module.p > 0)
+    ]
+    return bool(layers) and not any(module.training for module in layers)
 
 
 class RandomState:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdiga.differentiation import by_images
 from kdiga.losses import Score, cross_entropy, score_by_name
 from kdiga.modes import RandomState, couples_batch, evaluating, frozen_parameters, frozen_statistics
 from kdiga.routes import Route, Surroundings
@@ -89,15 +90,18 @@ class Point:
         if self._compiled is not None:
             return self._separate_gradient()
         with self._watch("alignment"):
-            (gradient,) = torch.autograd.grad(scores.sum(), self.images, retain_graph=True)
-        return gradient
+            return by_images(scores, self.images, keep=True)
+
+    def computed(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the logits and the input gradient, each None where nobody asked for it yet."""
+        known = self.__dict__
+        return known.get("logits"), known.get("input_gradient", known.get("input_gradient_value"))
 
     def _separate_gradient(self) -> Tensor:
         images = self.images.detach().requires_grad_()
         with self._watch("alignment"), frozen_parameters(self._student), self._again():
             scores = self._score(self._run(images, leave_no_trace=True), self.labels)
-            (gradient,) = torch.autograd.grad(scores.sum(), images)
-        return gradient
+            return by_images(scores, images)
 
     def _surroundings(self) -> Surroundings:
         parameters = tuple(p for p in self._student.parameters() if p.requires_grad)

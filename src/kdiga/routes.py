@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdiga import joint
+from kdiga.differentiation import by_images
 from kdiga.errors import InputError, unknown
 
 ParameterGradient = Callable[[Tensor, Tensor], Sequence[Tensor | None]]
@@ -81,8 +82,7 @@ class Exact:
 
     def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
         """Return the gradient with its own graph."""
-        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-        return gradient
+        return by_images(scores, images, twice=True)
 
 
 Sides = Literal[1, 2]
@@ -127,7 +127,7 @@ class FiniteDifference:
     def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
         """Return the gradient; its backward runs the probes."""
         if value is None:
-            (value,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
+            value = by_images(scores, images, keep=True)
         device = images.device.type
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         probe = self._length(dtype if enabled else images.dtype)

@@ -19,6 +19,7 @@ from kdiga.point import BatchNormMode, Forward, GradientUse, Point
 from kdiga.routes import Exact, Route
 from kdiga.stopwatch import Watch, silent
 from kdiga.types import Batch, TeacherSignal, ThreatModel
+from kdiga.witness import Witness
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class Step:
         watch: told what is being computed.
         part: the step stands for some examples of the batch only, whose clean images the student sees
             elsewhere as well; batch norm's running statistics count them there.
+        witness: told of every point of the student; None where nobody looks.
     """
 
     batch: Batch
@@ -89,6 +91,7 @@ class Step:
     compiled: Forward | None = None
     watch: Watch = silent
     part: bool = False
+    witness: Witness | None = None
 
     @cached_property
     def teacher(self) -> TeacherSignal:
@@ -233,11 +236,14 @@ class Step:
         self, images: Tensor, gradient: GradientUse, batch_norm: BatchNormMode = "train", *,
         keep_statistics: bool = False,
     ) -> Point:  # fmt: skip
-        return Point(
+        point = Point(
             self.student, images, self.batch.labels, gradient=gradient, route=self.route,
             gradient_of=self.gradient_of, batch_norm=batch_norm, compiled=self.compiled,
             keep_statistics=keep_statistics, watch=self.watch,
         )  # fmt: skip
+        if self.witness is not None:
+            self.witness.points.append(point)
+        return point
 
 
 def _present(part: T | None, what: str) -> T:

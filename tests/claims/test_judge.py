@@ -209,8 +209,10 @@ def test_missing_runs_decide_nothing(planted):
     assert {name: claim["verdict"] for name, claim in judged.items()} == {
         "a": "supported", "b": "undecided", "c": "undecided", "d": "undecided", "e": "undecided",
     }  # fmt: skip
-    for folder in ("kd/robust-to-small/seed-0", "kd/robust-to-small/seed-1"):
-        (planted.out / folder / "result.json").unlink()
+    (planted.out / "kd/robust-to-small/seed-1/result.json").unlink()
+    row = judge_kd(planted.evidence, [SMALL])["rows"][0]
+    assert (row["robust"], row["verdict"]) == (0.05, "supported"), "the seed that has ended counts"
+    (planted.out / "kd/robust-to-small/seed-0/result.json").unlink()
     row = judge_kd(planted.evidence, [SMALL])["rows"][0]
     assert (row["robust"], row["verdict"]) == (None, "undecided")
     planted.method("kd", SMALL, robust=(5, 6))

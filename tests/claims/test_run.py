@@ -222,7 +222,7 @@ def test_a_teacher_that_failed_is_told(claims, data, quick, monkeypatch):
         raise OSError("the disk is full")
 
     monkeypatch.setattr(cell_runs, "run_recipe", fails)
-    with pytest.raises(InputError, match="teacher robust has no result: OSError: the disk is full"):
+    with pytest.raises(InputError, match="teacher robust failed: OSError: the disk is full"):
         go(claims(), data)
 
 

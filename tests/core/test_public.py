@@ -16,6 +16,7 @@ PUBLIC = {
     "ImageSet",
     "InputError",
     "KdigaError",
+    "KdigaWarning",
     "PGD",
     "ThreatModel",
     "TrainingResult",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdiga import joint
 from kdiga.attacks.balls import project, uniform_start, unit
+from kdiga.differentiation import by_images
 from kdiga.errors import InputError, unknown
 from kdiga.types import ThreatModel
 
@@ -77,7 +78,7 @@ class PGD:
             adv_images.requires_grad_()
             with torch.enable_grad():
                 values = objective(adv_images)
-                (gradient,) = torch.autograd.grad(values.sum(), adv_images)
+                gradient = by_images(values, adv_images)
             adv_images = adv_images.detach()
             if best is not None:
                 best.offer(adv_images, values.detach())

@@ -59,18 +59,9 @@ class Claims:
     rules: Rules
     cells: tuple[Cell, ...]
 
-    @property
-    def first(self) -> tuple[Cell, ...]:
-        """The cells that all others rest on: teachers, and pre-trained students as they are."""
-        return tuple(cell for cell in self.cells if cell.kind in ("teacher", "start"))
-
     def label_of(self, method: str) -> str:
         """Return the label of a method that is neither judged nor configured, such as kd."""
         return next(label for label, name in self.methods.items() if name == method)
-
-    def needs_teacher(self, label: str) -> bool:
-        """Return whether a method learns from a teacher."""
-        return any(cell.label == label and cell.needs for cell in self.cells if cell.kind == "method")
 
 
 def load_claims(path: str | Path, out: Path | None = None, overrides: Sequence[str] = ()) -> Claims:

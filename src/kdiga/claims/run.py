@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,48 +90,49 @@ def run_claims(
 
     def on_end() -> None:
         kept.keep(board)
+        if not despite_findings:
+            check_teachers(claims, board, data)
 
-    # Teachers first, by themselves: nothing is worth an hour of training from one that has no robustness to give.
-    first = Board(claims.first, claims.out, board.since)
     try:
-        for part in (first, board):
-            run_board(
-                part, data, claims.evaluation, workers=workers, on_watch=watched, on_end=on_end,
-                apart=deadline is not None,
-            )  # fmt: skip
-            kept.keep(board)
-            if part is first and not despite_findings:
-                check_teachers(claims, data)
+        on_end()
+        run_board(
+            board, data, claims.evaluation, workers=workers, on_watch=watched, on_end=on_end,
+            apart=deadline is not None,
+        )  # fmt: skip
     except TimeUpError:
         kept.keep(board)
     return report_claims(claims, board, data)
 
 
-def check_teachers(claims: Claims, data: DataSet) -> None:
-    """Check that every teacher has robustness to pass on: more than chance, with 95 % confidence.
+def check_teachers(claims: Claims, board: Board, data: DataSet) -> None:
+    """Check that every teacher that has ended has robustness to pass on: more than chance, with 95 % confidence.
 
     Raises:
         InputError: naming those that have none, with what was measured.
     """
-    chance, told = 1 / len(data.test.classes), list[str]()
+    told = list[str]()
     for name in dict.fromkeys(pair.teacher for pair in claims.pairs):
-        folder = claims.out / "teachers" / name
-        report, failure = read_json(test_file(folder, "best")), read_json(folder / FAILURE)
-        if report is None:
-            told.append(f"teacher {name} has no result: {(failure or {}).get('error', 'it was not run')}")
-            continue
-        attack = COSTLY if COSTLY in report["correct"] else next(a for a in report["correct"] if a != "clean")
-        correct = report["correct"][attack]
-        low, high = clopper_pearson(sum(correct), len(correct))
-        if low <= chance:
-            told.append(
-                f"teacher {name} is not robust: {sum(correct) / len(correct):.1%} of {len(correct)} test images "
-                f"(95 % interval {low:.1%} to {high:.1%}) withstand {attack_name(attack)} at "
-                f"{report['threat']['norm']} eps {report['threat']['eps']:.4g}, and chance is {chance:.0%}; "
-                "give a robust one, or go on all the same with --despite-findings."
-            )
+        cell = board.by_folder[f"teachers/{name}"]
+        state, folder = board.state(cell), board.out / cell.folder
+        if state == "done":
+            report = read_json(test_file(folder, "best")) or {}
+            told += _not_robust(name, report["correct"][COSTLY], report["threat"], 1 / len(data.test.classes))
+        elif state != "open":
+            failure = read_json(folder / FAILURE) or {}
+            told.append(f"teacher {name} {state}: {failure.get('error', 'it has no result')}")
     if told:
         raise InputError("\n".join(told))
+
+
+def _not_robust(name: str, correct: Sequence[bool], threat: Mapping[str, Any], chance: float) -> list[str]:
+    low, high = clopper_pearson(sum(correct), len(correct))
+    if low > chance:
+        return []
+    return [
+        f"teacher {name} is not robust: {sum(correct) / len(correct):.1%} of {len(correct)} test images (95 % interval "
+        f"{low:.1%} to {high:.1%}) withstand {attack_name(COSTLY)} at {threat['norm']} eps {threat['eps']:.4g}, and "
+        f"chance is {chance:.0%}; give a robust one, or go on all the same with --despite-findings."
+    ]
 
 
 def report_claims(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def cache(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe with a section cache; see docs/cache.md.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe, by path or name, with a section cache; see docs/cache.md.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: cache.dtype=int8.")
     ] = None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def claims(
-    recipe: Annotated[Path, typer.Argument(help="A YAML claims recipe; see docs/claims.md.")],
+    recipe: Annotated[Path, typer.Argument(help="A claims recipe, by path or name; see docs/claims.md.")],
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<file name>.")] = None,
     kept: Annotated[
         Path | None, typer.Option(help="Folder of finished runs' records. Default: <recipe>.cells beside the recipe.")

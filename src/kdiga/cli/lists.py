@@ -1,4 +1,4 @@
-"""``kdiga methods``, ``kdiga models``, ``kdiga data``."""
+"""``kdiga methods``, ``kdiga models``, ``kdiga data``, ``kdiga recipes``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kdiga.cli.app import app
 
@@ -107,3 +108,18 @@ def data() -> None:
         Console().print(name, highlight=False)
     for form in FORMS:
         Console().print(form, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with kdiga. Commands take their names in place of a path.
+
+    Example: kdiga train digits-teacher
+    """
+    from kdiga.cli.printing import print_table
+    from kdiga.recipes import about, shipped
+
+    table = Table("name", "", box=None, pad_edge=False, show_header=False)
+    for name, path in shipped().items():
+        table.add_row(name, Text(about(path)))
+    print_table(Console(), table)

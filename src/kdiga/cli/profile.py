@@ -17,7 +17,7 @@ from kdiga.cli.printing import print_table, say, tell_notes
 
 @app.command()
 def profile(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see recipes/.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.batch_size=64.")
     ] = None,

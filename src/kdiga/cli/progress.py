@@ -65,6 +65,10 @@ class TrainingProgress(_Bar):
             line = f"{self.label}  {name}: {choice['chosen']}, {choice['why']}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def on_warning(self, message: str) -> None:
+        """Say what is suspicious."""
+        say(self.console, f"{self.label}  {message}", style="yellow")
+
     def on_step(self, done: int, total: int) -> None:
         """Move the bar."""
         self.bar.update(self.task, completed=done, total=total)

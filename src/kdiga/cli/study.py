@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def study(
-    file: Annotated[Path, typer.Argument(help="A YAML study; see docs/study.md.")],
+    file: Annotated[Path, typer.Argument(help="A study, by path or name; see docs/study.md.")],
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<file name>.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated, in place of the file's.")] = None,

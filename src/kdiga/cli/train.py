@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see recipes/.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.")
     ] = None,
@@ -86,6 +86,7 @@ def train(
         result = run_recipe(
             checked, folder, resume=resume, overwrite=overwrite, data=data, models=models,
             on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
+            on_warning=progress.on_warning,
         )  # fmt: skip
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):

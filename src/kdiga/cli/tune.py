@@ -16,7 +16,7 @@ from kdiga.cli.app import app
 
 @app.command()
 def tune(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe; see recipes/.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.")],
     trials: Annotated[int, typer.Option(min=1, help="Runs; the first has the recipe's own coefficients.")] = 8,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each. Default: the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>-tune.")] = None,

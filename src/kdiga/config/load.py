@@ -37,7 +37,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply ``section.key=value`` overrides.
 
     Args:
-        path: of a YAML file.
+        path: of a YAML file, or a name that ``kdiga recipes`` lists.
         overrides: such as ``training.seed=1``; the value is YAML.
 
     Raises:

@@ -33,7 +33,7 @@ def run_rounds(
         data: the recipe's.
         resume: continue after the last round that finished.
         overwrite: replace what is there.
-        listeners: ``on_step``, ``on_epoch`` and ``on_choice`` of :func:`kdiga.distill`.
+        listeners: ``on_step``, ``on_epoch``, ``on_choice`` and ``on_warning`` of :func:`kdiga.distill`.
 
     Raises:
         InputError: as :func:`kdiga.config.run_recipe` does.

@@ -20,6 +20,7 @@ from kdiga.modes import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
 from kdiga.training.folder import RESULT, claim, write_config, write_result
+from kdiga.training.looks import OnWarning
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep
 from kdiga.training.runtime import device_by_name
 from kdiga.training.team import Team
@@ -176,6 +177,7 @@ def run_recipe(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     on_choice: OnChoice | None = None,
+    on_warning: OnWarning | None = None,
 ) -> dict[str, Any]:
     """Train what a recipe describes, in a folder of its own, and return ``result.json``'s content.
 
@@ -193,6 +195,7 @@ def run_recipe(
         on_step: see :func:`kdiga.distill`.
         on_epoch: see :func:`kdiga.distill`.
         on_choice: see :func:`kdiga.distill`.
+        on_warning: see :func:`kdiga.distill`.
 
     Raises:
         InputError: if anything in the recipe cannot be had, or ``out`` holds another run.
@@ -202,7 +205,7 @@ def run_recipe(
     if recipe.rounds is not None:
         from kdiga.config.rounds import run_rounds
 
-        listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice}
+        listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice, "on_warning": on_warning}
         return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, **listeners)
     team = Team.here(device_by_name(recipe.training.device))
     student, teacher, second_teacher = models or build_models(recipe, data)
@@ -231,6 +234,7 @@ def run_recipe(
         on_step=on_step,
         on_epoch=on_epoch,
         on_choice=on_choice,
+        on_warning=on_warning,
         **settings,
     )
     about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}

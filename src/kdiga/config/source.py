@@ -10,6 +10,7 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError
+from kdiga.recipes import find_recipe
 
 Keys = tuple[str, ...]
 
@@ -57,14 +58,14 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: Kind) -> Sourc
     """Read a YAML file and apply ``key=value`` overrides.
 
     Args:
-        path: of the file.
+        path: of the file, or the name of one that comes with kdiga.
         overrides: such as ``training.epochs=2``; the value is YAML.
         kind: what messages call it.
 
     Raises:
         InputError: for a file that is missing, not YAML, empty, or says a key twice.
     """
-    path = Path(path)
+    path = find_recipe(path, kind.name)
     try:
         text = path.read_text()
         node = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -40,7 +40,7 @@ class Checkpoint(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def save_model(model: nn.Module, path: Path, **about: Any) -> None:
+def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     """Write a model's weights, and its spec where it has one, atomically to a safetensors file.
 
     Args:
@@ -48,6 +48,7 @@ def save_model(model: nn.Module, path: Path, **about: Any) -> None:
         path: where to; a file there is replaced at once or not at all.
         about: plain data kept beside the spec, such as the method and the seed.
     """
+    path = Path(path)
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kdiga.differentiation import by_images
 from kdiga.losses import Score, score_by_name
 from kdiga.modes import evaluating, frozen_parameters
 from kdiga.point import Forward
@@ -45,8 +46,7 @@ class OnlineTeacher:
         images = batch.images.detach().requires_grad_()
         with torch.enable_grad(), self._asked():
             logits = self._forward(images)
-            scores = score_by_name(self.gradient_of)(logits, batch.labels)
-            (gradient,) = torch.autograd.grad(scores.sum(), images)
+            gradient = by_images(score_by_name(self.gradient_of)(logits, batch.labels), images)
         return TeacherSignal(logits.detach(), gradient)
 
     def logits(self, batch: Batch) -> Tensor:

@@ -11,18 +11,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_labels, check_same_classes
 from kdiga.data import Feed, Images, ImageSet, augmentation_by_name, feed_of, split
 from kdiga.errors import DivergedError
 from kdiga.methods import Method, method_by_name
-from kdiga.modes import evaluating, seeded
+from kdiga.modes import seeded
 from kdiga.provenance import provenance
 from kdiga.routes import Route, route_by_name
 from kdiga.step import Teacher
 from kdiga.training.checkpoints import Checkpoints
 from kdiga.training.choices import Choice, settled
+from kdiga.training.first_batch import check_first_batch
 from kdiga.training.guard import TermLog, check_above_chance
 from kdiga.training.journal import Journal
+from kdiga.training.looks import Looks, OnWarning
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.runtime import device_by_name
 from kdiga.training.settings import TrainingSettings
@@ -55,6 +56,7 @@ def distill(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     on_choice: OnChoice | None = None,
+    on_warning: OnWarning | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a student, and leave it holding the weights that were best on the validation set.
@@ -81,13 +83,17 @@ def distill(
         on_epoch: called after each epoch with its record.
         on_choice: called before the first step with the name of each setting that was chosen here, and
             what was chosen and why.
+        on_warning: called with a sentence, once, about what lets a run go on and come to nothing: a teacher that
+            guesses, saturated logits, a model in the wrong mode. None makes it a :class:`kdiga.KdigaWarning`.
+            The result holds them too.
         settings: fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...
 
     Raises:
         InputError: for an unknown method or setting, data or models that do not fit each other, a
-            teacher too few, or stored signals for a method that asks at images of its own making.
-        DivergedError: if a term is not finite or the student ends no better than guessing; it names
-            the term.
+            teacher too few, stored signals for a method that asks at images of its own making, or a model whose
+            logits have no gradient by its images.
+        DivergedError: if a term is not finite or the student ends no better than guessing, naming the term; or if
+            the method trains through input gradients and all of them stay exactly zero.
     """
     configured = TrainingSettings.from_keywords(epochs, settings)
     chosen = method_by_name(method)
@@ -98,7 +104,7 @@ def distill(
     if validation is None and isinstance(train, Images):
         train, held_out = split(train, configured.validation_share, configured.seed)
         validation = looked_at(held_out, configured.validation_examples)
-    run = _Run(student, teachers, train, validation, chosen, threat, configured)
+    run = _Run(student, teachers, train, validation, chosen, threat, configured, on_warning)
     folder = None if out is None else Path(out)
     return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)
 
@@ -113,11 +119,14 @@ class _Run:
         method: Method,
         threat: ThreatModel,
         settings: TrainingSettings,
+        on_warning: OnWarning | None,
     ) -> None:
         self.asked, self.method, self.threat = settings, method, threat
         self.models = (student, teachers)
         self.device = device_by_name(settings.device)
         self.team = Team.here(self.device)
+        through = method.needs.student_gradient == "differentiable"
+        self.looks = Looks(trains_through=through, team=self.team, tell=on_warning)
         size = train.image_size if isinstance(train, Images) else 32
         self.views = stored_views(teachers, train, method.needs, settings)
         self.feed: Feed = feed_of(
@@ -152,7 +161,7 @@ class _Run:
             self.journal = self._restore(out, state)
             try:
                 with seeded(self.asked.seed, -1):
-                    self._check_first_batch()
+                    check_first_batch(self.stepper, next(iter(self.feed.epoch(0))), self.looks)
                 while self.progress.epoch < self.asked.epochs:
                     self._finish(self._epoch(self.progress.epoch, on_step), on_epoch)
             except DivergedError as error:
@@ -186,19 +195,6 @@ class _Run:
     ) -> Stepper:  # fmt: skip
         return Stepper(student, teachers, self.method, self.threat, settings, route, steps=self.steps, team=team)
 
-    def _check_first_batch(self) -> None:
-        batch = next(iter(self.feed.epoch(0)))
-        batch = replace(batch, images=self.stepper.runtime.images(batch.images))
-        with torch.no_grad(), evaluating(self.student):
-            logits = self.student(batch.images)
-        check_labels(batch.labels, batch.images, logits.shape[1])
-        for teacher in self.stepper.teachers:
-            if not isinstance(teacher, nn.Module):
-                check_same_classes(logits, teacher.logits(batch))
-                continue
-            with torch.no_grad(), evaluating(teacher):
-                check_same_classes(logits, teacher(batch.images))
-
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
         self.started = time.perf_counter()
         self.stepper.train_mode()
@@ -211,7 +207,9 @@ class _Run:
                 self.own_states = None
             for batch in batches:
                 done = epoch * len(self.feed) + self.progress.position
-                self.log.add(self.stepper.take(batch, done))
+                counts = self.looks.due(done)
+                self.log.add(self.stepper.take(batch, done, counts))
+                self.looks.check(done, counts)
                 self.progress.position += 1
                 if on_step is not None:
                     on_step(done + 1, self.steps)
@@ -274,6 +272,7 @@ class _Run:
             "history": [asdict(record) for record in self.history],
             "terms": self.log.state(),
             "journal_lines": self.journal.count,
+            "looks": self.looks.state(),
         }
         return common | self.stepper.state(), self.stepper.own_state()
 
@@ -284,6 +283,7 @@ class _Run:
             self.history = [EpochRecord(**record) for record in state["history"]]
             self.log = TermLog(self.progress.epoch, state["terms"])
             self.own_states = state["own"] if self.progress.position else None
+            self.looks.load_state(state["looks"])
         if out is None or not self.team.leads:
             return Journal(None)
         out.mkdir(parents=True, exist_ok=True)
@@ -299,7 +299,7 @@ class _Run:
         return TrainingResult(
             self.method.info.name, self.history, self.progress.best_epoch, best_state, last_state,
             self.progress.seconds / 60, self.asked.seed, dict(self.stepper.counter.totals), self.choices,
-            provenance(self.device),
+            provenance(self.device), self.looks.warnings,
         )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ class TrainingResult:
         passes: forward and backward passes of student and teachers in training, validation excluded.
         choices: by setting that was left on "auto" (and the route always): what was chosen, and why.
         provenance: versions, hardware, date.
+        warnings: what was noticed on the way, each with its name, the step, from 1, and a sentence.
     """
 
     method: str
@@ -59,6 +60,7 @@ class TrainingResult:
     passes: Mapping[str, int]
     choices: Mapping[str, Mapping[str, Any]]
     provenance: Mapping[str, Any]
+    warnings: Sequence[Mapping[str, Any]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result without the weights and all but two epochs, as plain data."""
@@ -72,4 +74,5 @@ class TrainingResult:
             "choices": {name: dict(choice) for name, choice in self.choices.items()},
             "validation": {"best": asdict(best), "last": asdict(last)},
             "provenance": dict(self.provenance),
+            "warnings": [dict(one) for one in self.warnings],
         }

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdiga.data import Share
 from kdiga.errors import InputError
@@ -27,6 +27,7 @@ from kdiga.training.streams import Streams
 from kdiga.training.teaching import source_of
 from kdiga.training.team import ALONE, Team
 from kdiga.types import Batch, Objective, ThreatModel
+from kdiga.witness import Witness
 
 
 class Stepper:
@@ -107,14 +108,20 @@ class Stepper:
         if self.trained_teacher is not None:
             self.trained_teacher.train()
 
-    def take(self, batch: Batch, number: int) -> Objective:
-        """Take step ``number``, from 0, and return the objective that it lowered."""
+    def take(self, batch: Batch, number: int, counts: list[Tensor] | None = None) -> Objective:
+        """Take step ``number``, from 0, and return the objective that it lowered.
+
+        Args:
+            batch: of this process.
+            number: of the step.
+            counts: given what :meth:`Witness.counts` returns for every piece; None looks at nothing.
+        """
         with self.watch("data"):
             batch = replace(batch, images=self.runtime.images(batch.images))
         self.optimizer.zero_grad(set_to_none=True)
         with self.streams.stepping():
             parts = zip(_cut(batch, self.settings.accumulate), self.streams.each_piece(), strict=True)
-            objectives = [self._learn(part, number, one) for part, one in parts]
+            objectives = [self._learn(part, number, one, counts) for part, one in parts]
         objective = self._over_all(objectives)
         with self.watch("optimizer"):
             clip(self.parameters, self.settings.grad_clip)
@@ -124,14 +131,17 @@ class Stepper:
                 self.average.update(self.student, step=number + 1)
         return objective
 
-    def _learn(self, batch: Batch, number: int, one: Piece) -> Objective:
+    def _learn(self, batch: Batch, number: int, one: Piece, counts: list[Tensor] | None) -> Objective:
+        witness = None if counts is None else Witness(self.runtime.device)
         with piece(one):
             with self.watch("loss"), self.runtime.autocast():
-                objective = self.method(self._step(batch, number))
+                objective = self.method(self._step(batch, number, witness))
                 total = objective.total() / self.settings.accumulate
             with self.watch("backward"):
                 # Only the parameters: images that ask for a gradient would cost one more pass to the input.
                 self.runtime.accelerator.backward(total, inputs=self.parameters)
+        if witness is not None and counts is not None:
+            counts.append(witness.counts())
         return objective
 
     def _over_all(self, objectives: Sequence[Objective]) -> Objective:
@@ -148,7 +158,7 @@ class Stepper:
         """Take a step and wait for the device, so that a clock beside it sees the step's end."""
         self.take(batch, number).terms[0].value.detach().item()
 
-    def _step(self, batch: Batch, number: int) -> Step:
+    def _step(self, batch: Batch, number: int, witness: Witness | None) -> Step:
         first, second = (*self._sources, None, None)[:2]
         needs = self.method.needs
         return Step(
@@ -156,7 +166,7 @@ class Stepper:
             number / max(1, self.steps - 1), second_teach=second, trained_teacher=self.trained_teacher,
             gradient_of=needs.gradient_of, attack_batch_norm=self.settings.attack_batch_norm,
             alignment_batch_norm=self.settings.alignment_batch_norm, memory=self.memory, number=number,
-            compiled=self._compiled, watch=self.watch,
+            compiled=self._compiled, watch=self.watch, witness=witness,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""What the first batch shows before the first step: whether data and models fit, and whether a teacher can teach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from kdiga.checks import check_labels, check_same_classes
+from kdiga.modes import evaluating, held_in_eval
+from kdiga.training.looks import Looks
+from kdiga.training.stepper import Stepper
+from kdiga.types import Batch
+
+PLACES = ("teacher", "second teacher")
+
+
+def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
+    """Check that labels and models fit each other, and look at the models.
+
+    Args:
+        stepper: of the run, with models that are left as they are, but for the student's mode.
+        batch: the first one.
+        looks: told what is suspicious.
+
+    Raises:
+        InputError: for labels out of range, or teachers of other classes.
+    """
+    batch = replace(batch, images=stepper.runtime.images(batch.images))
+    with torch.no_grad(), evaluating(stepper.student):
+        logits = stepper.student(batch.images)
+    check_labels(batch.labels, batch.images, logits.shape[1])
+    stepper.train_mode()
+    if held_in_eval(stepper.student) and not stepper.settings.freeze:
+        looks.warn(
+            "student-mode", 0,
+            "the student's batch norm and dropout stay in eval mode while it is trained, so they do not do their work: "
+            "its train() does not reach them. If that is meant, name what is frozen in freeze.",
+        )  # fmt: skip
+    for place, teacher in enumerate(stepper.teachers):
+        if isinstance(teacher, nn.Module):
+            with torch.no_grad(), evaluating(teacher):
+                said = teacher(batch.images)
+        else:
+            said = teacher.logits(batch)
+        check_same_classes(logits, said)
+        # One that is trained along knows nothing yet.
+        if teacher is not stepper.trained_teacher:
+            looks.at_teacher(PLACES[place], teacher, batch.images, batch.labels, said)
