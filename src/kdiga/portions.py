@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.locks import held
+from kdiga.plain import load_json
 from kdiga.provenance import installed_version
 
 FOLDER = "portions"  # of a folder of results: where its finished portions lie
@@ -59,11 +60,11 @@ class Shelf:
             if self.folder is None:
                 return None
             try:
-                kept = json.loads((self.folder / f"{name}.json").read_text())
-                if kept["key"] != _plain(key):
+                kept = load_json(self.folder / f"{name}.json")
+                if kept["key"] != _plain(key) or kept.get("sum") not in (None, _sum_of(kept["outcome"])):
                     return None
                 self._memory[name] = json.dumps(kept["outcome"])
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 return None
         return json.loads(self._memory[name])
 
@@ -75,7 +76,8 @@ class Shelf:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f"{name}.{os.getpid()}.partial"
-        partial.write_text(json.dumps({"key": _plain(key), "outcome": outcome}))
+        kept = {"key": _plain(key), "outcome": outcome, "sum": _sum_of(json.loads(self._memory[name]))}
+        partial.write_text(json.dumps(kept))
         os.replace(partial, self.folder / f"{name}.json")
 
     def keep(self, key: Mapping[str, Any], work: Callable[[], Any]) -> Any:
@@ -125,6 +127,11 @@ def _attempt(portion: Portion, shelf: Shelf) -> Any | None:
 def name_of(key: Mapping[str, Any]) -> str:
     """Return the file name of what a portion is about."""
     return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _sum_of(outcome: Any) -> str:
+    """Return a hash of an outcome: a digit that changed on disk is another result, and looks like one."""
+    return hashlib.sha256(json.dumps(outcome, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plain(key: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,6 +16,7 @@ from kdiga.errors import InputError, unknown
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
+LONGEST = 100  # characters of a number
 
 
 def parse_number(text: str | float) -> float:
@@ -26,9 +28,12 @@ def parse_number(text: str | float) -> float:
     >>> parse_number("51/255")
     0.2
     """
+    # A fraction is exact, and one of 1e999999999 has a billion digits.
+    if isinstance(text, str) and (len(text) > LONGEST or re.search(r"e[+-]?\d{4}", text, re.IGNORECASE)):
+        raise InputError(f"{text!r:.60} is no number that fits anywhere; write it as 0.1 or as 8/255.")
     try:
         number = float(text) if not isinstance(text, str) else float(Fraction(text.replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         raise InputError(f"{text!r} is not a number; write it as 0.1 or as a fraction such as 8/255.") from None
     return number
 

@@ -14,9 +14,11 @@ from typing import Any, cast
 
 import yaml
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, some
+from kdiga.plain import load_json
 from kdiga.study.cells import ENDED, FAILURE, Board, Cell
-from kdiga.training.folder import CONFIG, RESULT, write_result
+from kdiga.training.folder import CONFIG, RESULT, write_config, write_result
+from kdiga.training.journal import write_atomically
 
 WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which is called otherwise on another machine
@@ -54,7 +56,7 @@ class Kept:
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in _moved(record, OUT, str(board.out)).items():
                 if name == CONFIG:
-                    (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
+                    write_config(folder, content)
                 else:
                     write_result(folder, _unpacked(content), name)
             if cell.kind == "teacher" and self._weights(cell).is_file():
@@ -72,7 +74,7 @@ class Kept:
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
             record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
-            write_result(self.folder, record, self._path(cell).name)
+            write_atomically(self._path(cell), json.dumps(record) + "\n")  # indented, it would be twice as long
             if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
                 shutil.copy(board.out / cell.folder / WEIGHTS, self._weights(cell))
 
@@ -85,13 +87,17 @@ class Kept:
     def _read(self, cell: Cell) -> dict[str, Any] | None:
         path = self._path(cell)
         try:
-            record: Any = json.loads(path.read_text())
+            record: Any = load_json(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise InputError(f"{str(path)!r} is no record of a finished run ({error}); delete it.") from None
         if not isinstance(record, dict) or not all(isinstance(part, dict) for part in cast("Any", record).values()):
             raise InputError(f"{str(path)!r} is no record of a finished run; delete it.")
+        # Its keys become names of files.
+        strange = sorted(cast("dict[str, Any]", record).keys() - {CONFIG, RESULT, FAILURE, *cell.reports})
+        if strange:
+            raise InputError(f"{str(path)!r} has {some(strange, 3)!r:.200}, which no run leaves; delete it.")
         return cast("dict[str, Any]", record)
 
     def _whole(self, cell: Cell, record: Mapping[str, Any]) -> bool:
@@ -107,9 +113,12 @@ def _record(cell: Cell, folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name in (RESULT, FAILURE, *cell.reports):
         if (folder / name).is_file():
-            record[name] = _packed(json.loads((folder / name).read_text()))
+            record[name] = _packed(load_json(folder / name))
     if (folder / CONFIG).is_file():
         record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text())
+    data = record.get(RESULT, {}).get("data")
+    if isinstance(data, dict) and "source" in data:  # where this machine has the images
+        data["source"] = Path(str(cast("Any", data)["source"])).name
     if FAILURE in record:
         record[FAILURE].pop("trace", None)  # it names this machine's folders
     return record
@@ -138,4 +147,6 @@ def _unpacked(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(content.get("correct"), dict):
         return content
     rows: dict[str, str] = content["correct"]
+    if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in cast("dict[str, Any]", rows).values()):
+        raise InputError("the record of a finished run holds outcomes other than 0 and 1; delete it.")
     return content | {"correct": {name: [int(right) for right in row] for name, row in rows.items()}}

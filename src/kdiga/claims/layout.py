@@ -66,11 +66,12 @@ class Layout:
                     cells += [cell for (_, kind), group in trials.items() if kind == pretrained for cell in group]
                 cells += [
                     self._student(
-                        label, pair, seed, trials, self._steps(label, pair, certify, explain) if first else ()
+                        recipe, label, pair, seed, trials, self._steps(label, pair, certify, explain) if first else ()
                     )
                     for label in self.methods
                     for pair in self._pairs_of(label)
-                    if pair.pretrained == pretrained
+                    # Where there is none there is a problem, and no cell will be run.
+                    if pair.pretrained == pretrained and (recipe := self._method_recipe(label, pair)) is not None
                 ]  # fmt: skip
         return cells
 
@@ -206,9 +207,9 @@ class Layout:
         return own.trials, own.epochs
 
     def _student(
-        self, label: str, pair: Pair, seed: int, trials: Mapping[tuple[str, bool], list[Cell]], steps: tuple[Step, ...]
-    ) -> Cell:
-        recipe = cast("Recipe", self._method_recipe(label, pair))
+        self, recipe: Recipe, label: str, pair: Pair, seed: int, trials: Mapping[tuple[str, bool], list[Cell]],
+        steps: tuple[Step, ...],
+    ) -> Cell:  # fmt: skip
         name = pair.name if recipe.teacher else pair.student
         tried = tuple(cell.folder for cell in trials.get((label, pair.pretrained), ()))
         lost = (self.source.data.get("pretrained") or {}).get("at_most", 1.0)

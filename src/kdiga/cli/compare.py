@@ -14,6 +14,7 @@ from rich.table import Table
 from kdiga.cli.app import app, command_line
 from kdiga.cli.printing import print_table, say
 from kdiga.errors import InputError
+from kdiga.plain import load_json
 
 FILES = ("evaluation.json", "best-test.json")  # what `kdiga evaluate` wrote, else a study
 GROUND = ("data", "threat", "data_fingerprint")  # what two evaluations must share
@@ -80,10 +81,21 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
 
 def _content(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text())
-        if all(name in content for name in ("model", "data", "threat", "correct")):
+        content = load_json(path)
+        if not all(name in content for name in ("model", "data", "threat", "correct")):
+            problem = "it has no per-example results"
+        elif not _are_outcomes(content["correct"]):
+            problem = "its per-example results are not 0 or 1 an image"
+        else:
             return content
-        problem = "it has no per-example results"
     except (OSError, ValueError, TypeError) as error:
         problem = str(error)
     raise InputError(f"{str(path)!r} is no evaluation ({problem}); give what `kdiga evaluate` wrote.")
+
+
+def _are_outcomes(correct: Any) -> bool:
+    """Return whether these are outcomes of the same images under one or more attacks, 1 where the model was right."""
+    rows = list(correct.values()) if isinstance(correct, dict) else []
+    if not rows or not all(isinstance(row, list) and row for row in rows):
+        return False
+    return all(type(one) in (bool, int) and one in (0, 1) for row in rows for one in row)

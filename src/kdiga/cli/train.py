@@ -91,12 +91,13 @@ def train(
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):
         console.print(
-            f"{which}: epoch {record['epoch'] + 1}, validation clean {record['clean']:.1%}, PGD {record['robust']:.1%}",
+            f"{which}: epoch {(record['epoch'] or 0) + 1}, validation clean {record['clean'] or 0:.1%}, PGD "
+            f"{record['robust'] or 0:.1%}",
             highlight=False,
             soft_wrap=True,
         )
     console.print(
-        f"{result['minutes']:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack",
+        f"{result['minutes'] or 0:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack",
         soft_wrap=True,
     )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdiga.errors import InputError
+from kdiga.plain import load_json
 from kdiga.training.folder import RESULT
 
 
@@ -35,7 +35,7 @@ def check_classes(role: str, model: str, classes: Sequence[str]) -> None:
 def _classes_of(path: Path) -> Sequence[str] | None:
     folder = path if path.is_dir() else path.parent
     try:
-        found = json.loads((folder / RESULT).read_text())["data"]["classes"] if path.exists() else None
+        found = load_json(folder / RESULT)["data"]["classes"] if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # an earlier version's run, or none
     return found

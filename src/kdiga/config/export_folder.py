@@ -13,6 +13,7 @@ from kdiga.errors import InputError
 from kdiga.export.formats import available_formats, formats_by_name
 from kdiga.export.int8 import FILE as INT8_FILE
 from kdiga.export.robustbench import INFO, LOADER
+from kdiga.plain import load_json
 from kdiga.training.journal import write_atomically
 
 FILE, CARD, HUB_CARD = "export.json", "model-card.md", "README.md"
@@ -56,7 +57,7 @@ def finish_export(folder: Path, content: Mapping[str, Any]) -> None:
 
 def _interrupted(folder: Path) -> Any:
     try:
-        return json.loads((folder / UNFINISHED).read_text())
+        return load_json(folder / UNFINISHED)
     except (OSError, ValueError):
         return None
 

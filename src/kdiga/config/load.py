@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from kdiga.config.schema import CacheConfig, DataConfig, ExtraConfig, ModelConfig, Recipe, Rounds
-from kdiga.config.source import RECIPE, read_source
+from kdiga.config.source import RECIPE, read_source, shortened
 from kdiga.errors import InputError, nearest
 from kdiga.methods import Method, available_methods
 from kdiga.training import TrainingSettings
@@ -141,7 +141,9 @@ class _Reader:
 
     def problem(self, keys: Sequence[str], message: str) -> None:
         line = self.lines.get(tuple(keys))
-        self.problems.append(f"{'.'.join(keys)}: {message} ({self.origin}{f':{line}' if line else ''})")
+        self.problems.append(
+            f"{shortened('.'.join(keys))}: {shortened(message)} ({self.origin}{f':{line}' if line else ''})"
+        )
 
     def check(self) -> None:
         if self.problems:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Generator
 from dataclasses import replace
@@ -13,7 +12,7 @@ from kdiga.config.run import run_recipe
 from kdiga.config.schema import ModelConfig, Recipe, Rounds
 from kdiga.data import DataSet
 from kdiga.methods import method_by_name
-from kdiga.training.folder import RESULT, claim, write_config, write_result
+from kdiga.training.folder import RESULT, claim, read_result, write_config, write_result
 from kdiga.training.runtime import device_by_name
 from kdiga.training.team import Team
 
@@ -41,7 +40,7 @@ def run_rounds(
     """
     team = Team.here(device_by_name(recipe.training.device))
     team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
-    finished = team.first(lambda: json.loads((out / RESULT).read_text()) if resume and (out / RESULT).is_file() else {})
+    finished = team.first(lambda: read_result(out) if resume and (out / RESULT).is_file() else {})
     if finished:
         return finished
     if team.leads:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from kdiga.models.sources.registry import source_of
 from kdiga.modes import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.training import distill
-from kdiga.training.folder import RESULT, claim, write_config, write_result
+from kdiga.training.folder import RESULT, claim, read_result, write_config, write_result
 from kdiga.training.looks import OnWarning
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep
 from kdiga.training.runtime import device_by_name
@@ -217,7 +216,7 @@ def run_recipe(
     if extra is not None and extra.labels == "teacher" and teacher is not None and not finished:
         data = labelled_by(teacher, data, device_by_name(recipe.training.device))
     if finished:
-        return team.first(lambda: json.loads((out / RESULT).read_text()))
+        return team.first(lambda: read_result(out))
     if team.leads:
         write_config(out, recipe.to_dict())
     settings = asdict(recipe.training)

@@ -10,9 +10,11 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError
+from kdiga.plain import parse_yaml
 from kdiga.recipes import find_recipe
 
 Keys = tuple[str, ...]
+LONGEST = 600  # characters of a message about one key
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,12 @@ class Source:
     def problem(self, keys: Keys, message: str) -> str:
         """Return a message that says which key, where in the file."""
         line = self.lines.get(keys)
-        return f"{'.'.join(keys)}: {message} ({self.path}{f':{line}' if line else ''})"
+        return f"{shortened('.'.join(keys))}: {shortened(message)} ({self.path}{f':{line}' if line else ''})"
+
+
+def shortened(text: str) -> str:
+    """Return a text that can be told in a line; what was given may be longer than anybody reads."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,11 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: Kind) -> Sourc
     """
     path = find_recipe(path, kind.name)
     try:
-        text = path.read_text()
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        data, node = parse_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{kind.name} {str(path)!r} cannot be read ({error}); give a YAML file.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{kind.name} {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise InputError(f"{kind.name} {str(path)!r} is not YAML: {error!s:.{LONGEST}}") from None
     if not isinstance(data, dict):
         raise InputError(f"{kind.name} {str(path)!r} holds no sections; it needs {kind.needs}.")
     found = list(_lines(node))
@@ -98,9 +103,9 @@ def _apply(data: dict[str, Any], override: str, kind: Kind) -> None:
     if not equals or not all((*above, last)):
         raise InputError(f"override was {override!r}; write it as key=value, for example {kind.override}.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"override {override!r} has a value that is not YAML; quote it.") from None
+        value, _ = parse_yaml(text)
+    except ValueError:
+        raise InputError(f"override {override!r:.{LONGEST}} has a value that is not YAML; quote it.") from None
     place = data
     for part in above:
         inner = place.get(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from kdiga.errors import InputError
 from kdiga.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.models import Classifier, count_parameters
 from kdiga.models.sources.registry import source_of
+from kdiga.plain import load_json
 from kdiga.training.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import looked_at
@@ -202,7 +202,7 @@ def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[st
         InputError: if the file is about something else and may not be replaced.
     """
     try:
-        old = json.loads(path.read_text())
+        old = load_json(path)
         different = [name for name in about if old.get(name) != about[name]]
     except FileNotFoundError:
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kdiga.arrays import load_arrays
 from kdiga.data.files import FileSet
 from kdiga.data.folder import read_scan, scan
 from kdiga.data.images import ImageSet
 from kdiga.data.reading import Reading, settle
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of, some
 
 
 def load_extra(path: Path, original: ImageSet | FileSet, reading: Reading) -> ImageSet | FileSet:
@@ -42,13 +42,14 @@ def load_extra(path: Path, original: ImageSet | FileSet, reading: Reading) -> Im
 
 def _from_npz(path: Path, classes: Sequence[str]) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as held:
-            names = list(held.files)
-            images, labels = (held[name] if name in names else None for name in ("image", "label"))
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as an .npz file ({error}); fetch it again.") from None
+        held = load_arrays(path)
+    except ValueError as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read as an .npz file ({reason_of(error)}); fetch it again."
+        ) from None
+    images, labels = held.get("image"), held.get("label")
     if images is None or labels is None:
-        raise InputError(f"{str(path)!r} holds {', '.join(names) or 'nothing'}; it must hold image and label.")
+        raise InputError(f"{str(path)!r} holds {some(list(held), 5) or 'nothing'}; it must hold image and label.")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise InputError(
             f"image in {str(path)!r} is {images.dtype} {images.shape}; it must be uint8 (example, height, width, "

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdiga.export.judged import WORST
 from kdiga.export.snippets import snippet
+from kdiga.markdown import code, fenced, one_line, safe
 from kdiga.models import ModelSpec
 from kdiga.naming import attack_name
 from kdiga.types import ThreatModel
@@ -98,7 +99,7 @@ class Card:
             only: the format that it lies beside, whose loading alone it shows; "" shows all.
         """
         parts = [
-            f"# {self.name}\n",
+            f"# {safe(self.name)}\n",
             _about(self),
             _threat(self.threat),
             _numbers(self),
@@ -113,10 +114,10 @@ class Card:
 
 def _about(card: Card) -> str:
     channels, size, classes = card.spec.takes
-    names = ", ".join(card.class_names[:20]) + (", ..." if len(card.class_names) > 20 else "")
+    names = safe(", ".join(card.class_names[:20])) + (", ..." if len(card.class_names) > 20 else "")
     lines = [
         f"A {_architecture(card.spec)} with {card.parameters:,} parameters that classifies {channels}x{size}x{size} "
-        f"images of {card.data} into {classes} classes: {names}.",
+        f"images of {safe(card.data)} into {classes} classes: {names}.",
         "",
         "Preprocessing: divide bytes by 255; pixels are floats in [0, 1], channels first. Normalisation "
         f"(mean {_values(card.spec.mean)}, deviation {_values(card.spec.std)}) is part of the network."
@@ -130,7 +131,7 @@ def _about(card: Card) -> str:
 
 
 def _architecture(spec: ModelSpec) -> str:
-    return spec.name + (f" with {spec.activation}" if spec.activation else "")
+    return safe(spec.name) + (f" with {spec.activation}" if spec.activation else "")
 
 
 def _values(values: Sequence[float]) -> str:
@@ -164,7 +165,7 @@ def _numbers(card: Card) -> str:
     lines += ["| | | images | from |", "|---|---|---|---|"]
     for one in card.numbers:
         images = "" if one.images is None else f"{one.images:,}"
-        lines.append(f"| {one.what} | {one.value} | {images} | `{one.source}` |")
+        lines.append(f"| {one.what} | {one.value} | {images} | {code(one.source)} |")
     lines += ["", "Test images; intervals are 95 % (Clopper and Pearson) over the images, not over training seeds."]
     return "\n".join(lines) + "\n"
 
@@ -232,9 +233,9 @@ def _origin(origin: Origin) -> str:
     lines = ["## Training", ""]
     if not origin.recipe:
         return "\n".join([*lines, "Not known to whoever exported the model."]) + "\n"
-    teacher = f"distilled from `{origin.teacher}`" if origin.teacher else "without a teacher"
+    teacher = f"distilled from {code(origin.teacher)}" if origin.teacher else "without a teacher"
     lines += [f"Trained by `kdiga train` with method `{origin.method}` ({origin.paper}), {teacher}. The recipe:", ""]
-    return "\n".join([*lines, "```yaml", origin.recipe.rstrip(), "```"]) + "\n"
+    return "\n".join([*lines, fenced(origin.recipe.rstrip(), "yaml")]) + "\n"
 
 
 def _limits(card: Card) -> str:
@@ -254,7 +255,7 @@ def _made(card: Card) -> str:
         f"{name} {version}" for name, version in card.provenance.get("versions", {}).items() if version
     )
     return (
-        f"## Export\n\n    {card.command or 'kdiga export'}\n\n{str(card.provenance.get('date', ''))[:10]}; "
+        f"## Export\n\n    {one_line(card.command or 'kdiga export')}\n\n{str(card.provenance.get('date', ''))[:10]}; "
         f"{_hardware(card.provenance)}; {versions}.\n"
     )
 

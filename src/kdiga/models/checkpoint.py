@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
-import zipfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -21,9 +20,12 @@ from torch import Tensor, nn
 
 from kdiga.errors import InputError, reason_of, some
 from kdiga.models.registry import Classifier, ModelSpec
+from kdiga.models.sums import check_sums, sum_of, sums_problem
+from kdiga.plain import parse_json
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student")
 NAMED = 4  # tensors that a message names
+WRAPPED = 8  # wrappers that may lie around each other; a pickle's may lie in themselves
 
 
 class Checkpoint(NamedTuple):
@@ -52,7 +54,9 @@ def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"kdiga": json.dumps({"spec": spec, "about": about})})
+    partial.unlink(missing_ok=True)  # a link there would have the weights written elsewhere
+    ours = {"spec": spec, "about": about, "sum": sum_of(tensors)}
+    save_file(tensors, partial, metadata={"kdiga": json.dumps(ours)})
     os.replace(partial, path)
 
 
@@ -63,8 +67,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     "state_dict", "model", "net" and so on, or in a one-element list; and the weights in an ``.onnx`` file.
 
     Raises:
-        InputError: for a missing file, a file of another kind, or a pickle that holds more than tensors; it names
-            what the pickle would have run.
+        InputError: for a missing file, a file of another kind, one whose bytes are not those that were written, or a
+            pickle that holds more than tensors; it names what the pickle would have run.
     """
     if not path.is_file():
         raise InputError(f"checkpoint {str(path)!r} does not exist; give a .safetensors or .pt file, or a run folder.")
@@ -75,8 +79,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
         return Checkpoint(read_onnx(path), None)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        check_sums(path)
+        with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are refused below
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except Exception as error:  # from damaged bytes torch raises nearly everything: IndexError, AssertionError, ...
         raise InputError(
             f"{str(path)!r} is not a checkpoint of tensors alone ({why_refused(error)}); accepted: .safetensors, or a "
             "state dict saved by torch.save(model.state_dict(), path)."
@@ -106,12 +114,30 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path | str
         What was done to make them fit, a sentence each.
 
     Raises:
-        InputError: if keys are missing or left over, or shapes differ; it lists them.
+        InputError: if keys are missing or left over, shapes differ, or a tensor is of another kind or not a number;
+            it lists them.
     """
     target = model.state_dict()
+    check_fit(target, state, path)
     # Checkpoints from before PyTorch 0.4.1 lack batch norm's step counter, which evaluation never reads.
     counters = {key: value for key, value in target.items() if key.endswith(".num_batches_tracked")}
-    state_given = set(state)
+    filled = len(counters.keys() - state.keys())
+    model.load_state_dict(counters | dict(state))
+    return (f"{filled} step counters of batch norm, which old files lack, were set to 0",) * bool(filled)
+
+
+def check_fit(target: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:
+    """Check that a state dict fits a model, every tensor accounted for.
+
+    Args:
+        target: of the model, whose values are not looked at.
+        state: tensors by name; batch norm's step counters may be missing.
+        path: where they came from, for messages.
+
+    Raises:
+        InputError: as :func:`load_weights` does.
+    """
+    counters = {key: value for key, value in target.items() if key.endswith(".num_batches_tracked")}
     state = counters | dict(state)
     missing, extra = sorted(target.keys() - state.keys()), sorted(state.keys() - target.keys())
     shapes = [
@@ -121,19 +147,36 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path | str
     ]
     problems = [f"missing {some(missing, NAMED)}"] * bool(missing) + [f"unexpected {some(extra, NAMED)}"] * bool(extra)
     problems += [some(shapes, NAMED)] * bool(shapes)
+    if not problems:
+        _check_values(target, state, path)
     if problems:
         raise InputError(
             f"{str(path)!r} does not fit the model: {'; '.join(problems)}. It holds another architecture, number of "
-            f"classes or image size; name the one it was made for{_imagenet_hint(model, state)}."
+            f"classes or image size; name the one it was made for{_imagenet_hint(target, state)}."
         )
-    filled = len(counters.keys() - state_given)
-    model.load_state_dict(state)
-    return (f"{filled} step counters of batch norm, which old files lack, were set to 0",) * bool(filled)
 
 
-def _imagenet_hint(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+def _check_values(target: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:
+    """Refuse what copying would turn into other numbers without a word: quantised integers, complex parts, no numbers.
+
+    Infinity may stand in a mask.
+    """
+    kinds = [key for key, value in target.items() if value.is_floating_point() != state[key].is_floating_point()]
+    if kinds:
+        raise InputError(
+            f"{str(path)!r} holds other kinds of numbers than the model: {some(kinds, NAMED)} is "
+            f"{state[kinds[0]].dtype} there and {target[kinds[0]].dtype} in the model; save it as it was trained, "
+            "not quantised."
+        )
+    # float8 knows no isnan of its own
+    wrong = [key for key, value in state.items() if value.is_floating_point() and bool(value.float().isnan().any())]
+    if wrong:
+        raise InputError(f"{str(path)!r} holds values that are no numbers, in {some(wrong, NAMED)}; train it again.")
+
+
+def _imagenet_hint(model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     thousand = [key for key, value in state.items() if value.dim() and len(value) == 1000]
-    differs = any(key in thousand and len(value) != 1000 for key, value in model.state_dict().items() if value.dim())
+    differs = any(key in thousand and len(value) != 1000 for key, value in model.items() if value.dim())
     return " (1,000 ImageNet classes: give classes: imagenet, to pick those of the data)" if differs else ""
 
 
@@ -142,18 +185,33 @@ def _read_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        ours = json.loads(metadata.get("kdiga", "{}"))
+        ours = parse_json(metadata.get("kdiga", "{}"))
         spec = ModelSpec.from_dict(ours["spec"]) if ours.get("spec") else None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = sums_problem(state, ours.get("sum"))
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
-            f"{str(path)!r} is not a readable safetensors checkpoint ({error}); copy or train it again."
+            f"{str(path)!r} is not a readable safetensors checkpoint ({reason_of(error)}); copy or train it again."
         ) from None
-    return Checkpoint(state, spec)
+    if problem is not None:
+        raise InputError(f"{str(path)!r} is damaged: {problem}; copy or train it again.")
+    return Checkpoint(_plain_tensors(state, path), spec)
+
+
+def _plain_tensors(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return tensors as they are, if copying them is all that is to be done."""
+    for name, value in state.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not plain or value.is_complex():
+            raise InputError(
+                f"{str(path)!r} holds {name} as no plain tensor of numbers ({value.layout}, {value.dtype}, "
+                f"{value.device}); accepted: a state dict of dense tensors, neither quantised nor complex."
+            )
+    return {name: value.detach() for name, value in state.items()}
 
 
 def _state_dict(loaded: object, path: Path) -> Checkpoint:
     notes: list[str] = []
-    while True:
+    for _ in range(WRAPPED):
         if isinstance(loaded, list) and len(cast("list[object]", loaded)) == 1:
             loaded = cast("list[object]", loaded)[0]
             continue
@@ -166,8 +224,10 @@ def _state_dict(loaded: object, path: Path) -> Checkpoint:
                 loaded = mapping[wrapper]
                 continue
             state = {key: value for key, value in mapping.items() if isinstance(value, Tensor)}
-            if state and len(state) == len(mapping):
-                return Checkpoint(state, None, tuple(notes))
-        raise InputError(
-            f"{str(path)!r} holds no state dict; accepted: tensors by name, bare or under {', '.join(WRAPPERS)}."
-        )
+            texts = all(isinstance(name, str) for name in cast("Mapping[Any, Any]", mapping))
+            if state and len(state) == len(mapping) and texts:
+                return Checkpoint(_plain_tensors(state, path), None, tuple(notes))
+        break
+    raise InputError(
+        f"{str(path)!r} holds no state dict; accepted: tensors by name, bare or under {', '.join(WRAPPERS)}."
+    )

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from kdiga.errors import InputError
-from kdiga.models.checkpoint import Checkpoint, load_weights, read_checkpoint
+from kdiga.errors import InputError, KdigaError, reason_of
+from kdiga.models.checkpoint import Checkpoint, check_fit, load_weights, read_checkpoint
 from kdiga.models.layouts import tidied
 from kdiga.models.normalization import NORMALIZATIONS, Normalization
 from kdiga.models.registry import Classifier, ModelSpec, Origin, build
@@ -108,13 +109,25 @@ def rebuild(path: Path, checkpoint: Checkpoint, given: dict[str, Any]) -> Classi
     """Return the model of one of our files.
 
     Raises:
-        InputError: if what was given contradicts it.
+        InputError: if what was given contradicts it, or no model can be built from what it says of itself.
     """
     spec = checkpoint.spec
     assert spec is not None
     wrong = spec.contradiction(given)
     if wrong is not None:
         raise InputError(f"{str(path)!r} was made with {wrong}; leave that out, or give another file.")
+    try:
+        # First without memory: what a damaged file says of its model's size may be anything.
+        with torch.device("meta"):
+            sizes = build(spec).state_dict()
+    except KdigaError:
+        raise
+    except Exception as error:
+        # timm's networks may need real numbers to be built; what is our own does not.
+        if ":" not in spec.name:
+            raise InputError(f"{str(path)!r} describes no model ({reason_of(error)}); train it again.") from None
+    else:
+        check_fit(sizes, checkpoint.state, path)
     model = build(spec)
     load_weights(model, checkpoint.state, path)
     model.origin = Origin(f"file {path}", trained=True)

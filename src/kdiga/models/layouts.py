@@ -22,6 +22,7 @@ NORMALIZERS = (
 )
 ATTACKER = "attacker."  # the robustness library saves its model twice, once inside the attack
 MATCHES = ("name", "order")
+MOST_CHANNELS = 64  # of images; a longer buffer is no normalisation
 
 
 class Tidied(NamedTuple):
@@ -87,7 +88,7 @@ def _normalization(
     state: Mapping[str, Tensor], target: Collection[str]
 ) -> tuple[Normalization | None, tuple[str, ...]]:
     for pair in NORMALIZERS:
-        if all(name in state and name not in target for name in pair):
+        if all(name in state and name not in target and state[name].numel() <= MOST_CHANNELS for name in pair):
             mean, std = (tuple(round(float(value), 6) for value in state[name].flatten()) for name in pair)
             return Normalization(mean, std), pair
     return None, ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,10 @@ class Normalization:
     std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if not self.mean or len(self.mean) != len(self.std) or not finite or not all(one > 0 for one in self.std):
             raise InputError(
-                f"normalization was mean {self.mean} and std {self.std}; both need one value, or one a channel, "
+                f"normalization was mean {self.mean} and std {self.std}; both need one finite value, or one a channel, "
                 "and std above 0."
             )
 
@@ -48,7 +50,7 @@ def normalization_by_name(given: str | Normalization | Sequence[Sequence[float]]
         return NORMALIZATIONS[given]
     try:
         mean, std = (tuple(float(value) for value in part) for part in given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"normalization was {given!r}; give a name or [[mean, ...], [std, ...]].") from None
     return Normalization(mean, std)
 

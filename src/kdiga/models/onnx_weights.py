@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of
 
 
 def read_onnx(path: Path) -> dict[str, Tensor]:
@@ -31,7 +31,12 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf's errors share no base with onnx's
         raise InputError(f"{str(path)!r} is not a readable ONNX file ({str(error)[:100]}); export it again.") from None
-    state = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
+    try:
+        state = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
+    except Exception as error:  # sizes, types and bytes that do not belong together, each with an error of its own
+        raise InputError(
+            f"{str(path)!r} holds weights that cannot be read ({reason_of(error)}); export it again."
+        ) from None
     for product, bias in _linear_layers(graph, state):
         state[f"{bias.removesuffix('.bias')}.weight"] = state.pop(product).T.contiguous()
     return state
@@ -40,7 +45,11 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
 def _linear_layers(graph: Any, state: dict[str, Tensor]) -> list[tuple[str, str]]:
     """Return the initialisers of each product followed by a sum: the weight's and the bias's."""
     weights = {
-        node.output[0]: name for node in graph.node if node.op_type == "MatMul" for name in node.input if name in state
+        node.output[0]: name
+        for node in graph.node
+        if node.op_type == "MatMul" and node.output
+        for name in node.input
+        if name in state and state[name].dim() == 2
     }
     layers = list[tuple[str, str]]()
     for node in graph.node:
@@ -50,4 +59,4 @@ def _linear_layers(graph: Any, state: dict[str, Tensor]) -> list[tuple[str, str]
         bias = next((name for name in node.input if name in state and name.endswith(".bias")), None)
         if product is not None and bias is not None and not product.endswith(".weight"):
             layers.append((product, bias))
-    return layers
+    return list({product: (product, bias) for product, bias in layers}.values())

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,23 @@ class ModelSpec:
         strange = sorted(data.keys() - {field.name for field in fields(cls)})
         if strange:
             raise InputError(f"a model has no {', '.join(strange)}; a newer kdiga wrote this, so upgrade to read it.")
+        wrong = [name for name in data if not _is_kind(name, data[name])]
+        if wrong:
+            raise InputError(f"a model's {wrong[0]} was {data[wrong[0]]!r:.60}, which is no {wrong[0]}.")
         lists: dict[str, Any] = {name: tuple(data[name]) for name in ("mean", "std", "classes") if name in data}
         return cls(**(data | lists))
+
+
+def _is_kind(field: str, value: Any) -> bool:
+    """Return whether plain data out of a file may be the value of a spec's field."""
+    if field in ("name", "activation"):
+        return isinstance(value, str)
+    if field == "options":
+        return isinstance(value, Mapping) and all(isinstance(key, str) for key in cast("Mapping[Any, Any]", value))
+    if field in ("mean", "std", "classes"):
+        kinds = (int,) if field == "classes" else (int, float)
+        return isinstance(value, list | tuple) and all(type(one) in kinds for one in cast("Sequence[Any]", value))
+    return type(value) is int or (value is None and field in _FITTING)
 
 
 @dataclass(frozen=True)

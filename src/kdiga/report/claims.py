@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdiga.markdown import one_line, safe
 from kdiga.naming import attack_name
 from kdiga.report.claims_pictures import PICTURES, to_png
 from kdiga.report.claims_tables import TABLES, certified_sizes, coefficient_rows, model_rows, table
@@ -50,7 +51,13 @@ def claims_markdown(content: Content, pictures: Mapping[str, str]) -> str:
         content: of ``claims.json``.
         pictures: by claim, their paths as the page refers to them.
     """
-    parts = [f"# The paper's claims, tested: {content['title']}", "", *about(content), "", *verdict_table(content)]
+    parts = [
+        f"# The paper's claims, tested: {safe(content['title'])}",
+        "",
+        *about(content),
+        "",
+        *verdict_table(content),
+    ]
     for name, text in CLAIMS.items():
         parts += [
             "",
@@ -73,12 +80,12 @@ def about(content: Content) -> Iterator[str]:
     """Return what was measured, how and where, in lines."""
     data, threat, seeds = content["data"], content["threat"], content["seeds"]
     attacks = ", ".join(f"{attack_name(name)} {count:,}" for name, count in content["attacks"].items())
-    yield f"    {content['command']}"
+    yield f"    {one_line(content['command'])}"
     yield ""
     yield (
-        f"{content['done']} of {content['total']} runs ended. {data['name']}, {data['training_images']:,} training "
-        f"images, {threat['norm']} eps {eps_text(threat['eps'])}; seeds {', '.join(map(str, seeds))}; test images: "
-        f"{attacks}. {when_and_where(content['runs'])}"
+        f"{content['done']} of {content['total']} runs ended. {safe(data['name'])}, {data['training_images']:,} "
+        f"training images, {threat['norm']} eps {eps_text(threat['eps'])}; seeds {', '.join(map(str, seeds))}; "
+        f"test images: {attacks}. {safe(when_and_where(content['runs']))}"
     )
     yield ""
     yield (
@@ -164,7 +171,7 @@ def untested(content: Content) -> Iterator[str]:
     if diverged:
         yield f"{len(diverged)} runs diverged and count as wrong on every image: {_some(diverged)}."
     pairs = [f"{pair['teacher']} to {pair['student']}" for pair in content["pairs"] if not pair["pretrained"]]
-    yield f"Other pairs than {', '.join(pairs)}; other data than {content['data']['name']}."
+    yield f"Other pairs than {', '.join(pairs)}; other data than {safe(content['data']['name'])}."
     threat = content["threat"]
     yield f"Other threats than {threat['norm']} eps {eps_text(threat['eps'])}, and attacks that know of the teacher."
     if not any(pair["pretrained"] for pair in content["pairs"]):

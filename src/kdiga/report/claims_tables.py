@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from kdiga.markdown import safe
 from kdiga.naming import attack_name
 from kdiga.report.study import NOTHING
 
@@ -15,7 +16,11 @@ RADII = {"clever": "CLEVER", "smoothing": "smoothing"}
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return a table's lines."""
-    return [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(f"| {' | '.join(map(safe, row))} |" for row in rows),
+    ]
 
 
 def percent(value: float | None) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdiga.markdown import safe
 from kdiga.naming import attack_name
 from kdiga.report.curve_picture import draw_curve
 from kdiga.report.plots import replace_file, to_svg
-from kdiga.report.study import NOTHING, Spread, when_and_where
+from kdiga.report.study import NOTHING, Spread, marked, when_and_where
 
 PICTURES = ("curve.png", "curve-dark.png", "curve.svg")
 
@@ -128,16 +129,17 @@ def curve_markdown(content: Mapping[str, Any]) -> str:
     """Return ``curve.md``: the answer, the table and what is needed to believe them."""
     names = headings(content)
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    lines += [f"| {' | '.join(row)} |" for row in table_rows(content)]
+    lines += [f"| {' | '.join(map(safe, row))} |" for row in table_rows(content)]
     errors = [
-        f"- {run['folder']} {run['status']}: {run['error']}"
+        f"- {safe(run['folder'])} {run['status']}: {safe(run['error'])}"
         for part in (content["start"], *content["points"])
         for run in part["runs"]
         if run["error"]
     ]
     return "\n".join([
-        f"# {content['title']}", "", *answer_lines(content), "", *lines, "", *about(content), *([""] if errors else []),
-        *errors,
+        f"# {safe(content['title'])}", "", *answer_lines(content), "", *lines, "",
+        *marked(content, about(content)),
+        *([""] if errors else []), *errors,
     ]) + "\n"  # fmt: skip
 
 

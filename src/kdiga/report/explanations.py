@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdiga.arrays import load_arrays
 from kdiga.report.checking import DamagedError, around, bounds, fields, listing, number, record, share, text, whole
 from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
 from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
@@ -31,11 +31,20 @@ def read_explanation(path: Path, content: Mapping[str, Any]) -> Explanation:
         origin=origin_of(content, path),
         models=models,
         sentences=[text(sentence) for sentence in content.get("reasons") or []],
-        ranking=[record(entry, "ranking") for entry in content.get("ranking") or []],
+        ranking=[_ranked(record(entry, "ranking")) for entry in content.get("ranking") or []],
         gallery=read_gallery(path.with_name(Path(name).name), len(models)) if name else None,
         images=whole(content.get("examples")) or 0,
         findings=findings_of(content),
     )
+
+
+def _ranked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in ("spearman", "p_value"):
+        if entry.get(name) is not None:
+            number(entry[name], name)
+    if entry.get("interval_95") is not None:
+        bounds(entry["interval_95"], "interval_95 of a ranking")
+    return entry
 
 
 def read_gallery(path: Path, models: int) -> Gallery:
@@ -73,9 +82,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         DamagedError: if it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return load_arrays(path)
+    except ValueError as error:
         raise DamagedError(f"its pictures {path.name} cannot be read ({error})") from None
 
 

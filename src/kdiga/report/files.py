@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
+from kdiga.plain import parse_json
 from kdiga.report.certificates import read_certificate
 from kdiga.report.checking import DamagedError, record
 from kdiga.report.evaluations import read_evaluation, read_suitability
@@ -115,6 +116,7 @@ def _content(path: Path, kind: str) -> Mapping[str, Any]:
     try:
         written = path.read_text()
         content = record(json.loads(written, parse_constant=_refuse), "the file")
+        parse_json(written)
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, DamagedError):
             raise

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from kdiga.plain import parse_json, parse_yaml
 from kdiga.report.checking import DamagedError, fields, listing, number, record, text, whole
 from kdiga.report.headers import command_of, ground_of, origin_of
 from kdiga.report.records import Epoch, Run
@@ -47,8 +45,10 @@ def read_run(folder: Path) -> Run:
 
 def _recipe(path: Path) -> Mapping[str, Any]:
     try:
-        return record(yaml.safe_load(path.read_text()), "the recipe")
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        return record(parse_yaml(path.read_text())[0], "the recipe")
+    except DamagedError:
+        raise
+    except (OSError, ValueError) as error:
         raise DamagedError(f"its recipe cannot be read ({str(error).splitlines()[0]})") from None
 
 
@@ -67,7 +67,9 @@ def _result(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return record(json.loads(path.read_text()), "the result")
+        return record(parse_json(path.read_text()), "the result")
+    except DamagedError:
+        raise
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path.name} cannot be read ({error})") from None
 
@@ -80,7 +82,7 @@ def _journal(path: Path) -> Sequence[Epoch]:
         return epochs
     for line in lines:
         try:
-            event = json.loads(line)
+            event = parse_json(line)
             if "epoch" in event and "terms" in event:
                 epochs.append(_epoch(event))
         except (ValueError, TypeError):

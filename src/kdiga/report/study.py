@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
+from kdiga.markdown import code, safe
 from kdiga.naming import attack_name
+from kdiga.plain import load_json
+from kdiga.report.checking import record
 from kdiga.report.plots import replace_file, to_svg
 from kdiga.report.scatter import scatter
 
@@ -85,7 +87,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     """
     path = folder / "study.json"
     try:
-        return json.loads(path.read_text())
+        return dict(record(load_json(path), "the study"))
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} has no readable study ({error}); run `kdiga study FILE`.") from None
 
@@ -173,8 +175,22 @@ def table_markdown(content: Mapping[str, Any]) -> str:
     """Return ``table.md``: the table and what is needed to believe it."""
     names = headings(content)
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    lines += [f"| {' | '.join(row.texts())} |" for row in table_rows(content)]
-    return "\n".join([f"# {content['title']}", "", *about(content), "", *lines, "", *_remarks(content)]) + "\n"
+    lines += [f"| {' | '.join(map(safe, row.texts()))} |" for row in table_rows(content)]
+    return (
+        "\n".join(
+            [f"# {safe(content['title'])}", "", *marked(content, about(content)), "", *lines, "", *_remarks(content)]
+        )
+        + "\n"
+    )
+
+
+def marked(content: Mapping[str, Any], lines: Sequence[str]) -> list[str]:
+    """Return lines about a result as Markdown: its command as code, the rest as text."""
+    command = f"`{content['command']}`"
+    return [
+        code(content["command"]) + safe(line.removeprefix(command)) if line.startswith(command) else safe(line)
+        for line in lines
+    ]
 
 
 def about(content: Mapping[str, Any]) -> list[str]:
@@ -212,10 +228,10 @@ def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
         for entry in content[role]:
             for run in entry["runs"]:
                 if run["error"]:
-                    yield f"- {run['folder']} {run['status']}: {run['error']}"
+                    yield f"- {safe(run['folder'])} {run['status']}: {safe(run['error'])}"
             chosen = (entry.get("tuning") or {}).get("chosen")
             if chosen:
-                yield f"- {entry['label']}: {_choice(chosen, len(entry['tuning']['trials']))}"
+                yield f"- {safe(entry['label'])}: {_choice(chosen, len(entry['tuning']['trials']))}"
 
 
 def _choice(chosen: Mapping[str, Any], trials: int) -> str:

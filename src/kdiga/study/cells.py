@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from kdiga.config import Recipe
 from kdiga.data import DataSet
+from kdiga.errors import InputError, reason_of
+from kdiga.plain import load_json
 from kdiga.training.folder import RESULT, write_result
 
 Kind = Literal["teacher", "trial", "method", "start"]
@@ -135,8 +136,14 @@ class Board:
         if (folder / RESULT).is_file() and all((folder / name).is_file() for name in cell.reports):
             return "done"
         failure = read_json(folder / FAILURE)
-        if failure and (failure["status"] == "diverged" or failure["time"] >= self.since):
-            return failure["status"]
+        if failure is not None:
+            status, noted = failure.get("status"), failure.get("time")
+            if status not in ("diverged", "failed") or not isinstance(noted, int | float):
+                raise InputError(
+                    f"{str(folder / FAILURE)!r} says of no failure; delete it, and the run is tried again."
+                )
+            if status == "diverged" or noted >= self.since:
+                return status
         return "failed" if self.obstacle(cell) else "open"
 
     def obstacle(self, cell: Cell) -> str | None:
@@ -179,8 +186,19 @@ def note_failure(folder: Path, status: State, error: str, time: float, trace: st
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON file's content, or None where there is none."""
+    """Return a JSON file's content, or None where there is none.
+
+    Raises:
+        InputError: if it cannot be read, or holds no object.
+    """
     try:
-        return json.loads(path.read_text())
+        found = load_json(path)
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read ({reason_of(error)}); delete it, and it is made again."
+        ) from None
+    if not isinstance(found, dict):
+        raise InputError(f"{str(path)!r} holds no result; delete it, and it is made again.")
+    return cast("dict[str, Any]", found)

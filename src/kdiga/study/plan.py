@@ -13,6 +13,7 @@ from kdiga.config import Recipe, recipe_from_dict
 from kdiga.config.source import STUDY, Keys, Source, read_source
 from kdiga.errors import InputError, nearest
 from kdiga.models import available_models
+from kdiga.models.sources.registry import found_at
 from kdiga.study.cells import Cell
 from kdiga.study.sections import Sections, named
 from kdiga.study.settings import EvaluateSettings, TuneSettings, check_keys, read_section
@@ -240,7 +241,7 @@ class _Planner:
             if section is None:
                 continue
             name = named(section).get("name")
-            if name in self.teachers:
+            if isinstance(name, str) and name in self.teachers:
                 needs[key] = f"teachers/{name}"
                 data[key] = named(section) | {"name": str(self.out / "teachers" / name)}
             elif close := self._mistyped(name):
@@ -249,7 +250,7 @@ class _Planner:
 
     def _mistyped(self, name: object) -> str | None:
         """Return the teacher that was meant by a name which is none, nor a model's, nor a path."""
-        if not isinstance(name, str) or name in available_models() or Path(name).exists():
+        if not isinstance(name, str) or name in available_models() or found_at(name):
             return None
         return next(iter(nearest(name, self.teachers, most=1)), None)
 

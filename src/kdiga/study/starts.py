@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from kdiga.models import count_parameters, load_model, save_model
 from kdiga.portions import FOLDER
 from kdiga.provenance import provenance
 from kdiga.study.cells import VALIDATION
-from kdiga.training.folder import RESULT, claim, write_config, write_result
+from kdiga.training.folder import RESULT, claim, read_result, write_config, write_result
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import attack_of, looked_at
 
@@ -35,7 +34,7 @@ def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
         what ``result.json`` holds.
     """
     if (folder / RESULT).is_file():
-        return json.loads((folder / RESULT).read_text())
+        return read_result(folder)
     claim(folder, resume=True, overwrite=False)
     write_config(folder, recipe.to_dict())
     student = save_start(recipe, folder, data)

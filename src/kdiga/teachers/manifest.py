@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any, Literal, cast
 
 from kdiga.errors import InputError, some, unknown
 from kdiga.losses import Score
+from kdiga.plain import load_json
 
 FORMAT = 1
 FILE = "manifest.json"
 SHOWN = 3
+MOST = 2**31  # bytes of a row
+COUNTS = ("examples", "num_classes", "views", "downsample", "shard_examples", "batch_size")
 
 RowType = Literal["fp32", "fp16", "int8"]
 ROW_TYPES: tuple[RowType, ...] = ("fp32", "fp16", "int8")
@@ -73,7 +77,15 @@ class Manifest:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        for name in ("examples", "num_classes", "views", "downsample", "shard_examples", "batch_size"):
+        whole = (*COUNTS, "seed", *(f"image_shape[{place}]" for place in range(3)))
+        values = (*(getattr(self, name) for name in (*COUNTS, "seed")), *self.image_shape)
+        wrong = [name for name, value in zip(whole, values, strict=True) if type(value) is not int]
+        if wrong or min(self.image_shape) < 1 or 4 * (math.prod(self.image_shape) + self.num_classes) >= MOST:
+            told = f"{wrong[0]} was no whole number" if wrong else f"no row can hold {self.image_shape}"
+            raise InputError(f"{told}; give the sizes of images and classes.")
+        if self.gradient_of is not None and not isinstance(self.gradient_of, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"gradient_of was {self.gradient_of!r:.40}; it is the name of a score, or null.")
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
         if self.dtype not in ROW_TYPES:
@@ -143,7 +155,7 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            content = cast("dict[str, Any]", json.loads(path.read_text()))
+            content = cast("dict[str, Any]", load_json(path))
             found = content["format"]
             if found == FORMAT:
                 content["image_shape"] = tuple(content["image_shape"])

@@ -22,6 +22,7 @@ import numpy as np
 
 from kdiga.errors import InputError
 from kdiga.locks import held
+from kdiga.plain import load_json
 from kdiga.teachers.files import clear, trouble, write_durably
 from kdiga.teachers.manifest import FILE, Manifest
 from kdiga.teachers.packing import Rows, row_type
@@ -160,7 +161,7 @@ class Store:
         """Read a shard to its end and return what is wrong with it, or None."""
         path = self.path(shard)
         try:
-            record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+            record: dict[str, Any] = load_json(path.with_suffix(".json"))
             size = path.stat().st_size
             if record["store"] != self.manifest.digest():
                 return f"belongs to another store ({record['store']}, not {self.manifest.digest()})"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InterruptedRunError
 from kdiga.training.interruption import GO_ON, SAVE, Interruption, name_of
-from kdiga.training.state import load_state, remove_state, save_state
+from kdiga.training.state import damaged_state, load_state, remove_state, save_state
 from kdiga.training.team import Team
 
 State = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
@@ -37,6 +37,18 @@ class Checkpoints:
         """Return the state that the first process finds; see :func:`load_state`."""
         folder = self.folder
         return None if folder is None else self.team.first(lambda: load_state(folder, identity))
+
+    @contextmanager
+    def restoring(self) -> Generator[None]:
+        """Go back to a state inside.
+
+        Raises:
+            InputError: if it is not a state of this run, whatever goes wrong with it.
+        """
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+            raise damaged_state(self.folder or Path(), error) from None
 
     def look(self, state: State, where: str) -> None:
         """Save if it is time to, or if a signal came in any process.

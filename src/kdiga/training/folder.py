@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of
+from kdiga.plain import load_json, parse_yaml
 from kdiga.training.journal import write_atomically
 
+LARGEST = 1e18  # no figure of a run comes near, and what is more overflows in text
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
 OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.pt", "report.html", "explanation.json",
         "explanation.npz")  # fmt: skip
@@ -70,10 +72,36 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        loaded, _ = parse_yaml(path.read_text())
+    except (ValueError, OSError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({' '.join(str(error).split())[:100]}).") from None
     return loaded if isinstance(loaded, dict) else None
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return the result of a finished run.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    path = folder / RESULT
+    try:
+        found = load_json(path)
+        records = [found["validation"][which] for which in ("best", "last")]
+        sound = all(_may_be_number(one[name]) for one in records for name in ("epoch", "clean", "robust"))
+        if sound and _may_be_number(found["minutes"]):
+            return cast("dict[str, Any]", found)
+        reason = "it holds no result"
+    except (OSError, ValueError) as error:
+        reason = reason_of(error)
+    except (LookupError, TypeError):
+        reason = "it holds no result"
+    raise InputError(f"{str(path)!r} is damaged ({reason}); train the run again with --overwrite.")
+
+
+def _may_be_number(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    return number or value is None
 
 
 def write_result(folder: Path, result: dict[str, Any], name: str = RESULT) -> None:

@@ -22,7 +22,8 @@ class Journal:
         self.count = keep
         if path is None:
             return
-        lines = path.read_text().splitlines(keepends=True)[:keep] if keep and path.is_file() else []
+        kept = path.read_text(errors="replace") if keep and path.is_file() else ""
+        lines = kept.splitlines(keepends=True)[:keep]
         write_atomically(path, "".join(lines))
 
     def write(self, event: dict[str, Any]) -> None:
@@ -36,5 +37,6 @@ class Journal:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file's text at once or not at all."""
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # a link there would have the text written elsewhere
     partial.write_text(text)
     os.replace(partial, path)

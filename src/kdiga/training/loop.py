@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.data import Feed, Images, ImageSet, augmentation_by_name, feed_of, split
-from kdiga.errors import DivergedError
+from kdiga.errors import DivergedError, InputError
 from kdiga.methods import Method, method_by_name
+from kdiga.models.checkpoint import check_fit
 from kdiga.modes import seeded
 from kdiga.provenance import provenance
 from kdiga.routes import Route, route_by_name
@@ -153,12 +155,14 @@ class _Run:
         self.checkpoints = Checkpoints(out, self.team, self.asked.save_every)
         with self.checkpoints.listening():
             state = self.checkpoints.load(self._identity()) if resume else None
-            with seeded(self.asked.seed, -1):
+            with seeded(self.asked.seed, -1), nullcontext() if state is None else self.checkpoints.restoring():
                 self._choose(None if state is None else state["choices"])
             for name, choice in self.choices.items():
                 if on_choice is not None and choice["chosen"] is not None:
                     on_choice(name, choice)
-            self.journal = self._restore(out, state)
+            if state is not None:
+                self._restore(state)
+            self.journal = self._journal(out, state)
             try:
                 with seeded(self.asked.seed, -1):
                     check_first_batch(self.stepper, next(iter(self.feed.epoch(0))), self.looks)
@@ -203,7 +207,8 @@ class _Run:
             self.stepper.streams.begin(self.asked.seed, epoch)
             batches = self.feed.epoch(epoch, start=self.progress.position)
             if self.own_states is not None:
-                self.stepper.load_own_states(self.own_states)
+                with self.checkpoints.restoring():
+                    self.stepper.load_own_states(self.own_states)
                 self.own_states = None
             for batch in batches:
                 done = epoch * len(self.feed) + self.progress.position
@@ -276,14 +281,20 @@ class _Run:
         }
         return common | self.stepper.state(), self.stepper.own_state()
 
-    def _restore(self, out: Path | None, state: dict[str, Any] | None) -> Journal:
-        if state is not None:
+    def _restore(self, state: dict[str, Any]) -> None:
+        with self.checkpoints.restoring():
             self.stepper.load_state(state)
             self.progress = Progress(**state["progress"])
+            if self.progress.best_state is not None:
+                check_fit(self.student.state_dict(), self.progress.best_state, "best_state")
+            if self.progress.position > len(self.feed) or self.progress.epoch > self.asked.epochs:
+                raise InputError(f"it is in epoch {self.progress.epoch} at step {self.progress.position}")
             self.history = [EpochRecord(**record) for record in state["history"]]
             self.log = TermLog(self.progress.epoch, state["terms"])
             self.own_states = state["own"] if self.progress.position else None
             self.looks.load_state(state["looks"])
+
+    def _journal(self, out: Path | None, state: dict[str, Any] | None) -> Journal:
         if out is None or not self.team.leads:
             return Journal(None)
         out.mkdir(parents=True, exist_ok=True)

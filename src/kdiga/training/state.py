@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import pickle
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, reason_of
 from kdiga.methods import Method
+from kdiga.models.sums import check_sums
+from kdiga.training.form import check_form
 from kdiga.training.settings import TrainingSettings
 from kdiga.types import ThreatModel
 
@@ -62,6 +64,7 @@ def identity_of(
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write the state atomically, so that a kill leaves the old one or the new one."""
     partial = folder / f"{FILE}.partial"
+    partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
     with partial.open("wb") as file:
         torch.save(state, file)
         file.flush()
@@ -83,12 +86,13 @@ def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, An
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        saved = state["identity"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
-        raise InputError(
-            f"{str(path)!r} cannot be continued from ({str(error).splitlines()[0][:80]}); start over with --overwrite."
-        ) from None
+        check_sums(path)
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = dict[str, Any](state["identity"])
+        check_form(state, {one.name for one in fields(Progress)})
+    except Exception as error:  # from damaged bytes torch raises nearly everything: IndexError, AssertionError, ...
+        raise damaged_state(folder, error) from None
     for name, value in identity.items():
         if saved.get(name) != value:
             raise InputError(
@@ -96,6 +100,17 @@ def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, An
                 "with the same recipe, or use another --out."
             )
     return state
+
+
+def damaged_state(folder: Path, error: Exception) -> InputError:
+    """Return the error for a state that cannot be gone on from.
+
+    Args:
+        folder: of the run.
+        error: what came of trying.
+    """
+    reason = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else reason_of(error, 80)
+    return InputError(f"{str(folder / FILE)!r} cannot be continued from ({reason}); start over with --overwrite.")
 
 
 def remove_state(folder: Path) -> None:

@@ -18,6 +18,7 @@ from kdiga.step import Step, Teacher
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.averaging import moving_average, running_statistics
 from kdiga.training.batch_norm import share_statistics
+from kdiga.training.form import check_optimizer, same_form
 from kdiga.training.freezing import Frozen
 from kdiga.training.optimization import build_optimizer, build_schedule, clip
 from kdiga.training.passes import PassCounter
@@ -186,7 +187,15 @@ class Stepper:
         return {"streams": self.streams.state(), "statistics": [one.cpu() for one in self._statistics()]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go back to what :meth:`state` returned."""
+        """Go back to what :meth:`state` returned.
+
+        Raises:
+            ValueError: for a state of another form, or another error for none at all.
+        """
+        fresh = self.state()
+        check_optimizer(self.optimizer, state["optimizer"], fresh["optimizer"])
+        if not same_form(state["schedule"], fresh["schedule"]):
+            raise ValueError("its schedule has another form")
         self.student.load_state_dict(state["student"])
         if self.trained_teacher is not None:
             self.trained_teacher.load_state_dict(state["trained_teacher"])

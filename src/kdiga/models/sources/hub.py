@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier, Origin
 from kdiga.models.sources.registry import Request, Source, missing_package, register
 from kdiga.models.sources.timm import create, pretrained_spec, with_outputs
+from kdiga.plain import load_json
 
 WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"
@@ -89,7 +89,7 @@ def _timm_model(request: Request, folder: Path) -> Classifier:
 
 def _config(request: Request, folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = load_json(folder / CONFIG)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{request.name!r} has no readable {CONFIG} ({error}), which tells a model's architecture; download it "

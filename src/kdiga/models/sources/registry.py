@@ -175,10 +175,10 @@ def source_of(name: str) -> tuple[Source, str]:
         if not rest:
             raise InputError(f"{name!r} names no model; give {sources[prefix].form}.")
         return sources[prefix], rest
-    path = Path(name)
-    if path.is_dir():
+    path, found = Path(name), found_at(name)
+    if found == "folder":
         return sources["run"], name
-    if path.is_file() or (not colon and (path.suffix or path.parent != Path())):
+    if found == "file" or (not colon and (path.suffix or path.parent != Path())):
         return sources["file"], name
     if not colon:
         return sources[""], name
@@ -186,6 +186,15 @@ def source_of(name: str) -> tuple[Source, str]:
     close = nearest(prefix, [one for one in sources if one], most=1)
     hint = f"did you mean {close[0]}:{rest}?" if close else f"accepted: {', '.join(forms)}, or an architecture's name."
     raise InputError(f"source {prefix!r} of {name!r} is not known; {hint}")
+
+
+def found_at(name: str) -> str:
+    """Return whether there is a "folder" or a "file" of some name; "" for neither, and for what no path can be."""
+    try:
+        path = Path(name)
+        return "folder" if path.is_dir() else "file" if path.is_file() else ""
+    except (OSError, ValueError):  # too long, or with a null character
+        return ""
 
 
 def suggestions(name: str, *, most: int = 2) -> list[str]:

@@ -14,6 +14,12 @@ from kdiga.models.normalization import Normalization
 from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, Origin
 from kdiga.models.sources.registry import Request, Source, register, unknown_name
 
+# Arguments of timm's that name files or say how to load, not what a network is like; options may come out of a file.
+RESERVED = {
+    "model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+    "scriptable", "exportable", "no_jit",
+}  # fmt: skip
+
 
 @register
 class Timm(Source):
@@ -71,6 +77,9 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
     """
     import timm
 
+    refused = sorted(RESERVED & spec.options.keys())
+    if refused:
+        raise InputError(f"options of {name} were {', '.join(refused)}; give what its architecture takes and no more.")
     options: dict[str, Any] = {"num_classes": spec.num_classes, "in_chans": spec.in_channels, **spec.options}
     if spec.activation:
         options["act_layer"] = ACTIVATIONS[spec.activation]
@@ -82,7 +91,9 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
             return timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:  # URLError and the Hub's errors are of this kind
         raise InputError(_by_hand(name, error)) from error
-    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
+    except (
+        TypeError, RuntimeError, AssertionError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError,
+    ) as error:  # fmt: skip
         raise InputError(f"timm refused to build {name} from {spec}: {reason_of(error, 160)}") from error
 
 

@@ -71,7 +71,15 @@ class TorchVision(Source):
             options[_SIZED[family]] = size if family == "vit" else (size, size)
         try:
             return torchvision.models.get_model(name, weights=None, num_classes=spec.num_classes, **options)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            MemoryError,
+        ) as error:
             raise InputError(f"torchvision refused to build {name} from {spec}: {str(error)[:160]}") from error
 
     def names(self) -> Iterable[str]:

@@ -1,0 +1,122 @@
+"""Whether a state out of a file has the form of one that was saved.
+
+Most of it is used long after loading, in the optimiser or at the end of a run, where an error would not tell whose it
+is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, cast
+
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from kdiga.training.result import EpochRecord
+
+
+def check_form(state: Mapping[str, Any], of_progress: set[str]) -> None:
+    """Check what does not depend on the run's models.
+
+    Args:
+        state: as it was loaded.
+        of_progress: names that its progress has.
+
+    Raises:
+        ValueError: naming what has another form than was saved; or another error, for what is nothing of the kind.
+    """
+    progress, history = state["progress"], state["history"]
+    sound = {
+        "progress": progress.keys() == of_progress
+        and all(type(progress[name]) is int and progress[name] >= 0 for name in ("epoch", "position", "best_epoch"))
+        and all(map(_is_number, (progress["spent"], progress["best_score"], progress["seconds"])))
+        and progress["best_epoch"] <= max(0, len(history) - 1)
+        and (progress["best_state"] is None or _are_tensors(progress["best_state"])),
+        "history": isinstance(history, list) and len(history) == progress["epoch"] and all(map(_is_epoch, history)),
+        "terms": _are_terms(state["terms"]),
+        "journal_lines": type(state["journal_lines"]) is int and state["journal_lines"] >= 0,
+        "passes": all(isinstance(key, str) and type(count) is int for key, count in state["passes"].items()),
+        "choices": all(isinstance(one, dict) and {"chosen", "why"} <= one.keys() for one in state["choices"].values()),
+        "own": isinstance(state["own"], list) and all(isinstance(one, dict) for one in state["own"]),
+        "memory": all(isinstance(name, str) and _are_numbers(value) for name, value in state["memory"].items()),
+    }
+    wrong = [name for name, right in sound.items() if not right]
+    if wrong:
+        raise ValueError(f"its {wrong[0]} has another form")
+
+
+def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
+    """Check an optimiser's state.
+
+    Args:
+        optimizer: that is to go on from it.
+        given: its state as it was loaded.
+        fresh: its state as it is.
+
+    Raises:
+        ValueError: if they differ in form, or a parameter has other moments than the optimiser keeps.
+    """
+    names = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"step", "exp_avg", "exp_avg_sq"}
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    sound = same_form(given["param_groups"], fresh["param_groups"]) and isinstance(given["state"], dict)
+    for place, moments in given["state"].items():
+        shape = parameters[place].shape
+        sound = sound and moments.keys() == names
+        sound = sound and all(value is None or _is_moment(value, shape) for value in moments.values())
+    if not sound:
+        raise ValueError("its optimizer has another form")
+
+
+def same_form(given: object, fresh: object) -> bool:
+    """Return whether plain data has the keys, lengths and kinds of values of other plain data."""
+    if isinstance(fresh, Mapping):
+        theirs, ours = cast("Mapping[Any, Any]", given), cast("Mapping[Any, Any]", fresh)
+        return (
+            isinstance(given, Mapping)
+            and theirs.keys() == ours.keys()
+            and all(same_form(theirs[key], value) for key, value in ours.items())
+        )
+    if isinstance(fresh, list | tuple):
+        theirs, ours = cast("Sequence[Any]", given), cast("Sequence[Any]", fresh)
+        return isinstance(given, list | tuple) and len(theirs) == len(ours) and all(map(same_form, theirs, ours))
+    if isinstance(fresh, bool) or not isinstance(fresh, int | float):
+        return type(given) is type(fresh)
+    return _is_number(given)
+
+
+def _is_epoch(record: dict[str, Any]) -> bool:
+    numbers = [record["epoch"], record["lr"], record["seconds"], *record["terms"].values(), *record["weights"].values()]
+    shares = [share for share in (record["clean"], record["robust"]) if share is not None]
+    texts = all(isinstance(name, str) for name in (*record["terms"], *record["weights"]))
+    known = record.keys() == {one.name for one in fields(EpochRecord)}
+    return known and texts and all(map(_is_number, (*numbers, *shares)))
+
+
+def _are_terms(terms: Mapping[str, Any]) -> bool:
+    names, weights, rows = terms["names"], terms["weights"], terms["rows"]
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in cast("list[Any]", names))
+    shaped = rows is None or (isinstance(rows, Tensor) and rows.dim() == 2 and rows.shape[1] == len(names))
+    return texts and shaped and all(map(_is_number, dict(weights).values()))
+
+
+def _is_moment(value: object, shape: Sequence[int]) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.shape in (shape, ())
+
+
+def _is_number(value: object) -> bool:
+    # Bounded, since whole numbers in a pickle have any length.
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return whole or (isinstance(value, float) and math.isfinite(value))
+
+
+def _are_numbers(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_are_numbers, cast("Sequence[Any]", value)))
+    return isinstance(value, Tensor) or _is_number(value)
+
+
+def _are_tensors(state: object) -> bool:
+    held = cast("dict[Any, Any]", state) if isinstance(state, dict) else {None: None}
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in held.items())

@@ -1,0 +1,241 @@
+"""Files that once ended in a traceback, a hang or a wrong result, one a defect."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kdiga.claims.kept import Kept
+from kdiga.claims.plan import load_claims
+from kdiga.cli.compare import compare
+from kdiga.config import load_recipe
+from kdiga.config.source import STUDY, read_source
+from kdiga.errors import InputError
+from kdiga.models import load_model
+from kdiga.models.normalization import Normalization
+from kdiga.plain import load_json, parse_yaml
+from kdiga.portions import Shelf
+from kdiga.report import write_page
+from kdiga.report.study import read_study, table_markdown
+from kdiga.study import load_study
+from kdiga.study.cells import Board, read_json
+from kdiga.study.sweep import load_sweep
+from kdiga.teachers import Manifest
+from kdiga.training.folder import read_config, read_result
+from kdiga.training.journal import Journal, write_atomically
+from kdiga.types import parse_number
+from tests.fuzz.mutations import bomb
+from tests.fuzz.target import within
+from tests.fuzz.texts import CLAIMS, RECIPE
+from tests.fuzz.texts import STUDY as STUDY_TEXT
+from tests.fuzz.weights import write_store
+from tests.report.samples import evaluation, explanation, pictures, write_json, write_study
+
+YAML = {
+    "an empty hexadecimal": "x: 0x_", "an empty integer": "x: !!int ''", "no date": "x: 2001-99-99",
+    "a broken date": "x: !!timestamp y", "deep": "[" * 5000, "a value in itself": "x: &a {y: *a}",
+    "a bomb": bomb(40), "half a character": 'x: "\\ud800"', "a long number": "x: " + "9" * 5000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_yaml_that_its_parser_stumbles_over(tmp_path, name):
+    path = tmp_path / "config.yaml"
+    path.write_text(YAML[name])
+    with within(5):
+        with pytest.raises(InputError, match="is not YAML"):
+            load_recipe(path)
+        with pytest.raises(InputError, match="is not YAML"):
+            read_source(path, [], STUDY)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_config(tmp_path)
+        with pytest.raises(ValueError, match=r".+"):
+            parse_yaml(YAML[name])
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "0x_", "2001-99-99", "&a [*a]"])
+def test_overrides_that_the_parser_stumbles_over(tmp_path, value):
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    with pytest.raises(InputError, match="has a value that is not YAML"):
+        load_recipe(tmp_path / "r.yaml", [f"training.seed={value}"])
+
+
+@pytest.mark.parametrize("text", ["1e999999999", "1e-999999999", "1e9999", "9" * 5000, "1e400", "1/0"])
+def test_numbers_that_fit_nowhere(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(RECIPE.replace("8/255", text))
+    with within(5):
+        with pytest.raises(InputError, match="number"):
+            parse_number(text)
+        with pytest.raises(InputError, match="number"):
+            load_recipe(tmp_path / "r.yaml")
+        with pytest.raises(InputError, match=r"number|--over"):
+            load_sweep(tmp_path / "r.yaml", f"method.gradient_weight={text}")
+
+
+def test_a_name_that_no_path_can_be(tmp_path):
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(InputError, match="is not known"):
+            load_model(name)
+        (tmp_path / "r.yaml").write_text(RECIPE.replace("cnn-4", json.dumps(name)))
+        load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("mean", [float("nan"), float("inf")])
+def test_a_normalisation_without_numbers(mean):
+    with pytest.raises(InputError, match="finite"):
+        Normalization((mean,), (1.0,))
+    with pytest.raises(InputError, match="finite"):
+        Normalization((0.0,), (abs(mean),))
+    with pytest.raises(InputError, match="finite"):
+        Normalization((), ())
+
+
+def test_a_study_whose_teacher_is_a_list(tmp_path):
+    (tmp_path / "r.yaml").write_text(STUDY_TEXT.replace("teacher: robust", "teacher: {name: [robust]}"))
+    with pytest.raises(InputError, match="name"):
+        load_study(tmp_path / "r.yaml", tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [("tune_trials: 2", "tune_trials: x"), ("at_most: 1.0", "at_most: [1]")])
+def test_claims_with_settings_of_another_kind(tmp_path, change):
+    (tmp_path / "r.yaml").write_text(CLAIMS.replace(*change))
+    with pytest.raises(InputError, match=change[0].partition(":")[0]):
+        load_claims(tmp_path / "r.yaml", tmp_path / "out")
+
+
+def test_a_message_about_a_long_value_is_short(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        RECIPE.replace("cnn-4, activation: silu", "x, activation: [" + "y, " * 9000 + "z]")
+    )
+    with pytest.raises(InputError) as told:
+        load_recipe(tmp_path / "r.yaml")
+    assert len(str(told.value)) < 2000
+
+
+def records(folder, **files):
+    (folder / "r.yaml").write_text(CLAIMS)
+    claims = load_claims(folder / "r.yaml", folder / "out")
+    (folder / "kept").mkdir()
+    (folder / "kept/ce--small--seed-0.json").write_text(json.dumps(files))
+    return Kept(folder / "kept"), Board(claims.cells, claims.out)
+
+
+@pytest.mark.parametrize("name", ["../escaped.json", "/tmp/kdiga-escaped.json", "other.json"])
+def test_a_record_writes_no_other_file(tmp_path, name):
+    failure = {"status": "diverged", "error": "x", "time": 1.0}
+    kept, board = records(tmp_path, **{"failure.json": failure, name: {"a": 1}})
+    with pytest.raises(InputError, match="which no run leaves"):
+        kept.restore(board)
+    assert not list(tmp_path.rglob("*escaped*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_record_with_other_outcomes(tmp_path):
+    failure = {"status": "diverged", "error": "x", "time": 1.0}
+    kept, board = records(tmp_path, **{"failure.json": failure, "best-test.json": {"correct": {"clean": [2]}}})
+    with pytest.raises(InputError, match="outcomes other than 0 and 1"):
+        kept.restore(board)
+
+
+def test_a_failure_that_tells_none(tmp_path):
+    (tmp_path / "r.yaml").write_text(STUDY_TEXT)
+    study = load_study(tmp_path / "r.yaml", tmp_path / "out")
+    write_json(tmp_path / "out" / study.cells[0].folder / "failure.json", {"error": "x"})
+    with pytest.raises(InputError, match="tells no failure"):
+        Board(study.cells, study.out).state(study.cells[0])
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 5000, '{"a": "\\ud800"}'])
+def test_results_that_are_none(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(InputError, match="made again"):
+        read_json(tmp_path / "result.json")
+    with pytest.raises(InputError, match="is damaged"):
+        read_result(tmp_path)
+
+
+def test_a_result_without_scores_is_damaged(tmp_path):
+    scores = {"epoch": 1, "clean": "x", "robust": 0.3}
+    write_json(tmp_path / "result.json", {"minutes": 1, "validation": {"best": scores, "last": scores}})
+    with pytest.raises(InputError, match="is damaged"):
+        read_result(tmp_path)
+
+
+def test_json_that_is_nested_too_deep_is_a_value_error(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deep"):
+        load_json(tmp_path / "x.json")
+
+
+def test_a_changed_portion_is_done_again(tmp_path):
+    shelf = Shelf(tmp_path)
+    shelf.put({"a": 1}, {"correct": [1, 0]})
+    path = next(tmp_path.glob("*.json"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"outcome": {"correct": [1, 1]}}))
+    assert Shelf(tmp_path).get({"a": 1}) is None
+    path.write_text("[" * 100_000)
+    assert Shelf(tmp_path).get({"a": 1}) is None
+    content.pop("sum")
+    path.write_text(json.dumps(content))
+    assert Shelf(tmp_path).get({"a": 1}) == {"correct": [1, 0]}, "portions of before are taken"
+
+
+@pytest.mark.parametrize(
+    "change", [{"examples": 2.0}, {"image_shape": [1, -4, 4]}, {"num_classes": 2**40}, {"gradient_of": [1]}]
+)
+def test_a_manifest_of_impossible_sizes(tmp_path, change):
+    write_store(tmp_path)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(content | change))
+    with pytest.raises(InputError, match="is not the manifest"):
+        Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("correct", [{"clean": [0, [1]]}, {"clean": 3}, [], {"clean": [10**400]}, {"clean": [2]}])
+def test_outcomes_that_are_none_are_not_compared(tmp_path, correct):
+    for name in "ab":
+        write_json(tmp_path / f"{name}.json", evaluation("kd") | {"correct": correct})
+    with pytest.raises(InputError, match="is no evaluation"):
+        compare(tmp_path / "a.json", tmp_path / "b.json")
+
+
+def test_a_ranking_of_another_form_is_left_out(tmp_path):
+    write_json(tmp_path / "kd/evaluation.json", evaluation("kd"))
+    content = explanation(["kd"])
+    content["ranking"][0]["interval_95"] = [{}, {}]
+    write_json(tmp_path / "explanation.json", content)
+    np.savez(tmp_path / "explanation.npz", **pictures(2))
+    assert "ranking" in write_page([tmp_path]).left_out[0].reason
+
+
+def test_a_journal_of_other_bytes_is_gone_on_with(tmp_path):
+    (tmp_path / "j").write_bytes(b'{"a": 1}\n\x89\xff\n')
+    Journal(tmp_path / "j", keep=1).write({"b": 2})
+    assert (tmp_path / "j").read_text() == '{"a": 1}\n{"b": 2}\n'
+
+
+def test_writing_follows_no_link(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("as it was")
+    for name in ("x", "x.partial"):
+        (tmp_path / name).symlink_to(outside)
+    write_atomically(tmp_path / "x", "new")
+    assert (outside.read_text(), (tmp_path / "x").read_text()) == ("as it was", "new")
+
+
+def test_names_are_text_in_a_table(tmp_path):
+    evil = "<script>alert(1)</script>|`x`[y](javascript:z)\nnew"
+    content = read_study(write_study(tmp_path))
+    widths = {line.count("|") for line in table_markdown(content).splitlines() if line.startswith("|")}
+    content["title"] = content["data"]["name"] = content["methods"][0]["label"] = evil
+    content["command"] = "kdiga `study`\n# x"
+    text = table_markdown(content)
+    assert "<script" not in text
+    assert "](java" not in text
+    assert "\n# x" not in text
+    assert "\nnew" not in text
+    rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == widths
