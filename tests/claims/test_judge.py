@@ -221,6 +221,25 @@ def test_missing_runs_decide_nothing(planted):
     assert (row["teacher_robust"], row["verdict"]) == (None, "undecided")
 
 
+def test_seeds_that_have_ended_count(claims):
+    """Of three seeds each has others: whoever has more is held against as many as both have."""
+    planted = Planted(claims(("[0, 1]", "[0, 1, 2]"), text=RECIPE))
+    planted.run("teachers/robust", robust=60, clean=150)
+    planted.method("ce", "small", robust=(1, 2, 3), clean=(170, 172, 174))
+    for ended in ([5], [5, 6], [5, 6, 7]):
+        planted.method("kd", SMALL, robust=ended, clean=[160] * len(ended))
+        row = judge_kd(planted.evidence, [SMALL])["rows"][0]
+        assert row["robust"] == pytest.approx(np.mean(ended) / 100)
+        assert row["verdict"] == "supported"
+        ours, plain = ([first(count, ATTACKED) for count in counts] for counts in (ended, (1, 2, 3)[: len(ended)]))
+        assert row["against_plain"] == effect(ours, plain).to_list()
+    for seed in (1, 2):
+        (planted.out / f"ce/small/seed-{seed}/result.json").unlink()
+        row = judge_kd(planted.evidence, [SMALL])["rows"][0]
+    assert row["plain_robust"] == 0.01
+    assert row["against_plain"] == effect(ours, plain[:1]).to_list()
+
+
 # c
 
 
@@ -309,6 +328,18 @@ def test_radii_rest_on_the_first_seeds_student(planted):
     assert [row["verdict"] for row in claim["rows"] if row["method"] == "tangent"] == ["contradicted"] * 2
     assert [row["diverged"] for row in claim["rows"]] == [0, 0, 1, 1, 0, 0, 0, 0]
     assert [row["method"] for row in claim["rows"][::2]] == ["kdiga", "tangent", "kd", "pgd-at"]
+
+
+def test_a_student_without_a_teacher_is_held_against_one_alone(claims):
+    more = ("students: {small", "  other: {student: cnn-8, method: {name: pgd-at, steps: 2}}\nstudents: {small")
+    planted = Planted(claims(more, text=RECIPE))
+    planted.run("pgd-at/small/seed-0", robust=50)
+    other = Pair("other", "small")
+    rows = [row for row in judge_certified(planted.evidence, [SMALL, other])["rows"] if row["method"] == "pgd-at"]
+    assert [(row["teacher"], row["kind"], row["share"]) for row in rows] == [
+        ("robust", "clever", 1.0), ("robust", "smoothing", 1.0),
+    ]  # fmt: skip
+    assert [row["teacher"] for row in judge_bounds(planted.evidence, [SMALL, other])["rows"]] == ["robust"]
 
 
 # e

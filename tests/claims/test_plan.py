@@ -70,6 +70,10 @@ def test_the_runs_of_a_small_recipe(claims):
     assert later == [name.replace("seed-3", "seed-4") for name in of_first]
     assert folders(checked, "method") == of_first + later, "a seed is finished before the next"
     assert len({cell.folder for cell in checked.cells}) == len(checked.cells)
+    order = [one.folder for one in checked.cells]
+    assert order.index("tuning/kdiga/trial-00") < order.index("ce/small/seed-3")
+    last_fresh = order.index("kdiga/public-to-wide/seed-3")
+    assert last_fresh < order.index("tuning/kdiga-old/trial-00") < order.index("kd/public-to-old/seed-3")
     assert checked.pairs[-1] == Pair("public", "old", pretrained=True)
     assert (checked.methods, checked.judged, checked.seeds) == (
         {"ce": "ce", "kd": "kd", "pgd-at": "pgd-at", "kdiga": "kdiga"}, ("kdiga",), (3, 4),

@@ -86,9 +86,14 @@ class Evidence:
 
 
 def held_against(ours: Outcomes | None, theirs: Outcomes | None, share: float = 1.0) -> Effect | None:
-    """Return how much two differ, on the images that both have seen; None where one is missing."""
+    """Return how much two differ, on the images that both have seen; None where one is missing.
+
+    Of two that have seeds, as many as both have count.
+    """
     if ours is None or theirs is None:
         return None
+    if len(theirs) > 1:
+        ours, theirs = ours[: len(theirs)], theirs[: len(ours)]
     images = min(len(row) for row in (*ours, *theirs))
     return effect([row[:images] for row in ours], [row[:images] for row in theirs], share)
 
