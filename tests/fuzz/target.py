@@ -13,7 +13,8 @@ from types import FrameType
 
 from kdiga.errors import KdigaError
 
-SECONDS = 5  # that reading may take, before it counts as a hang
+SECONDS = 5  # of the processor that reading may take, before it counts as a hang
+WAIT = 120  # seconds by the clock, which other processes may take most of
 LONGEST = 20_000  # characters of a message
 
 Damage = Callable[[bytes, Random], bytes]
@@ -109,15 +110,18 @@ class Bench:
 
 @contextmanager
 def within(seconds: int) -> Generator[None]:
-    """Raise HangError if the block takes longer."""
+    """Raise HangError if the block takes more of the processor, or waits for two minutes."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         raise HangError(f"longer than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(seconds)
+    before = [signal.signal(number, end) for number in (signal.SIGPROF, signal.SIGALRM)]
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, WAIT)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in zip((signal.SIGPROF, signal.SIGALRM), before, strict=True):
+            signal.signal(number, handler)

@@ -58,7 +58,7 @@ class Kept:
                 if name == CONFIG:
                     write_config(folder, content)
                 else:
-                    write_result(folder, _unpacked(content), name)
+                    write_result(folder, _unpacked(content, self._path(cell)), name)
             if cell.kind == "teacher" and self._weights(cell).is_file():
                 shutil.copy(self._weights(cell), folder / WEIGHTS)
             restored += 1
@@ -143,10 +143,10 @@ def _packed(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"correct": {name: "".join("01"[bool(right)] for right in row) for name, row in rows.items()}}
 
 
-def _unpacked(content: dict[str, Any]) -> dict[str, Any]:
+def _unpacked(content: dict[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(content.get("correct"), dict):
         return content
     rows: dict[str, str] = content["correct"]
     if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in cast("dict[str, Any]", rows).values()):
-        raise InputError("the record of a finished run holds outcomes other than 0 and 1; delete it.")
+        raise InputError(f"{str(path)!r} holds outcomes other than 0 and 1; delete it.")
     return content | {"correct": {name: [int(right) for right in row] for name, row in rows.items()}}

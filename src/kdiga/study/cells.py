@@ -139,9 +139,7 @@ class Board:
         if failure is not None:
             status, noted = failure.get("status"), failure.get("time")
             if status not in ("diverged", "failed") or not isinstance(noted, int | float):
-                raise InputError(
-                    f"{str(folder / FAILURE)!r} says of no failure; delete it, and the run is tried again."
-                )
+                raise InputError(f"{str(folder / FAILURE)!r} tells no failure; delete it, and the run is tried again.")
             if status == "diverged" or noted >= self.since:
                 return status
         return "failed" if self.obstacle(cell) else "open"
