@@ -52,8 +52,8 @@ def effect(ours: Outcomes, theirs: Outcomes, share: float = 1.0, confidence: flo
         confidence: in (0, 1).
 
     >>> found = effect([[True] * 50 + [False] * 50], [[True] * 20 + [False] * 80])
-    >>> [round(part, 3) for part in found.to_list()]
-    [0.3, 0.202, 0.387]
+    >>> [round(part, 2) for part in found.to_list()]
+    [0.3, 0.2, 0.39]
     """
     own, others = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
     differences: NDArray[np.float64] = own - share * others
