@@ -7,10 +7,12 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import redirect_stdout
 from types import FrameType
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 # The base of what Typer raises for a wrong command line; it has no public name of its own.
 UsageError: Any = typer.BadParameter.__base__
@@ -23,10 +25,34 @@ COMMANDS = (
     "profile", "study", "claims", "tune", "curve", "lists",
 )  # fmt: skip
 
+
+class Commands(TyperGroup):
+    """The commands, of which a mistyped one names the nearest."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the command line apart; an empty one shows the help, which is no success."""
+        if not args and not ctx.resilient_parsing:
+            print(ctx.get_help(), file=sys.stderr)
+            sys.exit(2)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is asked for.
+
+        Raises:
+            InputError: if there is none of that name.
+        """
+        from kdiga.errors import unknown
+
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise unknown("command", args[0], self.list_commands(ctx), "See kdiga --help.")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="kdiga",
+    cls=Commands,
     help="Make a small model robust by distilling it from a robust one.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,8 +67,9 @@ def main() -> None:
     for command in COMMANDS:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
-        # Not standalone: Typer would print its own errors, in several lines.
-        status = app(standalone_mode=False) or 0
+        # Not standalone: Typer would print its own errors, in several lines. A result that goes to stdout moves it.
+        with redirect_stdout(sys.stdout):
+            status = app(prog_name="kdiga", standalone_mode=False) or 0
         if status == INTERRUPTED:  # newer Typers turn Ctrl-C into this status
             raise KeyboardInterrupt
         sys.exit(status)
@@ -52,7 +79,7 @@ def main() -> None:
         # The first process may be the one that was lost.
         _fail(str(error), error.exit_status, once=not isinstance(error, ProcessLostError))
     except UsageError as error:
-        _fail(f"{error.format_message().rstrip('.')}. See kdiga --help.", 2)
+        _fail(_usage(error), 2)
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted; what was finished is kept. `kdiga train` continues with --resume.", INTERRUPTED, once=True)
     except BrokenPipeError:
@@ -66,6 +93,21 @@ def main() -> None:
 def command_line() -> str:
     """Return what the user typed, for results to say how they were made."""
     return shlex.join(["kdiga", *sys.argv[1:]])
+
+
+def _usage(error: Any) -> str:
+    """Return what is wrong with a command line, and whose help to read."""
+    from kdiga.errors import nearest
+
+    known = [] if error.ctx is None else [name for one in error.ctx.command.params for name in one.opts]
+    message = error.format_message().rstrip(".")
+    if type(error).__name__ == "NoSuchOption":  # not public, either
+        close = nearest(error.option_name, [*known, "--help"], most=1)
+        message = f"option {error.option_name!r} is not known"
+        message += f"; did you mean {close[0]}?" if close else "."
+    else:
+        message += "."
+    return f"{message} See {'kdiga' if error.ctx is None else error.ctx.command_path} --help."
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

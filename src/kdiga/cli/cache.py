@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
     from kdiga.config.caching import Plan
@@ -24,6 +25,8 @@ def cache(
     workers: Annotated[int, typer.Option(min=1, help="Processes that fill it.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cache in the folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, tell the size, stop.")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Store a teacher's logits and input gradients, so that training need not ask it again.
 
@@ -39,13 +42,15 @@ def cache(
     from kdiga.config.run import data_of
     from kdiga.processes import leads
 
-    console = Console(quiet=not leads())
+    output = Output(json_file, quiet=quiet)
+    console = output.console
     started = time.perf_counter()
     checked = load_recipe(recipe, settings or [])
     plan = plan_cache(checked, data_of(checked.data), overwrite=overwrite)
     console.print(_about(plan), highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         console.print(f"# would write to {plan.folder}", highlight=False, markup=False, soft_wrap=True)
+        output.result(_content(plan, dry_run=True))
         return
     with JobProgress(console, "cache") as progress:
         damaged = fill_cache(plan, workers=workers, on_shard=progress)
@@ -62,6 +67,23 @@ def cache(
         f"one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {recipe}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
+    output.result(
+        _content(plan, dry_run=False)
+        | {"seconds": seconds, "filled_again": list(damaged), "largest_relative_error": asdict(agreement)},
+        plan.folder,
+    )
+
+
+def _content(plan: Plan, *, dry_run: bool) -> dict[str, Any]:
+    """Return what the store is, as plain data; what of it is missing is as of now."""
+    return {
+        "kind": "dry-run" if dry_run else "cache",
+        "folder": str(plan.folder),
+        "bytes": plan.size,
+        "shards": len(plan.store.shards),
+        "missing_shards": len(plan.missing),
+        "manifest": asdict(plan.store.manifest),
+    }
 
 
 def _about(plan: Plan) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.completion import one_of, several_of
+from kdiga.cli.naming import DataName, Device, ModelName, Normalization, Which
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
 
 if TYPE_CHECKING:
@@ -20,21 +22,27 @@ if TYPE_CHECKING:
 
 @app.command()
 def certify(
-    model: Annotated[
-        str, typer.Argument(help="A run's folder, a .safetensors file, or an architecture with --weights.")
-    ],
+    model: ModelName,
     against: Annotated[
         str | None, typer.Option(metavar="TEACHER", help="Compare with this run or .safetensors file, by example.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Comma-separated: clever (estimate), smoothing (confidence), interval (proof).")
+        str,
+        typer.Option(
+            help="Comma-separated: clever (estimate), smoothing (confidence), interval (proof).",
+            autocompletion=several_of("clever", "smoothing", "interval"),
+        ),
     ] = "clever,smoothing",
-    data: Annotated[str | None, typer.Option(help="Data set; default: the run's own.")] = None,
+    data: DataName = None,
     eps: Annotated[
         str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
     ] = None,
     norm: Annotated[
-        str | None, typer.Option(help="linf or l2. Default: the run's, else linf. Smoothing is always l2.")
+        str | None,
+        typer.Option(
+            help="linf or l2. Default: the run's, else linf. Smoothing is always l2.",
+            autocompletion=one_of("linf", "l2"),
+        ),
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="Only the first so many test images.")] = 100,
     max_radius: Annotated[
@@ -53,13 +61,14 @@ def certify(
         Path | None, typer.Option(help="Folder of results and finished portions. Default: in a run.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result there.")] = None,
     weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
-    normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    normalization: Normalization = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
-    which: Annotated[str, typer.Option(help="best or last weights of a run.")] = "best",
+    which: Which = "best",
     seed: Annotated[int, typer.Option(help="Of points and noise.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find the radius within which each answer cannot change: proved, with a confidence, or estimated.
 
@@ -71,8 +80,8 @@ def certify(
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.config.certifying import Request
     from kdiga.config.certifying import certify as run
-    from kdiga.training.journal import write_atomically
 
+    output = Output(json_file, quiet=quiet)
     shown = _radii(radius, sigma)
     request = Request(
         model=model, methods=[name.strip().lower() for name in method.split(",")], against=against, data=data,
@@ -80,15 +89,12 @@ def certify(
         seed=seed, device=device, max_radius=max_radius, batches=clever_batches, batch_size=clever_batch_size,
         sigma=sigma, samples=samples, selection_samples=selection_samples, alpha=alpha, out=out, overwrite=overwrite,
     )  # fmt: skip
-    console = Console()
-    with EvaluationProgress(console, model) as progress:
+    with EvaluationProgress(output.console, model) as progress:
         found = run(request, command=command_line(), progress=progress)
-    _show(console, found, shown)
+    _show(output.console, found, shown)
     if found.folder is not None:
-        say(console, f"Kept in {found.folder}.")
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(json_file, json.dumps(found.content, indent=1, allow_nan=False) + "\n")
+        say(output.console, f"Kept in {found.folder}.")
+    output.result(found.content, found.folder)
 
 
 def _radii(given: str | None, sigma: float) -> list[float]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
     from kdiga.claims import Claims
@@ -38,6 +39,8 @@ def claims(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, stop.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only judge what is there and rewrite the page.")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Test the paper's five claims: supported, contradicted or undecided, by rules fixed beforehand.
 
@@ -48,7 +51,7 @@ def claims(
     from kdiga.claims import load_claims, open_claims, report_claims, run_claims
     from kdiga.claims.kept import Kept
     from kdiga.claims.run import default_kept
-    from kdiga.cli.watching import CellProgress, announce
+    from kdiga.cli.watching import CellProgress, announce, planned
     from kdiga.config.run import data_of
     from kdiga.processes import check_started_once
     from kdiga.report.claims import write_claims
@@ -57,13 +60,16 @@ def claims(
     from kdiga.study.workers import default_workers
 
     check_started_once("a test of claims", "with --workers N")
-    started, console = time.time(), Console()
+    started, output = time.time(), Output(json_file, quiet=quiet)
+    console = output.console
     checked = load_claims(recipe, out, settings or [])
     data = data_of(checked.cells[0].recipe.data)
     records = Kept(kept or default_kept(recipe))
     board = open_claims(checked, data, records, since=0.0 if report else started, look_only=dry_run)
     if dry_run:
-        _list(console, checked, ["kept" if records.holds(cell) else board.state(cell) for cell in board.cells])
+        states = ["kept" if records.holds(cell) else board.state(cell) for cell in board.cells]
+        _list(console, checked, states)
+        output.result(planned(checked.cells, states, checked.out))
         return
     if report:
         content = report_claims(checked, board, data)
@@ -77,6 +83,7 @@ def claims(
     if page is not None:
         write_claims(content, page, page.parent / "images")
     _show(console, content, page or checked.out / "claims.md")
+    output.result(content, page or checked.out / "claims.md")
     if not report:
         check_none_failed(board.folders("failed"), "run", checked.out)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say
 from kdiga.errors import InputError
 from kdiga.plain import load_json
@@ -24,7 +24,8 @@ GROUND = ("data", "threat", "data_fingerprint")  # what two evaluations must sha
 def compare(
     first: Annotated[Path, typer.Argument(help="An evaluation: its folder, its JSON file, or an evaluated run.")],
     second: Annotated[Path, typer.Argument(help="Another model's, on the same test images.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result there.")] = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Compare two models example by example: the difference of their accuracies, with its paired 95 % interval.
 
@@ -32,7 +33,8 @@ def compare(
     """
     from kdiga.report.comparison import compare_evaluations
 
-    console = Console()
+    output = Output(json_file, quiet=quiet)
+    console = output.console
     one, other = _pair(first, second)
     rows = compare_evaluations(one, other)
     table = Table()
@@ -48,10 +50,8 @@ def compare(
     print_table(console, table)
     for row in rows:
         say(console, row.sentence())
-    if json_file is not None:
-        content = {"kind": "comparison", "command": command_line(), "first": one["model"], "second": other["model"]}
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(content | {"attacks": [row.to_dict() for row in rows]}, indent=2) + "\n")
+    content = {"kind": "comparison", "command": command_line(), "first": one["model"], "second": other["model"]}
+    output.result(content | {"attacks": [row.to_dict() for row in rows]})
 
 
 def _pair(first: Path, second: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

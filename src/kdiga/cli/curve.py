@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
     from kdiga.study.sweep import Confirmation, Sweep
@@ -33,6 +34,8 @@ def curve(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, stop.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only rewrite the files from what is there.")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find how much robustness a pre-trained student gains, and what it costs in clean accuracy, over a weight.
 
@@ -41,7 +44,7 @@ def curve(
 
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
-    from kdiga.cli.watching import CellProgress, announce
+    from kdiga.cli.watching import CellProgress, announce, planned
     from kdiga.config.run import data_of
     from kdiga.processes import check_started_once
     from kdiga.study.collect import in_words
@@ -52,7 +55,8 @@ def curve(
     from kdiga.study.workers import default_workers
 
     check_started_once("a curve", "with --workers N")
-    started, console = time.time(), Console()
+    started, output = time.time(), Output(json_file, quiet=quiet)
+    console = output.console
     sweep = load_sweep(
         recipe, over, seeds=_seeds(seeds), out=out, overrides=settings or [], at_most=at_most,
         evaluation=EvaluateSettings(_attacks(attacks), examples, which=("best",)),
@@ -61,7 +65,9 @@ def curve(
     data = data_of(sweep.recipe.data)
     board = open_curve(sweep, data, since=0.0 if report else started)
     if dry_run:
-        _list(console, sweep, [board.state(cell) for cell in board.cells])
+        states = [board.state(cell) for cell in board.cells]
+        _list(console, sweep, states)
+        output.result(planned(sweep.cells, states, sweep.out))
         return
     if report:
         content = report_curve(sweep, board, data)
@@ -70,6 +76,7 @@ def curve(
         with CellProgress(console, recipe.stem, outcome=lambda folder: in_words(board, folder)) as progress:
             content = run_curve(sweep, board, data, workers=workers or default_workers(), on_watch=progress)
     _show(console, content, sweep.out)
+    output.result(content, sweep.out)
     if not report:
         check_none_failed(board.folders("failed"), "run", sweep.out)
 

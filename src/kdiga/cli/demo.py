@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say
 
 
@@ -21,6 +21,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of weights, data order and attacks.")] = 0,
     examples: Annotated[int | None, typer.Option(min=1, help="Attack only the first so many test images.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Show on digits that KD loses a teacher's robustness and that aligning input gradients keeps it.
 
@@ -32,7 +34,8 @@ def demo(
     from kdiga.report import write_page, write_summary
 
     check_started_once("the demo", "without it")
-    console, started = Console(), time.perf_counter()
+    output, started = Output(json_file, quiet=quiet), time.perf_counter()
+    console = output.console
     say(
         console,
         f"kdiga demo: {DATA}, {THREAT.norm} eps {THREAT.eps:g}, seed {seed}. A teacher is trained by PGD-AT, then four "
@@ -54,6 +57,7 @@ def demo(
         for sentence in answer.sentences:
             say(console, str(sentence))
     say(console, f"\n{(time.perf_counter() - started) / 60:.1f} minutes. Open {page.path}")
+    output.result({"kind": "demo", "page": str(page.path), "models": models}, page.path)
 
 
 def _table(models: Sequence[dict[str, Any]]) -> Table:

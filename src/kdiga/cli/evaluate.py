@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.completion import several_of
+from kdiga.cli.naming import DataName, Device, ModelName, Norm, Normalization, Which
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
@@ -20,17 +22,18 @@ VERDICTS = ("passed", "warning", "failed", "skipped")
 
 @app.command()
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="A run's folder, a .safetensors file, or an architecture with --weights.")
-    ],
-    data: Annotated[str | None, typer.Option(help="Data set; default: the run's own.")] = None,
+    model: ModelName,
+    data: DataName = None,
     eps: Annotated[
         str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
     ] = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the run's, else linf.")] = None,
+    norm: Norm = None,
     attacks: Annotated[
         str,
-        typer.Option(help="Comma-separated: clean, fgsm, pgd-STEPS, cw-STEPS, pgd-STEPSxRESTARTS, autoattack."),
+        typer.Option(
+            help="Comma-separated: clean, fgsm, pgd-STEPS, cw-STEPS, pgd-STEPSxRESTARTS, autoattack.",
+            autocompletion=several_of("clean", "fgsm", "pgd-20", "cw-20", "autoattack"),
+        ),
     ] = "clean,fgsm,pgd-20,autoattack",
     examples: Annotated[int | None, typer.Option(help="Only the first so many test images.")] = None,
     sweep: Annotated[
@@ -50,14 +53,15 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the work, of one thread each.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples attacked, and kept, together.")] = 500,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result there.")] = None,
     weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
-    normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    normalization: Normalization = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
-    which: Annotated[str, typer.Option(help="best or last weights of a run.")] = "best",
+    which: Which = "best",
     version: Annotated[str, typer.Option(help="AutoAttack's version: standard, plus, rand.")] = "standard",
     seed: Annotated[int, typer.Option(help="Of the attacks' random starts.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measure clean and robust accuracy on the test set, with 95 % intervals.
 
@@ -68,23 +72,20 @@ def evaluate(
     """
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.config.evaluating import Request, measure
-    from kdiga.training.journal import write_atomically
 
+    output = Output(json_file, quiet=quiet)
     request = Request(
         model=model, attacks=attacks.split(","), data=data, root=root, eps=eps, norm=norm, examples=examples,
         which=which, weights=weights, normalization=normalization, version=version, seed=seed, batch_size=batch_size,
         device=device, sweep=sweep, sweep_attack=sweep_attack, out=out, overwrite=overwrite, teacher=teacher,
         checks="autoattack" in attacks.lower() if checks is None else checks,
     )  # fmt: skip
-    console = Console()
-    with EvaluationProgress(console, model) as progress:
+    with EvaluationProgress(output.console, model) as progress:
         found = measure(request, workers=workers, command=command_line(), progress=progress)
-    _show(console, found.content)
+    _show(output.console, found.content)
     if found.folder is not None:
-        say(console, f"Kept in {found.folder}.")
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(json_file, json.dumps(found.content, indent=2) + "\n")
+        say(output.console, f"Kept in {found.folder}.")
+    output.result(found.content, found.folder)
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:

@@ -10,34 +10,38 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.naming import DataName, Device, ModelName, Norm, Normalization, Which
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say
 
 
 @app.command()
 def explain(
-    teacher: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a model with --weights.")],
+    teacher: ModelName,
     students: Annotated[list[str], typer.Argument(help="Runs' folders or .safetensors files.")],
-    data: Annotated[str | None, typer.Option(help="Data set; default: the first run's own.")] = None,
+    data: DataName = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
     eps: Annotated[
         str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
     ] = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the run's, else linf.")] = None,
+    norm: Norm = None,
     examples: Annotated[int, typer.Option(min=1, help="Only the first so many test images.")] = 200,
     attack: Annotated[str, typer.Option(help="What robust accuracy is measured by: autoattack, or pgd-40.")] = (
         "autoattack"
     ),
-    which: Annotated[str, typer.Option(help="best or last weights of runs.")] = "best",
+    which: Which = "best",
     weights: Annotated[Path | None, typer.Option(help="State dict of a teacher named by its architecture.")] = None,
-    normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    normalization: Normalization = None,
     restarts: Annotated[int, typer.Option(min=1, help="Ascents of each search for the ball's worst images.")] = 3,
     seed: Annotated[int, typer.Option(help="Of random starts and resamples.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder for explanation.json, its pictures and what is kept.")] = (
         Path("runs/explain")
     ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another explanation in the folder.")] = False,
     pictures: Annotated[int, typer.Option(min=0, help="Examples whose gradients and worst images are kept.")] = 6,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say whether robustness transferred from a teacher to students, how much, and why.
 
@@ -49,16 +53,17 @@ def explain(
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.config.explaining import FILE, Question, explain_runs
 
+    output = Output(json_file, quiet=quiet)
     question = Question(
         teacher=teacher, students=students, out=out, data=data, root=root, eps=eps, norm=norm, examples=examples,
         attack=attack, which=which, weights=weights, normalization=normalization, search=Search(restarts=restarts),
         seed=seed, device=device, overwrite=overwrite, pictures=pictures,
     )  # fmt: skip
-    console = Console()
-    with EvaluationProgress(console, "explain") as progress:
+    with EvaluationProgress(output.console, "explain") as progress:
         content = explain_runs(question, command=command_line(), progress=progress)
-    _show(console, content)
-    say(console, f"Written to {out / FILE}.")
+    _show(output.console, content)
+    say(output.console, f"Written to {out / FILE}.")
+    output.result(content, out)
 
 
 def _show(console: Console, content: dict[str, Any]) -> None:

@@ -11,28 +11,34 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.completion import one_of, several_of
+from kdiga.cli.naming import DataName, ModelName, Norm, Normalization, Which
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
 from kdiga.naming import attack_name
 
 
 @app.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(help="A run's folder, a .safetensors file, or an architecture with --weights.")
-    ],
+    model: ModelName,
     to: Annotated[
-        str, typer.Option(metavar="FORMAT,FORMAT,...", help="Comma-separated: onnx, torch-export, safetensors, hf.")
+        str,
+        typer.Option(
+            metavar="FORMAT,FORMAT,...",
+            help="Comma-separated: onnx, torch-export, safetensors, hf.",
+            autocompletion=several_of("onnx", "torch-export", "safetensors", "hf"),
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the files. Default: export/WHICH in the run.")] = None,
-    which: Annotated[str, typer.Option(help="best or last weights of a run.")] = "best",
+    which: Which = "best",
     int8: Annotated[bool, typer.Option("--int8", help="Also quantise the ONNX file to int8, for phones.")] = False,
     calibration: Annotated[int, typer.Option(help="Training images that int8 takes its scales from.")] = 256,
-    data: Annotated[str | None, typer.Option(help="Data set; default: the run's own.")] = None,
+    data: DataName = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
     eps: Annotated[
         str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
     ] = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the run's, else linf.")] = None,
+    norm: Norm = None,
     examples: Annotated[int, typer.Option(help="Test images, the first so many.")] = 1000,
     transfer: Annotated[
         str,
@@ -41,10 +47,17 @@ def export(
     score_examples: Annotated[int, typer.Option(help="Test images that Square attacks, the first so many.")] = 200,
     queries: Annotated[int, typer.Option(help="Of Square, an image; 0 leaves it out.")] = 5000,
     weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
-    normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    normalization: Normalization = None,
     seed: Annotated[int, typer.Option(help="Of the attacks' random starts.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda, for attacks on the model itself.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu or cuda, for attacks on the model itself.", autocompletion=one_of("auto", "cpu", "cuda")
+        ),
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export in the folder.")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Write a model for other programs, check each file against it, and measure what the files are worth.
 
@@ -54,17 +67,18 @@ def export(
     from kdiga.config.exporting import Request
     from kdiga.config.exporting import export as run
 
+    output = Output(json_file, quiet=quiet)
     request = Request(
         model=model, formats=to.split(","), int8=int8, calibration=calibration, data=data, root=root, eps=eps,
         norm=norm, examples=examples, transfer=() if transfer.strip() in ("", "none") else transfer.split(","),
         score_examples=score_examples, queries=queries, which=which, weights=weights, normalization=normalization,
         seed=seed, device=device, out=out, overwrite=overwrite,
     )  # fmt: skip
-    console = Console()
-    with EvaluationProgress(console, model) as progress:
+    with EvaluationProgress(output.console, model) as progress:
         found = run(request, command=command_line(), progress=progress)
-    _show(console, found.content)
-    say(console, f"Kept in {found.folder}, with a model card that says how to load each file.")
+    _show(output.console, found.content)
+    say(output.console, f"Kept in {found.folder}, with a model card that says how to load each file.")
+    output.result(found.content, found.folder)
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:

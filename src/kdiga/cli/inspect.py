@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import data_names, model_names
+from kdiga.cli.naming import Device, Which
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
 
@@ -19,10 +20,13 @@ def inspect(
         str,
         typer.Argument(
             help="An architecture, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, "
-            "hf-hub:ORG/NAME, file:PATH, run:DIR."
+            "hf-hub:ORG/NAME, file:PATH, run:DIR.",
+            autocompletion=model_names,
         ),
     ],
-    data: Annotated[str | None, typer.Option(help="Data set to try it on; default: the run's own.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set to try it on; default: the run's own.", autocompletion=data_names)
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
     examples: Annotated[int, typer.Option(min=1, help="Test images to try it on.")] = 512,
     weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
@@ -38,9 +42,10 @@ def inspect(
     image_size: Annotated[
         int | None, typer.Option(help="Of the network. Default: its weights', else the data's.")
     ] = None,
-    which: Annotated[str, typer.Option(help="best or last weights of a run.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was found there.")] = None,
+    which: Which = "best",
+    device: Device = "auto",
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say what a model is, and whether it fits the data: preprocessing, size, order of classes.
 
@@ -50,8 +55,8 @@ def inspect(
     from kdiga.config.schema import ModelConfig
     from kdiga.errors import unknown
     from kdiga.models.layouts import MATCHES
-    from kdiga.training.journal import write_atomically
 
+    output = Output(json_file, quiet=quiet)
     if matched not in MATCHES:
         raise unknown("matched", matched, MATCHES)
     config = ModelConfig.typed(
@@ -66,15 +71,13 @@ def inspect(
         classes=_classes(classes),
     )
     found = inspect_named(config, data=data, root=root, examples=examples, device=device)
-    console = Console()
+    console = output.console
     say(console, model)
     for line in found.lines():
         say(console, f"  {line}", style="yellow" if " failed: " in line else None)
     if found.examples:
         say(console, f"  tried on {found.examples} test images")
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(json_file, json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
+    output.result(found.to_dict())
 
 
 def _classes(given: str | None) -> Literal["imagenet"] | list[int] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import method_names
+from kdiga.cli.output import Json, Output
+from kdiga.cli.printing import print_table, say
 
 if TYPE_CHECKING:
     from kdiga.methods import Method, Needs, Passes
@@ -19,14 +22,23 @@ if TYPE_CHECKING:
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Tell all about one method: formula, options, defaults.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Tell all about one method: formula, options, defaults.", autocompletion=method_names),
+    ] = None,
+    json_file: Json = None,
 ) -> None:
-    """List the training methods: paper, network passes a step, what each asks of its teacher."""
+    """List the training methods: paper, network passes a step, what each asks of its teacher.
+
+    Example: kdiga methods kdiga
+    """
     from kdiga.methods import available_methods, method_by_name
 
-    console = Console()
+    output = Output(json_file)
+    console = output.console
     if name is not None:
         _tell(console, method_by_name(name))
+        output.result(_about(method_by_name(name)))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("method", "student", "teacher", "asks", "grad", "paper"):
@@ -37,13 +49,21 @@ def methods(
             method.info.name, _passes(needs.student), _teacher(needs),
             "yes" if needs.teacher_queries else "no" if needs.teachers else "-", _gradients(needs), method.info.paper,
         )  # fmt: skip
-    console.print(table)
+    print_table(console, table)
+    output.result({"kind": "methods", "methods": [_about(method()) for method in available_methods().values()]})
     console.print(
         "\nstudent, teacher: forward + backward passes a step with the default options. asks: whether the teacher is\n"
         "queried at perturbed images, so that stored signals cannot serve. grad: whose input gradient is used,\n"
         "[s] read, [S] trained through, [t] the teacher's. kdiga methods NAME tells more.",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _about(method: Method) -> dict[str, Any]:
+    """Return a method as plain data."""
+    options = {one.name: getattr(method, one.name) for one in fields(method)}  # pyright: ignore[reportArgumentType]
+    about = {"name": method.info.name, "paper": method.info.paper, "options": options, "needs": asdict(method.needs)}
+    return about | {"description": inspect.getdoc(type(method)) or ""}
 
 
 def _passes(passes: Passes) -> str:
@@ -77,13 +97,18 @@ def models(
     num_classes: Annotated[int, typer.Option(help="Length of the logits.")] = 10,
     image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 32,
     in_channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 3,
+    json_file: Json = None,
 ) -> None:
-    """List the built-in architectures with their parameters. Others are given by their source."""
+    """List the built-in architectures with their parameters. Others are given by their source.
+
+    Example: kdiga models --image-size 8 --in-channels 1
+    """
     import torch
 
     from kdiga.models import ModelSpec, available_models, build, count_parameters
     from kdiga.models.sources.registry import available_sources
 
+    output, counted = Output(json_file), dict[str, int]()
     table = Table(title=f"Models for {in_channels}x{image_size}x{image_size} images of {num_classes} classes")
     table.add_column("name")
     table.add_column("parameters", justify="right")
@@ -91,35 +116,41 @@ def models(
         # Shapes alone: building WRN-34-20 for real takes a second and 700 MB.
         with torch.device("meta"):
             model = build(ModelSpec(name, num_classes, in_channels, image_size))
-        table.add_row(name, f"{count_parameters(model):,}")
-    for prefix, source in available_sources().items():
-        if prefix:
-            table.add_row(source.form, "")
-    Console().print(table)
+        counted[name] = count_parameters(model)
+        table.add_row(name, f"{counted[name]:,}")
+    forms = [source.form for prefix, source in available_sources().items() if prefix]
+    for form in forms:
+        table.add_row(form, "")
+    print_table(output.console, table)
+    output.result({"kind": "models", "parameters": counted, "sources": forms})
 
 
 @app.command()
-def data() -> None:
-    """List the data sets that are known by name. A folder of class folders is accepted by its path."""
+def data(json_file: Json = None) -> None:
+    """List the data sets that are known by name. A folder of class folders is accepted by its path.
+
+    Example: kdiga data --json -
+    """
     from kdiga.data import available_data
     from kdiga.data.sets import FORMS
 
-    for name in available_data():
-        Console().print(name, highlight=False)
-    for form in FORMS:
-        Console().print(form, markup=False, highlight=False, soft_wrap=True)
+    output = Output(json_file)
+    for line in (*available_data(), *FORMS):
+        say(output.console, line)
+    output.result({"kind": "data", "names": list(available_data()), "forms": list(FORMS)})
 
 
 @app.command()
-def recipes() -> None:
+def recipes(json_file: Json = None) -> None:
     """List the recipes that come with kdiga. Commands take their names in place of a path.
 
     Example: kdiga train digits-teacher
     """
-    from kdiga.cli.printing import print_table
     from kdiga.recipes import about, shipped
 
+    output = Output(json_file)
     table = Table("name", "", box=None, pad_edge=False, show_header=False)
     for name, path in shipped().items():
         table.add_row(name, Text(about(path)))
-    print_table(Console(), table)
+    print_table(output.console, table)
+    output.result({"kind": "recipes", "recipes": {name: about(path) for name, path in shipped().items()}})

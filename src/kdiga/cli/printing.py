@@ -19,9 +19,9 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def print_table(console: Console, table: Table) -> None:
     """Print a table, in a log as wide as it needs to be."""
-    if not console.is_terminal:
+    if not console.is_interactive and not console.quiet:
         needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-        console = Console(width=max(console.width, needed))
+        console = Console(file=console.file, width=max(console.width, needed))
     console.print(table)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, tell_notes
 
 
@@ -23,7 +23,8 @@ def profile(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Measured for each variant.")] = 5,
     compiled: Annotated[bool, typer.Option("--compiled", help="Also by torch.compile; takes minutes.")] = False,
-    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything there too.")] = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say where the time of a recipe's training steps goes, on every route side by side, without training.
 
@@ -36,16 +37,20 @@ def profile(
     from kdiga.config import load_recipe
     from kdiga.config.profiling import profile_recipe
     from kdiga.config.run import data_of
-    from kdiga.training.journal import write_atomically
 
-    console = Console()
+    output = Output(json_file, quiet=quiet)
     checked = load_recipe(recipe, settings or [])
     data = data_of(checked.data)
-    tell_notes(console, data)
-    with JobProgress(console, "profiling") as progress:
+    tell_notes(output.console, data)
+    with JobProgress(output.console, "profiling") as progress:
         found = profile_recipe(
             checked, data, steps=steps, compiled=compiled, on_variant=progress
         )  # fmt: skip
+    _show(output.console, found)
+    output.result(found)
+
+
+def _show(console: Console, found: dict[str, Any]) -> None:
     print_table(console, _table(found))
     if found["route"]["chosen"] is not None:
         say(console, f"route auto takes {found['route']['chosen']}: {found['route']['why']}.")
@@ -57,9 +62,6 @@ def profile(
     whole, machine = found["whole_run"], found["provenance"]["hardware"]
     where = machine["accelerator"] or f"{machine['threads']} threads of {machine['processor']}"
     say(console, f"The whole run, {whole['label']}, takes {whole['hours']:.3g} hours with its checks on {where}.")
-    if out is not None:
-        write_atomically(out, json.dumps(found, indent=2) + "\n")
-        say(console, f"Written to {out}.")
 
 
 def _table(found: dict[str, Any]) -> Table:

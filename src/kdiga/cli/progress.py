@@ -31,7 +31,7 @@ class _Bar:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.is_interactive,
         )
         self.task = self.bar.add_task(label, total=None)
 
@@ -108,7 +108,7 @@ class EvaluationProgress(_Bar):
             self._since = self._told = self.clock()
         self.bar.update(self.task, description=f"{self.label}  {attack}", completed=done, total=total)
         now = self.clock()
-        if self.console.is_terminal or now - self._told < LINE_EVERY:
+        if self.console.is_interactive or now - self._told < LINE_EVERY:
             return
         self._told = now
         left = ""
@@ -123,5 +123,5 @@ class JobProgress(_Bar):
     def __call__(self, what: str, done: int, total: int) -> None:
         """Move the bar."""
         self.bar.update(self.task, description=f"{self.label}  {what}", completed=done, total=total)
-        if not self.console.is_terminal:
+        if not self.console.is_interactive:
             self.console.print(f"{done}/{total}  {what}", highlight=False, soft_wrap=True)

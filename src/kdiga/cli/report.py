@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
+
+if TYPE_CHECKING:
+    from kdiga.report.compose import Page
+
+PARTS = ("sentences", "why", "trust")  # of an answer
 
 
 @app.command()
@@ -19,6 +24,8 @@ def report(
         Path | None, typer.Option("--out", "-o", help="The page. Default: report.html in the first folder.")
     ] = None,
     title: Annotated[str | None, typer.Option(help="Of the page. Default: the question it answers.")] = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Put results into one self-contained page: what they say first, then what it rests on.
 
@@ -26,7 +33,8 @@ def report(
     """
     from kdiga.report import write_page
 
-    console = Console()
+    output = Output(json_file, quiet=quiet)
+    console = output.console
     page = write_page(folders, out, title)
     for answer in page.answers:
         say(console, answer.headline, style="bold")
@@ -35,3 +43,14 @@ def report(
     for one in page.left_out:
         say(console, f"left out: {one.path}, because {one.reason}.", style="yellow")
     say(console, f"\nOpen {page.path}")
+    output.result(_content(page), page.path)
+
+
+def _content(page: Page) -> dict[str, Any]:
+    """Return what the page says first, as plain data."""
+    answers = [
+        {"headline": one.headline} | {name: [str(sentence) for sentence in getattr(one, name)] for name in PARTS}
+        for one in page.answers
+    ]
+    left_out = [{"path": str(one.path), "reason": one.reason} for one in page.left_out]
+    return {"kind": "report", "page": str(page.path), "answers": answers, "left_out": left_out}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
     from kdiga.study import Study
@@ -27,6 +28,8 @@ def study(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, stop.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only rewrite the tables from what is there.")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Compare methods fairly: the same teacher, student, data and attacks, several seeds, one table.
 
@@ -34,7 +37,7 @@ def study(
 
     Example: kdiga study recipes/study-digits.yaml --out runs/comparison
     """
-    from kdiga.cli.watching import CellProgress, announce
+    from kdiga.cli.watching import CellProgress, announce, planned
     from kdiga.config.run import data_of
     from kdiga.processes import check_started_once
     from kdiga.study import load_study, open_board, report_study, run_study
@@ -43,14 +46,16 @@ def study(
     from kdiga.study.workers import default_workers
 
     check_started_once("a study", "with --workers N")
-    started = time.time()
+    started, output = time.time(), Output(json_file, quiet=quiet)
+    console = output.console
     overrides = [*(settings or []), *([] if seeds is None else [f"seeds=[{seeds}]"])]
     checked = load_study(file, out, overrides)
     data = data_of(checked.cells[0].recipe.data)
     board = open_board(checked, data, since=0.0 if report else started)
-    console = Console()
     if dry_run:
-        _list(console, checked, [board.state(cell) for cell in board.cells])
+        states = [board.state(cell) for cell in board.cells]
+        _list(console, checked, states)
+        output.result(planned(checked.cells, states, checked.out))
         return
     if report:
         content = report_study(checked, board, data)
@@ -59,6 +64,7 @@ def study(
         with CellProgress(console, file.stem, outcome=lambda folder: in_words(board, folder)) as progress:
             content = run_study(checked, board, data, workers=workers or default_workers(), on_watch=progress)
     _show(console, content, checked.out)
+    output.result(content, checked.out)
     if not report:
         check_none_failed(board.folders("failed"), "cell", checked.out)
 

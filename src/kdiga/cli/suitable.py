@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.naming import DataName, Device, ModelName, Norm, Normalization, Which
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
 
 FILE = "suitability.json"
@@ -19,22 +21,24 @@ FILE = "suitability.json"
 
 @app.command()
 def suitable(
-    teacher: Annotated[str, typer.Argument(help="A run's folder, a .safetensors file, or a model with --weights.")],
-    data: Annotated[str | None, typer.Option(help="Data set; default: the run's own.")] = None,
+    teacher: ModelName,
+    data: DataName = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
     eps: Annotated[
         str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
     ] = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2. Default: the run's, else linf.")] = None,
+    norm: Norm = None,
     examples: Annotated[int, typer.Option(min=1, help="Only the first so many test images.")] = 500,
-    which: Annotated[str, typer.Option(help="best or last weights of a run.")] = "best",
+    which: Which = "best",
     weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
-    normalization: Annotated[str | None, typer.Option(help="none, imagenet, cifar10 or half, with --weights.")] = None,
+    normalization: Normalization = None,
     restarts: Annotated[int, typer.Option(min=1, help="Ascents of each search for the ball's worst images.")] = 3,
     seed: Annotated[int, typer.Option(help="Of random starts.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the result. Default: in a run.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say before any training whether a teacher is worth distilling.
 
@@ -49,6 +53,7 @@ def suitable(
     from kdiga.provenance import provenance
     from kdiga.training.journal import write_atomically
 
+    output = Output(json_file, quiet=quiet)
     search = Search(restarts=restarts)
     ground = load_ground([teacher], data=data, root=root, eps=eps, norm=norm, examples=examples)
     subject = load_subject(
@@ -65,18 +70,18 @@ def suitable(
     if folder is not None:
         make_folder(folder)
         earlier(folder / FILE, asked, overwrite=overwrite)
-    console = Console()
-    with EvaluationProgress(console, teacher) as progress:
+    with EvaluationProgress(output.console, teacher) as progress:
         found = examine(
             subject.model, to_pixels(ground.images.images), ground.images.labels, threat=ground.threat, seed=seed,
             search=search, shelf=Shelf(None if folder is None else folder / FOLDER), on_progress=progress,
         )  # fmt: skip
     content = asked | {"command": command_line()} | subject.about | found.to_dict()
     content["provenance"] = provenance(next(subject.model.parameters()).device)
-    _show(console, content)
+    _show(output.console, content)
     if folder is not None:
         write_atomically(folder / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
-        say(console, f"Kept in {folder}.")
+        say(output.console, f"Kept in {folder}.")
+    output.result(content, folder)
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:

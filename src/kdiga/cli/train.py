@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ def train(
         str, typer.Option(metavar="NAME,NAME", help="Follow the run in tensorboard, wandb or both; see docs/export.md.")
     ] = "",
     track_project: Annotated[str, typer.Option(help="What trackers file the run under.")] = "kdiga",
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train a teacher or distil a student as a recipe says.
 
@@ -49,10 +53,10 @@ def train(
     from kdiga.config import load_recipe, run_recipe
     from kdiga.config.caching import stored_teacher
     from kdiga.config.run import build_models, data_of
-    from kdiga.processes import leads
     from kdiga.training.tracking import Trackers
 
-    console = Console(quiet=not leads())
+    output = Output(json_file, quiet=quiet)
+    console = output.console
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
     trackers = Trackers(
@@ -72,6 +76,7 @@ def train(
             stored_teacher(checked, checked.cache, models.teacher, data)
             console.print(f"# teacher cache: {checked.cache.folder}, complete", highlight=False, soft_wrap=True)
         console.print(f"# would write to {folder}", highlight=False, soft_wrap=True)
+        output.result({"kind": "dry-run", "folder": str(folder), "recipe": checked.to_dict()})
         return
     models = None
     if not resume:
@@ -88,6 +93,11 @@ def train(
             on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
             on_warning=progress.on_warning,
         )  # fmt: skip
+    _show(console, result, folder)
+    output.result(result, folder)
+
+
+def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     best, last = (result["validation"][which] for which in ("best", "last"))
     for which, record in (("best", best), ("last", last)):
         console.print(

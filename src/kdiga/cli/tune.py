@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.output import Json, Output, Quiet
 
 
 @app.command()
@@ -24,6 +25,8 @@ def tune(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.")
     ] = None,
+    json_file: Json = None,
+    quiet: Quiet = False,
 ) -> None:
     """Choose a method's coefficients by a few short runs, on validation images alone.
 
@@ -42,13 +45,15 @@ def tune(
     from kdiga.study.workers import default_workers
 
     check_started_once("tuning", "with --workers N")
-    started, console = time.time(), Console()
+    started, output = time.time(), Output(json_file, quiet=quiet)
+    console = output.console
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / f"{recipe.stem}-tune"
     if not search_space(checked.method):
         console.print(
             f"method {checked.method.info.name} has no coefficients to tune; nothing was run.", soft_wrap=True
         )
+        output.result({"kind": "tune", "trials": [], "chosen": None})
         return
     data = data_of(checked.data)
     board = open_search(checked, folder, TuneSettings(trials, epochs), data, since=started)
@@ -61,11 +66,12 @@ def tune(
             command=shlex.join(asked),
         )  # fmt: skip
     _show(console, content, folder)
+    output.result(content, folder)
+    _check(content, folder)
 
 
 def _show(console: Console, content: dict[str, Any], out: Path) -> None:
     from kdiga.cli.printing import print_table
-    from kdiga.study.failures import CellsFailedError, check_none_failed
 
     trials: list[dict[str, Any]] = content["trials"]
     names = list(trials[0]["coefficients"])
@@ -83,13 +89,20 @@ def _show(console: Console, content: dict[str, Any], out: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if content["chosen"] is not None:
+        console.print(f"Next: kdiga train {out}/best.yaml --out {out}-best", highlight=False, soft_wrap=True)
+
+
+def _check(content: dict[str, Any], out: Path) -> None:
+    from kdiga.study.failures import CellsFailedError, check_none_failed
+
+    trials = content["trials"]
     failed = [trial["folder"] for trial in trials if trial["status"] == "failed"]
     check_none_failed(failed, "trial", out)
     if content["chosen"] is None:
         raise CellsFailedError(
             f"all {len(trials)} trials diverged; lower training.lr, set training.grad_clip to 1, or train longer."
         )
-    console.print(f"Next: kdiga train {out}/best.yaml --out {out}-best", highlight=False, soft_wrap=True)
 
 
 def _scores(trial: dict[str, Any]) -> tuple[str, str, str, str]:

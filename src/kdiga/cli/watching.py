@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kdiga.cli.printing import duration, say
 from kdiga.errors import InterruptedRunError
 from kdiga.study import Watch
-from kdiga.study.cells import Board
+from kdiga.study.cells import Board, Cell
 from kdiga.study.failures import StoppedError
 
 STOPPED = "interrupted; what is finished is kept, and the same command continues."
@@ -34,6 +34,25 @@ def announce(console: Console, command: str, what: str, board: Board, out: Path)
         f"{command}: {len(board.cells)} {what}, {board.count()} finished, in {out}. Ctrl-C stops it and the same "
         "command continues it.",
     )
+
+
+def planned(cells: Sequence[Cell], states: Sequence[str], out: Path) -> dict[str, Any]:
+    """Return the runs of a dry run as plain data.
+
+    Args:
+        cells: the runs.
+        states: of each, in a word.
+        out: their folder.
+    """
+    runs = [
+        {
+            "folder": cell.folder, "kind": cell.kind, "method": cell.recipe.method.info.name,
+            "epochs": cell.recipe.training.epochs, "seed": cell.recipe.training.seed, "needs": list(cell.needs),
+            "state": state,
+        }
+        for cell, state in zip(cells, states, strict=True)
+    ]  # fmt: skip
+    return {"kind": "dry-run", "folder": str(out), "runs": runs}
 
 
 class CellProgress:
@@ -59,7 +78,7 @@ class CellProgress:
             TextColumn("{task.fields[left]}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.is_interactive,
         )
         self.task = self.bar.add_task(label, total=None, left="")
 

@@ -1,0 +1,49 @@
+"""What the shell offers on TAB. Names come from the registries, so a new method or model is offered unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+
+def method_names(incomplete: str) -> list[str]:
+    """Return the training methods that begin so."""
+    from kdiga.methods import available_methods
+
+    return _beginning(incomplete, available_methods())
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Return the built-in architectures that begin so; where none does, the shell offers files and folders."""
+    from kdiga.models import available_models
+
+    return _beginning(incomplete, available_models())
+
+
+def data_names(incomplete: str) -> list[str]:
+    """Return the data sets that begin so."""
+    from kdiga.data import available_data
+
+    return _beginning(incomplete, available_data())
+
+
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """Return what offers one of ``names``."""
+
+    def complete(incomplete: str) -> list[str]:
+        return _beginning(incomplete, names)
+
+    return complete
+
+
+def several_of(*names: str) -> Callable[[str], list[str]]:
+    """Return what offers one more of ``names`` behind the last comma."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in _beginning(last, names) if name not in before.split(",")]
+
+    return complete
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]

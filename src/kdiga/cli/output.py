@@ -1,0 +1,119 @@
+"""Where a command's words, its progress and its result go, asked for by the same two options everywhere.
+
+Words and progress go to stdout, a result to the file of ``--json``. With ``--json -`` stdout gets one JSON document and
+nothing else, and the words go to stderr. ``--quiet`` leaves the words out; its last line says where the result is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kdiga.errors import InputError
+from kdiga.processes import leads
+
+STDOUT = Path("-")
+
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result there; - is stdout, for it alone.")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no tables; the last line is where the result is kept.")
+]
+
+
+class Output:
+    """Words on a console, and one result at the end.
+
+    Args:
+        json_file: where the result goes as JSON; ``-`` is stdout, None nowhere.
+        quiet: whether nothing is said but where the result is kept.
+
+    Raises:
+        InputError: for a file that could not be written, before anything is measured for it.
+    """
+
+    def __init__(self, json_file: Path | None = None, *, quiet: bool = False) -> None:
+        self.json_file, self.quiet = json_file, quiet
+        self._stdout = sys.stdout
+        if json_file == STDOUT:
+            # What a library prints must not get between, either. ``main`` puts it back.
+            sys.stdout = sys.stderr
+        elif json_file is not None:
+            _check_writable(json_file)
+        silent = quiet or not leads()
+        # FORCE_COLOR makes Rich take a log for a terminal; colours may go there, bars may not.
+        drawn = sys.stdout.isatty() and not silent
+        self.console = Console(quiet=silent, force_interactive=None if drawn else False)
+
+    def result(self, content: Any, kept: Path | None = None) -> None:
+        """Hand the result over to whoever asked for it.
+
+        Args:
+            content: plain data, what the command's own file holds if it keeps one.
+            kept: the folder or file in which the command itself has kept it.
+        """
+        if not leads():
+            return
+        if self.json_file == STDOUT:
+            self._tell(in_json(content))
+        elif self.json_file is not None:
+            _replace(self.json_file, in_json(content))
+        where = kept or self.json_file
+        if self.quiet and where is not None and self.json_file != STDOUT:
+            self._tell(f"{where}\n")
+
+    def _tell(self, text: str) -> None:
+        self._stdout.write(text)
+        self._stdout.flush()
+
+
+def in_json(content: Any) -> str:
+    """Return plain data as a JSON document; what is not finite is null, for JSON has no word for it.
+
+    >>> print(in_json({"loss": float("nan")}).replace(chr(10), ""))
+    {  "loss": null}
+    """
+    try:
+        return json.dumps(content, indent=2, allow_nan=False, default=str) + "\n"
+    except ValueError:
+        return json.dumps(_finite(content), indent=2, allow_nan=False, default=str) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(one) for one in value]
+    return value
+
+
+def _check_writable(path: Path) -> None:
+    remedy = "give a file in a folder that can be written, or - for stdout."
+    if path.is_dir():
+        raise InputError(f"--json was {str(path)!r}, which is a folder; {remedy}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--json was {str(path)!r}, whose folder cannot be made ({error.strerror}); {remedy}"
+        ) from None
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"--json was {str(path)!r}, whose folder cannot be written; {remedy}")
+
+
+def _replace(path: Path, text: str) -> None:
+    # Not training's own function for it, which would load PyTorch for commands that do without.
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
