@@ -6,6 +6,7 @@ A process a target, since libFuzzer ends its process.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,8 +37,9 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
     """Fuzz one target in a process of its own, print its line, and return 1 if there was a defect."""
     with tempfile.TemporaryDirectory() as folder:
         limit = [] if seconds == float("inf") else [f"-max_total_time={max(1, int(seconds))}"]
-        flags = [f"-atheris_runs={inputs}", f"-seed={seed + 1}", f"-max_len={BYTES}", *limit, "-verbosity=0"]
-        command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.guided", name, folder, *flags]
+        flags = [f"-atheris_runs={inputs}", f"-seed={seed + 1}", f"-max_len={BYTES}", *limit]
+        # As a script: what the package imports would be imported before it can be instrumented.
+        command = [sys.executable, "-W", "ignore", __file__, name, folder, *flags]
         begun = time.monotonic()
         told = subprocess.run(command, capture_output=True, text=True, check=False)
         counts = Path(folder) / "counts.json"
@@ -49,13 +51,15 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
     crashes = found["crashes"]
     for where, message in crashes.items():
         print(f"  {where}: {message}", file=sys.stderr)
-    print(f"{name:22} {found['inputs']:7,} inputs  guided  {len(crashes)} kinds of crashes  "
+    reached = (re.findall(r"cov: (\d+)", told.stderr) or ["no"])[-1]
+    print(f"{name:22} {found['inputs']:7,} inputs  {reached} branches reached  {len(crashes)} kinds of crashes  "
           f"{time.monotonic() - begun:.0f} s", flush=True)  # fmt: skip
     return int(bool(crashes))
 
 
 def main() -> None:
     name, folder, *flags = sys.argv[1:]
+    sys.path[0] = str(Path(__file__).parents[2])
     import atheris
 
     with atheris.instrument_imports(include=["kdiga", "yaml"], enable_loader_override=False):

@@ -32,14 +32,14 @@ class Target:
         name: of the parser.
         files: writes the valid files into a folder.
         damage: by file name, how a file may be damaged; files that are not named stay as they are.
-        read: reads the folder as a command would. Whatever it raises but an error of kdiga's family is a defect; it
-            may raise ``AssertionError`` for a wrong result.
+        read: reads the folder as a command would, and returns why where it leaves out what is damaged. Whatever it
+            raises but an error of kdiga's family is a defect; it may raise ``AssertionError`` for a wrong result.
     """
 
     name: str
     files: Callable[[Path], None]
     damage: Mapping[str, Damage]
-    read: Callable[[Path], object]
+    read: Callable[[Path], str | None]
 
 
 TARGETS: dict[str, Target] = {}
@@ -48,7 +48,7 @@ TARGETS: dict[str, Target] = {}
 def target(name: str, damage: Mapping[str, Damage], files: Callable[[Path], None]) -> Callable[..., None]:
     """Make a function that reads a folder known as a target."""
 
-    def keep(read: Callable[[Path], object]) -> None:
+    def keep(read: Callable[[Path], str | None]) -> None:
         TARGETS[name] = Target(name, files, damage, read)
 
     return keep
@@ -98,11 +98,9 @@ class Bench:
         """Read the folder as it is."""
         try:
             with within(SECONDS):
-                self.target.read(self.folder)
+                told = self.target.read(self.folder) or "read"
         except KdigaError as error:
             told = str(error)
-        else:
-            told = "read"
         assert told, "an error without a word"
         assert len(told) < LONGEST, f"a message of {len(told):,} characters"
         return told

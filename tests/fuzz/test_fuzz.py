@@ -14,7 +14,7 @@ from tests.fuzz import TARGETS, Bench
 INPUTS = int(os.environ.get("KDIGA_FUZZ_INPUTS", "12"))
 HEAVY = {
     "run.state": 5,
-    "result.study": 2,
+    "result.study": 6,
     "result.certificate": 2,
     "result.explanation": 2,
     "result.evaluation": 3,
@@ -41,7 +41,7 @@ def benches(tmp_path_factory):
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files_are_read_or_refused(name, benches):
     bench, outcomes = benches(name), set()
-    inputs = max(3, INPUTS // HEAVY.get(name, 1)) if INPUTS < 100 else INPUTS
+    inputs = max(2, INPUTS // HEAVY.get(name, 1)) if INPUTS < 100 else INPUTS
 
     @settings(
         max_examples=inputs, derandomize=INPUTS < 100, deadline=None, database=None,
