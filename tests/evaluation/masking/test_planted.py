@@ -21,8 +21,10 @@ def checks_named(*names):
 @pytest.mark.parametrize("name", PLANTED)
 def test_flagged(name):
     model, expected = PLANTED[name].build(0), PLANTED[name].expected
+    # On 50 images the difference that more steps make is at the edge of chance; processors round it either way.
+    examples = 100 if "more-steps" in expected else 50
     findings = check_masking(
-        model, *digits()[1], threat=THREAT, seed=0, teacher=plain(1), examples=50, checks=checks_named(*expected)
+        model, *digits()[1], threat=THREAT, seed=0, teacher=plain(1), examples=examples, checks=checks_named(*expected)
     )
     assert len(findings) == len(expected)
     wanted = "warning" if expected == ("logits",) else "failed"
