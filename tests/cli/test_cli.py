@@ -150,6 +150,15 @@ def test_lists(project):
         assert "Usage" in run(command, "--help", cwd=project)
 
 
+def test_models_of_a_size_that_one_does_not_take(project):
+    told = run("models", "--image-size", "8", "--in-channels", "1", "--json", "models.json", cwd=project)
+    assert "not for this size" in told
+    counted = json.loads((project / "models.json").read_text())["parameters"]
+    assert counted["vit-bn-p16"] is None
+    assert counted["cnn-8"] == 7178
+    assert "num_classes was 0" in run("models", "--num-classes", "0", cwd=project, expect=2)
+
+
 def test_one_method_in_full(project):
     told = run("methods", "rslad", cwd=project)
     assert "L = robust_weight * KL" in told

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import kdiga
-from kdiga.data import ImageSet, cifar, feed_of, mnist, split
+from kdiga.data import ImageSet, cifar, feed_of, find_data, mnist, split
 from kdiga.data.views import Augmentation
 from kdiga.errors import InputError
 
@@ -87,6 +87,30 @@ def test_mnist_is_not_taken_for_fashion_mnist(nowhere):
     assert len(kdiga.load_data("mnist", root=nowhere / "data").train) == 20
     with pytest.raises(InputError, match="apt-get install dataset-fashion-mnist"):
         kdiga.load_data("fashion-mnist", root=nowhere / "data")
+
+
+def test_finding_is_loadings_own_search_and_loads_nothing(nowhere, monkeypatch):
+    for name in kdiga.available_data():
+        assert find_data(name, root=nowhere) == ("scikit-learn" if name == "digits" else None)
+    _, digest = mnist_files(nowhere / "data/FashionMNIST/raw", packed=True)
+    monkeypatch.setattr(mnist, "FASHION_TEST_LABELS", digest)
+    assert (
+        find_data("fashion-mnist", root=nowhere / "data")
+        == kdiga.load_data("fashion-mnist", root=nowhere / "data").source
+    )
+    assert find_data("mnist", root=nowhere / "data") is None
+    for file in cifar.MD5:
+        (nowhere / cifar.BINARY).mkdir(exist_ok=True)
+        (nowhere / cifar.BINARY / file).write_bytes(b"unread")
+    assert find_data("cifar10", root=nowhere) == str(nowhere / cifar.BINARY)
+    (nowhere / "cifar-100-python").mkdir()
+    assert find_data("cifar100", root=nowhere) == str(nowhere)
+    monkeypatch.setenv("KDIGA_DATA", str(nowhere))
+    (nowhere / "imagenet/train").mkdir(parents=True)
+    (nowhere / "imagenet/val").mkdir()
+    assert find_data("imagenet") == str(nowhere / "imagenet")
+    with pytest.raises(InputError, match="did you mean digits"):
+        find_data("digit")
 
 
 def test_missing_data_offline(nowhere):

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 # Each a module of this package, in the order of the help.
 COMMANDS = (
     "demo", "train", "inspect", "evaluate", "compare", "certify", "suitable", "explain", "export", "report", "cache",
-    "profile", "study", "claims", "tune", "curve", "lists",
+    "profile", "study", "claims", "tune", "curve", "lists", "doctor",
 )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def explain(
 
     The same command goes on where an earlier one stopped.
 
-    Example: kdiga explain runs/teacher runs/kd runs/tangent --examples 200
+    Example: kdiga explain runs/demo/teacher runs/demo/kd runs/demo/tangent --examples 200
     """
     from kdiga.analysis.search import Search
     from kdiga.cli.progress import EvaluationProgress

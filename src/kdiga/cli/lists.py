@@ -105,19 +105,24 @@ def models(
     """
     import torch
 
+    from kdiga.errors import InputError
     from kdiga.models import ModelSpec, available_models, build, count_parameters
     from kdiga.models.sources.registry import available_sources
 
-    output, counted = Output(json_file), dict[str, int]()
+    output, counted = Output(json_file), dict[str, int | None]()
     table = Table(title=f"Models for {in_channels}x{image_size}x{image_size} images of {num_classes} classes")
     table.add_column("name")
     table.add_column("parameters", justify="right")
     for name in available_models():
         # Shapes alone: building WRN-34-20 for real takes a second and 700 MB.
-        with torch.device("meta"):
-            model = build(ModelSpec(name, num_classes, in_channels, image_size))
-        counted[name] = count_parameters(model)
-        table.add_row(name, f"{counted[name]:,}")
+        try:
+            with torch.device("meta"):
+                counted[name] = count_parameters(build(ModelSpec(name, num_classes, in_channels, image_size)))
+        except InputError:  # not every architecture takes every size; what none takes is a mistake
+            if num_classes < 1 or in_channels < 1 or image_size < 1:
+                raise
+            counted[name] = None
+        table.add_row(name, "not for this size" if counted[name] is None else f"{counted[name]:,}")
     forms = [source.form for prefix, source in available_sources().items() if prefix]
     for form in forms:
         table.add_row(form, "")

@@ -29,7 +29,7 @@ def report(
 ) -> None:
     """Put results into one self-contained page: what they say first, then what it rests on.
 
-    Example: kdiga report runs/study -o study.html
+    Example: kdiga report runs/demo -o demo.html
     """
     from kdiga.report import write_page
 

@@ -42,7 +42,7 @@ def suitable(
 ) -> None:
     """Say before any training whether a teacher is worth distilling.
 
-    Example: kdiga suitable runs/teacher --examples 500
+    Example: kdiga suitable runs/demo/teacher --examples 500
     """
     from kdiga.analysis.search import Search
     from kdiga.analysis.suitable import suitable as examine

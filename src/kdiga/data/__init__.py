@@ -7,7 +7,7 @@ from kdiga.data.images import ImageSet, split
 from kdiga.data.mixing import MixedFeed, MixedSet
 from kdiga.data.order import Share
 from kdiga.data.reading import Reading
-from kdiga.data.sets import DataSet, available_data, load_data
+from kdiga.data.sets import DataSet, available_data, find_data, load_data
 from kdiga.data.views import Augmentation, ResizedCrop, View, augmentation_by_name
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "available_data",
     "batch_of",
     "feed_of",
+    "find_data",
     "load_data",
     "split",
 ]

@@ -26,24 +26,44 @@ MD5 = {
 }
 
 
-@register("cifar10")
+def find_cifar10(root: Path | None) -> str | None:
+    """Return the folder of the binary batches, else the one that holds torchvision's files."""
+    place = _binary(root) or _unpacked(CIFAR10, root)
+    return None if place is None else str(place)
+
+
+def find_cifar100(root: Path | None) -> str | None:
+    """Return the folder that holds torchvision's files."""
+    place = _unpacked(CIFAR100, root)
+    return None if place is None else str(place)
+
+
+@register("cifar10", find_cifar10)
 def load_cifar10(root: Path | None) -> DataSet:
     """Return 50,000 training and 10,000 test images of 32x32, from the binary batches or torchvision's files."""
-    for folder in roots(root):
-        for place in (folder / BINARY, folder):
-            if all((place / file).is_file() for file in MD5):
-                parts = [_read_batch(place / file) for file in MD5]
-                images = torch.cat([images for images, _ in parts])
-                labels = torch.cat([labels for _, labels in parts])
-                whole = ImageSet(images, labels, CLASSES)
-                return DataSet("cifar10", whole.take(slice(0, 50_000)), whole.take(slice(50_000, None)), str(place))
-    return _through_torchvision("cifar10", CIFAR10, root)
+    place = _binary(root)
+    if place is None:
+        return _through_torchvision("cifar10", CIFAR10, root)
+    parts = [_read_batch(place / file) for file in MD5]
+    images = torch.cat([images for images, _ in parts])
+    labels = torch.cat([labels for _, labels in parts])
+    whole = ImageSet(images, labels, CLASSES)
+    return DataSet("cifar10", whole.take(slice(0, 50_000)), whole.take(slice(50_000, None)), str(place))
 
 
-@register("cifar100")
+@register("cifar100", find_cifar100)
 def load_cifar100(root: Path | None) -> DataSet:
     """Return 50,000 training and 10,000 test images of 32x32."""
     return _through_torchvision("cifar100", CIFAR100, root)
+
+
+def _binary(root: Path | None) -> Path | None:
+    places = (place for folder in roots(root) for place in (folder / BINARY, folder))
+    return next((place for place in places if all((place / file).is_file() for file in MD5)), None)
+
+
+def _unpacked(source: type[CIFAR10], root: Path | None) -> Path | None:
+    return next((folder for folder in roots(root) if (folder / source.base_folder).is_dir()), None)
 
 
 def _read_batch(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +78,7 @@ def _read_batch(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _through_torchvision(name: str, source: type[CIFAR10], root: Path | None) -> DataSet:
     looked_in = roots(root)
-    found = next((folder for folder in looked_in if (folder / source.base_folder).is_dir()), None)
+    found = _unpacked(source, root)
     target = found or download_folder(root)
 
     def fetch() -> list[CIFAR10]:

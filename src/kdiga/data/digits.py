@@ -11,10 +11,11 @@ from kdiga.data.images import ImageSet, split
 from kdiga.data.sets import DataSet, register
 
 TEST_SHARE = 360 / 1797
+SOURCE = "scikit-learn"
 TEST_SEED = 0  # fixed: the test images are the same whatever the seed of a run
 
 
-@register("digits")
+@register("digits", find=lambda _: SOURCE)
 def load_digits(root: Path | None) -> DataSet:
     """Return 1,437 training and 360 test images; their 17 grey levels are spread over the bytes."""
     del root
@@ -28,4 +29,4 @@ def load_digits(root: Path | None) -> DataSet:
     train, test = split(everything, TEST_SHARE, TEST_SEED)
     # Stored order follows the writers; shuffled once, so that "the first N" is a fair sample.
     test = test.take(torch.randperm(len(test), generator=torch.Generator().manual_seed(TEST_SEED)))
-    return DataSet("digits", train, test, "scikit-learn")
+    return DataSet("digits", train, test, SOURCE)

@@ -20,17 +20,26 @@ BY_HAND = (
 )
 
 
-@register_files("imagenet")
+def find_imagenet(root: Path | None) -> str | None:
+    """Return the folder that holds train and val."""
+    place = _find(root)
+    return None if place is None else str(place)
+
+
+def _find(root: Path | None) -> Path | None:
+    places = (place for folder in roots(root) for place in (folder, folder / "imagenet"))
+    return next((place for place in places if (place / "train").is_dir() and (place / "val").is_dir()), None)
+
+
+@register_files("imagenet", find_imagenet)
 def load_imagenet(name: str, root: Path | None, reading: Reading) -> DataSet:
     """Return the training and validation images; the latter are the test part. 224 pixels unless asked otherwise."""
-    looked_in = roots(root)
-    for folder in looked_in:
-        for place in (folder, folder / "imagenet"):
-            if (place / "train").is_dir() and (place / "val").is_dir():
-                _check_classes(place / "train")
-                return load_folder(place, replace(reading, image_size=reading.image_size or IMAGE_SIZE), name=name)
-    places = ", ".join(dict.fromkeys(map(str, looked_in)))
-    raise InputError(f"imagenet is not in {places}; {BY_HAND}.")
+    place = _find(root)
+    if place is None:
+        places = ", ".join(dict.fromkeys(map(str, roots(root))))
+        raise InputError(f"imagenet is not in {places}; {BY_HAND}.")
+    _check_classes(place / "train")
+    return load_folder(place, replace(reading, image_size=reading.image_size or IMAGE_SIZE), name=name)
 
 
 def _check_classes(folder: Path) -> None:

@@ -21,13 +21,27 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 FASHION_TEST_LABELS = "15d484375f8d13e6eb1aabb0c3f46965"  # md5, unpacked
 
 
-@register("mnist")
+def find_mnist(root: Path | None) -> str | None:
+    """Return the folder of MNIST's files."""
+    return _told(_find("mnist", MNIST, roots(root)))
+
+
+def find_fashion_mnist(root: Path | None) -> str | None:
+    """Return the folder of Fashion-MNIST's files."""
+    return _told(_find("fashion-mnist", FashionMNIST, roots(root, DEBIAN)))
+
+
+def _told(folder: Path | None) -> str | None:
+    return None if folder is None else str(folder)
+
+
+@register("mnist", find_mnist)
 def load_mnist(root: Path | None) -> DataSet:
     """Return 60,000 training and 10,000 test images of 28x28."""
     return _load("mnist", MNIST, root, (), "fetch it where there is a network")
 
 
-@register("fashion-mnist")
+@register("fashion-mnist", find_fashion_mnist)
 def load_fashion_mnist(root: Path | None) -> DataSet:
     """Return 60,000 training and 10,000 test images of 28x28."""
     return _load("fashion-mnist", FashionMNIST, root, (DEBIAN,), "`apt-get install dataset-fashion-mnist` has it")

@@ -37,8 +37,10 @@ class DataSet:
 
 Loader = Callable[[Path | None], DataSet]
 FileLoader = Callable[[str, Path | None, Reading], DataSet]
+Finder = Callable[[Path | None], str | None]
 _LOADERS: dict[str, Loader] = {}
 _FILE_LOADERS: dict[str, FileLoader] = {}
+_FINDERS: dict[str, Finder] = {}
 FORMS = (
     "PATH of a folder of class folders (or of train/ and test/ with class folders)",
     "hf:NAME[/CONFIG] of a Hugging Face data set, or hf:FOLDER of a saved one",
@@ -46,23 +48,25 @@ FORMS = (
 )
 
 
-def register(name: str) -> Callable[[Loader], Loader]:
-    """Make a loader known under ``name``."""
+def register(name: str, find: Finder) -> Callable[[Loader], Loader]:
+    """Make a loader known under ``name``; ``find`` says, for a root, where it would read without a download."""
 
     def keep(loader: Loader) -> Loader:
         _check_new(name)
-        _LOADERS[name] = loader
+        _LOADERS[name], _FINDERS[name] = loader, find
         return loader
 
     return keep
 
 
-def register_files(name: str) -> Callable[[FileLoader], FileLoader]:
+def register_files(name: str, find: Finder | None = None) -> Callable[[FileLoader], FileLoader]:
     """Make a loader of image files known under ``name``; one that ends in ":" gets all names that begin so."""
 
     def keep(loader: FileLoader) -> FileLoader:
         _check_new(name)
         _FILE_LOADERS[name] = loader
+        if find is not None:
+            _FINDERS[name] = find
         return loader
 
     return keep
@@ -84,6 +88,22 @@ def available_data() -> tuple[str, ...]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return tuple(sorted(name for name in available_here() if not name.endswith(":")))
+
+
+def find_data(name: str, *, root: str | Path | None = None) -> str | None:
+    """Return where :func:`load_data` would read a data set known by name; None if it would have to download it.
+
+    Args:
+        name: one that ``kdiga data`` lists.
+        root: folder in which the data lies.
+
+    Raises:
+        InputError: for an unknown name, or files that are damaged.
+    """
+    names = available_data()
+    if name not in _FINDERS:
+        raise unknown("data set", name, names)
+    return _FINDERS[name](None if root is None else Path(root).expanduser())
 
 
 def load_data(name: str | Path, *, root: str | Path | None = None, **reading: Any) -> DataSet:
