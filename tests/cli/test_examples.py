@@ -35,9 +35,10 @@ CHEAPER = {
     "methods": [],
     "models": [],
     "data": [],
+    "recipes": [],
     "doctor": [],
 }
-LISTS = {"methods", "models", "data", "doctor"}
+LISTS = {"methods", "models", "data", "recipes", "doctor"}
 KEEPING_NOTHING = {"train", "cache", "study", "compare"}  # a dry run, or a question without a folder
 
 

@@ -149,7 +149,7 @@ def data(json_file: Json = None) -> None:
 def recipes(json_file: Json = None) -> None:
     """List the recipes that come with kdiga. Commands take their names in place of a path.
 
-    Example: kdiga train digits-teacher
+    Example: kdiga recipes
     """
     from kdiga.recipes import about, shipped
 
