@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,9 +57,9 @@ def try_writing(folder: Path) -> None:
     Raises:
         OSError: if that cannot be done.
     """
-    probe = folder / ".writable"
+    probe = folder / f".writable-{os.getpid()}"  # two processes may try at once
     probe.touch()
-    probe.unlink()
+    probe.unlink(missing_ok=True)
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
