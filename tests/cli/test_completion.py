@@ -30,6 +30,9 @@ def test_the_shells_get_a_script(tmp_path, monkeypatch):
         (("ev",), ["evaluate"]),
         (("train", "--over"), ["--overwrite"]),
         (("methods", "kdi"), ["kdiga", "kdiga-ard"]),
+        (("train", "digits-k"), ["digits-kdiga"]),
+        (("study", "study-d"), ["study-digits"]),
+        (("train", "recipes/digits-k"), []),  # the shell's own files
         (("evaluate", "resnet1"), ["resnet14", "resnet110", "resnet10", "resnet18"]),
         (("inspect", "cnn-8", "--data", "fa"), ["fashion-mnist"]),
         (("certify", "cnn-8", "--norm", "l"), ["linf", "l2"]),

@@ -144,9 +144,15 @@ def test_json_has_no_word_for_what_is_not_finite():
 def test_json_of_a_failure_is_empty(tmp_path):
     error = run("methods", "rsla", "--json", "-", cwd=tmp_path, expect=2)
     assert "did you mean rslad" in error
-    before = sys.stdout
     assert json.loads(run("methods", "rslad", "--json", "-", cwd=tmp_path))["name"] == "rslad"
-    assert sys.stdout is before
+
+
+def test_stdout_is_put_back(monkeypatch, streams):
+    monkeypatch.setattr(application, "app", lambda **_: work(Output(Path("-"))))
+    out, _ = streams()
+    with pytest.raises(SystemExit):
+        application.main()
+    assert sys.stdout is out
 
 
 MISTYPED = {
@@ -202,13 +208,15 @@ def test_an_error_of_the_system_is_status_1(monkeypatch, streams):
     assert err.getvalue() == "kdiga: No space left on device: runs/x\n"
 
 
-def test_a_reader_that_has_gone_is_no_traceback(tmp_path):
+@pytest.mark.parametrize("arguments", [["data"], ["data", "--json", "-"], ["--help"]])
+def test_a_reader_that_has_gone_is_no_traceback(arguments, tmp_path):
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "kdiga", "data", "--json", "-"], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "kdiga", *arguments], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE,
         text=True, check=False, env=os.environ | {name: value.format(cwd=tmp_path) for name, value in NOWHERE.items()},
     )  # fmt: skip
     os.close(write)
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    assert "kdiga:" not in done.stderr
+    assert "Broken" not in done.stderr

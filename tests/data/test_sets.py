@@ -92,7 +92,7 @@ def test_mnist_is_not_taken_for_fashion_mnist(nowhere):
 def test_finding_is_loadings_own_search_and_loads_nothing(nowhere, monkeypatch):
     for name in kdiga.available_data():
         assert find_data(name, root=nowhere) == ("scikit-learn" if name == "digits" else None)
-    _, digest = mnist_files(nowhere / "data/FashionMNIST/raw", packed=True)
+    _, digest = mnist_files(nowhere / "data", packed=True)
     monkeypatch.setattr(mnist, "FASHION_TEST_LABELS", digest)
     assert (
         find_data("fashion-mnist", root=nowhere / "data")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def cache(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, by path or name, with a section cache; see docs/cache.md.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A recipe, by path or name, with a section cache; see docs/cache.md.", autocompletion=recipe_names
+        ),
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: cache.dtype=int8.")
     ] = None,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def claims(
-    recipe: Annotated[Path, typer.Argument(help="A claims recipe, by path or name; see docs/claims.md.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A claims recipe, by path or name; see docs/claims.md.", autocompletion=recipe_names)
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<file name>.")] = None,
     kept: Annotated[
         Path | None, typer.Option(help="Folder of finished runs' records. Default: <recipe>.cells beside the recipe.")

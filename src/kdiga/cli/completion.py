@@ -26,6 +26,13 @@ def data_names(incomplete: str) -> list[str]:
     return _beginning(incomplete, available_data())
 
 
+def recipe_names(incomplete: str) -> list[str]:
+    """Return the recipes that come with kdiga and begin so; where none does, the shell offers files."""
+    from kdiga.recipes import shipped
+
+    return _beginning(incomplete, shipped())
+
+
 def one_of(*names: str) -> Callable[[str], list[str]]:
     """Return what offers one of ``names``."""
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
+from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def curve(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, by path or name, whose student is pre-trained.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="A recipe, by path or name, whose student is pre-trained.", autocompletion=recipe_names),
+    ],
     over: Annotated[str, typer.Option(help="Coefficient and values: method.gradient_weight=0,0.3,1,3.")],
     at_most: Annotated[float, typer.Option(help="Points of validation clean accuracy that may be lost.")] = 1.0,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated. Default: the recipe's.")] = None,

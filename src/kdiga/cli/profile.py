@@ -11,13 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, tell_notes
 
 
 @app.command()
 def profile(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.", autocompletion=recipe_names),
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.batch_size=64.")
     ] = None,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def study(
-    file: Annotated[Path, typer.Argument(help="A study, by path or name; see docs/study.md.")],
+    file: Annotated[
+        Path, typer.Argument(help="A study, by path or name; see docs/study.md.", autocompletion=recipe_names)
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<file name>.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated, in place of the file's.")] = None,

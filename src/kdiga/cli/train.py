@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.", autocompletion=recipe_names),
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.")
     ] = None,

@@ -12,12 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
+from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 
 @app.command()
 def tune(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.", autocompletion=recipe_names),
+    ],
     trials: Annotated[int, typer.Option(min=1, help="Runs; the first has the recipe's own coefficients.")] = 8,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each. Default: the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>-tune.")] = None,
