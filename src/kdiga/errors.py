@@ -26,6 +26,12 @@ class DivergedError(KdigaError, RuntimeError):
     exit_status = 1
 
 
+class OutOfMemoryError(KdigaError, RuntimeError):
+    """Memory ran out, of the machine or of its accelerator; says what to reduce."""
+
+    exit_status = 1
+
+
 class KdigaWarning(UserWarning):
     """Something that works and is hardly ever meant; told once, in one sentence."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 from kdiga.locks import held
 from kdiga.plain import load_json
 from kdiga.provenance import installed_version
+from kdiga.writing import write_atomically
 
 FOLDER = "portions"  # of a folder of results: where its finished portions lie
 POLL = 0.2  # seconds between looks at what other processes work on
@@ -75,10 +75,8 @@ class Shelf:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{name}.{os.getpid()}.partial"
         kept = {"key": _plain(key), "outcome": outcome, "sum": _sum_of(json.loads(self._memory[name]))}
-        partial.write_text(json.dumps(kept))
-        os.replace(partial, self.folder / f"{name}.json")
+        write_atomically(self.folder / f"{name}.json", json.dumps(kept), shared=True)
 
     def keep(self, key: Mapping[str, Any], work: Callable[[], Any]) -> Any:
         """Return an outcome, after the work where there is none yet."""

@@ -146,7 +146,8 @@ def test_a_resumed_run_ends_bit_equal(method, optimizer, schedule, robust, strip
     for one, two in zip(*journals, strict=True):
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
     assert resumed.passes == whole.passes
-    assert not (tmp_path / "parts" / "state.pt").exists()
+    again = kdiga.distill(small(98), teacher(98), stripes, out=tmp_path / "parts", resume=True, on_step=stop, **run)
+    assert all(torch.equal(value, again.last_state[key]) for key, value in whole.last_state.items()), "at once"
 
 
 def test_resuming_another_configuration_is_refused(robust, stripes, tmp_path):

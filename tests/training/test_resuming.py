@@ -112,7 +112,7 @@ def test_killed_at_random_steps(case, stripes, robust, tmp_path, saving):
     assert same(whole, resumed), kills
     assert journal(tmp_path / "whole") == journal(tmp_path / "parts")
     assert whole.passes == resumed.passes
-    assert not list((tmp_path / "parts").glob("state.pt*"))
+    assert [path.name for path in (tmp_path / "parts").glob("state.pt*")] == ["state.pt"]
 
 
 def test_nothing_is_done_twice(stripes, robust, tmp_path, saving):
@@ -201,9 +201,8 @@ def test_killed_while_writing_keeps_the_earlier_state(stripes, robust, tmp_path,
     with pytest.raises(StoppedError):
         run(tmp_path / "parts")
     monkeypatch.undo()
-    assert (tmp_path / "parts" / "state.pt.partial").read_bytes() == b"half of a state"
     assert same(whole, run(tmp_path / "parts", seed=94, resume=True))
-    assert not list((tmp_path / "parts").glob("state.pt*"))
+    assert [path.name for path in (tmp_path / "parts").glob("state.pt*")] == ["state.pt"]
 
 
 def test_a_loader_goes_on_inside_an_epoch(stripes, robust, tmp_path, saving):

@@ -18,7 +18,7 @@ from kdiga.errors import InputError, some
 from kdiga.plain import load_json
 from kdiga.study.cells import ENDED, FAILURE, Board, Cell
 from kdiga.training.folder import CONFIG, RESULT, write_config, write_result
-from kdiga.training.journal import write_atomically
+from kdiga.writing import replacing, write_atomically
 
 WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which is called otherwise on another machine
@@ -54,13 +54,14 @@ class Kept:
             if (folder / CONFIG).is_file() or (folder / FAILURE).is_file():
                 continue
             folder.mkdir(parents=True, exist_ok=True)
-            for name, content in _moved(record, OUT, str(board.out)).items():
-                if name == CONFIG:
-                    write_config(folder, content)
-                else:
-                    write_result(folder, _unpacked(content, self._path(cell)), name)
             if cell.kind == "teacher" and self._weights(cell).is_file():
                 shutil.copy(self._weights(cell), folder / WEIGHTS)
+            files = _moved(record, OUT, str(board.out))
+            config = files.pop(CONFIG, None)
+            for name, content in files.items():
+                write_result(folder, _unpacked(content, self._path(cell)), name)
+            if config is not None:
+                write_config(folder, config)  # last: it says that all is there
             restored += 1
         return restored
 
@@ -73,10 +74,11 @@ class Kept:
             if self.holds(cell):
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
+            if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
+                with replacing(self._weights(cell)) as partial:  # before the record, which says that all is there
+                    shutil.copy(board.out / cell.folder / WEIGHTS, partial)
             record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
             write_atomically(self._path(cell), json.dumps(record) + "\n")  # indented, it would be twice as long
-            if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
-                shutil.copy(board.out / cell.folder / WEIGHTS, self._weights(cell))
 
     def _path(self, cell: Cell) -> Path:
         return self.folder / (cell.folder.replace("/", "--") + ".json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import shlex
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 UsageError: Any = typer.BadParameter.__base__
 
 INTERRUPTED = 130
+GO_ON = "; what was finished is kept, and the same command goes on, `kdiga train` with --resume."
 
 # Each a module of this package, in the order of the help.
 COMMANDS = (
@@ -61,7 +63,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line. Bad input ends in one line on stderr and exit status 2."""
-    from kdiga.errors import InterruptedRunError, KdigaError, ProcessLostError
+    from kdiga.errors import InterruptedRunError
 
     signal.signal(signal.SIGTERM, _end)
     for command in COMMANDS:
@@ -73,21 +75,45 @@ def main() -> None:
         if status == INTERRUPTED:  # newer Typers turn Ctrl-C into this status
             raise KeyboardInterrupt
         sys.exit(status)
-    except InterruptedRunError as error:
-        _fail(str(error), error.exit_status, once=True)
-    except KdigaError as error:
-        # The first process may be the one that was lost.
-        _fail(str(error), error.exit_status, once=not isinstance(error, ProcessLostError))
-    except UsageError as error:
-        _fail(_usage(error), 2)
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; what was finished is kept. `kdiga train` continues with --resume.", INTERRUPTED, once=True)
     except BrokenPipeError:
         # The reader of our output, `head` say, has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except (Exception, KeyboardInterrupt, InterruptedRunError) as error:
+        ending = _ending(error)
+        if ending is None:
+            raise
+        message, status, once = ending
+        _fail(message, status, once=once)
+
+
+def _ending(error: BaseException) -> tuple[str, int, bool] | None:
+    """Return what to say of an error, the exit status, and whether one of several processes is enough to say it.
+
+    None is for an error that nobody foresaw.
+    """
+    from kdiga.errors import InterruptedRunError, KdigaError, ProcessLostError
+    from kdiga.writing import FULL, WriteError
+
+    if isinstance(error, InterruptedRunError):
+        return str(error), error.exit_status, True
+    if isinstance(error, KdigaError):
+        # The first process may be the one that was lost.
+        return str(error), error.exit_status, not isinstance(error, ProcessLostError)
+    if isinstance(error, UsageError):
+        return _usage(error), 2, False
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
+        return f"interrupted{GO_ON}", INTERRUPTED, True
+    if isinstance(error, OSError):
+        if error.errno in (*FULL, errno.EROFS):
+            told = WriteError(error.filename or "stdout", error.errno)
+            return str(told), told.exit_status, False
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, False
+    from kdiga.shortage import in_words, is_shortage  # loads PyTorch
+
+    if is_shortage(error):
+        return in_words(error, "ask for smaller batches, fewer --examples or fewer --workers."), 1, False
+    return None
 
 
 def command_line() -> str:
@@ -114,7 +140,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
     """End on SIGTERM as on an error: workers are told and locks are freed on the way out."""
     from kdiga.errors import InterruptedRunError
 
-    raise InterruptedRunError(number, "ended by SIGTERM; what was finished is kept, and the same command goes on.")
+    raise InterruptedRunError(number, f"ended by SIGTERM{GO_ON}")
 
 
 def _fail(message: str, status: int, *, once: bool = False) -> None:

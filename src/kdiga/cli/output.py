@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kdiga.errors import InputError
 from kdiga.processes import leads
+from kdiga.writing import write_atomically
 
 STDOUT = Path("-")
 
@@ -66,7 +67,7 @@ class Output:
         if self.json_file == STDOUT:
             self._tell(in_json(content))
         elif self.json_file is not None:
-            _replace(self.json_file, in_json(content))
+            write_atomically(self.json_file, in_json(content))
         where = kept or self.json_file
         if self.quiet and where is not None and self.json_file != STDOUT:
             self._tell(f"{where}\n")
@@ -110,10 +111,3 @@ def _check_writable(path: Path) -> None:
         ) from None
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"--json was {str(path)!r}, whose folder cannot be written; {remedy}")
-
-
-def _replace(path: Path, text: str) -> None:
-    # Not training's own function for it, which would load PyTorch for commands that do without.
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -51,7 +51,7 @@ def suitable(
     from kdiga.data.images import to_pixels
     from kdiga.portions import FOLDER, Shelf
     from kdiga.provenance import provenance
-    from kdiga.training.journal import write_atomically
+    from kdiga.writing import write_atomically
 
     output = Output(json_file, quiet=quiet)
     search = Search(restarts=restarts)

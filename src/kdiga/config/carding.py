@@ -21,7 +21,7 @@ from kdiga.report.files import find_results
 from kdiga.report.records import Accuracy, Evaluation, Identity
 from kdiga.report.results import Results
 from kdiga.training.folder import read_config
-from kdiga.training.journal import write_atomically
+from kdiga.writing import write_atomically
 
 
 def write_cards(folder: Path, model: str, subject: Subject, ground: Ground, content: Mapping[str, Any]) -> None:

@@ -30,8 +30,8 @@ from kdiga.data.images import to_pixels
 from kdiga.errors import InputError, unknown
 from kdiga.portions import FOLDER, OnProgress
 from kdiga.provenance import provenance
-from kdiga.training.journal import write_atomically
 from kdiga.types import ThreatModel, parse_number
+from kdiga.writing import write_atomically
 
 FILE = "certificate.json"
 METHODS = ("clever", "smoothing", "interval")

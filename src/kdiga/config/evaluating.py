@@ -19,8 +19,8 @@ from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.portions import FOLDER, OnProgress, Shelf
 from kdiga.processes import obey_parent
-from kdiga.training.journal import write_atomically
 from kdiga.types import parse_number
+from kdiga.writing import write_atomically
 
 FILE = "evaluation.json"
 AUTO_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)

@@ -19,7 +19,7 @@ from kdiga.config.subject import Ground, Subject, default_folder, earlier, load_
 from kdiga.data.images import to_pixels
 from kdiga.portions import FOLDER, OnProgress, Shelf
 from kdiga.provenance import provenance
-from kdiga.training.journal import write_atomically
+from kdiga.writing import replacing, write_atomically
 
 FILE, PICTURES = "explanation.json", "explanation.npz"
 
@@ -139,6 +139,5 @@ def _keep_pictures(question: Question, found: Explanation, subjects: Sequence[Su
         [subject.model for subject in subjects], images[rows], labels[rows], ground.images.classes,
         threat=found.threat, search=question.search, seed=found.seed,
     )  # fmt: skip
-    partial = question.out / f"partial-{PICTURES}"
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(question.out / PICTURES)
+    with replacing(question.out / PICTURES) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -14,7 +14,7 @@ from kdiga.export.formats import available_formats, formats_by_name
 from kdiga.export.int8 import FILE as INT8_FILE
 from kdiga.export.robustbench import INFO, LOADER
 from kdiga.plain import load_json
-from kdiga.training.journal import write_atomically
+from kdiga.writing import write_atomically
 
 FILE, CARD, HUB_CARD = "export.json", "model-card.md", "README.md"
 UNFINISHED = "export.unfinished"  # says what an interrupted export was of, so that the same command may go on

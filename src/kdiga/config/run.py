@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +18,12 @@ from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
 from kdiga.models.sources.registry import source_of
 from kdiga.modes import seeded
 from kdiga.teachers import CachedTeacher
-from kdiga.training import distill
-from kdiga.training.folder import RESULT, claim, read_result, write_config, write_result
+from kdiga.training import TrainingResult, distill
+from kdiga.training.folder import RESULT, alone, claim, read_result, write_config, write_result
 from kdiga.training.looks import OnWarning
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep
 from kdiga.training.runtime import device_by_name
+from kdiga.training.state import remove_state
 from kdiga.training.team import Team
 
 WEIGHTS_STREAM, TEACHER_STREAM = 1, 2  # which of the seed's random streams initial weights come from
@@ -207,41 +209,52 @@ def run_recipe(
         listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice, "on_warning": on_warning}
         return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, **listeners)
     team = Team.here(device_by_name(recipe.training.device))
-    student, teacher, second_teacher = models or build_models(recipe, data)
+    models = models or build_models(recipe, data)
     finished = team.told(resume and (out / RESULT).is_file())
     # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
-    stored = None if finished else _stored_teacher(recipe, teacher, data)
-    team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
-    extra = recipe.data.extra
-    if extra is not None and extra.labels == "teacher" and teacher is not None and not finished:
-        data = labelled_by(teacher, data, device_by_name(recipe.training.device))
-    if finished:
-        return team.first(lambda: read_result(out))
-    if team.leads:
-        write_config(out, recipe.to_dict())
-    settings = asdict(recipe.training)
-    outcome = distill(
-        student,
-        stored or teacher,
-        data.train,
-        method=recipe.method,
-        second_teacher=second_teacher,
-        epochs=settings.pop("epochs"),
-        threat=recipe.threat,
-        out=out,
-        resume=resume,
-        on_step=on_step,
-        on_epoch=on_epoch,
-        on_choice=on_choice,
-        on_warning=on_warning,
-        **settings,
-    )
-    about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
-    for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
-        student.load_state_dict(dict(state))
+    stored = None if finished else _stored_teacher(recipe, models.teacher, data)
+    with ExitStack() as stack:
+        team.first(lambda: stack.enter_context(alone(out)))
+        team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
+        if finished:
+            return team.first(lambda: _earlier_result(out))
         if team.leads:
-            save_model(student, out / f"{which}.safetensors", which=which, **about)
-    result = (
+            write_config(out, recipe.to_dict())
+        data = _labelled(recipe, models.teacher, data)
+        outcome = distill(
+            models.student,
+            stored or models.teacher,
+            data.train,
+            method=recipe.method,
+            second_teacher=models.second_teacher,
+            threat=recipe.threat,
+            out=out,
+            resume=resume,
+            on_step=on_step,
+            on_epoch=on_epoch,
+            on_choice=on_choice,
+            on_warning=on_warning,
+            **asdict(recipe.training),
+        )
+        result = _result(recipe, data, models, outcome, stored)
+        if team.leads:
+            _write(recipe, out, models.student, outcome, result)
+        team.told(None)  # whoever goes on to read the weights finds them
+    return result
+
+
+def _labelled(recipe: Recipe, teacher: Classifier | None, data: DataSet) -> DataSet:
+    extra = recipe.data.extra
+    if extra is None or extra.labels != "teacher" or teacher is None:
+        return data
+    return labelled_by(teacher, data, device_by_name(recipe.training.device))
+
+
+def _result(
+    recipe: Recipe, data: DataSet, models: Models, outcome: TrainingResult, stored: CachedTeacher | None
+) -> dict[str, Any]:
+    student, teacher, _ = models
+    return (
         outcome.to_dict()
         | {
             "threat": asdict(recipe.threat),
@@ -258,9 +271,20 @@ def run_recipe(
         }
         | ({} if stored is None else {"teacher_cache": stored.about()})
     )
-    if team.leads:
-        write_result(out, result)
-    team.told(None)  # whoever goes on to read the weights finds them
+
+
+def _write(recipe: Recipe, out: Path, student: Classifier, outcome: TrainingResult, result: dict[str, Any]) -> None:
+    about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
+    for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
+        student.load_state_dict(dict(state))
+        save_model(student, out / f"{which}.safetensors", which=which, **about)
+    write_result(out, result)
+    remove_state(out)  # not before: the disk may have been too full for the weights
+
+
+def _earlier_result(out: Path) -> dict[str, Any]:
+    result = read_result(out)
+    remove_state(out)  # of a process that was killed before it did so
     return result
 
 

@@ -18,6 +18,7 @@ from kdiga.evaluation.result import AttackResult, Evaluation
 from kdiga.modes import evaluating, frozen_parameters
 from kdiga.portions import OnProgress, Shelf
 from kdiga.provenance import provenance
+from kdiga.shortage import told_what_to_reduce
 from kdiga.types import ThreatModel
 
 BATCH_SIZE = 500  # examples attacked, and kept, together
@@ -66,6 +67,7 @@ def evaluate(
     Raises:
         InputError: for an unknown attack, images or labels out of range, no example, or a model that
             returns something other than finite logits.
+        OutOfMemoryError: saying what to reduce.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> report = evaluate(model, [(torch.rand(5, 1, 2, 2), torch.zeros(5).long())], eps="8/255", attacks=["fgsm"])
@@ -77,7 +79,8 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
     images, labels = gather(batches, examples)
-    with evaluating(model), frozen_parameters(model):
+    remedy = f"batches of {min(batch_size, len(images))} images were too large; reduce batch_size (--batch-size)."
+    with told_what_to_reduce(remedy), evaluating(model), frozen_parameters(model):
         started = time.perf_counter()
         target = Target.of(model, images, labels, batch_size, keyed=folder is not None)
         clean = AttackResult("clean", tuple(target.standing.tolist()), time.perf_counter() - started)

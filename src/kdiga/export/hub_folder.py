@@ -7,13 +7,13 @@ people and for the Hub.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from kdiga.export.formats import Format, Logits, register
 from kdiga.export.weights_file import WEIGHTS, read_weights
 from kdiga.models import Classifier, save_model
+from kdiga.writing import write_atomically
 
 CONFIG = "config.json"
 
@@ -27,9 +27,7 @@ def write_hub_folder(model: Classifier, path: Path) -> None:
     """
     path.mkdir(parents=True, exist_ok=True)
     save_model(model, path / WEIGHTS.file)
-    partial = path / (CONFIG + ".partial")
-    partial.write_text(json.dumps(hub_config(model), indent=2) + "\n")
-    os.replace(partial, path / CONFIG)
+    write_atomically(path / CONFIG, json.dumps(hub_config(model), indent=2) + "\n")
 
 
 def hub_config(model: Classifier) -> dict[str, Any]:

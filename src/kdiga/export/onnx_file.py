@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.export import Dim
 from kdiga.errors import InputError
 from kdiga.export.formats import Format, Logits, refusal, register
 from kdiga.models import Classifier
+from kdiga.writing import replacing
 
 INPUT, OUTPUT = "images", "logits"
 OPSET = 18  # the first whose Resize knows antialiasing, which a classifier of other sizes needs
@@ -40,9 +40,8 @@ def write_onnx(model: Classifier, path: Path) -> None:
         raise refusal("onnx", model, error.__cause__ or error) from None
     if program is None:
         raise InputError(f"{model.spec.name} cannot be exported to onnx: the exporter returned no program.")
-    partial = path.with_name(path.name + ".partial")
-    program.save(partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        program.save(partial)
 
 
 def read_onnx(path: Path, threads: int = 0) -> Logits:

@@ -5,7 +5,6 @@ It can be differentiated, so white-box attacks run on it.
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from kdiga.errors import InputError
 from kdiga.export.formats import Format, Logits, refusal, register
 from kdiga.export.onnx_file import example_images
 from kdiga.models import Classifier
+from kdiga.writing import WriteError, replacing
 
 
 def write_program(model: Classifier, path: Path) -> None:
@@ -29,19 +29,16 @@ def write_program(model: Classifier, path: Path) -> None:
     Raises:
         InputError: if the network does something that cannot be traced.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter about its own workings
             program = torch.export.export(model, (example_images(model),), dynamic_shapes=({0: Dim("batch")},))
-            with partial.open("wb") as file:
+            with replacing(path) as partial, partial.open("wb") as file:
                 torch.export.save(program, file)
-    except OSError:
+    except WriteError:
         raise
     except Exception as error:  # the exporter's errors have no common base, and any of them means one thing here
-        partial.unlink(missing_ok=True)
         raise refusal("torch-export", model, error) from None
-    os.replace(partial, path)
 
 
 def read_program(path: Path) -> Logits:

@@ -6,7 +6,6 @@ Nothing here unpickles: ``torch.load`` runs with ``weights_only=True``.
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from kdiga.errors import InputError, reason_of, some
 from kdiga.models.registry import Classifier, ModelSpec
 from kdiga.models.sums import check_sums, sum_of, sums_problem
 from kdiga.plain import parse_json
+from kdiga.writing import replacing
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student")
 NAMED = 4  # tensors that a message names
@@ -53,11 +53,9 @@ def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     path = Path(path)
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # a link there would have the weights written elsewhere
     ours = {"spec": spec, "about": about, "sum": sum_of(tensors)}
-    save_file(tensors, partial, metadata={"kdiga": json.dumps(ours)})
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"kdiga": json.dumps(ours)})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

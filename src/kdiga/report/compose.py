@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from kdiga.report.sections.studies import study_section
 from kdiga.report.sections.sweeps import sweep_section
 from kdiga.report.sections.training import training_section
 from kdiga.report.theme import page_colours
+from kdiga.writing import write_atomically
 
 GENERATOR = '<meta name="generator" content="kdiga report">'
 FIRST_BYTES = 1000  # of a page, in which the line above is
@@ -149,10 +149,8 @@ def _found(results: Results) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_atomically(path, text)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written ({error.strerror}); give another --out.") from None

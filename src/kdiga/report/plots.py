@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from kdiga.writing import replacing
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 
@@ -22,6 +23,5 @@ def to_svg(figure: Figure) -> str:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file's content at once or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)

@@ -21,6 +21,7 @@ from kdiga.study.starts import keep_start, validate_cell
 from kdiga.study.tuning import chosen_recipe
 from kdiga.training.folder import write_result
 from kdiga.training.runtime import device_by_name
+from kdiga.writing import WriteError
 
 VERSION = "standard"  # of AutoAttack
 
@@ -48,6 +49,8 @@ def run_cell(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettin
         for step in cell.after:
             if not (folder / step.file).is_file():
                 step.run(folder, board.out, recipe, data)
+    except WriteError:
+        raise  # the disk's trouble is every cell's
     except DivergedError as error:
         note_failure(folder, "diverged", str(error), time.time())
     except Exception as error:  # one cell's trouble is not the others'

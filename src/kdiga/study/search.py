@@ -20,7 +20,7 @@ from kdiga.study.execute import OnWatch, run_board
 from kdiga.study.settings import EvaluateSettings, TuneSettings
 from kdiga.study.tuning import best_trial, chosen_recipe, read_trials, trial_cells
 from kdiga.training.folder import write_result
-from kdiga.training.journal import write_atomically
+from kdiga.writing import write_atomically
 
 FILE, BEST = "tune.json", "best.yaml"
 

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch
 from kdiga.config import DataConfig
 from kdiga.config.run import data_of
 from kdiga.data import DataSet
+from kdiga.errors import KdigaError
 from kdiga.locks import held
 from kdiga.processes import obey_parent
 from kdiga.study.cells import Board, Cell
@@ -50,6 +50,7 @@ def run_cells(
 
     Raises:
         WorkersEndedError: if all worker processes were killed.
+        KdigaError: that a worker ended with: a full disk, a damaged file.
     """
     if workers == 1 and not apart:
         work(board, data, evaluation, on_cell)
@@ -101,13 +102,15 @@ def _attempt(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettin
 def _worker(board: Board, config: DataConfig, evaluation: EvaluateSettings, tell: Connection) -> None:
     obey_parent()
     torch.set_num_threads(1)
-    data = data_of(config)
 
     def on_cell(event: Event, folder: str) -> None:
         if event != "look":
             tell.send((event, folder))
 
-    work(board, data, evaluation, on_cell)
+    try:
+        work(board, data_of(config), evaluation, on_cell)
+    except KdigaError as error:
+        tell.send(error)
 
 
 def _listen(processes: dict[Any, BaseProcess], on_cell: OnCell) -> None:
@@ -116,9 +119,13 @@ def _listen(processes: dict[Any, BaseProcess], on_cell: OnCell) -> None:
     while connections:
         ready: list[Any] = wait(connections, timeout=POLL)
         for connection in ready:
-            with suppress(EOFError, ConnectionResetError):
-                on_cell(*connection.recv())
+            try:
+                told: KdigaError | tuple[Event, str] = connection.recv()
+            except (EOFError, ConnectionResetError):
+                connections.remove(connection)
                 continue
-            connections.remove(connection)
+            if isinstance(told, KdigaError):
+                raise told
+            on_cell(*told)
         if not ready:
             on_cell("look", "")

@@ -10,6 +10,7 @@ import torch
 
 from kdiga.data import FileSet, ImageSet, View, batch_of
 from kdiga.locks import held
+from kdiga.shortage import told_what_to_reduce
 from kdiga.teachers.packing import Rows, pack
 from kdiga.teachers.store import Shard, Store
 from kdiga.types import Batch, TeacherSignal
@@ -46,11 +47,14 @@ def fill(store: Store, source: Source, on_shard: OnShard | None = None) -> None:
     Raises:
         StoreFullError: if the disk is full; what is stored so far is kept.
         InputError: if a signal is not finite.
+        OutOfMemoryError: saying what to reduce.
     """
-    while missing := store.missing():
-        written = [_attempt(shard, store, source, on_shard) for shard in missing]
-        if not any(written):
-            time.sleep(POLL)
+    size = store.manifest.batch_size
+    with told_what_to_reduce(f"batches of {size} images were too large; reduce training.batch_size."):
+        while missing := store.missing():
+            written = [_attempt(shard, store, source, on_shard) for shard in missing]
+            if not any(written):
+                time.sleep(POLL)
 
 
 def _attempt(shard: Shard, store: Store, source: Source, on_shard: OnShard | None) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 from kdiga.errors import InputError, KdigaError
 from kdiga.teachers.manifest import FILE
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from kdiga.writing import FULL
 
 
 class StoreFullError(KdigaError):

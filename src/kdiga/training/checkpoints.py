@@ -9,7 +9,7 @@ from typing import Any
 
 from kdiga.errors import InterruptedRunError
 from kdiga.training.interruption import GO_ON, SAVE, Interruption, name_of
-from kdiga.training.state import damaged_state, load_state, remove_state, save_state
+from kdiga.training.state import damaged_state, load_state, save_state
 from kdiga.training.team import Team
 
 State = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
@@ -81,8 +81,3 @@ class Checkpoints:
         if self.team.leads:
             save_state(self.folder, common | {"own": every})
         self._interruption.saved()
-
-    def remove(self) -> None:
-        """Remove the state of a run that has ended well."""
-        if self.folder is not None and self.team.leads:
-            remove_state(self.folder)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from kdiga.errors import InputError, reason_of
+from kdiga.locks import held
 from kdiga.plain import load_json, parse_yaml
-from kdiga.training.journal import write_atomically
+from kdiga.writing import write_atomically
 
 LARGEST = 1e18  # no figure of a run comes near, and what is more overflows in text
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
@@ -49,6 +52,27 @@ def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
         raise InputError(
             f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out."
         ) from None
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Keep other processes from running in the same folder while the block runs.
+
+    Raises:
+        InputError: if one does, or the folder cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            mine = stack.enter_context(held(folder, "run"))
+        except OSError as error:
+            raise InputError(
+                f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out."
+            ) from None
+        if not mine:
+            raise InputError(
+                f"another process is at the run in {str(folder)!r}; wait until it ends, or choose another --out."
+            )
+        yield
 
 
 def try_writing(folder: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from kdiga.writing import asking_the_disk, write_atomically
 
 
 class Journal:
@@ -30,13 +31,5 @@ class Journal:
         """Append one event."""
         self.count += 1
         if self.path is not None:
-            with self.path.open("a") as file:
+            with asking_the_disk(self.path), self.path.open("a") as file:
                 file.write(json.dumps(event) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's text at once or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # a link there would have the text written elsewhere
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -19,6 +19,7 @@ from kdiga.models.checkpoint import check_fit
 from kdiga.modes import seeded
 from kdiga.provenance import provenance
 from kdiga.routes import Route, route_by_name
+from kdiga.shortage import told_what_to_reduce
 from kdiga.step import Teacher
 from kdiga.training.checkpoints import Checkpoints
 from kdiga.training.choices import Choice, settled
@@ -26,6 +27,7 @@ from kdiga.training.first_batch import check_first_batch
 from kdiga.training.guard import TermLog, check_above_chance
 from kdiga.training.journal import Journal
 from kdiga.training.looks import Looks, OnWarning
+from kdiga.training.memory import what_to_reduce
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.runtime import device_by_name
 from kdiga.training.settings import TrainingSettings
@@ -79,7 +81,8 @@ def distill(
         threat: what the student should withstand; Linf 8/255 if None.
         validation: chooses the best checkpoint; None cuts ``validation_share`` from ``train`` by seed.
             A loader cannot be cut: without this, its best checkpoint is the last.
-        out: folder for journal, resumable state; None writes nothing.
+        out: folder for journal and resumable state, which stays when the run has ended, for the weights are only in
+            memory then: ``resume`` gives the same result at once. None writes nothing.
         resume: continue the interrupted run in ``out``.
         on_step: called after each step with steps done and steps in all.
         on_epoch: called after each epoch with its record.
@@ -94,6 +97,7 @@ def distill(
         InputError: for an unknown method or setting, data or models that do not fit each other, a
             teacher too few, stored signals for a method that asks at images of its own making, or a model whose
             logits have no gradient by its images.
+        OutOfMemoryError: saying what to reduce.
         DivergedError: if a term is not finite or the student ends no better than guessing, naming the term; or if
             the method trains through input gradients and all of them stay exactly zero.
     """
@@ -108,7 +112,8 @@ def distill(
         validation = looked_at(held_out, configured.validation_examples)
     run = _Run(student, teachers, train, validation, chosen, threat, configured, on_warning)
     folder = None if out is None else Path(out)
-    return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)
+    with told_what_to_reduce(what_to_reduce(chosen, configured)):
+        return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)
 
 
 class _Run:
@@ -173,7 +178,6 @@ class _Run:
                 raise
             finally:
                 self.stepper.leave()
-        self.checkpoints.remove()
         return self._result()
 
     def _choose(self, earlier: dict[str, Choice] | None) -> None:

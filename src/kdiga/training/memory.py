@@ -1,4 +1,4 @@
-"""How much memory a step takes at its peak."""
+"""How much memory a step takes at its peak, and how to make it less."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from kdiga.methods import Method
+from kdiga.training.settings import TrainingSettings
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
@@ -44,3 +47,18 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
         held += change
         peak = max(peak, held)
     return peak
+
+
+def what_to_reduce(method: Method, settings: TrainingSettings) -> str:
+    """Return what to reduce if a run takes more memory than there is.
+
+    Args:
+        method: of the run.
+        settings: of the run.
+    """
+    parts = settings.accumulate * 2
+    in_parts = "" if method.needs.couples_batch or settings.batch_size % parts else (
+        f"set training.accumulate to {parts}, which takes each batch in parts to the same result and with which an "
+        "interrupted run may go on by --resume, or "
+    )  # fmt: skip
+    return f"batches of {settings.batch_size} images were too large; {in_parts}reduce training.batch_size."

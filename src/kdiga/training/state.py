@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -18,6 +17,7 @@ from kdiga.models.sums import check_sums
 from kdiga.training.form import check_form
 from kdiga.training.settings import TrainingSettings
 from kdiga.types import ThreatModel
+from kdiga.writing import replacing
 
 FILE = "state.pt"
 FORMAT = "3"
@@ -63,13 +63,8 @@ def identity_of(
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write the state atomically, so that a kill leaves the old one or the new one."""
-    partial = folder / f"{FILE}.partial"
-    partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
-    with partial.open("wb") as file:
+    with replacing(folder / FILE, durable=True) as partial, partial.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / FILE)
 
 
 def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, Any] | None:
@@ -114,6 +109,6 @@ def damaged_state(folder: Path, error: Exception) -> InputError:
 
 
 def remove_state(folder: Path) -> None:
-    """Remove the state of a run that has ended well."""
+    """Remove the state of a run whose weights are written."""
     for name in (FILE, f"{FILE}.partial"):
         (folder / name).unlink(missing_ok=True)
