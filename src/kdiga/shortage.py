@@ -10,8 +10,10 @@ import torch
 
 from kdiga.errors import OutOfMemoryError
 
-# A CPU's allocator, and libraries on a GPU, raise a bare RuntimeError.
-TOLD = re.compile(r"can't allocate memory|not enough memory|out of memory|_ALLOC_FAILED")
+# A CPU's allocator, and libraries on a GPU, raise a bare RuntimeError; oneDNN does not even name memory.
+TOLD = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|_ALLOC_FAILED|could not create a primitive(?! desc)"
+)
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 

@@ -103,6 +103,6 @@ def disk_error(error: BaseException) -> int | None:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:
             return seen.errno
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     told = re.search(r"\(os error (\d+)\)", str(error))
     return int(told[1]) if told else None

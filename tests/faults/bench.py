@@ -70,9 +70,8 @@ def finished_well(process: Process) -> None:
 
 def told_in_a_line(process: Process, status: int | None, *words: str) -> None:
     """Check that a command ended with a status, None being 1 or 2, and with one line that holds some words."""
-    assert process.wait() in ([1, 2] if status is None else [status]), (
-        f"exit status {process.status}, not {status}: {process.said[-2000:]}"
-    )
+    found, accepted = process.wait(), (1, 2) if status is None else (status,)
+    assert found in accepted, f"exit status {found}, not {accepted}: {process.said[-2000:]}"
     lines = [line for line in process.said.splitlines() if line.startswith("kdiga:")]
     assert len(lines) == 1, process.said[-2000:]
     assert not any(trace in process.said for trace in TRACES), process.said[-2000:]

@@ -119,11 +119,11 @@ def _timeless(found: Any) -> Any:
 JOBS = {
     job.name: job
     for job in (
-        Job("train", lambda out: ["train", "train.yaml", "--out", out], ("--resume",), _trained),
+        Job("train", lambda out: ["train", "train.yaml", "10", "--out", out], ("--resume",), _trained),
         Job("cache", lambda out: ["cache", "cache.yaml", "--set", f"cache.folder={out}"], (), _filled),
         Job(
             "evaluate",
-            lambda out: ["evaluate", "teacher", "--attacks", "pgd-40x2,cw-40", "--examples", "120", "--batch-size", "10",
+            lambda out: ["evaluate", "teacher", "--attacks", "pgd-40x2,cw-40", "--examples", "120", "--batch-size",
                          "--out", out],
             (), _attacked,
         ),

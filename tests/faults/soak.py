@@ -66,12 +66,17 @@ def trials(bench: Bench, job: Job, dice: Random, share: float) -> Iterator[Trial
     for days in (400.0, -400.0)[: len(several(2))]:
         yield Trial(job, "clock moved by 400 days", lambda days=days: faults.clock_moved(bench, job, days, dice))
     if disks.can_mount():
-        needs = disks.pages_of(bench, job)
-        for place in several(SIZES):
-            pages = max(1, round(needs * (place + dice.random()) / len(several(SIZES))))
-            yield Trial(job, "disk full", lambda pages=pages: disks.full(bench, job, pages))
-        yield Trial(job, "disk read-only before", lambda: disks.read_only(bench, job))
-        yield Trial(job, "disk read-only afterwards", lambda: disks.read_only_after_a_start(bench, job))
+        yield from disk_trials(bench, job, dice, len(several(SIZES)))
+
+
+def disk_trials(bench: Bench, job: Job, dice: Random, sizes: int) -> Iterator[Trial]:
+    """Yield the trials that take a small disk: too small by anything from nearly all to nearly nothing."""
+    needs = disks.pages_of(bench, job)
+    for place in range(sizes):
+        pages = max(1, round(needs * (place + dice.random()) / sizes))
+        yield Trial(job, "disk full", lambda pages=pages: disks.full(bench, job, pages))
+    yield Trial(job, "disk read-only before", lambda: disks.read_only(bench, job))
+    yield Trial(job, "disk read-only afterwards", lambda: disks.read_only_after_a_start(bench, job))
 
 
 def main() -> int:

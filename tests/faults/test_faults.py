@@ -8,13 +8,12 @@ from random import Random
 import pytest
 
 from tests.faults import disks, interruptions
-from tests.faults.bench import Bench, told_in_a_line
+from tests.faults.bench import Bench, finished_well, told_in_a_line
 from tests.faults.jobs import JOBS
 from tests.faults.warm import Warm
 
 MOUNTS = pytest.mark.skipif(not disks.can_mount(), reason="mounting a small disk takes the rights of root")
 EACH = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-MEMORY = 200 << 20
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +60,27 @@ def test_read_only(bench):
 
 
 def test_no_memory_in_training(bench):
-    """The line says what to reduce; with it reduced, the command goes on."""
-    arguments = ["train", "train.yaml", "--out", "memory", "--set", "student.name=cnn-64",
-                 "--set", "training.batch_size=400", "--set", "training.epochs=1"]  # fmt: skip
-    words = "memory ran out", "set training.accumulate to 2", "training.batch_size"
-    told_in_a_line(bench.warm.run(arguments, bench.folder, memory=MEMORY), 1, *words)
+    """The line says what to reduce; with it reduced, the command goes on to the end."""
+    arguments = ["train", "teacher.yaml", "--out", "memory"]
+    words = "memory ran out (2.00 GiB more", "batches of 50 images", "set training.accumulate to 2", "--resume"
+    told_in_a_line(bench.warm.run(arguments, bench.folder, memory=49), 1, *words)
+    reduced = [*arguments, "--resume", "--set", "training.accumulate=2"]
+    finished_well(bench.warm.run(reduced, bench.folder, memory=49))
+
+
+def test_no_memory_in_the_check_after_an_epoch(bench):
+    arguments = ["train", "teacher.yaml", "--out", "checked", "--set", "training.batch_size=15"]
+    words = "memory ran out", "the check after an epoch", "training.validation_examples"
+    told_in_a_line(bench.warm.run(arguments, bench.folder, memory=20), 1, *words)
 
 
 def test_no_memory_in_an_evaluation(bench):
-    arguments = ["evaluate", "cnn-256", "--data", "digits", "--eps", "0.1", "--attacks", "pgd-2", "--out", "crowded"]
-    told_in_a_line(bench.warm.run(arguments, bench.folder, memory=MEMORY), 1, "memory ran out", "--batch-size")
+    arguments = ["evaluate", "teacher", "--attacks", "pgd-2", "--out", "crowded"]
+    words = "memory ran out", "batches of 360 images", "--batch-size"
+    told_in_a_line(bench.warm.run(arguments, bench.folder, memory=100), 1, *words)
+    finished_well(bench.warm.run([*arguments, "--batch-size", "100"], bench.folder, memory=100))
+
+
+def test_no_memory_in_a_cache(bench):
+    arguments = JOBS["cache"].arguments("no-memory")
+    told_in_a_line(bench.warm.run(arguments, bench.folder, memory=10), 1, "memory ran out", "training.batch_size")

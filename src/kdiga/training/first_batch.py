@@ -28,8 +28,10 @@ def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
         InputError: for labels out of range, or teachers of other classes.
     """
     batch = replace(batch, images=stepper.runtime.images(batch.images))
+    # No more at once than a step takes: the whole batch may be too much for the memory.
+    images, labels = (part[: -(-len(part) // stepper.settings.accumulate)] for part in (batch.images, batch.labels))
     with torch.no_grad(), evaluating(stepper.student):
-        logits = stepper.student(batch.images)
+        logits = stepper.student(images)
     check_labels(batch.labels, batch.images, logits.shape[1])
     stepper.train_mode()
     if held_in_eval(stepper.student) and not stepper.settings.freeze:
@@ -41,10 +43,10 @@ def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
     for place, teacher in enumerate(stepper.teachers):
         if isinstance(teacher, nn.Module):
             with torch.no_grad(), evaluating(teacher):
-                said = teacher(batch.images)
+                said = teacher(images)
         else:
-            said = teacher.logits(batch)
+            said = teacher.logits(batch)[: len(images)]
         check_same_classes(logits, said)
         # One that is trained along knows nothing yet.
         if teacher is not stepper.trained_teacher:
-            looks.at_teacher(PLACES[place], teacher, batch.images, batch.labels, said)
+            looks.at_teacher(PLACES[place], teacher, images, labels, said)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kdiga.data import FileSet, Images, ImageSet, MixedSet
+from kdiga.errors import OutOfMemoryError
 from kdiga.evaluation import evaluate
 from kdiga.evaluation.attacks import seed_at
 from kdiga.evaluation.evaluate import BATCH_SIZE
@@ -69,9 +70,15 @@ class Validator:
     def _score(self, model: nn.Module, rows: slice, seed: int) -> Scores:
         attack = attack_of(self.steps)
         batches = self.data.take(rows).batches()
-        report = evaluate(
-            model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed
-        )  # fmt: skip
+        try:
+            report = evaluate(
+                model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed
+            )  # fmt: skip
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"{str(error).split(':')[0]}: the check after an epoch attacks {min(BATCH_SIZE, self.examples)} images "
+                "at once; reduce training.validation_examples."
+            ) from error
         return Scores(report["clean"], report[attack], report.examples)
 
     def class_shares(self) -> list[float]:
