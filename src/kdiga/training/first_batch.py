@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdiga.checks import check_labels, check_same_classes
+from kdiga.errors import InputError
 from kdiga.modes import evaluating, held_in_eval
 from kdiga.training.looks import Looks
 from kdiga.training.stepper import Stepper
@@ -25,13 +26,14 @@ def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
         looks: told what is suspicious.
 
     Raises:
-        InputError: for labels out of range, or teachers of other classes.
+        InputError: for labels out of range, teachers of other classes, or logits that are not finite.
     """
     batch = replace(batch, images=stepper.runtime.images(batch.images))
     # No more at once than a step takes: the whole batch may be too much for the memory.
     images, labels = (part[: -(-len(part) // stepper.settings.accumulate)] for part in (batch.images, batch.labels))
     with torch.no_grad(), evaluating(stepper.student):
         logits = stepper.student(images)
+    _check_finite("student", logits)
     check_labels(batch.labels, batch.images, logits.shape[1])
     stepper.train_mode()
     if held_in_eval(stepper.student) and not stepper.settings.freeze:
@@ -47,6 +49,15 @@ def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
         else:
             said = teacher.logits(batch)[: len(images)]
         check_same_classes(logits, said)
+        _check_finite(PLACES[place], said)
         # One that is trained along knows nothing yet.
         if teacher is not stepper.trained_teacher:
             looks.at_teacher(PLACES[place], teacher, images, labels, said)
+
+
+def _check_finite(who: str, logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise InputError(
+            f"the {who} returned logits that are not finite before the first step; its weights are damaged, or it "
+            "divides by zero. Give other weights."
+        )

@@ -13,6 +13,7 @@ from kdiga.errors import DivergedError
 from kdiga.types import Objective
 
 LOOK_EVERY = 50  # steps
+LABEL = "label"  # the term that no teacher enters
 
 
 class TermLog:
@@ -54,10 +55,14 @@ class TermLog:
         values = ", ".join(
             f"{name} {value:.3g}" for name, value in zip(self.names, self.rows[step].tolist(), strict=True)
         )
+        several = len(broken) > 1
+        told = f"the term{'s' * several} {' and '.join(map(repr, broken))} {'are' if several else 'is'} not finite"
+        # What the student alone makes of the images is a number still.
+        apart = LABEL in self.names and LABEL not in broken
+        doubt = f" The term {LABEL!r} is finite, so a signal of the teacher may not be." if apart else ""
         raise DivergedError(
-            f"training diverged in epoch {self.epoch + 1}, step {step + 1}: the term "
-            f"{' and '.join(map(repr, broken))} is not finite ({values}). Lower lr or that term's weight, or set "
-            "training.grad_clip to 1."
+            f"training diverged in epoch {self.epoch + 1}, step {step + 1}: {told} ({values}). Lower lr or "
+            f"{'their weights' if several else 'its weight'}, or set training.grad_clip to 1.{doubt}"
         )
 
     def _stacked(self) -> Tensor:
@@ -98,7 +103,7 @@ def check_above_chance(
     spread = math.sqrt(chance * (1 - chance) / examples)
     if correct / examples > chance + 3 * spread:
         return
-    suspects = [name for name in terms if name != "label"] or list(terms)
+    suspects = [name for name in terms if name != LABEL] or list(terms)
     heaviest = max(suspects, key=lambda name: weights[name] * abs(terms[name]))
     values = ", ".join(f"{name} {weights[name]:.3g} x {value:.3g}" for name, value in terms.items())
     raise DivergedError(
