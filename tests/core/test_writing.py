@@ -68,7 +68,7 @@ def test_errors_of_libraries_that_come_of_the_disk():
 
 
 def test_an_error_that_hides_its_cause_is_its_own():
-    with pytest.raises(ValueError, match="hidden") as raised:
+    with pytest.raises(ValueError, match="hidden") as raised:  # noqa: PT012
         try:
             raise OSError(errno.ENOSPC, "full")
         except OSError:
