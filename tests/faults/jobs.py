@@ -119,12 +119,12 @@ def _timeless(found: Any) -> Any:
 JOBS = {
     job.name: job
     for job in (
-        Job("train", lambda out: ["train", "train.yaml", "10", "--out", out], ("--resume",), _trained),
+        Job("train", lambda out: ["train", "train.yaml", "--out", out], ("--resume",), _trained),
         Job("cache", lambda out: ["cache", "cache.yaml", "--set", f"cache.folder={out}"], (), _filled),
         Job(
             "evaluate",
             lambda out: ["evaluate", "teacher", "--attacks", "pgd-40x2,cw-40", "--examples", "120", "--batch-size",
-                         "--out", out],
+                         "10", "--out", out],
             (), _attacked,
         ),
         Job("study", lambda out: ["study", "study.yaml", "--out", out, "--workers", "1"], (), _studied),

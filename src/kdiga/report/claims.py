@@ -176,6 +176,11 @@ def untested(content: Content) -> Iterator[str]:
     yield f"Other threats than {threat['norm']} eps {eps_text(threat['eps'])}, and attacks that know of the teacher."
     if not any(pair["pretrained"] for pair in content["pairs"]):
         yield "Pre-trained students: the recipe has none."
+    else:
+        yield (
+            "Longer training of pre-trained students than the recipe's, nor whether their clean accuracy on validation "
+            "images is that on new ones: they may have been pre-trained on them, and then a trial seems to lose less."
+        )
     if len(content["seeds"]) == 1:
         yield "Other seeds: with one, the intervals are over images alone."
     yield f"Claims d and e rest on the students of seed {content['seeds'][0]}; their intervals are not over seeds."
