@@ -6,7 +6,7 @@ ARGS ?=
 # OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev demo test test-slow check docs format bench clean check-wheel
+.PHONY: setup setup-dev demo test test-slow soak check docs format bench clean check-wheel
 
 setup: .venv/.installed
 setup-dev: .venv/.installed-dev
@@ -31,6 +31,11 @@ test: setup-dev
 
 test-slow: setup-dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)
+
+# Kills, full disks, wrong clocks, damaged files: at most 20 minutes. Small disks are mounted where one may.
+soak: setup-dev
+	$(TEST_ENV) $(BIN)/python -m tests.faults.soak $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m tests.fuzz.soak --inputs 1000 --seconds 10
 
 check: setup-dev
 	$(BIN)/ruff check .

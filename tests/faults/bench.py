@@ -46,7 +46,7 @@ class Bench:
     def whole(self, job: Job) -> Whole:
         """Return what a job comes to undisturbed; it is run once."""
         if job.name not in self._whole:
-            out, begun = f"whole-{job.name}", time.monotonic()
+            out, begun = whole_folder(job), time.monotonic()
             finished_well(self.warm.run(job.arguments(out), self.folder))
             self._whole[job.name] = Whole(job.answer(self.folder / out), time.monotonic() - begun)
         return self._whole[job.name]
@@ -61,6 +61,11 @@ class Bench:
         begun = job.go_on if (self.folder / out).exists() else ()
         finished_well(self.warm.run([*job.arguments(out), *begun], self.folder, **fault))
         assert job.answer(self.folder / out) == self.whole(job).answer, f"{job.name} came to another answer"
+
+
+def whole_folder(job: Job) -> str:
+    """Return the name of the output of a job that nothing disturbed."""
+    return f"whole-{job.name.replace(' ', '-')}"
 
 
 def finished_well(process: Process) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.bench import Bench, finished_well, told_in_a_line
+from tests.faults.bench import Bench, finished_well, told_in_a_line, whole_folder
 from tests.faults.jobs import Job
 
 PAGE = 4096
@@ -76,5 +76,5 @@ def read_only_after_a_start(bench: Bench, job: Job) -> None:
 def pages_of(bench: Bench, job: Job) -> int:
     """Return how many pages the job's output takes on a disk."""
     bench.whole(job)
-    files = (path for path in (bench.folder / f"whole-{job.name}").rglob("*") if path.is_file())
+    files = (path for path in (bench.folder / whole_folder(job)).rglob("*") if path.is_file())
     return sum(-(-path.stat().st_size // PAGE) for path in files)

@@ -1,4 +1,4 @@
-"""Four pieces of work that faults happen to, each with the answer that it has to come to whatever happens."""
+"""Pieces of work that faults happen to, each with the answer that it has to come to whatever happens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAIN = (
     BASE.format(examples=500)
     + """
 method: {name: pgd-at, steps: 2}
-training: {epochs: 16, batch_size: 50, lr: 2e-2, validation_steps: 2, validate_every: 4, ema: 0.9, save_every: 0.002}
+training: {epochs: 8, batch_size: 20, lr: 1e-2, validation_steps: 2, validate_every: 4, ema: 0.9, save_every: 0.0005}
 """
 )
 CACHE = (
@@ -59,12 +59,14 @@ class Job:
         arguments: given where its output goes, below the folder that :func:`prepare` made.
         go_on: what is added to continue it.
         answer: given its output, what has to be the same in the end.
+        quick: whether it starts without loading PyTorch anew.
     """
 
     name: str
     arguments: Callable[[str], list[str]]
     go_on: tuple[str, ...]
     answer: Callable[[Path], Any]
+    quick: bool = True
 
 
 def prepare(folder: Path, warm: Warm) -> None:
@@ -128,5 +130,9 @@ JOBS = {
             (), _attacked,
         ),
         Job("study", lambda out: ["study", "study.yaml", "--out", out, "--workers", "1"], (), _studied),
+        Job(
+            "study by two", lambda out: ["study", "study.yaml", "--out", out, "--workers", "2"], (), _studied,
+            quick=False,
+        ),
     )
 }  # fmt: skip

@@ -23,9 +23,9 @@ from tests.faults.bench import Bench
 from tests.faults.jobs import JOBS, Job
 from tests.faults.warm import Warm
 
-KILLS = 13  # of each of the four jobs: 52 in all
-SIZES = 10  # of a disk
-WRITES = 8  # of which a process is killed before, and after
+KILLS = 20  # of each job
+SIZES = 12  # of a disk
+WRITES = 10  # of which a process is killed before, and after
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def trials(bench: Bench, job: Job, dice: Random, share: float) -> Iterator[Trial
     """Yield every trial of a job, of the larger numbers only a share."""
 
     def several(number: int) -> range:
-        return range(max(1, round(number * share)))
+        return range(max(1, round(number * share * (1.0 if job.quick else 0.5))))
 
     for _ in several(KILLS):
         yield Trial(job, "kill -9 at a random moment", lambda: faults.killed_at_a_moment(bench, job, dice))
@@ -107,10 +107,10 @@ def main() -> int:
             left = (time.monotonic() - begun) / done * (len(planned) - done) / 60
             if sys.stderr.isatty() or done % 10 == 0:
                 print(f"  {done} of {len(planned)}, {lost} lost, {left:.0f} min left", file=sys.stderr, flush=True)
-    print(f"{'job':10} {'fault':38} {'survived':>9}")
+    print(f"{'job':12} {'fault':38} {'survived':>9}")
     for (job, fault), (good, tried) in tally.items():
         survived += good
-        print(f"{job:10} {fault:38} {good:4} of {tried}")
+        print(f"{job:12} {fault:38} {good:4} of {tried}")
     minutes = (time.monotonic() - begun) / 60
     print(f"{survived} of {survived + lost} faults survived, seed {given.seed}, {minutes:.1f} min", flush=True)
     if survived + lost < len(planned):

@@ -13,7 +13,8 @@ from tests.faults.jobs import JOBS
 from tests.faults.warm import Warm
 
 MOUNTS = pytest.mark.skipif(not disks.can_mount(), reason="mounting a small disk takes the rights of root")
-EACH = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+QUICK = [job for job in JOBS.values() if job.quick]
+EACH = pytest.mark.parametrize("job", QUICK, ids=[job.name for job in QUICK])
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -20,6 +21,7 @@ from kdiga.study import open_board, report_study, run_study
 from kdiga.study import run as cell_runs
 from kdiga.study.execute import run_board
 from kdiga.training.journal import Journal
+from kdiga.writing import WriteError
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,16 @@ def test_an_interrupted_study_ends_with_the_same_numbers(study, data, monkeypatc
     for folder in ("kd/seed-0", "kd/seed-1", "teachers/robust"):
         one, two = (load_file(Path(out, folder, "last.safetensors")) for out in ("whole", "out"))
         assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_full_disk_ends_the_study_and_fails_no_cell(study, data, monkeypatch):
+    def refuse(*_arguments, **_more):
+        raise WriteError("out/state.pt", errno.ENOSPC)
+
+    monkeypatch.setattr(cell_runs, "run_recipe", refuse)
+    with pytest.raises(WriteError):
+        go(study(), data)
+    assert not list(Path("out").rglob("failure.json"))
 
 
 def test_what_diverges_is_a_result_and_what_fails_is_tried_again(study, data, monkeypatch):
