@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
+from pathlib import Path
 
 import pytest
+import timm
 
+from kdiga.models.registry import Classifier, ModelSpec, Origin
+from kdiga.models.sources.robustbench import RobustBench
 from tests.claims.conftest import TINY, pgd_for_autoattack
 from tests.cli.test_cli import run
+from tests.data.pictures import picture
 
 RECIPE = TINY.replace("  tangent: tangent\n", "").replace("[kdiga, tangent]", "[kdiga]")
 ASKED = ("claims", "tiny.yaml", "--workers", "1")
@@ -137,3 +143,33 @@ def test_bad_input_gets_one_line_and_status_2(case, project):
     assert message in output
     assert len(output.strip().splitlines()) == 1, output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_the_recipe_for_imagenet_is_checked_and_listed(tmp_path, monkeypatch):
+    """All of it but the fetched weights, in whose place networks of the same shapes stand."""
+    picture(tmp_path / "one.jpg", (30, 20), 1)
+    content = (tmp_path / "one.jpg").read_bytes()
+    info = timm.data.ImageNetInfo("imagenet-1k")
+    for part, name in product(("train", "val"), info.label_names()):
+        (tmp_path / "imagenet" / part / name).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / "imagenet" / part / name / f"{number}.JPEG").write_bytes(content)
+
+    def stand_in(_source, _request, name):
+        network = timm.create_model("resnet18", num_classes=1000)
+        return Classifier(ModelSpec(f"robustbench:{name}", 1000, 3, 224), network, Origin(name, trained=True)).eval()
+
+    real = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *given, **more: real(*given, **more | {"pretrained": False}))
+    monkeypatch.setattr(RobustBench, "load", stand_in)
+    recipe = Path(__file__).parents[2] / "recipes/claims-imagenet.yaml"
+    listed = run(
+        "claims", str(recipe), "--set", f"data.root={tmp_path}", "--dry-run", "--json", "plan.json", cwd=tmp_path
+    )
+    runs = json.loads((tmp_path / "plan.json").read_text())["runs"]
+    assert f"# {len(runs)} runs" in listed
+    assert {one["state"] for one in runs} == {"open"}
+    students = {one["folder"].split("/")[1] for one in runs if one["folder"].startswith("kdiga/")}
+    assert {"resnet50-to-vit-tiny", "xcit-s-to-mobilenet-v3", "resnet50-to-deit-tiny"} <= students
+    assert not (tmp_path / "runs").exists()
