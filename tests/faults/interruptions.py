@@ -19,11 +19,10 @@ def killed_at_a_moment(bench: Bench, job: Job, dice: Random) -> None:
         out = bench.fresh()
         process = bench.warm.start(job.arguments(out), bench.folder)
         time.sleep(dice.uniform(0.02, bench.whole(job).seconds))
-        if process.running():
+        process.send(signal.SIGKILL)
+        if process.wait() == -signal.SIGKILL:
             break
-        process.wait()
-    process.send(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+        finished_well(process)
     bench.goes_on(job, out)
 
 

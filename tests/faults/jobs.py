@@ -88,7 +88,8 @@ def _weights(folder: Path) -> dict[str, list[float]]:
 def _trained(folder: Path) -> Any:
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     validation = json.loads((folder / "result.json").read_text())["validation"]
-    assert not list(folder.glob("*.pt*"))
+    left = [path.name for path in folder.glob("*.pt*")]
+    assert not left, f"{left} was left behind"
     return _weights(folder), [line | {"seconds": 0} for line in lines], _timeless(validation)
 
 
@@ -106,8 +107,9 @@ def _attacked(folder: Path) -> Any:
 
 def _studied(folder: Path) -> Any:
     cells = sorted(path.parent for path in folder.rglob("result.json"))
-    assert len(cells) == 4
-    assert not list(folder.rglob("failure.json"))
+    assert len(cells) == 4, f"{len(cells)} of 4 cells have a result"
+    failed = [path.read_text() for path in folder.rglob("failure.json")]
+    assert not failed, failed
     correct = [json.loads((cell / "best-test.json").read_text())["correct"] for cell in cells]
     return [_weights(cell) for cell in cells], correct, (folder / "table.md").read_text().count("|")
 
