@@ -32,6 +32,9 @@ def test_report_refuses_in_one_line(tmp_path):
     (tmp_path / "a/report.html").write_text("mine")
     assert "no page of kdiga's" in run("report", "a", cwd=tmp_path, expect=2)
     assert (tmp_path / "a/report.html").read_text() == "mine"
+    assert "'empty' is a folder; give the page a file's name" in run(
+        "report", "a", "-o", "empty", cwd=tmp_path, expect=2
+    )
 
 
 def test_the_report_needs_no_torch():

@@ -129,6 +129,16 @@ def test_damaged_idx_file(nowhere, monkeypatch):
         kdiga.load_data("fashion-mnist", root=nowhere / "data")
 
 
+def test_damaged_packed_file(nowhere, monkeypatch):
+    _, digest = mnist_files(nowhere / "data", packed=True)
+    monkeypatch.setattr(mnist, "FASHION_TEST_LABELS", digest)
+    packed = nowhere / "data" / f"{mnist.FILES[0]}.gz"
+    for damaged in (packed.read_bytes()[:-9], b"not gzip"):
+        packed.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"gz' cannot be unpacked \(.*\); fetch the data set again"):
+            kdiga.load_data("fashion-mnist", root=nowhere / "data")
+
+
 def test_cifar10_binary_batches_are_read_and_checked(nowhere, monkeypatch):
     folder = nowhere / cifar.BINARY
     folder.mkdir()

@@ -120,6 +120,9 @@ def test_bad_shards(tmp_path):
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             kdiga.load_data(f"wds:{tmp_path / folder}", image_size=16)
+    tarfile.open(tmp_path / "empty.tar", "w").close()
+    with pytest.raises(InputError, match=r"the tar files in '.*' hold no images \(bmp, jpeg"):
+        kdiga.load_data(f"wds:{tmp_path / 'empty.tar'}", image_size=16)
     path = shard(tmp_path / "c" / "a.tar", [(f"{row}", row % 2) for row in range(10)])
     path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDOT", 1))
     with pytest.raises(InputError, match=r"a.tar:0.png' cannot be read as an image"):
@@ -146,6 +149,34 @@ def test_hugging_face(tmp_path):
     without.save_to_disk(str(tmp_path / "three"))
     with pytest.raises(InputError, match="1 columns of images and 0 of class labels among img"):
         kdiga.load_data(f"hf:{tmp_path / 'three'}")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own dependencies
+def test_bad_hugging_face(tmp_path):
+    datasets = pytest.importorskip("datasets")
+
+    def table(labels, kind):
+        features = datasets.Features({"img": datasets.Image(), "label": kind})
+        pictures = [Image.new("RGB", (8, 8), (80, 0, 0)) for _ in labels]
+        return datasets.Dataset.from_dict({"img": pictures, "label": labels}, features)
+
+    two, other = datasets.ClassLabel(names=["a", "b"]), datasets.ClassLabel(names=["a", "c"])
+    cases = {
+        "parts": (datasets.DatasetDict({"test": table([0, 1], two)}), "has no part named train; it has test"),
+        "classes": (
+            datasets.DatasetDict({"train": table([0, 1], two), "test": table([0, 1], other)}),
+            "have different classes: b, c",
+        ),
+        "unlabelled": (table([0, -1], two), "column 'label' of hf:.* holds -1: this part has no labels"),
+        "words": (
+            table(["a", "b"], datasets.Value("string")),
+            "is of type Value.*; labels must be numbers from 0 or a ClassLabel",
+        ),
+    }
+    for name, (data, message) in cases.items():
+        data.save_to_disk(str(tmp_path / name))
+        with pytest.raises(InputError, match=message):
+            kdiga.load_data(f"hf:{tmp_path / name}")
 
 
 def test_hugging_face_without_the_package(monkeypatch):

@@ -133,6 +133,15 @@ def test_nothing_is_done_twice(stripes, robust, tmp_path, saving):
     assert seen[first:] == list(range(14, STEPS + 1))  # step 14 was taken, and not yet saved
 
 
+@pytest.fixture
+def heard():
+    """A shell's background jobs are started deaf to Ctrl-C, and so would be a suite among them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends(number, stripes, robust, tmp_path):
     run = options("average", stripes, robust)
@@ -153,6 +162,7 @@ def test_a_signal_saves_and_ends(number, stripes, robust, tmp_path):
     assert same(whole, resumed)
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_signal_ends_at_once(stripes, robust, tmp_path, monkeypatch):
     now = iter(range(1000))
     monkeypatch.setattr("kdiga.training.interruption.time.monotonic", lambda: float(next(now) * 10))
@@ -176,6 +186,7 @@ def test_a_signal_during_validation_is_heeded_after_it(stripes, robust, tmp_path
     assert same(whole, run(tmp_path / "parts", seed=95, resume=True))
 
 
+@pytest.mark.usefixtures("heard")
 def test_without_a_folder_signals_do_what_they_always_do(stripes, robust):
     def send(done, total):
         os.kill(os.getpid(), signal.SIGINT)
