@@ -33,6 +33,7 @@ def test_the_shells_get_a_script(tmp_path, monkeypatch):
         (("train", "digits-k"), ["digits-kdiga"]),
         (("study", "study-d"), ["study-digits"]),
         (("train", "recipes/digits-k"), []),  # the shell's own files
+        (("train", "digits-kdiga", "--set", "training.e"), ["training.epochs=", "training.ema="]),
         (("evaluate", "resnet1"), ["resnet14", "resnet110", "resnet10", "resnet18"]),
         (("inspect", "cnn-8", "--data", "fa"), ["fashion-mnist"]),
         (("certify", "cnn-8", "--norm", "l"), ["linf", "l2"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdiga.cli.app import app
-from kdiga.cli.completion import recipe_names
+from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ def cache(
         ),
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: cache.dtype=int8.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key: cache.dtype=int8.", autocompletion=recipe_keys
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that fill it.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cache in the folder.")] = False,

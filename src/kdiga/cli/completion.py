@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from typing import get_args, get_type_hints
 
 
 def method_names(incomplete: str) -> list[str]:
@@ -31,6 +33,17 @@ def recipe_names(incomplete: str) -> list[str]:
     from kdiga.recipes import shipped
 
     return _beginning(incomplete, shipped())
+
+
+def recipe_keys(incomplete: str) -> list[str]:
+    """Return the keys of a recipe's sections that begin so, with the "=" that a value follows."""
+    from kdiga.config.schema import Recipe
+
+    keys = list[str]()
+    for section, kind in get_type_hints(Recipe).items():
+        classes = [one for one in (kind, *get_args(kind)) if is_dataclass(one)]
+        keys += [f"{section}.{field.name}=" for one in classes for field in fields(one)]
+    return _beginning(incomplete, keys)
 
 
 def one_of(*names: str) -> Callable[[str], list[str]]:

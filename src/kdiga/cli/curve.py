@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
-from kdiga.cli.completion import recipe_names
+from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def curve(
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.epochs=2.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key: training.epochs=2.", autocompletion=recipe_keys
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, stop.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only rewrite the files from what is there.")] = False,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
-from kdiga.cli.completion import recipe_names
+from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, tell_notes
 
@@ -23,7 +23,10 @@ def profile(
         typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.", autocompletion=recipe_names),
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.batch_size=64.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key: training.batch_size=64.", autocompletion=recipe_keys
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Measured for each variant.")] = 5,
     compiled: Annotated[bool, typer.Option("--compiled", help="Also by torch.compile; takes minutes.")] = False,

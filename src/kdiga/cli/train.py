@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from kdiga.cli.app import app
-from kdiga.cli.completion import recipe_names
+from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
@@ -29,7 +29,8 @@ def train(
         typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.", autocompletion=recipe_names),
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.", autocompletion=recipe_keys),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/<recipe name>.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the resolved run, stop.")] = False,

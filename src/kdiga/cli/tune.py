@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app
-from kdiga.cli.completion import recipe_names
+from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 
@@ -27,7 +27,8 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>-tune.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.", autocompletion=recipe_keys),
     ] = None,
     json_file: Json = None,
     quiet: Quiet = False,
