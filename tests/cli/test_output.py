@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -197,15 +198,25 @@ def test_how_a_command_ends(status, monkeypatch, streams):
     assert len(err.getvalue().splitlines()) == (status > 0)
 
 
-def test_an_error_of_the_system_is_status_1(monkeypatch, streams):
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [
+        (errno.EIO, 1, "Input/output error: runs/x"),
+        (errno.ENOSPC, 1, "'runs/x' cannot be written (No space left on device); what was there before is kept. Make "
+         "room and give the same command again; `kdiga train` goes on with --resume."),
+        (errno.EROFS, 2, "'runs/x' cannot be written (Read-only file system); what was there before is kept. Choose a "
+         "place that can be written."),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_system_is_one_line(number, status, told, monkeypatch, streams):
     def command(**_):
-        raise OSError(28, "No space left on device", "runs/x")
+        raise OSError(number, os.strerror(number), "runs/x")
 
     monkeypatch.setattr(application, "app", command)
     _, err = streams()
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match=str(status)):
         application.main()
-    assert err.getvalue() == "kdiga: No space left on device: runs/x\n"
+    assert err.getvalue() == f"kdiga: {told}\n"
 
 
 @pytest.mark.parametrize("arguments", [["data"], ["data", "--json", "-"], ["--help"]])
