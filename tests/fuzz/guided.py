@@ -63,7 +63,8 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["kdiga", "yaml"], enable_loader_override=False):
-        from tests.fuzz import TARGETS, Bench
+        from tests.fuzz.parsers import TARGETS
+        from tests.fuzz.target import Bench
     bench = Bench(TARGETS[name], Path(folder) / "bench")
     found = {"inputs": 0, "crashes": {}}
 

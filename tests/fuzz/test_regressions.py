@@ -27,7 +27,7 @@ from kdiga.training.folder import read_config, read_result
 from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
 from tests.fuzz.mutations import bomb
-from tests.fuzz.target import within
+from tests.fuzz.guard import within
 from tests.fuzz.texts import CLAIMS, RECIPE
 from tests.fuzz.texts import STUDY as STUDY_TEXT
 from tests.fuzz.weights import write_store
