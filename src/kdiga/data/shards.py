@@ -137,6 +137,8 @@ def _label(content: bytes, suffix: str, name: str) -> int | None:
             given = [found[key] for key in JSON_KEYS if key in found] if isinstance(found, dict) else [found]
             if not given:
                 return None
+            if not isinstance(given[0], int | str) or isinstance(given[0], bool):
+                raise ValueError("a part of a number is no class")
             label = int(given[0])
     except (ValueError, TypeError):
         raise InputError(f'{name!r} holds no class number; write it as 3, or as {{"label": 3}} in a .json.') from None

@@ -15,6 +15,7 @@ from kdiga.report.checking import (
     listing,
     number,
     numbers,
+    outcomes,
     record,
     share,
     shares,
@@ -69,7 +70,7 @@ def read_suitability(path: Path, content: Mapping[str, Any]) -> Suitability:
 def _accuracy(content: Mapping[str, Any], name: str, ground: Ground, origin: Origin) -> Accuracy:
     value = share(content["accuracy"][name], f"accuracy under {name}")
     kept = fields(content.get("correct")).get(name)
-    correct = None if kept is None else tuple(bool(number(one, "correct")) for one in listing(kept, "correct"))
+    correct = None if kept is None else outcomes(kept, "correct")
     images = len(correct) if correct else whole(content.get("examples")) or 0
     if not images:
         raise DamagedError(f"it does not say on how many images accuracy under {name} was measured")

@@ -125,7 +125,7 @@ def _explained(content: Mapping[str, Any]) -> Explained:
         },
         kept=None if content.get("robustness_kept") is None else number(content["robustness_kept"], "robustness_kept"),
         correct={
-            attack: tuple(bool(number(one, "correct")) for one in listing(found, "correct"))
+            attack: outcomes(found, "correct")
             for attack, found in fields(content.get("correct")).items()
         },
     )
