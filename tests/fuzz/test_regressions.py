@@ -198,7 +198,8 @@ def test_a_changed_portion_is_done_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"examples": 2.0}, {"image_shape": [1, -4, 4]}, {"num_classes": 2**40}, {"gradient_of": [1]}]
+    "change", [{"examples": 2.0}, {"image_shape": [1, -4, 4]}, {"num_classes": 2**40}, {"gradient_of": [1]},
+               {"views": 10**9}, {"examples": 10**9}, {"examples": 10**400}]
 )
 def test_a_manifest_of_impossible_sizes(tmp_path, change):
     write_store(tmp_path)
