@@ -40,7 +40,14 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
     """Fuzz one target in a process of its own, print its line, and return 1 if there was a defect."""
     with tempfile.TemporaryDirectory() as folder:
         limit = [] if seconds == float("inf") else [f"-max_total_time={max(1, int(seconds))}"]
-        flags = [f"-atheris_runs={inputs}", f"-seed={seed + 1}", f"-max_len={BYTES}", "-len_control=0", f"-artifact_prefix={folder}/", *limit]
+        flags = [
+            f"-atheris_runs={inputs}",
+            f"-seed={seed + 1}",
+            f"-max_len={BYTES}",
+            "-len_control=0",
+            f"-artifact_prefix={folder}/",
+            *limit,
+        ]
         corpus = Path(folder) / "corpus"  # to begin with, as many different kinds of damage
         corpus.mkdir()
         for number in range(64):
@@ -48,7 +55,7 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
         # As a script: what the package imports would be imported before it can be instrumented.
         command = [sys.executable, "-W", "ignore", __file__, name, folder, *flags, str(corpus)]
         begun = time.monotonic()
-        alone = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         told = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | alone)
         counts = Path(folder) / "counts.json"
         found = json.loads(counts.read_text()) if counts.exists() else {"inputs": 0, "read": 0, "crashes": {}}
@@ -59,8 +66,8 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
         print(f"  {where}: {message}", file=sys.stderr)
     reached = (re.findall(r"cov: (\d+)", told.stderr) or ["no"])[-1]
     refused = found["inputs"] - found["read"] - sum(found.get("counts", {}).values())
-    print(f"{name:22} {found['inputs']:7,} inputs  {found['read']:6,} read {refused:6,} refused  {len(crashes)} kinds of "
-          f"crashes  {reached} branches reached  "
+    print(f"{name:22} {found['inputs']:7,} inputs  {found['read']:6,} read {refused:6,} refused  "
+          f"{len(crashes)} kinds of crashes  {reached} branches reached  "
           f"{time.monotonic() - begun:.0f} s", flush=True)  # fmt: skip
     return int(bool(crashes))
 
@@ -74,6 +81,7 @@ def main() -> None:
         from tests.fuzz.parsers import TARGETS
         from tests.fuzz.target import Bench
     from tests.fuzz.reader import memory_folder
+
     with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
         fuzz(Bench(TARGETS[name], Path(place) / "bench"), Path(folder) / "counts.json", flags)
 

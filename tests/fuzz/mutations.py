@@ -68,7 +68,9 @@ def _changed(tree: Any, random: Random) -> Any:
     elif way == 4 and isinstance(holder[key], list | str):
         holder[key] = holder[key][: random.randrange(len(holder[key]) + 1)]
     elif way == 5 and isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
-        holder[key] = random.choice([-holder[key], holder[key] + 1, str(holder[key]), [holder[key]], _third(holder[key])])
+        holder[key] = random.choice(
+            [-holder[key], holder[key] + 1, str(holder[key]), [holder[key]], _third(holder[key])]
+        )
     else:
         holder[key] = _value(holder[key], random)
     return tree

@@ -63,13 +63,15 @@ def check_leaves(given: Any, understood: Any, place: str = "") -> None:
         same = isinstance(given, bool) == isinstance(understood, bool) and _near(given, understood)
         assert same, f"{place} is {given!r:.60} and was read as {understood!r:.60}"
     elif isinstance(given, str) and isinstance(understood, int | float) and not isinstance(understood, bool):
-        assert math.isclose(Fraction(given.replace(" ", "")), understood), f"{place} is {given!r:.60}, read as {understood!r:.60}"
+        assert math.isclose(Fraction(given.replace(" ", "")), understood), (
+            f"{place} is {given!r:.60}, read as {understood!r:.60}"
+        )
     elif isinstance(given, str) and isinstance(understood, str):
         assert given == understood, f"{place} is {given!r:.60} and was read as {understood!r:.60}"
 
 
 def _near(one: float, other: float) -> bool:
-    return one == other or (one != one and other != other) or math.isclose(one, other)  # noqa: PLR0124 (no numbers)
+    return one == other or (one != one and other != other) or math.isclose(one, other)
 
 
 def yaml_of(path: Path) -> Any:

@@ -90,7 +90,7 @@ class Reader:
         if self._process is None:
             self._errors.truncate(0)
             command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.reader", json.dumps(asdict(self.limits))]
-            alone = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+            alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._process = subprocess.Popen(
                 [*command, *self.modules], cwd=ROOT, env=os.environ | alone, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=self._errors,

@@ -108,11 +108,11 @@ def quickly(*, drawn: bool) -> Generator[list[Results]]:
         return seen[-1]
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(compose, "Environment", lambda **_: templates()))
+        stack.enter_context(mock.patch.object(compose, "Environment", return_value=templates()))
         stack.enter_context(mock.patch.object(compose, "find_results", kept))
         for name in () if drawn else DRAWING:
             module = importlib.import_module(f"kdiga.report.sections.{name}")
-            stack.enter_context(mock.patch.object(module, "inline_svg", lambda *_: "<svg></svg>"))
+            stack.enter_context(mock.patch.object(module, "inline_svg", return_value="<svg></svg>"))
         yield seen
 
 

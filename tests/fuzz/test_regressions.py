@@ -35,14 +35,14 @@ from kdiga.teachers import Manifest
 from kdiga.training.folder import read_config, read_result
 from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
-from tests.fuzz.mutations import bomb
 from tests.fuzz.guard import Limits, guarded, within
-from tests.fuzz.texts import CLAIMS, RECIPE
-from tests.fuzz.texts import STUDY as STUDY_TEXT
+from tests.fuzz.mutations import bomb
 from tests.fuzz.programs import program
 from tests.fuzz.results import HUB
 from tests.fuzz.states import write_store
-from tests.fuzz.weights import small
+from tests.fuzz.texts import CLAIMS, RECIPE
+from tests.fuzz.texts import STUDY as STUDY_TEXT
+from tests.fuzz.weights import SHAPE, small, write_onnx
 from tests.report.samples import evaluation, explanation, pictures, write_json, write_run, write_study
 
 YAML = {
@@ -198,8 +198,16 @@ def test_a_changed_portion_is_done_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"examples": 2.0}, {"image_shape": [1, -4, 4]}, {"num_classes": 2**40}, {"gradient_of": [1]},
-               {"views": 10**9}, {"examples": 10**9}, {"examples": 10**400}]
+    "change",
+    [
+        {"examples": 2.0},
+        {"image_shape": [1, -4, 4]},
+        {"num_classes": 2**40},
+        {"gradient_of": [1]},
+        {"views": 10**9},
+        {"examples": 10**9},
+        {"examples": 10**400},
+    ],
 )
 def test_a_manifest_of_impossible_sizes(tmp_path, change):
     write_store(tmp_path)
@@ -309,6 +317,16 @@ def test_outcomes_other_than_right_and_wrong_are_no_evaluation(tmp_path):
         assert "neither 0 nor 1" in left_out.reason
 
 
+def test_outcomes_of_an_explanation_are_right_or_wrong(tmp_path):
+    content = explanation(["kd"])
+    np.savez(tmp_path / "explanation.npz", **pictures(2))
+    write_json(tmp_path / "kd/evaluation.json", evaluation("kd"))
+    for outcome, left_out in ((1, 0), (2, 1)):
+        content["models"][1]["correct"] = {"autoattack": [0, outcome]}
+        write_json(tmp_path / "explanation.json", content)
+        assert len(write_page([tmp_path]).left_out) == left_out
+
+
 @pytest.mark.parametrize("change", [{"epoch": 1.5}, {"epoch": -1}, {"epoch": True}, {"clean": 37.0}, {"robust": -0.1}])
 def test_a_line_of_a_journal_that_tells_no_epoch_ends_it(tmp_path, change):
     write_run(tmp_path, "kd", epochs=3)
@@ -343,3 +361,12 @@ def test_a_damaged_program_is_told_in_one_line(tmp_path, caplog, capfd):
     assert not caplog.records
     assert capfd.readouterr().err == ""
     assert not logging.getLogger("torch.export").disabled
+
+
+def test_weights_in_onnx_whose_names_are_no_text(tmp_path):
+    write_onnx(tmp_path)
+    content = (tmp_path / "w.onnx").read_bytes()
+    name = next(iter(small().network.state_dict())).encode()
+    (tmp_path / "w.onnx").write_bytes(content.replace(name, b"\xff" + name[1:]))
+    with pytest.raises(InputError, match=r"w\.onnx"):
+        load_model("cnn-4", weights=tmp_path / "w.onnx", normalization="none", **SHAPE)

@@ -174,7 +174,9 @@ def read_strings(folder: Path) -> None:
     name, _, values = over.partition("=")
     if name.strip() == "method.gradient_weight":
         found = {float(cell.recipe.method.gradient_weight) for cell in sweep.cells if cell.kind == "method"}
-        assert {float(Fraction(one.strip())) for one in values.split(",")} == found, f"{values!r:.60} was read as {found}"
+        assert {float(Fraction(one.strip())) for one in values.split(",")} == found, (
+            f"{values!r:.60} was read as {found}"
+        )
 
 
 def write_records(folder: Path) -> None:
@@ -202,7 +204,7 @@ def read_records(folder: Path) -> None:
     record = json_of(folder / "kept/ce--small--seed-0.json")
     for path in written:
         told = record[path.name]
-        if isinstance(told.get("correct"), dict):
+        if path.suffix == ".json" and isinstance(told.get("correct"), dict):
             rows = {name: [int(one) for one in row] for name, row in told["correct"].items()}
             told = told | {"correct": rows}
         again = json_of(path) if path.suffix == ".json" else yaml.safe_load(path.read_text())
@@ -215,4 +217,3 @@ def some_cells() -> Sequence[Cell]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "r.yaml").write_text(CLAIMS)
         return load_claims(Path(folder) / "r.yaml", out=Path(folder) / "out").cells
-

@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -20,10 +19,7 @@ from kdiga.data import ImageSet
 from kdiga.models import build, save_model
 from kdiga.models.registry import ModelSpec
 from kdiga.modes import seeded
-from kdiga.portions import Shelf
-from kdiga.teachers import CachedTeacher, Manifest, Store
-from kdiga.types import Batch, ThreatModel
-from tests.fuzz.mutations import FOREIGN, damaged_bytes, damaged_json, damaged_tree
+from tests.fuzz.mutations import FOREIGN, damaged_bytes, damaged_tree
 from tests.fuzz.oracles import check_leaves, check_tensors, held_by, loaded
 from tests.fuzz.target import target
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from unittest import mock
@@ -96,14 +96,17 @@ def changed(tree, place, which):
 
 def kinds(tree):
     """Return one place of each kind: that of the first item for those that are in lists."""
-    return [(place, which) for place, which in leaves(tree) if not any(isinstance(key, int) and key > 0 for key in place)]
+    return [
+        (place, which) for place, which in leaves(tree) if not any(isinstance(key, int) and key > 0 for key in place)
+    ]
 
 
 EXPORT = {
     "kind": "export", "command": "kdiga export runs/kd", "data": "digits", "threat": {"norm": "linf", "eps": 0.1},
     "model": "runs/kd", "architecture": "cnn-4", "provenance": evaluation("kd")["provenance"],
     "formats": {"onnx": {
-        "file": "model.onnx", "accuracy": {"clean": 0.75}, "interval_95": {"clean": [0.4, 0.95]}, "examples": {"clean": 12}, "bytes": 40,
+        "file": "model.onnx", "accuracy": {"clean": 0.75}, "interval_95": {"clean": [0.4, 0.95]},
+        "examples": {"clean": 12}, "bytes": 40,
         "runtime": "onnxruntime", "latency_ms": {"1": {"median": 1.0, "low": 0.9, "high": 1.2}},
         "agreement": {"same_class": 1.0}, "same_as": "",
     }},

@@ -234,7 +234,10 @@ def _origin(origin: Origin) -> str:
     if not origin.recipe:
         return "\n".join([*lines, "Not known to whoever exported the model."]) + "\n"
     teacher = f"distilled from {code(origin.teacher)}" if origin.teacher else "without a teacher"
-    lines += [f"Trained by `kdiga train` with method {code(origin.method)} ({safe(origin.paper)}), {teacher}. The recipe:", ""]
+    lines += [
+        f"Trained by `kdiga train` with method {code(origin.method)} ({safe(origin.paper)}), {teacher}. The recipe:",
+        "",
+    ]
     return "\n".join([*lines, fenced(origin.recipe.rstrip(), "yaml")]) + "\n"
 
 
@@ -243,10 +246,10 @@ def _limits(card: Card) -> str:
         {attack_name(name) for one in card.formats.values() for name in one["accuracy"]} - {"clean", WORST}
     )
     return (
-        "## Limits\n\n"
-        f"Robust accuracy is empirical: what {safe(', '.join(attacks)) or 'no attack'} and the attacks named above found, on "
-        "test images of the data set. A stronger attack may find more; nothing is guaranteed but what a row says is "
-        "proved. It says nothing of other norms, of a larger eps, or of images unlike the data set's.\n"
+        f"## Limits\n\nRobust accuracy is empirical: what {safe(', '.join(attacks)) or 'no attack'} and the attacks "
+        "named above found, on test images of the data set. A stronger attack may find more; nothing is guaranteed but "
+        "what a row says is proved. It says nothing of other norms, of a larger eps, or of images unlike the data "
+        "set's.\n"
     )
 
 
@@ -254,8 +257,9 @@ def _made(card: Card) -> str:
     versions = ", ".join(
         f"{name} {version}" for name, version in card.provenance.get("versions", {}).items() if version
     )
+    date = str(card.provenance.get("date", ""))[:10]
     return (
-        f"## Export\n\n    {one_line(card.command or 'kdiga export')}\n\n{safe(str(card.provenance.get('date', ''))[:10])}; "
+        f"## Export\n\n    {one_line(card.command or 'kdiga export')}\n\n{safe(date)}; "
         f"{safe(_hardware(card.provenance))}; {safe(versions)}.\n"
     )
 

@@ -106,7 +106,8 @@ def verdict_table(content: Content) -> list[str]:
         rows.append([f"{name}. {text}", f"**{verdict_of(content, name)}**", *beside])
     return [
         *table(["claim", first, *others], rows), "",
-        f"Claim a is about KD alone. Under e the column {safe(first)} is all students together, the others a method's own.",
+        f"Claim a is about KD alone. Under e the column {safe(first)} is all students together, the others a "
+        "method's own.",
     ]  # fmt: skip
 
 

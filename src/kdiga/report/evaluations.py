@@ -12,8 +12,6 @@ from kdiga.report.checking import (
     around,
     bounds,
     fields,
-    listing,
-    number,
     numbers,
     outcomes,
     record,

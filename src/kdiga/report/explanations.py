@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from kdiga.arrays import load_arrays
-from kdiga.report.checking import DamagedError, around, bounds, fields, listing, number, record, share, text, whole
+from kdiga.report.checking import (
+    DamagedError,
+    around,
+    bounds,
+    fields,
+    listing,
+    number,
+    outcomes,
+    record,
+    share,
+    text,
+    whole,
+)  # fmt: skip
 from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
 from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
 
@@ -124,10 +136,7 @@ def _explained(content: Mapping[str, Any]) -> Explained:
             name: _split(record(found, name), name) for name, found in fields(content.get("bounds")).items() if found
         },
         kept=None if content.get("robustness_kept") is None else number(content["robustness_kept"], "robustness_kept"),
-        correct={
-            attack: outcomes(found, "correct")
-            for attack, found in fields(content.get("correct")).items()
-        },
+        correct={attack: outcomes(found, "correct") for attack, found in fields(content.get("correct")).items()},
     )
 
 

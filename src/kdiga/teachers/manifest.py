@@ -55,7 +55,8 @@ class Manifest:
         format: of the files.
 
     Raises:
-        InputError: for numbers below 1, more files than can be looked through, an unknown type, or images that cannot be cut into such blocks.
+        InputError: for numbers below 1, more files than can be looked through, an unknown type, or images that cannot
+            be cut into such blocks.
     """
 
     teacher: str
@@ -102,7 +103,7 @@ class Manifest:
         files = self.views * -(-self.examples // self.shard_examples)
         if files > FILES:
             raise InputError(
-                f"{self.views:,} views of {self.examples:,} examples would be {files:,} files; give fewer views, or more "
+                f"{self.views} views of {self.examples} examples would be {files} files; give fewer views, or more "
                 "shard_examples."
             )
 

@@ -110,8 +110,8 @@ def _settings(request: Request, config: dict[str, Any]) -> dict[str, Any]:
     size = found["input_size"]
     if not (isinstance(size, list) and len(size) == 3 and all(map(_is_size, [*size, found["num_classes"]]))):
         raise InputError(
-            f"{request.name!r} says in {CONFIG} that images are {str(size):.60} and classes "
-            f"{str(found['num_classes']):.60}; they must be three whole numbers and one, from 1 to {LARGEST:,}."
+            f"{request.name!r} says in {CONFIG} that images are {size!s:.60} and classes "
+            f"{found['num_classes']!s:.60}; they must be three whole numbers and one, from 1 to {LARGEST:,}."
         )
     if not all(isinstance(found[name], list) and all(map(_is_number, found[name])) for name in ("mean", "std")):
         raise InputError(f"{request.name!r} has a mean or std in {CONFIG} that is no list of numbers.")
