@@ -76,12 +76,14 @@ def read_folder(folder: Path) -> None:
 
 def epochs_in(path: Path) -> Iterator[Mapping[str, Any]]:
     """Yield a journal's epochs, which have other lines between them."""
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             event = json.loads(line)
         except ValueError:
             return
-        if "epoch" in event and "terms" in event:
+        if not isinstance(event, dict | list | str):
+            return
+        if isinstance(event, dict) and "epoch" in event and "terms" in event:
             yield event
 
 

@@ -370,3 +370,15 @@ def test_weights_in_onnx_whose_names_are_no_text(tmp_path):
     (tmp_path / "w.onnx").write_bytes(content.replace(name, b"\xff" + name[1:]))
     with pytest.raises(InputError, match=r"w\.onnx"):
         load_model("cnn-4", weights=tmp_path / "w.onnx", normalization="none", **SHAPE)
+
+
+@pytest.mark.parametrize("trials", [10**9, 10**400])
+def test_more_trials_than_anybody_would_run(tmp_path, trials):
+    text = STUDY_TEXT.replace("trials: 2", f"trials: {trials}")
+    (tmp_path / "r.yaml").write_text(text)
+    with within(5), pytest.raises(InputError, match="trials"):
+        load_study(tmp_path / "r.yaml", tmp_path / "out")
+    for key in ("tune_trials: 2", "tune: {trials: 2"):
+        (tmp_path / "r.yaml").write_text(CLAIMS.replace(key, key.replace("2", str(trials))))
+        with within(5), pytest.raises(InputError, match="trials"):
+            load_claims(tmp_path / "r.yaml", tmp_path / "out")
