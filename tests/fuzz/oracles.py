@@ -76,7 +76,11 @@ def _near(one: float, other: float) -> bool:
 
 def yaml_of(path: Path) -> Any:
     """Return what YAML holds."""
-    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = path.read_text()
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:  # the two differ in what they take
+        return yaml.safe_load(text)
 
 
 def json_of(path: Path) -> Any:

@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> None:
         result = json_of(folder / "kd/result.json") or {}
         assert run.minutes is None or run.minutes == result["minutes"], "other minutes"
         for found, line in zip(run.epochs, epochs_in(folder / "kd/journal.jsonl"), strict=False):
-            assert (found.epoch, found.clean, found.robust) == (line["epoch"], line["clean"], line["robust"])
+            assert (found.epoch, found.clean, found.robust) == (line["epoch"], line.get("clean"), line.get("robust"))
     read_json(folder / "kd/result.json")
     if (folder / "kd/result.json").exists():
         check_leaves(json_of(folder / "kd/result.json"), read_result(folder / "kd"))

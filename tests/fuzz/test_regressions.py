@@ -382,3 +382,30 @@ def test_more_trials_than_anybody_would_run(tmp_path, trials):
         (tmp_path / "r.yaml").write_text(CLAIMS.replace(key, key.replace("2", str(trials))))
         with within(5), pytest.raises(InputError, match="trials"):
             load_claims(tmp_path / "r.yaml", tmp_path / "out")
+
+
+@pytest.mark.parametrize("line", ["seed: 0", "epochs: 2", "batch_size: 32", "lr: 1e-3"])
+def test_a_switch_is_no_number(tmp_path, line):
+    for value in ("true", "false"):
+        (tmp_path / "r.yaml").write_text(RECIPE.replace(line, f"{line.partition(':')[0]}: {value}"))
+        with pytest.raises(InputError, match=f"{line.partition(':')[0]}.* was (True|False); it is a number"):
+            load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("name", ["images", "gradient_0", "adversarial_1"])
+@pytest.mark.parametrize("kind", ["U4", "complex64", "nan"])
+def test_pictures_that_are_no_numbers_are_left_out(tmp_path, name, kind):
+    arrays = pictures(2)
+    arrays[name] = arrays[name] * np.nan if kind == "nan" else arrays[name].astype(kind)
+    write_json(tmp_path / "kd/evaluation.json", evaluation("kd"))
+    write_json(tmp_path / "explanation.json", explanation(["kd"]))
+    np.savez(tmp_path / "explanation.npz", **arrays)
+    assert len(write_page([tmp_path]).left_out) == 1
+
+
+def test_outcomes_of_no_image_are_no_evaluation(tmp_path):
+    content = evaluation("kd", images=12)
+    content["correct"]["pgd-20"] = []
+    write_json(tmp_path / "kd/evaluation.json", content)
+    write_json(tmp_path / "tangent/evaluation.json", evaluation("tangent"))
+    assert "is of no image" in write_page([tmp_path]).left_out[0].reason

@@ -69,6 +69,8 @@ def _accuracy(content: Mapping[str, Any], name: str, ground: Ground, origin: Ori
     value = share(content["accuracy"][name], f"accuracy under {name}")
     kept = fields(content.get("correct")).get(name)
     correct = None if kept is None else outcomes(kept, "correct")
+    if correct == ():
+        raise DamagedError(f"correct under {name} is of no image")
     images = len(correct) if correct else whole(content.get("examples")) or 0
     if not images:
         raise DamagedError(f"it does not say on how many images accuracy under {name} was measured")

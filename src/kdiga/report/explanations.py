@@ -75,8 +75,9 @@ def read_gallery(path: Path, models: int) -> Gallery:
         images is None
         or labels is None
         or images.ndim != 4
-        or len(labels) != len(images)
+        or labels.shape != images.shape[:1]
         or images.shape[1] not in (1, 3)
+        or not _numbers(images)
     ):
         raise DamagedError(f"{path.name} holds no images (n, 1 or 3, height, width) with a label each")
     return Gallery(
@@ -99,10 +100,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DamagedError(f"its pictures {path.name} cannot be read ({error})") from None
 
 
+def _numbers(found: np.ndarray) -> bool:
+    return found.dtype.kind in "buif" and bool(np.isfinite(found).all())
+
+
 def _seen(arrays: Mapping[str, np.ndarray], row: int, shape: tuple[int, ...], name: str) -> Seen:
     gradient, adversarial = arrays.get(f"gradient_{row}"), arrays.get(f"adversarial_{row}")
     for found in (gradient, adversarial):
-        if found is None or found.shape != shape or not np.isfinite(found).all():
+        if found is None or found.shape != shape or not _numbers(found):
             raise DamagedError(f"{name} has no gradient and adversarial image of model {row} for each image")
     assert gradient is not None
     assert adversarial is not None
