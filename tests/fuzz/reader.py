@@ -24,7 +24,7 @@ from tests.fuzz.guard import Limits, end_after
 
 ROOT = Path(__file__).parents[2]
 START = 300  # seconds by the clock that making the valid files may take
-GRACE = 30  # seconds by the clock beyond an input's own limit, before the process counts as stuck
+GRACE = 120  # seconds by the clock beyond an input's own limit, before the process counts as stuck, not only starved
 
 
 @dataclass(frozen=True)
