@@ -409,3 +409,10 @@ def test_outcomes_of_no_image_are_no_evaluation(tmp_path):
     write_json(tmp_path / "kd/evaluation.json", content)
     write_json(tmp_path / "tangent/evaluation.json", evaluation("tangent"))
     assert "is of no image" in write_page([tmp_path]).left_out[0].reason
+
+
+@pytest.mark.parametrize("label", [2**63, 2**31, -1, 10**3000])
+def test_a_class_number_beyond_all_classes(label):
+    for suffix in ("cls", "json"):
+        with pytest.raises(InputError, match="holds the class number"):
+            _label(str(label).encode(), suffix, "x")

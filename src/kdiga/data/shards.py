@@ -23,6 +23,7 @@ from kdiga.errors import InputError
 IMAGES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp"}
 LABELS = {"cls", "json"}
 JSON_KEYS = ("label", "cls", "class", "target")
+MOST_CLASSES = 2**31
 TEST_SHARE, TEST_SEED = 0.2, 0
 
 
@@ -142,6 +143,6 @@ def _label(content: bytes, suffix: str, name: str) -> int | None:
             label = int(given[0])
     except (ValueError, TypeError):
         raise InputError(f'{name!r} holds no class number; write it as 3, or as {{"label": 3}} in a .json.') from None
-    if label < 0:
-        raise InputError(f"{name!r} holds the class number {label}; they count from 0.")
+    if not 0 <= label < MOST_CLASSES:
+        raise InputError(f"{name!r} holds the class number {label!s:.30}; they count from 0.")
     return label
