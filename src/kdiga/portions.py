@@ -61,7 +61,8 @@ class Shelf:
                 return None
             try:
                 kept = load_json(self.folder / f"{name}.json")
-                if kept["key"] != _plain(key) or kept.get("sum") not in (None, _sum_of(kept["outcome"])):
+                # Those of earlier versions have no sum, which is not a sum of null.
+                if kept["key"] != _plain(key) or ("sum" in kept and kept["sum"] != _sum_of(kept["outcome"])):
                     return None
                 self._memory[name] = json.dumps(kept["outcome"])
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

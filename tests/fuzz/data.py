@@ -6,10 +6,12 @@ import io
 import struct
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from random import Random
 
 import numpy as np
+import torch
 from PIL import Image
 
 import kdiga
@@ -66,17 +68,25 @@ def damaged_npz(content: bytes, random: Random) -> bytes:
 def read_npz(folder: Path) -> None:
     found = load_extra(folder / "x.npz", images(), Reading(workers=0))
     assert isinstance(found, ImageSet)
-    for batch in found.batches(2):
-        assert 0 <= int(batch[1].min()) <= int(batch[1].max()) < 4
+    with np.load(folder / "x.npz") as held:
+        given, labels = held["image"], held["label"]
+    pixels = torch.cat([batch[0] for batch in found.batches(2)])
+    assert np.array_equal((pixels * 255).round().numpy(), given.transpose(0, 3, 1, 2)), "other pixels"
+    told = torch.cat([batch[1] for batch in found.batches(2)])
+    assert np.array_equal(told.numpy(), labels), "other labels"
+    assert 0 <= labels.min() <= labels.max() < 4
 
 
 def write_idx(folder: Path) -> None:
-    (folder / "x").write_bytes(b"\0\0\x08\3" + struct.pack(">3i", 4, 8, 8) + bytes(256))
+    (folder / "x").write_bytes(b"\0\0\x08\3" + struct.pack(">3i", 4, 8, 8) + bytes(range(256)))
 
 
 @target("data.idx", {"x": damaged_bytes}, write_idx)
 def read_idx(folder: Path) -> None:
-    _read_idx(folder / "x")
+    found, content = _read_idx(folder / "x"), (folder / "x").read_bytes()
+    dimensions = struct.unpack(f">{content[3]}i", content[4 : 4 + 4 * content[3]])
+    assert tuple(found.shape) == dimensions, "another shape"
+    assert found.tobytes() == content[4 + 4 * content[3] :], "other values"
 
 
 def picture(number: int, kind: str = "png") -> bytes:
@@ -88,9 +98,10 @@ def picture(number: int, kind: str = "png") -> bytes:
 def write_pictures(folder: Path) -> None:
     for label in "ab":
         for number in range(6):
-            path = folder / f"set/{label}/{number}.{'png' if number else 'jpg'}"
+            kind = "jpeg" if (label, number) == ("a", 0) else "png"
+            path = folder / f"set/{label}/{number}.{kind.replace('e', '')}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture(number, "png" if number else "jpeg"))
+            path.write_bytes(picture(number, kind))
 
 
 @target("data.folder", {
@@ -99,7 +110,20 @@ def write_pictures(folder: Path) -> None:
 def read_pictures(folder: Path) -> None:
     for skip in (False, True):
         found = kdiga.load_data(str(folder / "set"), image_size=8, workers=0, skip_corrupt=skip, in_memory=True)
-        next(iter(found.train.batches(4)))
+        check_pictures(found, "ab", {("a", 0), ("a", 1), ("b", 2)})
+
+
+def check_pictures(found: kdiga.DataSet, classes: str, damaged: set[tuple[str, int]]) -> None:
+    """Check that every picture that was left alone is there once, with its colour and its class."""
+    seen = list[tuple[str, int]]()
+    for part in (found.train, found.test):
+        for batch in part.batches(4):
+            for pixels, label in zip((batch[0] * 255).round(), batch[1].tolist(), strict=True):
+                red, green, blue = pixels.flatten(1)
+                if (green == 3).all() and (blue == 9).all() and red.unique().numel() == 1:
+                    seen.append((part.classes[label], round(red[0].item()) // 20))
+    for one in ((label, number) for label in classes for number in range(6)):
+        assert one in damaged or seen.count(one) == 1, f"picture {one[1]} of {one[0]} is there {seen.count(one)} times"
 
 
 def write_shards(folder: Path) -> None:
@@ -138,4 +162,20 @@ def damaged_tar(content: bytes, random: Random) -> bytes:
 @target("data.shards", {"x.tar": damaged_tar}, write_shards)
 def read_shards(folder: Path) -> None:
     found = kdiga.load_data(f"wds:{folder}", image_size=8, workers=0, in_memory=True)
-    next(iter(found.train.batches(4)))
+    seen = Counter[tuple[bytes, int]]()
+    for part in (found.train, found.test):
+        for batch in part.batches(4):
+            for pixels, label in zip((batch[0] * 255).round().to(torch.uint8), batch[1].tolist(), strict=True):
+                seen[pixels.numpy().tobytes(), label] += 1
+    pictures, labels = dict[str, bytes](), dict[str, int]()
+    with tarfile.open(folder / "x.tar") as tar:
+        for member in (one for one in tar if one.isfile()):
+            key, _, suffix = member.name.rpartition(".")
+            content = tar.extractfile(member).read()
+            if suffix == "png":
+                pictures[key] = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1).tobytes()
+            elif suffix == "cls":
+                labels[key] = int(content)
+    if all(len(one) == 3 * 8 * 8 for one in pictures.values()):  # others are cut
+        told = Counter((one, labels.get(key, -1)) for key, one in pictures.items())
+        assert all(seen[one] == count for one, count in told.items() if one[1] >= 0), "other pictures or labels"

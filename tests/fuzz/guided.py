@@ -5,7 +5,9 @@ A process a target, since libFuzzer ends its process.
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 BYTES = 512  # of an input, which are the random numbers of the damage
 
@@ -37,22 +40,34 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
     """Fuzz one target in a process of its own, print its line, and return 1 if there was a defect."""
     with tempfile.TemporaryDirectory() as folder:
         limit = [] if seconds == float("inf") else [f"-max_total_time={max(1, int(seconds))}"]
-        flags = [f"-atheris_runs={inputs}", f"-seed={seed + 1}", f"-max_len={BYTES}", *limit]
+        flags = [
+            f"-atheris_runs={inputs}",
+            f"-seed={seed + 1}",
+            f"-max_len={BYTES}",
+            "-len_control=0",
+            f"-artifact_prefix={folder}/",
+            *limit,
+        ]
+        corpus = Path(folder) / "corpus"  # to begin with, as many different kinds of damage
+        corpus.mkdir()
+        for number in range(64):
+            (corpus / str(number)).write_bytes(Random(f"{name} {seed} {number}").randbytes(BYTES))
         # As a script: what the package imports would be imported before it can be instrumented.
-        command = [sys.executable, "-W", "ignore", __file__, name, folder, *flags]
+        command = [sys.executable, "-W", "ignore", __file__, name, folder, *flags, str(corpus)]
         begun = time.monotonic()
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        told = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | alone)
         counts = Path(folder) / "counts.json"
-        found = (
-            json.loads(counts.read_text())
-            if counts.exists()
-            else {"inputs": 0, "crashes": {"did not start": told.stderr[-400:]}}
-        )
+        found = json.loads(counts.read_text()) if counts.exists() else {"inputs": 0, "read": 0, "crashes": {}}
     crashes = found["crashes"]
+    if not found.get("ended"):  # by the system or by a library, at the input after the last one that is counted
+        crashes[f"ended with status {told.returncode}"] = told.stderr[-400:]
     for where, message in crashes.items():
         print(f"  {where}: {message}", file=sys.stderr)
     reached = (re.findall(r"cov: (\d+)", told.stderr) or ["no"])[-1]
-    print(f"{name:22} {found['inputs']:7,} inputs  {reached} branches reached  {len(crashes)} kinds of crashes  "
+    refused = found["inputs"] - found["read"] - sum(found.get("counts", {}).values())
+    print(f"{name:22} {found['inputs']:7,} inputs  {found['read']:6,} read {refused:6,} refused  "
+          f"{len(crashes)} kinds of crashes  {reached} branches reached  "
           f"{time.monotonic() - begun:.0f} s", flush=True)  # fmt: skip
     return int(bool(crashes))
 
@@ -63,30 +78,40 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["kdiga", "yaml"], enable_loader_override=False):
-        from tests.fuzz import TARGETS, Bench
-    bench = Bench(TARGETS[name], Path(folder) / "bench")
-    found = {"inputs": 0, "crashes": {}}
+        from tests.fuzz.parsers import TARGETS
+        from tests.fuzz.target import Bench
+    from tests.fuzz.reader import memory_folder
+
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as place:
+        fuzz(Bench(TARGETS[name], Path(place) / "bench"), Path(folder) / "counts.json", flags)
+
+
+def fuzz(bench: Any, counts: Path, flags: list[str]) -> None:
+    """Let atheris choose inputs, and keep count of them in a file: libFuzzer ends the process."""
+    import atheris
+
+    from tests.fuzz.guard import end_after
+    from tests.fuzz.reader import defect
+
+    found: dict[str, Any] = {"inputs": 0, "read": 0, "counts": {}, "crashes": {}}
 
     def one(data: bytes) -> None:
+        end_after(2 * bench.limits.seconds + 1)
         found["inputs"] += 1
         try:
-            bench.try_one(FedRandom(data))
+            found["read"] += bench.try_one(FedRandom(data)) == "read"
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            places = error.__traceback__
-            while places is not None and places.tb_next is not None:
-                places = places.tb_next
-            where = f"{type(error).__name__} at {Path(places.tb_frame.f_code.co_filename).name}:{places.tb_lineno}"
-            found["crashes"].setdefault(where, str(error)[:200])
+            told = defect(error)
+            found["counts"][told.where] = found["counts"].get(told.where, 0) + 1
+            found["crashes"].setdefault(told.where, f"{told.about} {told.path}")
         if found["inputs"] % 50 == 0 or found["inputs"] < 5:
-            (Path(folder) / "counts.json").write_text(json.dumps(found))
+            counts.write_text(json.dumps(found))
 
     atheris.Setup([sys.argv[0], *flags], one)
-    try:
-        atheris.Fuzz()
-    finally:
-        (Path(folder) / "counts.json").write_text(json.dumps(found))
+    atexit.register(lambda: counts.write_text(json.dumps(found | {"ended": True})))
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import signal
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from types import FrameType
 
 from kdiga.errors import KdigaError
+from tests.fuzz.guard import Limits, guarded
 
-SECONDS = 5  # of the processor that reading may take, before it counts as a hang
-WAIT = 120  # seconds by the clock, which other processes may take most of
 LONGEST = 20_000  # characters of a message
 
 Damage = Callable[[bytes, Random], bytes]
-
-
-class HangError(BaseException):
-    """Reading took too long; no ``Exception``, so that nothing catches it on the way."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +52,11 @@ class Bench:
     Args:
         one: the target.
         folder: of its own.
+        limits: what reading may take.
     """
 
-    def __init__(self, one: Target, folder: Path) -> None:
-        self.target, self.folder = one, folder / "place"
+    def __init__(self, one: Target, folder: Path, limits: Limits = Limits()) -> None:  # noqa: B008 (it is frozen)
+        self.target, self.folder, self.limits = one, folder / "place", limits
         valid = folder / "valid"
         valid.mkdir(parents=True)
         one.files(valid)
@@ -97,29 +90,10 @@ class Bench:
     def outcome(self) -> str:
         """Read the folder as it is."""
         try:
-            with within(SECONDS):
+            with guarded(self.limits):
                 told = self.target.read(self.folder) or "read"
         except KdigaError as error:
             told = str(error)
         assert told, "an error without a word"
         assert len(told) < LONGEST, f"a message of {len(told):,} characters"
         return told
-
-
-@contextmanager
-def within(seconds: int) -> Generator[None]:
-    """Raise HangError if the block takes more of the processor, or waits for two minutes."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise HangError(f"longer than {seconds} s")
-
-    before = [signal.signal(number, end) for number in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, WAIT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in zip((signal.SIGPROF, signal.SIGALRM), before, strict=True):
-            signal.signal(number, handler)

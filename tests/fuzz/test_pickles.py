@@ -23,7 +23,8 @@ from kdiga.models import save_model
 from kdiga.report.checking import DamagedError
 from kdiga.report.explanations import read_arrays
 from kdiga.teachers import CachedTeacher
-from tests.fuzz.weights import resumed, small, write_state, write_store
+from tests.fuzz.states import resumed, write_state, write_store
+from tests.fuzz.weights import small
 
 SHAPE = {"in_channels": 1, "image_size": 8, "num_classes": 4, "normalization": "none"}
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
+import struct
+import zipfile
 
 import numpy as np
 import pytest
 
+from kdiga.arrays import load_arrays
 from kdiga.claims.kept import Kept
 from kdiga.claims.plan import load_claims
 from kdiga.cli.compare import compare
 from kdiga.config import load_recipe
 from kdiga.config.source import STUDY, read_source
+from kdiga.data.mnist import _read_idx
+from kdiga.data.shards import _label
 from kdiga.errors import InputError
+from kdiga.export.torch_program import read_program
 from kdiga.models import load_model
 from kdiga.models.normalization import Normalization
 from kdiga.plain import load_json, parse_yaml
 from kdiga.portions import Shelf
 from kdiga.report import write_page
+from kdiga.report.runs import read_run
 from kdiga.report.study import read_study, table_markdown
 from kdiga.study import load_study
 from kdiga.study.cells import Board, read_json
@@ -26,12 +35,15 @@ from kdiga.teachers import Manifest
 from kdiga.training.folder import read_config, read_result
 from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
+from tests.fuzz.guard import Limits, guarded, within
 from tests.fuzz.mutations import bomb
-from tests.fuzz.target import within
+from tests.fuzz.programs import program
+from tests.fuzz.results import HUB
+from tests.fuzz.states import write_store
 from tests.fuzz.texts import CLAIMS, RECIPE
 from tests.fuzz.texts import STUDY as STUDY_TEXT
-from tests.fuzz.weights import write_store
-from tests.report.samples import evaluation, explanation, pictures, write_json, write_study
+from tests.fuzz.weights import SHAPE, small, write_onnx
+from tests.report.samples import evaluation, explanation, pictures, write_json, write_run, write_study
 
 YAML = {
     "an empty hexadecimal": "x: 0x_", "an empty integer": "x: !!int ''", "no date": "x: 2001-99-99",
@@ -178,13 +190,24 @@ def test_a_changed_portion_is_done_again(tmp_path):
     assert Shelf(tmp_path).get({"a": 1}) is None
     path.write_text("[" * 100_000)
     assert Shelf(tmp_path).get({"a": 1}) is None
+    path.write_text(json.dumps(content | {"outcome": {"correct": [1, 1]}, "sum": None}))
+    assert Shelf(tmp_path).get({"a": 1}) is None
     content.pop("sum")
     path.write_text(json.dumps(content))
     assert Shelf(tmp_path).get({"a": 1}) == {"correct": [1, 0]}, "portions of before are taken"
 
 
 @pytest.mark.parametrize(
-    "change", [{"examples": 2.0}, {"image_shape": [1, -4, 4]}, {"num_classes": 2**40}, {"gradient_of": [1]}]
+    "change",
+    [
+        {"examples": 2.0},
+        {"image_shape": [1, -4, 4]},
+        {"num_classes": 2**40},
+        {"gradient_of": [1]},
+        {"views": 10**9},
+        {"examples": 10**9},
+        {"examples": 10**400},
+    ],
 )
 def test_a_manifest_of_impossible_sizes(tmp_path, change):
     write_store(tmp_path)
@@ -239,3 +262,157 @@ def test_names_are_text_in_a_table(tmp_path):
     assert "\nnew" not in text
     rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
     assert {row.count("|") for row in rows} == widths
+
+
+@pytest.mark.parametrize("kind", ["|u1", "<f8", "<U9999"])
+def test_an_array_whose_header_asks_for_more_than_there_is_takes_no_memory(tmp_path, kind):
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': (10000000000,), }}\n".encode()
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as parts:
+        parts.writestr("image.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(64))
+    with guarded(Limits()), pytest.raises(ValueError, match=r"image\.npy says that it holds .* bytes, and has"):
+        load_arrays(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", image=np.arange(6).reshape(2, 3), empty=np.zeros((0, 5)), text=np.array(["a", "b"]))
+    assert load_arrays(tmp_path / "x.npz")["image"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("sizes", [(65536, 65536, 65536, 65536), (-1, -256), (256, -1)])
+def test_images_whose_sizes_are_beyond_counting(tmp_path, sizes):
+    (tmp_path / "x").write_bytes(b"\0\0\x08" + bytes([len(sizes)]) + struct.pack(f">{len(sizes)}i", *sizes))
+    with pytest.raises(InputError, match="not a whole IDX file"):
+        _read_idx(tmp_path / "x")
+
+
+def test_a_packed_data_set_that_unpacks_to_far_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdiga.data.mnist.MOST", 1000)
+    for size, refused in ((1000, False), (1001, True)):
+        (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(size)))
+        with pytest.raises(InputError, match="unpacks to more than" if refused else "not a whole IDX file"):
+            _read_idx(tmp_path / "x")
+
+
+@pytest.mark.parametrize("label", ["1.7", "true", "[1]", '{"label": 0.5}', '{"label": false}'])
+def test_a_class_that_is_no_whole_number(label):
+    with pytest.raises(InputError, match="holds no class number"):
+        _label(label.encode(), "json", "x.json")
+    assert _label(b'{"label": "3"}', "json", "x.json") == _label(b"3", "cls", "x.cls") == 3
+
+
+def test_a_flipped_bit_in_a_program_is_found(tmp_path):
+    content = bytearray(program())
+    weight = next(small().parameters()).detach().numpy().tobytes()
+    content[content.index(weight) + 6] ^= 1
+    (tmp_path / "model.pt2").write_bytes(content)
+    with pytest.raises(InputError, match="checksum"):
+        read_program(tmp_path / "model.pt2")
+
+
+def test_outcomes_other_than_right_and_wrong_are_no_evaluation(tmp_path):
+    content = evaluation("kd", images=12)
+    right = content["correct"]["clean"].index(1)
+    for strange in (7, 0.5, -1):
+        content["correct"]["clean"][right] = strange
+        write_json(tmp_path / "kd/evaluation.json", content)
+        write_json(tmp_path / "tangent/evaluation.json", evaluation("tangent"))
+        (left_out,) = write_page([tmp_path]).left_out
+        assert "neither 0 nor 1" in left_out.reason
+
+
+def test_outcomes_of_an_explanation_are_right_or_wrong(tmp_path):
+    content = explanation(["kd"])
+    np.savez(tmp_path / "explanation.npz", **pictures(2))
+    write_json(tmp_path / "kd/evaluation.json", evaluation("kd"))
+    for outcome, left_out in ((1, 0), (2, 1)):
+        content["models"][1]["correct"] = {"autoattack": [0, outcome]}
+        write_json(tmp_path / "explanation.json", content)
+        assert len(write_page([tmp_path]).left_out) == left_out
+
+
+@pytest.mark.parametrize("change", [{"epoch": 1.5}, {"epoch": -1}, {"epoch": True}, {"clean": 37.0}, {"robust": -0.1}])
+def test_a_line_of_a_journal_that_tells_no_epoch_ends_it(tmp_path, change):
+    write_run(tmp_path, "kd", epochs=3)
+    lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    lines[1] |= change
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [one.epoch for one in read_run(tmp_path).epochs] == [0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": 3}, {"architecture": ["test_resnet"]}, {"model_args": [1]}, {"model_args": "x"},
+        {"pretrained_cfg": "x"}, {"num_classes": "3"}, {"num_classes": 10**9}, {"num_classes": True},
+        {"pretrained_cfg": {"input_size": [1, 16], "mean": [0.5], "std": [0.5]}},
+        {"pretrained_cfg": {"input_size": 16, "mean": [0.5], "std": [0.5]}},
+        {"pretrained_cfg": {"input_size": [1, 16, 16], "mean": 0.5, "std": [0.5]}},
+        {"pretrained_cfg": {"input_size": [1, 16, 16], "mean": [0.5], "std": ["x"]}},
+    ],
+)  # fmt: skip
+def test_a_copy_of_the_hub_whose_config_is_of_another_form(tmp_path, change):
+    write_json(tmp_path / "config.json", HUB | change)
+    (tmp_path / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    with guarded(Limits()), pytest.raises(InputError, match=r"config\.json|timm does not know"):
+        load_model(f"hf-hub:{tmp_path}")
+
+
+def test_a_damaged_program_is_told_in_one_line(tmp_path, caplog, capfd):
+    (tmp_path / "model.pt2").write_bytes(b"PK" + bytes(200))
+    with pytest.raises(InputError, match="is no readable program"):
+        read_program(tmp_path / "model.pt2")
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+    assert not logging.getLogger("torch.export").disabled
+
+
+def test_weights_in_onnx_whose_names_are_no_text(tmp_path):
+    write_onnx(tmp_path)
+    content = (tmp_path / "w.onnx").read_bytes()
+    name = next(iter(small().network.state_dict())).encode()
+    (tmp_path / "w.onnx").write_bytes(content.replace(name, b"\xff" + name[1:]))
+    with pytest.raises(InputError, match=r"w\.onnx"):
+        load_model("cnn-4", weights=tmp_path / "w.onnx", normalization="none", **SHAPE)
+
+
+@pytest.mark.parametrize("trials", [10**9, 10**400])
+def test_more_trials_than_anybody_would_run(tmp_path, trials):
+    text = STUDY_TEXT.replace("trials: 2", f"trials: {trials}")
+    (tmp_path / "r.yaml").write_text(text)
+    with within(5), pytest.raises(InputError, match="trials"):
+        load_study(tmp_path / "r.yaml", tmp_path / "out")
+    for key in ("tune_trials: 2", "tune: {trials: 2"):
+        (tmp_path / "r.yaml").write_text(CLAIMS.replace(key, key.replace("2", str(trials))))
+        with within(5), pytest.raises(InputError, match="trials"):
+            load_claims(tmp_path / "r.yaml", tmp_path / "out")
+
+
+@pytest.mark.parametrize("line", ["seed: 0", "epochs: 2", "batch_size: 32", "lr: 1e-3"])
+def test_a_switch_is_no_number(tmp_path, line):
+    for value in ("true", "false"):
+        (tmp_path / "r.yaml").write_text(RECIPE.replace(line, f"{line.partition(':')[0]}: {value}"))
+        with pytest.raises(InputError, match=f"{line.partition(':')[0]}.* was (True|False); it is a number"):
+            load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("name", ["images", "gradient_0", "adversarial_1"])
+@pytest.mark.parametrize("kind", ["U4", "complex64", "nan"])
+def test_pictures_that_are_no_numbers_are_left_out(tmp_path, name, kind):
+    arrays = pictures(2)
+    arrays[name] = arrays[name] * np.nan if kind == "nan" else arrays[name].astype(kind)
+    write_json(tmp_path / "kd/evaluation.json", evaluation("kd"))
+    write_json(tmp_path / "explanation.json", explanation(["kd"]))
+    np.savez(tmp_path / "explanation.npz", **arrays)
+    assert len(write_page([tmp_path]).left_out) == 1
+
+
+def test_outcomes_of_no_image_are_no_evaluation(tmp_path):
+    content = evaluation("kd", images=12)
+    content["correct"]["pgd-20"] = []
+    write_json(tmp_path / "kd/evaluation.json", content)
+    write_json(tmp_path / "tangent/evaluation.json", evaluation("tangent"))
+    assert "is of no image" in write_page([tmp_path]).left_out[0].reason
+
+
+@pytest.mark.parametrize("label", [2**63, 2**31, -1, 10**3000])
+def test_a_class_number_beyond_all_classes(label):
+    for suffix in ("cls", "json"):
+        with pytest.raises(InputError, match="holds the class number"):
+            _label(str(label).encode(), suffix, "x")

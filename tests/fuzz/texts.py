@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import tempfile
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from random import Random
+from typing import Any
+
+import yaml
 
 from kdiga.claims.kept import Kept
 from kdiga.claims.plan import load_claims
 from kdiga.config import load_recipe
+from kdiga.config.load import recipe_from_dict
 from kdiga.study import load_study
-from kdiga.study.cells import Board
+from kdiga.study.cells import Board, Cell
 from kdiga.study.sweep import load_sweep
 from kdiga.types import ThreatModel
 from tests.fuzz.mutations import TEXTS, damaged_json, damaged_yaml
+from tests.fuzz.oracles import check_leaves, json_of, yaml_of
 from tests.fuzz.target import target
 
 RECIPE = """\
@@ -66,6 +76,7 @@ certify: {examples: 5, batches: 10}
 explain: {examples: 20, steps: 4}
 rules: {kept: 0.9}
 """
+FEW = CLAIMS.replace("seeds: [0, 1]", "seeds: [0]").replace("trials: 2", "trials: 1")  # half the runs, and the time
 
 
 def writes(text: str, name: str = "r.yaml") -> object:
@@ -74,18 +85,38 @@ def writes(text: str, name: str = "r.yaml") -> object:
 
 @target("yaml.recipe", {"r.yaml": damaged_yaml}, writes(RECIPE))
 def read_recipe(folder: Path) -> None:
-    load_recipe(folder / "r.yaml").to_dict()
+    recipe = load_recipe(folder / "r.yaml").to_dict()
+    given = yaml_of(folder / "r.yaml")
+    threat = given.get("threat")
+    check_leaves(given, recipe)
+    assert recipe_from_dict(recipe).to_dict() == recipe, "its resolved form is understood otherwise"
+    assert 0 <= recipe["threat"]["eps"] <= 1 or threat["norm"] != "linf", "an eps beyond the pixels"
 
 
 @target("yaml.study", {"r.yaml": damaged_yaml}, writes(STUDY))
 def read_study(folder: Path) -> None:
-    stays_inside([cell.folder for cell in load_study(folder / "r.yaml", out=folder / "out").cells], folder / "out")
+    cells = load_study(folder / "r.yaml", out=folder / "out").cells
+    check_cells(cells, folder / "out", yaml_of(folder / "r.yaml"))
 
 
-@target("yaml.claims", {"r.yaml": damaged_yaml}, writes(CLAIMS))
+@target("yaml.claims", {"r.yaml": damaged_yaml}, writes(FEW))
 def read_claims(folder: Path) -> None:
     cells = load_claims(folder / "r.yaml", out=folder / "out").cells
-    stays_inside([cell.folder for cell in cells], folder / "out")
+    check_cells(cells, folder / "out", yaml_of(folder / "r.yaml"))
+
+
+def check_cells(cells: Sequence[Cell], out: Path, given: Any) -> None:
+    """Check that runs lie apart below the folder, and have the seeds and the threat model that were given."""
+    names = [cell.folder for cell in cells]
+    stays_inside(names, out)
+    assert len(set(names)) == len(names), "two runs in one folder"
+    base = given.get("base", given)
+    for cell in cells:
+        check_leaves(base.get("threat"), vars(cell.recipe.threat), "threat")
+        if cell.kind == "method":
+            seed = cell.recipe.training.seed
+            assert seed in given.get("seeds", [seed]), f"seed {seed}"
+            assert cell.folder.endswith(f"seed-{seed}"), f"{cell.folder} has seed {seed}"
 
 
 def stays_inside(names: list[str], out: Path) -> None:
@@ -136,15 +167,19 @@ def read_strings(folder: Path) -> None:
         return
     lines = [*(folder / "s.txt").read_bytes().decode("utf-8", "surrogateescape").split("\n"), "", "", "", ""]
     over, override, norm, eps = lines[:4]
-    ThreatModel.parse(norm.removeprefix("norm "), eps.removeprefix("eps "))
+    threat = ThreatModel.parse(norm.removeprefix("norm "), eps.removeprefix("eps "))
+    check_leaves(eps.removeprefix("eps "), threat.eps, "eps")
     sweep = load_sweep(folder / "r.yaml", over, overrides=[override.removeprefix("--set ")], out=folder / "out")
     stays_inside([cell.folder for cell in sweep.cells], folder / "out")
+    name, _, values = over.partition("=")
+    if name.strip() == "method.gradient_weight":
+        found = {float(cell.recipe.method.gradient_weight) for cell in sweep.cells if cell.kind == "method"}
+        assert {float(Fraction(one.strip())) for one in values.split(",")} == found, (
+            f"{values!r:.60} was read as {found}"
+        )
 
 
 def write_records(folder: Path) -> None:
-    import json
-
-    (folder / "r.yaml").write_text(CLAIMS)
     record = {
         "failure.json": {"status": "diverged", "error": "x", "time": 1.0, "trace": None},
         "best-test.json": {"kind": "evaluation", "correct": {"clean": "0110"}, "settings": {"a": 1}},
@@ -157,11 +192,28 @@ def write_records(folder: Path) -> None:
 
 @target("claims records", {"kept/ce--small--seed-0.json": damaged_json}, write_records)
 def read_records(folder: Path) -> None:
-    claims = load_claims(folder / "r.yaml", out=folder / "out")
-    board = Board(claims.cells, claims.out)
+    cells, out = some_cells(), folder / "out"
+    board = Board(cells, out)
     Kept(folder / "kept").restore(board)
-    [board.state(cell) for cell in claims.cells]
-    outside = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in ("kept", "out", "r.yaml")]
+    [board.state(cell) for cell in cells]
+    outside = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in ("kept", "out")]
     assert not outside, f"wrote {outside}"
     allowed = {"failure.json", "best-test.json", "config.yaml", "result.json", "explanation.json", "certificate.json"}
-    assert {path.name for path in (folder / "out").rglob("*") if path.is_file()} <= allowed, "wrote another file"
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert {path.name for path in written} <= allowed, "wrote another file"
+    record = json_of(folder / "kept/ce--small--seed-0.json")
+    for path in written:
+        told = record[path.name]
+        if path.suffix == ".json" and isinstance(told.get("correct"), dict):
+            rows = {name: [int(one) for one in row] for name, row in told["correct"].items()}
+            told = told | {"correct": rows}
+        again = json_of(path) if path.suffix == ".json" else yaml.safe_load(path.read_text())
+        assert repr(again) == repr(told).replace("'{out}/", f"'{out}/"), f"{path.name} is not what the record says"
+
+
+@functools.cache
+def some_cells() -> Sequence[Cell]:
+    """Return the runs of the claims recipe, whose records are damaged and not it."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "r.yaml").write_text(CLAIMS)
+        return load_claims(Path(folder) / "r.yaml", out=Path(folder) / "out").cells

@@ -10,8 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import kdiga
@@ -19,10 +19,8 @@ from kdiga.data import ImageSet
 from kdiga.models import build, save_model
 from kdiga.models.registry import ModelSpec
 from kdiga.modes import seeded
-from kdiga.portions import Shelf
-from kdiga.teachers import CachedTeacher, Manifest, Store
-from kdiga.types import Batch, ThreatModel
-from tests.fuzz.mutations import FOREIGN, damaged_bytes, damaged_json, damaged_tree
+from tests.fuzz.mutations import FOREIGN, damaged_bytes, damaged_tree
+from tests.fuzz.oracles import check_leaves, check_tensors, held_by, loaded
 from tests.fuzz.target import target
 
 SPEC = ModelSpec("cnn-4", num_classes=4, in_channels=1, image_size=8)
@@ -95,17 +93,6 @@ def damaged_state(state: dict[str, Any], random: Random) -> object:
     return state
 
 
-def loaded(content: bytes) -> Any:
-    """Return what torch.save wrote.
-
-    A damaged sparse tensor that torch refused makes it refuse the next file of the process, whatever that holds.
-    """
-    try:
-        return torch.load(io.BytesIO(content), weights_only=True)
-    except RuntimeError:
-        return torch.load(io.BytesIO(content), weights_only=True)
-
-
 def damaged_pt(content: bytes, random: Random) -> bytes:
     """Return a file of torch.save, its tensors, form or bytes changed."""
     if random.random() < 0.4:
@@ -145,6 +132,16 @@ def damaged_safetensors(content: bytes, random: Random) -> bytes:
     return struct.pack("<Q", told) + text + rest
 
 
+SHAPE = {"in_channels": 1, "image_size": 8, "num_classes": 4}
+
+
+def from_file(path: Path, **options: Any) -> Any:
+    """Return the network of a file that does not tell its own, after a pass."""
+    model = kdiga.load_model("cnn-4", weights=path, normalization="none", **SHAPE, **options)
+    forwarded(model)
+    return model.network
+
+
 def forwarded(model: Any) -> None:
     with torch.no_grad():
         model(IMAGES)
@@ -152,24 +149,21 @@ def forwarded(model: Any) -> None:
 
 @target("weights.pt", {"w.pt": damaged_pt}, lambda folder: torch.save(small().network.state_dict(), folder / "w.pt"))
 def read_pt(folder: Path) -> None:
-    shape = {"in_channels": 1, "image_size": 8, "num_classes": 4}
-    forwarded(kdiga.load_model("cnn-4", weights=folder / "w.pt", normalization="none", **shape))
+    check_tensors(from_file(folder / "w.pt"), held_by(folder / "w.pt"))
 
 
 @target(
     "weights.legacy", {"w.pt": damaged_legacy}, lambda folder: torch.save(small().network.state_dict(), folder / "w.pt")
 )
 def read_legacy(folder: Path) -> None:
-    read = kdiga.load_model(
-        "cnn-4", weights=folder / "w.pt", normalization="none", in_channels=1, image_size=8, num_classes=4
-    )
-    forwarded(read)
+    check_tensors(from_file(folder / "w.pt"), held_by(folder / "w.pt"))
 
 
 @target("weights.named", {"w.pt": damaged_pt}, lambda folder: torch.save(
     {**small().network.state_dict(), "mu": torch.zeros(1), "sigma": torch.ones(1)}, folder / "w.pt"))  # fmt: skip
 def read_named(folder: Path) -> None:
-    kdiga.load_model("cnn-4", weights=folder / "w.pt", matched="order", in_channels=1, image_size=8, num_classes=4)
+    model = kdiga.load_model("cnn-4", weights=folder / "w.pt", matched="order", **SHAPE)
+    check_tensors(model.network, held_by(folder / "w.pt"), by_name=False)
 
 
 @target(
@@ -179,6 +173,13 @@ def read_named(folder: Path) -> None:
 )
 def read_safetensors(folder: Path) -> None:
     model = kdiga.load_model(folder / "w.safetensors")
+    with safe_open(folder / "w.safetensors", framework="pt") as file:
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        about = json.loads(file.metadata()["kdiga"])
+    check_tensors(model, held)
+    if about.get("sum"):
+        check_tensors(model, small().state_dict())
+    check_leaves(about["spec"], model.spec.to_dict())
     if model.spec.takes[:2] == (1, 8):
         forwarded(model)
 
@@ -186,9 +187,9 @@ def read_safetensors(folder: Path) -> None:
 @target("weights.foreign", {"w.safetensors": damaged_safetensors}, lambda folder: save_file(
     dict(small().network.state_dict()), folder / "w.safetensors", metadata={"kdiga": '{"spec": {}}'}))  # fmt: skip
 def read_foreign(folder: Path) -> None:
-    kdiga.load_model(
-        "cnn-4", weights=folder / "w.safetensors", normalization="none", in_channels=1, image_size=8, num_classes=4
-    )
+    network = from_file(folder / "w.safetensors")
+    with safe_open(folder / "w.safetensors", framework="pt") as file:
+        check_tensors(network, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a mapping)
 
 
 def write_onnx(folder: Path) -> None:
@@ -203,104 +204,9 @@ def write_onnx(folder: Path) -> None:
 
 @target("weights.onnx", {"w.onnx": damaged_bytes}, write_onnx)
 def read_onnx(folder: Path) -> None:
-    forwarded(
-        kdiga.load_model(
-            "cnn-4", weights=folder / "w.onnx", normalization="none", in_channels=1, image_size=8, num_classes=4
-        )
-    )
+    import onnx
+    from onnx import numpy_helper
 
-
-class StoppedError(Exception):
-    """Ends a run in the middle."""
-
-
-def resumed(folder: Path, *, stop: int | None = None) -> Any:
-    """Train two epochs of two steps, from the state in the folder if there is one."""
-    student, data = small(), images()
-
-    def on_step(done: int, _steps: int) -> None:
-        if done == stop:
-            raise StoppedError
-
-    return kdiga.distill(
-        student, None, data, method="ce", epochs=3, batch_size=20, lr=0.02, threat=ThreatModel("linf", 0.01),
-        out=folder, resume=True, validation=data, validation_steps=1, route="exact", compile=False, precision="fp32",
-        channels_last=False, device="cpu", on_step=on_step, select="clean", save_every=0,
-    )  # fmt: skip
-
-
-def write_state(folder: Path) -> None:
-    try:
-        resumed(folder, stop=3)
-    except StoppedError:
-        return
-
-
-def damaged_run_state(content: bytes, random: Random) -> bytes:
-    """Return a run's state with a damaged tree or other bytes."""
-    if random.random() < 0.3:
-        return damaged_bytes(content, random)
-    state, buffer = loaded(content), io.BytesIO()
-    try:
-        state = damaged_tree(state, random)
-        if random.random() < 0.3:
-            state["student"] = damaged_state(state["student"], random)
-        torch.save(state, buffer)
-    except Exception:  # torch cannot write everything
-        return damaged_bytes(content, random)
-    return buffer.getvalue()
-
-
-@target("run.state", {"state.pt": damaged_run_state, "journal.jsonl": damaged_bytes}, write_state)
-def read_state(folder: Path) -> None:
-    resumed(folder)
-
-
-def write_store(folder: Path) -> None:
-    manifest = Manifest(
-        teacher="t" * 64, architecture="cnn", data="d" * 64, examples=5, image_shape=(1, 4, 4), num_classes=3, seed=0,
-        augmentation="None", views=2, gradient_of="loss", precision="fp32", dtype="fp16", downsample=2,
-        shard_examples=3, batch_size=2, device="cpu", version="0",
-    )  # fmt: skip
-    store = Store.create(folder, manifest)
-    for shard in store.shards:
-        rows = np.zeros(shard.stop - shard.start, store.row)
-        rows["logits"], rows["scale"], rows["gradient"] = 1.0 + shard.view, 1.0, 0.5
-        store.write(shard, [rows])
-
-
-@target("cache", {
-    "manifest.json": damaged_json, "view-0/00000.npy": damaged_bytes, "view-0/00000.json": damaged_json,
-    "view-1/00001.npy": damaged_bytes,
-}, write_store)  # fmt: skip
-def read_store(folder: Path) -> None:
-    teacher = CachedTeacher.open(folder)
-    manifest = teacher.store.manifest
-    if manifest.image_shape != (1, 4, 4):
-        return
-    for view in range(2):
-        batch = Batch(torch.zeros(5, 1, 4, 4), torch.zeros(5, dtype=torch.int64), torch.arange(5), view)
-        signal = teacher(batch)
-        assert (signal.logits == 1.0 + view).all(), "wrong logits"
-        assert signal.input_gradient is None or (signal.input_gradient == 0.5).all(), "wrong gradients"
-
-
-KEY, OUTCOME = {"task": "pgd-20", "example": 3, "eps": 0.1}, {"correct": [True, False, True], "loss": 0.25}
-
-
-def write_portion(folder: Path) -> None:
-    Shelf(folder).put(KEY, OUTCOME)
-    next(folder.glob("*.json")).rename(folder / "portion.json")
-
-
-@target("portion", {"portion.json": damaged_json}, write_portion)
-def read_portion(folder: Path) -> str | None:
-    from kdiga.portions import name_of
-
-    named = folder / f"{name_of(KEY)}.json"
-    if (folder / "portion.json").exists():
-        (folder / "portion.json").rename(named)
-    found = Shelf(folder).get(KEY)
-    # Portions of earlier versions have no sum.
-    assert found in (None, OUTCOME) or "sum" not in json.loads(named.read_text()), "another outcome than was put there"
-    return None if found else "done again"
+    network = from_file(folder / "w.onnx")
+    held = onnx.load(str(folder / "w.onnx")).graph.initializer
+    check_tensors(network, {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in held})

@@ -55,7 +55,8 @@ class Kept:
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             if cell.kind == "teacher" and self._weights(cell).is_file():
-                shutil.copy(self._weights(cell), folder / WEIGHTS)
+                with replacing(folder / WEIGHTS) as partial:
+                    shutil.copy(self._weights(cell), partial)
             files = _moved(record, OUT, str(board.out))
             config = files.pop(CONFIG, None)
             for name, content in files.items():

@@ -175,6 +175,14 @@ class _Reader:
             known["extra"] = self.section(f"{section}.extra", ExtraConfig, known["extra"])
         if kind is ThreatModel and "norm" in known:
             known["norm"] = str(known["norm"]).lower()
+        for field in fields(kind):
+            value = known.get(field.name)
+            if (
+                isinstance(value, bool)
+                and re.search(r"\b(int|float)\b", str(field.type))
+                and "bool" not in str(field.type)
+            ):
+                self.problem((*section.split("."), field.name), f"was {value!r}; it is a number")
         try:
             return TypeAdapter(kind).validate_python(known)
         except ValidationError as error:

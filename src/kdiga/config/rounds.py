@@ -15,6 +15,7 @@ from kdiga.methods import method_by_name
 from kdiga.training.folder import RESULT, claim, read_result, write_config, write_result
 from kdiga.training.runtime import device_by_name
 from kdiga.training.team import Team
+from kdiga.writing import replacing
 
 
 def run_rounds(
@@ -53,7 +54,8 @@ def run_rounds(
     best = max(range(len(scores)), key=scores.__getitem__)
     for name in ("best.safetensors", "last.safetensors"):
         if team.leads:
-            shutil.copyfile(out / f"round-{best}" / name, out / name)
+            with replacing(out / name) as partial:
+                shutil.copyfile(out / f"round-{best}" / name, partial)
     result = results[best] | {
         "best_round": best,
         "rounds": [{"minutes": one["minutes"], "validation": one["validation"]} for one in results],

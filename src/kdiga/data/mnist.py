@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kdiga.errors import InputError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+MOST = 2**28  # bytes that a file may unpack to; the largest of the data sets has 47 million
 FASHION_TEST_LABELS = "15d484375f8d13e6eb1aabb0c3f46965"  # md5, unpacked
 
 
@@ -83,9 +85,15 @@ def _unpack(path: Path) -> bytes:
     if found is None:
         raise InputError(f"{str(path)!r} is missing; fetch the data set again.")
     try:
-        return gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+        if found.suffix != ".gz":
+            return found.read_bytes()
+        with gzip.open(found) as file:
+            data = file.read(MOST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{str(found)!r} cannot be unpacked ({error}); fetch the data set again.") from None
+    if len(data) > MOST:
+        raise InputError(f"{str(found)!r} unpacks to more than {MOST:,} bytes; fetch the data set again.")
+    return data
 
 
 def _read_idx(path: Path) -> np.ndarray:
@@ -94,6 +102,7 @@ def _read_idx(path: Path) -> np.ndarray:
     rank = data[3] if len(data) > 3 else 0
     sizes = data[4 : 4 + 4 * rank]
     shape = tuple(int(size) for size in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">i4"))
-    if data[:3] != b"\0\0\x08" or len(data) != 4 + 4 * rank + int(np.prod(shape)):
+    # math's product, since NumPy's forgets what is beyond 64 bits
+    if data[:3] != b"\0\0\x08" or min(shape, default=0) < 0 or len(data) != 4 + 4 * rank + math.prod(shape):
         raise InputError(f"{str(path)!r} is not a whole IDX file; fetch the data set again.")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()

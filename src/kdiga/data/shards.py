@@ -23,6 +23,7 @@ from kdiga.errors import InputError
 IMAGES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp"}
 LABELS = {"cls", "json"}
 JSON_KEYS = ("label", "cls", "class", "target")
+MOST_CLASSES = 2**31
 TEST_SHARE, TEST_SEED = 0.2, 0
 
 
@@ -137,9 +138,11 @@ def _label(content: bytes, suffix: str, name: str) -> int | None:
             given = [found[key] for key in JSON_KEYS if key in found] if isinstance(found, dict) else [found]
             if not given:
                 return None
+            if not isinstance(given[0], int | str) or isinstance(given[0], bool):
+                raise ValueError("a part of a number is no class")
             label = int(given[0])
     except (ValueError, TypeError):
         raise InputError(f'{name!r} holds no class number; write it as 3, or as {{"label": 3}} in a .json.') from None
-    if label < 0:
-        raise InputError(f"{name!r} holds the class number {label}; they count from 0.")
+    if not 0 <= label < MOST_CLASSES:
+        raise InputError(f"{name!r} holds the class number {label!s:.30}; they count from 0.")
     return label

@@ -165,7 +165,7 @@ def _numbers(card: Card) -> str:
     lines += ["| | | images | from |", "|---|---|---|---|"]
     for one in card.numbers:
         images = "" if one.images is None else f"{one.images:,}"
-        lines.append(f"| {one.what} | {one.value} | {images} | {code(one.source)} |")
+        lines.append(f"| {safe(one.what)} | {safe(one.value)} | {images} | {code(one.source)} |")
     lines += ["", "Test images; intervals are 95 % (Clopper and Pearson) over the images, not over training seeds."]
     return "\n".join(lines) + "\n"
 
@@ -176,21 +176,21 @@ def _formats(card: Card) -> str:
     batches = list(dict.fromkeys(size for one in formats for size in one["latency_ms"]))
     head = ["format", "bytes", "same class as PyTorch", *map(attack_name, attacks)]
     head += [f"ms, batch {size}" for size in batches]
-    lines = ["## Measured on the exported files", "", _row(head), "|" + "---|" * len(head)]
-    lines += [_row(list(_cells(name, one, attacks, batches))) for name, one in card.formats.items()]
+    lines = ["## Measured on the exported files", "", _row(list(map(safe, head))), "|" + "---|" * len(head)]
+    lines += [_row([safe(cell) for cell in _cells(name, one, attacks, batches)]) for name, one in card.formats.items()]
     counts = {name: one["examples"][name] for one in formats for name in one["accuracy"]}
     told = ", ".join(f"{attack_name(name)} {count:,}" for name, count in counts.items())
-    lines += ["", f"Share of images still right, with 95 % intervals. Images: {told}."]
+    lines += ["", f"Share of images still right, with 95 % intervals. Images: {safe(told)}."]
     copies = [f"{name} is {one['same_as']}" for name, one in card.formats.items() if one["same_as"]]
     if copies:
-        lines.append(f"Bit for bit the same function, so measured once: {'; '.join(copies)}.")
+        lines.append(f"Bit for bit the same function, so measured once: {safe('; '.join(copies))}.")
     if any(name not in ("clean", WORST) for name in attacks):
         lines += ["", strength(card.queries)]
     if batches:
         lines += [
             "",
             "Latency: median of calls after warm-up, one thread, formats in turn; in brackets the quartiles. "
-            f"{_hardware(card.provenance)}.",
+            f"{safe(_hardware(card.provenance))}.",
         ]
     return "\n".join(lines) + "\n"
 
@@ -224,8 +224,8 @@ def _loading(card: Card, only: str) -> str:
     for name, one in card.formats.items():
         if not one["file"] or only not in ("", name):
             continue
-        code = snippet(name, card.spec.takes, in_hub_folder=bool(only))
-        lines += [f"{name}, `{one['file']}`:", "", "```python", code.rstrip(), "```", ""]
+        source = snippet(name, card.spec.takes, in_hub_folder=bool(only))
+        lines += [f"{safe(name)}, `{one['file']}`:", "", "```python", source.rstrip(), "```", ""]
     return "\n".join(lines)
 
 
@@ -234,7 +234,10 @@ def _origin(origin: Origin) -> str:
     if not origin.recipe:
         return "\n".join([*lines, "Not known to whoever exported the model."]) + "\n"
     teacher = f"distilled from {code(origin.teacher)}" if origin.teacher else "without a teacher"
-    lines += [f"Trained by `kdiga train` with method `{origin.method}` ({origin.paper}), {teacher}. The recipe:", ""]
+    lines += [
+        f"Trained by `kdiga train` with method {code(origin.method)} ({safe(origin.paper)}), {teacher}. The recipe:",
+        "",
+    ]
     return "\n".join([*lines, fenced(origin.recipe.rstrip(), "yaml")]) + "\n"
 
 
@@ -243,10 +246,10 @@ def _limits(card: Card) -> str:
         {attack_name(name) for one in card.formats.values() for name in one["accuracy"]} - {"clean", WORST}
     )
     return (
-        "## Limits\n\n"
-        f"Robust accuracy is empirical: what {', '.join(attacks) or 'no attack'} and the attacks named above found, on "
-        "test images of the data set. A stronger attack may find more; nothing is guaranteed but what a row says is "
-        "proved. It says nothing of other norms, of a larger eps, or of images unlike the data set's.\n"
+        f"## Limits\n\nRobust accuracy is empirical: what {safe(', '.join(attacks)) or 'no attack'} and the attacks "
+        "named above found, on test images of the data set. A stronger attack may find more; nothing is guaranteed but "
+        "what a row says is proved. It says nothing of other norms, of a larger eps, or of images unlike the data "
+        "set's.\n"
     )
 
 
@@ -254,9 +257,10 @@ def _made(card: Card) -> str:
     versions = ", ".join(
         f"{name} {version}" for name, version in card.provenance.get("versions", {}).items() if version
     )
+    date = str(card.provenance.get("date", ""))[:10]
     return (
-        f"## Export\n\n    {one_line(card.command or 'kdiga export')}\n\n{str(card.provenance.get('date', ''))[:10]}; "
-        f"{_hardware(card.provenance)}; {versions}.\n"
+        f"## Export\n\n    {one_line(card.command or 'kdiga export')}\n\n{safe(date)}; "
+        f"{safe(_hardware(card.provenance))}; {safe(versions)}.\n"
     )
 
 

@@ -21,9 +21,9 @@ SOURCE = '''"""A robust classifier for RobustBench: pixels in [0, 1] to logits, 
 Needs PyTorch and model.pt2 beside this file. With RobustBench installed:
 
     from robustbench.eval import benchmark
-    from robustbench_model import load_model
+    from robustbench_model import DATASET, EPS, THREAT_MODEL, load_model
 
-    benchmark(load_model(), dataset={dataset!r}, threat_model={norm!r}, eps={eps!r})
+    benchmark(load_model(), dataset=DATASET, threat_model=THREAT_MODEL, eps=EPS)
 """
 
 from pathlib import Path

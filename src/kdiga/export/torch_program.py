@@ -5,7 +5,10 @@ It can be differentiated, so white-box attacks run on it.
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +19,7 @@ from kdiga.errors import InputError
 from kdiga.export.formats import Format, Logits, refusal, register
 from kdiga.export.onnx_file import example_images
 from kdiga.models import Classifier
+from kdiga.models.sums import check_sums
 from kdiga.writing import WriteError, replacing
 
 
@@ -45,12 +49,14 @@ def read_program(path: Path) -> Logits:
     """Return the function of a program, without gradients.
 
     Raises:
-        InputError: if PyTorch cannot read the file.
+        InputError: if PyTorch cannot read the file, or its bytes are not those that were written.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        check_sums(path)
+        with warnings.catch_warnings(action="ignore"), _quiet():
             module = torch.export.load(path).module()
+    except InputError:
+        raise
     except Exception as error:  # a damaged archive raises anything
         raise InputError(f"{str(path)!r} is no readable program ({str(error)[:160]}); export it again.") from None
 
@@ -59,6 +65,17 @@ def read_program(path: Path) -> Logits:
             return module(images.detach().cpu())
 
     return logits
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep PyTorch from logging the traceback of an error that it raises as well."""
+    logger = logging.getLogger("torch.export")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 PROGRAM = register(Format("torch-export", "model.pt2", "torch", write_program, read_program))

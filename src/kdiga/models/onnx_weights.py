@@ -37,6 +37,9 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{str(path)!r} holds weights that cannot be read ({reason_of(error)}); export it again."
         ) from None
+    # protobuf gives bytes that are no UTF-8 as they are
+    if not all(isinstance(name, str) for name in state):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"{str(path)!r} names its weights in bytes that are no text; export it again.")
     for product, bias in _linear_layers(graph, state):
         state[f"{bias.removesuffix('.bias')}.weight"] = state.pop(product).T.contiguous()
     return state

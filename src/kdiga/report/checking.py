@@ -75,6 +75,19 @@ def shares(values: Any, what: str) -> tuple[float, ...]:
     return tuple(share(value, what) for value in listing(values, what))
 
 
+def outcomes(values: Any, what: str) -> tuple[bool, ...]:
+    """Return a list of outcomes, an image each.
+
+    Raises:
+        DamagedError: if it is none, or one is neither 0 nor 1.
+    """
+    found = numbers(values, what)
+    strange = [one for one in found if one not in (0, 1)]
+    if strange:
+        raise DamagedError(f"{what} has the outcome {strange[0]:g}, neither 0 nor 1")
+    return tuple(map(bool, found))
+
+
 def bounds(value: Any, what: str) -> tuple[float, float]:
     """Return the two ends of an interval.
 

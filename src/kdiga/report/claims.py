@@ -63,14 +63,14 @@ def claims_markdown(content: Content, pictures: Mapping[str, str]) -> str:
             "",
             f"## {name}. {text}",
             "",
-            f"**{verdict_line(content, name)}**",
+            f"**{safe(verdict_line(content, name))}**",
             "",
-            f"Rule: {rule(content, name)}",
+            f"Rule: {safe(rule(content, name))}",
         ]
         if name in pictures:
             parts += ["", f"![Claim {name}]({pictures[name]})"]
         parts += ["", *TABLES[name](content)]
-    parts += ["", "## What was not tested", "", *(f"- {line}" for line in untested(content))]
+    parts += ["", "## What was not tested", "", *(f"- {safe(line)}" for line in untested(content))]
     parts += ["", "## Models", "", *model_rows(content)]
     parts += ["", "## Coefficients", "", *coefficient_rows(content)]
     return "\n".join(parts) + "\n"
@@ -84,15 +84,15 @@ def about(content: Content) -> Iterator[str]:
     yield ""
     yield (
         f"{content['done']} of {content['total']} runs ended. {safe(data['name'])}, {data['training_images']:,} "
-        f"training images, {threat['norm']} eps {eps_text(threat['eps'])}; seeds {', '.join(map(str, seeds))}; "
-        f"test images: {attacks}. {safe(when_and_where(content['runs']))}"
+        f"training images, {safe(threat['norm'])} eps {eps_text(threat['eps'])}; seeds {', '.join(map(str, seeds))}; "
+        f"test images: {safe(attacks)}. {safe(when_and_where(content['runs']))}"
     )
     yield ""
     yield (
         "Verdicts are computed from the runs by rules that stand in the program and the recipe, and were fixed before "
         "them (docs/claims.md). Intervals are 95 %; those of accuracies are paired over the same images and cover "
         "images and seeds. Coefficients and epochs were chosen on validation images. The verdict on a claim is that on "
-        f"{content['judged'][0]}, the paper's own method."
+        f"{safe(content['judged'][0])}, the paper's own method."
     )
 
 
@@ -106,7 +106,8 @@ def verdict_table(content: Content) -> list[str]:
         rows.append([f"{name}. {text}", f"**{verdict_of(content, name)}**", *beside])
     return [
         *table(["claim", first, *others], rows), "",
-        f"Claim a is about KD alone. Under e the column {first} is all students together, the others a method's own.",
+        f"Claim a is about KD alone. Under e the column {safe(first)} is all students together, the others a "
+        "method's own.",
     ]  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def untested(content: Content) -> Iterator[str]:
     if diverged:
         yield f"{len(diverged)} runs diverged and count as wrong on every image: {_some(diverged)}."
     pairs = [f"{pair['teacher']} to {pair['student']}" for pair in content["pairs"] if not pair["pretrained"]]
-    yield f"Other pairs than {', '.join(pairs)}; other data than {safe(content['data']['name'])}."
+    yield f"Other pairs than {', '.join(pairs)}; other data than {content['data']['name']}."
     threat = content["threat"]
     yield f"Other threats than {threat['norm']} eps {eps_text(threat['eps'])}, and attacks that know of the teacher."
     if not any(pair["pretrained"] for pair in content["pairs"]):

@@ -17,7 +17,7 @@ RADII = {"clever": "CLEVER", "smoothing": "smoothing"}
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return a table's lines."""
     return [
-        f"| {' | '.join(heads)} |",
+        f"| {' | '.join(map(safe, heads))} |",
         f"|{'---|' * len(heads)}",
         *(f"| {' | '.join(map(safe, row))} |" for row in rows),
     ]

@@ -127,17 +127,17 @@ def _told(run: Mapping[str, Any]) -> Iterator[str]:
 
 def curve_markdown(content: Mapping[str, Any]) -> str:
     """Return ``curve.md``: the answer, the table and what is needed to believe them."""
-    names = headings(content)
+    names = list(map(safe, headings(content)))
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     lines += [f"| {' | '.join(map(safe, row))} |" for row in table_rows(content)]
     errors = [
-        f"- {safe(run['folder'])} {run['status']}: {safe(run['error'])}"
+        f"- {safe(run['folder'])} {safe(run['status'])}: {safe(run['error'])}"
         for part in (content["start"], *content["points"])
         for run in part["runs"]
         if run["error"]
     ]
     return "\n".join([
-        f"# {safe(content['title'])}", "", *answer_lines(content), "", *lines, "",
+        f"# {safe(content['title'])}", "", *map(safe, answer_lines(content)), "", *lines, "",
         *marked(content, about(content)),
         *([""] if errors else []), *errors,
     ]) + "\n"  # fmt: skip

@@ -12,9 +12,8 @@ from kdiga.report.checking import (
     around,
     bounds,
     fields,
-    listing,
-    number,
     numbers,
+    outcomes,
     record,
     share,
     shares,
@@ -69,7 +68,9 @@ def read_suitability(path: Path, content: Mapping[str, Any]) -> Suitability:
 def _accuracy(content: Mapping[str, Any], name: str, ground: Ground, origin: Origin) -> Accuracy:
     value = share(content["accuracy"][name], f"accuracy under {name}")
     kept = fields(content.get("correct")).get(name)
-    correct = None if kept is None else tuple(bool(number(one, "correct")) for one in listing(kept, "correct"))
+    correct = None if kept is None else outcomes(kept, "correct")
+    if correct == ():
+        raise DamagedError(f"correct under {name} is of no image")
     images = len(correct) if correct else whole(content.get("examples")) or 0
     if not images:
         raise DamagedError(f"it does not say on how many images accuracy under {name} was measured")

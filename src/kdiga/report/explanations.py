@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from kdiga.arrays import load_arrays
-from kdiga.report.checking import DamagedError, around, bounds, fields, listing, number, record, share, text, whole
+from kdiga.report.checking import (
+    DamagedError,
+    around,
+    bounds,
+    fields,
+    listing,
+    number,
+    outcomes,
+    record,
+    share,
+    text,
+    whole,
+)  # fmt: skip
 from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
 from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
 
@@ -63,8 +75,9 @@ def read_gallery(path: Path, models: int) -> Gallery:
         images is None
         or labels is None
         or images.ndim != 4
-        or len(labels) != len(images)
+        or labels.shape != images.shape[:1]
         or images.shape[1] not in (1, 3)
+        or not _numbers(images)
     ):
         raise DamagedError(f"{path.name} holds no images (n, 1 or 3, height, width) with a label each")
     return Gallery(
@@ -87,10 +100,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DamagedError(f"its pictures {path.name} cannot be read ({error})") from None
 
 
+def _numbers(found: np.ndarray) -> bool:
+    return found.dtype.kind in "buif" and bool(np.isfinite(found).all())
+
+
 def _seen(arrays: Mapping[str, np.ndarray], row: int, shape: tuple[int, ...], name: str) -> Seen:
     gradient, adversarial = arrays.get(f"gradient_{row}"), arrays.get(f"adversarial_{row}")
     for found in (gradient, adversarial):
-        if found is None or found.shape != shape or not np.isfinite(found).all():
+        if found is None or found.shape != shape or not _numbers(found):
             raise DamagedError(f"{name} has no gradient and adversarial image of model {row} for each image")
     assert gradient is not None
     assert adversarial is not None
@@ -124,10 +141,7 @@ def _explained(content: Mapping[str, Any]) -> Explained:
             name: _split(record(found, name), name) for name, found in fields(content.get("bounds")).items() if found
         },
         kept=None if content.get("robustness_kept") is None else number(content["robustness_kept"], "robustness_kept"),
-        correct={
-            attack: tuple(bool(number(one, "correct")) for one in listing(found, "correct"))
-            for attack, found in fields(content.get("correct")).items()
-        },
+        correct={attack: outcomes(found, "correct") for attack, found in fields(content.get("correct")).items()},
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.plain import parse_json, parse_yaml
-from kdiga.report.checking import DamagedError, fields, listing, number, record, text, whole
+from kdiga.report.checking import DamagedError, fields, listing, number, record, share, text, whole
 from kdiga.report.headers import command_of, ground_of, origin_of
 from kdiga.report.records import Epoch, Run
 from kdiga.report.study import about, headings, table_rows
@@ -91,9 +91,12 @@ def _journal(path: Path) -> Sequence[Epoch]:
 
 
 def _epoch(event: Mapping[str, Any]) -> Epoch:
-    shares = [None if event.get(name) is None else number(event[name], name) for name in ("clean", "robust")]
+    shares = [None if event.get(name) is None else share(event[name], name) for name in ("clean", "robust")]
     terms = {name: number(value, name) for name, value in fields(event.get("terms")).items() if value is not None}
-    return Epoch(int(number(event["epoch"], "epoch")), shares[0], shares[1], terms)
+    epoch = whole(event["epoch"])
+    if epoch is None:
+        raise DamagedError(f"an epoch is {event['epoch']!r:.40}, not a whole number")
+    return Epoch(epoch, shares[0], shares[1], terms)
 
 
 def _passes(content: Mapping[str, Any]) -> int | None:

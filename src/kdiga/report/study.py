@@ -173,7 +173,7 @@ def _cells_csv(content: Mapping[str, Any]) -> str:
 
 def table_markdown(content: Mapping[str, Any]) -> str:
     """Return ``table.md``: the table and what is needed to believe it."""
-    names = headings(content)
+    names = list(map(safe, headings(content)))
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     lines += [f"| {' | '.join(map(safe, row.texts()))} |" for row in table_rows(content)]
     return (
@@ -228,10 +228,10 @@ def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
         for entry in content[role]:
             for run in entry["runs"]:
                 if run["error"]:
-                    yield f"- {safe(run['folder'])} {run['status']}: {safe(run['error'])}"
+                    yield f"- {safe(run['folder'])} {safe(run['status'])}: {safe(run['error'])}"
             chosen = (entry.get("tuning") or {}).get("chosen")
             if chosen:
-                yield f"- {safe(entry['label'])}: {_choice(chosen, len(entry['tuning']['trials']))}"
+                yield f"- {safe(entry['label'])}: {safe(_choice(chosen, len(entry['tuning']['trials'])))}"
 
 
 def _choice(chosen: Mapping[str, Any], trials: int) -> str:

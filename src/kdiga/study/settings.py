@@ -58,6 +58,9 @@ class EvaluateSettings:
         return min(asked or available, available)
 
 
+MOST_TRIALS = 1000
+
+
 @dataclass(frozen=True)
 class TuneSettings:
     """The budget that every method gets for choosing its coefficients.
@@ -67,7 +70,7 @@ class TuneSettings:
         epochs: of each trial; None for the run's own.
 
     Raises:
-        InputError: for values below 1.
+        InputError: for values below 1, or more trials than anybody would run.
     """
 
     trials: int = 8
@@ -78,6 +81,10 @@ class TuneSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} was {value}; it must be at least 1.")
+        if self.trials > MOST_TRIALS:
+            raise InputError(
+                f"trials was {self.trials!s:.20}; at most {MOST_TRIALS:,} are drawn, a run of training each."
+            )
 
 
 T = TypeVar("T")

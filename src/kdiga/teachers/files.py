@@ -20,6 +20,7 @@ def write_durably(path: Path, content: bytes) -> None:
     """Replace a file at once or not at all, even if power fails."""
     partial = path.with_name(path.name + ".partial")
     try:
+        partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
         with partial.open("wb") as file:
             file.write(content)
             file.flush()

@@ -18,6 +18,7 @@ FORMAT = 1
 FILE = "manifest.json"
 SHOWN = 3
 MOST = 2**31  # bytes of a row
+FILES = 2**20  # of a store; each is looked at when it is opened
 COUNTS = ("examples", "num_classes", "views", "downsample", "shard_examples", "batch_size")
 
 RowType = Literal["fp32", "fp16", "int8"]
@@ -54,7 +55,8 @@ class Manifest:
         format: of the files.
 
     Raises:
-        InputError: for numbers below 1, an unknown type, or images that cannot be cut into such blocks.
+        InputError: for numbers below 1, more files than can be looked through, an unknown type, or images that cannot
+            be cut into such blocks.
     """
 
     teacher: str
@@ -88,12 +90,21 @@ class Manifest:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+        self._check_files()
         if self.dtype not in ROW_TYPES:
             raise unknown("dtype", self.dtype, ROW_TYPES)
         height, width = self.image_shape[1:]
         if height % self.downsample or width % self.downsample:
             raise InputError(
                 f"downsample was {self.downsample}; it must divide {height} and {width}, the size of the images."
+            )
+
+    def _check_files(self) -> None:
+        files = self.views * -(-self.examples // self.shard_examples)
+        if files > FILES:
+            raise InputError(
+                f"{self.views} views of {self.examples} examples would be {files} files; give fewer views, or more "
+                "shard_examples."
             )
 
     @classmethod

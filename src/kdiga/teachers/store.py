@@ -142,6 +142,7 @@ class Store:
         digest = hashlib.sha256()
         try:
             path.parent.mkdir(exist_ok=True)
+            partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
             # A write tells that the disk is full; storing through a memory map would end the process.
             with partial.open("wb") as file:
                 for block in chain((self._header(shard),), (rows.tobytes() for rows in batches)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kdiga.errors import InputError, reason_of
 from kdiga.models.checkpoint import read_checkpoint
@@ -17,6 +18,7 @@ WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"
 CONFIG = "config.json"
 # timm's network gets these from the spec; the rest of the file's arguments are the architecture's own.
+LARGEST = 100_000  # channels, pixels or classes; a network of more would take the memory before its weights are seen
 _OF_SPEC = ("num_classes", "in_chans", "img_size")
 
 
@@ -73,14 +75,14 @@ def _timm_model(request: Request, folder: Path) -> Classifier:
 
     config = _config(request, folder)
     architecture = config.get("architecture", "")
-    if not timm.is_model(architecture):
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
         raise InputError(
             f"{request.name!r} is a model of {config.get('library_name') or config.get('model_type') or 'no kind'!r} "
             f"that timm does not know (architecture {architecture!r}); kdiga reads models that timm or kdiga wrote."
         )
     settings = _settings(request, config)
     spec = pretrained_spec(request, f"timm:{architecture}", settings)
-    options = {key: value for key, value in (config.get("model_args") or {}).items() if key not in _OF_SPEC}
+    options = {key: value for key, value in _record(request, config, "model_args").items() if key not in _OF_SPEC}
     spec = type(spec).from_dict(spec.to_dict() | {"options": options | dict(request.options)})
     network = create(f"local-dir:{folder}", spec, pretrained=True)
     model = Classifier(spec, network, Origin(f"{request.name}, {architecture} of timm", trained=True)).eval()
@@ -100,9 +102,32 @@ def _config(request: Request, folder: Path) -> dict[str, Any]:
 
 def _settings(request: Request, config: dict[str, Any]) -> dict[str, Any]:
     # Newer files keep what the weights want under pretrained_cfg, older ones beside the architecture.
-    found = config | (config.get("pretrained_cfg") or {})
+    found = config | _record(request, config, "pretrained_cfg")
     found["num_classes"] = config.get("num_classes", found.get("num_classes"))
     missing = [name for name in ("input_size", "num_classes", "mean", "std") if found.get(name) is None]
     if missing:
         raise InputError(f"{request.name!r} does not say its {', '.join(missing)} in {CONFIG}; kdiga guesses none.")
+    size = found["input_size"]
+    if not (isinstance(size, list) and len(size) == 3 and all(map(_is_size, [*size, found["num_classes"]]))):
+        raise InputError(
+            f"{request.name!r} says in {CONFIG} that images are {size!s:.60} and classes "
+            f"{found['num_classes']!s:.60}; they must be three whole numbers and one, from 1 to {LARGEST:,}."
+        )
+    if not all(isinstance(found[name], list) and all(map(_is_number, found[name])) for name in ("mean", "std")):
+        raise InputError(f"{request.name!r} has a mean or std in {CONFIG} that is no list of numbers.")
     return {name: found[name] for name in ("input_size", "num_classes", "mean", "std")}
+
+
+def _record(request: Request, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name) or {}
+    if not isinstance(found, dict):
+        raise InputError(f"{request.name!r} has {name} in {CONFIG} that is no object; download it again.")
+    return cast("dict[str, Any]", found)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
