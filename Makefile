@@ -48,8 +48,8 @@ coverage: setup-dev
 	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	  $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term $(ARGS)
 
-# Small faults in losses, gradients, attacks and certification, and whether the tests notice: a seeded sample. An hour;
-# `make mutation ARGS="--size 50 --seed 3 --minutes 20"`.
+# Small faults in losses, gradients, attacks and certification, and whether the tests notice: a seeded sample; minutes.
+# Survivors and a table go to runs/mutation; `make mutation ARGS="--size 50 --seed 3 --minutes 20"`.
 mutation: setup-dev
 	$(TEST_ENV) $(BIN)/python -m tests.mutation $(ARGS)
 
