@@ -27,12 +27,11 @@ HEAVY = ("torch", "torchvision", "timm", "scipy.stats", "sklearn", "hypothesis")
 SOURCES = [f"src/kdiga/{name}.py" for name in ("losses", "gradients", "routes", "alignment", "point")]
 SOURCES += ["src/kdiga/differentiation.py", "src/kdiga/attacks/*.py", "src/kdiga/certification/*.py"]
 TESTS = [f"tests/core/test_{name}.py" for name in ("alignment", "attacks", "losses", "point", "routes", "public")]
-TESTS += ["tests/certification", "tests/contracts/test_attacks.py", "tests/oracles", "tests/methods/test_references.py"]
+TESTS += [f"tests/{name}" for name in ("certification", "oracles", "contracts/test_attacks.py")]
 TESTS += [
-    "tests/methods/test_gradcheck.py",
-    "tests/analysis/test_linearity.py",
-    "tests/training/test_looks.py::TestAlign",
+    f"tests/{name}.py" for name in ("methods/test_references", "methods/test_gradcheck", "analysis/test_linearity")
 ]
+TESTS += ["tests/training/test_looks.py::TestAlign"]
 TESTS += [f"src/kdiga/{name}" for name in ("losses.py", "gradients.py", "alignment.py", "attacks", "certification")]
 
 
@@ -93,27 +92,32 @@ class Bench:
         return (self.trees[0] / "output.txt").read_text()
 
     def concerned(self, mutant: Mutant) -> set[str]:
-        """Return the tests that run a mutant's lines; all of its module's where it is run at import, or by none."""
-        covered = self.lines[mutant.path]
+        """Return the tests that run a mutant's lines; those of whole files where it is run at import, or by none."""
+        covered = self.lines.get(mutant.path, {})
         tests = {test for line in mutant.lines for test in covered.get(str(line), [])}
         if not tests or "" in tests:
-            tests = {test for line in covered.values() for test in line}
+            files = {test.split("::")[0] for line in covered.values() for test in line}
+            tests = {test for test in self.seconds if test.split("::")[0] in files}
         return tests & self.seconds.keys()
 
     def try_all(self, mutants: list[Mutant], seconds: float) -> list[tuple[Mutant, str, float]]:
         """Return how each mutant ended, and after how many seconds."""
         waiting, found, begun = mutants[::-1], list[tuple[Mutant, str, float]](), time.monotonic()
         running = dict[Path, tuple[Mutant, Trial]]()
-        while running or (waiting and time.monotonic() - begun < seconds):
-            for tree in self.trees:
-                if tree in running and (outcome := running[tree][1].done()) is not None:
-                    mutant, trial = running.pop(tree)
-                    shutil.copy(ROOT / mutant.path, tree / mutant.path)
-                    found.append((mutant, outcome, time.monotonic() - trial.begun))
-                    print(f"{len(found)}/{len(mutants)} {found[-1][2]:.0f} s {outcome} {mutant.name}", flush=True)
-                if tree not in running and waiting and time.monotonic() - begun < seconds:
-                    running[tree] = (waiting[-1], self._start(tree, waiting.pop()))
-            time.sleep(0.05)
+        try:
+            while running or (waiting and time.monotonic() - begun < seconds):
+                for tree in self.trees:
+                    if tree in running and (outcome := running[tree][1].done()) is not None:
+                        mutant, trial = running.pop(tree)
+                        shutil.copy2(ROOT / mutant.path, tree / mutant.path)  # with its time: its bytecode holds
+                        found.append((mutant, outcome, time.monotonic() - trial.begun))
+                        print(f"{len(found)}/{len(mutants)} {found[-1][2]:.0f} s {outcome} {mutant.name}", flush=True)
+                    if tree not in running and waiting and time.monotonic() - begun < seconds:
+                        running[tree] = (waiting[-1], self._start(tree, waiting.pop()))
+                time.sleep(0.05)
+        finally:
+            for _, trial in running.values():
+                trial.stop()
         return found
 
     def _start(self, tree: Path, mutant: Mutant) -> Trial:

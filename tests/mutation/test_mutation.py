@@ -54,7 +54,7 @@ import json, sys, time
 from pathlib import Path
 from tests.mutation.trial import Quickest, Trial
 tree, found = Path(sys.argv[1]), {}
-for name, limit in (("right", 60), ("wrong", 60), ("endless", 2), ("greedy", 60)):
+for name, limit in (("right", 60), ("wrong", 60), ("endless", 2), ("greedy", 60), ("absent", 60)):
     wanted = {f"tests/test_planted.py::test_{name}": 0.1}
     trial = Trial.start(tree, ["tests/test_planted.py"], lambda: Quickest(wanted, wanted), limit, 1.0)
     while (outcome := trial.done()) is None:
@@ -80,5 +80,5 @@ def test_a_trial_ends_in_bounded_time_and_memory(tmp_path):
         [sys.executable, "-c", TRIALS, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(ran.stdout) == {
-        "right": "survived", "wrong": "killed", "endless": "timeout", "greedy": "killed"
+        "right": "survived", "wrong": "killed", "endless": "timeout", "greedy": "killed", "absent": "survived"
     }  # fmt: skip

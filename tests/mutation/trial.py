@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+PASSED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-m", "not slow")
 
 
@@ -106,7 +107,8 @@ class Trial:
         if pid == 0:
             return None
         self.stop()
-        return "timeout" if late else "survived" if status == 0 else "killed"
+        code = os.waitstatus_to_exitcode(status)
+        return "timeout" if late else "survived" if code in PASSED else "killed"
 
     def stop(self) -> None:
         """End the child and all that it started."""
