@@ -333,6 +333,11 @@ def test_a_hook_that_changes_answers_is_noticed():
     model[1].register_forward_hook(lambda module, inputs, out: out.square())
     with pytest.raises(InputError, match="such as a hook, of the model"):
         interval_bounds(model, images, torch.tensor([0, 1, 2]), eps=0.1)
+    wider = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.Linear(8, 4)).double()
+    wider[1].register_forward_hook(lambda module, inputs, out: torch.cat((out, out), 1))
+    with pytest.raises(InputError, match=r"do not cover a layer \(mat1 and mat2 .*\) of the model") as refused:
+        interval_bounds(wider, images, torch.tensor([0, 1, 2]), eps=0.1)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_model_is_left_as_found(batch):

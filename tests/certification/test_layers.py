@@ -175,5 +175,5 @@ REFUSED = {
 
 @pytest.mark.parametrize(("name", "build"), [(name, build) for name, all_ in REFUSED.items() for build in all_])
 def test_what_is_not_covered_is_refused_by_name(name, build):
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=rf"do not cover the layer {name}\b"):
         taken_apart(build)
