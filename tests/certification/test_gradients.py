@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdiga.certification import clever, clever_against
 from kdiga.certification.gradients import POINTS, largest_norms, quick_convolutions
 from kdiga.modes import seeded
 from kdiga.types import ThreatModel
@@ -85,3 +86,15 @@ def test_points_go_through_the_network_a_few_at_a_time():
     assert sizes == [30, 30, 17]
     assert torch.allclose(usual[0], few[0])
     assert usual[0].shape == (11, 2)
+
+
+def test_how_many_points_go_together_may_be_chosen():
+    model, sizes, images = two_layers(1), [], torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    labels = model(images).argmax(1)
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    shared = {"max_radius": 0.1, "batches": 5, "batch_size": 2, "points": 4}
+    clever(model, images, labels, **shared)
+    assert sizes == [1, 1, 1, 4, 4, 2]
+    sizes.clear()
+    clever_against(model, two_layers(2), images, labels, **shared)
+    assert sizes == [1, 1, 1, 4, 4, 2]
