@@ -39,6 +39,8 @@ class Notes:
     def __init__(self, path: Path) -> None:
         import coverage
 
+        os.environ["COVERAGE_CORE"] = "ctrace"  # the other one knows of no contexts
+
         self.path, self.seconds = path, dict[str, float]()
         self.coverage = coverage.Coverage(data_file=None, source=["src/kdiga"], config_file=False)
         self.coverage.start()
