@@ -7,7 +7,7 @@ ARGS ?=
 # OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev demo test test-slow soak test-pythons coverage check docs format bench clean check-wheel
+.PHONY: setup setup-dev demo test test-slow mutation soak test-pythons coverage check docs format bench clean check-wheel
 
 setup: .venv/.installed
 setup-dev: .venv/.installed-dev
@@ -47,6 +47,11 @@ test-pythons:
 coverage: setup-dev
 	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	  $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term $(ARGS)
+
+# Small faults in losses, gradients, attacks and certification, and whether the tests notice: a seeded sample; minutes.
+# Survivors and a table go to runs/mutation; `make mutation ARGS="--size 50 --seed 3 --minutes 20"`.
+mutation: setup-dev
+	$(TEST_ENV) $(BIN)/python -m tests.mutation $(ARGS)
 
 check: setup-dev
 	$(BIN)/ruff check .

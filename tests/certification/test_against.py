@@ -183,6 +183,14 @@ def test_intervals_against_a_teacher_keep_their_portions(batch, tmp_path):
     assert all(radius is not None for radius in first.statement.radius)
 
 
+def test_progress_of_intervals_against_a_teacher_is_told():
+    teacher, images, told = linear(1), inner_images(23), []
+    labels = teacher(images).argmax(1)
+    interval_against(beside(5, teacher), teacher, images, labels, eps=0.1, progress=lambda *step: told.append(step))
+    steps = [(20, 23), (23, 23)]
+    assert told == [(task, *step) for task in ("interval", "interval", "gradients") for step in steps]
+
+
 def test_models_of_other_classes_are_refused():
     images, labels = inner_images(3), torch.tensor([0, 1, 2])
     for method in (clever_against, interval_against):

@@ -195,6 +195,35 @@ def test_the_built_in_networks_are_covered(name):
     assert torch.allclose(features @ network.weight.T + network.bias, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_a_radius_of_its_own_and_the_eps_that_is_asked_for():
+    """One may be larger than the other; what is proved at eps is not what is found below max_radius."""
+    model, images = linear(), inner_images(8)
+    labels = model(images).argmax(1).int()
+    true = closed_form(model, images, labels, 1).tolist()
+    eps, most = sorted(true)[4] * 1.001, sorted(true)[1] * 1.5
+    found = interval_bounds(model, images, labels, eps=eps, max_radius=most)
+    assert list(found.proved) == [radius > eps for radius in true]
+    assert found.radius == pytest.approx([min(radius, most) for radius in true], abs=1e-6)
+    assert max(found.radius) == most
+    assert (found.max_radius, found.threat) == (most, ThreatModel("linf", eps))
+    usual = interval_bounds(model, images, labels, eps=eps)
+    assert (usual.max_radius, usual.proved) == (eps, found.proved)
+    assert [radius == eps for radius in usual.radius] == list(usual.proved), "not a hair below an eps that was proved"
+    nothing = interval_bounds(model, images, labels, eps=0, max_radius=0.1)
+    assert nothing.proved == (True,) * 8
+    for bad in ({"eps": 0}, {"eps": 0.1, "max_radius": 0}):
+        with pytest.raises(InputError, match="largest radius was 0; it must be above 0"):
+            interval_bounds(model, images, labels, **bad)
+
+
+def test_more_examples_than_a_portion_holds():
+    model, images = linear(), inner_images(45)
+    labels, told = model(images).argmax(1), []
+    found = interval_bounds(model, images, labels, eps=0.2, progress=lambda *step: told.append(step))
+    assert found.radius == pytest.approx(closed_form(model, images, labels, 1).clamp_max(0.2).tolist(), abs=1e-6)
+    assert told == [("interval", 20, 45), ("interval", 40, 45), ("interval", 45, 45)]
+
+
 class Viewed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -252,11 +281,63 @@ def test_other_layers_are_refused_by_name(build, message):
     assert "\n" not in str(refused.value)
 
 
+class Reading(nn.Module):
+    """A linear model that reads its images in an odd way."""
+
+    def __init__(self, read) -> None:
+        super().__init__()
+        self.read, self.last, self.shift = read, nn.Linear(9, 4).double(), nn.Parameter(torch.tensor(0.25).double())
+
+    def forward(self, x):
+        return self.read(self, x.flatten(1))
+
+
+class OfTwo(Reading):
+    def forward(self, x, y):
+        return self.last(x.flatten(1) + y.flatten(1))
+
+
+def test_odd_networks():
+    images = inner_images(2)
+    shifted = take_apart(Reading(lambda self, x: self.last(x + self.shift)), images[0])
+    assert [step.name for step in shifted.steps] == ["flatten", "add"]
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(9, 4, bias=False)).double()
+    assert take_apart(bare, images[0]).bias.tolist() == [0.0] * 4
+    branches = Reading(lambda self, x: self.last(torch.relu(x) - 2 * x))
+    network = take_apart(branches, images[0])
+    assert torch.allclose(run(network, images)[-1] @ network.weight.T + network.bias, branches(images))
+    with pytest.raises(InputError, match=r"a second input of the model"):
+        take_apart(OfTwo(None), images[0])
+    with pytest.raises(InputError, match=r"its output of the teacher"):
+        take_apart(Reading(lambda self, x: (self.last(x), x)), images[0], "teacher")
+    for read in (
+        lambda self, x: self.last(x) + 1, lambda self, x: torch.cat((self.last(x), x), 1),
+        lambda self, x: self.last(x) + x[:, :4], lambda self, x: self.last(x.relu()).relu(),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"of the model|model does not end in a linear layer"):
+            take_apart(Reading(read), images[0])
+
+
+def test_a_model_is_taken_apart_in_float64_and_stays_what_it_was(batch):
+    model = five_layers(2, activation=nn.ReLU).train()
+    network = take_apart(model, batch[0][0])
+    assert network.weight.dtype == torch.float64
+    assert not network.weight.requires_grad
+    assert model.training
+    assert model[0].weight.dtype == torch.float32
+    assert model[0].weight.requires_grad
+
+
 def test_a_hook_that_changes_answers_is_noticed():
     model, images = linear(), inner_images(3)
     model[1].register_forward_hook(lambda module, inputs, out: out.square())
-    with pytest.raises(InputError, match="hook"):
+    with pytest.raises(InputError, match="such as a hook, of the model"):
         interval_bounds(model, images, torch.tensor([0, 1, 2]), eps=0.1)
+    wider = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.Linear(8, 4)).double()
+    wider[1].register_forward_hook(lambda module, inputs, out: torch.cat((out, out), 1))
+    with pytest.raises(InputError, match=r"do not cover a layer \(mat1 and mat2 .*\) of the model") as refused:
+        interval_bounds(wider, images, torch.tensor([0, 1, 2]), eps=0.1)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_model_is_left_as_found(batch):

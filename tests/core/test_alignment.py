@@ -174,3 +174,46 @@ def test_other_bad_input_is_refused(student, teacher, batch):
     smaller = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
     with pytest.raises(kdiga.InputError, match="10 classes and the teacher 7"):
         kdiga.align(student, smaller, images, labels % 7)
+
+
+def test_values_are_looked_at_unless_it_is_turned_off(student, teacher, batch):
+    images, labels = batch
+    for bad in ((images * 2, labels), (images, labels - 9)):
+        with pytest.raises(kdiga.InputError):
+            kdiga.align(student, teacher, *bad)
+    kdiga.align(student, teacher, images * 2, labels, check_values=False)
+    with pytest.raises(kdiga.InputError, match="must be"):
+        kdiga.align(student, teacher, images[:, 0], labels, check_values=False)
+    dead = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with torch.no_grad():
+        dead[1].weight.zero_()
+    with pytest.warns(kdiga.errors.KdigaWarning, match="exactly zero") as told:
+        kdiga.align(dead, teacher, images, labels)
+    assert told[0].filename == __file__, "a warning names the line that called"
+    kdiga.align(dead, teacher, images, labels, check_values=False)
+    with pytest.warns(kdiga.errors.KdigaWarning, match="eval mode") as told:
+        kdiga.align(student.eval(), teacher, images, labels)
+    assert told[0].filename == __file__
+
+
+def test_a_compiled_student_is_refused_on_the_exact_route_only(student, teacher, batch):
+    student._orig_mod = None
+    with pytest.raises(kdiga.InputError, match="use route 'finite-difference'"):
+        kdiga.align(student, teacher, *batch)
+    assert kdiga.align(student, teacher, *batch, route="one-sided").isfinite()
+
+
+def test_a_ready_gradient_comes_before_the_teacher_and_carries_no_graph(student, teacher, batch):
+    ready = torch.zeros_like(batch[0], requires_grad=True)
+    alone = kdiga.align(copy.deepcopy(student), None, *batch, teacher_gradient=ready, distance="l1")
+    term, logits = kdiga.align(student, teacher, *batch, teacher_gradient=ready, distance="l1", return_logits=True)
+    assert torch.equal(term, alone)
+    assert logits.requires_grad
+    term.backward()
+    assert ready.grad is None
+
+
+def test_the_usual_distance_and_route(teacher, batch):
+    usual = kdiga.align(five_layers(1), teacher, *batch)
+    assert torch.equal(usual, kdiga.align(five_layers(1), teacher, *batch, distance="l2", route="exact"))
+    assert not torch.equal(usual, kdiga.align(five_layers(1), teacher, *batch, distance="l2-squared"))

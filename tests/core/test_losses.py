@@ -72,3 +72,67 @@ def test_margin_is_the_runner_up_less_the_true_logit():
     assert values.tolist() == [-1.0, 6.0, 0.0]
     (gradient,) = torch.autograd.grad(values.sum(), logits)
     assert gradient.tolist() == [[-1, 0, 1], [0, 1, -1], [1, -1, 0]]
+
+
+def test_entropy_shares_and_logits_by_hand():
+    """Of the shares 1/6, 2/6, 3/6."""
+    logits, labels = torch.tensor([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]]).log() + 4, torch.tensor([2, 1])
+    entropy = math.log(6) / 6 + math.log(3) / 3 + math.log(2) / 2
+    assert losses.entropy(logits).tolist() == pytest.approx([entropy] * 2)
+    assert losses.true_probability(logits, labels).tolist() == pytest.approx([1 / 2, 1 / 6])
+    assert losses.true_logit(logits, labels).tolist() == pytest.approx([4 + math.log(3), 4.0])
+    assert losses.cross_entropy(logits, labels).tolist() == pytest.approx([math.log(2), math.log(6)])
+    names = {"loss": losses.cross_entropy, "probability": losses.true_probability, "logit": losses.true_logit}
+    assert {name: losses.score_by_name(name) for name in names} == names
+
+
+def test_a_temperature_of_one_is_the_usual_one():
+    a, b = torch.randn(4, 5), torch.randn(4, 5)
+    assert torch.equal(losses.kl(a, b), losses.kl(a, b, 1.0))
+    assert not torch.allclose(losses.kl(a, b), losses.kl(a, b, 2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_softmaxes_of_half_precision_are_taken_in_full(dtype):
+    """Differences that 8 bits of a softmax would lose."""
+    logits, labels = torch.tensor([[9.0, 0.0, 1.0], [0.5, 6.0, 0.0]], dtype=dtype), torch.tensor([0, 1])
+    for found, full in (
+        (losses.kl(logits, logits.flip(1)), losses.kl(logits.float(), logits.flip(1).float())),
+        (losses.entropy(logits), losses.entropy(logits.float())),
+        (losses.true_probability(logits, labels), losses.true_probability(logits.float(), labels)),
+        (losses.cross_entropy(logits, labels), losses.cross_entropy(logits.float(), labels)),
+    ):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, full)
+    assert losses.entropy(logits.double()).dtype == torch.float64
+
+
+def test_distances_by_hand():
+    a = torch.tensor([[1.0, -2.0], [0.0, 0.0], [2.0, 2.0]]).view(3, 1, 1, 2)
+    b = torch.tensor([[4.0, 2.0], [0.0, 0.0], [-1.0, -1.0]]).view(3, 1, 1, 2)
+    assert losses.l2(a, b).tolist() == pytest.approx([5.0, 0.0, math.sqrt(18)])
+    assert losses.l2_squared(a, b).tolist() == [25.0, 0.0, 18.0]
+    assert losses.l1(a, b).tolist() == [7.0, 0.0, 6.0]
+    assert losses.cosine(a, b).tolist() == pytest.approx([1.0, 0.0, 2.0])
+
+
+def test_one_zero_gradient_has_no_direction_and_one_zero_pixel_does():
+    zero, axis, slant = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])
+    for a, b in ((zero, axis), (axis, zero), (zero, zero)):
+        assert losses.cosine(a, b).item() == 0
+    assert losses.cosine(axis, slant).item() == pytest.approx(1 - math.sqrt(0.5))
+    assert losses.cosine(1e-9 * axis, slant).item() == pytest.approx(1 - math.sqrt(0.5)), "small is not zero"
+    assert losses.l2(axis, torch.tensor([[1.0, 0.5]])).item() == 0.5
+
+
+def test_names_of_scores_and_distances():
+    with pytest.raises(InputError, match=r"score 'probabilty' is not known; did you mean probability"):
+        losses.score_by_name("probabilty")
+    with pytest.raises(InputError, match=r"distance 'duel' is not known; did you mean dual"):
+        losses.check_distance("duel")
+    for name in (*losses.DISTANCES, "dual"):
+        losses.check_distance(name)
+    assert losses.distance_under("dual", "linf") is losses.l1
+    assert losses.distance_under("dual", "l2") is losses.l2
+    assert losses.distance_under("cosine", "l2") is losses.cosine
+    assert losses.DUAL_ORDER == {"linf": 1, "l2": 2}

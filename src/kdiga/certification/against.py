@@ -179,7 +179,7 @@ def interval_against(
         eps: at which certified accuracy is asked for.
         max_radius: largest radius; None is eps.
         folder: where finished portions are kept.
-        progress: called with "interval", examples done and examples to do.
+        progress: called with "interval", for each model, then "gradients"; examples done and examples to do.
 
     Raises:
         InputError: as :func:`kdiga.certification.interval_bounds`, or if the models have different classes.
