@@ -37,9 +37,9 @@ def loaded(content: bytes) -> Any:
     A damaged sparse tensor that torch refused makes it refuse the next file of the process, whatever that holds.
     """
     try:
-        return torch.load(io.BytesIO(content), weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except RuntimeError:
-        return torch.load(io.BytesIO(content), weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def check_tensors(network: torch.nn.Module, held: Mapping[str, torch.Tensor], *, by_name: bool = True) -> None:
