@@ -57,6 +57,7 @@ class Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._lines = b""
+        self._place: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Reader:
         return self
@@ -85,11 +86,16 @@ class Reader:
             for pipe in (self._process.stdin, self._process.stdout):
                 pipe.close()
         self._process, self._lines = None, b""
+        if self._place is not None:
+            self._place.cleanup()  # here, since a process that is killed cleans nothing up
+        self._place = None
 
     def _ask(self, name: str, start: int, stop: int) -> None:
         if self._process is None:
             self._errors.truncate(0)
-            command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.reader", json.dumps(asdict(self.limits))]
+            self._place = tempfile.TemporaryDirectory(dir=memory_folder(), ignore_cleanup_errors=True)
+            limits = json.dumps(asdict(self.limits))
+            command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.reader", limits, self._place.name]
             alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._process = subprocess.Popen(
                 [*command, *self.modules], cwd=ROOT, env=os.environ | alone, stdin=subprocess.PIPE,
@@ -129,7 +135,7 @@ class Reader:
 def serve() -> None:
     """Answer the requests on standard input."""
     limits = Limits(**json.loads(sys.argv[1]))
-    for module in sys.argv[2:]:
+    for module in sys.argv[3:]:
         importlib.import_module(module)
     from tests.fuzz.target import TARGETS, Bench
 
@@ -141,15 +147,14 @@ def serve() -> None:
         answers.write(f"{json.dumps(asdict(outcome))}\n".encode())
         answers.flush()
 
-    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
-        for line in sys.stdin:
-            name, start, stop = json.loads(line)
-            if name not in benches:
-                benches[name] = Bench(TARGETS[name], Path(folder) / str(len(benches)), limits)
-            answer(Outcome("ready"))
-            for number in range(start, stop):
-                end_after(2 * limits.seconds + 1)
-                answer(outcome_of(benches[name], number))
+    for line in sys.stdin:
+        name, start, stop = json.loads(line)
+        if name not in benches:
+            benches[name] = Bench(TARGETS[name], Path(sys.argv[2]) / str(len(benches)), limits)
+        answer(Outcome("ready"))
+        for number in range(start, stop):
+            end_after(2 * limits.seconds + 1)
+            answer(outcome_of(benches[name], number))
 
 
 def memory_folder() -> str | None:
