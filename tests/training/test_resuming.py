@@ -264,3 +264,28 @@ def test_what_may_differ_and_what_may_not(stripes, robust, tmp_path, saving):
 def test_bad_settings(settings, message, stripes, robust):
     with pytest.raises(InputError, match=message):
         kdiga.distill(small(), robust, stripes, second_teacher=robust, **(QUICK | {"method": "kd"} | settings))
+
+
+STRANGE = {
+    "passes": lambda state: state["passes"].pop("student_forwards"),
+    "words of the schedule": lambda state: state["schedule"].update(_anneal_func_type="timm:resnet18"),
+    "moments of another shape": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(3, 3)),
+    "a moment alone": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(())),
+    "no moments": lambda state: state["optimizer"]["state"][0].update(exp_avg_sq=None),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_a_state_of_another_form_is_refused_before_it_is_used(case, stripes, robust, tmp_path):
+    def die(done, total):
+        if done == 14:
+            raise StoppedError
+
+    run = options("start", stripes, robust)
+    with pytest.raises(StoppedError):
+        run(tmp_path, on_step=die)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    STRANGE[case](state)
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(InputError, match=r"cannot be continued from \(.*start over with --overwrite"):
+        run(tmp_path, resume=True)

@@ -64,13 +64,13 @@ def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mappi
     for place, moments in given["state"].items():
         shape = parameters[place].shape
         sound = sound and moments.keys() == names
-        sound = sound and all(value is None or _is_moment(value, shape) for value in moments.values())
+        sound = sound and all(_is_moment(name, value, shape) for name, value in moments.items())
     if not sound:
         raise ValueError("its optimizer has another form")
 
 
 def same_form(given: object, fresh: object) -> bool:
-    """Return whether plain data has the keys, lengths and kinds of values of other plain data."""
+    """Return whether plain data has the keys, texts, lengths and kinds of values of other plain data."""
     if isinstance(fresh, Mapping):
         theirs, ours = cast("Mapping[Any, Any]", given), cast("Mapping[Any, Any]", fresh)
         return (
@@ -81,6 +81,8 @@ def same_form(given: object, fresh: object) -> bool:
     if isinstance(fresh, list | tuple):
         theirs, ours = cast("Sequence[Any]", given), cast("Sequence[Any]", fresh)
         return isinstance(given, list | tuple) and len(theirs) == len(ours) and all(map(same_form, theirs, ours))
+    if isinstance(fresh, str):
+        return given == fresh
     if isinstance(fresh, bool) or not isinstance(fresh, int | float):
         return type(given) is type(fresh)
     return _is_number(given)
@@ -101,8 +103,10 @@ def _are_terms(terms: Mapping[str, Any]) -> bool:
     return texts and shaped and all(map(_is_number, dict(weights).values()))
 
 
-def _is_moment(value: object, shape: Sequence[int]) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.shape in (shape, ())
+def _is_moment(name: str, value: object, shape: Sequence[int]) -> bool:
+    if value is None:  # before the first step, of SGD without momentum
+        return name == "momentum_buffer"
+    return isinstance(value, Tensor) and value.is_floating_point() and value.shape == (() if name == "step" else shape)
 
 
 def _is_number(value: object) -> bool:

@@ -194,8 +194,9 @@ class Stepper:
         """
         fresh = self.state()
         check_optimizer(self.optimizer, state["optimizer"], fresh["optimizer"])
-        if not same_form(state["schedule"], fresh["schedule"]):
-            raise ValueError("its schedule has another form")
+        for part in ("schedule", "passes"):
+            if not same_form(state[part], fresh[part]):
+                raise ValueError(f"its {part} has another form")
         self.student.load_state_dict(state["student"])
         if self.trained_teacher is not None:
             self.trained_teacher.load_state_dict(state["trained_teacher"])
