@@ -8,6 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kdiga.writing import asking_the_disk
+
 FOLDER = ".locks"
 
 
@@ -19,12 +21,16 @@ def held(out: Path, name: str, *, wait: bool = False) -> Generator[bool]:
         out: folder that the processes share.
         name: of what is locked; a path below the folder.
         wait: until it is free, instead of going without.
+
+    Raises:
+        WriteError: if the folder cannot be written.
     """
     path = out / FOLDER / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(blocking=wait)
+        with asking_the_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=wait)
     except Timeout:
         yield False
         return

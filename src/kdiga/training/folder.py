@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,15 +59,10 @@ def alone(folder: Path) -> Generator[None]:
     """Keep other processes from running in the same folder while the block runs.
 
     Raises:
-        InputError: if one does, or the folder cannot be written to.
+        InputError: if one does.
+        WriteError: if the folder cannot be written.
     """
-    with ExitStack() as stack:
-        try:
-            mine = stack.enter_context(held(folder, "run"))
-        except OSError as error:
-            raise InputError(
-                f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out."
-            ) from None
+    with held(folder, "run") as mine:
         if not mine:
             raise InputError(
                 f"another process is at the run in {str(folder)!r}; wait until it ends, or choose another --out."

@@ -16,6 +16,8 @@ from torch.optim import SGD, Optimizer
 
 from kdiga.training.result import EpochRecord
 
+MOVING = {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial"}  # of a schedule
+
 
 def check_form(state: Mapping[str, Any], of_progress: set[str]) -> None:
     """Check what does not depend on the run's models.
@@ -67,6 +69,22 @@ def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mappi
         sound = sound and all(_is_moment(name, value, shape) for name, value in moments.items())
     if not sound:
         raise ValueError("its optimizer has another form")
+
+
+def check_schedule(given: Mapping[str, Any], fresh: Mapping[str, Any], steps: int) -> None:
+    """Check a schedule's state: all but how far it is follows from the settings.
+
+    Args:
+        given: the state as it was loaded.
+        fresh: the state of the run's schedule.
+        steps: of the run.
+
+    Raises:
+        ValueError: if it is of another schedule, or beyond the end of the run.
+    """
+    settled = given.keys() == fresh.keys() and all(given[name] == fresh[name] for name in fresh.keys() - MOVING)
+    if not (settled and same_form(given, fresh) and 0 <= given["last_epoch"] <= steps):
+        raise ValueError("its schedule has another form")
 
 
 def same_form(given: object, fresh: object) -> bool:

@@ -18,7 +18,7 @@ from kdiga.step import Step, Teacher
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.averaging import moving_average, running_statistics
 from kdiga.training.batch_norm import share_statistics
-from kdiga.training.form import check_optimizer, same_form
+from kdiga.training.form import check_optimizer, check_schedule, same_form
 from kdiga.training.freezing import Frozen
 from kdiga.training.optimization import build_optimizer, build_schedule, clip
 from kdiga.training.passes import PassCounter
@@ -194,9 +194,9 @@ class Stepper:
         """
         fresh = self.state()
         check_optimizer(self.optimizer, state["optimizer"], fresh["optimizer"])
-        for part in ("schedule", "passes"):
-            if not same_form(state[part], fresh[part]):
-                raise ValueError(f"its {part} has another form")
+        if not same_form(state["passes"], fresh["passes"]):
+            raise ValueError("its passes have another form")
+        check_schedule(state["schedule"], fresh["schedule"], self.steps)
         self.student.load_state_dict(state["student"])
         if self.trained_teacher is not None:
             self.trained_teacher.load_state_dict(state["trained_teacher"])
