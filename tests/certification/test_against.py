@@ -203,3 +203,5 @@ def test_refusals_name_the_model():
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.Tanh(), nn.Linear(4, 4)).double()
     with pytest.raises(InputError, match=r"Tanh \(2\) of the teacher"):
         interval_against(linear(1), teacher, images, labels)
+    with pytest.raises(InputError, match=r"Tanh \(2\) of the student"):
+        interval_against(teacher, linear(1), images, labels)

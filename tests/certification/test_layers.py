@@ -35,6 +35,13 @@ def normed(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def summed_in_place(x):
+    total = 2 * x
+    total += x
+    total += 0.5
+    return total
+
+
 CHANNELS = torch.tensor([0.5, -2.0]).view(1, 2, 1, 1)
 LAYERS = {
     "convolution": lambda: nn.Conv2d(2, 3, 3),
@@ -58,6 +65,7 @@ LAYERS = {
     "adaptive function": lambda: lambda x: F.adaptive_avg_pool2d(x, 1),
     "adaptive function, pair": lambda: lambda x: F.adaptive_avg_pool2d(x, (1, 1)),
     "sum": lambda: lambda x: x + 2 * x,
+    "sum in place": lambda: summed_in_place,
     "difference": lambda: lambda x: x - 3 * x,
     "number added": lambda: lambda x: x + 0.25,
     "number added to": lambda: lambda x: 0.25 + x,
