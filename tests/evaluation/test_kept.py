@@ -141,6 +141,7 @@ def test_processes_share_an_evaluation(data, tmp_path):
     helper = context.Process(target=_evaluate, args=(tmp_path, images, labels))
     helper.start()
     while not list(tmp_path.glob("*.json")):
+        assert helper.is_alive(), "the other process ended without a result"
         time.sleep(0.01)
     counting = Counting(model)
     assert correct(kdiga.evaluate(counting, [(images, labels)], **ASK, folder=tmp_path)) == expected
