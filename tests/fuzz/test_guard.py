@@ -33,6 +33,7 @@ def reader():
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_broken_parser_is_reported(reader, name):
     for _, outcome in reader.read(f"planted.{name}", 0, 1 if "loop" in name else 2):
