@@ -8,8 +8,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kdiga.writing import asking_the_disk
-
 FOLDER = ".locks"
 
 
@@ -23,14 +21,13 @@ def held(out: Path, name: str, *, wait: bool = False) -> Generator[bool]:
         wait: until it is free, instead of going without.
 
     Raises:
-        WriteError: if the folder cannot be written.
+        OSError: if the folder cannot be written.
     """
     path = out / FOLDER / f"{name}.lock"
     lock = FileLock(path)
     try:
-        with asking_the_disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=wait)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=wait)
     except Timeout:
         yield False
         return

@@ -39,7 +39,7 @@ class WriteError(KdigaError):
 
 
 @contextmanager
-def replacing(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
+def whole(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
     """Give the block a file to write; at its end that replaces ``path`` at once, and on any error it is removed.
 
     Args:
@@ -48,21 +48,31 @@ def replacing(path: Path, *, shared: bool = False, durable: bool = False) -> Gen
         durable: also if power fails.
 
     Raises:
-        WriteError: if the disk is full or cannot be written.
+        OSError: if the disk is full or cannot be written; :func:`replacing` tells of that in a line.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
     try:
-        with asking_the_disk(path):
-            partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
-            yield partial
-            if durable:
-                with partial.open("rb") as file:
-                    os.fsync(file.fileno())
-            os.replace(partial, path)
+        partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
+        yield partial
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
     except BaseException:
         with suppress(OSError):  # the first error is the one to tell
             partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
+    """Do as :func:`whole`.
+
+    Raises:
+        WriteError: if the disk is full or cannot be written.
+    """
+    with asking_the_disk(path), whole(path, shared=shared, durable=durable) as partial:
+        yield partial
 
 
 def write_atomically(path: Path, text: str, *, shared: bool = False) -> None:

@@ -81,3 +81,13 @@ def test_one_process_at_a_time(options, data, tmp_path):
         done.set()
         other.join()
     assert (tmp_path / "journal.jsonl").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_that_cannot_be_is_told_by_its_name(options, data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        InputError, match=r"^output folder '.*/file/run' cannot be used \(.*\); choose another --out\.$"
+    ):
+        run_recipe(recipe_from_dict(RECIPE), tmp_path / "file/run", data=data, **options)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -51,6 +51,7 @@ def run_cells(
     Raises:
         WorkersEndedError: if all worker processes were killed.
         KdigaError: that a worker ended with: a full disk, a damaged file.
+        OSError: the same.
     """
     if workers == 1 and not apart:
         work(board, data, evaluation, on_cell)
@@ -109,7 +110,7 @@ def _worker(board: Board, config: DataConfig, evaluation: EvaluateSettings, tell
 
     try:
         work(board, data_of(config), evaluation, on_cell)
-    except KdigaError as error:
+    except (KdigaError, OSError) as error:
         tell.send(error)
 
 
@@ -120,11 +121,11 @@ def _listen(processes: dict[Any, BaseProcess], on_cell: OnCell) -> None:
         ready: list[Any] = wait(connections, timeout=POLL)
         for connection in ready:
             try:
-                told: KdigaError | tuple[Event, str] = connection.recv()
+                told: KdigaError | OSError | tuple[Event, str] = connection.recv()
             except (EOFError, ConnectionResetError):
                 connections.remove(connection)
                 continue
-            if isinstance(told, KdigaError):
+            if isinstance(told, Exception):
                 raise told
             on_cell(*told)
         if not ready:

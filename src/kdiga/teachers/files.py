@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from kdiga.errors import InputError, KdigaError
 from kdiga.teachers.manifest import FILE
-from kdiga.writing import FULL
+from kdiga.writing import FULL, whole
 
 
 class StoreFullError(KdigaError):
@@ -18,16 +17,8 @@ class StoreFullError(KdigaError):
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file at once or not at all, even if power fails."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path, durable=True) as partial:
+        partial.write_bytes(content)
 
 
 def clear(folder: Path) -> None:

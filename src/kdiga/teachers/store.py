@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ from kdiga.plain import load_json
 from kdiga.teachers.files import clear, trouble, write_durably
 from kdiga.teachers.manifest import FILE, Manifest
 from kdiga.teachers.packing import Rows, row_type
+from kdiga.writing import whole
 
 FILL = "`kdiga cache RECIPE`"
 ELSEWHERE = "choose another cache.folder, or replace it with --overwrite"
@@ -137,26 +137,18 @@ class Store:
         Raises:
             StoreFullError: if the disk is full; what is stored so far stays valid.
         """
-        path = self.path(shard)
-        partial = path.with_suffix(".npy.partial")
-        digest = hashlib.sha256()
+        path, digest = self.path(shard), hashlib.sha256()
         try:
             path.parent.mkdir(exist_ok=True)
-            partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
             # A write tells that the disk is full; storing through a memory map would end the process.
-            with partial.open("wb") as file:
+            with whole(path, durable=True) as partial, partial.open("wb") as file:
                 for block in chain((self._header(shard),), (rows.tobytes() for rows in batches)):
                     file.write(block)
                     digest.update(block)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
             record = {"sha256": digest.hexdigest(), "bytes": self.bytes_of(shard), "store": self.manifest.digest()}
             write_durably(path.with_suffix(".json"), (json.dumps(record) + "\n").encode())
         except OSError as error:
             raise trouble(error, self.folder) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def problem(self, shard: Shard) -> str | None:
         """Read a shard to its end and return what is wrong with it, or None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,9 +49,11 @@ def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
             )
         try_writing(folder)
     except OSError as error:
-        raise InputError(
-            f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out."
-        ) from None
+        raise _unusable(folder, error) from None
+
+
+def _unusable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out.")
 
 
 @contextmanager
@@ -59,10 +61,13 @@ def alone(folder: Path) -> Generator[None]:
     """Keep other processes from running in the same folder while the block runs.
 
     Raises:
-        InputError: if one does.
-        WriteError: if the folder cannot be written.
+        InputError: if one does, or the folder cannot be written to.
     """
-    with held(folder, "run") as mine:
+    with ExitStack() as stack:
+        try:
+            mine = stack.enter_context(held(folder, "run"))
+        except OSError as error:
+            raise _unusable(folder, error) from None
         if not mine:
             raise InputError(
                 f"another process is at the run in {str(folder)!r}; wait until it ends, or choose another --out."
