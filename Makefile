@@ -27,8 +27,11 @@ setup-dev: .venv/.installed-dev
 demo: setup
 	$(BIN)/kdiga demo --overwrite $(ARGS)
 
+# A test that hangs ends its process after five minutes, with where it stood, and the others go on.
+NO_HANG := -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
+
 test: setup-dev
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" $(NO_HANG) $(ARGS)
 
 test-slow: setup-dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow $(ARGS)

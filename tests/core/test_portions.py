@@ -1,13 +1,12 @@
 """Work in portions: nothing is done twice, damaged or foreign outcomes are not believed, processes share."""
 
-import multiprocessing
 import os
-import signal
 import time
 
 import pytest
 
 from kdiga.portions import Portion, Shelf, name_of, work_through
+from tests.beside import ended, start, until
 
 
 def portions(calls, count=4):
@@ -49,7 +48,11 @@ def test_not_a_number_is_refused_where_it_is_kept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def _slowly(folder, log, count):
+def _slowly(folder, log, count, gate):
+    (gate / str(os.getpid())).touch()
+    while not (gate / "open").exists():
+        time.sleep(0.01)
+
     def work(number):
         with log.open("a") as file:
             file.write(f"{os.getpid()} {number}\n")
@@ -60,19 +63,18 @@ def _slowly(folder, log, count):
 
 
 def test_processes_share_and_a_killed_one_leaves_its_portion_to_others(tmp_path):
-    log = tmp_path / "log"
-    context = multiprocessing.get_context("fork")
-    first = context.Process(target=_slowly, args=(tmp_path / "shelf", log, 8))
-    first.start()
-    while not log.is_file():
-        time.sleep(0.01)
-    second = context.Process(target=_slowly, args=(tmp_path / "shelf", log, 8))
-    second.start()
-    time.sleep(0.3)
-    os.kill(first.pid, signal.SIGKILL)
-    first.join()
-    second.join(timeout=20)
-    assert second.exitcode == 0
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    log.touch()
+    gate.mkdir()
+    first, second = (start(_slowly, tmp_path / "shelf", log, 8, gate) for _ in range(2))
+    for process in (first, second):
+        until((gate / str(process.pid)).exists, process)
+    (gate / "open").touch()
+    for process in (first, second):
+        until(lambda process=process: str(process.pid) in log.read_text(), process)
+    first.kill()
+    ended(first)
+    assert ended(second) == 0
     lines = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
     assert {number for _, number in lines} == set(range(8))
     assert {process for process, _ in lines} == {first.pid, second.pid}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import time
 
 import pytest
@@ -13,6 +10,7 @@ from torch import nn
 
 import kdiga
 from kdiga.evaluation import sweep
+from tests.beside import ended, start, until
 from tests.conftest import five_layers
 
 ATTACKS = ("clean", "fgsm", "pgd-200x3", "cw-100x2")
@@ -110,8 +108,9 @@ def test_nothing_is_taken_from_another_matter(data, tmp_path, change):
     assert len(list(tmp_path.glob("*.json"))) == 2 * before
 
 
-def _evaluate(folder, images, labels):
+def _evaluate(folder, images, labels, begun):
     torch.set_num_threads(1)
+    begun.touch()
     kdiga.evaluate(Counting(five_layers(1).eval()), [(images, labels)], **ASK, folder=folder)
 
 
@@ -119,17 +118,17 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_answer(data, tmp_path):
     """Killed again and again, with SIGKILL; what was finished before each kill is never attacked again."""
     model, images, labels = data
     expected = correct(kdiga.evaluate(model, [(images, labels)], **ASK))
-    context = multiprocessing.get_context("fork")
-    for moment in (0.05, 0.4, 0.9):
-        process = context.Process(target=_evaluate, args=(tmp_path, images, labels))
-        process.start()
+    kept = tmp_path / "kept"
+    for number, moment in enumerate((0.05, 0.4, 0.9)):
+        begun = tmp_path / f"begun-{number}"
+        process = start(_evaluate, kept, images, labels, begun)
+        until(begun.exists, process)
         time.sleep(moment)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+        process.kill()
+        ended(process)
+    done = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
     assert done, "the kills came too early to show anything"
-    counting = Counting(model)
-    found = kdiga.evaluate(counting, [(images, labels)], **ASK, folder=tmp_path)
+    found = kdiga.evaluate(model, [(images, labels)], **ASK, folder=kept)
     assert correct(found) == expected
     assert all(path.stat().st_mtime_ns == time for path, time in done.items())
 
@@ -137,16 +136,12 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_answer(data, tmp_path):
 def test_processes_share_an_evaluation(data, tmp_path):
     model, images, labels = data
     expected = correct(kdiga.evaluate(model, [(images, labels)], **ASK))
-    context = multiprocessing.get_context("fork")
-    helper = context.Process(target=_evaluate, args=(tmp_path, images, labels))
-    helper.start()
-    while not list(tmp_path.glob("*.json")):
-        assert helper.is_alive(), "the other process ended without a result"
-        time.sleep(0.01)
+    kept = tmp_path / "kept"
+    helper = start(_evaluate, kept, images, labels, tmp_path / "begun")
+    until(lambda: list(kept.glob("*.json")), helper)
     counting = Counting(model)
-    assert correct(kdiga.evaluate(counting, [(images, labels)], **ASK, folder=tmp_path)) == expected
-    helper.join(timeout=60)
-    assert helper.exitcode == 0
+    assert correct(kdiga.evaluate(counting, [(images, labels)], **ASK, folder=kept)) == expected
+    assert ended(helper) == 0
     alone = Counting(model)
     kdiga.evaluate(alone, [(images, labels)], **ASK)
     assert counting.passes < alone.passes

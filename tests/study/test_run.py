@@ -228,6 +228,14 @@ def test_a_folder_of_another_study_is_refused_before_anything_runs(study, data):
         go(study(small, out="moved"), data)
 
 
+@pytest.mark.parametrize("out", ["taken", "taken/below"])
+def test_a_folder_that_cannot_be_is_told_by_its_name(study, data, out):
+    Path("taken").write_text("mine")
+    with pytest.raises(InputError, match=f"^output folder '{out}' cannot be used .Not a directory.; choose another"):
+        open_board(study(out=out), data, since=0)
+    assert Path("taken").read_text() == "mine"
+
+
 def test_models_are_built_before_anything_runs(study, data):
     for replaced, message in (
         (("student: cnn-8", "student: cnn-eight"), r"teachers/robust: .*'cnn-eight'"),

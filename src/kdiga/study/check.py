@@ -16,7 +16,7 @@ from kdiga.study.cells import ENDED, Board, Cell, read_json, test_file
 from kdiga.study.plan import TEACHERS
 from kdiga.study.settings import EvaluateSettings
 from kdiga.study.tuning import chosen_recipe
-from kdiga.training.folder import CONFIG, RESULT, read_config
+from kdiga.training.folder import CONFIG, RESULT, check_usable, read_config
 
 SHOWN = 3
 
@@ -47,11 +47,12 @@ def check_models(cells: Sequence[Cell], out: Path, data: DataSet) -> None:
 
 
 def check_folder(board: Board, evaluation: EvaluateSettings, data: DataSet) -> None:
-    """Check that what lies in the study's folder was made by this study.
+    """Check that the study's folder can be used, and that what lies in it was made by this study.
 
     Raises:
         InputError: naming the run, the keys and both values.
     """
+    check_usable(board.out)
     for cell in board.cells:
         folder = board.out / cell.folder
         saved = read_config(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Generator
@@ -50,6 +51,19 @@ def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
         try_writing(folder)
     except OSError as error:
         raise _unusable(folder, error) from None
+
+
+def check_usable(folder: Path) -> None:
+    """Check that a folder can be made, or written to where it is there; nothing is touched.
+
+    Raises:
+        InputError: if not.
+    """
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise _unusable(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _unusable(folder, PermissionError(errno.EACCES, "it cannot be written to"))
 
 
 def _unusable(folder: Path, error: OSError) -> InputError:
