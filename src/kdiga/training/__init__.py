@@ -1,6 +1,6 @@
 """Training: the loop, its settings and what it leaves behind."""
 
-from kdiga.training.loop import distill
+from kdiga.training.distill import distill
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.settings import TrainingSettings
 
