@@ -9,7 +9,9 @@ import pytest
 
 from kdiga.errors import InputError
 from kdiga.report import write_page
+from kdiga.report.checking import DamagedError
 from kdiga.report.files import find_results
+from kdiga.report.studies import check_study
 from tests.report.samples import certificate, evaluation, explanation, pictures, write_json, write_run, write_study
 
 
@@ -112,6 +114,40 @@ def test_a_study_without_its_lists_is_left_out(tmp_path):
     del content["methods"]
     write_json(tmp_path / "study.json", content)
     assert "the study has no methods" in find_results([tmp_path]).left_out[0].reason
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("minutes",), -0.45, "minutes is -0.45, less than any run takes"),
+        (("minutes",), 5e-324, "minutes is 5e-324, less"),
+        (("passes", "student_forwards"), 10**400, "student_forwards is 1000"),
+        (("passes", "teacher_backwards"), 1e308, "teacher_backwards is 1e.308, not a finite number"),
+        (("passes",), [1], "passes is not an object"),
+        (("accuracy", "best", "clean"), 1.5, r"accuracy under clean is 1.5, not in \[0, 1\]"),
+        (("accuracy", "last", "pgd-20"), 10**40, "accuracy under pgd-20 is 1000"),
+        (("accuracy",), None, "accuracy is not an object"),
+    ],
+)
+def test_figures_of_a_study_that_no_picture_can_show(tmp_path, place, value, message):
+    content = json.loads((write_study(tmp_path) / "study.json").read_text())
+    at = content["methods"][1]["runs"][0]
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    with pytest.raises(DamagedError, match=message):
+        check_study(content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("which", []), ("which", [3]), ("attacks", {}), ("attacks", {"clean": 10**400}), ("threat", {"eps": 10**400})],
+)
+def test_a_study_whose_columns_cannot_be(tmp_path, key, value):
+    content = json.loads((write_study(tmp_path) / "study.json").read_text())
+    assert check_study(content) is content
+    with pytest.raises(DamagedError):
+        check_study(content | {key: value})
 
 
 def test_training_of_negative_length_is_left_out(tmp_path):

@@ -20,7 +20,8 @@ from kdiga.report.exports import Export, read_export
 from kdiga.report.radii import Certificate
 from kdiga.report.records import Evaluation, Run, Suitability
 from kdiga.report.results import LeftOut, Results
-from kdiga.report.runs import check_study, read_run
+from kdiga.report.runs import read_run
+from kdiga.report.studies import check_study
 
 DEEPEST = 8  # a study's run has its certificates four folders down
 SKIPPED = ("portions", ".locks", "__pycache__", "node_modules")

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.plain import parse_json, parse_yaml
-from kdiga.report.checking import DamagedError, fields, listing, number, record, share, text, whole
+from kdiga.report.checking import DamagedError, fields, number, record, share, text, whole
 from kdiga.report.headers import command_of, ground_of, origin_of
 from kdiga.report.records import Epoch, Run
-from kdiga.report.study import about, headings, table_rows
 
 
 def read_run(folder: Path) -> Run:
@@ -102,21 +101,3 @@ def _epoch(event: Mapping[str, Any]) -> Epoch:
 def _passes(content: Mapping[str, Any]) -> int | None:
     counts = [whole(value) for value in content.values()]
     return sum(count for count in counts if count is not None) if counts and None not in counts else None
-
-
-def check_study(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a study's content as it is, if its table can be made of it.
-
-    Raises:
-        DamagedError: if what the table needs is missing.
-    """
-    for key in ("which", "attacks", "teachers", "methods", "seeds"):
-        if key not in content:
-            raise DamagedError(f"the study has no {key}")
-    for role in ("teachers", "methods"):
-        for entry in listing(content[role], role):
-            listing(record(entry, "an entry").get("runs"), "runs")
-    width = len(headings(content))
-    if not any(about(content)) or any(len(row.texts()) != width for row in table_rows(content)):
-        raise DamagedError("the study's table cannot be made")
-    return content
