@@ -6,6 +6,7 @@ side reports it as the input's outcome, starts another and goes on.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import os
@@ -128,13 +129,15 @@ class Reader:
             where = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         self.end()
         self._errors.seek(0)
-        last = self._errors.read().decode("utf-8", "replace").strip()[-300:]
-        return Outcome(where=where, about=last)
+        said = self._errors.read().decode("utf-8", "replace").strip()
+        _, _, calls = said.rpartition("(most recent call first):")
+        return Outcome(where=where, about=calls.strip()[:600] if calls != said else said[-300:])
 
 
 def serve() -> None:
     """Answer the requests on standard input."""
     limits = Limits(**json.loads(sys.argv[1]))
+    faulthandler.register(signal.SIGXCPU, chain=True)  # tells which library it was in, then ends the process
     for module in sys.argv[3:]:
         importlib.import_module(module)
     from tests.fuzz.target import TARGETS, Bench

@@ -39,6 +39,7 @@ def test_a_broken_parser_is_reported(reader, name):
     for _, outcome in reader.read(f"planted.{name}", 0, 1 if "loop" in name else 2):
         assert outcome.where.startswith(PLANTED[name]), outcome
         assert not outcome.told
+        assert name != "loop_in_c" or "planted.py" in outcome.about, "where it was is told"
 
 
 def test_a_parser_that_waits_is_reported():
