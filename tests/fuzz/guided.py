@@ -60,7 +60,8 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
         counts = Path(folder) / "counts.json"
         found = json.loads(counts.read_text()) if counts.exists() else {"inputs": 0, "read": 0, "crashes": {}}
     crashes = found["crashes"]
-    if not found.get("ended"):  # by the system or by a library, at the input after the last one that is counted
+    done = re.search(r"^Done (\d+) runs", told.stderr, re.MULTILINE)  # as libFuzzer says where its time is over
+    if not found.get("ended") and done is None:  # by the system or a library, at the input after the last counted
         crashes[f"ended with status {told.returncode}"] = told.stderr[-400:]
     for where, message in crashes.items():
         print(f"  {where}: {message}", file=sys.stderr)
