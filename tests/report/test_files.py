@@ -80,6 +80,8 @@ def test_pictures_must_fit_their_explanation(folder):
         (pictures(2) | {"gradient_0": np.full((4, 1, 14, 14), np.nan)}, "of model 0"),
         (pictures(2) | {"images": np.zeros(3)}, "holds no images"),
         (pictures(2) | {"labels": np.array([object()] * 4)}, "cannot be read"),
+        (pictures(2) | {"classes": np.zeros((2, 2))}, "not a name each"),
+        (pictures(2) | {"classes": np.zeros(10**4, "V0")}, "says that"),
     ):
         np.savez(folder / "explain/explanation.npz", **arrays)
         (left_out,) = find_results([folder]).left_out

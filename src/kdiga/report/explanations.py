@@ -70,7 +70,7 @@ def read_gallery(path: Path, models: int) -> Gallery:
         DamagedError: if it cannot be read, or an array has another shape than the images.
     """
     arrays = read_arrays(path)
-    images, labels = arrays.get("images"), arrays.get("labels")
+    images, labels, classes = arrays.get("images"), arrays.get("labels"), arrays.get("classes", np.array([]))
     if (
         images is None
         or labels is None
@@ -80,10 +80,12 @@ def read_gallery(path: Path, models: int) -> Gallery:
         or not _numbers(images)
     ):
         raise DamagedError(f"{path.name} holds no images (n, 1 or 3, height, width) with a label each")
+    if classes.ndim != 1:
+        raise DamagedError(f"{path.name} has classes of shape {classes.shape}, not a name each")
     return Gallery(
         images=images[:PICTURED],
         labels=tuple(int(label) for label in labels[:PICTURED]),
-        classes=tuple(str(name) for name in arrays.get("classes", ())),
+        classes=tuple(str(name) for name in classes),
         seen=[_seen(arrays, row, images.shape, path.name) for row in range(models)],
     )
 
