@@ -43,13 +43,13 @@ soak: setup-dev
 
 # The suite under other Pythons where they are installed; make test-pythons PYTHONS="python3.12 /opt/python3.13/bin/python3"
 test-pythons:
-	$(TEST_ENV) .ci/test-pythons "$(PYTHONS)" $(ARGS)
+	$(TEST_ENV) .ci/test-pythons "$(PYTHONS)" $(NO_HANG) $(ARGS)
 
 # The suite with the lines of src/kdiga that it runs, commands in processes of their own included; fails under 90 %.
 # From 3.12 Python itself tells which lines ran, at hardly any cost; before, every line is traced.
 coverage: setup-dev
 	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
-	  $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" --cov --cov-report=term $(ARGS)
+	  $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow" $(NO_HANG) --cov --cov-report=term $(ARGS)
 
 # Small faults in losses, gradients, attacks and certification, and whether the tests notice: a seeded sample; minutes.
 # Survivors and a table go to runs/mutation; `make mutation ARGS="--size 50 --seed 3 --minutes 20"`.
