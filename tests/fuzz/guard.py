@@ -71,8 +71,9 @@ def within(seconds: float, wait: float = 120.0) -> Generator[None]:
         raise HangError(f"longer than {seconds:g} s" if number == signal.SIGPROF else f"waited for {wait:g} s")
 
     before = [signal.signal(number, end) for number in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, wait)
+    # Again and again: what is raised while Python is in a destructor or forms another error is lost.
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.2)
+    signal.setitimer(signal.ITIMER_REAL, wait, 1.0)
     try:
         yield
     finally:
