@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0, read_magic
 
+from kdiga.errors import words_of
+
 HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
 SMALL, PACKED = 2**28, 100  # bytes that any file may hold; times its size that a larger one may
 
@@ -30,10 +32,8 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 _check_size(parts, part)
         with np.load(path, allow_pickle=False) as held:
             return {name: held[name] for name in held.files}
-    except ValueError:
-        raise
     except Exception as error:  # a damaged header is parsed as Python, and its tokenizer has errors of its own
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(words_of(error, 400)) from None
 
 
 def _check_size(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:

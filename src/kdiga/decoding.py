@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, words_of
 
 Location = str | tuple[str, int, int] | bytes
 """Where an encoded image is: a file, (file, offset, length) within an archive, or the bytes themselves."""
@@ -86,7 +86,7 @@ def decode(items: Sequence[Item], size: int | None, crops: Crops | None = None) 
                     found = np.asarray(opened.convert("RGB") if size is None else _middle(opened, size))
         except UNREADABLE as error:
             raise InputError(
-                f"{item.name!r} cannot be read as an image ({' '.join(str(error).split())[:100]}); repair or remove it."
+                f"{item.name!r} cannot be read as an image ({words_of(error)}); repair or remove it."
             ) from None
         if (pixels and found.shape != pixels[0].shape) or found.shape[0] != found.shape[1]:
             raise InputError(
@@ -107,7 +107,7 @@ def problems(items: Sequence[Item]) -> list[str | None]:
                 opened.load()
             found.append(None)
         except UNREADABLE as error:
-            found.append(" ".join(str(error).split())[:100])
+            found.append(words_of(error))
     return found
 
 
@@ -122,7 +122,7 @@ def size_of(item: Item) -> tuple[int, int]:
             return opened.size
     except UNREADABLE as error:
         raise InputError(
-            f"{item.name!r} cannot be read as an image ({' '.join(str(error).split())[:100]}); repair or remove it."
+            f"{item.name!r} cannot be read as an image ({words_of(error)}); repair or remove it."
         ) from None
 
 

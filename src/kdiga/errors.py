@@ -86,6 +86,15 @@ def reason_of(error: BaseException, most: int = 120) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
+def words_of(error: BaseException, most: int = 100) -> str:
+    """Return the whole message of a library's error in one line, cut, for it may hold as much as a file; else its kind.
+
+    >>> words_of(ValueError("expected ']'" + chr(10) + "in line 3")), words_of(ValueError("x" * 9999), 3)
+    ("expected ']' in line 3", 'xxx')
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> list[str]:
     """Return up to ``most`` of ``choices`` that look like ``given``, best first."""
     return difflib.get_close_matches(given, list(choices), n=most, cutoff=0.5)

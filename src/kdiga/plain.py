@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from kdiga.errors import words_of
+
 MOST = 20_000  # values that a YAML file may stand for, aliases written out
 
 
@@ -50,7 +52,7 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except (yaml.YAMLError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
-        raise ValueError(" ".join(str(error).split()) or "it cannot be read") from None
+        raise ValueError(words_of(error, 400)) from None
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

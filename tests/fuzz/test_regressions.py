@@ -416,3 +416,17 @@ def test_a_class_number_beyond_all_classes(label):
     for suffix in ("cls", "json"):
         with pytest.raises(InputError, match="holds the class number"):
             _label(str(label).encode(), suffix, "x")
+
+
+def test_what_a_library_says_is_cut(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.zeros(4000))
+    content = bytearray(path.read_bytes())
+    content[26:28] = (30_000).to_bytes(2, "little")  # bytes of the first part's name: zipfile's message has them all
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="File name in directory") as raised:
+        load_arrays(path)
+    assert len(str(raised.value)) == 400
+    with pytest.raises(ValueError, match="found undefined alias") as raised:
+        parse_yaml("*" + "a" * 30_000)
+    assert len(str(raised.value)) == 400

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, words_of
 from kdiga.export.onnx_file import INPUT
 
 NAME, FILE = "onnx-int8", "model.int8.onnx"
@@ -52,8 +52,7 @@ def write_int8(source: Path, images: Tensor, path: Path) -> None:
             )  # fmt: skip
         except Exception as error:  # onnxruntime raises classes of its C++ library
             raise InputError(
-                f"{source.name} cannot be quantised to int8 ({' '.join(str(error).split())[:160]}); export it without "
-                "--int8."
+                f"{source.name} cannot be quantised to int8 ({words_of(error, 160)}); export it without --int8."
             ) from None
         os.replace(quantised, path)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from kdiga.errors import InputError, some, unknown
+from kdiga.errors import InputError, some, unknown, words_of
 from kdiga.losses import Score
 from kdiga.plain import load_json
 
@@ -173,7 +173,7 @@ class Manifest:
                 return cls(**content)
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise InputError(
-                f"{str(path)!r} is not the manifest of a teacher cache ({' '.join(str(error).split())[:100]}); fill it "
+                f"{str(path)!r} is not the manifest of a teacher cache ({words_of(error)}); fill it "
                 "again with `kdiga cache RECIPE --overwrite`, or choose another cache.folder."
             ) from None
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import yaml
 
-from kdiga.errors import InputError, reason_of
+from kdiga.errors import InputError, reason_of, words_of
 from kdiga.locks import held
 from kdiga.plain import load_json, parse_yaml
 from kdiga.writing import write_atomically
@@ -113,7 +113,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     try:
         loaded, _ = parse_yaml(path.read_text())
     except (ValueError, OSError) as error:
-        raise InputError(f"{str(path)!r} cannot be read ({' '.join(str(error).split())[:100]}).") from None
+        raise InputError(f"{str(path)!r} cannot be read ({words_of(error)}).") from None
     return loaded if isinstance(loaded, dict) else None
 
 

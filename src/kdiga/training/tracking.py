@@ -15,7 +15,7 @@ from typing import Any, Self
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, unknown, words_of
 from kdiga.training.result import EpochRecord
 
 TRACKERS = ("tensorboard", "wandb")  # each also the name of its package and of the extra that brings it
@@ -103,7 +103,7 @@ class Trackers:
 
     def _tell(self, name: str, error: Exception) -> None:
         if self.on_trouble is not None:
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            reason = words_of(error, 160)
             self.on_trouble(f"{name} failed ({reason}); training goes on without it.")
 
 
