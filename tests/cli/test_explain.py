@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 import kdiga
+from kdiga.config.explaining import Question, explain_runs
 from kdiga.models import save_model
 from kdiga.modes import seeded
 from tests.cli.test_cli import run
@@ -84,6 +86,29 @@ def test_what_an_evaluation_has_found_is_not_attacked_again(project):
     robust = json.loads((project / "reused/explanation.json").read_text())["models"][0]["robust"]["accuracy"]
     found = json.loads((kept.parent / "evaluation.json").read_text())["accuracy"]["pgd-4"]
     assert robust == found
+
+
+def test_two_that_explain_the_same_do_not_write_into_each_others_files(project, monkeypatch):
+    """The other one, with a process number of its own, writes all of its files while this one is at its pictures."""
+    monkeypatch.chdir(project)
+    question = Question("runs/teacher", STUDENTS[:1], Path("both"), examples=4, attack="pgd-3", pictures=2)
+    write, begun, told = np.savez_compressed, list[int](), list[object]()
+
+    def interrupted(file, **arrays):
+        begun.append(os.getpid())
+        if len(begun) == 1:
+            with monkeypatch.context() as other:
+                other.setattr(os, "getpid", lambda: begun[0] + 1)
+                told.append(explain_runs(question, command="kdiga explain"))
+        write(file, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", interrupted)
+    assert explain_runs(question, command="kdiga explain")["ranking"] == told[0]["ranking"]
+    assert len(set(begun)) == 2
+    assert sorted(path.name for path in Path("both").iterdir() if path.is_file()) == [
+        "explanation.json",
+        "explanation.npz",
+    ]
 
 
 def test_what_does_not_fit_is_one_line(project):

@@ -76,10 +76,13 @@ class Kept:
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
             if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
-                with replacing(self._weights(cell)) as partial:  # before the record, which says that all is there
+                with replacing(
+                    self._weights(cell), shared=True
+                ) as partial:  # before the record: it says that all is there
                     shutil.copy(board.out / cell.folder / WEIGHTS, partial)
             record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
-            write_atomically(self._path(cell), json.dumps(record) + "\n")  # indented, it would be twice as long
+            # Not indented, which would be twice as long.
+            write_atomically(self._path(cell), json.dumps(record) + "\n", shared=True)
 
     def _path(self, cell: Cell) -> Path:
         return self.folder / (cell.folder.replace("/", "--") + ".json")

@@ -79,7 +79,7 @@ def suitable(
     content["provenance"] = provenance(next(subject.model.parameters()).device)
     _show(output.console, content)
     if folder is not None:
-        write_atomically(folder / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_atomically(folder / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n", shared=True)
         say(output.console, f"Kept in {folder}.")
     output.result(content, folder)
 

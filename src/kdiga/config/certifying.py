@@ -168,7 +168,7 @@ def certify(request: Request, *, command: str = "", progress: OnProgress | None 
         content["against"] = {"teacher": teacher.about} | {name: found.to_dict() for name, found in against.items()}
     content = _added(old, content)
     if folder is not None:
-        write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n", shared=True)
     return Certified(certificates, against, content, folder)
 
 

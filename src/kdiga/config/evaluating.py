@@ -156,7 +156,7 @@ def measure(request: Request, *, workers: int = 1, command: str = "", progress: 
         if not request.checks and old.get("findings"):
             joined["findings"] = old["findings"]
         content = old | content | joined
-        write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n")
+        write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n", shared=True)
     return Measured(report, content, folder)
 
 

@@ -122,7 +122,7 @@ def explain_runs(question: Question, *, command: str, progress: OnProgress | Non
     if question.pictures:
         content["pictures"] = PICTURES
         _keep_pictures(question, found, subjects, ground)
-    write_atomically(question.out / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_atomically(question.out / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n", shared=True)
     return content
 
 
@@ -139,5 +139,5 @@ def _keep_pictures(question: Question, found: Explanation, subjects: Sequence[Su
         [subject.model for subject in subjects], images[rows], labels[rows], ground.images.classes,
         threat=found.threat, search=question.search, seed=found.seed,
     )  # fmt: skip
-    with replacing(question.out / PICTURES) as partial, partial.open("wb") as file:
+    with replacing(question.out / PICTURES, shared=True) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
