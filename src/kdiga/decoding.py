@@ -85,9 +85,7 @@ def decode(items: Sequence[Item], size: int | None, crops: Crops | None = None) 
                 else:
                     found = np.asarray(opened.convert("RGB") if size is None else _middle(opened, size))
         except UNREADABLE as error:
-            raise InputError(
-                f"{item.name!r} cannot be read as an image ({words_of(error)}); repair or remove it."
-            ) from None
+            raise _unreadable(item, error) from None
         if (pixels and found.shape != pixels[0].shape) or found.shape[0] != found.shape[1]:
             raise InputError(
                 f"{item.name!r} is {found.shape[1]}x{found.shape[0]}; the images must be square and of one size. "
@@ -121,9 +119,11 @@ def size_of(item: Item) -> tuple[int, int]:
         with warnings.catch_warnings(action="ignore"), Image.open(_source(item.location)) as opened:
             return opened.size
     except UNREADABLE as error:
-        raise InputError(
-            f"{item.name!r} cannot be read as an image ({words_of(error)}); repair or remove it."
-        ) from None
+        raise _unreadable(item, error) from None
+
+
+def _unreadable(item: Item, error: Exception) -> InputError:
+    return InputError(f"{item.name!r} cannot be read as an image ({words_of(error)}); repair or remove it.")
 
 
 def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:

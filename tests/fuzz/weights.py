@@ -25,8 +25,6 @@ from tests.fuzz.target import target
 
 SPEC = ModelSpec("cnn-4", num_classes=4, in_channels=1, image_size=8)
 IMAGES = torch.full((2, 1, 8, 8), 0.5)
-
-
 MANY = 10**6  # elements
 
 

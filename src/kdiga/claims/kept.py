@@ -76,9 +76,8 @@ class Kept:
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
             if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
-                with replacing(
-                    self._weights(cell), shared=True
-                ) as partial:  # before the record: it says that all is there
+                # Before the record, which says that all is there.
+                with replacing(self._weights(cell), shared=True) as partial:
                     shutil.copy(board.out / cell.folder / WEIGHTS, partial)
             record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
             # Not indented, which would be twice as long.

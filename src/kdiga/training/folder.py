@@ -50,7 +50,7 @@ def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
             )
         try_writing(folder)
     except OSError as error:
-        raise _unusable(folder, error) from None
+        raise _unusable(folder, error.strerror) from None
 
 
 def check_usable(folder: Path) -> None:
@@ -61,13 +61,13 @@ def check_usable(folder: Path) -> None:
     """
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
-        raise _unusable(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        raise _unusable(folder, os.strerror(errno.ENOTDIR))
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise _unusable(folder, PermissionError(errno.EACCES, "it cannot be written to"))
+        raise _unusable(folder, "it cannot be written to")
 
 
-def _unusable(folder: Path, error: OSError) -> InputError:
-    return InputError(f"output folder {str(folder)!r} cannot be used ({error.strerror}); choose another --out.")
+def _unusable(folder: Path, reason: str | None) -> InputError:
+    return InputError(f"output folder {str(folder)!r} cannot be used ({reason}); choose another --out.")
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def alone(folder: Path) -> Generator[None]:
         try:
             mine = stack.enter_context(held(folder, "run"))
         except OSError as error:
-            raise _unusable(folder, error) from None
+            raise _unusable(folder, error.strerror) from None
         if not mine:
             raise InputError(
                 f"another process is at the run in {str(folder)!r}; wait until it ends, or choose another --out."
