@@ -24,6 +24,7 @@ from kdiga.config import recipe_from_dict, run_recipe
 from kdiga.config.evaluating import Request, measure
 from kdiga.config.explaining import Question, explain_runs
 from kdiga.data import load_data
+from kdiga.threads import one_thread
 from kdiga.training import EpochRecord
 from kdiga.training.folder import claim
 from kdiga.types import ThreatModel
@@ -103,7 +104,7 @@ def run_demo(
     with _workers() as workers:
         # The plain student needs no teacher, so it keeps the second core busy meanwhile.
         early = {workers.submit(_train, member, asked): member for member in STUDENTS if _alone(member)}
-        with _one_thread():
+        with one_thread():
             _train(TEACHER, asked, on_step=on_step, on_epoch=on_epoch)
         # The teacher has by far the most parameters to attack, so its evaluation starts first.
         jobs = {workers.submit(_judge, TEACHER, asked): TEACHER}
@@ -203,13 +204,3 @@ def _workers() -> Generator[ProcessPoolExecutor]:
 
 def _processes() -> int:
     return min(len(STUDENTS) + 1, os.cpu_count() or 1)
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -205,7 +205,10 @@ REFUSED = {
     "a reserved label in capitals": (("tangent: tangent", "Teachers: kd"), r"methods.Teachers: is a name the folders"),
     "a label that is a file": (("tangent: tangent", "claims.json: kd"), r"methods.claims.json: is a name the folders"),
     "one folder for two": (("tangent: tangent", "tangent: tangent\n  KD: kd"), r"kd/robust-to-small/seed-0, of kd, and "
-                           r"KD/robust-to-small/seed-0, of KD, would be one folder"),
+                           r"KD/robust-to-small/seed-0, of KD, would be one folder or record"),
+    "last weights": (("evaluate: {", "evaluate: {which: [last], "),
+                     r"evaluate.which was last; a verdict rests on the best weights by validation; leave it out"),
+    "both weights": (("evaluate: {", "evaluate: {which: [best, last], "), r"evaluate.which was best, last; a verdict"),
     "seeds twice": (("seeds: [0]", "seeds: [1, 1]"),
       r"seeds: was \[1, 1\]; it is a list of at least one seed, each onc"),
     "seeds are no list": (("seeds: [0]", "seeds: 3"), r"seeds: was 3; it is a list"),
@@ -253,6 +256,15 @@ def test_searches_that_would_share_a_folder(claims):
     """A search on a pre-trained student is called by both labels, which may be another method's."""
     with pytest.raises(InputError, match=r"tuning/kd-old/trial-00, of kd-old, and tuning/kd-old/trial-00, of kd,"):
         claims(("  kd: kd\n", "  kd: kd\n  kd-old: kd\n"), text=WIDE)
+
+
+def test_runs_that_would_share_a_record(claims):
+    """A record's name is its folder's with -- for the slashes, which labels may have of their own."""
+    with pytest.raises(InputError, match=r"kd--a/robust-to-small/seed-0, of kd--a, would be one folder or record"):
+        claims(
+            ("  robust:", "  robust: {student: cnn-8, method: ce}\n  a--robust:"),
+            ("  kd: kd\n", "  kd: kd\n  kd--a: kd\n"),
+        )
 
 
 def test_all_problems_are_told_at_once(claims):

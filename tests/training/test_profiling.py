@@ -124,3 +124,10 @@ def test_the_layout_is_the_recipes(asked, measured, recipe, monkeypatch):
     training = recipe["training"] | {"channels_last": asked}
     profile_recipe(recipe_from_dict(recipe | {"method": "kd", "training": training}), load_data("digits"), steps=1)
     assert seen == [measured] * 2
+
+
+def test_the_whole_run_is_on_the_recipes_own_route(recipe):
+    asked = recipe | {"training": recipe["training"] | {"route": "one-sided"}}
+    found = profile_recipe(recipe_from_dict(asked), load_data("digits"), steps=1)
+    assert found["route"]["chosen"] == "exact"
+    assert found["whole_run"]["label"] == "one-sided fp32"

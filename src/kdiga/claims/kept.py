@@ -84,7 +84,7 @@ class Kept:
             write_atomically(self._path(cell), json.dumps(record) + "\n", shared=True)
 
     def _path(self, cell: Cell) -> Path:
-        return self.folder / (cell.folder.replace("/", "--") + ".json")
+        return self.folder / (record_name(cell) + ".json")
 
     def _weights(self, cell: Cell) -> Path:
         return self._path(cell).with_suffix(".safetensors")
@@ -112,6 +112,11 @@ class Kept:
         asked = all(record.get(step.file, {}).get("settings") == step.asked for step in cell.after)
         lent = cell.kind != "teacher" or self._weights(cell).is_file()
         return asked and lent and all(name in record for name in (CONFIG, RESULT, *cell.reports))
+
+
+def record_name(cell: Cell) -> str:
+    """Return what a run's record is called, less its ending: its folder in one word."""
+    return cell.folder.replace("/", "--")
 
 
 def _record(cell: Cell, folder: Path) -> dict[str, Any]:

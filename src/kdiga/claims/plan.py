@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdiga.claims.grid import Grid, Pair
-from kdiga.claims.layout import Layout
+from kdiga.claims.kept import record_name
+from kdiga.claims.layout import WHICH, Layout
 from kdiga.claims.settings import Certification, Coefficients, Explaining, Rules
-from kdiga.config.source import Kind, Source, read_source
+from kdiga.config.source import CLAIMS, Source, read_source
 from kdiga.errors import InputError
 from kdiga.study.cells import Cell
 from kdiga.study.settings import COSTLY, EvaluateSettings, check_keys, read_section
 
-CLAIMS = Kind("claims recipe", "data, teachers, students and methods", "training.epochs=2")
 TOP = [
     "data", "threat", "training", "teachers", "students", "pairs", "pretrained", "methods", "judged", "seeds",
     "evaluate", "tune", "certify", "explain", "rules",
@@ -95,7 +95,7 @@ def load_claims(path: str | Path, out: Path | None = None, overrides: Sequence[s
     _stop(problems)
     attacked, searched = cast("EvaluateSettings", evaluation), cast("Coefficients", tune)
     explained = cast("Explaining", explain)
-    _check_attacks(attacked, explained)
+    _check_evaluation(source, attacked, explained)
     layout = Layout(source, folder, grid, attacked, searched if "tune" in source.data else None, problems)
     cells = layout.cells(cast("Certification", certify), explained)
     _check_folders(source, cells, problems)
@@ -106,10 +106,15 @@ def load_claims(path: str | Path, out: Path | None = None, overrides: Sequence[s
     )  # fmt: skip
 
 
-def _check_attacks(evaluation: EvaluateSettings, explain: Explaining) -> None:
+def _check_evaluation(source: Source, evaluation: EvaluateSettings, explain: Explaining) -> None:
     if COSTLY not in evaluation.attacks or "clean" not in evaluation.attacks:
         raise InputError(
             f"evaluate.attacks was {', '.join(evaluation.attacks)}; a verdict rests on clean and autoattack."
+        )
+    if "which" in (source.data.get("evaluate") or {}) and evaluation.which != WHICH:
+        raise InputError(
+            f"evaluate.which was {', '.join(evaluation.which)}; a verdict rests on the best weights by validation; "
+            "leave it out."
         )
     seen = evaluation.autoattack_examples or evaluation.examples
     if seen is not None and seen < explain.examples:
@@ -120,14 +125,14 @@ def _check_attacks(evaluation: EvaluateSettings, explain: Explaining) -> None:
 
 
 def _check_folders(source: Source, cells: Sequence[Cell], problems: list[str]) -> None:
-    """Note runs whose folders would be one, on systems that do not tell capitals from small letters, too."""
+    """Note runs whose folders or records would be one, on systems that do not tell capitals from small letters, too."""
     seen: dict[str, Cell] = {}
     for cell in cells:
-        other = seen.setdefault(cell.folder.lower(), cell)
+        other = seen.setdefault(record_name(cell).lower(), cell)
         if other is not cell:
             problems.append(source.problem(
                 ("methods",), f"{other.folder}, of {other.label}, and {cell.folder}, of {cell.label}, would be one "
-                "folder; rename one"
+                "folder or record; rename one"
             ))  # fmt: skip
             return
 

@@ -1,4 +1,4 @@
-"""``kdiga profile RECIPE``."""
+"""``kdiga profile RECIPE``, of one run or of all those of a study."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from kdiga.cli.app import app
 from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, tell_notes
+from kdiga.errors import InputError
 
 
 @app.command()
 def profile(
     recipe: Annotated[
         Path,
-        typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.", autocompletion=recipe_names),
+        typer.Argument(
+            help="A recipe, study or claims recipe: a YAML file, or a name that kdiga recipes lists.",
+            autocompletion=recipe_names,
+        ),
     ],
     settings: Annotated[
         list[str] | None,
@@ -35,24 +39,38 @@ def profile(
 ) -> None:
     """Say where the time of a recipe's training steps goes, on every route side by side, without training.
 
+    Of a study or a test of claims: how long all its runs would take here.
+
     Example: kdiga profile recipes/digits-kdiga.yaml --json profile.json
     """
     # Before PyTorch is loaded: its profiler, which follows the memory, would write to the terminal.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from kdiga.config.source import RECIPE, kind_of, read_source
+
+    output, overrides = Output(json_file, quiet=quiet), settings or []
+    kind = kind_of(read_source(recipe, overrides, RECIPE).data)
+    if kind is not RECIPE:
+        from kdiga.cli.sizing import show_sizes, sized
+
+        if compiled:
+            raise InputError(
+                f"--compiled is for a recipe of one run, and {str(recipe)!r} is a {kind.name}; leave it out."
+            )
+        found = sized(output.console, recipe, overrides, kind, steps)
+        show_sizes(output.console, found)
+        output.result(found)
+        return
     from kdiga.cli.progress import JobProgress
     from kdiga.config import load_recipe
     from kdiga.config.profiling import profile_recipe
     from kdiga.config.run import data_of
 
-    output = Output(json_file, quiet=quiet)
-    checked = load_recipe(recipe, settings or [])
+    checked = load_recipe(recipe, overrides)
     data = data_of(checked.data)
     tell_notes(output.console, data)
     with JobProgress(output.console, "profiling") as progress:
-        found = profile_recipe(
-            checked, data, steps=steps, compiled=compiled, on_variant=progress
-        )  # fmt: skip
+        found = profile_recipe(checked, data, steps=steps, compiled=compiled, on_variant=progress)
     _show(output.console, found)
     output.result(found)
 

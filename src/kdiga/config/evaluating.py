@@ -19,6 +19,7 @@ from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.portions import FOLDER, OnProgress, Shelf
 from kdiga.processes import obey_parent
+from kdiga.threads import one_thread
 from kdiga.types import parse_number
 from kdiga.writing import write_atomically
 
@@ -200,19 +201,17 @@ def _helpers(request: Request, workers: int) -> Generator[None]:
     if workers < 2:
         yield
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_help, args=(request,), daemon=True) for _ in range(workers - 1)]
-    for process in processes:
-        process.start()
-    try:
-        yield
-    finally:
+    with one_thread():
         for process in processes:
-            process.terminate()
-            process.join()
-        torch.set_num_threads(before)
+            process.start()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.terminate()
+                process.join()
 
 
 def _help(request: Request) -> None:

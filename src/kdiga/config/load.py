@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 
 from kdiga.config.schema import CacheConfig, DataConfig, ExtraConfig, ModelConfig, Recipe, Rounds
-from kdiga.config.source import RECIPE, read_source, shortened
+from kdiga.config.source import CLAIMS, RECIPE, STUDY, kind_of, read_source, shortened
 from kdiga.errors import InputError, nearest
 from kdiga.methods import Method, available_methods
 from kdiga.training import TrainingSettings
@@ -45,9 +45,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             out of range, all in one message with the lines they are on.
     """
     source = read_source(path, overrides, RECIPE)
-    if {"base", "methods"} <= source.data.keys():
+    kind = kind_of(source.data)
+    if kind is STUDY:
         raise InputError(f"{source.path!r} is a study of several runs, not a recipe of one; run it with `kdiga study`.")
-    if {"students", "methods"} <= source.data.keys():
+    if kind is CLAIMS:
         raise InputError(f"{source.path!r} is a test of claims, not a recipe of one run; run it with `kdiga claims`.")
     return recipe_from_dict(source.data, origin=source.path, lines=source.lines)
 

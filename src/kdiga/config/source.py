@@ -58,6 +58,7 @@ class Kind:
 
 
 RECIPE = Kind("recipe", "data, student, method", "training.seed=1")
+CLAIMS = Kind("claims recipe", "data, teachers, students and methods", "training.epochs=2")
 STUDY = Kind("study", "base and methods", "base.training.epochs=2")
 
 
@@ -95,6 +96,13 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: Kind) -> Sourc
     for override in overrides:
         _apply(source.data, override, kind)
     return source
+
+
+def kind_of(data: Mapping[str, Any]) -> Kind:
+    """Return what a file's sections make it."""
+    if {"base", "methods"} <= data.keys():
+        return STUDY
+    return CLAIMS if {"students", "methods"} <= data.keys() else RECIPE
 
 
 def _apply(data: dict[str, Any], override: str, kind: Kind) -> None:

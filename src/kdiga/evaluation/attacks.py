@@ -35,6 +35,11 @@ class Stage(Protocol):
         """About how many forward passes an example takes at most: the measure of progress."""
         ...
 
+    @property
+    def backwards(self) -> int:
+        """About how many backward passes to the images an example takes at most."""
+        ...
+
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
     ) -> StageOutcome:
@@ -82,6 +87,11 @@ class GradientStage:
     def forwards(self) -> int:
         """A step's forward pass, and one or two to look at the last iterate."""
         return self.steps + 2
+
+    @property
+    def backwards(self) -> int:
+        """One a step."""
+        return self.steps
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int

@@ -26,6 +26,7 @@ OFFICIAL_NORM = {"linf": "Linf", "l2": "L2"}
 FEWEST_CLASSES = 4  # its targeted DLR loss compares the four largest logits
 SQUARE_FINDS = 0.002  # of all examples; the package's own threshold for a warning
 FORWARDS = {"apgd-ce": 100, "apgd-dlr": 100, "fab": 200, "square": 5000, "apgd-t": 900, "fab-t": 1800}
+BACKWARDS = {"apgd-ce": 100, "apgd-dlr": 100, "fab": 1000, "square": 0, "apgd-t": 900, "fab-t": 900}
 
 
 def autoattack_stages(version: str) -> list[OfficialStage]:
@@ -51,8 +52,16 @@ class OfficialStage:
     @property
     def forwards(self) -> int:
         """Forward passes of an example that is never fooled."""
-        repeats = {"plus": 5, "rand": 20}.get(self.version, 1) if self.name in ("apgd-ce", "apgd-dlr", "fab") else 1
-        return FORWARDS[self.name] * repeats
+        return FORWARDS[self.name] * self._repeats
+
+    @property
+    def backwards(self) -> int:
+        """Backward passes to the images of an example that is never fooled, among ten classes."""
+        return BACKWARDS[self.name] * self._repeats
+
+    @property
+    def _repeats(self) -> int:
+        return {"plus": 5, "rand": 20}.get(self.version, 1) if self.name in ("apgd-ce", "apgd-dlr", "fab") else 1
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdiga.export.formats import Logits
+from kdiga.threads import one_thread
 
 BATCHES = (1, 64)
 WARM_UP = 3  # calls before the first that counts: allocators and caches settle
@@ -56,15 +57,11 @@ def latencies(
         by name and by batch size.
     """
     found: dict[str, dict[int, Latency]] = {name: {} for name in calls}
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for size in batches:
             batch = images[torch.arange(size) % len(images)].contiguous()
             for name, seconds in _time(calls, batch, RUNS.get(size, FEWEST)).items():
                 found[name][size] = Latency.of(seconds)
-    finally:
-        torch.set_num_threads(before)
     return found
 
 

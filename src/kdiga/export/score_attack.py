@@ -42,6 +42,11 @@ class SquareStage:
         """Forward passes of an example that is never fooled."""
         return self.queries
 
+    @property
+    def backwards(self) -> int:
+        """None: it sees scores alone."""
+        return 0
+
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
     ) -> StageOutcome:

@@ -27,15 +27,8 @@ def check_models(cells: Sequence[Cell], out: Path, data: DataSet) -> None:
     Raises:
         InputError: naming a run whose models cannot be built or do not fit the data.
     """
-    by_path = {str(out / cell.folder): cell for cell in cells}
     seen = set[str]()
-    for cell in cells:
-        changes: dict[str, Any] = {}
-        for key in TEACHERS:
-            given = getattr(cell.recipe, key)
-            if given is not None and given.name in by_path:
-                changes[key] = by_path[given.name].recipe.student
-        recipe = replace(cell.recipe, **changes)
+    for cell, recipe in zip(cells, with_known_teachers(cells, out), strict=True):
         models = repr([getattr(recipe, key) for key in ("student", *TEACHERS)])
         if models in seen:
             continue
@@ -44,6 +37,18 @@ def check_models(cells: Sequence[Cell], out: Path, data: DataSet) -> None:
             build_models(recipe, data)
         except InputError as error:
             raise InputError(f"{cell.folder}: {error}") from None
+
+
+def with_known_teachers(cells: Sequence[Cell], out: Path) -> list[Recipe]:
+    """Return the cells' recipes, the study's own teachers by their architecture, so that they need not be trained."""
+    by_path = {str(out / cell.folder): cell.recipe.student for cell in cells}
+    recipes = list[Recipe]()
+    for cell in cells:
+        given = {key: getattr(cell.recipe, key) for key in TEACHERS}
+        known = {key: by_path.get(one.name, one) for key, one in given.items() if one is not None}
+        changes: dict[str, Any] = known
+        recipes.append(replace(cell.recipe, **changes))
+    return recipes
 
 
 def check_folder(board: Board, evaluation: EvaluateSettings, data: DataSet) -> None:
