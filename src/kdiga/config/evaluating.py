@@ -17,6 +17,7 @@ from kdiga.data.images import to_pixels
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.evaluation.masking import Finding, check_masking
+from kdiga.locks import held
 from kdiga.portions import FOLDER, OnProgress, Shelf
 from kdiga.processes import obey_parent
 from kdiga.threads import one_thread
@@ -145,20 +146,25 @@ def measure(request: Request, *, workers: int = 1, command: str = "", progress: 
     folder = request.folder(ground)
     about = subject.about | ground.about() | {"seed": request.seed, "version": request.version}
     identity = {name: about[name] for name in IDENTITY}
-    old = {} if folder is None else earlier(folder / FILE, identity, overwrite=request.overwrite)
     if folder is not None:
+        earlier(folder / FILE, identity, overwrite=request.overwrite)  # refused before the work
         make_folder(folder)
     with _helpers(request, workers if folder is not None else 1):
         report, found = _attack(request, subject, ground, folder, progress)
     content = {"kind": "evaluation", "command": command} | about | found
     if folder is not None:
-        # An earlier call's attacks stay; nothing is measured twice, and nothing that was measured is lost.
-        joined = {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
-        if not request.checks and old.get("findings"):
-            joined["findings"] = old["findings"]
-        content = old | content | joined
-        write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n", shared=True)
+        with held(folder / FOLDER, FILE, wait=True):  # another call, with other attacks, may have ended meanwhile
+            content = _joined(earlier(folder / FILE, identity, overwrite=request.overwrite), content, request)
+            write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n", shared=True)
     return Measured(report, content, folder)
+
+
+def _joined(old: Mapping[str, Any], content: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Return what was measured, an earlier call's attacks with it: nothing that was measured is lost."""
+    joined = {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
+    if not request.checks and old.get("findings"):
+        joined["findings"] = old["findings"]
+    return {**old, **content, **joined}
 
 
 def _attack(
