@@ -86,7 +86,9 @@ def _run(cell: Cell, board: Board) -> dict[str, Any]:
         "model": cell.recipe.student.name, "status": state,
         "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(cell),
         "parameters": result.get("parameters", {}).get("student"), "epochs": result.get("epochs"),
-        "minutes": result.get("minutes"), "passes": result.get("passes"), "accuracy": report.get("accuracy"),
+        "minutes": result.get("minutes"),
+        "attack_minutes": round(sum(report.get("seconds", {}).values()) / 60, 2), "passes": result.get("passes"),
+        "accuracy": report.get("accuracy"),
         "interval_95": report.get("interval_95"), "notes": report.get("notes") or None,
         "date": result.get("provenance", {}).get("date"), "hardware": result.get("provenance", {}).get("hardware"),
     }  # fmt: skip

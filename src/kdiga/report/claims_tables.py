@@ -172,14 +172,20 @@ def model_rows(content: Content) -> list[str]:
         lines.append([
             name, f"{ended[0]['parameters']:,}" if ended and ended[0]["parameters"] else NOTHING,
             *(", ".join(percent(run["accuracy"][attack]) for run in ended) or NOTHING for attack in attacks),
-            number(statistics.mean(run["minutes"] for run in ended) if ended else None, ".1f"),
+            *(_mean([run.get(key) for run in ended]) for key in ("minutes", "attack_minutes")),
             f"{statistics.mean(passes):,.0f}" if passes else NOTHING, ", ".join(states),
         ])  # fmt: skip
-    heads = ["model", "parameters", *(f"{attack_name(name)}, by seed" for name in attacks), "minutes", "passes", ""]
+    robust = [f"{attack_name(name)}, by seed" for name in attacks]
     return [
-        *table(heads, lines), "",
-        "Percent. A pass is a forward or backward of a batch in training, the student's and the teacher's.",
+        *table(["model", "parameters", *robust, "minutes", "attacks", "passes", ""], lines), "",
+        "Percent; minutes of training, and of attacks, a run. A pass is a forward or backward of a batch in training, "
+        "the student's and the teacher's.",
     ]  # fmt: skip
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return number(statistics.mean(known) if known else None, ".1f")
 
 
 def coefficient_rows(content: Content) -> list[str]:

@@ -220,7 +220,8 @@ def when_and_where(runs: Sequence[Mapping[str, Any]]) -> str:
 def hardware_line(hardware: Mapping[str, Any]) -> str:
     """Return what a run was computed on, in words."""
     device = f", {hardware['accelerator']}" if hardware["accelerator"] else ", no GPU"
-    return f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} threads a run{device}"
+    threads = "1 thread" if hardware["threads"] == 1 else f"{hardware['threads']} threads"
+    return f"{hardware['processor']}, {hardware['cores']} cores, {threads} a run{device}"
 
 
 def _remarks(content: Mapping[str, Any]) -> Iterator[str]:
