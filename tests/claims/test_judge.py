@@ -416,6 +416,28 @@ def test_bounds_that_order_students_as_the_attack_does(planted):
     assert (row["student_tightness"], row["transfer_violations"], row["cosine"]) == (0.5, 0, 0.6)
 
 
+def test_students_of_one_teacher_are_ranked_beside_and_decide_nothing(claims):
+    """Each teacher's are in order, and all together are not: its own level is added to the bound."""
+    text = RECIPE.replace("teachers:", "teachers:\n  other: {student: cnn-8, method: {name: pgd-at, steps: 2}}")
+    planted = Planted(claims(text=text))
+    pairs = [Pair(teacher, student) for teacher in ("robust", "other") for student in ("small", "wide")]
+    for label in ("kd", "kdiga", "tangent"):
+        for pair in pairs:
+            place = 2 * ("kd", "kdiga", "tangent").index(label) + (pair.student == "wide")
+            level = 1 - 0.05 * place + 5 * (pair.teacher == "other") * (place + 1)
+            folder = f"{label}/{pair.name}/seed-0"
+            planted.run(folder, robust=5 + 6 * place, explanation=explanation(level, place))
+            planted.diverged(f"{label}/{pair.name}/seed-1")
+    claim = judge_bounds(planted.evidence, pairs)
+    found = {name: ranks["student bound"]["spearman"] for name, ranks in claim["rankings"].items()}
+    assert list(found) == ["all", "kdiga", "tangent", "from robust", "from other"]
+    assert found["from robust"] == pytest.approx(1.0)
+    assert found["from other"] == pytest.approx(-1.0)
+    assert abs(found["all"]) < 0.5
+    assert claim["rankings"]["from robust"]["student bound"]["students"] == 6
+    assert claim["methods"] == list(claim["verdicts"]) == ["all", "kdiga", "tangent"]
+
+
 def test_bounds_that_order_them_the_other_way_round(planted):
     plant_bounds(planted, +1)
     claim = judge_bounds(planted.evidence, [SMALL, WIDE])

@@ -21,7 +21,11 @@ Table = NDArray[np.float64]
 
 
 def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Return claim e: a row a student, and how each measure orders the students, all of them and a method's."""
+    """Return claim e: a row a student, and how each measure orders the students: all, a method's, and a teacher's.
+
+    Those of one teacher decide nothing: a user has one, and a bound that knows of the teacher need not order the
+    students of several.
+    """
     rows, measures = list[dict[str, Any]](), list[Mapping[str, Sequence[float | None]]]()
     right = list[Sequence[bool]]()
     for label in evidence.claims.methods:
@@ -35,9 +39,11 @@ def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
             right.append(outcomes[0][: evidence.claims.explain.examples])
             rows[-1]["robust"] = float(np.mean(right[-1]))
     seed = evidence.claims.evaluation.seed
-    groups = {"all": list(range(len(rows)))} | {
-        label: [place for place, row in enumerate(rows) if row["method"] == label] for label in evidence.claims.judged
-    }
+    groups = {"all": _places(rows)}
+    groups |= {label: _places(rows, method=label) for label in evidence.claims.judged}
+    judged = list(groups)
+    teachers = dict.fromkeys(pair.teacher for pair in pairs)
+    groups |= {f"from {teacher}": _places(rows, teacher=teacher) for teacher in teachers if len(teachers) > 1}
     rankings = {
         name: {
             measure: ranked([measures[place][measure] for place in places], [right[place] for place in places], seed)
@@ -45,9 +51,13 @@ def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
         }
         for name, places in groups.items()
     }
-    return {"rows": rows, "rankings": rankings, "methods": ["all", *evidence.claims.judged], "verdicts": {
-        name: _verdict(found, evidence.claims.rules.ranked) for name, found in rankings.items()
+    return {"rows": rows, "rankings": rankings, "methods": judged, "verdicts": {
+        name: _verdict(rankings[name], evidence.claims.rules.ranked) for name in judged
     }}  # fmt: skip
+
+
+def _places(rows: Sequence[Mapping[str, Any]], **wanted: str) -> list[int]:
+    return [place for place, row in enumerate(rows) if all(row[key] == value for key, value in wanted.items())]
 
 
 def ranked(values: Sequence[Sequence[float | None]], right: Sequence[Sequence[bool]], seed: int) -> dict[str, Any]:
