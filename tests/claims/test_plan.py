@@ -156,6 +156,7 @@ def test_overrides_and_the_command(claims):
     assert checked.command == "kdiga claims tiny.yaml --out out --set training.epochs=2 --set 'seeds=[5]'"
     assert {one.recipe.training.epochs for one in checked.cells} == {2}
     assert claims(out=None).out == Path("runs/tiny")
+    assert load_claims("tiny.yaml", None, (), Path("records")).command == "kdiga claims tiny.yaml --kept records"
     assert claims(("seeds: [0]\n", "")).seeds == (0,)
 
 

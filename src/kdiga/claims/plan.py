@@ -64,20 +64,23 @@ class Claims:
         return next(label for label, name in self.methods.items() if name == method)
 
 
-def load_claims(path: str | Path, out: Path | None = None, overrides: Sequence[str] = ()) -> Claims:
+def load_claims(
+    path: str | Path, out: Path | None = None, overrides: Sequence[str] = (), kept: Path | None = None
+) -> Claims:  # fmt: skip
     """Read a claims recipe.
 
     Args:
         path: of a YAML file.
         out: folder for everything; None for ``runs/<file's stem>``.
         overrides: such as ``training.epochs=2``.
+        kept: folder of finished runs' records, where it is another than the recipe's own; for the command alone.
 
     Raises:
         InputError: with every problem, each with its line.
     """
     folder = out or Path("runs") / Path(path).stem
     settings = [part for override in overrides for part in ("--set", override)]
-    command = shlex.join(["kdiga", "claims", str(path), *(["--out", str(out)] if out else []), *settings])
+    command = shlex.join(["kdiga", "claims", str(path), *_given("--out", out), *_given("--kept", kept), *settings])
     source = read_source(path, overrides, CLAIMS)
     if "base" in source.data or "method" in source.data:
         other = "study" if "base" in source.data else "train"
@@ -104,6 +107,10 @@ def load_claims(path: str | Path, out: Path | None = None, overrides: Sequence[s
         str(path), command, folder, source.data, layout.methods, grid.judged, grid.pairs, grid.seeds, attacked,
         layout.tune, cast("Certification", certify), explained, cast("Rules", rules), tuple(cells),
     )  # fmt: skip
+
+
+def _given(option: str, path: Path | None) -> list[str]:
+    return [] if path is None else [option, str(path)]
 
 
 def _check_evaluation(source: Source, evaluation: EvaluateSettings, explain: Explaining) -> None:

@@ -65,7 +65,7 @@ def claims(
     check_started_once("a test of claims", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
     console = output.console
-    checked = load_claims(recipe, out, settings or [])
+    checked = load_claims(recipe, out, settings or [], kept)
     data = data_of(checked.cells[0].recipe.data)
     records = Kept(kept or default_kept(recipe))
     board = open_claims(checked, data, records, since=0.0 if report else started, look_only=dry_run)
