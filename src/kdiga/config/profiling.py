@@ -112,8 +112,9 @@ def run_cost(recipe: Recipe, data: DataSet, *, steps: int = 5) -> RunCost:
     route = run.route(run.subject.auto_route(run.plain))
     offered = variants(run.plain, recipe.method, compiled=recipe.training.compile is True)
     wanted = {label: one for label, one in offered.items() if _would_run(one, route, recipe.training)}
-    best = min((run.subject.profile(label, one, steps=steps) for label, one in wanted.items()), key=_seconds)
-    return RunCost(best.label, best.seconds, len(run.subject.feed), run.seconds_a_check())
+    seconds = {label: run.subject.seconds(one, steps=steps) for label, one in wanted.items()}
+    best = min(seconds, key=seconds.__getitem__)
+    return RunCost(best, seconds[best], len(run.subject.feed), run.seconds_a_check())
 
 
 def checks_of(settings: TrainingSettings) -> int:
@@ -161,10 +162,6 @@ def _would_run(one: TrainingSettings, route: str | None, asked: TrainingSettings
         and asked.precision in ("auto", one.precision)
         and (asked.compile is not False or not one.compile)
     )
-
-
-def _seconds(one: StepProfile) -> float:
-    return one.seconds
 
 
 def _whole_run(

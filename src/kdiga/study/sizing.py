@@ -16,6 +16,7 @@ from kdiga.config import Recipe
 from kdiga.config.profiling import checks_of, run_cost
 from kdiga.config.run import build_models
 from kdiga.data import DataSet
+from kdiga.data.files import FileSet
 from kdiga.data.images import to_pixels
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
@@ -26,7 +27,6 @@ from kdiga.study.check import with_known_teachers
 from kdiga.study.settings import EvaluateSettings
 from kdiga.threads import one_thread
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
 
 OnPart = Callable[[str, int, int], None]
 
@@ -140,7 +140,8 @@ def _pass_seconds(recipe: Recipe, data: DataSet, images: int, steps: int) -> tup
     """Return the seconds of a forward pass, and of a backward pass to the images, an image, in batches of an attack."""
     device = device_by_name(recipe.training.device)
     student = build_models(recipe, data).student.to(device).eval()
-    batch = to_pixels(looked_at(data.test, min(images, BATCH_SIZE)).to(device).images)
+    part = data.test.take(slice(min(images, BATCH_SIZE)))
+    batch = to_pixels((part.load() if isinstance(part, FileSet) else part).to(device).images)
 
     def forward() -> None:
         with torch.no_grad():

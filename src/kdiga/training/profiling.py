@@ -86,7 +86,7 @@ class Subject:
         stepper, batches = self._stepper(settings), self._batches()
         device = stepper.runtime.device
         with seeded(0):
-            times = [_timed(stepper, batches, number) for number in range(WARM_UP + steps)][WARM_UP:]
+            times = _times(stepper, batches, steps)
             peak = peak_bytes(lambda: stepper.take(next(batches), 0), device)
             watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
             stepper.watch = watch
@@ -100,6 +100,17 @@ class Subject:
             {name: watch.seconds[name] / steps for name in SECTIONS}, peak, settings.batch_size / seconds,
             self._steps * seconds / 60,
         )  # fmt: skip
+
+    def seconds(self, settings: TrainingSettings, *, steps: int = 5) -> float:
+        """Return the seconds of a step, the median, and take nothing apart, which costs far more than the steps.
+
+        Args:
+            settings: with nothing on "auto".
+            steps: measured, after warming up.
+        """
+        stepper, batches = self._stepper(settings), self._batches()
+        with seeded(0):
+            return statistics.median(_times(stepper, batches, steps))
 
     def auto_route(self, settings: TrainingSettings) -> Choice:
         """Return the route that "auto" takes, and why.
@@ -148,6 +159,10 @@ def variants(settings: TrainingSettings, method: Method, *, compiled: bool) -> d
                 label = " ".join([*([route] if route else []), precision, *(["compiled"] if compile else [])])
                 found[label] = replace(settings, route=route or "exact", precision=precision, compile=compile)
     return found
+
+
+def _times(stepper: Stepper, batches: Iterator[Batch], steps: int) -> list[float]:
+    return [_timed(stepper, batches, number) for number in range(WARM_UP + steps)][WARM_UP:]
 
 
 def _timed(stepper: Stepper, batches: Iterator[Batch], number: int) -> float:
