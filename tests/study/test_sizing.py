@@ -63,7 +63,9 @@ def test_checks_of_some_epochs_are_counted_up(sized):
     assert {row["checks"] for row in found["training"]} == {2, 4}
 
 
-def test_it_measures_what_a_run_would_do(study):
+def test_it_measures_what_a_run_would_do(study, monkeypatch):
+    seen, to_pixels = set(), sizing.to_pixels
+    monkeypatch.setattr(sizing, "to_pixels", lambda images: seen.add(len(images)) or to_pixels(images))
     checked = study(("ce: ce", "ce: ce\n  kdiga: {method: kdiga, training: {route: one-sided, precision: fp32}}"))
     data = data_of(checked.cells[0].recipe.data)
     found = size_runs(checked.cells, checked.out, checked.evaluation, data, steps=1)
@@ -74,13 +76,13 @@ def test_it_measures_what_a_run_would_do(study):
     assert {row["steps"] for row in found["training"]} == {3 * (360 // 16), 6 * (360 // 16)}
     assert all(row["forward_seconds"] > 0 for row in found["attacks"])
     assert not checked.out.exists()
+    assert seen == {40}, "no more images at once than an attack looks at"
     json.dumps(found)
 
 
 def test_precision_auto_takes_the_faster(study, monkeypatch):
-    monkeypatch.setattr(
-        Subject, "seconds", lambda self, settings, steps: {"fp32": 1.0, "bf16": 0.5}[settings.precision]
-    )
+    seconds = {"fp32": 1.0, "bf16": 0.5}
+    monkeypatch.setattr(Subject, "seconds", lambda self, settings, steps: seconds[settings.precision])
     recipe = study(("epochs: 3", "epochs: 3, precision: auto")).of("method")["ce"][0].recipe
     cost = run_cost(recipe, data_of(recipe.data), steps=1)
     assert (cost.label, cost.seconds) == ("bf16", 0.5)
