@@ -15,12 +15,12 @@ from kdiga.certification import clever_against, smooth_against
 from kdiga.claims.settings import Certification, Explaining
 from kdiga.config import Recipe
 from kdiga.data import DataSet
-from kdiga.data.files import FileSet
 from kdiga.data.images import to_pixels
 from kdiga.models import load_model
 from kdiga.portions import FOLDER, Shelf
 from kdiga.training.folder import write_result
 from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import looked_at
 
 CERTIFIED, EXPLAINED = "certificate.json", "explanation.json"
 CHEAP = "pgd-20"  # of the explanation's own check of robustness; the verdicts rest on the evaluation's AutoAttack
@@ -131,6 +131,5 @@ def _models(folder: Path, teacher: Path, recipe: Recipe) -> tuple[nn.Module, nn.
 
 def _first(data: DataSet, examples: int) -> tuple[Tensor, Tensor]:
     """Return the first so many test images, pixels in [0, 1], and labels."""
-    part = data.test.take(slice(examples))
-    loaded = part.load() if isinstance(part, FileSet) else part
+    loaded = looked_at(data.test, examples)
     return to_pixels(loaded.images), loaded.labels

@@ -14,9 +14,8 @@ import torch
 
 from kdiga.config import Recipe
 from kdiga.config.profiling import checks_of, run_cost
-from kdiga.config.run import build_models
+from kdiga.config.run import build_model
 from kdiga.data import DataSet
-from kdiga.data.files import FileSet
 from kdiga.data.images import to_pixels
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
@@ -27,6 +26,7 @@ from kdiga.study.check import with_known_teachers
 from kdiga.study.settings import EvaluateSettings
 from kdiga.threads import one_thread
 from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import looked_at
 
 OnPart = Callable[[str, int, int], None]
 
@@ -57,54 +57,57 @@ def size_runs(
     Raises:
         InputError: as the runs would.
     """
-    recipes = with_known_teachers(cells, out)
-    trained, attacked = _groups(cells, recipes), _networks(cells, recipes)
+    planned = list(zip(cells, with_known_teachers(cells, out), strict=True))
+    trained, attacked = _alike(planned, _training_of), _alike(planned, _network_of)
     told = on_part or (lambda what, done, total: None)
     training, attacks = list[dict[str, Any]](), list[dict[str, Any]]()
-    device, total = device_by_name(recipes[0].training.device), len(trained) + len(attacked)
+    device, total = device_by_name(planned[0][1].training.device), len(trained) + len(attacked)
     with one_thread() if device.type == "cpu" else nullcontext():
-        for group in trained:
-            told(cells[group[0]].label, len(training), total)
-            training.append(_training_row([cells[place] for place in group], recipes[group[0]], data, steps))
-        for group in attacked:
-            told(f"attacks on {recipes[group[0]].student.name}", len(training) + len(attacks), total)
-            attacks.append(_attack_row([cells[place] for place in group], recipes[group[0]], evaluation, data, steps))
-    hours = {"training": training, "attacks": attacks}
+        for kind, recipe in trained:
+            told(kind[0].label, len(training), total)
+            training.append(_training_row(kind, recipe, data, steps))
+        for kind, recipe in attacked:
+            told(f"attacks on {recipe.student.name}", len(training) + len(attacks), total)
+            attacks.append(_attack_row(kind, recipe, evaluation, data, steps))
+    rows = {"training": training, "attacks": attacks}
     return {
-        "kind": "sizing", "runs": len(cells), **hours,
-        "hours": {name: sum(row["hours"] for row in rows) for name, rows in hours.items()},
+        "kind": "sizing", "runs": len(planned), **rows,
+        "hours": {name: sum(row["hours"] for row in those) for name, those in rows.items()},
         "provenance": provenance(device),
     }  # fmt: skip
 
 
-def _groups(cells: Sequence[Cell], recipes: Sequence[Recipe]) -> list[list[int]]:
-    """Return the places of cells whose steps cost the same, those that are trained."""
-    found: dict[str, list[int]] = {}
-    for place, (cell, recipe) in enumerate(zip(cells, recipes, strict=True)):
-        if cell.kind != "start":
-            training = replace(recipe.training, seed=0, epochs=1, lr=1.0)
-            models = (recipe.student, recipe.teacher, recipe.second_teacher)
-            found.setdefault(repr((cell.label, models, training)), []).append(place)
+def _alike(
+    planned: Sequence[tuple[Cell, Recipe]], key: Callable[[Cell, Recipe], str | None]
+) -> list[tuple[list[Cell], Recipe]]:
+    """Return cells of one key together, with the first one's recipe; those without a key are left out."""
+    found: dict[str, tuple[list[Cell], Recipe]] = {}
+    for cell, recipe in planned:
+        if (kind := key(cell, recipe)) is not None:
+            found.setdefault(kind, ([], recipe))[0].append(cell)
     return list(found.values())
 
 
-def _networks(cells: Sequence[Cell], recipes: Sequence[Recipe]) -> list[list[int]]:
-    """Return the places of cells that are attacked, those of one network together."""
-    found: dict[str, list[int]] = {}
-    for place, (cell, recipe) in enumerate(zip(cells, recipes, strict=True)):
-        if cell.which:
-            found.setdefault(repr(recipe.student), []).append(place)
-    return list(found.values())
+def _training_of(cell: Cell, recipe: Recipe) -> str | None:
+    """Return what decides the cost of a cell's steps; None where nothing is trained."""
+    if cell.kind == "start":
+        return None
+    training = replace(recipe.training, seed=0, epochs=1, lr=1.0)
+    return repr((cell.label, recipe.student, recipe.teacher, recipe.second_teacher, training))
 
 
-def _training_row(group: Sequence[Cell], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
+def _network_of(cell: Cell, recipe: Recipe) -> str | None:
+    """Return the network that is attacked; None where none is."""
+    return repr(recipe.student) if cell.which else None
+
+
+def _training_row(cells: Sequence[Cell], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
     cost = run_cost(recipe, data, steps=steps)
-    epochs = sum(cell.recipe.training.epochs for cell in group)
-    checks = sum(checks_of(cell.recipe.training) for cell in group)
+    epochs = sum(cell.recipe.training.epochs for cell in cells)
+    checks = sum(checks_of(cell.recipe.training) for cell in cells)
     return {
-        "label": group[0].label, "student": recipe.student.name,
-        "teacher": _taught_by(group[0]), "runs": len(group), "epochs": epochs,
-        "runs_as": cost.label, "step_seconds": cost.seconds, "steps": epochs * cost.steps,
+        "label": cells[0].label, "student": recipe.student.name, "teacher": _taught_by(cells[0]), "runs": len(cells),
+        "epochs": epochs, "runs_as": cost.label, "step_seconds": cost.seconds, "steps": epochs * cost.steps,
         "check_seconds": cost.check_seconds, "checks": checks,
         "hours": (epochs * cost.steps * cost.seconds + checks * cost.check_seconds) / 3600,
     }  # fmt: skip
@@ -117,9 +120,9 @@ def _taught_by(cell: Cell) -> str | None:
 
 
 def _attack_row(
-    group: Sequence[Cell], recipe: Recipe, evaluation: EvaluateSettings, data: DataSet, steps: int
+    cells: Sequence[Cell], recipe: Recipe, evaluation: EvaluateSettings, data: DataSet, steps: int
 ) -> dict[str, Any]:
-    models = sum(len(cell.which) for cell in group)
+    models = sum(len(cell.which) for cell in cells)
     asked = [(evaluation.examples_of(name, len(data.test)), *_passes(name)) for name in evaluation.attacks]
     forward, backward = _pass_seconds(recipe, data, min(images for images, _, _ in asked), steps)
     seconds = sum(images * (forward * ahead + backward * back) for images, ahead, back in asked)
@@ -139,9 +142,8 @@ def _passes(name: str) -> tuple[int, int]:
 def _pass_seconds(recipe: Recipe, data: DataSet, images: int, steps: int) -> tuple[float, float]:
     """Return the seconds of a forward pass, and of a backward pass to the images, an image, in batches of an attack."""
     device = device_by_name(recipe.training.device)
-    student = build_models(recipe, data).student.to(device).eval()
-    part = data.test.take(slice(min(images, BATCH_SIZE)))
-    batch = to_pixels((part.load() if isinstance(part, FileSet) else part).to(device).images)
+    student = build_model(recipe.student, data.train).to(device).eval()
+    batch = to_pixels(looked_at(data.test, min(images, BATCH_SIZE)).to(device).images)
 
     def forward() -> None:
         with torch.no_grad():

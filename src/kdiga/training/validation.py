@@ -95,4 +95,5 @@ def looked_at(held_out: Images, examples: int) -> ImageSet:
         examples: at most so many.
     """
     own = held_out.original if isinstance(held_out, MixedSet) else held_out
-    return own.take(slice(examples)).load() if isinstance(own, FileSet) else own
+    part = own.take(slice(examples))
+    return part.load() if isinstance(part, FileSet) else part
