@@ -8,6 +8,7 @@ import pytest
 
 from kdiga.config.profiling import RunCost, run_cost
 from kdiga.config.run import data_of
+from kdiga.errors import InputError
 from kdiga.study import sizing
 from kdiga.study.sizing import size_runs
 from kdiga.training.profiling import Subject
@@ -61,6 +62,12 @@ def test_trials_count_as_runs_of_their_method_and_are_not_attacked(sized):
 def test_checks_of_some_epochs_are_counted_up(sized):
     found = sized(("validation_steps: 2", "validation_steps: 2, validate_every: 2"))
     assert {row["checks"] for row in found["training"]} == {2, 4}
+
+
+def test_a_model_that_cannot_be_had_is_told_before_anything_is_measured(sized, monkeypatch):
+    monkeypatch.setattr(sizing, "run_cost", lambda *_, **__: pytest.fail("measured already"))
+    with pytest.raises(InputError, match=r"^kd/seed-0: .*'none.pt'"):
+        sized(("  teacher: robust\n", "  teacher: {name: cnn-8, weights: none.pt, normalization: none}\n"))
 
 
 def test_it_measures_what_a_run_would_do(study, monkeypatch):

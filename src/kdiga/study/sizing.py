@@ -22,7 +22,7 @@ from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.modes import frozen_parameters
 from kdiga.provenance import provenance
 from kdiga.study.cells import Cell
-from kdiga.study.check import with_known_teachers
+from kdiga.study.check import check_models, with_known_teachers
 from kdiga.study.settings import EvaluateSettings
 from kdiga.threads import one_thread
 from kdiga.training.runtime import device_by_name
@@ -57,6 +57,7 @@ def size_runs(
     Raises:
         InputError: as the runs would.
     """
+    check_models(cells, out, data)  # one that cannot be had is told before minutes of measuring others
     planned = list(zip(cells, with_known_teachers(cells, out), strict=True))
     trained, attacked = _alike(planned, _training_of), _alike(planned, _network_of)
     told = on_part or (lambda what, done, total: None)
