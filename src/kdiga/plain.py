@@ -15,6 +15,7 @@ import yaml
 from kdiga.errors import words_of
 
 MOST = 20_000  # values that a YAML file may stand for, aliases written out
+DEEPEST = 100  # levels of nesting of a YAML file; PyYAML needs seconds for a few thousand
 
 
 def load_json(path: Path) -> Any:
@@ -44,15 +45,35 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
     Raises:
         ValueError: if it is no YAML, stands for too much, or for something that contains itself.
     """
+    loader = None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _ShallowLoader(text)
+        node = loader.get_single_node()
         if node is not None and _size(node, {}) > MOST:
             raise ValueError(f"it stands for more than {MOST:,} values")
-        return yaml.safe_load(text), node
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        return (None if node is None else loader.construct_document(node)), node
     except (yaml.YAMLError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         raise ValueError(words_of(error, 400)) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+class _ShallowLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, with a limit on nesting."""
+
+    def __init__(self, text: str) -> None:
+        self.depth = 0
+        super().__init__(text)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ValueError("it is nested too deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
