@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 import kdiga
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 
 
 def per_call(call: Callable[[], object], calls: int) -> float:

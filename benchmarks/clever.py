@@ -29,14 +29,14 @@ from torch import Tensor
 
 import kdiga
 from kdiga.certification import clever
-from kdiga.certification.answers import Answers
+from kdiga.certification.class_scores import Answers
 from kdiga.certification.gradients import largest_norms, quick_convolutions
 from kdiga.certification.weibull import fit_reverse_weibull
-from kdiga.config.subject import load_ground, load_subject
 from kdiga.data.images import to_pixels
-from kdiga.modes import frozen_parameters
-from kdiga.provenance import provenance
+from kdiga.model_state import frozen_parameters
+from kdiga.runs.provenance import provenance
 from kdiga.types import ThreatModel
+from kdiga.workflows.loaded_model import load_ground, load_subject
 
 REFITTED = "kdiga's points, toolbox's fit"
 ORDER = {"linf": np.inf, "l2": 2}

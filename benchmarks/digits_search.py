@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from kdiga.config import recipe_from_dict, run_recipe
+from kdiga.recipes.load import recipe_from_dict
+from kdiga.workflows.train import run_recipe
 
 SEEDS = (0, 1)
 STUDENT = {"name": "cnn-8", "activation": "silu"}

@@ -19,8 +19,8 @@ import torch
 from pyautoattack import AutoAttack
 
 import kdiga
-from kdiga.config.subject import load_ground, load_subject
-from kdiga.provenance import provenance
+from kdiga.runs.provenance import provenance
+from kdiga.workflows.loaded_model import load_ground, load_subject
 
 
 def official(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, batch: int) -> list[bool]:

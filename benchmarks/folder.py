@@ -26,8 +26,8 @@ FIRST_STEP = """
 import sys, time
 begun = time.perf_counter()
 import kdiga
-from kdiga.config import recipe_from_dict
-from kdiga.config.run import build_models, data_of
+from kdiga.recipes.load import recipe_from_dict
+from kdiga.workflows.train import build_models, data_of
 from kdiga.data import augmentation_by_name, feed_of, split
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import looked_at
@@ -95,9 +95,9 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
 
     import kdiga
     from kdiga.data import Feed, FileSet, ImageSet, augmentation_by_name, feed_of
+    from kdiga.gradients.routes import Exact
     from kdiga.methods import method_by_name
-    from kdiga.modes import seeded
-    from kdiga.routes import Exact
+    from kdiga.model_state import seeded
     from kdiga.training import TrainingSettings
     from kdiga.training.stepper import Stepper
     from kdiga.types import Batch, ThreatModel

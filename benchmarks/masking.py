@@ -15,10 +15,10 @@ import time
 import torch
 from torch import nn
 
-from kdiga.config.subject import load_ground, load_subject
 from kdiga.evaluation.masking import CHECKS, check_masking
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
+from kdiga.workflows.loaded_model import load_ground, load_subject
 from tests.evaluation.masking.planted import PLANTED, THREAT, digits, plain, robust, small, trained
 
 NAMES = [check.name for check in CHECKS]

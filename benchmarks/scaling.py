@@ -19,12 +19,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import kdiga
+from kdiga.distributed.process_group import ALONE, Team
+from kdiga.gradients.routes import Exact
 from kdiga.methods import method_by_name
-from kdiga.modes import seeded
-from kdiga.routes import Exact
+from kdiga.model_state import seeded
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper
-from kdiga.training.team import ALONE, Team
 from kdiga.types import Batch, ThreatModel
 
 REPEATS = 5

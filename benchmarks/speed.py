@@ -31,21 +31,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import kdiga
 from kdiga.data import ImageSet, feed_of
 from kdiga.data.views import Augmentation
+from kdiga.gradients.routes import Exact, route_by_name
 from kdiga.methods import method_by_name
 from kdiga.methods.adaad import AdaAD
 from kdiga.methods.pgd_at import PGDAT
 from kdiga.methods.rslad import RSLAD
 from kdiga.methods.tangent import Tangent
-from kdiga.modes import seeded
-from kdiga.provenance import provenance
-from kdiga.routes import Exact, route_by_name
+from kdiga.model_state import seeded
+from kdiga.runs.provenance import provenance
 from kdiga.teachers import CachedTeacher, Store
 from kdiga.teachers.build import fill
 from kdiga.teachers.manifest import Manifest
 from kdiga.training import TrainingSettings
-from kdiga.training.memory import peak_bytes
+from kdiga.training.cached_teachers import conditions, live_source
+from kdiga.training.peak_memory import peak_bytes
 from kdiga.training.stepper import Stepper
-from kdiga.training.stored import conditions, live_source
 from kdiga.types import ThreatModel
 
 Step = Callable[[], None]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdiga.data import ImageSet
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 
 torch.set_num_threads(1)
 

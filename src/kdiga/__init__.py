@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdiga.alignment import align as align
     from kdiga.attacks import PGD as PGD
     from kdiga.data import DataSet as DataSet
     from kdiga.data import ImageSet as ImageSet
@@ -21,13 +20,14 @@ if TYPE_CHECKING:
     from kdiga.errors import KdigaWarning as KdigaWarning
     from kdiga.evaluation import Evaluation as Evaluation
     from kdiga.evaluation import evaluate as evaluate
-    from kdiga.gradients import input_gradient as input_gradient
+    from kdiga.gradients.alignment import align as align
+    from kdiga.gradients.input_gradient import input_gradient as input_gradient
+    from kdiga.gradients.routes import Exact as Exact
+    from kdiga.gradients.routes import FiniteDifference as FiniteDifference
     from kdiga.methods import available_methods as available_methods
     from kdiga.models import available_models as available_models
     from kdiga.models import load_model as load_model
     from kdiga.models import save_model as save_model
-    from kdiga.routes import Exact as Exact
-    from kdiga.routes import FiniteDifference as FiniteDifference
     from kdiga.training import TrainingResult as TrainingResult
     from kdiga.training import TrainingSettings as TrainingSettings
     from kdiga.training import distill as distill
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "align": "alignment",
+    "align": "gradients.alignment",
     "PGD": "attacks",
     "DataSet": "data",
     "ImageSet": "data",
@@ -48,9 +48,9 @@ _HOME = {
     "KdigaWarning": "errors",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
-    "Exact": "routes",
-    "FiniteDifference": "routes",
-    "input_gradient": "gradients",
+    "Exact": "gradients.routes",
+    "FiniteDifference": "gradients.routes",
+    "input_gradient": "gradients.input_gradient",
     "available_methods": "methods",
     "available_models": "models",
     "load_model": "models",

@@ -9,7 +9,7 @@ from kdiga.analysis import Bound, Expansion, Search, explain, student_bound, tra
 from kdiga.analysis.diagnosis import findings_of
 from kdiga.analysis.measures import measure_model, measure_pair
 from kdiga.analysis.scores import loss_of
-from kdiga.modes import evaluating, seeded
+from kdiga.model_state import evaluating, seeded
 from kdiga.types import ThreatModel
 from tests.conftest import five_layers
 

@@ -16,8 +16,8 @@ from kdiga.analysis.names import short_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.sentences import reasons_of, transfer_of
 from kdiga.errors import InputError
-from kdiga.modes import seeded
-from kdiga.portions import Shelf
+from kdiga.model_state import seeded
+from kdiga.runs.work_units import Shelf
 from kdiga.types import ThreatModel
 from tests.conftest import five_layers
 

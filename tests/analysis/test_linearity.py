@@ -10,7 +10,7 @@ from kdiga.analysis import Expansion, Search, local_linearity
 from kdiga.analysis.scores import loss_of
 from kdiga.errors import InputError
 from kdiga.losses import margin
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
 EPS = 0.1

@@ -12,11 +12,11 @@ from kdiga.analysis import Search
 from kdiga.analysis.preprocessing import Alternative, best_order, class_order_finding, preprocessing_finding
 from kdiga.analysis.suitable import suitable
 from kdiga.errors import InputError
+from kdiga.model_state import seeded
 from kdiga.models import Classifier
 from kdiga.models.normalization import NORMALIZATIONS, Normalize
 from kdiga.models.registry import ModelSpec
-from kdiga.modes import seeded
-from kdiga.portions import Shelf
+from kdiga.runs.work_units import Shelf
 from kdiga.types import ThreatModel
 from tests.analysis.test_explain import Constant
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 
 
 def linear(seed: int = 1, classes: int = 4, pixels: int = 9) -> nn.Module:

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from kdiga.certification import clever
-from kdiga.certification.answers import Answers, other_classes
+from kdiga.certification.class_scores import Answers, other_classes
 from kdiga.certification.clever import radii_of, smallest_ratio
 from kdiga.certification.gradients import largest_norms, quick_convolutions
 from kdiga.certification.lipschitz import Lipschitz, Sampling
 from kdiga.errors import InputError
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 from tests.certification.nets import closed_form, inner_images, linear
 from tests.conftest import five_layers

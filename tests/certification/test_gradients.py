@@ -8,7 +8,7 @@ from torch import nn
 
 from kdiga.certification import clever, clever_against
 from kdiga.certification.gradients import POINTS, largest_norms, quick_convolutions
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 from tests.certification.nets import linear
 from tests.certification.test_interval import two_layers

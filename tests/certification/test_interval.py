@@ -12,12 +12,12 @@ from torch import nn
 import kdiga
 from kdiga.attacks import PGD, uniform_start
 from kdiga.certification import gradient_bounds, interval_bounds
-from kdiga.certification.answers import other_classes
+from kdiga.certification.class_scores import other_classes
 from kdiga.certification.network import run, take_apart
 from kdiga.certification.propagation import ball_of, margins, reach
 from kdiga.errors import InputError
 from kdiga.losses import margin
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 from tests.certification.nets import closed_form, inner_images, linear, small_convolutional
 from tests.conftest import five_layers

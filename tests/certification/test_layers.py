@@ -10,7 +10,7 @@ from torch import nn
 from kdiga.certification.layers import by_channel
 from kdiga.certification.network import Network, take_apart
 from kdiga.errors import InputError
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 
 
 class Between(nn.Module):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdiga.certification.answers import other_classes
+from kdiga.certification.class_scores import other_classes
 from kdiga.certification.interval import lipschitz_bounds
 from kdiga.certification.network import take_apart
 from kdiga.certification.propagation import UNIT, Box, allowance, ball_of, dual_norms, gradients, margins, reach
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
 SEEDS = range(25)

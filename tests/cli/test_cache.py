@@ -12,9 +12,9 @@ import pytest
 
 import kdiga
 from tests.cli.test_cli import run
-from tests.config.test_caching import BASE, TRAINING
 from tests.teachers.test_store import contents, flip, times
 from tests.training.test_loop import small
+from tests.workflows.test_cache import BASE, TRAINING
 
 TRAIN = ("train", "mine.yaml", "--despite-findings")  # nobody taught the teacher
 

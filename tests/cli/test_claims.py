@@ -12,9 +12,9 @@ import timm
 
 from kdiga.models.registry import Classifier, ModelSpec, Origin
 from kdiga.models.sources.robustbench import RobustBench
-from tests.claims.conftest import TINY, pgd_for_autoattack
 from tests.cli.test_cli import run
 from tests.data.pictures import picture
+from tests.experiments.claims.conftest import TINY, pgd_for_autoattack
 
 RECIPE = TINY.replace("  tangent: tangent\n", "").replace("[kdiga, tangent]", "[kdiga]")
 ASKED = ("claims", "tiny.yaml", "--workers", "1")

@@ -17,8 +17,8 @@ import torch
 
 import kdiga
 from kdiga.cli import main
-from kdiga.locks import FOLDER as LOCKS
-from kdiga.training.folder import OURS
+from kdiga.io.file_lock import FOLDER as LOCKS
+from kdiga.runs.folder import OURS
 
 # No network, and no data but the packages' own.
 NOWHERE = {

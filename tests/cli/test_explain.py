@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 import kdiga
-from kdiga.config.explaining import Question, explain_runs
+from kdiga.model_state import seeded
 from kdiga.models import save_model
-from kdiga.modes import seeded
+from kdiga.workflows.explain import Question, explain_runs
 from tests.cli.test_cli import run
 
 

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 import kdiga
-from kdiga.config.export_folder import UNFINISHED
-from kdiga.intervals import clopper_pearson
+from kdiga.statistics import clopper_pearson
+from kdiga.workflows.export_folder import UNFINISHED
 from tests.cli.test_cli import RECIPES, run
 
 for package in ("onnx", "onnxruntime", "onnxscript"):

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from kdiga.config import load_recipe
-from kdiga.config.run import data_of
-from kdiga.config.subject import load_ground, load_subject
 from kdiga.data import FileSet
 from kdiga.errors import InputError
+from kdiga.recipes.load import load_recipe
+from kdiga.workflows.loaded_model import load_ground, load_subject
+from kdiga.workflows.train import data_of
 from tests.cli.test_cli import run
 from tests.data.pictures import class_folders
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import kdiga
-from kdiga.study import load_study
+from kdiga.experiments.study import load_study
 from tests.cli.test_cli import RECIPES, run
-from tests.study.conftest import TINY
+from tests.experiments.conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def wait_for_a_checkpoint(folder):
 
 def open_locks(folder):
     """Return whether any cell of a study is held."""
-    from kdiga.locks import held
+    from kdiga.io.file_lock import held
 
     for path in (folder / ".locks").rglob("*.lock"):
         with held(folder, str(path.relative_to(folder / ".locks").with_suffix(""))) as mine:

@@ -10,8 +10,8 @@ import torch
 from kdiga.attacks import PGD, project
 from kdiga.errors import InputError
 from kdiga.losses import cross_entropy
-from kdiga.modes import seeded
-from kdiga.step import Step
+from kdiga.methods.context import Step
+from kdiga.model_state import seeded
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from kdiga.config import recipe_from_dict
 from kdiga.errors import InputError
+from kdiga.gradients.routes import Exact, FiniteDifference
 from kdiga.methods import Passes, available_methods, search_space
+from kdiga.methods.context import Step
 from kdiga.methods.kdiga import RAMP
-from kdiga.modes import seeded
-from kdiga.routes import Exact, FiniteDifference
-from kdiga.step import Step
+from kdiga.model_state import seeded
+from kdiga.recipes.load import recipe_from_dict
 from kdiga.teachers import OnlineTeacher
-from kdiga.training.teaching import source_of
+from kdiga.training.teacher_sources import source_of
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 

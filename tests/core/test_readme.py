@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import kdiga
-from kdiga.claims import load_claims
-from kdiga.config import load_recipe
-from kdiga.study import load_study
+from kdiga.experiments.claims import load_claims
+from kdiga.experiments.study import load_study
+from kdiga.recipes.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()

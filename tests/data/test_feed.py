@@ -7,7 +7,7 @@ import torch
 
 from kdiga.data import ImageSetFeed, LoaderFeed, Share, augmentation_by_name, feed_of
 from kdiga.errors import InputError
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from kdiga.data import reading as readings
 from kdiga.data import workers as pools
 from kdiga.data.workers import DecodersEndedError, Job, available_workers
 from kdiga.errors import InputError
-from kdiga.fingerprints import fingerprint_of_images
+from kdiga.runs.fingerprints import fingerprint_of_images
 from tests.data.pictures import class_folders, picture
 
 CPU = torch.device("cpu")

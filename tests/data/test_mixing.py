@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import kdiga
-from kdiga.config import DataConfig, recipe_from_dict, run_recipe
-from kdiga.config.labelling import labelled_by
-from kdiga.config.run import data_of
-from kdiga.config.schema import ExtraConfig
 from kdiga.data import Augmentation, DataSet, FileSet, ImageSet, MixedSet, Share, feed_of, split
 from kdiga.data.extra import load_extra
 from kdiga.data.reading import Reading
 from kdiga.errors import InputError
+from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.schema import DataConfig, ExtraConfig
+from kdiga.workflows.pseudo_labels import labelled_by
+from kdiga.workflows.train import data_of, run_recipe
 from tests.data.pictures import class_folders
 
 CPU = torch.device("cpu")

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 import kdiga
-from kdiga.config import load_recipe
-from kdiga.config.run import build_models, data_of
 from kdiga.data import FileSet, ImageSet
 from kdiga.errors import InputError
 from kdiga.models import save_model
+from kdiga.recipes.load import load_recipe
+from kdiga.workflows.train import build_models, data_of
 from tests.data.pictures import picture
 
 RECIPES = Path(__file__).parents[2] / "recipes"

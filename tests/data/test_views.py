@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from kdiga.data import Augmentation, ResizedCrop, augmentation_by_name
-from kdiga.decoding import ATTEMPTS, Crops, Item, crop_box, decode
+from kdiga.data.decoding import ATTEMPTS, Crops, Item, crop_box, decode
 from kdiga.errors import InputError
 from tests.data.pictures import picture
 

@@ -14,16 +14,16 @@ from torch import nn
 
 import kdiga
 from kdiga.data import ImageSet
+from kdiga.distributed.process_group import ALONE, Team
+from kdiga.distributed.rng_streams import Streams
 from kdiga.errors import InputError, InterruptedRunError
+from kdiga.gradients.routes import Exact
 from kdiga.methods import method_by_name
-from kdiga.modes import seeded
-from kdiga.routes import Exact
+from kdiga.model_state import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.training.interruption import SAVE, Interruption
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper
-from kdiga.training.streams import Streams
-from kdiga.training.team import ALONE, Team
 from kdiga.training.validation import Scores, Validator
 from kdiga.types import ThreatModel
 from tests.distributed.work import networks, train_all, train_more

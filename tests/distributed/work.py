@@ -14,12 +14,12 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from kdiga.distributed.process_group import ALONE, Team
+from kdiga.gradients.routes import route_by_name
 from kdiga.methods import available_methods
-from kdiga.modes import seeded
-from kdiga.routes import route_by_name
+from kdiga.model_state import seeded
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper
-from kdiga.training.team import ALONE, Team
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 from tests.contracts.test_methods import VARIANTS

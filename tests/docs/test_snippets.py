@@ -15,9 +15,9 @@ import typer
 import yaml
 
 import kdiga
-from kdiga.claims import load_claims
 from kdiga.cli.app import COMMANDS, app
-from kdiga.study import load_study
+from kdiga.experiments.claims import load_claims
+from kdiga.experiments.study import load_study
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])

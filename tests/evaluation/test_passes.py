@@ -8,7 +8,7 @@ from torch import nn
 
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.autoattack import BACKWARDS, OfficialStage
-from kdiga.modes import frozen_parameters
+from kdiga.model_state import frozen_parameters
 from kdiga.types import ThreatModel
 
 

@@ -17,8 +17,8 @@ from kdiga.export.judged import Judged, with_worst
 from kdiga.export.latency import Latency, latencies
 from kdiga.export.score_attack import scored
 from kdiga.export.transfer import Victim, transfer_attacks, transferred
-from kdiga.modes import seeded
-from kdiga.portions import Shelf
+from kdiga.model_state import seeded
+from kdiga.runs.work_units import Shelf
 from kdiga.types import ThreatModel
 
 EPS = 0.03

@@ -22,8 +22,8 @@ from kdiga.export.robustbench import LOADER, loader_source, model_info
 from kdiga.export.snippets import snippet
 from kdiga.export.torch_program import PROGRAM, write_program
 from kdiga.export.written import write_all
+from kdiga.model_state import seeded
 from kdiga.models import Classifier, ModelSpec, load_model
-from kdiga.modes import seeded
 from kdiga.types import ThreatModel
 
 for package in ("onnx", "onnxruntime", "onnxscript"):

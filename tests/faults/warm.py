@@ -177,13 +177,13 @@ def _suffer(fault: Fault) -> None:
 
 
 def _main() -> None:
+    import kdiga.study
     import torch
 
     import kdiga.cli.app
-    import kdiga.config.certifying
-    import kdiga.config.evaluating
-    import kdiga.config.filling
-    import kdiga.study
+    import kdiga.workflows.certify
+    import kdiga.workflows.evaluate
+    import kdiga.workflows.fill_cache
 
     kdiga.load_data("digits")
 

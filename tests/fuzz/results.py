@@ -18,15 +18,15 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdiga.cli.compare import _pair
-from kdiga.config.classes import check_classes
-from kdiga.config.subject import earlier, recipe_of
 from kdiga.errors import InputError
+from kdiga.experiments.board import read_json
 from kdiga.report import compose, write_page
 from kdiga.report.comparison import compare_evaluations
 from kdiga.report.files import find_results
 from kdiga.report.results import Results
-from kdiga.study.cells import read_json
-from kdiga.training.folder import read_result
+from kdiga.runs.folder import read_result
+from kdiga.workflows.class_names import check_classes
+from kdiga.workflows.loaded_model import earlier, recipe_of
 from tests.fuzz.data import damaged_npz
 from tests.fuzz.mutations import damaged_json, damaged_lines, damaged_yaml
 from tests.fuzz.oracles import check_leaves, json_of, yaml_of

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import kdiga
-from kdiga.portions import Shelf
+from kdiga.runs.work_units import Shelf
 from kdiga.teachers import CachedTeacher, Manifest, Store
 from kdiga.types import Batch, ThreatModel
 from tests.fuzz.mutations import damaged_bytes, damaged_json, damaged_tree
@@ -144,7 +144,7 @@ def write_portion(folder: Path) -> None:
 
 @target("portion", {"portion.json": damaged_json}, write_portion)
 def read_portion(folder: Path) -> str | None:
-    from kdiga.portions import name_of
+    from kdiga.runs.work_units import name_of
 
     named = folder / f"{name_of(KEY)}.json"
     if (folder / "portion.json").exists():

@@ -7,22 +7,22 @@ import json
 import numpy as np
 import pytest
 
-from kdiga.claims.kept import WEIGHTS, Kept
-from kdiga.claims.plan import load_claims
 from kdiga.errors import InputError
+from kdiga.experiments.board import Board
+from kdiga.experiments.claims.plan import load_claims
+from kdiga.experiments.claims.records import WEIGHTS, Kept
+from kdiga.experiments.curve_plan import load_sweep
+from kdiga.experiments.study import load_study
 from kdiga.export.hub_folder import write_hub_folder
 from kdiga.export.torch_program import write_program
+from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
-from kdiga.portions import Shelf, name_of
 from kdiga.report import write_page
 from kdiga.report.plots import replace_file
-from kdiga.study import load_study
-from kdiga.study.cells import Board
-from kdiga.study.sweep import load_sweep
+from kdiga.runs.work_units import Shelf, name_of
 from kdiga.teachers.files import write_durably
 from kdiga.training.journal import Journal
-from kdiga.training.state import save_state
-from kdiga.writing import write_atomically
+from kdiga.training.resume_state import save_state
 from tests.fuzz.states import write_store
 from tests.fuzz.texts import CLAIMS, RECIPE, STUDY
 from tests.fuzz.weights import small

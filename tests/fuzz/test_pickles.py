@@ -20,8 +20,8 @@ from kdiga.data.extra import load_extra
 from kdiga.data.reading import Reading
 from kdiga.errors import InputError
 from kdiga.models import save_model
-from kdiga.report.checking import DamagedError
 from kdiga.report.explanations import read_arrays
+from kdiga.report.validation import DamagedError
 from kdiga.teachers import CachedTeacher
 from tests.fuzz.states import resumed, write_state, write_store
 from tests.fuzz.weights import small

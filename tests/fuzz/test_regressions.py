@@ -11,28 +11,28 @@ import zipfile
 import numpy as np
 import pytest
 
-from kdiga.arrays import load_arrays
-from kdiga.claims.kept import Kept
-from kdiga.claims.plan import load_claims
 from kdiga.cli.compare import compare
-from kdiga.config import load_recipe
-from kdiga.config.source import STUDY, read_source
 from kdiga.data.mnist import _read_idx
 from kdiga.data.shards import _label
 from kdiga.errors import InputError
+from kdiga.experiments.board import Board, read_json
+from kdiga.experiments.claims.plan import load_claims
+from kdiga.experiments.claims.records import Kept
+from kdiga.experiments.curve_plan import load_sweep
+from kdiga.experiments.study import load_study
 from kdiga.export.torch_program import read_program
+from kdiga.io.safe_json_yaml import load_json, parse_yaml
+from kdiga.io.safe_npz import load_arrays
 from kdiga.models import load_model
 from kdiga.models.normalization import Normalization
-from kdiga.plain import load_json, parse_yaml
-from kdiga.portions import Shelf
+from kdiga.recipes.load import load_recipe
+from kdiga.recipes.source import STUDY, read_source
 from kdiga.report import write_page
 from kdiga.report.runs import read_run
 from kdiga.report.study import read_study, table_markdown
-from kdiga.study import load_study
-from kdiga.study.cells import Board, read_json
-from kdiga.study.sweep import load_sweep
+from kdiga.runs.folder import read_config, read_result
+from kdiga.runs.work_units import Shelf
 from kdiga.teachers import Manifest
-from kdiga.training.folder import read_config, read_result
 from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
 from tests.fuzz.guard import Limits, guarded, within

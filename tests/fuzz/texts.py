@@ -13,13 +13,12 @@ from typing import Any
 
 import yaml
 
-from kdiga.claims.kept import Kept
-from kdiga.claims.plan import load_claims
-from kdiga.config import load_recipe
-from kdiga.config.load import recipe_from_dict
-from kdiga.study import load_study
-from kdiga.study.cells import Board, Cell
-from kdiga.study.sweep import load_sweep
+from kdiga.experiments.board import Board, Cell
+from kdiga.experiments.claims.plan import load_claims
+from kdiga.experiments.claims.records import Kept
+from kdiga.experiments.curve_plan import load_sweep
+from kdiga.experiments.study import load_study
+from kdiga.recipes.load import load_recipe, recipe_from_dict
 from kdiga.types import ThreatModel
 from tests.fuzz.mutations import TEXTS, damaged_json, damaged_yaml
 from tests.fuzz.oracles import check_leaves, json_of, yaml_of

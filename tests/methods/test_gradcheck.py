@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from kdiga.gradients.routes import Exact
 from kdiga.methods import available_methods
+from kdiga.methods.context import Step
 from kdiga.methods.fast_at import mean_angle
 from kdiga.methods.kdiga import _author_gap
-from kdiga.modes import seeded
-from kdiga.routes import Exact
-from kdiga.step import Step
-from kdiga.training.teaching import source_of
+from kdiga.model_state import seeded
+from kdiga.training.teacher_sources import source_of
 from kdiga.types import Batch, ThreatModel
 
 CASES = {

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kdiga.gradients.routes import Exact
 from kdiga.methods import available_methods
-from kdiga.modes import seeded
-from kdiga.routes import Exact
-from kdiga.step import Step
-from kdiga.training.teaching import source_of
+from kdiga.methods.context import Step
+from kdiga.model_state import seeded
+from kdiga.training.teacher_sources import source_of
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 from tests.methods import formulas

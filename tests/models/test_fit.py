@@ -8,10 +8,10 @@ import torch.nn.functional as F
 
 import kdiga
 from kdiga.errors import InputError
-from kdiga.fingerprints import fingerprint_of_model
-from kdiga.gradients import input_gradient
+from kdiga.gradients.input_gradient import input_gradient
+from kdiga.model_state import seeded
 from kdiga.models.fit import LUMINANCE, Fit
-from kdiga.modes import seeded
+from kdiga.runs.fingerprints import fingerprint_of_model
 
 
 def network(channels: int = 3, size: int = 8, classes: int = 6) -> kdiga.models.Classifier:

@@ -18,7 +18,7 @@ import kdiga
 from kdiga.attacks import PGD
 from kdiga.data import load_data
 from kdiga.errors import InputError
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
 A = [[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]]

@@ -18,10 +18,10 @@ from torch import nn
 
 import kdiga
 from kdiga.errors import InputError
+from kdiga.model_state import seeded
 from kdiga.models.registry import Origin
 from kdiga.models.sources import timm as timm_source
 from kdiga.models.sources.registry import available_sources
-from kdiga.modes import seeded
 
 SHUFFLE = "shufflenet_v2_x0_5"  # torchvision's smallest
 

@@ -8,11 +8,11 @@ from torch import nn
 
 import kdiga
 from kdiga.attacks import PGD, steepest
+from kdiga.gradients.routes import Exact
 from kdiga.losses import cross_entropy
+from kdiga.methods.context import Step
 from kdiga.methods.tangent import Tangent
-from kdiga.modes import seeded
-from kdiga.routes import Exact
-from kdiga.step import Step
+from kdiga.model_state import seeded
 from kdiga.teachers import OnlineTeacher
 from kdiga.types import Batch, ThreatModel
 

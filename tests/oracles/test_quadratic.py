@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import kdiga
-from kdiga.modes import seeded
-from kdiga.routes import FiniteDifference
+from kdiga.gradients.routes import FiniteDifference
+from kdiga.model_state import seeded
 
 
 class Quadratic(nn.Module):

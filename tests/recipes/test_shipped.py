@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from kdiga import recipes
-from kdiga.claims import load_claims
-from kdiga.config import load_recipe
 from kdiga.errors import InputError
-from kdiga.recipes import about, find_recipe, shipped
-from kdiga.study import load_study
+from kdiga.experiments.claims import load_claims
+from kdiga.experiments.study import load_study
+from kdiga.recipes.load import load_recipe
+from kdiga.recipes.shipped import about, find_recipe, shipped
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 

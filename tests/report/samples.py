@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kdiga.intervals import clopper_pearson
+from kdiga.statistics import clopper_pearson
 
 CLASSES = ("shirt", "trouser", "bag", "sneaker")
 IMAGES = 200

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from kdiga.intervals import clopper_pearson, paired_difference
 from kdiga.report.answer import answer
 from kdiga.report.gaps import gap_of, signed
 from kdiga.report.identities import Register, short_names
-from kdiga.report.joining import chapters
+from kdiga.report.model_index import chapters
 from kdiga.report.records import Accuracy, Evaluation, Finding, Ground, Identity, Origin, Run
 from kdiga.report.results import Results
 from kdiga.report.strength import strongest
+from kdiga.statistics import clopper_pearson, paired_difference
 
 GROUND = Ground("digits", "linf", 0.1, "images")
 

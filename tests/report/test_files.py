@@ -9,9 +9,9 @@ import pytest
 
 from kdiga.errors import InputError
 from kdiga.report import write_page
-from kdiga.report.checking import DamagedError
 from kdiga.report.files import find_results
 from kdiga.report.studies import check_study
+from kdiga.report.validation import DamagedError
 from tests.report.samples import certificate, evaluation, explanation, pictures, write_json, write_run, write_study
 
 

@@ -24,6 +24,7 @@ from kdiga.report.claims import claims_markdown
 from kdiga.report.curve import curve_markdown
 from kdiga.report.study import table_markdown
 from kdiga.types import ThreatModel
+from tests.experiments.test_tables import content as study_content
 from tests.report.samples import (
     certificate,
     evaluation,
@@ -34,7 +35,6 @@ from tests.report.samples import (
     write_study,
 )  # fmt: skip
 from tests.report.test_curve import content as curve_content
-from tests.study.test_tables import content as study_content
 
 SCRIPT, ATTRIBUTE = "<script>alert(1)</script>", '"onmouseover="alert(1)'
 LINK, IMAGE = "[x](javascript:alert(1))", "![x](javascript:alert(1))"

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import kdiga
-from kdiga.config.caching import largest_error
 from kdiga.data import Augmentation, ImageSet, ImageSetFeed
 from kdiga.errors import InputError
 from kdiga.methods import available_methods, method_by_name
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.teachers.packing import pack, unpack_gradient
 from kdiga.types import Batch, TeacherSignal
+from kdiga.workflows.cache import largest_error
 from tests.teachers.conftest import AUGMENTED, Filler
 from tests.training.test_loop import THREAT, StoppedError, small
 

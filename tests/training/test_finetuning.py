@@ -10,7 +10,7 @@ from torch import nn
 
 import kdiga
 from kdiga.errors import InputError
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.training import TrainingSettings
 from kdiga.training.freezing import Frozen, frozen_names
 from kdiga.training.optimization import build_optimizer, build_schedule, parameter_groups

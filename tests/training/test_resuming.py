@@ -13,7 +13,7 @@ from torch import nn
 
 import kdiga
 from kdiga.errors import InputError, InterruptedRunError
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.training import state as state_module
 from kdiga.training.interruption import SAVE, Interruption
 from kdiga.types import ThreatModel

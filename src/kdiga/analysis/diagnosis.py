@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdiga.analysis.explanation import Explained, Explanation
 from kdiga.evaluation.masking.finding import Finding, Verdict
-from kdiga.naming import attack_name
+from kdiga.results.attack_names import attack_name
 
 MANY_ZEROS = 0.05  # share of examples without a gradient from which on means over the rest are suspect
 

@@ -17,8 +17,8 @@ from kdiga.analysis.work import PART, Work
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name
-from kdiga.modes import device_of, evaluating
-from kdiga.portions import OnProgress, Shelf
+from kdiga.model_state import device_of, evaluating
+from kdiga.runs.work_units import OnProgress, Shelf
 from kdiga.types import ThreatModel
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from kdiga.analysis.bounds import Bound
 from kdiga.analysis.ranking import Ranking, rank
 from kdiga.analysis.resampling import Interval, mean_interval, ratio_interval
-from kdiga.intervals import clopper_pearson
+from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
 
 

@@ -11,7 +11,7 @@ from kdiga.analysis.agreement import cosines, gradient_distance
 from kdiga.analysis.linearity import Expansion, local_linearity
 from kdiga.analysis.scores import loss_of
 from kdiga.analysis.search import Search
-from kdiga.modes import evaluating, frozen_parameters
+from kdiga.model_state import evaluating, frozen_parameters
 from kdiga.types import ThreatModel
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdiga.analysis.measures import worst_images
 from kdiga.analysis.search import Search
-from kdiga.modes import device_of, evaluating, seeded
+from kdiga.model_state import device_of, evaluating, seeded
 from kdiga.types import ThreatModel
 
 PICTURE_STREAM = 13

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.evaluation.masking.finding import Finding, Verdict
-from kdiga.intervals import clopper_pearson
+from kdiga.model_state import evaluating
 from kdiga.models import Classifier
 from kdiga.models.normalization import NORMALIZATIONS, Normalization, Normalize
-from kdiga.modes import evaluating
+from kdiga.statistics import clopper_pearson
 
 SIGNIFICANCE = 0.01  # of all candidates together
 LEAST_GAIN = 0.05

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdiga.analysis.resampling import Interval, percentile_interval, resampled_rows
-from kdiga.modes import mix_seed
+from kdiga.model_state import mix_seed
 
 FEWEST_MODELS = 3
 MOST_ORDERS = 40320  # 8 students: up to here every order is tried

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kdiga.modes import mix_seed
+from kdiga.model_state import mix_seed
 
 RESAMPLES = 2000
 FEWEST = 2  # of one example there is no spread to learn from

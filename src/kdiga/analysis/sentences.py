@@ -8,8 +8,8 @@ from statistics import fmean
 from kdiga.analysis.explanation import Explained, Explanation
 from kdiga.analysis.ranking import FEWEST_MODELS, Ranking
 from kdiga.analysis.resampling import Interval, mean_interval, ratio_interval
-from kdiga.intervals import paired_difference
-from kdiga.naming import attack_name
+from kdiga.results.attack_names import attack_name
+from kdiga.statistics import paired_difference
 
 ALIGNED, UNALIGNED = 0.5, 0.25  # cosines from which on gradients point along the teacher's, and below which they do not
 NEARLY_ALL, HALF = 0.9, 0.5  # shares of the teacher's robust accuracy

@@ -19,9 +19,9 @@ from kdiga.analysis.search import Search
 from kdiga.analysis.work import Work
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
-from kdiga.intervals import clopper_pearson
-from kdiga.modes import device_of, evaluating
-from kdiga.portions import OnProgress, Shelf
+from kdiga.model_state import device_of, evaluating
+from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
 
 ATTACK = "pgd-20"

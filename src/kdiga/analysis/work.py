@@ -13,9 +13,9 @@ from kdiga.analysis.measures import OfModel, OfPair, measure_model, measure_pair
 from kdiga.analysis.scores import Connected
 from kdiga.analysis.search import Search
 from kdiga.evaluation import AttackResult, evaluate
-from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import device_of, evaluating, seeded
-from kdiga.portions import OnProgress, Portion, Shelf, work_through
+from kdiga.model_state import device_of, evaluating, seeded
+from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
+from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
 PART = 100  # examples measured together, and kept together

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdiga import joint
+from kdiga.distributed import batch_shards as joint
 from kdiga.types import ThreatModel
 
 

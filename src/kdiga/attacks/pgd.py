@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from kdiga import joint
 from kdiga.attacks.balls import project, uniform_start, unit
-from kdiga.differentiation import by_images
+from kdiga.distributed import batch_shards as joint
 from kdiga.errors import InputError, unknown
+from kdiga.gradients.differentiation import by_images
 from kdiga.types import ThreatModel
 
 Start = Literal["uniform", "near", "clean"]

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.answers import Answers, ask
+from kdiga.certification.class_scores import Answers, ask
 from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.certification.lipschitz import Lipschitz, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
 from kdiga.errors import InputError
-from kdiga.modes import device_of, evaluating, frozen_parameters
-from kdiga.portions import OnProgress, Shelf
+from kdiga.model_state import device_of, evaluating, frozen_parameters
+from kdiga.runs.work_units import OnProgress, Shelf
 from kdiga.types import ThreatModel
 
 SIGNIFICANT = 0.05
@@ -116,7 +116,7 @@ def clever(
         progress: called with "clever", examples done and examples to do.
 
     Raises:
-        InputError: for settings out of range, and as :func:`kdiga.certification.answers.ask`.
+        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.ask`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> with torch.no_grad():

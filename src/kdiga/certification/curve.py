@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from kdiga.intervals import clopper_pearson
+from kdiga.statistics import clopper_pearson
 
 POINTS = 41
 

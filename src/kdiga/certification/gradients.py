@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.attacks import uniform_start
-from kdiga.certification.answers import other_classes
+from kdiga.certification.class_scores import other_classes
 from kdiga.errors import InputError
 from kdiga.losses import DUAL_ORDER
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
 # Points of one pass through the network. On a CPU what a pass keeps has to stay in the allocator's own pool: at 500

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.answers import ask
+from kdiga.certification.class_scores import ask
 from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of, share
 from kdiga.certification.network import Network, take_apart
 from kdiga.certification.propagation import Box, ball_of, dual_norms, gradients, margins, reach
 from kdiga.errors import InputError
-from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import device_of, evaluating
-from kdiga.portions import OnProgress, Portion, Shelf, work_through
+from kdiga.model_state import device_of, evaluating
+from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
+from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
 PORTION = 20  # examples that are kept together
@@ -99,7 +99,7 @@ def interval_bounds(
 
     Raises:
         InputError: for a layer without bounds, by name, settings out of range, and as
-            :func:`kdiga.certification.answers.ask`.
+            :func:`kdiga.certification.class_scores.ask`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> with torch.no_grad():
@@ -167,7 +167,7 @@ def gradient_bounds(model: nn.Module, images: Tensor, labels: Tensor, *, ball: T
 
     Returns:
         Lowest and highest values, float64 (example, num_classes - 1, channel, height, width), of
-        ``grad (f_c - f_j)``, classes in the order of :func:`kdiga.certification.answers.other_classes`.
+        ``grad (f_c - f_j)``, classes in the order of :func:`kdiga.certification.class_scores.other_classes`.
     """
     network = take_apart(model, images[0])
     images = images.double()

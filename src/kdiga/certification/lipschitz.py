@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from kdiga.certification.gradients import largest_norms, quick_convolutions
 from kdiga.certification.weibull import LEAST_OBSERVATIONS, fit_reverse_weibull
 from kdiga.errors import InputError
-from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.portions import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
+from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
 PORTION = 5  # examples that are kept together

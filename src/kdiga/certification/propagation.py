@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdiga.certification.answers import other_classes
+from kdiga.certification.class_scores import other_classes
 from kdiga.certification.layers import by_channel
 from kdiga.certification.network import Network, Step
 from kdiga.types import ThreatModel

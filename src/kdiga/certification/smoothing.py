@@ -19,12 +19,12 @@ import torch
 from scipy.stats import beta, norm
 from torch import Tensor, nn
 
-from kdiga.certification.answers import ask
+from kdiga.certification.class_scores import ask
 from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.errors import InputError
-from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import device_of, evaluating, frozen_parameters, mix_seed
-from kdiga.portions import OnProgress, Portion, Shelf, work_through
+from kdiga.model_state import device_of, evaluating, frozen_parameters, mix_seed
+from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
+from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
 
 PORTION = 10  # examples that are kept together
 DRAW = 50  # noises of one draw: a fixed number, so that a stream gives the same ones for every batch size
@@ -170,7 +170,7 @@ def smooth(
         progress: called with "smoothing", examples done and examples to do.
 
     Raises:
-        InputError: for settings out of range, and as :func:`kdiga.certification.answers.ask`.
+        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.ask`.
     """
     noise = Noise(sigma, samples, selection_samples, alpha, seed)
     if batch_size < 1:

@@ -93,7 +93,7 @@ def _ending(error: BaseException) -> tuple[str, int, bool] | None:
     None is for an error that nobody foresaw.
     """
     from kdiga.errors import InterruptedRunError, KdigaError, ProcessLostError
-    from kdiga.writing import FULL, WriteError
+    from kdiga.io.atomic_write import FULL, WriteError
 
     if isinstance(error, InterruptedRunError):
         return str(error), error.exit_status, True
@@ -109,7 +109,7 @@ def _ending(error: BaseException) -> tuple[str, int, bool] | None:
             told = WriteError(error.filename or "stdout", error.errno)
             return str(told), told.exit_status, False
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, False
-    from kdiga.shortage import in_words, is_shortage  # loads PyTorch
+    from kdiga.out_of_memory import in_words, is_shortage  # loads PyTorch
 
     if is_shortage(error):
         return in_words(error, "ask for smaller batches, fewer --examples or fewer --workers."), 1, False
@@ -151,7 +151,7 @@ def _fail(message: str, status: int, *, once: bool = False) -> None:
         status: to exit with.
         once: of several processes that a launcher started, only the first says it.
     """
-    from kdiga.processes import leads
+    from kdiga.distributed.launch import leads
 
     if leads() or not once:
         for line in message.splitlines():

@@ -14,7 +14,7 @@ from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from kdiga.config.caching import Plan
+    from kdiga.workflows.cache import Plan
 
 
 @app.command()
@@ -45,11 +45,11 @@ def cache(
     Example: kdiga cache recipes/digits-kdiga.yaml --set cache.folder=runs/cache
     """
     from kdiga.cli.progress import JobProgress
-    from kdiga.config import load_recipe
-    from kdiga.config.caching import in_words, measure, plan_cache
-    from kdiga.config.filling import fill_cache
-    from kdiga.config.run import data_of
-    from kdiga.processes import leads
+    from kdiga.distributed.launch import leads
+    from kdiga.recipes.load import load_recipe
+    from kdiga.workflows.cache import in_words, measure, plan_cache
+    from kdiga.workflows.fill_cache import fill_cache
+    from kdiga.workflows.train import data_of
 
     output = Output(json_file, quiet=quiet)
     console = output.console
@@ -96,7 +96,7 @@ def _content(plan: Plan, *, dry_run: bool) -> dict[str, Any]:
 
 
 def _about(plan: Plan) -> str:
-    from kdiga.config.caching import in_words
+    from kdiga.workflows.cache import in_words
 
     manifest, shards = plan.store.manifest, len(plan.store.shards)
     there = shards - len(plan.missing)

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from kdiga.cli.app import app, command_line
 from kdiga.cli.completion import one_of, several_of
-from kdiga.cli.naming import DataName, Device, ModelName, Normalization, Which
+from kdiga.cli.model_options import DataName, Device, ModelName, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
 
 if TYPE_CHECKING:
-    from kdiga.config.certifying import Certified
+    from kdiga.workflows.certify import Certified
 
 
 @app.command()
@@ -78,8 +78,8 @@ def certify(
     Example: kdiga certify runs/demo/tangent --against runs/demo/teacher --examples 50
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.certifying import Request
-    from kdiga.config.certifying import certify as run
+    from kdiga.workflows.certify import Request
+    from kdiga.workflows.certify import certify as run
 
     output = Output(json_file, quiet=quiet)
     shown = _radii(radius, sigma)
@@ -126,7 +126,7 @@ def _show(console: Console, found: Certified, radii: Sequence[float]) -> None:
 
 def _rows(name: str, found: Certified, radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
     from kdiga.certification.curve import median_radius
-    from kdiga.intervals import clopper_pearson
+    from kdiga.statistics import clopper_pearson
 
     certificate, content = found.certificates[name], found.content[name]
     eps, examples = found.content["threat"]["eps"], found.content["examples"]

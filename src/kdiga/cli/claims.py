@@ -15,7 +15,7 @@ from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from kdiga.claims import Claims
+    from kdiga.experiments.claims import Claims
 
 
 @app.command()
@@ -51,16 +51,16 @@ def claims(
 
     Example: kdiga claims recipes/claims-cpu.yaml --page docs/claims-cpu.md
     """
-    from kdiga.claims import load_claims, open_claims, report_claims, run_claims
-    from kdiga.claims.kept import Kept
-    from kdiga.claims.run import default_kept
-    from kdiga.cli.watching import CellProgress, announce, planned
-    from kdiga.config.run import data_of
-    from kdiga.processes import check_started_once
+    from kdiga.cli.run_progress import CellProgress, announce, planned
+    from kdiga.distributed.launch import check_started_once
+    from kdiga.experiments.claims import load_claims, open_claims, report_claims, run_claims
+    from kdiga.experiments.claims.records import Kept
+    from kdiga.experiments.claims.run import default_kept
+    from kdiga.experiments.failures import check_none_failed
+    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.workers import default_workers
     from kdiga.report.claims import write_claims
-    from kdiga.study.collect import in_words
-    from kdiga.study.failures import check_none_failed
-    from kdiga.study.workers import default_workers
+    from kdiga.workflows.train import data_of
 
     check_started_once("a test of claims", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)

@@ -14,7 +14,7 @@ from kdiga.cli.app import app, command_line
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say
 from kdiga.errors import InputError
-from kdiga.plain import load_json
+from kdiga.io.safe_json_yaml import load_json
 
 FILES = ("evaluation.json", "best-test.json")  # what `kdiga evaluate` wrote, else a study
 GROUND = ("data", "threat", "data_fingerprint")  # what two evaluations must share

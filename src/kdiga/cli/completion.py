@@ -30,14 +30,14 @@ def data_names(incomplete: str) -> list[str]:
 
 def recipe_names(incomplete: str) -> list[str]:
     """Return the recipes that come with kdiga and begin so; where none does, the shell offers files."""
-    from kdiga.recipes import shipped
+    from kdiga.recipes.shipped import shipped
 
     return _beginning(incomplete, shipped())
 
 
 def recipe_keys(incomplete: str) -> list[str]:
     """Return the keys of a recipe's sections that begin so, with the "=" that a value follows."""
-    from kdiga.config.schema import Recipe
+    from kdiga.recipes.schema import Recipe
 
     keys = list[str]()
     for section, kind in get_type_hints(Recipe).items():

@@ -15,7 +15,7 @@ from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from kdiga.study.sweep import Confirmation, Sweep
+    from kdiga.experiments.curve_plan import Confirmation, Sweep
 
 
 @app.command()
@@ -51,15 +51,15 @@ def curve(
 
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
-    from kdiga.cli.watching import CellProgress, announce, planned
-    from kdiga.config.run import data_of
-    from kdiga.processes import check_started_once
-    from kdiga.study.collect import in_words
-    from kdiga.study.curve import open_curve, report_curve, run_curve
-    from kdiga.study.failures import check_none_failed
-    from kdiga.study.settings import EvaluateSettings
-    from kdiga.study.sweep import load_sweep
-    from kdiga.study.workers import default_workers
+    from kdiga.cli.run_progress import CellProgress, announce, planned
+    from kdiga.distributed.launch import check_started_once
+    from kdiga.experiments.curve import open_curve, report_curve, run_curve
+    from kdiga.experiments.curve_plan import load_sweep
+    from kdiga.experiments.failures import check_none_failed
+    from kdiga.experiments.settings import EvaluateSettings
+    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.workers import default_workers
+    from kdiga.workflows.train import data_of
 
     check_started_once("a curve", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
@@ -105,7 +105,7 @@ def _seeds(given: str | None) -> tuple[int, ...]:
 
 
 def _confirmation(attack: str, examples: int) -> Confirmation | None:
-    from kdiga.study.sweep import Confirmation
+    from kdiga.experiments.curve_plan import Confirmation
 
     return None if attack.strip().lower() == "none" else Confirmation(attack.strip().lower(), examples)
 

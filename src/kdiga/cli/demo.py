@@ -29,9 +29,9 @@ def demo(
     Example: kdiga demo --seed 1 --out runs/demo1
     """
     from kdiga.cli.progress import JobProgress, TrainingProgress
-    from kdiga.demo import DATA, EPOCHS, TEACHER, THREAT, run_demo
-    from kdiga.processes import check_started_once
+    from kdiga.distributed.launch import check_started_once
     from kdiga.report import write_page, write_summary
+    from kdiga.workflows.demo import DATA, EPOCHS, TEACHER, THREAT, run_demo
 
     check_started_once("the demo", "without it")
     output, started = Output(json_file, quiet=quiet), time.perf_counter()

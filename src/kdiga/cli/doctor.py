@@ -21,7 +21,7 @@ def doctor(json_file: Json = None) -> None:
 
     Example: kdiga doctor
     """
-    from kdiga.cli.checkup import examine
+    from kdiga.cli.diagnosis import examine
 
     output = Output(json_file)
     found = examine()

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kdiga.cli.app import app, command_line
 from kdiga.cli.completion import several_of
-from kdiga.cli.naming import DataName, Device, ModelName, Norm, Normalization, Which
+from kdiga.cli.model_options import DataName, Device, ModelName, Norm, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
 
@@ -71,7 +71,7 @@ def evaluate(
     Example: kdiga evaluate runs/demo/tangent --attacks clean,pgd-40x3,autoattack --examples 200 --sweep auto
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.evaluating import Request, measure
+    from kdiga.workflows.evaluate import Request, measure
 
     output = Output(json_file, quiet=quiet)
     request = Request(

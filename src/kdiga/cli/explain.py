@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
-from kdiga.cli.naming import DataName, Device, ModelName, Norm, Normalization, Which
+from kdiga.cli.model_options import DataName, Device, ModelName, Norm, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say
 
@@ -51,7 +51,7 @@ def explain(
     """
     from kdiga.analysis.search import Search
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.explaining import FILE, Question, explain_runs
+    from kdiga.workflows.explain import FILE, Question, explain_runs
 
     output = Output(json_file, quiet=quiet)
     question = Question(

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from kdiga.cli.app import app, command_line
 from kdiga.cli.completion import one_of, several_of
-from kdiga.cli.naming import DataName, ModelName, Norm, Normalization, Which
+from kdiga.cli.model_options import DataName, ModelName, Norm, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
-from kdiga.naming import attack_name
+from kdiga.results.attack_names import attack_name
 
 
 @app.command()
@@ -64,8 +64,8 @@ def export(
     Example: kdiga export runs/demo/tangent --to onnx,torch-export,hf --int8
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.exporting import Request
-    from kdiga.config.exporting import export as run
+    from kdiga.workflows.export import Request
+    from kdiga.workflows.export import export as run
 
     output = Output(json_file, quiet=quiet)
     request = Request(

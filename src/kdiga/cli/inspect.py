@@ -9,7 +9,7 @@ import typer
 
 from kdiga.cli.app import app
 from kdiga.cli.completion import data_names, model_names
-from kdiga.cli.naming import Device, Which
+from kdiga.cli.model_options import Device, Which
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
@@ -51,10 +51,10 @@ def inspect(
 
     Example: kdiga inspect file:weights/resnet4b.pth --architecture resnet4b --normalization cifar10 --data cifar10
     """  # fmt: skip
-    from kdiga.config.inspecting import inspect_named
-    from kdiga.config.schema import ModelConfig
     from kdiga.errors import unknown
     from kdiga.models.layouts import MATCHES
+    from kdiga.recipes.schema import ModelConfig
+    from kdiga.workflows.inspect import inspect_named
 
     output = Output(json_file, quiet=quiet)
     if matched not in MATCHES:

@@ -151,7 +151,7 @@ def recipes(json_file: Json = None) -> None:
 
     Example: kdiga recipes
     """
-    from kdiga.recipes import about, shipped
+    from kdiga.recipes.shipped import about, shipped
 
     output = Output(json_file)
     table = Table("name", "", box=None, pad_edge=False, show_header=False)

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from kdiga.distributed.launch import leads
 from kdiga.errors import InputError
-from kdiga.processes import leads
-from kdiga.writing import write_atomically
+from kdiga.io.atomic_write import write_atomically
 
 STDOUT = Path("-")
 

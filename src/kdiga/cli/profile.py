@@ -46,12 +46,12 @@ def profile(
     # Before PyTorch is loaded: its profiler, which follows the memory, would write to the terminal.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    from kdiga.config.source import RECIPE, kind_of, read_source
+    from kdiga.recipes.source import RECIPE, kind_of, read_source
 
     output, overrides = Output(json_file, quiet=quiet), settings or []
     kind = kind_of(read_source(recipe, overrides, RECIPE).data)
     if kind is not RECIPE:
-        from kdiga.cli.sizing import show_sizes, sized
+        from kdiga.cli.profile_study import show_sizes, sized
 
         if compiled:
             raise InputError(
@@ -62,9 +62,9 @@ def profile(
         output.result(found)
         return
     from kdiga.cli.progress import JobProgress
-    from kdiga.config import load_recipe
-    from kdiga.config.profiling import profile_recipe
-    from kdiga.config.run import data_of
+    from kdiga.recipes.load import load_recipe
+    from kdiga.workflows.profile import profile_recipe
+    from kdiga.workflows.train import data_of
 
     checked = load_recipe(recipe, overrides)
     data = data_of(checked.data)

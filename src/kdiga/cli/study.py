@@ -15,7 +15,7 @@ from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from kdiga.study import Study
+    from kdiga.experiments.study import Study
 
 
 @app.command()
@@ -40,13 +40,14 @@ def study(
 
     Example: kdiga study recipes/study-digits.yaml --out runs/comparison
     """
-    from kdiga.cli.watching import CellProgress, announce, planned
-    from kdiga.config.run import data_of
-    from kdiga.processes import check_started_once
-    from kdiga.study import load_study, open_board, report_study, run_study
-    from kdiga.study.collect import in_words
-    from kdiga.study.failures import check_none_failed
-    from kdiga.study.workers import default_workers
+    from kdiga.cli.run_progress import CellProgress, announce, planned
+    from kdiga.distributed.launch import check_started_once
+    from kdiga.experiments.engine import open_board, report_study, run_study
+    from kdiga.experiments.failures import check_none_failed
+    from kdiga.experiments.study import load_study
+    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.workers import default_workers
+    from kdiga.workflows.train import data_of
 
     check_started_once("a study", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)

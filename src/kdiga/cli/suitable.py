@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdiga.cli.app import app, command_line
-from kdiga.cli.naming import DataName, Device, ModelName, Norm, Normalization, Which
+from kdiga.cli.model_options import DataName, Device, ModelName, Norm, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say, subject_line
 
@@ -47,11 +47,11 @@ def suitable(
     from kdiga.analysis.search import Search
     from kdiga.analysis.suitable import suitable as examine
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.config.subject import default_folder, earlier, load_ground, load_subject, make_folder
     from kdiga.data.images import to_pixels
-    from kdiga.portions import FOLDER, Shelf
-    from kdiga.provenance import provenance
-    from kdiga.writing import write_atomically
+    from kdiga.io.atomic_write import write_atomically
+    from kdiga.runs.provenance import provenance
+    from kdiga.runs.work_units import FOLDER, Shelf
+    from kdiga.workflows.loaded_model import default_folder, earlier, load_ground, load_subject, make_folder
 
     output = Output(json_file, quiet=quiet)
     search = Search(restarts=restarts)

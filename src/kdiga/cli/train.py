@@ -16,10 +16,10 @@ from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
 if TYPE_CHECKING:
-    from kdiga.config import Recipe
-    from kdiga.config.run import Models
     from kdiga.data import DataSet
+    from kdiga.recipes.schema import Recipe
     from kdiga.training import EpochRecord
+    from kdiga.workflows.train import Models
 
 
 @app.command()
@@ -55,10 +55,10 @@ def train(
     """
     from kdiga.cli.printing import described, tell_notes
     from kdiga.cli.progress import TrainingProgress
-    from kdiga.config import load_recipe, run_recipe
-    from kdiga.config.caching import stored_teacher
-    from kdiga.config.run import build_models, data_of
+    from kdiga.recipes.load import load_recipe
     from kdiga.training.tracking import Trackers
+    from kdiga.workflows.cache import stored_teacher
+    from kdiga.workflows.train import build_models, data_of, run_recipe
 
     output = Output(json_file, quiet=quiet)
     console = output.console
@@ -119,7 +119,7 @@ def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
 
 def _inspect(console: Console, recipe: Recipe, models: Models, data: DataSet, *, despite_findings: bool) -> None:
     """Print what the models are, and stop at a teacher that fails a check."""
-    from kdiga.config.inspecting import check_teachers, inspect_recipe
+    from kdiga.workflows.inspect import check_teachers, inspect_recipe
 
     found = inspect_recipe(recipe, models, data.train)
     for role, inspection in found.items():

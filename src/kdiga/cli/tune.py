@@ -39,15 +39,15 @@ def tune(
 
     Example: kdiga tune recipes/digits-kdiga.yaml --trials 6 --epochs 10
     """
-    from kdiga.cli.watching import CellProgress
-    from kdiga.config import load_recipe
-    from kdiga.config.run import data_of
+    from kdiga.cli.run_progress import CellProgress
+    from kdiga.distributed.launch import check_started_once
+    from kdiga.experiments.settings import TuneSettings
+    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.tune import open_search, run_search
+    from kdiga.experiments.workers import default_workers
     from kdiga.methods.registry import search_space
-    from kdiga.processes import check_started_once
-    from kdiga.study.collect import in_words
-    from kdiga.study.search import open_search, run_search
-    from kdiga.study.settings import TuneSettings
-    from kdiga.study.workers import default_workers
+    from kdiga.recipes.load import load_recipe
+    from kdiga.workflows.train import data_of
 
     check_started_once("tuning", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
@@ -99,7 +99,7 @@ def _show(console: Console, content: dict[str, Any], out: Path) -> None:
 
 
 def _check(content: dict[str, Any], out: Path) -> None:
-    from kdiga.study.failures import CellsFailedError, check_none_failed
+    from kdiga.experiments.failures import CellsFailedError, check_none_failed
 
     trials = content["trials"]
     failed = [trial["folder"] for trial in trials if trial["status"] == "failed"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdiga.arrays import load_arrays
 from kdiga.data.files import FileSet
 from kdiga.data.folder import read_scan, scan
 from kdiga.data.images import ImageSet
 from kdiga.data.reading import Reading, settle
 from kdiga.errors import InputError, reason_of, some
+from kdiga.io.safe_npz import load_arrays
 
 
 def load_extra(path: Path, original: ImageSet | FileSet, reading: Reading) -> ImageSet | FileSet:

@@ -14,7 +14,7 @@ from kdiga.data.images import ImageSet, to_pixels
 from kdiga.data.order import Share, batches_in, check_sizes
 from kdiga.data.views import View
 from kdiga.errors import InputError
-from kdiga.modes import mix_seed
+from kdiga.model_state import mix_seed
 from kdiga.types import Batch
 
 ORIGINAL, EXTRA, ORDER = 101, 102, 103  # random streams of a seed

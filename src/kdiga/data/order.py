@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdiga.errors import InputError
-from kdiga.modes import mix_seed
+from kdiga.model_state import mix_seed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kdiga.decoding import Item
+from kdiga.data.decoding import Item
 
 
 class Storage(Protocol):

@@ -12,8 +12,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
+from kdiga.distributed.launch import obey_parent
 from kdiga.errors import InputError, KdigaError
-from kdiga.processes import obey_parent
 
 T = TypeVar("T")
 

@@ -4,6 +4,6 @@ from kdiga.evaluation.attacks import attack_by_name
 from kdiga.evaluation.evaluate import evaluate
 from kdiga.evaluation.result import AttackResult, Evaluation
 from kdiga.evaluation.sweep import Sweep, sweep
-from kdiga.intervals import clopper_pearson
+from kdiga.statistics import clopper_pearson
 
 __all__ = ["AttackResult", "Evaluation", "Sweep", "attack_by_name", "clopper_pearson", "evaluate", "sweep"]

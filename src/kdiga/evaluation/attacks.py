@@ -15,7 +15,7 @@ from kdiga.errors import InputError, unknown
 from kdiga.evaluation.autoattack import VERSIONS, autoattack_stages
 from kdiga.evaluation.outcome import StageOutcome
 from kdiga.losses import cross_entropy, margin
-from kdiga.modes import mix_seed, seeded
+from kdiga.model_state import mix_seed, seeded
 from kdiga.types import ThreatModel
 
 EXAMPLES = ("clean", "fgsm", "pgd-20", "pgd-40x5", "cw-40", "autoattack")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation.outcome import StageOutcome
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
 VERSIONS: dict[str, tuple[str, ...]] = {

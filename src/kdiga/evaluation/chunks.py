@@ -16,10 +16,10 @@ from kdiga.evaluation.attacks import Attack, Stage, seed_at
 from kdiga.evaluation.autoattack import remarks
 from kdiga.evaluation.meter import Meter
 from kdiga.evaluation.result import AttackResult
-from kdiga.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.modes import device_of
-from kdiga.portions import OnProgress, Portion, Shelf, work_through
-from kdiga.provenance import installed_version
+from kdiga.model_state import device_of
+from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
+from kdiga.runs.provenance import installed_version
+from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
 

@@ -15,10 +15,10 @@ from kdiga.evaluation.attacks import Attack, attack_by_name
 from kdiga.evaluation.chunks import Target, attack_all
 from kdiga.evaluation.masking import CHECKS, Finding, check_masking
 from kdiga.evaluation.result import AttackResult, Evaluation
-from kdiga.modes import evaluating, frozen_parameters
-from kdiga.portions import OnProgress, Shelf
-from kdiga.provenance import provenance
-from kdiga.shortage import told_what_to_reduce
+from kdiga.model_state import evaluating, frozen_parameters
+from kdiga.out_of_memory import told_what_to_reduce
+from kdiga.runs.provenance import provenance
+from kdiga.runs.work_units import OnProgress, Shelf
 from kdiga.types import ThreatModel
 
 BATCH_SIZE = 500  # examples attacked, and kept, together

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kdiga.portions import OnProgress
+from kdiga.runs.work_units import OnProgress
 
 
 class Meter:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdiga.evaluation.masking.finding import Finding
-from kdiga.intervals import clopper_pearson
+from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
 
 

@@ -15,9 +15,9 @@ from kdiga.errors import InputError
 from kdiga.evaluation.attacks import attack_by_name
 from kdiga.evaluation.chunks import Target, attack_all
 from kdiga.evaluation.evaluate import BATCH_SIZE, gather
-from kdiga.intervals import clopper_pearson
-from kdiga.modes import evaluating, frozen_parameters
-from kdiga.portions import OnProgress, Shelf
+from kdiga.model_state import evaluating, frozen_parameters
+from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdiga.errors import InputError
 from kdiga.export.formats import Logits
-from kdiga.intervals import clopper_pearson
+from kdiga.statistics import clopper_pearson
 
 TOLERANCE = 1e-4
 """Of a logit, as a share of the largest one (or of 1): float32 sums in another order stay well below it."""

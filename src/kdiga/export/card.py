@@ -8,9 +8,9 @@ from typing import Any
 
 from kdiga.export.judged import WORST
 from kdiga.export.snippets import snippet
-from kdiga.markdown import code, fenced, one_line, safe
+from kdiga.io.markdown import code, fenced, one_line, safe
 from kdiga.models import ModelSpec
-from kdiga.naming import attack_name
+from kdiga.results.attack_names import attack_name
 from kdiga.types import ThreatModel
 
 HEADER = """---

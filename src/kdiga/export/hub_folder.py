@@ -12,8 +12,8 @@ from typing import Any
 
 from kdiga.export.formats import Format, Logits, register
 from kdiga.export.weights_file import WEIGHTS, read_weights
+from kdiga.io.atomic_write import write_atomically
 from kdiga.models import Classifier, save_model
-from kdiga.writing import write_atomically
 
 CONFIG = "config.json"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdiga.distributed.threads import one_thread
 from kdiga.export.formats import Logits
-from kdiga.threads import one_thread
 
 BATCHES = (1, 64)
 WARM_UP = 3  # calls before the first that counts: allocators and caches settle

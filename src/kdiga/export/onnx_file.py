@@ -12,8 +12,8 @@ from torch.export import Dim
 
 from kdiga.errors import InputError
 from kdiga.export.formats import Format, Logits, refusal, register
+from kdiga.io.atomic_write import replacing
 from kdiga.models import Classifier
-from kdiga.writing import replacing
 
 INPUT, OUTPUT = "images", "logits"
 OPSET = 18  # the first whose Resize knows antialiasing, which a classifier of other sizes needs

@@ -15,8 +15,8 @@ from kdiga.evaluation.chunks import Target, attack_all
 from kdiga.evaluation.outcome import StageOutcome
 from kdiga.export.formats import Logits
 from kdiga.export.transfer import Victim
-from kdiga.modes import seeded
-from kdiga.portions import OnProgress, Shelf
+from kdiga.model_state import seeded
+from kdiga.runs.work_units import OnProgress, Shelf
 from kdiga.types import ThreatModel
 
 QUERIES = 5000  # as in AutoAttack

@@ -18,9 +18,9 @@ from torch.export import Dim
 from kdiga.errors import InputError
 from kdiga.export.formats import Format, Logits, refusal, register
 from kdiga.export.onnx_file import example_images
+from kdiga.io.atomic_write import WriteError, replacing
 from kdiga.models import Classifier
 from kdiga.models.sums import check_sums
-from kdiga.writing import WriteError, replacing
 
 
 def write_program(model: Classifier, path: Path) -> None:

@@ -20,11 +20,11 @@ from kdiga.evaluation import AttackResult, attack_by_name
 from kdiga.evaluation.attacks import OBJECTIVES, Attack, GradientStage, Stage, seed_at
 from kdiga.evaluation.autoattack import OfficialStage
 from kdiga.export.formats import Logits
-from kdiga.fingerprints import fingerprint_of_tensors
-from kdiga.modes import device_of, evaluating, frozen_parameters, seeded
-from kdiga.naming import TRANSFER
-from kdiga.portions import OnProgress, Portion, Shelf, work_through
-from kdiga.provenance import installed_version
+from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
+from kdiga.results.attack_names import TRANSFER
+from kdiga.runs.fingerprints import fingerprint_of_tensors
+from kdiga.runs.provenance import installed_version
+from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
 

@@ -15,7 +15,7 @@ from kdiga.export.int8 import NAME as INT8
 from kdiga.export.int8 import write_int8
 from kdiga.export.onnx_file import ONNX, read_onnx
 from kdiga.models import Classifier
-from kdiga.provenance import installed_version
+from kdiga.runs.provenance import installed_version
 
 REFERENCE = "pytorch"  # the model itself, with which files are compared
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
+from kdiga.methods.context import Step
 from kdiga.methods.iad import distrust, trust
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdiga.methods.context import Step
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.registry import register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdiga import joint
 from kdiga.attacks import uniform_start
+from kdiga.distributed import batch_shards as joint
 from kdiga.errors import unknown
 from kdiga.losses import cross_entropy
+from kdiga.methods.context import Step
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 FastStart = Literal["uniform", "clean"]

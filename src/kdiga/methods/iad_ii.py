@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.context import Step
 from kdiga.methods.iad import distrust, trust_from
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 

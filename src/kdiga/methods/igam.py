@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.context import Step
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 

@@ -8,13 +8,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from kdiga import joint, losses
+from kdiga import losses
 from kdiga.attacks import uniform_start
+from kdiga.distributed import batch_shards as joint
 from kdiga.errors import InputError, unknown
+from kdiga.methods.context import Step
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 Convention = Literal["per-example", "author"]

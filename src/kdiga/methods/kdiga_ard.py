@@ -7,11 +7,11 @@ from typing import Literal, get_args
 
 from kdiga import losses
 from kdiga.errors import unknown
+from kdiga.methods.context import Step
 from kdiga.methods.kdiga import RAMP
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 Place = Literal["clean", "adv"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga.losses import Score
-from kdiga.step import GradientUse
+from kdiga.methods.context import GradientUse
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from kdiga.errors import InputError, unknown
+from kdiga.methods.context import Step
 from kdiga.methods.needs import Needs
-from kdiga.step import Step
 from kdiga.types import Objective
 
 

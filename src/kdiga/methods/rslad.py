@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
+from kdiga.methods.context import Step
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdiga import joint, losses
+from kdiga import losses
+from kdiga.distributed import batch_shards as joint
+from kdiga.methods.context import Step
 from kdiga.methods.igdm import mirror
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 

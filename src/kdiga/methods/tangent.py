@@ -10,10 +10,10 @@ from torch import Tensor
 from kdiga import losses
 from kdiga.attacks import project, steepest
 from kdiga.errors import InputError, unknown
+from kdiga.methods.context import Step
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
-from kdiga.step import Step
 from kdiga.types import Objective, Term
 
 Learn = Literal["both", "adv"]

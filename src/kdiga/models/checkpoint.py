@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdiga.errors import InputError, reason_of, some
+from kdiga.io.atomic_write import replacing
+from kdiga.io.safe_json_yaml import parse_json
 from kdiga.models.registry import Classifier, ModelSpec
 from kdiga.models.sums import check_sums, sum_of, sums_problem
-from kdiga.plain import parse_json
-from kdiga.writing import replacing
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student")
 NAMED = 4  # tensors that a message names

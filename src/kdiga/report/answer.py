@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdiga.naming import attack_name
 from kdiga.report.chapters import PLAIN, Chapter, Member
 from kdiga.report.gaps import Gap, gap_of, signed
 from kdiga.report.headers import names
 from kdiga.report.records import Accuracy
 from kdiga.report.trust import trust, untaught_rival
+from kdiga.results.attack_names import attack_name
 
 TOLD = 5  # students that get a sentence; the table has all
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdiga.report.checking import DamagedError, bounds, fields, listing, number, numbers, record, share, shares, whole
 from kdiga.report.headers import ground_of, identity_of, origin_of
 from kdiga.report.radii import Against, Certificate, Radii
 from kdiga.report.records import Curve
+from kdiga.report.validation import DamagedError, bounds, fields, listing, number, numbers, record, share, shares, whole
 
 KINDS = ("clever", "smoothing", "interval")
 SETTINGS = ("sigma", "samples", "alpha", "batches", "batch_size", "max_radius")

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdiga.markdown import one_line, safe
-from kdiga.naming import attack_name
+from kdiga.io.markdown import one_line, safe
 from kdiga.report.claims_pictures import PICTURES, to_png
 from kdiga.report.claims_tables import TABLES, certified_sizes, coefficient_rows, model_rows, table
 from kdiga.report.plots import replace_file
 from kdiga.report.study import NOTHING, when_and_where
+from kdiga.results.attack_names import attack_name
 
 CLAIMS = {
     "a": "Plain KD does not preserve the teacher's adversarial robustness.",

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from kdiga.markdown import safe
-from kdiga.naming import attack_name
+from kdiga.io.markdown import safe
 from kdiga.report.study import NOTHING
+from kdiga.results.attack_names import attack_name
 
 Content = Mapping[str, Any]
 RADII = {"clever": "CLEVER", "smoothing": "smoothing"}

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdiga.errors import InputError
-from kdiga.intervals import paired_difference
-from kdiga.naming import attack_name
+from kdiga.results.attack_names import attack_name
+from kdiga.statistics import paired_difference
 
 
 @dataclass(frozen=True)

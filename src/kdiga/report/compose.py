@@ -9,10 +9,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdiga.errors import InputError
+from kdiga.io.atomic_write import write_atomically
 from kdiga.report.answer import Answer, answer
 from kdiga.report.chapters import Chapter
 from kdiga.report.files import find_results
-from kdiga.report.joining import chapters
+from kdiga.report.model_index import chapters
 from kdiga.report.results import LeftOut, Results
 from kdiga.report.sections.bounds import why_section
 from kdiga.report.sections.certified import certified_section
@@ -28,7 +29,6 @@ from kdiga.report.sections.studies import study_section
 from kdiga.report.sections.sweeps import sweep_section
 from kdiga.report.sections.training import training_section
 from kdiga.report.theme import page_colours
-from kdiga.writing import write_atomically
 
 GENERATOR = '<meta name="generator" content="kdiga report">'
 FIRST_BYTES = 1000  # of a page, in which the line above is

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdiga.markdown import safe
-from kdiga.naming import attack_name
+from kdiga.io.markdown import safe
 from kdiga.report.curve_picture import draw_curve
 from kdiga.report.plots import replace_file, to_svg
 from kdiga.report.study import NOTHING, Spread, marked, when_and_where
+from kdiga.results.attack_names import attack_name
 
 PICTURES = ("curve.png", "curve-dark.png", "curve.svg")
 

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kdiga.naming import attack_name
 from kdiga.report.scatter import Label, measure, place_labels
 from kdiga.report.theme import SERIES
+from kdiga.results.attack_names import attack_name
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdiga.intervals import clopper_pearson
-from kdiga.report.checking import (
+from kdiga.report.headers import command_of, findings_of, ground_of, identity_of, origin_of
+from kdiga.report.records import Accuracy, Curve, Evaluation, Ground, Origin, Suitability
+from kdiga.report.validation import (
     DamagedError,
     around,
     bounds,
@@ -20,8 +21,7 @@ from kdiga.report.checking import (
     text,
     whole,
 )  # fmt: skip
-from kdiga.report.headers import command_of, findings_of, ground_of, identity_of, origin_of
-from kdiga.report.records import Accuracy, Curve, Evaluation, Ground, Origin, Suitability
+from kdiga.statistics import clopper_pearson
 
 
 def read_evaluation(path: Path, content: Mapping[str, Any]) -> Evaluation:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kdiga.arrays import load_arrays
-from kdiga.report.checking import (
+from kdiga.io.safe_npz import load_arrays
+from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
+from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
+from kdiga.report.validation import (
     DamagedError,
     around,
     bounds,
@@ -22,8 +24,6 @@ from kdiga.report.checking import (
     text,
     whole,
 )  # fmt: skip
-from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
-from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
 
 PICTURED = 12  # more images than anybody looks at make a heavy page
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdiga.report.checking import DamagedError, around, fields, number, record, share, text, whole
 from kdiga.report.headers import ground_of, identity_of, origin_of
 from kdiga.report.records import Ground, Identity, Origin
+from kdiga.report.validation import DamagedError, around, fields, number, record, share, text, whole
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
-from kdiga.plain import parse_json
+from kdiga.io.safe_json_yaml import parse_json
 from kdiga.report.certificates import read_certificate
-from kdiga.report.checking import DamagedError, record
 from kdiga.report.evaluations import read_evaluation, read_suitability
 from kdiga.report.explained import Explanation
 from kdiga.report.explanations import read_explanation
@@ -22,6 +21,7 @@ from kdiga.report.records import Evaluation, Run, Suitability
 from kdiga.report.results import LeftOut, Results
 from kdiga.report.runs import read_run
 from kdiga.report.studies import check_study
+from kdiga.report.validation import DamagedError, record
 
 DEEPEST = 8  # a study's run has its certificates four folders down
 SKIPPED = ("portions", ".locks", "__pycache__", "node_modules")

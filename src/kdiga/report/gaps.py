@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdiga.intervals import paired_difference
 from kdiga.report.records import Accuracy
+from kdiga.statistics import paired_difference
 
 
 @dataclass(frozen=True)

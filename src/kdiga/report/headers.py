@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdiga.report.checking import DamagedError, fields, listing, number, record, text, whole
 from kdiga.report.records import Finding, Ground, Identity, Origin
+from kdiga.report.validation import DamagedError, fields, listing, number, record, text, whole
 
 VERDICTS = ("failed", "warning", "skipped", "passed")
 JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from kdiga.writing import replacing
+from kdiga.io.atomic_write import replacing
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 

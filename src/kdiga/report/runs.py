@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdiga.plain import parse_json, parse_yaml
-from kdiga.report.checking import DamagedError, fields, number, record, share, text, whole
+from kdiga.io.safe_json_yaml import parse_json, parse_yaml
 from kdiga.report.headers import command_of, ground_of, origin_of
 from kdiga.report.records import Epoch, Run
+from kdiga.report.validation import DamagedError, fields, number, record, share, text, whole
 
 
 def read_run(folder: Path) -> Run:

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from kdiga.naming import attack_name
 from kdiga.report.plots import MARKERS
+from kdiga.results.attack_names import attack_name
 
 # After Okabe and Ito, and three more; a method's colour and marker are its place in the study.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0", "#E69F00", "#56B4E9", "#8C564B", "#555555")

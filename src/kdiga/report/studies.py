@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiga.report.checking import DamagedError, listing, number, record, share
 from kdiga.report.study import about, headings, table_rows
+from kdiga.report.validation import DamagedError, listing, number, record, share
 
 LEAST = 1e-9  # of minutes or passes, which are drawn on a logarithmic axis
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
-from kdiga.markdown import code, safe
-from kdiga.naming import attack_name
-from kdiga.plain import load_json
-from kdiga.report.checking import record
+from kdiga.io.markdown import code, safe
+from kdiga.io.safe_json_yaml import load_json
 from kdiga.report.plots import replace_file, to_svg
 from kdiga.report.scatter import scatter
+from kdiga.report.validation import record
+from kdiga.results.attack_names import attack_name
 
 NOTHING = "-"
 OF_A_RUN = ("seed", "status", "folder", "epochs", "best_epoch", "parameters", "minutes")

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdiga.naming import attack_name
 from kdiga.report.plots import MARKERS
+from kdiga.results.attack_names import attack_name
 
 # After Okabe and Ito: told apart by colour-blind readers.
 COLOURS = ("#7B3FA0", "#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

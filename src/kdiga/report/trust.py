@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiga.naming import attack_name
 from kdiga.report.chapters import PLAIN, Chapter, Member
-from kdiga.report.checking import fields
 from kdiga.report.gaps import Gap, gap_of, signed
 from kdiga.report.headers import names
+from kdiga.report.validation import fields
+from kdiga.results.attack_names import attack_name
 
 MOST = 4  # names in a sentence
 

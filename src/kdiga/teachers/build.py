@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from kdiga.data import FileSet, ImageSet, View, batch_of
-from kdiga.locks import held
-from kdiga.shortage import told_what_to_reduce
+from kdiga.io.file_lock import held
+from kdiga.out_of_memory import told_what_to_reduce
 from kdiga.teachers.packing import Rows, pack
 from kdiga.teachers.store import Shard, Store
 from kdiga.types import Batch, TeacherSignal

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdiga.errors import InputError, KdigaError
+from kdiga.io.atomic_write import FULL, whole
 from kdiga.teachers.manifest import FILE
-from kdiga.writing import FULL, whole
 
 
 class StoreFullError(KdigaError):

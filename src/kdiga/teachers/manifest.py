@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from kdiga.errors import InputError, some, unknown, words_of
+from kdiga.io.safe_json_yaml import load_json
 from kdiga.losses import Score
-from kdiga.plain import load_json
 
 FORMAT = 1
 FILE = "manifest.json"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdiga.differentiation import by_images
+from kdiga.gradients.differentiation import by_images
+from kdiga.gradients.student_pass import Forward
 from kdiga.losses import Score, score_by_name
-from kdiga.modes import evaluating, frozen_parameters
-from kdiga.point import Forward
+from kdiga.model_state import evaluating, frozen_parameters
 from kdiga.types import Batch, TeacherSignal
 
 

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from kdiga.errors import InputError
-from kdiga.locks import held
-from kdiga.plain import load_json
+from kdiga.io.atomic_write import whole
+from kdiga.io.file_lock import held
+from kdiga.io.safe_json_yaml import load_json
 from kdiga.teachers.files import clear, trouble, write_durably
 from kdiga.teachers.manifest import FILE, Manifest
 from kdiga.teachers.packing import Rows, row_type
-from kdiga.writing import whole
 
 FILL = "`kdiga cache RECIPE`"
 ELSEWHERE = "choose another cache.folder, or replace it with --overwrite"

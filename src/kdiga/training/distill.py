@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from kdiga.data import Images, ImageSet, split
 from kdiga.methods import Method, method_by_name
-from kdiga.shortage import told_what_to_reduce
-from kdiga.step import Teacher
-from kdiga.training.looks import OnWarning
+from kdiga.methods.context import Teacher
+from kdiga.out_of_memory import told_what_to_reduce
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep, Run
-from kdiga.training.memory import what_to_reduce
+from kdiga.training.peak_memory import what_to_reduce
 from kdiga.training.result import TrainingResult
+from kdiga.training.sanity_checks import OnWarning
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.teaching import teachers_of
+from kdiga.training.teacher_sources import teachers_of
 from kdiga.training.validation import looked_at
 from kdiga.types import ThreatModel
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.errors import InputError
-from kdiga.modes import evaluating, held_in_eval
-from kdiga.training.looks import Looks
+from kdiga.model_state import evaluating, held_in_eval
+from kdiga.training.sanity_checks import Looks
 from kdiga.training.stepper import Stepper
 from kdiga.types import Batch
 

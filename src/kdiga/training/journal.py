@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdiga.writing import asking_the_disk, write_atomically
+from kdiga.io.atomic_write import asking_the_disk, write_atomically
 
 
 class Journal:

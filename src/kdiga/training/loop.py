@@ -13,26 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.data import Feed, Images, ImageSet, augmentation_by_name, feed_of
+from kdiga.distributed.process_group import ALONE, Team
 from kdiga.errors import DivergedError, InputError
+from kdiga.gradients.routes import Route, route_by_name
 from kdiga.methods import Method
+from kdiga.methods.context import Teacher
+from kdiga.model_state import seeded
 from kdiga.models.checkpoint import check_fit
-from kdiga.modes import seeded
-from kdiga.provenance import provenance
-from kdiga.routes import Route, route_by_name
-from kdiga.step import Teacher
-from kdiga.training.checkpoints import Checkpoints
-from kdiga.training.choices import Choice, settled
+from kdiga.runs.provenance import provenance
+from kdiga.training.autotune import Choice, settled
+from kdiga.training.cached_teachers import stored_views
+from kdiga.training.divergence import TermLog, check_above_chance
 from kdiga.training.first_batch import check_first_batch
-from kdiga.training.guard import TermLog, check_above_chance
 from kdiga.training.journal import Journal
-from kdiga.training.looks import Looks, OnWarning
 from kdiga.training.result import EpochRecord, TrainingResult
+from kdiga.training.resume import Checkpoints
+from kdiga.training.resume_state import Progress, identity_of
 from kdiga.training.runtime import device_by_name
+from kdiga.training.sanity_checks import Looks, OnWarning
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.state import Progress, identity_of
 from kdiga.training.stepper import Stepper
-from kdiga.training.stored import stored_views
-from kdiga.training.team import ALONE, Team
 from kdiga.training.validation import Scores, Validator
 from kdiga.types import ThreatModel
 

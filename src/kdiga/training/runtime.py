@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
-from kdiga.point import Forward
+from kdiga.gradients.student_pass import Forward
 from kdiga.training.settings import TrainingSettings
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from kdiga.errors import InputError, unknown
-from kdiga.point import BatchNormMode
-from kdiga.routes import ROUTES, FiniteDifference
+from kdiga.gradients.routes import ROUTES, FiniteDifference
+from kdiga.gradients.student_pass import BatchNormMode
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "multi-step", "cosine", "constant"]

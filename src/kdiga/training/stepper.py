@@ -10,25 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.data import Share
+from kdiga.distributed.batch_shards import Piece, piece
+from kdiga.distributed.process_group import ALONE, Team
+from kdiga.distributed.rng_streams import Streams
+from kdiga.distributed.sync_batch_norm import share_statistics
 from kdiga.errors import InputError
-from kdiga.joint import Piece, piece
+from kdiga.gradients.routes import Route
+from kdiga.gradients.step_statistics import Witness
 from kdiga.methods import Method
-from kdiga.routes import Route
-from kdiga.step import Step, Teacher
+from kdiga.methods.context import Step, Teacher
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.averaging import moving_average, running_statistics
-from kdiga.training.batch_norm import share_statistics
-from kdiga.training.form import check_optimizer, check_schedule, same_form
 from kdiga.training.freezing import Frozen
 from kdiga.training.optimization import build_optimizer, build_schedule, clip
-from kdiga.training.passes import PassCounter
+from kdiga.training.pass_counter import PassCounter
+from kdiga.training.resume_checks import check_optimizer, check_schedule, same_form
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.streams import Streams
-from kdiga.training.teaching import source_of
-from kdiga.training.team import ALONE, Team
+from kdiga.training.teacher_sources import source_of
 from kdiga.types import Batch, Objective, ThreatModel
-from kdiga.witness import Witness
 
 
 class Stepper:

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from kdiga.data import FileSet, Images, ImageSet, MixedSet
+from kdiga.distributed.process_group import ALONE, Team
 from kdiga.errors import OutOfMemoryError
 from kdiga.evaluation import evaluate
 from kdiga.evaluation.attacks import seed_at
 from kdiga.evaluation.evaluate import BATCH_SIZE
-from kdiga.modes import mix_seed
+from kdiga.model_state import mix_seed
 from kdiga.training.settings import Selection
-from kdiga.training.team import ALONE, Team
 from kdiga.types import ThreatModel
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from kdiga.attacks import PGD
 from kdiga.data import load_data
 from kdiga.losses import cross_entropy
-from kdiga.modes import evaluating, seeded
+from kdiga.model_state import evaluating, seeded
 from kdiga.types import ThreatModel
 
 THREAT = ThreatModel("linf", 0.15)

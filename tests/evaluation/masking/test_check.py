@@ -11,7 +11,7 @@ from torch import nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation.masking import CHECKS, check_masking
-from kdiga.portions import Shelf
+from kdiga.runs.work_units import Shelf
 from kdiga.types import ThreatModel
 from tests.evaluation.masking.planted import PLANTED, Around, Constant, small
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdiga.evaluation.masking import CHECKS, check_masking
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 from tests.evaluation.masking.planted import PLANTED, THREAT, digits, plain, small, trained
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdiga.attacks import PGD
 from kdiga.evaluation.masking.probe import Probe
 from kdiga.losses import cross_entropy, margin
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
 Objective = Literal["ce", "margin", "scaled-ce"]

@@ -14,10 +14,10 @@ from kdiga.evaluation.masking.exposed import Exposed
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import HandedIn, Probe
 from kdiga.evaluation.masking.registry import CHECKS, Check
-from kdiga.fingerprints import fingerprint_of_model
-from kdiga.modes import device_of, evaluating, frozen_parameters, frozen_statistics, seeded
-from kdiga.portions import OnProgress, Shelf
-from kdiga.provenance import installed_version
+from kdiga.model_state import device_of, evaluating, frozen_parameters, frozen_statistics, seeded
+from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.provenance import installed_version
+from kdiga.runs.work_units import OnProgress, Shelf
 from kdiga.types import ThreatModel
 
 EXAMPLES = 100

@@ -15,9 +15,9 @@ from kdiga.evaluation.masking.ascent import TRAVEL, white_box_left
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import Probe
 from kdiga.evaluation.masking.significance import excess, verdict_on
-from kdiga.fingerprints import fingerprint_of_model
 from kdiga.losses import cross_entropy
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
+from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.types import ThreatModel
 
 QUERIES = 1000

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from kdiga.evaluation.masking.exposed import Exposed
-from kdiga.fingerprints import fingerprint_of_tensors
-from kdiga.modes import mix_seed
-from kdiga.portions import OnProgress, Portion, Shelf, work_through
+from kdiga.model_state import mix_seed
+from kdiga.runs.fingerprints import fingerprint_of_tensors
+from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
 from kdiga.types import ThreatModel
 
 BATCH = 50  # examples measured, and kept, together

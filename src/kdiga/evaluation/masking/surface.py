@@ -14,7 +14,7 @@ from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.masking.probe import Probe
 from kdiga.evaluation.masking.significance import excess, verdict_on
 from kdiga.losses import margin
-from kdiga.modes import seeded
+from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
 CORNERS = 16  # random directions

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdiga.errors import InputError, reason_of
+from kdiga.io.safe_json_yaml import load_json
 from kdiga.models.checkpoint import read_checkpoint
 from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier, Origin
 from kdiga.models.sources.registry import Request, Source, missing_package, register
 from kdiga.models.sources.timm import create, pretrained_spec, with_outputs
-from kdiga.plain import load_json
 
 WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"

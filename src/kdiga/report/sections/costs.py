@@ -8,12 +8,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from kdiga.naming import attack_name
 from kdiga.report.chapters import Chapter, Member
-from kdiga.report.checking import fields
 from kdiga.report.records import Accuracy, Run
 from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, mark, percent, span
 from kdiga.report.theme import INK, SOFT, axes_of, colour, drawing, inline_svg, marker, short_key
+from kdiga.report.validation import fields
+from kdiga.results.attack_names import attack_name
 
 Cost = Callable[[Run], float | None]
 COSTS: tuple[tuple[str, Cost], ...] = (

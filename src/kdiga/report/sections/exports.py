@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kdiga.naming import attack_name
 from kdiga.report.exports import Export, Exported
 from kdiga.report.sections.parts import Cell, Section, Table, percent, span
+from kdiga.results.attack_names import attack_name
 
 LEAD = (
     "Each file was run on test images. Transferred attacks were made on the model in PyTorch with its gradients, "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kdiga.naming import attack_name
 from kdiga.report.answer import Answer
 from kdiga.report.chapters import Chapter, Member
 from kdiga.report.gaps import signed
 from kdiga.report.records import Accuracy
 from kdiga.report.sections.parts import Cell, Section, Table, mark, percent, span
 from kdiga.report.strength import strength
+from kdiga.results.attack_names import attack_name
 
 SIGNS = {1: "more", -1: "less", 0: "undecided"}
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiga.report.checking import fields
 from kdiga.report.records import Origin
 from kdiga.report.results import LeftOut, Results
 from kdiga.report.sections.parts import Cell, Item, Items, Section, Table
+from kdiga.report.validation import fields
 
 
 def provenance_section(results: Results) -> Section:

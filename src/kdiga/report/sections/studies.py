@@ -8,11 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kdiga.naming import attack_name
 from kdiga.report.scatter import scatter
 from kdiga.report.sections.parts import Cell, Plot, Section, Table
 from kdiga.report.study import about, cost_points, headings, table_rows
 from kdiga.report.theme import drawing, inline_svg, short_key
+from kdiga.results.attack_names import attack_name
 
 
 def study_section(folder: Path, content: Mapping[str, Any]) -> Section:

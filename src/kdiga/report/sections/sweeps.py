@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from kdiga.naming import attack_name
 from kdiga.report.chapters import Chapter, Member
 from kdiga.report.records import Accuracy, Curve, Origin
 from kdiga.report.sections.parts import Cell, Plot, Section, Table, commands_of, key_of, percent, span
 from kdiga.report.strength import strongest
 from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
+from kdiga.results.attack_names import attack_name
 
 
 def sweep_section(chapter: Chapter, *, first: bool) -> Section | None:

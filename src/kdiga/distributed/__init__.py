@@ -1,0 +1,1 @@
+"""Several processes: launch, process group, shards of a batch, synchronised batch norm, random streams."""

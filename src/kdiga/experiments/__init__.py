@@ -1,0 +1,1 @@
+"""Many runs in one folder: studies, tuning, curves and the paper's claims."""

@@ -1,0 +1,162 @@
+"""What is finished, kept beside the recipe: a later start, in another folder or on another machine, goes on from it.
+
+A record is a JSON file a run, with the small files of the run's folder in it. The weights of trained teachers are kept
+as well, since students that are still to be trained learn from them; a student's weights are not needed any more.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from kdiga.errors import InputError, some
+from kdiga.experiments.board import ENDED, FAILURE, Board, Cell
+from kdiga.io.atomic_write import replacing, write_atomically
+from kdiga.io.safe_json_yaml import load_json
+from kdiga.runs.folder import CONFIG, RESULT, write_config, write_result
+
+WEIGHTS = "best.safetensors"
+OUT = "{out}"  # in a record, in place of the folder of the runs, which is called otherwise on another machine
+
+
+class Kept:
+    """The records of finished runs.
+
+    Args:
+        folder: of the records.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known = set[str]()
+
+    def holds(self, cell: Cell) -> bool:
+        """Return whether there is a record of a run with all that is asked of it now."""
+        record = self._read(cell)
+        return record is not None and self._whole(cell, record)
+
+    def restore(self, board: Board) -> int:
+        """Put finished runs that the board's folder lacks into it, and return how many.
+
+        Raises:
+            InputError: for a record that is damaged.
+        """
+        restored = 0
+        for cell in board.cells:
+            record, folder = self._read(cell), board.out / cell.folder
+            if record is None or not self._whole(cell, record):
+                continue
+            if (folder / CONFIG).is_file() or (folder / FAILURE).is_file():
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            if cell.kind == "teacher" and self._weights(cell).is_file():
+                with replacing(folder / WEIGHTS) as partial:
+                    shutil.copy(self._weights(cell), partial)
+            files = _moved(record, OUT, str(board.out))
+            config = files.pop(CONFIG, None)
+            for name, content in files.items():
+                write_result(folder, _unpacked(content, self._path(cell)), name)
+            if config is not None:
+                write_config(folder, config)  # last: it says that all is there
+            restored += 1
+        return restored
+
+    def keep(self, board: Board) -> None:
+        """Write the records of runs that have ended since."""
+        for cell in board.cells:
+            if cell.folder in self._known or board.state(cell) not in ENDED:
+                continue
+            self._known.add(cell.folder)
+            if self.holds(cell):
+                continue
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
+                # Before the record, which says that all is there.
+                with replacing(self._weights(cell), shared=True) as partial:
+                    shutil.copy(board.out / cell.folder / WEIGHTS, partial)
+            record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
+            # Not indented, which would be twice as long.
+            write_atomically(self._path(cell), json.dumps(record) + "\n", shared=True)
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / (record_name(cell) + ".json")
+
+    def _weights(self, cell: Cell) -> Path:
+        return self._path(cell).with_suffix(".safetensors")
+
+    def _read(self, cell: Cell) -> dict[str, Any] | None:
+        path = self._path(cell)
+        try:
+            record: Any = load_json(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{str(path)!r} is no record of a finished run ({error}); delete it.") from None
+        if not isinstance(record, dict) or not all(isinstance(part, dict) for part in cast("Any", record).values()):
+            raise InputError(f"{str(path)!r} is no record of a finished run; delete it.")
+        # Its keys become names of files.
+        strange = sorted(cast("dict[str, Any]", record).keys() - {CONFIG, RESULT, FAILURE, *cell.reports})
+        if strange:
+            raise InputError(f"{str(path)!r} has {some(strange, 3)!r:.200}, which no run leaves; delete it.")
+        return cast("dict[str, Any]", record)
+
+    def _whole(self, cell: Cell, record: Mapping[str, Any]) -> bool:
+        """Return whether a record has all that the cell is asked for now; a teacher needs its weights besides."""
+        if FAILURE in record:
+            return True
+        asked = all(record.get(step.file, {}).get("settings") == step.asked for step in cell.after)
+        lent = cell.kind != "teacher" or self._weights(cell).is_file()
+        return asked and lent and all(name in record for name in (CONFIG, RESULT, *cell.reports))
+
+
+def record_name(cell: Cell) -> str:
+    """Return what a run's record is called, less its ending: its folder in one word."""
+    return cell.folder.replace("/", "--")
+
+
+def _record(cell: Cell, folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for name in (RESULT, FAILURE, *cell.reports):
+        if (folder / name).is_file():
+            record[name] = _packed(load_json(folder / name))
+    if (folder / CONFIG).is_file():
+        record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text())
+    data = record.get(RESULT, {}).get("data")
+    if isinstance(data, dict) and "source" in data:  # where this machine has the images
+        data["source"] = Path(str(cast("Any", data)["source"])).name
+    if FAILURE in record:
+        record[FAILURE].pop("trace", None)  # it names this machine's folders
+    return record
+
+
+def _moved(content: Any, before: str, after: str) -> Any:
+    """Return plain data with the paths below a folder below another."""
+    if isinstance(content, dict):
+        return {key: _moved(value, before, after) for key, value in cast("dict[str, Any]", content).items()}
+    if isinstance(content, list):
+        return [_moved(value, before, after) for value in cast("list[Any]", content)]
+    if isinstance(content, str) and content.startswith((f"{before}/", f"{before}\\")):
+        return after + content[len(before) :]
+    return content
+
+
+def _packed(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a report with its outcomes as strings of 0 and 1, a seventh as long."""
+    if not isinstance(content.get("correct"), dict):
+        return content
+    rows: dict[str, list[bool]] = content["correct"]
+    return content | {"correct": {name: "".join("01"[bool(right)] for right in row) for name, row in rows.items()}}
+
+
+def _unpacked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    if not isinstance(content.get("correct"), dict):
+        return content
+    rows: dict[str, str] = content["correct"]
+    if not all(isinstance(row, str) and set(row) <= {"0", "1"} for row in cast("dict[str, Any]", rows).values()):
+        raise InputError(f"{str(path)!r} holds outcomes other than 0 and 1; delete it.")
+    return content | {"correct": {name: [int(right) for right in row] for name, row in rows.items()}}

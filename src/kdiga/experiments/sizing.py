@@ -1,0 +1,170 @@
+"""What all runs of a study cost on the hardware at hand: a few steps of each kind of run, and the passes of attacks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdiga.data import DataSet
+from kdiga.data.images import to_pixels
+from kdiga.distributed.threads import one_thread
+from kdiga.evaluation import attack_by_name
+from kdiga.evaluation.evaluate import BATCH_SIZE
+from kdiga.experiments.board import Cell
+from kdiga.experiments.check import check_models, with_known_teachers
+from kdiga.experiments.settings import EvaluateSettings
+from kdiga.model_state import frozen_parameters
+from kdiga.recipes.schema import Recipe
+from kdiga.runs.provenance import provenance
+from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import looked_at
+from kdiga.workflows.profile import checks_of, run_cost
+from kdiga.workflows.train import build_model
+
+OnPart = Callable[[str, int, int], None]
+
+
+def size_runs(
+    cells: Sequence[Cell], out: Path, evaluation: EvaluateSettings, data: DataSet, *, steps: int = 5,
+    on_part: OnPart | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure what the runs of a study or a test of claims would cost; nothing is trained or written.
+
+    Runs that differ only in seed, epochs and coefficients are measured once. Of the study's own teachers the
+    architecture alone is needed. On a CPU one thread computes, as in each of several workers. Attacks are counted by
+    their passes through the network, as if every image withstood every attack; what they compute beside, and what else
+    is found out of a student, is not in it.
+
+    Args:
+        cells: of every run.
+        out: folder that the study would have.
+        evaluation: how models are attacked.
+        data: that the runs share.
+        steps: measured for each kind of run.
+        on_part: told of each measurement, how many are done, and in all.
+
+    Returns:
+        dict: plain data: ``training``, a row a kind of run with hours of all its runs; ``attacks``, a row a network;
+            their sums in hours, as if one run went after the other; and where it was measured.
+
+    Raises:
+        InputError: as the runs would.
+    """
+    check_models(cells, out, data)  # one that cannot be had is told before minutes of measuring others
+    planned = list(zip(cells, with_known_teachers(cells, out), strict=True))
+    trained, attacked = _alike(planned, _training_of), _alike(planned, _network_of)
+    told = on_part or (lambda what, done, total: None)
+    training, attacks = list[dict[str, Any]](), list[dict[str, Any]]()
+    device, total = device_by_name(planned[0][1].training.device), len(trained) + len(attacked)
+    with one_thread() if device.type == "cpu" else nullcontext():
+        for kind, recipe in trained:
+            told(kind[0].label, len(training), total)
+            training.append(_training_row(kind, recipe, data, steps))
+        for kind, recipe in attacked:
+            told(f"attacks on {recipe.student.name}", len(training) + len(attacks), total)
+            attacks.append(_attack_row(kind, recipe, evaluation, data, steps))
+    rows = {"training": training, "attacks": attacks}
+    return {
+        "kind": "sizing", "runs": len(planned), **rows,
+        "hours": {name: sum(row["hours"] for row in those) for name, those in rows.items()},
+        "provenance": provenance(device),
+    }  # fmt: skip
+
+
+def _alike(
+    planned: Sequence[tuple[Cell, Recipe]], key: Callable[[Cell, Recipe], str | None]
+) -> list[tuple[list[Cell], Recipe]]:
+    """Return cells of one key together, with the first one's recipe; those without a key are left out."""
+    found: dict[str, tuple[list[Cell], Recipe]] = {}
+    for cell, recipe in planned:
+        if (kind := key(cell, recipe)) is not None:
+            found.setdefault(kind, ([], recipe))[0].append(cell)
+    return list(found.values())
+
+
+def _training_of(cell: Cell, recipe: Recipe) -> str | None:
+    """Return what decides the cost of a cell's steps; None where nothing is trained."""
+    if cell.kind == "start":
+        return None
+    training = replace(recipe.training, seed=0, epochs=1, lr=1.0)
+    return repr((cell.label, recipe.student, recipe.teacher, recipe.second_teacher, training))
+
+
+def _network_of(cell: Cell, recipe: Recipe) -> str | None:
+    """Return the network that is attacked; None where none is."""
+    return repr(recipe.student) if cell.which else None
+
+
+def _training_row(cells: Sequence[Cell], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
+    cost = run_cost(recipe, data, steps=steps)
+    epochs = sum(cell.recipe.training.epochs for cell in cells)
+    checks = sum(checks_of(cell.recipe.training) for cell in cells)
+    return {
+        "label": cells[0].label, "student": recipe.student.name, "teacher": _taught_by(cells[0]), "runs": len(cells),
+        "epochs": epochs, "runs_as": cost.label, "step_seconds": cost.seconds, "steps": epochs * cost.steps,
+        "check_seconds": cost.check_seconds, "checks": checks,
+        "hours": (epochs * cost.steps * cost.seconds + checks * cost.check_seconds) / 3600,
+    }  # fmt: skip
+
+
+def _taught_by(cell: Cell) -> str | None:
+    if cell.needs:
+        return ", ".join(Path(name).name for name in cell.needs)
+    return None if cell.recipe.teacher is None else cell.recipe.teacher.name
+
+
+def _attack_row(
+    cells: Sequence[Cell], recipe: Recipe, evaluation: EvaluateSettings, data: DataSet, steps: int
+) -> dict[str, Any]:
+    models = sum(len(cell.which) for cell in cells)
+    asked = [(evaluation.examples_of(name, len(data.test)), *_passes(name)) for name in evaluation.attacks]
+    forward, backward = _pass_seconds(recipe, data, min(images for images, _, _ in asked), steps)
+    seconds = sum(images * (forward * ahead + backward * back) for images, ahead, back in asked)
+    return {
+        "student": recipe.student.name, "models": models, "forward_seconds": forward, "backward_seconds": backward,
+        "hours": models * seconds / 3600,
+    }  # fmt: skip
+
+
+def _passes(name: str) -> tuple[int, int]:
+    """Return the passes forward and backward of an attack on an image that withstands it; the first one is clean."""
+    attack = attack_by_name(name)
+    stages = () if attack is None else attack.stages
+    return 1 + sum(stage.forwards for stage in stages), sum(stage.backwards for stage in stages)
+
+
+def _pass_seconds(recipe: Recipe, data: DataSet, images: int, steps: int) -> tuple[float, float]:
+    """Return the seconds of a forward pass, and of a backward pass to the images, an image, in batches of an attack."""
+    device = device_by_name(recipe.training.device)
+    student = build_model(recipe.student, data.train).to(device).eval()
+    batch = to_pixels(looked_at(data.test, min(images, BATCH_SIZE)).to(device).images)
+
+    def forward() -> None:
+        with torch.no_grad():
+            student(batch)
+
+    def both() -> None:
+        moved = batch.requires_grad_()
+        torch.autograd.grad(student(moved).sum(), moved)
+
+    with frozen_parameters(student):
+        ahead, whole = (_median(taken, device, steps) / len(batch) for taken in (forward, both))
+    return ahead, max(whole - ahead, 0.0)
+
+
+def _median(taken: Callable[[], None], device: torch.device, steps: int) -> float:
+    seconds = list[float]()
+    for _ in range(1 + steps):
+        begun = time.perf_counter()
+        taken()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds[1:])

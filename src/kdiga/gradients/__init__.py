@@ -1,0 +1,1 @@
+"""Input gradients: their value, their derivative by the parameters, and alignment with a teacher's."""

@@ -1,0 +1,148 @@
+"""Input-gradient alignment in one line of anybody's training loop (Shao et al., 2021, arXiv:2110.12072)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, overload
+
+from torch import Tensor, nn
+
+from kdiga.checks import check_images, check_labels, check_same_classes
+from kdiga.errors import InputError, KdigaWarning
+from kdiga.gradients.input_gradient import input_gradient_and_logits
+from kdiga.gradients.routes import Route, route_by_name
+from kdiga.gradients.student_pass import Point
+from kdiga.losses import distance_by_name
+from kdiga.model_state import evaluating, held_in_eval
+
+
+@overload
+def align(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    distance: str = "l2",
+    route: str | Route = "exact",
+    teacher_gradient: Tensor | None = None,
+    return_logits: Literal[False] = False,
+    check_values: bool = True,
+) -> Tensor: ...
+@overload
+def align(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    distance: str = "l2",
+    route: str | Route = "exact",
+    teacher_gradient: Tensor | None = None,
+    return_logits: Literal[True],
+    check_values: bool = True,
+) -> tuple[Tensor, Tensor]: ...
+def align(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    distance: str = "l2",
+    route: str | Route = "exact",
+    teacher_gradient: Tensor | None = None,
+    return_logits: bool = False,
+    check_values: bool = True,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Return how far the student's input gradients are from the teacher's: the KDIGA term.
+
+    ``mean_i D(g_s,i , g_t,i)``, with ``g_i`` the gradient of example i's cross-entropy by its own
+    pixels. Add it to a distillation loss; its gradient reaches every parameter of the student and
+    none of the teacher's.
+
+    Args:
+        student: maps images to logits (batch, num_classes), in the mode it is trained in. Its batch
+            norm, if in train mode, moves its statistics once, and couples the batch's examples.
+        teacher: a robust model of the same classes; run in eval mode and left as found. May be None
+            if ``teacher_gradient`` is given.
+        images: float (batch, channel, height, width), pixels in [0, 1], the same for both models:
+            normalisation is a layer inside each.
+        labels: int (batch,), in [0, num_classes).
+        distance: "l2" (unsquared Euclidean length of an example's gap), "l2-squared", "l1" (the dual
+            of Linf) or "cosine" (``1 - cos``).
+        route: how the second derivative is formed: "exact" (double backprop), "finite-difference" (central)
+            or "one-sided" (first-order passes only), or a :class:`kdiga.FiniteDifference` with its own probe.
+        teacher_gradient: like ``images``; replaces the teacher's pass.
+        return_logits: also return the student's logits of the same forward pass, with their graph.
+        check_values: look at pixels and labels too. On a GPU that waits for the device at each call;
+            turn it off once a run is known to be fed correctly.
+
+    Returns:
+        Tensor: scalar in nats per pixel unit (squared for "l2-squared", unitless for "cosine"), or
+            the pair of it and the logits.
+
+    Raises:
+        InputError: for images of another rank, type or range, labels out of range, unequal class
+            counts, an unknown distance or route, neither teacher nor gradient, a gradient of
+            another shape, a compiled student on the exact route, which PyTorch cannot differentiate
+            twice, or a student whose input gradient, or its graph to the parameters, is cut off.
+
+    Warns:
+        KdigaWarning: if the input gradient is exactly zero on every image, or if batch norm and dropout of the
+            student are all in eval mode.
+
+    >>> import torch
+    >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
+    >>> term = align(student, teacher, images := torch.rand(2, 1, 2, 2), labels := torch.tensor([0, 2]))
+    >>> term.backward()
+    >>> align(student, student, images, labels).item()
+    0.0
+    """
+    measure, route = distance_by_name(distance), route_by_name(route)
+    check_images(images, values=check_values)
+    check_labels(labels, images)
+    if route.double_backward and hasattr(student, "_orig_mod"):
+        raise InputError(
+            "route was 'exact' and the student is compiled, which PyTorch cannot differentiate twice; use route "
+            "'finite-difference', or align the module that was compiled."
+        )
+    labels = labels.long()
+    point = Point(student, images, labels, gradient="differentiable", route=route)
+    check_labels(labels, images, point.logits.shape[-1] if check_values else None)
+    if teacher_gradient is None:
+        if teacher is None:
+            raise InputError("align was given neither a teacher nor a teacher_gradient; give one of them.")
+        with evaluating(teacher):
+            teacher_gradient, teacher_logits = input_gradient_and_logits(teacher, images, labels)
+        check_same_classes(point.logits, teacher_logits)
+    elif teacher_gradient.shape != images.shape:
+        raise InputError(
+            f"teacher_gradient had shape {tuple(teacher_gradient.shape)} and images {tuple(images.shape)}; they must "
+            "be equal, row i the gradient at image i."
+        )
+    _check_gradient(student, point.input_gradient, values=check_values)
+    term = measure(point.input_gradient, teacher_gradient.detach()).mean()
+    return (term, point.logits) if return_logits else term
+
+
+def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> None:
+    """Check that the term can teach the student something; of values only where they are looked at anyhow."""
+    if not gradient.requires_grad and any(parameter.requires_grad for parameter in student.parameters()):
+        raise InputError(
+            "the student's input gradient has no graph to its parameters, so the term would teach it nothing: "
+            "rounding in its forward pass, or a backward pass written without a graph. Let the gradient through; or "
+            "use route 'finite-difference', where its value is right."
+        )
+    if values and not gradient.detach().any():
+        warnings.warn(
+            "the student's input gradient is exactly zero on every image, so aligning it does nothing: a hard clamp or "
+            "rounding in its forward pass, dead activations, or saturated logits. Let the gradient through.",
+            KdigaWarning,
+            stacklevel=3,
+        )
+    if held_in_eval(student):
+        warnings.warn(
+            "the student's batch norm and dropout are in eval mode; to train it, call student.train() first.",
+            KdigaWarning,
+            stacklevel=3,
+        )

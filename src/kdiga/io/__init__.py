@@ -1,0 +1,1 @@
+"""Files: atomic writes, locks, and readers that never run what a file holds."""

@@ -1,0 +1,68 @@
+"""What identifies a network and a set of images: a SHA-256 of all that a measurement of them depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdiga.data import FileSet, ImageSet
+from kdiga.data.decoding import encoded
+from kdiga.models import Classifier
+
+READ = 1000  # files whose bytes are looked at
+
+
+def fingerprint_of_model(model: nn.Module) -> str:
+    """Return the hash of what a model is and of the name, type, shape and bytes of each of its tensors.
+
+    What it is: the spec of a :class:`kdiga.models.Classifier`, the printed form of any other module. A module
+    whose answers depend on more than that and its ``state_dict`` has no fingerprint of its own.
+    """
+    what = architecture_of(model) if isinstance(model, Classifier) else repr(model)
+    return _hash(what, sorted(model.state_dict().items()))
+
+
+def architecture_of(model: nn.Module) -> str:
+    """Return what a model is, without its weights: its spec, or the name of its class."""
+    return json.dumps(model.spec.to_dict(), sort_keys=True) if isinstance(model, Classifier) else type(model).__name__
+
+
+def fingerprint_of_images(data: ImageSet | FileSet) -> str:
+    """Return the hash of images and labels, in their order.
+
+    Of images on disk it is the hash of the size that they are decoded to, their labels, the names and lengths of the
+    files, and the bytes of all of them, or of 1,000 evenly spread where there are more: a changed file is noticed
+    wherever its length changes, and otherwise with luck.
+    """
+    return _hash_of_files(data) if isinstance(data, FileSet) else fingerprint_of_tensors(data.images, data.labels)
+
+
+def _hash_of_files(data: FileSet) -> str:
+    rows = data.rows.tolist()
+    digest = hashlib.sha256(f"files {data.image_shape} {data.resize};".encode())
+    digest.update(data.labels.cpu().numpy().tobytes())
+    for row in rows:
+        digest.update(f"{data.storage.key(row)} {data.storage.length(row)};".encode())
+    for row in rows[:: -(-len(rows) // READ)]:
+        digest.update(encoded(data.storage.item(row)))
+    return digest.hexdigest()
+
+
+def fingerprint_of_tensors(images: Tensor, labels: Tensor) -> str:
+    """Return :func:`fingerprint_of_images` of two tensors."""
+    return _hash("", (("images", images), ("labels", labels)))
+
+
+def _hash(about: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
+        raw: Any = values.reshape(-1).view(torch.uint8).numpy()
+        digest.update(raw)  # in place: a copy of the bytes would be as large as the data set
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""What a run really cost: network passes, counted where they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdiga.gradients.student_pass import Forward
+
+
+class PassCounter:
+    """Counts forward and backward passes of student and teachers during training steps.
+
+    A backward pass counts once for every forward pass whose output a gradient reaches. Validation runs
+    outside :meth:`counting` and is not counted.
+
+    Args:
+        student: the module in training.
+        teachers: one module or two, or none; counted together.
+    """
+
+    def __init__(self, student: nn.Module, teachers: list[nn.Module]) -> None:
+        self.models = [("student", student), *(("teacher", teacher) for teacher in teachers)]
+        self.totals = {f"{role}_{kind}": 0 for role in ("student", "teacher") for kind in ("forwards", "backwards")}
+        self._on = False
+
+    @contextmanager
+    def counting(self) -> Generator[None]:
+        """Count what happens inside."""
+        handles = [model.register_forward_hook(self._hook(role)) for role, model in self.models]
+        self._on = True
+        try:
+            yield
+        finally:
+            self._on = False
+            for handle in handles:
+                handle.remove()
+
+    def counted(self, role: str, forward: Forward | None) -> Forward | None:
+        """Return a compiled forward, which runs past the module's hooks, with its passes counted as the role's."""
+        if forward is None:
+            return None
+        note = self._hook(role)
+
+        def run(images: Tensor) -> Tensor:
+            logits = forward(images)
+            if self._on:
+                note(None, images, logits)
+            return logits
+
+        return run
+
+    def _hook(self, role: str) -> Any:
+        def on_forward(_module: nn.Module | None, _inputs: Any, logits: Tensor) -> None:
+            self.totals[f"{role}_forwards"] += 1
+            if logits.requires_grad:
+                logits.register_hook(on_backward)
+
+        def on_backward(_gradient: Tensor) -> None:
+            self.totals[f"{role}_backwards"] += 1
+
+        return on_forward

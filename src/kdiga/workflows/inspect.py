@@ -1,0 +1,178 @@
+"""What a model is and whether it fits its data, told before anything is trained or measured with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdiga.analysis.preprocessing import (
+    LEAST_GAIN,
+    class_order_finding,
+    clean_finding,
+    preprocessing_finding,
+    size_finding,
+)
+from kdiga.data import Images, MixedSet
+from kdiga.errors import InputError
+from kdiga.evaluation.masking.finding import Finding
+from kdiga.model_state import evaluating, seeded
+from kdiga.models import Classifier
+from kdiga.models.description import Description
+from kdiga.recipes.schema import ModelConfig, Recipe
+from kdiga.training.runtime import device_by_name
+from kdiga.workflows.loaded_model import judged, load_ground, recipe_of
+from kdiga.workflows.train import Models, build_model, check_fits, load_alone
+
+EXAMPLES = 128
+SAMPLE_SEED = 0  # which images are looked at
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found about a model.
+
+    Args:
+        description: what it is.
+        examples: how many images it was tried on; 0 where it was not tried.
+        findings: one a check: clean accuracy, preprocessing, input size, class order.
+    """
+
+    description: Description
+    examples: int = 0
+    findings: Sequence[Finding] = field(default=())
+
+    @property
+    def failed(self) -> list[Finding]:
+        """The checks that failed."""
+        return [finding for finding in self.findings if finding.verdict == "failed"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        findings = [finding.to_dict() for finding in self.findings]
+        return self.description.to_dict() | {"examples": self.examples, "findings": findings}
+
+    def lines(self) -> list[str]:
+        """Return it as short lines of "what: value"."""
+        told = [
+            f"{finding.name}{'' if finding.verdict == 'passed' else f' {finding.verdict}'}: {finding.message}"
+            for finding in self.findings
+        ]
+        return [*self.description.lines(), *told]
+
+
+def inspect_model(
+    model: Classifier, data: Images | None = None, *, examples: int = EXAMPLES, device: str = "auto"
+) -> Inspection:
+    """Describe a model, and try it on a sample of images.
+
+    Tried are: its clean accuracy; whether other preprocessing, half or twice the input size or another order of the
+    classes makes it better by 5 points, beyond chance. A model with fresh weights, or a fresh last layer, is described
+    only.
+
+    Args:
+        model: fits the data; left as found, on ``device``.
+        data: from which the sample is drawn, the same for every model; None describes only.
+        examples: of the sample, at most.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: for fewer than 1 example.
+    """
+    if examples < 1:
+        raise InputError(f"examples was {examples!r}; it must be at least 1.")
+    description = Description.of(model)
+    if data is None or not model.origin.trained or model.origin.new_head:
+        return Inspection(description)
+    place = device_by_name(device)
+    images, labels = (part.to(place) for part in sample(data, examples))
+    model.to(place)
+    with evaluating(model), torch.no_grad():
+        predictions = torch.cat([model(part).argmax(1) for part in images.split(64)])
+    right = predictions == labels
+    findings = [clean_finding(right.tolist(), data.num_classes)]
+    if 1 - float(right.double().mean()) < LEAST_GAIN:
+        message = f"right on {float(right.double().mean()):.1%} of the images: nothing else can be 5 points better."
+        names = ("preprocessing", "input-size", "class-order")
+        return Inspection(
+            description, len(labels), [*findings, *(Finding(one, "passed", message, {}) for one in names)]
+        )
+    findings += [
+        preprocessing_finding(model, images, labels),
+        size_finding(model, images, labels),
+        class_order_finding(predictions, labels, data.num_classes),
+    ]
+    return Inspection(description, len(labels), findings)
+
+
+def sample(data: Images, examples: int) -> tuple[Tensor, Tensor]:
+    """Return images, float in [0, 1], and labels: a random choice that is the same at every call."""
+    if isinstance(data, MixedSet):
+        data = data.original
+    with seeded(SAMPLE_SEED, len(data)):
+        rows = torch.randperm(len(data))[:examples].sort().values
+    batches = list(data.take(rows).batches())
+    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
+def inspect_named(
+    config: ModelConfig,
+    *,
+    data: str | None = None,
+    root: Path | None = None,
+    examples: int = EXAMPLES,
+    device: str = "auto",
+) -> Inspection:
+    """Inspect a model by its name, on test images of its data set where one is known.
+
+    Args:
+        config: as a recipe's section; a source's name alone means its pretrained weights.
+        data: name of a data set; None takes that of the recipe of a run, and without one describes only.
+        root: folder that holds the data.
+        examples: test images at most.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: if the model or the data cannot be had, or do not fit.
+    """
+    if data is None and recipe_of(config.name).get("data") is None:
+        return inspect_model(load_alone(judged(config)))
+    ground = load_ground([config.name], data=data, root=root)
+    model = build_model(judged(config), ground.images)
+    check_fits("model", model, ground.images)
+    return inspect_model(model, ground.images, examples=examples, device=device)
+
+
+def inspect_recipe(recipe: Recipe, models: Models, data: Images) -> dict[str, Inspection]:
+    """Inspect the models of a recipe, by role, on a sample of the training images."""
+    return {
+        role.replace("_", " "): inspect_model(model, data, device=recipe.training.device)
+        for role, model in models._asdict().items()
+        if model is not None
+    }
+
+
+def check_teachers(recipe: Recipe, models: Models, found: dict[str, Inspection]) -> None:
+    """Check that the teachers passed; one that is trained along may start anyhow.
+
+    Raises:
+        InputError: with what failed, and how to go on.
+    """
+    for role in ("teacher", "second_teacher"):
+        model, inspection = getattr(models, role), found.get(role.replace("_", " "))
+        if model is None or inspection is None or (role == "teacher" and recipe.method.needs.trains_teacher):
+            continue
+        failed = [f"{finding.name}: {finding.message}" for finding in inspection.failed]
+        if model.origin.new_head:
+            failed = [
+                "its last layer is new and untrained, so it has nothing to teach; give classes, to keep the old one"
+            ]
+        if failed:
+            raise InputError(
+                f"the {role.replace('_', ' ')} {model.spec.name} failed a check. {' '.join(failed)} To train all the "
+                "same, add --despite-findings."
+            )

@@ -1,0 +1,261 @@
+"""A model that is to be judged, and what it is judged on: named on a command line, loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdiga.data import FileSet, ImageSet, available_data
+from kdiga.errors import InputError
+from kdiga.io.safe_json_yaml import load_json
+from kdiga.models import Classifier, count_parameters
+from kdiga.models.sources.registry import source_of
+from kdiga.recipes.schema import DataConfig, ModelConfig
+from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
+from kdiga.runs.folder import read_config, try_writing
+from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import looked_at
+from kdiga.types import ThreatModel
+from kdiga.workflows.class_names import check_classes
+from kdiga.workflows.train import build_model, check_fits, data_of
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What models are judged on.
+
+    Args:
+        images: test images, those that are looked at.
+        threat: norm and eps.
+        data: name of the data set.
+    """
+
+    images: ImageSet
+    threat: ThreatModel
+    data: str
+
+    def about(self) -> dict[str, Any]:
+        """Return it as plain data, as result files hold it."""
+        return {
+            "data": self.data,
+            "data_fingerprint": fingerprint_of_images(self.images),
+            "examples": len(self.images),
+            "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is judged.
+
+    Args:
+        model: in eval mode, on its device.
+        about: plain data that result files hold: what it was called, which weights, its architecture,
+            parameters and fingerprint.
+    """
+
+    model: Classifier
+    about: dict[str, Any]
+
+
+def load_ground(
+    models: Sequence[str],
+    *,
+    data: str | None = None,
+    root: Path | None = None,
+    eps: str | None = None,
+    norm: str | None = None,
+    examples: int | None = None,
+) -> Ground:
+    """Return what models are judged on: what is given, else what the recipe of the first run among them says.
+
+    Args:
+        models: as on the command line; runs' folders, or weights in them, have a recipe.
+        data: name of a data set.
+        root: folder that holds the data.
+        eps: number or fraction, pixels in [0, 1].
+        norm: "linf" or "l2".
+        examples: only the first so many test images.
+
+    Raises:
+        InputError: if no data set is known, or ``examples`` is below 1.
+    """
+    recipe = next((found for found in map(recipe_of, models) if found), {})
+    config = _data_config(models, recipe, data, root)
+    given = recipe.get("threat", {})
+    threat = ThreatModel.parse(norm or given.get("norm", "linf"), given.get("eps", "8/255") if eps is None else eps)
+    if examples is not None and examples < 1:
+        raise InputError(f"examples was {examples!r}; it must be at least 1.")
+    test = data_of(config.for_test).test
+    test = test if examples is None else test.take(slice(examples))
+    # Attacks go over the same images many times, so those that are looked at are decoded once.
+    return Ground(test.load() if isinstance(test, FileSet) else test, threat, config.name)
+
+
+def training_images(models: Sequence[str], count: int, *, data: str | None = None, root: Path | None = None) -> Tensor:
+    """Return training images of the data that :func:`load_ground` finds, float (example, channel, height, width).
+
+    Args:
+        models: as on the command line.
+        count: how many, every class in its proportion; the same ones every time.
+        data: name of a data set.
+        root: folder that holds the data.
+
+    Raises:
+        InputError: if there are fewer, or no data set is known.
+    """
+    recipe = next((found for found in map(recipe_of, models) if found), {})
+    config = replace(_data_config(models, recipe, data, root).for_test, train_examples=count)
+    train = looked_at(data_of(config).train, count)
+    return torch.cat([images for images, _ in train.batches()])
+
+
+def load_subject(
+    model: str,
+    ground: Ground,
+    *,
+    which: str = "best",
+    weights: Path | None = None,
+    normalization: str | None = None,
+    device: str = "auto",
+    role: str = "model",
+) -> Subject:
+    """Return a model that fits the ground.
+
+    Args:
+        model: any name that a recipe takes, such as a run's folder, ``timm:NAME``, of which the pretrained weights are
+            meant, or an architecture with ``weights``.
+        ground: what it will be judged on.
+        which: "best" or "last" weights of a run.
+        weights: state dict to put into a named architecture.
+        normalization: of those weights; "pretrained" where they are the source's own for that name, fetched by hand.
+        device: "auto", "cpu" or "cuda".
+        role: what messages call it.
+
+    Raises:
+        InputError: if it cannot be loaded, takes other images, or was never trained.
+    """
+    config = ModelConfig.typed(model, weights=weights, normalization=normalization, which=which)
+    images = ground.images
+    classifier = build_model(judged(config), images)
+    check_fits(role, classifier, images)
+    check_classes(role, model, images.classes)
+    about = describe(classifier, model if weights is None else f"{model} {weights}", which if _is_run(model) else None)
+    return Subject(classifier.to(device_by_name(device)), about)
+
+
+def judged(config: ModelConfig) -> ModelConfig:
+    """Return a section as it is meant where a model is judged: a name alone means its pretrained weights.
+
+    Raises:
+        InputError: for an architecture that has none.
+    """
+    if not config.is_fresh:
+        return config
+    if not source_of(config.name)[0].prefix:
+        raise InputError(
+            f"{config.name} is an architecture with fresh weights, of which there is nothing to know; give --weights, "
+            "or the folder of a run."
+        )
+    return replace(config, pretrained=True)
+
+
+def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
+    """Return what result files say of a model.
+
+    Args:
+        model: any.
+        name: what it was called.
+        which: weights of a run; None for a model that is no run.
+    """
+    spec = model.spec
+    return {
+        "model": name,
+        "which": which,
+        "architecture": spec.architecture,
+        "parameters": count_parameters(model),
+        "fingerprint": fingerprint_of_model(model),
+    }
+
+
+def default_folder(model: str, kind: str, ground: Ground, which: str) -> Path | None:
+    """Return where the results of judging a run are kept, in its own folder; None for a model that is no run."""
+    if not _is_run(model):
+        return None
+    return _path(model) / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
+
+
+def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
+    """Return what an earlier call wrote of the same matter, for the present one to add to; {} where there is nothing.
+
+    Args:
+        path: of a result file.
+        about: what makes it the same matter.
+        overwrite: whether results of another matter may be replaced.
+
+    Raises:
+        InputError: if the file is about something else and may not be replaced.
+    """
+    try:
+        old = load_json(path)
+        different = [name for name in about if old.get(name) != about[name]]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError):
+        old, different = {}, ["content"]
+    if not different:
+        return old
+    if overwrite:
+        return {}
+    raise InputError(
+        f"{str(path)!r} holds other results (another {', another '.join(different)}); choose another --out, or replace "
+        "them with --overwrite."
+    )
+
+
+def recipe_of(model: str) -> dict[str, Any]:
+    """Return the recipe beside a run's weights as plain data; {} where there is none."""
+    path = _path(model)
+    folder = path if path.is_dir() else path.parent
+    return (read_config(folder) if path.exists() else None) or {}
+
+
+def _data_config(models: Sequence[str], recipe: dict[str, Any], data: str | None, root: Path | None) -> DataConfig:
+    given = None if root is None else str(root)
+    if data is not None:
+        return DataConfig(data, given)
+    if "data" not in recipe:
+        bare = next((f", and the folder {model!r} holds no run" for model in models if Path(model).is_dir()), "")
+        raise InputError(
+            f"no data set was given{bare}; name one with --data, for example {', '.join(available_data())}."
+        )
+    saved = DataConfig(**(recipe["data"] | {"extra": None}))
+    return saved if given is None else replace(saved, root=given)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of results, before the work that is to be kept there.
+
+    Raises:
+        InputError: if it cannot be made, or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try_writing(folder)
+    except OSError as error:
+        raise InputError(
+            f"results cannot be kept in {str(folder)!r} ({error.strerror}); choose another --out."
+        ) from None
+
+
+def _is_run(model: str) -> bool:
+    return _path(model).is_dir()
+
+
+def _path(model: str) -> Path:
+    return Path(model.removeprefix("run:").removeprefix("file:")).expanduser()

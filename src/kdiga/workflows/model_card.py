@@ -1,0 +1,120 @@
+"""Model cards and files for RobustBench, from what an export found and what its run's folder says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdiga.export.card import Card, Number, Origin
+from kdiga.export.hub_folder import HUB
+from kdiga.export.robustbench import INFO, LOADER, loader_source, model_info
+from kdiga.export.torch_program import PROGRAM
+from kdiga.io.atomic_write import write_atomically
+from kdiga.methods import available_methods
+from kdiga.report.files import find_results
+from kdiga.report.records import Accuracy, Evaluation, Identity
+from kdiga.report.results import Results
+from kdiga.results.attack_names import attack_name
+from kdiga.runs.folder import read_config
+from kdiga.workflows.export_folder import CARD, HUB_CARD
+from kdiga.workflows.loaded_model import Ground, Subject
+
+
+def write_cards(folder: Path, model: str, subject: Subject, ground: Ground, content: Mapping[str, Any]) -> None:
+    """Write ``model-card.md``, the README of a Hub folder, and what RobustBench needs where there is a program.
+
+    Args:
+        folder: of the export.
+        model: as it was named; a run's folder is searched for results.
+        subject: the model.
+        ground: that it was judged on.
+        content: of ``export.json``.
+    """
+    run = Path(model) if Path(model).is_dir() else Path(model).parent
+    results = find_results([run]) if (run / "config.yaml").is_file() else Results()
+    evaluations = [
+        one for one in results.evaluations if _is(one.identity, subject, run) and one.ground.data == ground.data
+    ]
+    numbers = [number for one in evaluations for number in _measured(one)]
+    numbers += list(_certified(results, subject, run))
+    spec = subject.model.spec
+    card = Card(
+        name=Path(model).resolve().name if Path(model).exists() else model, spec=spec,
+        parameters=subject.about["parameters"], fingerprint=subject.about["fingerprint"], data=ground.data,
+        class_names=list(ground.images.classes), threat=ground.threat, formats=content["formats"], numbers=numbers,
+        origin=_origin(run), queries=content["measured"]["queries"], command=content["command"],
+        provenance=content["provenance"],
+    )  # fmt: skip
+    write_atomically(folder / CARD, card.text())
+    if HUB.name in content["formats"]:
+        write_atomically(folder / HUB.file / HUB_CARD, card.text(only=HUB.name))
+    if PROGRAM.name in content["formats"]:
+        best = _of(evaluations, "autoattack", ground)
+        clean = content["formats"][PROGRAM.name]["accuracy"]["clean"]
+        info = model_info(
+            threat=ground.threat, data=ground.data, architecture=spec.name, clean=clean,
+            autoattack=None if best is None else best.value,
+        )  # fmt: skip
+        write_atomically(folder / LOADER, loader_source(ground.threat, ground.data, spec.takes))
+        write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
+
+
+def _is(identity: Identity, subject: Subject, run: Path) -> bool:
+    """Return whether a result is about the model: by its weights; older files, which do not say them, by the run."""
+    if identity.fingerprint:
+        return identity.fingerprint == subject.about["fingerprint"]
+    return identity.folder == run and identity.which == subject.about["which"]
+
+
+def _measured(one: Evaluation) -> Iterator[Number]:
+    threat = f"{one.ground.norm} eps {one.ground.eps:.4g}"
+    for attack, found in one.accuracy.items():
+        low, high = found.interval
+        what = "clean accuracy" if attack == "clean" else f"accuracy under {attack_name(attack)}, {threat}"
+        value = f"{found.value:.1%} ({100 * low:.1f} - {100 * high:.1f})"
+        yield Number(what, value, found.images, one.origin.command or one.origin.path.name)
+    for finding in one.findings:
+        if finding.verdict in ("failed", "warning"):
+            yield Number(f"check {finding.name}", f"{finding.verdict}: {finding.message}", None, one.origin.command)
+
+
+KINDS = {"interval": "proved", "smoothing": "with confidence", "clever": "estimated"}
+
+
+def _certified(results: Results, subject: Subject, run: Path) -> Iterator[Number]:
+    for one in results.certificates:
+        if not _is(one.identity, subject, run):
+            continue
+        for kind, radii in one.radii.items():
+            value = "none" if radii.median is None else f"{radii.median:.4g}"
+            what = f"median {radii.norm} radius, {kind} ({KINDS[kind]})"
+            yield Number(what, value, radii.images, one.origin.command or one.origin.path.name)
+
+
+def _of(evaluations: list[Evaluation], attack: str, ground: Ground) -> Accuracy | None:
+    """Return the accuracy under an attack at the export's threat model, on most images."""
+    found = [
+        one.accuracy[attack]
+        for one in evaluations
+        if attack in one.accuracy
+        and one.ground.norm == ground.threat.norm
+        and abs(one.ground.eps - ground.threat.eps) < 1e-6
+    ]
+    return max(found, key=lambda one: one.images, default=None)
+
+
+def _origin(run: Path) -> Origin:
+    recipe = read_config(run)
+    if recipe is None:
+        return Origin()
+    method, teacher = recipe.get("method") or {}, recipe.get("teacher") or {}
+    name = str(method.get("name", "")) if isinstance(method, dict) else str(method)
+    known = available_methods().get(name)
+    return Origin(
+        name, known.info.paper if known else "paper unknown", str(teacher.get("name", "")),
+        yaml.safe_dump(recipe, sort_keys=False),
+    )  # fmt: skip

@@ -1,0 +1,133 @@
+"""Profiles: their parts add up, memory is what tensors hold, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from kdiga import stopwatch
+from kdiga.data import load_data
+from kdiga.methods import available_methods
+from kdiga.model_state import seeded
+from kdiga.models import load_model, save_model
+from kdiga.recipes.load import recipe_from_dict
+from kdiga.stopwatch import Stopwatch
+from kdiga.training import TrainingSettings
+from kdiga.training.peak_memory import peak_bytes
+from kdiga.training.step_profile import SECTIONS, Subject, variants
+from kdiga.workflows.profile import profile_recipe
+
+
+def test_an_inner_section_is_not_counted_twice(monkeypatch):
+    now = [0.0]
+
+    def pass_by(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    watch = Stopwatch()
+    with watch("outer"):
+        pass_by(2)
+        with watch("inner"):
+            pass_by(5)
+        pass_by(1)
+    pass_by(100)
+    assert watch.seconds == {"outer": 3.0, "inner": 5.0}
+
+
+def test_a_section_that_fails_ends():
+    watch = Stopwatch()
+    with pytest.raises(ValueError, match="stop"), watch("outer"), watch("inner"):
+        raise ValueError("stop")
+    with watch("later"):
+        pass
+    assert watch._running == []
+
+
+def test_peak_is_what_tensors_held_at_once():
+    """Two of four megabytes at once, never three; what was there before does not count."""
+    before = torch.zeros(10**6)
+
+    def step():
+        one = before + 1
+        two = one + 1
+        del one
+        return two * 2
+
+    assert peak_bytes(step, torch.device("cpu")) == pytest.approx(8e6, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    teacher = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    with seeded(1):
+        save_model(load_model("cnn-8", in_channels=1, image_size=8), teacher)
+    return {
+        "data": "digits", "student": "cnn-4", "teacher": str(teacher), "method": "kdiga",
+        "training": {"epochs": 3, "batch_size": 32, "validation_steps": 2},
+    }  # fmt: skip
+
+
+def test_every_route_side_by_side(recipe):
+    seen = []
+    data = load_data("digits")
+    found = profile_recipe(recipe_from_dict(recipe), data, steps=4, on_variant=lambda *one: seen.append(one))
+    assert [one["label"] for one in found["variants"]] == [
+        f"{route} {precision}"
+        for precision in ("fp32", "bf16")
+        for route in ("exact", "finite-difference", "one-sided")
+    ]
+    assert [one[1] for one in seen] == list(range(6))
+    assert found["route"]["chosen"] == "exact"
+    assert found["steps"] == 3 * (1294 // 32)  # a tenth of 1437 is held out
+    for one in found["variants"]:
+        assert set(one["sections"]) == set(SECTIONS)
+        assert one["sections"]["attack"] == 0
+        for part in ("data", "teacher", "student", "alignment", "backward", "optimizer"):
+            assert one["sections"][part] > 0, part
+        assert one["minutes"] == pytest.approx(one["seconds"] * found["steps"] / 60)
+        assert one["peak_bytes"] > 32 * 64 * 4
+    exact, central, _ = found["variants"][:3]
+    assert exact["peak_bytes"] > central["peak_bytes"], "a graph of the backward pass costs memory"
+    json.dumps(found)
+
+
+def test_methods_without_routes_have_one_variant_a_precision():
+    for name, method in available_methods().items():
+        labels = variants(TrainingSettings(), method(), compiled=True)
+        routed = method().needs.student_gradient == "differentiable"
+        assert len(labels) == (12 if routed else 4), name
+        assert all(one.route != "auto" and one.precision != "auto" for one in labels.values())
+
+
+def test_attacks_have_a_section_of_their_own(recipe):
+    found = profile_recipe(
+        recipe_from_dict(recipe | {"method": {"name": "adaad", "steps": 2}}), load_data("digits"), steps=1
+    )
+    parts = found["variants"][0]["sections"]
+    assert parts["attack"] > 0
+    assert parts["teacher"] > 0, "asked within the attack, and counted here"
+    assert found["route"]["chosen"] is None
+
+
+@pytest.mark.parametrize(("asked", "measured"), [(False, False), (True, True), ("auto", True)])
+def test_the_layout_is_the_recipes(asked, measured, recipe, monkeypatch):
+    real, seen = Subject.profile, []
+
+    def profile(self, label, settings, **options):
+        seen.append(settings.channels_last)
+        return real(self, label, settings, **options)
+
+    monkeypatch.setattr(Subject, "profile", profile)
+    training = recipe["training"] | {"channels_last": asked}
+    profile_recipe(recipe_from_dict(recipe | {"method": "kd", "training": training}), load_data("digits"), steps=1)
+    assert seen == [measured] * 2
+
+
+def test_the_whole_run_is_on_the_recipes_own_route(recipe):
+    asked = recipe | {"training": recipe["training"] | {"route": "one-sided"}}
+    found = profile_recipe(recipe_from_dict(asked), load_data("digits"), steps=1)
+    assert found["route"]["chosen"] == "exact"
+    assert found["whole_run"]["label"] == "one-sided fp32"

@@ -1,0 +1,34 @@
+"""Evaluations of one model that run side by side."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from kdiga.config import evaluating
+
+import kdiga
+from kdiga.workflows.evaluate import FILE, Request, measure
+
+
+@pytest.fixture
+def model(tmp_path):
+    kdiga.save_model(kdiga.load_model("cnn-4", in_channels=1, image_size=8), tmp_path / "model.safetensors")
+    return str(tmp_path / "model.safetensors")
+
+
+def test_one_that_ends_while_another_attacks_keeps_its_figures(model, tmp_path, monkeypatch):
+    """Both read what was there before either had measured anything."""
+    asked = {"model": model, "data": "digits", "eps": "0.1", "examples": 8, "out": tmp_path / "out"}
+    attack = evaluating._attack
+
+    def meanwhile(request, *others):
+        if request.attacks == ["pgd-2"]:
+            measure(Request(attacks=["fgsm"], **asked))
+        return attack(request, *others)
+
+    monkeypatch.setattr(evaluating, "_attack", meanwhile)
+    found = measure(Request(attacks=["pgd-2"], **asked))
+    kept = json.loads((tmp_path / "out" / FILE).read_text())
+    assert set(kept["accuracy"]) == set(found.content["accuracy"]) == {"clean", "fgsm", "pgd-2"}
+    assert set(kept["correct"]) >= {"fgsm", "pgd-2"}

@@ -1,0 +1,112 @@
+"""Iterative distillation: a recipe whose students become teachers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import kdiga
+from kdiga.data import DataSet
+from kdiga.errors import InputError
+from kdiga.recipes.load import recipe_from_dict
+from kdiga.workflows.rounds import rounds_of
+from kdiga.workflows.train import run_recipe
+
+TRAINING = {"epochs": 4, "batch_size": 20, "lr": 2e-2, "validation_steps": 3}
+
+
+def recipe_of(**sections):
+    return recipe_from_dict(
+        {"data": "stripes", "student": "cnn-4", "method": "kdiga", "training": TRAINING, "rounds": {"count": 3}}
+        | {"threat": {"eps": 0.1}}
+        | sections
+    )
+
+
+@pytest.fixture(scope="module")
+def data(stripes):
+    return DataSet("stripes", stripes, stripes, "made here")
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("rounds")
+    return out, run_recipe(recipe_of(rounds={"count": 3, "lr_factor": 0.1}), out, data=data)
+
+
+def test_without_a_teacher_the_first_round_is_plain_training(tmp_path):
+    rounds = list(rounds_of(recipe_of(), tmp_path))
+    assert [one.method.info.name for one, _ in rounds] == ["ce", "kdiga", "kdiga"]
+    assert [one.training.lr for one, _ in rounds] == pytest.approx([2e-2, 2e-4, 2e-4])
+    assert rounds[0][0].teacher is None
+    for number in (1, 2):
+        one, folder = rounds[number]
+        assert folder.name == f"round-{number}"
+        assert one.teacher == one.student
+        assert one.teacher.name.endswith(f"round-{number - 1}")
+        assert one.teacher.which == "best"
+
+
+def test_with_a_teacher_the_first_round_learns_from_it(tmp_path):
+    first, _ = next(rounds_of(recipe_of(teacher="runs/robust"), tmp_path))
+    assert (first.method.info.name, first.teacher.name) == ("kdiga", "runs/robust")
+
+
+def test_a_student_starts_from_and_learns_from_its_predecessor(finished):
+    out, result = finished
+    assert len(result["rounds"]) == 3
+    config = (out / "round-1" / "config.yaml").read_text()
+    assert str(out / "round-0") in config
+    one, two = (kdiga.load_model(out / f"round-{number}").state_dict() for number in (0, 1))
+    drift = max(float((one[key] - two[key]).abs().max()) for key in one)
+    assert 0 < drift < 0.5
+
+
+def test_the_best_round_by_validation_is_kept(finished):
+    out, result = finished
+    scores = [one["validation"]["best"]["robust"] for one in result["rounds"]]
+    assert scores[result["best_round"]] == max(scores)
+    kept, best = (kdiga.load_model(folder) for folder in (out, out / f"round-{result['best_round']}"))
+    assert all(torch.equal(value, best.state_dict()[key]) for key, value in kept.state_dict().items())
+    forwards = [
+        json.loads((out / f"round-{n}" / "result.json").read_text())["passes"]["student_forwards"] for n in range(3)
+    ]
+    assert result["passes"]["student_forwards"] == sum(forwards)
+
+
+def test_finished_rounds_are_not_repeated(finished, data, tmp_path):
+    out, result = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = run_recipe(recipe_of(rounds={"count": 3, "lr_factor": 0.1}), out, data=data, resume=True)
+    assert again == json.loads(json.dumps(result))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_interrupted_between_rounds_goes_on(finished, data, tmp_path):
+    _, whole = finished
+    recipe = recipe_of(rounds={"count": 3, "lr_factor": 0.1})
+    rounds = rounds_of(recipe, tmp_path)
+    first, folder = next(rounds)
+    run_recipe(first, folder, data=data)
+    (tmp_path / "config.yaml").write_text("interrupted: here\n")
+    resumed = run_recipe(recipe, tmp_path, data=data, resume=True)
+    for one, two in zip(whole["rounds"], resumed["rounds"], strict=True):
+        assert one["validation"]["last"]["robust"] == two["validation"]["last"]["robust"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"rounds": {"count": 1}}, "at least 2 rounds"),
+        ({"rounds": {"which": "first"}}, "'first' is not known"),
+        ({"rounds": {"lr_factor": 0}}, "lr_factor was 0"),
+        ({"method": "pgd-at"}, "learns from no teacher"),
+        ({"method": "kdiga", "rounds": {"rounds": 2}}, "unknown key"),
+        ({"method": "mtard", "teacher": "runs/robust", "rounds": None}, "second_teacher: missing section"),
+    ],
+)
+def test_bad_rounds(sections, message):
+    with pytest.raises(InputError, match=message):
+        recipe_of(**sections)
