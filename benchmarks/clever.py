@@ -29,14 +29,14 @@ from torch import Tensor
 
 import kdiga
 from kdiga.certification import clever
-from kdiga.certification.class_scores import Answers
+from kdiga.certification.class_scores import ClassScores
 from kdiga.certification.gradients import largest_norms, quick_convolutions
 from kdiga.certification.weibull import fit_reverse_weibull
 from kdiga.data.images import to_pixels
 from kdiga.model_state import frozen_parameters
 from kdiga.runs.provenance import provenance
 from kdiga.types import ThreatModel
-from kdiga.workflows.loaded_model import load_ground, load_subject
+from kdiga.workflows.loaded_model import load_judged_model, load_test_set
 
 REFITTED = "kdiga's points, toolbox's fit"
 ORDER = {"linf": np.inf, "l2": 2}
@@ -120,7 +120,7 @@ def toolbox_fit(bench: Bench, row: int, seed: int, gains: list[float]) -> float:
         )  # fmt: skip
     fit = fit_reverse_weibull(norms.T)
     with torch.no_grad():
-        margins = Answers(bench.model(image[None]), label[None]).margins[0].tolist()
+        margins = ClassScores(bench.model(image[None]), label[None]).margins[0].tolist()
     found = [bench.radius]
     for place, margin in enumerate(margins):
         below = -norms[:, place].double().numpy()
@@ -149,10 +149,10 @@ def arguments() -> argparse.Namespace:
 
 def prepared(chosen: argparse.Namespace) -> Bench:
     """Return the model and the first images that it gets right."""
-    ground = load_ground(
+    ground = load_test_set(
         [chosen.model], data=chosen.data, root=chosen.root, eps=chosen.radius, norm=chosen.norm, examples=500
     )
-    model = load_subject(chosen.model, ground, device="cpu").model
+    model = load_judged_model(chosen.model, ground, device="cpu").model
     images, labels = to_pixels(ground.images.images), ground.images.labels
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).nonzero()[: chosen.examples, 0]

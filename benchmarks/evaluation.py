@@ -20,7 +20,7 @@ from pyautoattack import AutoAttack
 
 import kdiga
 from kdiga.runs.provenance import provenance
-from kdiga.workflows.loaded_model import load_ground, load_subject
+from kdiga.workflows.loaded_model import load_judged_model, load_test_set
 
 
 def official(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, batch: int) -> list[bool]:
@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    ground = load_ground([asked.model], examples=asked.examples)
-    model = load_subject(asked.model, ground, device="cpu").model
+    ground = load_test_set([asked.model], examples=asked.examples)
+    model = load_judged_model(asked.model, ground, device="cpu").model
     images, labels = next(iter(ground.images.batches(asked.examples)))
     seconds, stood = {"official": list[float](), "kdiga": list[float]()}, dict[str, int]()
     for repeat in range(asked.repeats):

@@ -18,7 +18,7 @@ from torch import nn
 from kdiga.evaluation.masking import CHECKS, check_masking
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
-from kdiga.workflows.loaded_model import load_ground, load_subject
+from kdiga.workflows.loaded_model import load_judged_model, load_test_set
 from tests.evaluation.masking.planted import PLANTED, THREAT, digits, plain, robust, small, trained
 
 NAMES = [check.name for check in CHECKS]
@@ -75,10 +75,10 @@ def runs(models: list[str], teacher: str | None, seed: int) -> None:
     """Print the findings on trained models that are not plain passes, and the seconds they took."""
     total = collections.Counter[str]()
     for model in models:
-        ground = load_ground([model])
+        ground = load_test_set([model])
         images, labels = next(iter(ground.images.batches(500)))
-        subject = load_subject(model, ground, device="cpu")
-        taught = None if teacher is None else load_subject(teacher, ground, device="cpu", role="teacher").model
+        subject = load_judged_model(model, ground, device="cpu")
+        taught = None if teacher is None else load_judged_model(teacher, ground, device="cpu", role="teacher").model
         started = time.perf_counter()
         findings = check_masking(
             subject.model, images, labels, threat=ground.threat, seed=seed, teacher=taught,

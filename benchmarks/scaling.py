@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import kdiga
-from kdiga.distributed.process_group import ALONE, Team
+from kdiga.distributed.process_group import ALONE, ProcessGroup
 from kdiga.gradients.routes import Exact
 from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
@@ -31,7 +31,7 @@ REPEATS = 5
 CASES = [("resnet20", "rslad"), ("resnet20", "kdiga")]
 
 
-def stepper_of(name: str, method: str, team: Team) -> Stepper:
+def stepper_of(name: str, method: str, team: ProcessGroup) -> Stepper:
     """Return what takes steps of a CIFAR-sized run."""
     with seeded(0):
         student, teacher = (kdiga.load_model(one, num_classes=10, in_channels=3, image_size=32) for one in (name, name))
@@ -46,7 +46,7 @@ def measure(rank: int, port: int) -> None:
     torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
     os.environ.update({name: str(value) for name, value in told.items()})
-    team = Team.here(torch.device("cpu"))
+    team = ProcessGroup.here(torch.device("cpu"))
     batch = Batch(torch.rand(32, 3, 32, 32), torch.arange(32) % 10, torch.arange(32))
     for name, method in CASES:
         one, two = stepper_of(name, method, ALONE), stepper_of(name, method, team)

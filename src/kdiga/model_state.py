@@ -92,7 +92,7 @@ def couples_batch(model: nn.Module) -> bool:
     )
 
 
-def held_in_eval(model: nn.Module) -> bool:
+def all_in_eval_mode(model: nn.Module) -> bool:
     """Return whether a model has batch norm or dropout, and all of it is in eval mode."""
     layers = [
         module

@@ -18,7 +18,7 @@ WANTED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 
 @contextmanager
-def told_what_to_reduce(remedy: str) -> Generator[None]:
+def out_of_memory_as_error(remedy: str) -> Generator[None]:
     """Tell, where memory runs out inside, what to reduce.
 
     Args:
@@ -30,19 +30,19 @@ def told_what_to_reduce(remedy: str) -> Generator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, OutOfMemoryError) or not is_shortage(error):
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(in_words(error, remedy)) from error
+        raise OutOfMemoryError(describe_out_of_memory(error, remedy)) from error
 
 
-def in_words(error: BaseException, remedy: str) -> str:
+def describe_out_of_memory(error: BaseException, remedy: str) -> str:
     """Return what to tell of a shortage in one line."""
     wanted = WANTED.search(str(error))
     where = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) or "CU" in str(error) else "memory"
     return f"{where} ran out{f' ({wanted[1]} more were asked for)' if wanted else ''}: {remedy}"
 
 
-def is_shortage(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and TOLD.search(str(error)) is not None

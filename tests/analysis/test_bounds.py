@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdiga.analysis import Bound, Expansion, Search, explain, student_bound, transfer_bound
-from kdiga.analysis.diagnosis import findings_of
+from kdiga.analysis import Bound, Expansion, WorstCaseSearch, explain, student_bound, transfer_bound
+from kdiga.analysis.diagnosis import diagnose
 from kdiga.analysis.measures import measure_model, measure_pair
 from kdiga.analysis.scores import loss_of
 from kdiga.model_state import evaluating, seeded
 from kdiga.types import ThreatModel
 from tests.conftest import five_layers
 
-QUICK = Search(steps=12, restarts=2, step=0.2)
+QUICK = WorstCaseSearch(steps=12, restarts=2, step=0.2)
 DUAL = {"linf": 1, "l2": 2}
 
 
@@ -54,7 +54,7 @@ def test_bounds_are_never_below_what_was_found(teacher, student, batch, norm, ep
         assert 0.05 < one.student_bound.tightness <= 1
         assert 0.05 < one.transfer_bound.tightness <= 1
         assert min(one.student_bound.measured) > 0
-    assert findings_of(found)[-1].verdict == "passed"
+    assert diagnose(found)[-1].verdict == "passed"
 
 
 def test_gamma_is_the_largest_remainder_that_any_search_met(teacher, student, batch, monkeypatch):

@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from kdiga.analysis import Explanation, Search, explain
+from kdiga.analysis import Explanation, WorstCaseSearch, explain
 from kdiga.analysis.bounds import student_bound, transfer_bound
-from kdiga.analysis.diagnosis import findings_of
-from kdiga.analysis.explanation import Agreement, Explained
-from kdiga.analysis.names import short_names
+from kdiga.analysis.diagnosis import diagnose
+from kdiga.analysis.explanation import Explained, GradientAgreement
+from kdiga.analysis.names import short_model_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.sentences import reasons_of, transfer_of
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
-from kdiga.runs.work_units import Shelf
+from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.conftest import five_layers
 
-QUICK = Search(steps=6, restarts=1, step=0.25)
+QUICK = WorstCaseSearch(steps=6, restarts=1, step=0.25)
 THREAT = ThreatModel("linf", 0.1)
 
 
@@ -51,7 +51,7 @@ def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teache
     own = {"distance": [distance] * rows, "measured": [0.1] * rows}
     return Explained(
         **vars(plainly) | {
-            "agreement": Agreement([cosine] * rows, [distance] * rows),
+            "agreement": GradientAgreement([cosine] * rows, [distance] * rows),
             "student_bound": student_bound(0.1, linearity=[gamma] * rows, teacher_gradient=[1.0] * rows, **own),
             "transfer_bound": transfer_bound(
                 0.1, clean_gap=[0.0] * rows, student_linearity=[gamma] * rows, teacher_linearity=[0.1] * rows, **own
@@ -99,12 +99,12 @@ def test_models_and_random_streams_are_left_as_found(teacher, student, batch):
 
 
 def test_what_is_kept_is_not_done_again_and_gives_the_same_answer(teacher, student, batch, tmp_path, monkeypatch):
-    first = quickly(teacher, {"a": student}, batch, shelf=Shelf(tmp_path)).to_dict()
+    first = quickly(teacher, {"a": student}, batch, result_cache=ResultCache(tmp_path)).to_dict()
     assert quickly(teacher, {"a": student}, batch).to_dict() == first
-    monkeypatch.setattr(Search, "largest", None)
-    assert quickly(teacher, {"a": student}, batch, shelf=Shelf(tmp_path)).to_dict() == first
+    monkeypatch.setattr(WorstCaseSearch, "largest", None)
+    assert quickly(teacher, {"a": student}, batch, result_cache=ResultCache(tmp_path)).to_dict() == first
     with pytest.raises(TypeError):
-        quickly(teacher, {"a": student}, batch, shelf=Shelf(tmp_path), seed=1)
+        quickly(teacher, {"a": student}, batch, result_cache=ResultCache(tmp_path), seed=1)
 
 
 def test_a_part_of_the_images_gives_the_same_numbers_for_them(teacher, student, monkeypatch):
@@ -123,10 +123,10 @@ def test_a_model_that_ignores_its_input_is_a_finding_and_its_cosine_undefined(te
     blind = found.to_dict()["models"][1]
     assert (blind["gradient"]["cosine"], blind["gradient"]["cosine_undefined"]) == (None, 12)
     assert blind["gradient"]["zero"] == 12
-    finding = findings_of(found)[1]
+    finding = diagnose(found)[1]
     assert (finding.name, finding.verdict) == ("zero-gradients", "failed")
     assert any("agreement with the teacher's is undefined" in sentence for sentence in reasons_of(found))
-    assert findings_of(found)[0].verdict == "passed"
+    assert diagnose(found)[0].verdict == "passed"
 
 
 def test_nonsense_is_refused(teacher, student, batch):
@@ -211,8 +211,8 @@ def test_pictures_are_of_the_same_examples_and_within_the_ball(teacher, student,
 
 
 def test_names_are_as_short_as_they_can_be():
-    assert short_names(["r/kd/seed-0"]) == ["kd/seed-0"]
-    assert short_names(["a/x", "b/x", "c"]) == ["a/x", "b/x", "c"]
-    assert short_names(["x", "x"]) == ["x", "x (2)"]
-    assert short_names(["runs/x", "y/runs/x"]) == ["runs/x", "y/runs/x"]
-    assert short_names(["a/b/best.safetensors", "resnet20"]) == ["b/best.safetensors", "resnet20"]
+    assert short_model_names(["r/kd/seed-0"]) == ["kd/seed-0"]
+    assert short_model_names(["a/x", "b/x", "c"]) == ["a/x", "b/x", "c"]
+    assert short_model_names(["x", "x"]) == ["x", "x (2)"]
+    assert short_model_names(["runs/x", "y/runs/x"]) == ["runs/x", "y/runs/x"]
+    assert short_model_names(["a/b/best.safetensors", "resnet20"]) == ["b/best.safetensors", "resnet20"]

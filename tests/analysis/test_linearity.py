@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdiga.analysis import Expansion, Search, local_linearity
+from kdiga.analysis import Expansion, WorstCaseSearch, local_linearity
 from kdiga.analysis.scores import loss_of
 from kdiga.errors import InputError
 from kdiga.losses import margin
@@ -29,7 +29,7 @@ def inner(count=3, pixels=(1, 2, 2)):
 
 def gamma_of(score, images, norm, search=None):
     with seeded(3):
-        return local_linearity(Expansion.around(images, score), ThreatModel(norm, EPS), search or Search())
+        return local_linearity(Expansion.around(images, score), ThreatModel(norm, EPS), search or WorstCaseSearch())
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -113,7 +113,7 @@ def test_both_signs_are_searched_from_every_start():
     curvature = torch.tensor([1.0, -1.2, 1.0, -1.2])
     images = torch.full((60, 1, 2, 2), 0.5)
     expansion = Expansion.around(images, lambda x: (x.flatten(1).square() * curvature).sum(1))
-    threat, once = ThreatModel("linf", EPS), Search(restarts=1)
+    threat, once = ThreatModel("linf", EPS), WorstCaseSearch(restarts=1)
     with seeded(0):
         gamma, _ = local_linearity(expansion, threat, once)
         one_ascent, _ = once.largest(lambda x: expansion.remainder(x).abs(), images, threat)
@@ -124,7 +124,7 @@ def test_both_signs_are_searched_from_every_start():
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"restarts": 0}, {"step": 0.5}, {"step": 0.0}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        Search(**wrong)
+        WorstCaseSearch(**wrong)
 
 
 def test_logits_that_are_not_finite_anywhere_in_the_ball_are_an_error():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdiga.analysis import Search
+from kdiga.analysis import WorstCaseSearch
 from kdiga.analysis.preprocessing import Alternative, best_order, class_order_finding, preprocessing_finding
 from kdiga.analysis.suitable import suitable
 from kdiga.errors import InputError
@@ -16,11 +16,11 @@ from kdiga.model_state import seeded
 from kdiga.models import Classifier
 from kdiga.models.normalization import NORMALIZATIONS, Normalize
 from kdiga.models.registry import ModelSpec
-from kdiga.runs.work_units import Shelf
+from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.analysis.test_explain import Constant
 
-QUICK = Search(steps=8, restarts=1, step=0.25)
+QUICK = WorstCaseSearch(steps=8, restarts=1, step=0.25)
 HALF = {"mean": (0.5,), "std": (0.5,)}
 
 
@@ -179,6 +179,6 @@ def test_nonsense_is_refused():
 
 def test_what_is_kept_is_not_done_again(tmp_path, monkeypatch):
     batch = pictures(0.7, 0.2, 8)
-    first = examine(Stripes(0.8), batch, shelf=Shelf(tmp_path)).to_dict()
-    monkeypatch.setattr(Search, "largest", None)
-    assert examine(Stripes(0.8), batch, shelf=Shelf(tmp_path)).to_dict() == first
+    first = examine(Stripes(0.8), batch, result_cache=ResultCache(tmp_path)).to_dict()
+    monkeypatch.setattr(WorstCaseSearch, "largest", None)
+    assert examine(Stripes(0.8), batch, result_cache=ResultCache(tmp_path)).to_dict() == first

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdiga.certification import clever, interval_bounds, smooth
-from kdiga.certification.class_scores import Answers, ask, other_classes
+from kdiga.certification.class_scores import ClassScores, class_scores, other_classes
 from kdiga.errors import InputError
 from tests.conftest import five_layers
 
@@ -70,11 +70,11 @@ def test_data(method, batch):
 def test_one_image_is_enough_to_notice_a_constant_model(batch):
     images, labels = batch
     with pytest.raises(InputError, match="ignores"):
-        ask(Of(lambda x: torch.ones(len(x), 10)), images[:1], labels[:1])
+        class_scores(Of(lambda x: torch.ones(len(x), 10)), images[:1], labels[:1])
 
 
 def test_margins_are_in_the_order_of_the_other_classes():
-    answers = Answers(torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]), torch.tensor([2, 0]))
+    answers = ClassScores(torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]), torch.tensor([2, 0]))
     assert answers.margins.tolist() == [[3.0, 2.0], [-1.0, -3.0]]
     assert answers.correct.tolist() == [True, False]
 
@@ -87,31 +87,31 @@ def test_many_images_are_asked_a_few_at_a_time_and_labels_may_be_of_any_integer_
         return images.flatten(1)[:, :10]
 
     images = torch.rand(300, 1, 8, 8)
-    found = ask(Of(first_ten), images, torch.full((300,), 3, dtype=torch.int32))
+    found = class_scores(Of(first_ten), images, torch.full((300,), 3, dtype=torch.int32))
     assert sizes == [250, 50, 250, 1]
     assert torch.equal(found.logits, images.flatten(1)[:, :10])
     assert found.labels.dtype == torch.int64
     assert found.num_classes == 10
     with pytest.raises(InputError, match="differently twice"):
-        ask(Of(lambda x: x.flatten(1)[:, :10] + 0.01 * torch.randn(len(x), 10)), images, found.labels)
+        class_scores(Of(lambda x: x.flatten(1)[:, :10] + 0.01 * torch.randn(len(x), 10)), images, found.labels)
     # What a matrix product in another order may differ by is no difference.
-    ask(Of(lambda x: x.flatten(1)[:, :10] * (1 + 1e-5 * torch.rand(1))), images, found.labels)
+    class_scores(Of(lambda x: x.flatten(1)[:, :10] * (1 + 1e-5 * torch.rand(1))), images, found.labels)
 
 
 def test_a_model_that_gives_one_answer_to_all_of_these_images_but_not_to_others_is_certified(batch):
     """Equal images have equal answers; only noise tells that from a model which ignores its input."""
     images, labels = batch
-    ask(Of(lambda x: x.flatten(1)[:, :10]), images[:1].expand(12, -1, -1, -1), labels)
+    class_scores(Of(lambda x: x.flatten(1)[:, :10]), images[:1].expand(12, -1, -1, -1), labels)
 
 
 def test_an_answer_for_every_image():
     for function in (lambda x: x.flatten(1)[:1, :10], lambda x: x[:, 0]):
         with pytest.raises(InputError, match=r"must be \(batch, num_classes\)"):
-            ask(Of(function), torch.rand(3, 1, 8, 8), torch.zeros(3).long())
-    two = ask(Of(lambda x: x.flatten(1)[:, :2]), torch.rand(3, 1, 8, 8), torch.zeros(3).long())
+            class_scores(Of(function), torch.rand(3, 1, 8, 8), torch.zeros(3).long())
+    two = class_scores(Of(lambda x: x.flatten(1)[:, :2]), torch.rand(3, 1, 8, 8), torch.zeros(3).long())
     assert two.num_classes == 2
     with pytest.raises(InputError, match="held no example"):
-        ask(Of(lambda x: x.flatten(1)), torch.rand(0, 1, 8, 8), torch.zeros(0).long())
+        class_scores(Of(lambda x: x.flatten(1)), torch.rand(0, 1, 8, 8), torch.zeros(0).long())
 
 
 def test_other_classes_go_round():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdiga.certification import clever
-from kdiga.certification.class_scores import Answers, other_classes
+from kdiga.certification.class_scores import ClassScores, other_classes
 from kdiga.certification.clever import radii_of, smallest_ratio
 from kdiga.certification.gradients import largest_norms, quick_convolutions
 from kdiga.certification.lipschitz import Lipschitz, Sampling
@@ -179,7 +179,7 @@ def test_a_failed_fit_leaves_no_radius_unless_its_class_cannot_decide():
 
 
 def test_failures_are_counted_and_never_a_number():
-    answers = Answers(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 0]))
+    answers = ClassScores(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 0]))
     nan = float("nan")
     found = Lipschitz(
         *(torch.tensor(part)[:, None].double() for part in ([2.0, nan, 9.0], [2.0, 8.0, 9.0], [0.5, nan, 1.0]))

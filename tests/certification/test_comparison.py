@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdiga.certification import (
-    Against,
+    CertificateComparison,
     Clever,
     clever,
     clever_against,
@@ -117,13 +117,13 @@ def test_only_examples_with_a_radius_in_both_are_compared():
     student, teacher = (
         Clever(sampling, radii, (None,) * 7, radii.count(0.0), radii.count(None)) for radii in (own, others)
     )
-    found = Against(student, teacher, 0.2)
+    found = CertificateComparison(student, teacher, 0.2)
     assert found.compared == [0, 5, 6]
     plain = found.to_dict()
     assert (plain["both_right"], plain["compared"]) == (5, 3)
     assert plain["share_at_least_teacher"] == pytest.approx(2 / 3)
     assert plain["share_of_all"] == pytest.approx(2 / 7)
-    none = Against(student, Clever(sampling, (0.0,) * 7, (None,) * 7, 7, 0), 0.2).to_dict()
+    none = CertificateComparison(student, Clever(sampling, (0.0,) * 7, (None,) * 7, 7, 0), 0.2).to_dict()
     assert (none["compared"], none["share_at_least_teacher"], none["share_interval_95"]) == (0, None, None)
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import beta
 
 from kdiga.certification import (
-    Against,
+    CertificateComparison,
     Clever,
     IntervalBounds,
     Smoothed,
@@ -141,7 +141,7 @@ def test_a_student_beside_its_teacher():
     sampling = Sampling(ThreatModel("l2", 0.2))
     student = Clever(sampling, (0.2, 0.1, 0.0, None), (None,) * 4, 1, 1)
     teacher = Clever(sampling, (0.1, 0.2, 0.1, 0.1), (None,) * 4, 0, 0)
-    assert Against(student, teacher, 0.2).to_dict() == {
+    assert CertificateComparison(student, teacher, 0.2).to_dict() == {
         "norm": "l2",
         "teacher_radius": [0.1, 0.2, 0.1, 0.1],
         "student_radius": [0.2, 0.1, 0.0, None],

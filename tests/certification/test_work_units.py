@@ -8,7 +8,7 @@ import torch
 from kdiga.certification import clever, clever_against, interval_against, interval_bounds, smooth
 from kdiga.certification.gradients import largest_norms
 from kdiga.certification.lipschitz import Lipschitz, Sampling, estimate_lipschitz
-from kdiga.runs.work_units import Shelf
+from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.certification.nets import inner_images
 from tests.certification.test_interval import two_layers
@@ -67,7 +67,9 @@ def test_every_example_has_its_own_stream_and_place():
     models, images, ball = [two_layers(1), two_layers(2)], inner_images(7, side=2), ThreatModel("linf", 0.2)
     wanted = torch.tensor([True, False, True, True, False, True, True])
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    found = estimate_lipschitz(models, images, labels, wanted, 2, Sampling(ball, 8, 3, seed=5), shelf=Shelf())
+    found = estimate_lipschitz(
+        models, images, labels, wanted, 2, Sampling(ball, 8, 3, seed=5), result_cache=ResultCache()
+    )
     assert len(found) == 3
     for row in range(7):
         alone = largest_norms(models, images[row], labels[row], ball=ball, batches=8, batch_size=3, seed=(5, row))
@@ -83,6 +85,6 @@ def test_where_nothing_is_wanted_nothing_is_known():
     none = torch.zeros(4, dtype=torch.bool)
     sampling = Sampling(ThreatModel("l2", 0.1), 5, 1)
     for models, kinds in (([two_layers(1)], 1), ([two_layers(1), two_layers(2)], 3)):
-        found = estimate_lipschitz(models, IMAGES, LABELS, none, 2, sampling, shelf=Shelf())
+        found = estimate_lipschitz(models, IMAGES, LABELS, none, 2, sampling, result_cache=ResultCache())
         assert len(found) == kinds
         assert all(part.location.isnan().all() and part.location.shape == (4, 2) for part in found)

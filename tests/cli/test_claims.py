@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import timm
 
-from kdiga.models.registry import Classifier, ModelSpec, Origin
+from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.sources.robustbench import RobustBench
 from tests.cli.test_cli import run
 from tests.data.pictures import picture
@@ -158,7 +158,9 @@ def test_the_recipe_for_imagenet_is_checked_and_listed(tmp_path, monkeypatch):
 
     def stand_in(_source, _request, name):
         network = timm.create_model("resnet18", num_classes=1000)
-        return Classifier(ModelSpec(f"robustbench:{name}", 1000, 3, 224), network, Origin(name, trained=True)).eval()
+        return Classifier(
+            ModelSpec(f"robustbench:{name}", 1000, 3, 224), network, WeightsOrigin(name, trained=True)
+        ).eval()
 
     real = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *given, **more: real(*given, **more | {"pretrained": False}))

@@ -13,7 +13,7 @@ import yaml
 import kdiga
 from kdiga.model_state import seeded
 from kdiga.models import save_model
-from kdiga.workflows.explain import Question, explain_runs
+from kdiga.workflows.explain import ExplainRequest, explain_runs
 from tests.cli.test_cli import run
 
 
@@ -91,7 +91,7 @@ def test_what_an_evaluation_has_found_is_not_attacked_again(project):
 def test_two_that_explain_the_same_do_not_write_into_each_others_files(project, monkeypatch):
     """The other one, with a process number of its own, writes all of its files while this one is at its pictures."""
     monkeypatch.chdir(project)
-    question = Question("runs/teacher", STUDENTS[:1], Path("both"), examples=4, attack="pgd-3", pictures=2)
+    question = ExplainRequest("runs/teacher", STUDENTS[:1], Path("both"), examples=4, attack="pgd-3", pictures=2)
     write, begun, told = np.savez_compressed, list[int](), list[object]()
 
     def interrupted(file, **arrays):

@@ -143,12 +143,12 @@ def test_an_interrupted_export_goes_on(project, monkeypatch):
         run(*arguments, cwd=project, expect=130)
     assert (project / "cut" / UNFINISHED).is_file()
     assert not (project / "cut/export.json").exists()
-    portions = {path.name: path.stat().st_mtime_ns for path in (project / "cut/portions").glob("*.json")}
-    assert portions
+    work_units = {path.name: path.stat().st_mtime_ns for path in (project / "cut/portions").glob("*.json")}
+    assert work_units
     assert "already holds" in run(*arguments, "--seed", "3", cwd=project, expect=2)
     run(*arguments, cwd=project)
     assert not (project / "cut" / UNFINISHED).exists()
-    assert all((project / "cut/portions" / name).stat().st_mtime_ns == at for name, at in portions.items())
+    assert all((project / "cut/portions" / name).stat().st_mtime_ns == at for name, at in work_units.items())
 
 
 def interrupt(*_: object, **__: object) -> None:

@@ -10,8 +10,8 @@ import pytest
 from kdiga.data import FileSet
 from kdiga.errors import InputError
 from kdiga.recipes.load import load_recipe
-from kdiga.workflows.loaded_model import load_ground, load_subject
-from kdiga.workflows.train import data_of
+from kdiga.workflows.loaded_model import load_judged_model, load_test_set
+from kdiga.workflows.train import load_recipe_data
 from tests.cli.test_cli import run
 from tests.data.pictures import class_folders
 
@@ -26,7 +26,7 @@ training: {{epochs: 6, batch_size: 8, lr: 1e-2, validation_share: 0.3, augment: 
 """
     (tmp_path / "recipe.yaml").write_text(text)
     recipe = load_recipe(tmp_path / "recipe.yaml")
-    assert isinstance(data_of(recipe.data).train, FileSet)
+    assert isinstance(load_recipe_data(recipe.data).train, FileSet)
     (folder / "class-0" / "list.txt").write_text("a list")
     trained = run("train", "recipe.yaml", "--out", "run", cwd=tmp_path)
     assert "ignored, being no images: 1 (1 .txt) in" in trained
@@ -44,4 +44,4 @@ training: {{epochs: 6, batch_size: 8, lr: 1e-2, validation_share: 0.3, augment: 
     run("train", "distil.yaml", "--out", "student", cwd=tmp_path)
     (folder / "class-1").rename(folder / "class-9")
     with pytest.raises(InputError, match="was trained with class 1 named 'class-1', and the images have 'class-2'"):
-        load_subject(str(tmp_path / "run"), load_ground([str(tmp_path / "run")]))
+        load_judged_model(str(tmp_path / "run"), load_test_set([str(tmp_path / "run")]))

@@ -145,10 +145,10 @@ def wait_for_a_checkpoint(folder):
 
 def open_locks(folder):
     """Return whether any cell of a study is held."""
-    from kdiga.io.file_lock import held
+    from kdiga.io.file_lock import file_lock
 
     for path in (folder / ".locks").rglob("*.lock"):
-        with held(folder, str(path.relative_to(folder / ".locks").with_suffix(""))) as mine:
+        with file_lock(folder, str(path.relative_to(folder / ".locks").with_suffix(""))) as mine:
             if not mine:
                 return True
     return False

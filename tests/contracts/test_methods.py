@@ -12,12 +12,12 @@ from torch import nn
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, FiniteDifference
 from kdiga.methods import Passes, available_methods, search_space
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.kdiga import RAMP
 from kdiga.model_state import seeded
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.teachers import OnlineTeacher
-from kdiga.training.teacher_sources import source_of
+from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 
@@ -99,11 +99,11 @@ def step_of(
     images, labels = batch
     if needs.trains_teacher:
         teacher.train()
-    return Step(
+    return StepContext(
         Batch(images.to(dtype), labels, torch.arange(len(labels))), student,
-        source or (source_of(teacher, needs, first=True) if needs.teachers else None),
+        source or (teacher_source(teacher, needs, first=True) if needs.teachers else None),
         threat or ThreatModel("linf", 0.1), route or Exact(), needs.student_gradient, progress,
-        second_teach=source_of(second or five_layers(3).to(dtype).eval(), needs, first=False),
+        second_teach=teacher_source(second or five_layers(3).to(dtype).eval(), needs, first=False),
         trained_teacher=teacher if needs.trains_teacher else None, gradient_of=needs.gradient_of,
         memory={} if memory is None else memory, **modes,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from kdiga.errors import InputError
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import DataConfig, ExtraConfig
 from kdiga.workflows.pseudo_labels import labelled_by
-from kdiga.workflows.train import data_of, run_recipe
+from kdiga.workflows.train import load_recipe_data, run_recipe
 from tests.data.pictures import class_folders
 
 CPU = torch.device("cpu")
@@ -96,12 +96,12 @@ def test_extra_images_of_a_recipe(tmp_path, student):
     }  # fmt: skip
     recipe = recipe_from_dict(sections)
     assert recipe_from_dict(recipe.to_dict()) == recipe
-    data = data_of(recipe.data)
+    data = load_recipe_data(recipe.data)
     assert isinstance(data.train, MixedSet)
     assert isinstance(data.train.extra, ImageSet)
     assert torch.equal(data.train.extra.images, own.images)
     run_recipe(recipe, tmp_path / "run")
-    assert isinstance(data_of(recipe.data.for_test).train, ImageSet)
+    assert isinstance(load_recipe_data(recipe.data.for_test).train, ImageSet)
     labelled = labelled_by(student.eval(), data, CPU)
     assert isinstance(labelled.train, MixedSet)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_bad_extra_images(tmp_path, mixed):
     with pytest.raises(InputError, match="extra images are 3x8x8 and the training images 1x8x8"):
         MixedSet(original, grey, 0.5)
     with pytest.raises(InputError, match=r"no such .npz file"):
-        data_of(DataConfig("digits", extra=ExtraConfig(str(tmp_path / "none.npz"))))
+        load_recipe_data(DataConfig("digits", extra=ExtraConfig(str(tmp_path / "none.npz"))))
     (tmp_path / "bad.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"cannot be read as an \.npz"):
         load_extra(tmp_path / "bad.npz", original, Reading())

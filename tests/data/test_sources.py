@@ -17,7 +17,7 @@ from kdiga.data import FileSet, ImageSet
 from kdiga.errors import InputError
 from kdiga.models import save_model
 from kdiga.recipes.load import load_recipe
-from kdiga.workflows.train import build_models, data_of
+from kdiga.workflows.train import build_models, load_recipe_data
 from tests.data.pictures import picture
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -52,7 +52,7 @@ def test_the_recipe_for_imagenet(imagenet, tmp_path):
         "student.pretrained=false",
     ]  # fmt: skip
     recipe = load_recipe(RECIPES / "imagenet-kdiga.yaml", overrides)
-    data = data_of(recipe.data)
+    data = load_recipe_data(recipe.data)
     assert build_models(recipe, data).student.spec.takes == (3, 224, 1000)
 
 

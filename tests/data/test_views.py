@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from kdiga.data import Augmentation, ResizedCrop, augmentation_by_name
-from kdiga.data.decoding import ATTEMPTS, Crops, Item, crop_box, decode
+from kdiga.data.decoding import ATTEMPTS, Crops, DecodeItem, crop_box, decode
 from kdiga.errors import InputError
 from tests.data.pictures import picture
 
@@ -129,7 +129,7 @@ def test_random_parts_of_files_are_those_of_memory(tmp_path):
     """At a size that needs no smaller decoding the two ways differ by rounding alone."""
     picture(tmp_path / "one.png", (64, 64), 7)
     crops = ResizedCrop(24).crops(torch.arange(12), seed=1, view=0)
-    item = Item(str(tmp_path / "one.png"), "one")
+    item = DecodeItem(str(tmp_path / "one.png"), "one")
     from_file = decode([item] * 12, 24, crops)
     held = torch.from_numpy(decode([item], 64)).permute(0, 3, 1, 2).expand(12, -1, -1, -1)
     in_memory = ResizedCrop(24)(held, torch.arange(12), seed=1, view=0).permute(0, 2, 3, 1).numpy()
@@ -139,7 +139,7 @@ def test_random_parts_of_files_are_those_of_memory(tmp_path):
 def test_large_jpegs_are_decoded_to_fewer_pixels_and_look_the_same(tmp_path):
     for suffix in ("jpg", "png"):
         picture(tmp_path / f"one.{suffix}", (800, 600), 7)
-    jpg, png = (Item(str(tmp_path / f"one.{suffix}"), "") for suffix in ("jpg", "png"))
+    jpg, png = (DecodeItem(str(tmp_path / f"one.{suffix}"), "") for suffix in ("jpg", "png"))
     still = Crops(np.tile([0.999, 0.5, 0.0, 0.0], (1, ATTEMPTS, 1)), np.zeros(1, bool))
     for crops in (None, still):
         large, exact = (decode([item], 32, crops).astype(int) for item in (jpg, png))
@@ -150,7 +150,7 @@ def test_parts_are_not_decoded_to_fewer_pixels_than_they_keep(tmp_path):
     coarse = np.random.default_rng(3).integers(0, 256, (24, 24, 3), np.uint8)
     for suffix in ("jpg", "png"):
         Image.fromarray(coarse).resize((192, 192), Image.Resampling.BICUBIC).save(tmp_path / f"one.{suffix}")
-    jpg, png = (Item(str(tmp_path / f"one.{suffix}"), "") for suffix in ("jpg", "png"))
+    jpg, png = (DecodeItem(str(tmp_path / f"one.{suffix}"), "") for suffix in ("jpg", "png"))
     whole = Crops(np.tile([0.999, 0.5, 0.0, 0.0], (1, ATTEMPTS, 1)), np.zeros(1, bool))
     for crops in (None, whole):
         found, exact = (decode([item], 90, crops).astype(int) for item in (jpg, png))

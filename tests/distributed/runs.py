@@ -14,8 +14,8 @@ from torch import nn
 
 import kdiga
 from kdiga.data import ImageSet
-from kdiga.distributed.process_group import ALONE, Team
-from kdiga.distributed.rng_streams import Streams
+from kdiga.distributed.process_group import ALONE, ProcessGroup
+from kdiga.distributed.rng_streams import RngStreams
 from kdiga.errors import InputError, InterruptedRunError
 from kdiga.gradients.routes import Exact
 from kdiga.methods import method_by_name
@@ -52,23 +52,23 @@ def run(build: Any, data: ImageSet, out: Path | None, *, seed: int = 1, teacher:
     return {"last": result.last_state, "best": result.best_state, "history": history}
 
 
-def everything(team: Team, folder: Path, data: ImageSet) -> dict[Any, Any]:
+def everything(process_group: ProcessGroup, folder: Path, data: ImageSet) -> dict[Any, Any]:
     """Return what every test looks at."""
-    own = folder / f"rank-{team.rank}"
+    own = folder / f"rank-{process_group.rank}"
     return (
-        train_all(team)
-        | train_more(team)
+        train_all(process_group)
+        | train_more(process_group)
         | {
             "whole": run(plain, data, own / "whole", ema=0.8),
             "uninterrupted": run(dropping, data, None, ema=0.8),
             "interrupted": interrupted(data, own / "parts"),
-            "begun": began(team, data, own / "begun"),
-            "scores": validator(data, team)(plain(1), 3),
-            "own draws": own_draws(team),
+            "begun": began(process_group, data, own / "begun"),
+            "scores": validator(data, process_group)(plain(1), 3),
+            "own draws": own_draws(process_group),
             "rows": rows_read(data, folder / "store"),
             "refused": refused(data),
-            "weights": begun_equal(team),
-            "named layer": layer_refused(team),
+            "weights": begun_equal(process_group),
+            "named layer": layer_refused(process_group),
         }
     )
 
@@ -95,7 +95,7 @@ def interrupted(data: ImageSet, out: Path) -> Any:
         return run(dropping, data, out, ema=0.8, seed=9, resume=True) | {"told": told}
 
 
-def began(team: Team, data: ImageSet, out: Path) -> str:
+def began(process_group: ProcessGroup, data: ImageSet, out: Path) -> str:
     """Leave a run in the middle of its second epoch, for one process to go on with."""
 
     def hear(done: int, total: int) -> None:
@@ -109,15 +109,15 @@ def began(team: Team, data: ImageSet, out: Path) -> str:
     return "ended"
 
 
-def validator(data: ImageSet, team: Team) -> Validator:
+def validator(data: ImageSet, process_group: ProcessGroup) -> Validator:
     """Return a check of three batches, of unequal size."""
     many = data.take(torch.arange(1200) % len(data))
-    return Validator(many, THREAT, 2, 1100, 0, team)
+    return Validator(many, THREAT, 2, 1100, 0, process_group)
 
 
-def own_draws(team: Team) -> tuple[float, float, float]:
+def own_draws(process_group: ProcessGroup) -> tuple[float, float, float]:
     """Return a draw inside a network, one of the batch's, and one of a data loader's."""
-    streams = Streams(team, 1, torch.device("cpu"))
+    streams = RngStreams(process_group, 1, torch.device("cpu"))
     with seeded(4, 2):
         streams.begin(4, 2)
         with streams.stepping():
@@ -150,25 +150,34 @@ def refused(data: ImageSet) -> str:
     return "accepted"
 
 
-def begun_equal(team: Team) -> Any:
+def begun_equal(process_group: ProcessGroup) -> Any:
     """Return a student's weights where every process brought other ones."""
     student, teacher, _ = networks(torch.float64)
     with torch.no_grad():
-        student[0].weight += team.rank
+        student[0].weight += process_group.rank
     stepper = Stepper(
-        student, [teacher], method_by_name("kd"), THREAT, TrainingSettings(device="cpu"), Exact(), steps=1, team=team
+        student,
+        [teacher],
+        method_by_name("kd"),
+        THREAT,
+        TrainingSettings(device="cpu"),
+        Exact(),
+        steps=1,
+        process_group=process_group,
     )
     return stepper.student.state_dict()
 
 
-def layer_refused(team: Team) -> str:
+def layer_refused(process_group: ProcessGroup) -> str:
     class Other(nn.BatchNorm2d):
         pass
 
     student = nn.Sequential(Other(1), nn.Flatten(), nn.Linear(64, 4))
     settings = TrainingSettings(device="cpu", sync_batch_norm=True)
     try:
-        Stepper(student, [plain(2)], method_by_name("kd"), THREAT, settings, Exact(), steps=1, team=team)
+        Stepper(
+            student, [plain(2)], method_by_name("kd"), THREAT, settings, Exact(), steps=1, process_group=process_group
+        )
     except InputError as error:
         return str(error)
     return "accepted"

@@ -14,7 +14,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from kdiga.distributed.process_group import ALONE, Team
+from kdiga.distributed.process_group import ALONE, ProcessGroup
 from kdiga.gradients.routes import route_by_name
 from kdiga.methods import available_methods
 from kdiga.model_state import seeded
@@ -42,8 +42,8 @@ def _one(rank: int, work: Callable[..., Any], folder: Path, port: int, args: tup
     torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": COUNT, "LOCAL_WORLD_SIZE": COUNT, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in told.items()} | {"MASTER_ADDR": "127.0.0.1"})
-    team = Team.here(torch.device("cpu"))
-    torch.save(work(team, *args), folder / f"{rank}.pt")
+    process_group = ProcessGroup.here(torch.device("cpu"))
+    torch.save(work(process_group, *args), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -86,13 +86,13 @@ def batches(dtype: torch.dtype, count: int = 2, size: int = 12) -> list[Batch]:
 
 
 def trained(
-    team: Team, variant: str, route: str, norm: str, *, dtype: torch.dtype = torch.float64, train: bool = False,
+    process_group: ProcessGroup, variant: str, route: str, norm: str, *, dtype: torch.dtype = torch.float64, train: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what two steps of one configuration leave behind: weights, statistics, terms and memory.
 
     Args:
-        team: who takes them.
+        process_group: who takes them.
         variant: of a method.
         route: of its input gradients.
         norm: of the threat model.
@@ -105,7 +105,7 @@ def trained(
     options = {"optimizer": "sgd", "lr": 0.1, "schedule": "constant", "batch_size": 12} | settings
     stepper = Stepper(
         student, [teacher, second][: method.needs.teachers], method, ThreatModel(norm, 0.1),
-        TrainingSettings(**options), route_by_name(route, None), steps=3, team=team,
+        TrainingSettings(**options), route_by_name(route, None), steps=3, process_group=process_group,
     )  # fmt: skip
     stepper.train_mode()
     if not train:
@@ -116,7 +116,7 @@ def trained(
         stepper.streams.begin(0, 1)
         for number, batch in enumerate(batches(dtype)):
             # From the middle of a run: before it some terms are off.
-            objective = stepper.take(batch.rows(team.share.rows(len(batch.labels))), number + 1)
+            objective = stepper.take(batch.rows(process_group.share.rows(len(batch.labels))), number + 1)
             terms.append([term.weight * float(term.value.detach()) for term in objective.terms])
     stepper.agree()
     stepper.leave()
@@ -124,19 +124,19 @@ def trained(
     return {"states": state, "terms": terms, "memory": dict(stepper.memory)}
 
 
-def train_all(team: Team) -> dict[tuple[str, str, str], Any]:
+def train_all(process_group: ProcessGroup) -> dict[tuple[str, str, str], Any]:
     """Train every configuration."""
-    return {one: outcome_of(team, *one) for one in configurations()}
+    return {one: outcome_of(process_group, *one) for one in configurations()}
 
 
-def train_more(team: Team) -> dict[str, Any]:
+def train_more(process_group: ProcessGroup) -> dict[str, Any]:
     """Train a few in other ways."""
-    return {name: outcome_of(team, *one, **options) for name, (one, options) in OTHER_WAYS.items()}
+    return {name: outcome_of(process_group, *one, **options) for name, (one, options) in OTHER_WAYS.items()}
 
 
-def outcome_of(team: Team, *one: str, **options: Any) -> Any:
+def outcome_of(process_group: ProcessGroup, *one: str, **options: Any) -> Any:
     try:
-        return trained(team, *one, **options)
+        return trained(process_group, *one, **options)
     except Exception:
         return traceback.format_exc()
 

@@ -16,13 +16,13 @@ from kdiga.data import split
 from kdiga.errors import InputError
 from kdiga.evaluation import evaluate
 from kdiga.experiments.curve import answer, open_curve, report_curve, run_curve
-from kdiga.experiments.curve_plan import Confirmation, load_sweep, parse_over
+from kdiga.experiments.curve_plan import Confirmation, load_curve, parse_over
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe
 from kdiga.statistics import paired_difference
-from kdiga.workflows.train import build_models, data_of
+from kdiga.workflows.train import build_models, load_recipe_data
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},
@@ -40,7 +40,7 @@ EVALUATION = EvaluateSettings(("clean", "pgd-3"), 60, which=("best",))
 def project(tmp_path, monkeypatch):
     """A folder with a recipe whose student has learnt a little."""
     monkeypatch.chdir(tmp_path)
-    data = data_of(load_recipe(write(RECIPE | {"student": "cnn-4"})).data)
+    data = load_recipe_data(load_recipe(write(RECIPE | {"student": "cnn-4"})).data)
     for name, seed in (("student", 1), ("teacher", 2)):
         with seeded(seed):
             model = load_model("cnn-4", num_classes=10, in_channels=1, image_size=8).train()
@@ -63,7 +63,7 @@ def write(recipe, name="curve.yaml"):
 def go(data, **options):
     """Run a sweep in this process; return ``curve.json`` and the folders of the cells that ran."""
     watched = []
-    sweep = load_sweep("curve.yaml", OVER, out=Path("out"), **({"evaluation": EVALUATION} | options))
+    sweep = load_curve("curve.yaml", OVER, out=Path("out"), **({"evaluation": EVALUATION} | options))
     board = open_curve(sweep, data, since=time.time())
     content = run_curve(sweep, board, data, workers=1, on_watch=watched.append)
     return content, [watch.ended for watch in watched if watch.ended]
@@ -143,7 +143,7 @@ def test_one_that_stops_in_an_attack_goes_on_there(project, monkeypatch):
 
 def test_a_value_that_diverges_is_a_result_and_no_answer(project):
     write(RECIPE | {"method": {"name": "tangent", "ramp": 0.0}, "training": RECIPE["training"] | {"grad_clip": 0.0}})
-    sweep = load_sweep("curve.yaml", "method.gap_weight=0,1e39", out=Path("out"), evaluation=EVALUATION)
+    sweep = load_curve("curve.yaml", "method.gap_weight=0,1e39", out=Path("out"), evaluation=EVALUATION)
     board = open_curve(sweep, project, since=time.time())
     content = run_curve(sweep, board, project, workers=1, on_watch=lambda watch: None)
     point = content["points"][1]["runs"][0]
@@ -161,7 +161,7 @@ def test_a_folder_of_another_curve(project):
     write(RECIPE)
     with pytest.raises(InputError, match=r"has clean on 60 test images .* wants 50"):
         go(project, evaluation=EvaluateSettings(("clean", "pgd-3"), 50, which=("best",)))
-    sweep = load_sweep("curve.yaml", OVER, out=Path("out"), evaluation=EVALUATION, at_most=0.0)
+    sweep = load_curve("curve.yaml", OVER, out=Path("out"), evaluation=EVALUATION, at_most=0.0)
     board = open_curve(sweep, project)
     assert report_curve(sweep, board, project)["at_most"] == 0.0, "another bound needs no new run"
 
@@ -220,7 +220,7 @@ def test_another_form_is_refused(text):
 def test_what_a_curve_cannot_do(project):
     def load(over=OVER, recipe=RECIPE, **options):
         write(recipe)
-        return load_sweep("curve.yaml", over, **options)
+        return load_curve("curve.yaml", over, **options)
 
     with pytest.raises(InputError, match="finite numbers, each once"):
         load("method.gap_weight=1,1.0")

@@ -19,14 +19,14 @@ from kdiga.experiments.engine import open_board, report_study, run_board, run_st
 from kdiga.io.atomic_write import WriteError
 from kdiga.models import load_model
 from kdiga.training.journal import Journal
-from kdiga.workflows.train import data_of, run_recipe
+from kdiga.workflows.train import load_recipe_data, run_recipe
 
 
 @pytest.fixture(scope="module")
 def data():
     from kdiga.recipes.schema import DataConfig
 
-    return data_of(DataConfig("digits", train_examples=400))
+    return load_recipe_data(DataConfig("digits", train_examples=400))
 
 
 def go(study, data, *, since=None):
@@ -49,7 +49,7 @@ def without_time(content):
 def test_a_study_from_start_to_end(study, data):
     checked = study()
     content, ended = go(checked, data)
-    assert ended == [cell.folder for cell in checked.cells]
+    assert ended == [run_spec.folder for run_spec in checked.run_specs]
     assert (content["done"], content["total"]) == (5, 5)
     saved = json.loads(Path("out/study.json").read_text())
     assert saved == content
@@ -259,9 +259,9 @@ def test_a_cell_costs_little_more_than_its_training_and_attacks(study, data):
     )  # fmt: skip
     study_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    for cell in checked.cells:
-        folder = Path("plain", cell.folder)
-        run_recipe(cell.recipe, folder, data=data)
+    for run_spec in checked.run_specs:
+        folder = Path("plain", run_spec.folder)
+        run_recipe(run_spec.recipe, folder, data=data)
         evaluate(load_model(folder), data.test.batches(), eps=0.1, attacks=["clean", "pgd-2"], examples=40)
     plain_seconds = time.perf_counter() - started
-    assert (study_seconds - plain_seconds) / len(checked.cells) < 0.5
+    assert (study_seconds - plain_seconds) / len(checked.run_specs) < 0.5

@@ -9,9 +9,9 @@ from kdiga.study import sizing
 
 from kdiga.errors import InputError
 from kdiga.experiments.sizing import size_runs
-from kdiga.training.step_profile import Subject
+from kdiga.training.step_profile import ProfiledRun
 from kdiga.workflows.profile import RunCost, run_cost
-from kdiga.workflows.train import data_of
+from kdiga.workflows.train import load_recipe_data
 from tests.cli.test_cli import RECIPES, run
 
 
@@ -23,8 +23,8 @@ def sized(study, monkeypatch):
 
     def size(*replaced, **options):
         checked = study(*replaced)
-        data = data_of(checked.cells[0].recipe.data)
-        return size_runs(checked.cells, checked.out, checked.evaluation, data, **options)
+        data = load_recipe_data(checked.run_specs[0].recipe.data)
+        return size_runs(checked.run_specs, checked.out, checked.evaluation, data, **options)
 
     return size
 
@@ -74,8 +74,8 @@ def test_it_measures_what_a_run_would_do(study, monkeypatch):
     seen, to_pixels = set(), sizing.to_pixels
     monkeypatch.setattr(sizing, "to_pixels", lambda images: seen.add(len(images)) or to_pixels(images))
     checked = study(("ce: ce", "ce: ce\n  kdiga: {method: kdiga, training: {route: one-sided, precision: fp32}}"))
-    data = data_of(checked.cells[0].recipe.data)
-    found = size_runs(checked.cells, checked.out, checked.evaluation, data, steps=1)
+    data = load_recipe_data(checked.run_specs[0].recipe.data)
+    found = size_runs(checked.run_specs, checked.out, checked.evaluation, data, steps=1)
     assert {row["label"]: row["runs_as"] for row in found["training"]} == {
         "robust": "fp32", "ce": "fp32", "kd": "fp32", "kdiga": "one-sided fp32",
     }  # fmt: skip
@@ -89,9 +89,9 @@ def test_it_measures_what_a_run_would_do(study, monkeypatch):
 
 def test_precision_auto_takes_the_faster(study, monkeypatch):
     seconds = {"fp32": 1.0, "bf16": 0.5}
-    monkeypatch.setattr(Subject, "seconds", lambda self, settings, steps: seconds[settings.precision])
+    monkeypatch.setattr(ProfiledRun, "seconds", lambda self, settings, steps: seconds[settings.precision])
     recipe = study(("epochs: 3", "epochs: 3, precision: auto")).of("method")["ce"][0].recipe
-    cost = run_cost(recipe, data_of(recipe.data), steps=1)
+    cost = run_cost(recipe, load_recipe_data(recipe.data), steps=1)
     assert (cost.label, cost.seconds) == ("bf16", 0.5)
 
 

@@ -12,13 +12,13 @@ from kdiga.experiments.study import load_study
 LONG = "  long: {method: kd, training: {epochs: 9}}\n"
 
 
-def cells(study):
-    return {cell.folder: cell for cell in study.cells}
+def run_specs(study):
+    return {run_spec.folder: run_spec for run_spec in study.run_specs}
 
 
 def test_a_study_becomes_cells_that_share_everything_else(study):
     checked = study(("  kd: {", LONG + "  kd: {"))
-    found = cells(checked)
+    found = run_specs(checked)
     assert list(found) == [
         "teachers/robust", "ce/seed-0", "long/seed-0", "kd/seed-0", "ce/seed-1", "long/seed-1", "kd/seed-1"
     ]  # fmt: skip
@@ -36,7 +36,7 @@ def test_a_study_becomes_cells_that_share_everything_else(study):
 
 def test_a_teacher_may_have_a_seed_and_epochs_of_its_own(study):
     checked = study(("method: ce}", "method: ce, training: {seed: 7, epochs: 5}}"))
-    settings = cells(checked)["teachers/robust"].recipe.training
+    settings = run_specs(checked)["teachers/robust"].recipe.training
     assert (settings.seed, settings.epochs, settings.batch_size) == (7, 5, 16)
 
 
@@ -45,7 +45,7 @@ def test_sections_without_a_name_are_merged_and_with_one_replaced(study):
         ("  student: cnn-4", "  student: {name: cnn-4, activation: silu}"),
         ("  ce: ce", "  a: {method: kd, teacher: {which: last}}\n  b: {method: kd, student: cnn-8}"),
     )
-    a, b = (cells(checked)[f"{label}/seed-0"].recipe for label in "ab")
+    a, b = (run_specs(checked)[f"{label}/seed-0"].recipe for label in "ab")
     assert (a.teacher.name, a.teacher.which) == ("out/teachers/robust", "last")
     assert (a.student.activation, b.student.name, b.student.activation) == ("silu", "cnn-8", None)
 
@@ -53,7 +53,7 @@ def test_sections_without_a_name_are_merged_and_with_one_replaced(study):
 def test_two_teachers(study):
     two = ("  kd: {", "  mtard: {method: mtard, second_teacher: natural}\n  kd: {")
     checked = study(two, ("methods:", "  natural: {student: cnn-4, method: ce}\nmethods:"))
-    assert cells(checked)["mtard/seed-0"].needs == ("teachers/robust", "teachers/natural")
+    assert run_specs(checked)["mtard/seed-0"].needs == ("teachers/robust", "teachers/natural")
     with pytest.raises(InputError, match=r"second_teacher: missing section; method mtard .* \(tiny.yaml:11\)"):
         study(("  kd: {", "  mtard: mtard\n  kd: {"))
 
@@ -61,11 +61,11 @@ def test_two_teachers(study):
 def test_overrides(study):
     changes = ("seeds=[3]", "base.training.epochs=1", "methods.ce.method=ce", "methods.kd.temperature=2")
     checked = study(("  ce: ce", "  ce: {method: ce}"), overrides=changes)
-    found = cells(checked)
+    found = run_specs(checked)
     assert list(found) == ["teachers/robust", "ce/seed-3", "kd/seed-3"]
     assert (found["kd/seed-3"].recipe.method.temperature, found["ce/seed-3"].recipe.training.epochs) == (2, 1)
     assert "--set methods.kd.temperature=2" in checked.command
-    assert cells(study(overrides=("methods.ce.name=pgd-at",)))["ce/seed-0"].recipe.method.info.name == "pgd-at"
+    assert run_specs(study(overrides=("methods.ce.name=pgd-at",)))["ce/seed-0"].recipe.method.info.name == "pgd-at"
 
 
 def test_the_folder_follows_the_file(study):
@@ -76,7 +76,7 @@ def test_the_folder_follows_the_file(study):
 def test_tune_adds_as_many_trials_for_every_method_that_has_coefficients(study):
     checked = study(("seeds:", "tune: {trials: 2, epochs: 1}\nseeds:"))
     assert {label: len(found) for label, found in checked.of("trial").items()} == {"kd": 2}
-    found = cells(checked)
+    found = run_specs(checked)
     assert found["kd/seed-1"].trials == ("tuning/kd/trial-00", "tuning/kd/trial-01")
     trial = found["tuning/kd/trial-01"]
     assert (trial.recipe.training.epochs, trial.recipe.training.seed, trial.which) == (1, 0, ())

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
-from kdiga.report.scatter import Label, measure, place_labels
-from kdiga.report.study import Spread, headings, passes_of, table_rows, write_tables
+from kdiga.report.scatter import Label, panel_size, place_labels
+from kdiga.report.study import MeanAndRange, headings, passes_of, table_rows, write_tables
 
 HARDWARE = {"processor": "a processor", "cores": 2, "threads": 1, "accelerator": None}
 
@@ -51,11 +51,11 @@ def content():
 
 
 def test_mean_and_sample_deviation():
-    spread = Spread.of([0.60, 0.64, 0.65])
+    spread = MeanAndRange.of([0.60, 0.64, 0.65])
     assert (round(spread.mean, 4), round(spread.deviation, 6), spread.n) == (0.63, 0.026458, 3)
     assert spread.percent() == "63.0 ± 2.6"
-    assert Spread.of([0.5]).percent() == "50.0", "one run has no spread"
-    assert Spread.of([]) is None
+    assert MeanAndRange.of([0.5]).percent() == "50.0", "one run has no spread"
+    assert MeanAndRange.of([]) is None
 
 
 def test_rows(content):
@@ -132,5 +132,5 @@ def test_labels_cover_neither_each_other_nor_points():
 
 
 def test_the_measure_that_counts():
-    assert measure(["clean", "autoattack", "pgd-20"]) == "autoattack"
-    assert measure(["clean", "pgd-20"]) == "pgd-20"
+    assert panel_size(["clean", "autoattack", "pgd-20"]) == "autoattack"
+    assert panel_size(["clean", "pgd-20"]) == "pgd-20"

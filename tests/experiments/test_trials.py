@@ -11,7 +11,7 @@ import pytest
 from kdiga.study import run as cell_runs
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import Cell
+from kdiga.experiments.board import RunSpec
 from kdiga.experiments.engine import open_board, run_study
 from kdiga.experiments.settings import TuneSettings
 from kdiga.experiments.trials import (
@@ -20,15 +20,15 @@ from kdiga.experiments.trials import (
     chosen_recipe,
     coefficients,
     read_trials,
-    trial_cells,
     trial_method,
+    trial_specs,
 )
 from kdiga.experiments.tune import open_search, run_search
 from kdiga.methods import available_methods
 from kdiga.methods.registry import coefficient, search_space
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe, recipe_from_dict
-from kdiga.workflows.train import data_of
+from kdiga.workflows.train import load_recipe_data
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},
@@ -95,15 +95,15 @@ def trial_files(folder, robust, test_robust):
 
 def test_the_best_is_chosen_by_validation_accuracy_alone(tmp_path):
     recipe = recipe_from_dict(RECIPE)
-    trials = trial_cells(recipe, "t", label="kd", trials=4, epochs=1)
-    for cell, robust, test in zip(trials, (0.5, 0.7, 0.7), (0.9, 0.1, 0.2), strict=False):
-        trial_files(tmp_path / cell.folder, robust, test)
+    trials = trial_specs(recipe, "t", label="kd", trials=4, epochs=1)
+    for run_spec, robust, test in zip(trials, (0.5, 0.7, 0.7), (0.9, 0.1, 0.2), strict=False):
+        trial_files(tmp_path / run_spec.folder, robust, test)
     (tmp_path / trials[3].folder).mkdir()
     (tmp_path / trials[3].folder / "failure.json").write_text('{"status": "diverged", "error": "e", "time": 0}')
     read = read_trials(trials, tmp_path)
     assert [trial.status for trial in read] == ["done", "done", "done", "diverged"]
     assert best_trial(read).folder == "t/trial-01", "the first of equals"
-    chosen = chosen_recipe(Cell("kd/seed-0", "kd", "method", recipe), trials, tmp_path)
+    chosen = chosen_recipe(RunSpec("kd/seed-0", "kd", "method", recipe), trials, tmp_path)
     assert chosen == replace(recipe, method=trials[1].recipe.method)
     assert chosen.training.epochs == 2, "the recipe's own, not the trials'"
     assert best_trial([replace(trial, best=None) for trial in read]).folder == "t/trial-00"
@@ -113,7 +113,7 @@ def test_a_search_from_start_to_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model(load_model("cnn-4", num_classes=10, in_channels=1, image_size=8), tmp_path / "teacher.safetensors")
     recipe, out = recipe_from_dict(RECIPE), Path("out")
-    data = data_of(recipe.data)
+    data = load_recipe_data(recipe.data)
     monkeypatch.setattr(cell_runs, "evaluate", lambda *a, **k: pytest.fail("the test images take no part"))
 
     def go(trials):
@@ -154,7 +154,7 @@ def test_a_floor_for_clean_accuracy(least_clean, chosen):
 
 def test_a_study_that_tunes_uses_what_it_chose(study, monkeypatch):
     checked = study(("seeds:", "tune: {trials: 3, epochs: 1}\nseeds:"), ("lr: 1e-2", "lr: 3e-2"))
-    data = data_of(checked.cells[0].recipe.data)
+    data = load_recipe_data(checked.run_specs[0].recipe.data)
     board = open_board(checked, data, since=time.time())
     content = run_study(checked, board, data, workers=1, on_watch=lambda watch: None)
     ce, kd = content["methods"]

@@ -14,8 +14,8 @@ import pytest
 from kdiga.study import workers
 
 from kdiga import locks
-from kdiga.experiments.board import Board
-from kdiga.io.file_lock import held
+from kdiga.experiments.board import RunBoard
+from kdiga.io.file_lock import file_lock
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ def noted(monkeypatch):
     """Cells that write their files and do nothing else; in the order in which they started and ended."""
     events = []
 
-    def run_cell(cell, board, data, evaluation):
-        events.append(("start", cell.folder))
-        for need in cell.needs:
+    def run_cell(run_spec, board, data, evaluation):
+        events.append(("start", run_spec.folder))
+        for need in run_spec.needs:
             assert (board.out / need / "result.json").is_file()
         time.sleep(0.02)
-        folder = board.out / cell.folder
+        folder = board.out / run_spec.folder
         folder.mkdir(parents=True)  # fails where another worker has been
         # Before the files: a cell that waits for them may start as soon as they are there.
-        events.append(("end", cell.folder))
+        events.append(("end", run_spec.folder))
         for name in ("result.json", "best-test.json", "last-test.json"):
             (folder / name).write_text("{}")
 
@@ -46,7 +46,7 @@ def test_two_workers_never_run_the_same_cell(study, noted):
 
     def work():
         try:
-            workers.work(Board(checked.cells, checked.out), None, checked.evaluation, lambda event, folder: None)
+            workers.work(RunBoard(checked.run_specs, checked.out), None, checked.evaluation, lambda event, folder: None)
         except BaseException as error:
             failures.append(error)
 
@@ -57,7 +57,7 @@ def test_two_workers_never_run_the_same_cell(study, noted):
         thread.join()
     assert failures == []
     started = [folder for event, folder in noted if event == "start"]
-    assert sorted(started) == sorted(cell.folder for cell in checked.cells)
+    assert sorted(started) == sorted(run_spec.folder for run_spec in checked.run_specs)
     running = [0]
     for event, _ in noted:
         running.append(running[-1] + (1 if event == "start" else -1))
@@ -68,23 +68,23 @@ def test_two_workers_never_run_the_same_cell(study, noted):
 
 def test_a_cell_that_another_finished_meanwhile_is_not_run_again(study, noted, monkeypatch):
     checked = study()
-    board = Board(checked.cells, checked.out)
-    cell = next(cell for cell in checked.cells if cell.folder == "ce/seed-0")
+    board = RunBoard(checked.run_specs, checked.out)
+    run_spec = next(run_spec for run_spec in checked.run_specs if run_spec.folder == "ce/seed-0")
 
     @contextmanager
     def held_late(out, name):
-        workers.run_cell(cell, board, None, None)  # by the other, between our look and our lock
+        workers.run_cell(run_spec, board, None, None)  # by the other, between our look and our lock
         yield True
 
     monkeypatch.setattr(workers, "held", held_late)
-    assert not workers._attempt(cell, board, None, checked.evaluation, lambda event, folder: None)
+    assert not workers._attempt(run_spec, board, None, checked.evaluation, lambda event, folder: None)
     assert len(noted) == 2
 
 
 def test_a_worker_waits_for_cells_that_others_hold(study, noted):
     checked = study()
-    board = Board(checked.cells, checked.out)
-    with held(checked.out, "teachers/robust"):
+    board = RunBoard(checked.run_specs, checked.out)
+    with file_lock(checked.out, "teachers/robust"):
         thread = threading.Thread(
             target=workers.work, args=(board, None, checked.evaluation, lambda event, folder: None)
         )
@@ -97,7 +97,7 @@ def test_a_worker_waits_for_cells_that_others_hold(study, noted):
         assert thread.is_alive()
     thread.join(10)
     assert not thread.is_alive()
-    assert len(noted) == 2 * len(checked.cells)
+    assert len(noted) == 2 * len(checked.run_specs)
 
 
 def test_a_lock_is_held_by_one_and_freed_by_a_kill(tmp_path):
@@ -109,13 +109,13 @@ def test_a_lock_is_held_by_one_and_freed_by_a_kill(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "True\n"
-        with held(tmp_path, "a/b") as mine:
+        with file_lock(tmp_path, "a/b") as mine:
             assert not mine
-        with held(tmp_path, "a/c") as mine:
+        with file_lock(tmp_path, "a/c") as mine:
             assert mine
         process.kill()
         process.wait(10)
-        with held(tmp_path, "a/b") as mine:
+        with file_lock(tmp_path, "a/b") as mine:
             assert mine
     finally:
         process.kill()
@@ -127,8 +127,8 @@ def test_old_failures_are_tried_again_and_divergence_is_not(study):
     for folder, status in (("ce/seed-0", "failed"), ("ce/seed-1", "diverged")):
         Path("out", folder).mkdir(parents=True)
         Path("out", folder, "failure.json").write_text(json.dumps({"status": status, "error": "", "time": 100.0}))
-    by_folder = {cell.folder: cell for cell in checked.cells}
+    by_folder = {run_spec.folder: run_spec for run_spec in checked.run_specs}
     for since, expected in ((99.0, "failed"), (101.0, "open")):
-        board = Board(checked.cells, checked.out, since)
+        board = RunBoard(checked.run_specs, checked.out, since)
         assert board.state(by_folder["ce/seed-0"]) == expected
         assert board.state(by_folder["ce/seed-1"]) == "diverged"

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.autoattack import OfficialStage
-from kdiga.export.agreement import Agreement
+from kdiga.export.agreement import OutputAgreement
 from kdiga.export.judged import Judged, with_worst
 from kdiga.export.latency import Latency, latencies
 from kdiga.export.score_attack import scored
 from kdiga.export.transfer import Victim, transfer_attacks, transferred
 from kdiga.model_state import seeded
-from kdiga.runs.work_units import Shelf
+from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 
 EPS = 0.03
@@ -129,18 +129,24 @@ def test_a_stage_of_autoattack_gives_its_images(examples):
 def test_portions_are_kept_and_depend_on_the_files(examples, tmp_path):
     model, told = linear(1), []
     first = victim("same", model)
-    kept = Shelf(tmp_path)
-    one = transfer(model, [first], examples, shelf=kept, batch_size=20, on_progress=lambda *told_: told.append(told_))
+    kept = ResultCache(tmp_path)
+    one = transfer(
+        model, [first], examples, result_cache=kept, batch_size=20, on_progress=lambda *told_: told.append(told_)
+    )
     assert told == [("transfer cw-20", done, 60) for done in (20, 40, 60)]
     assert len(list(tmp_path.glob("*.json"))) == 3
 
     def never(_: Tensor) -> Tensor:
         raise AssertionError("measured again")
 
-    again = transfer(model, [Victim("same", never, "same")], examples, shelf=Shelf(tmp_path), batch_size=20)
+    again = transfer(
+        model, [Victim("same", never, "same")], examples, result_cache=ResultCache(tmp_path), batch_size=20
+    )
     assert again["same"]["transfer cw-20"].correct == one["same"]["transfer cw-20"].correct
     with pytest.raises(AssertionError, match="measured again"):
-        transfer(model, [Victim("same", never, "another file")], examples, shelf=Shelf(tmp_path), batch_size=20)
+        transfer(
+            model, [Victim("same", never, "another file")], examples, result_cache=ResultCache(tmp_path), batch_size=20
+        )
 
 
 @pytest.mark.parametrize("name", ["clean", "pdg-40"])
@@ -165,7 +171,7 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
         with torch.no_grad():
             return model(images)
 
-    settings = {"threat": ThreatModel("linf", EPS), "queries": 300, "shelf": Shelf(tmp_path), "batch_size": 30}
+    settings = {"threat": ThreatModel("linf", EPS), "queries": 300, "shelf": ResultCache(tmp_path), "batch_size": 30}
     found = scored(Victim("file", call, "d"), *examples, **settings)
     exact = withstands(model, *examples)
     right = torch.tensor(found.correct)
@@ -176,7 +182,8 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
     assert sum(queries) <= 60 + 60 * 303
     before = len(queries)
     assert (
-        scored(Victim("file", call, "d"), *examples, **settings | {"shelf": Shelf(tmp_path)}).correct == found.correct
+        scored(Victim("file", call, "d"), *examples, **settings | {"shelf": ResultCache(tmp_path)}).correct
+        == found.correct
     )
     assert len(queries) - before <= 2  # clean accuracy; the attack itself is kept
 
@@ -193,7 +200,7 @@ def test_the_worst_case_is_over_the_examples_that_all_attacks_saw():
 
 
 def test_figures_as_plain_data():
-    near = Agreement(1e-6, 3.0, (True, True, False, True))
+    near = OutputAgreement(1e-6, 3.0, (True, True, False, True))
     judged = Judged(
         "onnx", "model.onnx", 10, "onnxruntime 1", "d", near,
         {"clean": AttackResult("clean", (True,) * 9 + (False,), 0.0)}, {1: Latency.of([0.001, 0.002, 0.003])},

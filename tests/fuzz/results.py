@@ -26,7 +26,7 @@ from kdiga.report.files import find_results
 from kdiga.report.results import Results
 from kdiga.runs.folder import read_result
 from kdiga.workflows.class_names import check_classes
-from kdiga.workflows.loaded_model import earlier, recipe_of
+from kdiga.workflows.loaded_model import check_earlier_result, recipe_of
 from tests.fuzz.data import damaged_npz
 from tests.fuzz.mutations import damaged_json, damaged_lines, damaged_yaml
 from tests.fuzz.oracles import check_leaves, json_of, yaml_of
@@ -209,7 +209,7 @@ def read_compared(folder: Path) -> None:
         assert math.isclose(found.difference, one.mean() - other.mean(), abs_tol=1e-9), "another difference"
         assert found.interval[0] <= found.difference <= found.interval[1], "an interval beside its difference"
         assert (found.only_first, found.only_second) == ((one > other).sum(), (other > one).sum()), "other counts"
-    if earlier(folder / "a/evaluation.json", {"data": "fashion-mnist"}, overwrite=False):
+    if check_earlier_result(folder / "a/evaluation.json", {"data": "fashion-mnist"}, overwrite=False):
         assert json_of(folder / "a/evaluation.json")["data"] == "fashion-mnist", "an evaluation of something else"
 
 

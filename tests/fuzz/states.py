@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import kdiga
-from kdiga.runs.work_units import Shelf
+from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import CachedTeacher, Manifest, Store
 from kdiga.types import Batch, ThreatModel
 from tests.fuzz.mutations import damaged_bytes, damaged_json, damaged_tree
@@ -138,18 +138,18 @@ KEY, OUTCOME = {"task": "pgd-20", "example": 3, "eps": 0.1}, {"correct": [True, 
 
 
 def write_portion(folder: Path) -> None:
-    Shelf(folder).put(KEY, OUTCOME)
+    ResultCache(folder).put(KEY, OUTCOME)
     next(folder.glob("*.json")).rename(folder / "portion.json")
 
 
 @target("portion", {"portion.json": damaged_json}, write_portion)
 def read_portion(folder: Path) -> str | None:
-    from kdiga.runs.work_units import name_of
+    from kdiga.runs.work_units import key_hash
 
-    named = folder / f"{name_of(KEY)}.json"
+    named = folder / f"{key_hash(KEY)}.json"
     if (folder / "portion.json").exists():
         (folder / "portion.json").rename(named)
-    found = Shelf(folder).get(KEY)
+    found = ResultCache(folder).get(KEY)
     # Portions of earlier versions have no sum.
     assert found in (None, OUTCOME) or "sum" not in json.loads(named.read_text()), "another outcome than was put there"
     return None if found else "done again"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import Board
+from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.plan import load_claims
-from kdiga.experiments.claims.records import WEIGHTS, Kept
-from kdiga.experiments.curve_plan import load_sweep
+from kdiga.experiments.claims.records import WEIGHTS, RunRecords
+from kdiga.experiments.curve_plan import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.export.hub_folder import write_hub_folder
 from kdiga.export.torch_program import write_program
@@ -19,7 +19,7 @@ from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
 from kdiga.report import write_page
 from kdiga.report.plots import replace_file
-from kdiga.runs.work_units import Shelf, name_of
+from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.files import write_durably
 from kdiga.training.journal import Journal
 from kdiga.training.resume_state import save_state
@@ -65,7 +65,7 @@ def test_values_of_a_curve(tmp_path, value):
     (tmp_path / "r.yaml").write_text(RECIPE.replace("cnn-4", "a.pt"))
     for over in (f"method.gradient_weight={value}", f"method.distance={value}", f"{value}=1"):
         with pytest.raises(InputError):
-            load_sweep(tmp_path / "r.yaml", over, out=tmp_path / "out")
+            load_curve(tmp_path / "r.yaml", over, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -86,7 +86,7 @@ def page(path):
 
 
 def kept_portion(path):
-    Shelf(path.parent).put({"a": 1}, 2)
+    ResultCache(path.parent).put({"a": 1}, 2)
 
 
 WRITERS = {
@@ -119,20 +119,20 @@ def test_a_link_in_place_of_a_run_s_state(tmp_path, outside, name):
 
 
 def test_links_in_a_teacher_cache_and_a_hub_folder_and_among_portions(tmp_path, outside):
-    store, hub, shelf = (tmp_path / name for name in ("store", "hub", "shelf"))
+    store, hub, result_cache = (tmp_path / name for name in ("store", "hub", "shelf"))
     (store / "view-0").mkdir(parents=True)
-    for folder in (hub, shelf):
+    for folder in (hub, result_cache):
         folder.mkdir()
-    name = name_of({"a": 1})
+    name = key_hash({"a": 1})
     links = [
         store / "view-0/00000.npy", store / "view-0/00000.npy.partial", store / "view-0/00000.json.partial",
-        hub / "config.json", hub / "config.json.partial", hub / "model.safetensors.partial", shelf / f"{name}.json",
+        hub / "config.json", hub / "config.json.partial", hub / "model.safetensors.partial", result_cache / f"{name}.json",
     ]  # fmt: skip
     for link in links:
         link.symlink_to(outside)
     write_store(store)
     write_hub_folder(small(), hub)
-    kept_portion(shelf / "x")
+    kept_portion(result_cache / "x")
     assert not any(link.is_symlink() for link in links)
     assert np.load(store / "view-0/00000.npy").shape == (3,)
 
@@ -141,7 +141,7 @@ def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     (tmp_path / "r.yaml").write_text(CLAIMS)
     claims = load_claims(tmp_path / "r.yaml", tmp_path / "out")
     cell = next(cell for cell in claims.cells if cell.kind == "teacher")
-    board, kept = Board(claims.cells, claims.out), Kept(tmp_path / "kept")
+    board, kept = RunBoard(claims.cells, claims.out), RunRecords(tmp_path / "kept")
     place = tmp_path / "out" / cell.folder
     place.mkdir(parents=True)
     record = {"config.yaml": {"a": 1}, "result.json": {"b": 2}}
@@ -162,6 +162,6 @@ def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     kept._weights(cell).symlink_to(outside)
     kept._path(cell).unlink()
     kept._path(cell).symlink_to(outside.with_name("new"))
-    Kept(tmp_path / "kept").keep(Board(claims.cells, claims.out))
+    RunRecords(tmp_path / "kept").keep(RunBoard(claims.cells, claims.out))
     assert not kept._weights(cell).is_symlink()
     assert not kept._path(cell).is_symlink()

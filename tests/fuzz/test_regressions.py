@@ -15,10 +15,10 @@ from kdiga.cli.compare import compare
 from kdiga.data.mnist import _read_idx
 from kdiga.data.shards import _label
 from kdiga.errors import InputError
-from kdiga.experiments.board import Board, read_json
+from kdiga.experiments.board import RunBoard, read_json
 from kdiga.experiments.claims.plan import load_claims
-from kdiga.experiments.claims.records import Kept
-from kdiga.experiments.curve_plan import load_sweep
+from kdiga.experiments.claims.records import RunRecords
+from kdiga.experiments.curve_plan import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.export.torch_program import read_program
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
@@ -31,7 +31,7 @@ from kdiga.report import write_page
 from kdiga.report.runs import read_run
 from kdiga.report.study import read_study, table_markdown
 from kdiga.runs.folder import read_config, read_result
-from kdiga.runs.work_units import Shelf
+from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import Manifest
 from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
@@ -83,7 +83,7 @@ def test_numbers_that_fit_nowhere(tmp_path, text):
         with pytest.raises(InputError, match="number"):
             load_recipe(tmp_path / "r.yaml")
         with pytest.raises(InputError, match=r"number|--over"):
-            load_sweep(tmp_path / "r.yaml", f"method.gradient_weight={text}")
+            load_curve(tmp_path / "r.yaml", f"method.gradient_weight={text}")
 
 
 def test_a_name_that_no_path_can_be(tmp_path):
@@ -131,7 +131,7 @@ def records(folder, **files):
     claims = load_claims(folder / "r.yaml", folder / "out")
     (folder / "kept").mkdir()
     (folder / "kept/ce--small--seed-0.json").write_text(json.dumps(files))
-    return Kept(folder / "kept"), Board(claims.cells, claims.out)
+    return RunRecords(folder / "kept"), RunBoard(claims.cells, claims.out)
 
 
 @pytest.mark.parametrize("name", ["../escaped.json", "/tmp/kdiga-escaped.json", "other.json"])
@@ -156,7 +156,7 @@ def test_a_failure_that_tells_none(tmp_path):
     study = load_study(tmp_path / "r.yaml", tmp_path / "out")
     write_json(tmp_path / "out" / study.cells[0].folder / "failure.json", {"error": "x"})
     with pytest.raises(InputError, match="tells no failure"):
-        Board(study.cells, study.out).state(study.cells[0])
+        RunBoard(study.cells, study.out).state(study.cells[0])
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 5000, '{"a": "\\ud800"}'])
@@ -182,19 +182,19 @@ def test_json_that_is_nested_too_deep_is_a_value_error(tmp_path):
 
 
 def test_a_changed_portion_is_done_again(tmp_path):
-    shelf = Shelf(tmp_path)
-    shelf.put({"a": 1}, {"correct": [1, 0]})
+    result_cache = ResultCache(tmp_path)
+    result_cache.put({"a": 1}, {"correct": [1, 0]})
     path = next(tmp_path.glob("*.json"))
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"outcome": {"correct": [1, 1]}}))
-    assert Shelf(tmp_path).get({"a": 1}) is None
+    assert ResultCache(tmp_path).get({"a": 1}) is None
     path.write_text("[" * 100_000)
-    assert Shelf(tmp_path).get({"a": 1}) is None
+    assert ResultCache(tmp_path).get({"a": 1}) is None
     path.write_text(json.dumps(content | {"outcome": {"correct": [1, 1]}, "sum": None}))
-    assert Shelf(tmp_path).get({"a": 1}) is None
+    assert ResultCache(tmp_path).get({"a": 1}) is None
     content.pop("sum")
     path.write_text(json.dumps(content))
-    assert Shelf(tmp_path).get({"a": 1}) == {"correct": [1, 0]}, "portions of before are taken"
+    assert ResultCache(tmp_path).get({"a": 1}) == {"correct": [1, 0]}, "portions of before are taken"
 
 
 @pytest.mark.parametrize(

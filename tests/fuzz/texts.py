@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from kdiga.experiments.board import Board, Cell
+from kdiga.experiments.board import RunBoard, RunSpec
 from kdiga.experiments.claims.plan import load_claims
-from kdiga.experiments.claims.records import Kept
-from kdiga.experiments.curve_plan import load_sweep
+from kdiga.experiments.claims.records import RunRecords
+from kdiga.experiments.curve_plan import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.recipes.load import load_recipe, recipe_from_dict
 from kdiga.types import ThreatModel
@@ -104,7 +104,7 @@ def read_claims(folder: Path) -> None:
     check_cells(cells, folder / "out", yaml_of(folder / "r.yaml"))
 
 
-def check_cells(cells: Sequence[Cell], out: Path, given: Any) -> None:
+def check_cells(cells: Sequence[RunSpec], out: Path, given: Any) -> None:
     """Check that runs lie apart below the folder, and have the seeds and the threat model that were given."""
     names = [cell.folder for cell in cells]
     stays_inside(names, out)
@@ -168,7 +168,7 @@ def read_strings(folder: Path) -> None:
     over, override, norm, eps = lines[:4]
     threat = ThreatModel.parse(norm.removeprefix("norm "), eps.removeprefix("eps "))
     check_leaves(eps.removeprefix("eps "), threat.eps, "eps")
-    sweep = load_sweep(folder / "r.yaml", over, overrides=[override.removeprefix("--set ")], out=folder / "out")
+    sweep = load_curve(folder / "r.yaml", over, overrides=[override.removeprefix("--set ")], out=folder / "out")
     stays_inside([cell.folder for cell in sweep.cells], folder / "out")
     name, _, values = over.partition("=")
     if name.strip() == "method.gradient_weight":
@@ -192,8 +192,8 @@ def write_records(folder: Path) -> None:
 @target("claims records", {"kept/ce--small--seed-0.json": damaged_json}, write_records)
 def read_records(folder: Path) -> None:
     cells, out = some_cells(), folder / "out"
-    board = Board(cells, out)
-    Kept(folder / "kept").restore(board)
+    board = RunBoard(cells, out)
+    RunRecords(folder / "kept").restore(board)
     [board.state(cell) for cell in cells]
     outside = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in ("kept", "out")]
     assert not outside, f"wrote {outside}"
@@ -211,7 +211,7 @@ def read_records(folder: Path) -> None:
 
 
 @functools.cache
-def some_cells() -> Sequence[Cell]:
+def some_cells() -> Sequence[RunSpec]:
     """Return the runs of the claims recipe, whose records are damaged and not it."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "r.yaml").write_text(CLAIMS)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from kdiga.errors import OutOfMemoryError
 from kdiga.io.atomic_write import WriteError, disk_error, replacing, write_atomically
-from kdiga.out_of_memory import told_what_to_reduce
+from kdiga.out_of_memory import out_of_memory_as_error
 
 
 def refuse(number):
@@ -93,17 +93,17 @@ def test_a_device_that_is_full():
 )
 def test_a_shortage_of_memory_names_what_to_reduce(error):
     with pytest.raises(OutOfMemoryError, match=r"memory ran out.*: fewer of these\.") as told, \
-         told_what_to_reduce("fewer of these."):  # fmt: skip
+         out_of_memory_as_error("fewer of these."):  # fmt: skip
         raise error
     assert told.value.__cause__ is error
 
 
 def test_the_allocators_own_error_is_known():
-    with pytest.raises(OutOfMemoryError, match="memory ran out"), told_what_to_reduce("less."):
+    with pytest.raises(OutOfMemoryError, match="memory ran out"), out_of_memory_as_error("less."):
         torch.empty(1 << 60, dtype=torch.uint8)
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="shape") as raised, told_what_to_reduce("less."):
+    with pytest.raises(RuntimeError, match="shape") as raised, out_of_memory_as_error("less."):
         raise RuntimeError("shape mismatch")
     assert not isinstance(raised.value, OutOfMemoryError)

@@ -8,11 +8,11 @@ from torch import nn
 
 from kdiga.gradients.routes import Exact
 from kdiga.methods import available_methods
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.fast_at import mean_angle
 from kdiga.methods.kdiga import _author_gap
 from kdiga.model_state import seeded
-from kdiga.training.teacher_sources import source_of
+from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, ThreatModel
 
 CASES = {
@@ -53,8 +53,8 @@ def test_terms(case):
         weight, other = (0.5 * torch.randn(5, 9, dtype=torch.float64) for _ in range(2))
 
     def term(matrix):
-        step = Step(
-            Batch(images, labels, torch.arange(4)), Net(matrix), source_of(Net(other), needs, first=True),
+        step = StepContext(
+            Batch(images, labels, torch.arange(4)), Net(matrix), teacher_source(Net(other), needs, first=True),
             ThreatModel("linf", 0.05), Exact(), needs.student_gradient, gradient_of=needs.gradient_of,
         )  # fmt: skip
         with seeded(1):

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from kdiga.gradients.routes import Exact
 from kdiga.methods import available_methods
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.model_state import seeded
-from kdiga.training.teacher_sources import source_of
+from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 from tests.methods import formulas
@@ -90,11 +90,11 @@ def test_total_and_updated_weights_equal_the_formula(case, norm):
         images, labels = torch.rand(9, 1, 8, 8, dtype=torch.float64), torch.randint(0, 10, (9,))
     ours, our_guide, teacher, second = networks()
     theirs, their_guide, *_ = networks()
-    step = Step(
+    step = StepContext(
         Batch(images, labels, torch.arange(9)), ours,
-        source_of(our_guide if needs.trains_teacher else teacher, needs, first=True),
+        teacher_source(our_guide if needs.trains_teacher else teacher, needs, first=True),
         ThreatModel(norm, EPS[norm]), Exact(), needs.student_gradient, gradient_of=needs.gradient_of,
-        second_teach=source_of(second, needs, first=False), trained_teacher=our_guide, **copy.deepcopy(told),
+        second_teach=teacher_source(second, needs, first=False), trained_teacher=our_guide, **copy.deepcopy(told),
     )  # fmt: skip
     with seeded(6):
         total = method(step).total()

@@ -19,7 +19,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
-from kdiga.models.registry import Origin
+from kdiga.models.registry import WeightsOrigin
 from kdiga.models.sources import timm as timm_source
 from kdiga.models.sources.registry import available_sources
 
@@ -50,7 +50,7 @@ def test_our_own_file(prefix, cnn, images, tmp_path):
     kdiga.save_model(cnn, tmp_path / "m.safetensors")
     model = kdiga.load_model(f"{prefix}{tmp_path / 'm.safetensors'}")
     assert torch.equal(model(images), cnn(images))
-    assert model.origin == Origin(f"file {tmp_path / 'm.safetensors'}", trained=True)
+    assert model.origin == WeightsOrigin(f"file {tmp_path / 'm.safetensors'}", trained=True)
 
 
 @pytest.mark.parametrize("prefix", ["", "run:"])

@@ -9,21 +9,21 @@ from kdiga.data import load_data
 from kdiga.errors import InputError
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import build_models, data_of
+from kdiga.workflows.train import build_models, load_recipe_data
 
 
 def test_a_part_of_the_training_images():
-    whole, part = load_data("digits"), data_of(DataConfig("digits", train_examples=500))
+    whole, part = load_data("digits"), load_recipe_data(DataConfig("digits", train_examples=500))
     assert (len(part.train), len(part.test)) == (500, len(whole.test))
     shares = [torch.bincount(data.train.labels).double() / len(data.train) for data in (whole, part)]
     assert float((shares[0] - shares[1]).abs().max()) < 0.005
-    assert torch.equal(part.train.images, data_of(DataConfig("digits", train_examples=500)).train.images)
+    assert torch.equal(part.train.images, load_recipe_data(DataConfig("digits", train_examples=500)).train.images)
 
 
 @pytest.mark.parametrize("count", [0, -5, 10**6])
 def test_a_part_that_cannot_be_had(count):
     with pytest.raises(InputError, match=f"train_examples was {count}"):
-        data_of(DataConfig("digits", train_examples=count))
+        load_recipe_data(DataConfig("digits", train_examples=count))
 
 
 def test_a_fresh_teacher_neither_equals_the_student_nor_changes_it():

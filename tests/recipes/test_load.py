@@ -54,7 +54,11 @@ def test_every_shipped_study_is_valid(path, tmp_path):
     study = load_study(path, tmp_path)
     # One seed is what its hours allowed, and its results say so; any other study compares over several.
     assert len(study.seeds) >= (1 if path.name == "study-cifar10-architectures.yaml" else 2)
-    assert len({cell.recipe.data for cell in study.cells}) == len({cell.recipe.threat for cell in study.cells}) == 1
+    assert (
+        len({run_spec.recipe.data for run_spec in study.run_specs})
+        == len({run_spec.recipe.threat for run_spec in study.run_specs})
+        == 1
+    )
 
 
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.name)
@@ -62,8 +66,14 @@ def test_every_shipped_test_of_claims_is_valid(path, tmp_path):
     claims = load_claims(path, tmp_path)
     assert claims.methods[claims.judged[0]] == "kdiga", "the verdict on a claim is that on the paper's own method"
     assert any(pair.pretrained for pair in claims.pairs), "claim c is about these"
-    assert len({cell.recipe.data for cell in claims.cells}) == len({cell.recipe.threat for cell in claims.cells}) == 1
-    assert {cell.recipe.training.seed for cell in claims.cells if cell.kind == "method"} == set(claims.seeds)
+    assert (
+        len({run_spec.recipe.data for run_spec in claims.run_specs})
+        == len({run_spec.recipe.threat for run_spec in claims.run_specs})
+        == 1
+    )
+    assert {run_spec.recipe.training.seed for run_spec in claims.run_specs if run_spec.kind == "method"} == set(
+        claims.seeds
+    )
     for other in (load_recipe, load_study):
         with pytest.raises(InputError, match=r"is a test of claims, not a .*; run it with `kdiga claims`"):
             other(path)

@@ -28,7 +28,7 @@ def test_a_name_is_as_good_as_a_path(tmp_path, monkeypatch):
     assert load_recipe("digits-kdiga") == load_recipe(FOLDER / "digits-kdiga.yaml")
     by_name, by_path = load_study("study-digits"), load_study(FOLDER / "study-digits.yaml")
     assert by_name.out == by_path.out == Path("runs/study-digits")
-    assert [cell.recipe for cell in by_name.cells] == [cell.recipe for cell in by_path.cells]
+    assert [run_spec.recipe for run_spec in by_name.run_specs] == [run_spec.recipe for run_spec in by_path.run_specs]
     assert load_claims("claims-cpu").out == Path("runs/claims-cpu")
 
 

@@ -16,7 +16,7 @@ import yaml
 from jinja2 import PackageLoader
 
 from kdiga.errors import InputError
-from kdiga.export.card import Card, Number, Origin
+from kdiga.export.card import Card, CardOrigin, Number
 from kdiga.export.robustbench import loader_source
 from kdiga.models.registry import ModelSpec
 from kdiga.report import compose, write_page
@@ -246,7 +246,7 @@ def card(tree) -> str:
     given = tree | {
         "spec": ModelSpec("cnn-4", num_classes=2, in_channels=1, image_size=8), "parameters": 10, "queries": 5,
         "threat": ThreatModel("linf", 0.1), "numbers": [Number(**one) for one in tree["numbers"]],
-        "origin": Origin(**tree["origin"]),
+        "origin": CardOrigin(**tree["origin"]),
     }  # fmt: skip
     text = Card(**given).text()
     return text.split("---\n", 2)[2] if text.startswith("---") else text

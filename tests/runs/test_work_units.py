@@ -5,30 +5,30 @@ import time
 
 import pytest
 
-from kdiga.runs.work_units import Portion, Shelf, name_of, work_through
+from kdiga.runs.work_units import WorkUnit, ResultCache, key_hash, run_work_units
 from tests.reference_process import ended, start, until
 
 
-def portions(calls, count=4):
+def work_units(calls, count=4):
     def work(number):
         calls.append(number)
         return {"square": number**2, "third": number / 3}
 
-    return [Portion("squares", {"number": n}, 2, lambda n=n: work(n)) for n in range(count)]
+    return [WorkUnit("squares", {"number": n}, 2, lambda n=n: work(n)) for n in range(count)]
 
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_outcomes_come_in_order_and_survive_json_exactly(tmp_path, kept):
     told = []
-    outcomes = work_through(portions([]), Shelf(tmp_path if kept else None), lambda *event: told.append(event))
+    outcomes = run_work_units(work_units([]), ResultCache(tmp_path if kept else None), lambda *event: told.append(event))
     assert outcomes == [{"square": n**2, "third": n / 3} for n in range(4)]
     assert told == [("squares", 2 * n, 8) for n in range(1, 5)]
 
 
 def test_what_is_done_is_not_done_again_and_more_is_added(tmp_path):
     calls = []
-    work_through(portions(calls, 3), Shelf(tmp_path))
-    outcomes = work_through(portions(calls, 5), Shelf(tmp_path))
+    run_work_units(work_units(calls, 3), ResultCache(tmp_path))
+    outcomes = run_work_units(work_units(calls, 5), ResultCache(tmp_path))
     assert calls == [0, 1, 2, 3, 4]
     assert len(outcomes) == 5
 
@@ -36,15 +36,15 @@ def test_what_is_done_is_not_done_again_and_more_is_added(tmp_path):
 @pytest.mark.parametrize("damage", ["", "{", '{"key": {"number": 9}, "outcome": 3}', "[]", '{"outcome": 3}'])
 def test_a_damaged_or_foreign_file_is_done_again(tmp_path, damage):
     calls = []
-    expected = work_through(portions(calls), Shelf(tmp_path))
+    expected = run_work_units(work_units(calls), ResultCache(tmp_path))
     (tmp_path / f"{name_of({'number': 2})}.json").write_text(damage)
-    assert work_through(portions(calls), Shelf(tmp_path)) == expected
+    assert run_work_units(work_units(calls), ResultCache(tmp_path)) == expected
     assert calls == [0, 1, 2, 3, 2]
 
 
 def test_not_a_number_is_refused_where_it_is_kept(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
-        Shelf(tmp_path).put({"a": 1}, float("nan"))
+        ResultCache(tmp_path).put({"a": 1}, float("nan"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,7 +59,7 @@ def _slowly(folder, log, count, gate):
         time.sleep(0.15)
         return number
 
-    work_through([Portion("slow", {"number": n}, 1, lambda n=n: work(n)) for n in range(count)], Shelf(folder))
+    run_work_units([WorkUnit("slow", {"number": n}, 1, lambda n=n: work(n)) for n in range(count)], ResultCache(folder))
 
 
 def test_processes_share_and_a_killed_one_leaves_its_portion_to_others(tmp_path):

@@ -20,7 +20,7 @@ import torch
 from kdiga.data import Augmentation, ImageSet
 from kdiga.errors import InputError
 from kdiga.teachers import CachedTeacher, Manifest, Store, build
-from kdiga.teachers.build import Source, discard_damaged, fill
+from kdiga.teachers.build import TeacherSource, discard_damaged, fill
 from kdiga.teachers.files import StoreFullError
 from kdiga.types import TeacherSignal
 
@@ -293,7 +293,7 @@ def test_memory_is_flat_in_the_size_of_the_data_set(filler, tmp_path):
         store = Store.create(tmp_path / str(examples), manifest)
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts afresh
         before = memory("VmRSS")
-        fill(store, Source(data, Augmentation(), teach))
+        fill(store, TeacherSource(data, Augmentation(), teach))
         growth = memory("VmHWM") - before
         anonymous = memory("RssAnon")
         for start in range(0, examples, 100):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import kdiga
-from kdiga.distributed.batch_shards import Piece, current, piece
+from kdiga.distributed.batch_shards import BatchShard, current_shard, on_batch_shard
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact
 from kdiga.methods.fast_at import mean_angle
@@ -57,12 +57,12 @@ def test_angles_are_averaged_over_the_examples_of_all_processes():
         a, b = torch.randn(2, 6, 1, 2, 2).double()
     a[4:] = 0
 
-    class Both(Piece):
+    class Both(BatchShard):
         def gather(self, value):
             return torch.stack([value, others.pop(0)])
 
     others = [mean_parts(a[3:], b[3:])[0], mean_parts(a[3:], b[3:])[1]]
-    with piece(Both(0, 2, 0, 2)):
+    with on_batch_shard(Both(0, 2, 0, 2)):
         assert torch.isclose(mean_angle(a[:3], b[:3]), mean_angle_of(a[:4], b[:4]))
 
 
@@ -95,16 +95,16 @@ def test_micro_batches_take_less_memory():
 def test_pieces_draw_what_the_batch_draws(layout, draw):
     whole = torch.empty(12, 3, 5, 5).contiguous(memory_format=layout)
     with seeded(3):
-        wanted = [getattr(current(), draw)(whole) for _ in range(2)]
+        wanted = [getattr(current_shard(), draw)(whole) for _ in range(2)]
     for place in range(4):
         stream = torch.Generator().manual_seed(0)
         with seeded(3):
             stream.set_state(torch.get_rng_state())
-        with piece(Piece(place, 4, draws=stream)):
+        with on_batch_shard(BatchShard(place, 4, draws=stream)):
             for value in wanted:
-                got = getattr(current(), draw)(whole[:3])
+                got = getattr(current_shard(), draw)(whole[:3])
                 assert torch.equal(got, value[place * 3 : place * 3 + 3])
-    assert current() == Piece()
+    assert current_shard() == BatchShard()
 
 
 def test_draws_of_a_whole_batch_are_those_of_torch():
@@ -112,8 +112,8 @@ def test_draws_of_a_whole_batch_are_those_of_torch():
     with seeded(3):
         uniform, normal = torch.empty_like(like).uniform_(-2, 5), torch.randn_like(like)
     with seeded(3):
-        assert torch.equal(uniform, current().uniform(like, -2, 5))
-        assert torch.equal(normal, current().normal(like))
+        assert torch.equal(uniform, current_shard().uniform(like, -2, 5))
+        assert torch.equal(normal, current_shard().normal(like))
 
 
 @pytest.mark.parametrize(("size", "count", "rows"), [(12, 4, [0, 3, 6, 9]), (9, 3, [0, 3, 6]), (5, 3, [0, 1, 3])])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import kdiga
 from kdiga.errors import DivergedError, InputError, KdigaWarning
-from kdiga.gradients.step_statistics import Witness, saturated
+from kdiga.gradients.step_statistics import StepStatistics, saturated
 from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
 from kdiga.training import looks
@@ -211,9 +211,9 @@ def test_looking_changes_no_bit(method, trained, digits, monkeypatch):
 
 
 def test_only_a_few_steps_are_looked_at(trained, digits, monkeypatch):
-    made = list[Witness]()
+    made = list[StepStatistics]()
 
-    class Counted(Witness):
+    class Counted(StepStatistics):
         def __init__(self, device):
             made.append(self)
             super().__init__(device)

@@ -16,7 +16,7 @@ from kdiga.recipes.load import recipe_from_dict
 from kdiga.stopwatch import Stopwatch
 from kdiga.training import TrainingSettings
 from kdiga.training.peak_memory import peak_bytes
-from kdiga.training.step_profile import SECTIONS, Subject, variants
+from kdiga.training.step_profile import SECTIONS, ProfiledRun, variants
 from kdiga.workflows.profile import profile_recipe
 
 
@@ -114,13 +114,13 @@ def test_attacks_have_a_section_of_their_own(recipe):
 
 @pytest.mark.parametrize(("asked", "measured"), [(False, False), (True, True), ("auto", True)])
 def test_the_layout_is_the_recipes(asked, measured, recipe, monkeypatch):
-    real, seen = Subject.profile, []
+    real, seen = ProfiledRun.profile, []
 
     def profile(self, label, settings, **options):
         seen.append(settings.channels_last)
         return real(self, label, settings, **options)
 
-    monkeypatch.setattr(Subject, "profile", profile)
+    monkeypatch.setattr(ProfiledRun, "profile", profile)
     training = recipe["training"] | {"channels_last": asked}
     profile_recipe(recipe_from_dict(recipe | {"method": "kd", "training": training}), load_data("digits"), steps=1)
     assert seen == [measured] * 2

@@ -14,9 +14,9 @@ import kdiga
 from kdiga.errors import InputError
 from kdiga.methods import available_methods
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.workflows.cache import measure, plan_cache, stored_teacher
+from kdiga.workflows.cache import compare_with_live, plan_cache, stored_teacher
 from kdiga.workflows.fill_cache import fill_cache
-from kdiga.workflows.train import build_models, data_of, run_recipe
+from kdiga.workflows.train import build_models, load_recipe_data, run_recipe
 from tests.training.test_loop import small
 
 BASE = {"data": {"name": "digits", "train_examples": 400}, "student": "cnn-4", "threat": {"norm": "linf", "eps": 0.1}}
@@ -31,7 +31,7 @@ def project(tmp_path_factory):
     run_recipe(recipe, folder / "teacher")
     kdiga.save_model(small(1, "cnn-8", classes=10), folder / "other.safetensors")
     recipe = cached(folder)
-    fill_cache(plan_cache(recipe, data_of(recipe.data)))
+    fill_cache(plan_cache(recipe, load_recipe_data(recipe.data)))
     return folder
 
 
@@ -128,13 +128,13 @@ def test_a_store_of_something_else(case, project, tmp_path):
         run_recipe(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match=rf"{message}.*choose another cache\.folder, or replace it with --overwrite"):
-        plan_cache(recipe, data_of(recipe.data))
+        plan_cache(recipe, load_recipe_data(recipe.data))
 
 
 def test_settings_that_no_signal_depends_on(project):
     recipe = cached(project, training={"lr": 0.02, "epochs": 9, "batch_size": 30, "validation_examples": 5})
     recipe = replace(recipe, student=replace(recipe.student, name="cnn-8"))
-    data = data_of(recipe.data)
+    data = load_recipe_data(recipe.data)
     assert stored_teacher(recipe, recipe.cache, build_models(recipe, data).teacher, data).store.manifest.views == 4
     kd = cached(project, method="kd")
     assert plan_cache(kd, data).store.manifest.gradient_of == "loss"
@@ -153,10 +153,10 @@ def test_a_bad_store_costs_no_earlier_run(project, tmp_path):
 
 def test_without_augmentation_one_view_is_all(project, tmp_path):
     recipe = cached(project, training={"augment": "none"}, cache={"folder": str(tmp_path), "views": 4})
-    plan = plan_cache(recipe, data_of(recipe.data))
+    plan = plan_cache(recipe, load_recipe_data(recipe.data))
     assert plan.store.manifest.views == 1
     fill_cache(plan)
-    assert measure(plan).gradients == 0
+    assert compare_with_live(plan).gradients == 0
     assert run_recipe(recipe, tmp_path / "run")["teacher_cache"]["views"] == 1
 
 
@@ -165,7 +165,7 @@ def test_room_is_looked_for_first(project, tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2 * 10**6 - 1_000_000))
     with pytest.raises(InputError, match=r"needs 429\.\d kB more in .*1\.0 MB are free; .*int8, or cache.downsample 2"):
-        plan_cache(recipe, data_of(recipe.data))
+        plan_cache(recipe, load_recipe_data(recipe.data))
     assert not (tmp_path / "deep").exists()
     there = cached(project)
-    assert not plan_cache(there, data_of(there.data)).missing, "a full disk does not matter to a full store"
+    assert not plan_cache(there, load_recipe_data(there.data)).missing, "a full disk does not matter to a full store"

@@ -8,7 +8,7 @@ import pytest
 from kdiga.config import evaluating
 
 import kdiga
-from kdiga.workflows.evaluate import FILE, Request, measure
+from kdiga.workflows.evaluate import FILE, EvaluateRequest, run_evaluation
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def test_one_that_ends_while_another_attacks_keeps_its_figures(model, tmp_path, 
 
     def meanwhile(request, *others):
         if request.attacks == ["pgd-2"]:
-            measure(Request(attacks=["fgsm"], **asked))
+            run_evaluation(EvaluateRequest(attacks=["fgsm"], **asked))
         return attack(request, *others)
 
     monkeypatch.setattr(evaluating, "_attack", meanwhile)
-    found = measure(Request(attacks=["pgd-2"], **asked))
+    found = run_evaluation(EvaluateRequest(attacks=["pgd-2"], **asked))
     kept = json.loads((tmp_path / "out" / FILE).read_text())
     assert set(kept["accuracy"]) == set(found.content["accuracy"]) == {"clean", "fgsm", "pgd-2"}
     assert set(kept["correct"]) >= {"fgsm", "pgd-2"}

@@ -15,14 +15,14 @@ from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.models import Classifier, ModelSpec
 from kdiga.models.description import Description
-from kdiga.models.registry import Origin
+from kdiga.models.registry import WeightsOrigin
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import ModelConfig
 from kdiga.workflows.inspect import check_teachers, inspect_model, inspect_recipe, sample
 from kdiga.workflows.loaded_model import judged
-from kdiga.workflows.train import Models, build_model, build_models, check_fits
+from kdiga.workflows.train import RunModels, build_model, build_models, check_fits
 
-TRAINED = Origin("a test", trained=True)
+TRAINED = WeightsOrigin("a test", trained=True)
 WORDNET = ("n01440764", "n02102040", "n02979186", "n03000684")  # 0, 217, 482, 491
 
 
@@ -139,7 +139,7 @@ def test_a_network_of_one_size_is_told():
 
 
 def test_fresh_weights_are_described_only(data):
-    for origin in (Origin(), replace(TRAINED, new_head=True)):
+    for origin in (WeightsOrigin(), replace(TRAINED, new_head=True)):
         found = inspect_model(classifier(origin=origin), data)
         assert (found.examples, found.findings) == (0, ())
 
@@ -177,20 +177,20 @@ def recipe(tmp_path):
 
 
 def test_a_teacher_that_fails_stops_training(recipe, data):
-    models = Models(classifier(origin=Origin()), classifier(mean=0.75, std=0.25), None)
+    models = RunModels(classifier(origin=WeightsOrigin()), classifier(mean=0.75, std=0.25), None)
     found = inspect_recipe(recipe, models, data)
     assert list(found) == ["student", "teacher"]
     with pytest.raises(InputError, match=r"the teacher cnn-4 failed a check\. .*preprocessing.*--despite-findings"):
         check_teachers(recipe, models, found)
-    check_teachers(recipe, Models(models.student, classifier(), None), inspect_recipe(
-        recipe, Models(models.student, classifier(), None), data))  # fmt: skip
+    check_teachers(recipe, RunModels(models.student, classifier(), None), inspect_recipe(
+        recipe, RunModels(models.student, classifier(), None), data))  # fmt: skip
     # A student may be as bad as it likes.
-    bad = Models(classifier(mean=0.75, std=0.25), classifier(), None)
+    bad = RunModels(classifier(mean=0.75, std=0.25), classifier(), None)
     check_teachers(recipe, bad, inspect_recipe(recipe, bad, data))
 
 
 def test_a_teacher_with_a_new_head_has_nothing_to_teach(recipe, data):
-    models = Models(classifier(), classifier(origin=replace(TRAINED, new_head=True)), None)
+    models = RunModels(classifier(), classifier(origin=replace(TRAINED, new_head=True)), None)
     with pytest.raises(InputError, match="last layer is new and untrained"):
         check_teachers(recipe, models, inspect_recipe(recipe, models, data))
 

@@ -11,7 +11,7 @@ from kdiga.config import run as module
 from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import WriteError
-from kdiga.io.file_lock import held
+from kdiga.io.file_lock import file_lock
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.workflows.train import run_recipe
 
@@ -67,7 +67,7 @@ def test_one_process_at_a_time(options, data, tmp_path):
     ready, done = threading.Event(), threading.Event()
 
     def hold():
-        with held(tmp_path, "run") as mine:
+        with file_lock(tmp_path, "run") as mine:
             assert mine
             ready.set()
             done.wait(30)

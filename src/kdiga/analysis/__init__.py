@@ -5,14 +5,14 @@ from kdiga.analysis.bounds import Bound, student_bound, transfer_bound
 from kdiga.analysis.explain import explain
 from kdiga.analysis.explanation import Explained, Explanation
 from kdiga.analysis.linearity import Expansion, local_linearity
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 
 __all__ = [
     "Bound",
     "Expansion",
     "Explained",
     "Explanation",
-    "Search",
+    "WorstCaseSearch",
     "cosines",
     "explain",
     "gradient_distance",

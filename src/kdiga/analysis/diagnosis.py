@@ -9,7 +9,7 @@ from kdiga.results.attack_names import attack_name
 MANY_ZEROS = 0.05  # share of examples without a gradient from which on means over the rest are suspect
 
 
-def findings_of(explanation: Explanation) -> list[Finding]:
+def diagnose(explanation: Explanation) -> list[Finding]:
     """Return whether gradients are there, the teacher has robustness to pass on, and the arithmetic is sound."""
     models = [explanation.teacher, *explanation.students]
     return [*(zero_gradients(model) for model in models), _teacher(explanation), _arithmetic(explanation)]

@@ -9,16 +9,16 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kdiga.analysis.bounds import student_bound, transfer_bound
-from kdiga.analysis.explanation import Agreement, Explained, Explanation
+from kdiga.analysis.explanation import Explained, Explanation, GradientAgreement
 from kdiga.analysis.measures import OfModel, OfPair
 from kdiga.analysis.scores import checked_logits
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.analysis.work import PART, Work
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name
 from kdiga.model_state import device_of, evaluating
-from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 
@@ -31,9 +31,9 @@ def explain(
     threat: ThreatModel,
     teacher_name: str = "teacher",
     attack: str = "autoattack",
-    search: Search | None = None,
+    search: WorstCaseSearch | None = None,
     seed: int = 0,
-    shelf: Shelf | None = None,
+    result_cache: ResultCache | None = None,
     attack_folders: Sequence[Path | None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Explanation:
@@ -51,7 +51,7 @@ def explain(
         attack: that robust accuracy is measured by: "autoattack", "pgd-STEPS" or "fgsm".
         search: for the worst images of the ball; None is its defaults.
         seed: of random starts and resamples.
-        shelf: where finished portions are kept; None keeps them for this call alone. A module whose answers
+        result_cache: where finished portions are kept; None keeps them for this call alone. A module whose answers
             depend on more than what it prints and its ``state_dict`` must not share a shelf with another.
         attack_folders: where what the attack has come to is kept, one a model, teacher first; see
             :func:`kdiga.evaluate`. None keeps it with the rest.
@@ -67,14 +67,14 @@ def explain(
     if (chosen := attack_by_name(attack)) is None:
         raise InputError(f"attack was {attack!r}; robustness needs one: autoattack, pgd-40 or fgsm.")
     models = [teacher, *students.values()]
-    classes = check_models(models, images, labels)
+    classes = check_same_shape(models, images, labels)
     work = Work(
-        images, labels.long(), threat=threat, search=search or Search(), seed=seed, shelf=shelf or Shelf(),
+        images, labels.long(), threat=threat, search=search or WorstCaseSearch(), seed=seed, result_cache=result_cache or ResultCache(),
         on_progress=on_progress,
     )  # fmt: skip
     owns = work.of_models(models)
     pairs = work.of_pairs(teacher, models[1:])
-    folders = attack_folders or [work.shelf.folder] * len(models)
+    folders = attack_folders or [work.result_cache.folder] * len(models)
     fought = [work.attacked(model, chosen.name, folder) for model, folder in zip(models, folders, strict=True)]
     explained = [
         Explained(name, clean, left.correct, left.notes, own["linearity"], own["gradient_norm"])
@@ -95,7 +95,7 @@ def check_ball(threat: ThreatModel) -> None:
         raise InputError("eps was 0; in a ball without extent there is nothing to search. Give an eps above 0.")
 
 
-def check_models(models: Sequence[nn.Module], images: Tensor, labels: Tensor) -> int:
+def check_same_shape(models: Sequence[nn.Module], images: Tensor, labels: Tensor) -> int:
     """Check models against images and labels, and return their number of classes.
 
     Raises:
@@ -118,7 +118,7 @@ def _student(plainly: Explained, own: OfModel, pair: OfPair, teacher: Explained,
     return replace(
         plainly,
         linearity=gamma,
-        agreement=Agreement(pair["cosine"], pair["distance"]),
+        agreement=GradientAgreement(pair["cosine"], pair["distance"]),
         student_bound=student_bound(
             eps, linearity=gamma, teacher_gradient=teacher.gradient_norm, distance=pair["distance"],
             measured=own["change"],

@@ -15,7 +15,7 @@ from kdiga.types import ThreatModel
 
 
 @dataclass(frozen=True)
-class Agreement:
+class GradientAgreement:
     """A student's input gradients beside its teacher's.
 
     Args:
@@ -53,7 +53,7 @@ class Explained:
     notes: Sequence[str]
     linearity: Sequence[float]
     gradient_norm: Sequence[float]
-    agreement: Agreement | None = None
+    agreement: GradientAgreement | None = None
     student_bound: Bound | None = None
     transfer_bound: Bound | None = None
 
@@ -143,7 +143,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, the teacher first among the models."""
-        from kdiga.analysis.diagnosis import findings_of
+        from kdiga.analysis.diagnosis import diagnose
         from kdiga.analysis.sentences import reasons_of, transfer_of
 
         models = [self.teacher.to_dict(self.attack, self.seed)]
@@ -160,7 +160,7 @@ class Explanation:
             "seed": self.seed,
             "models": models,
             "ranking": [ranking.to_dict() for ranking in self.rankings()],
-            "findings": [finding.to_dict() for finding in findings_of(self)],
+            "findings": [finding.to_dict() for finding in diagnose(self)],
             "sentences": transfer_of(self),
             "reasons": reasons_of(self),
         }

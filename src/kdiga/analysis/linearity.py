@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdiga.analysis.scores import Score
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.losses import DUAL_ORDER
 from kdiga.types import ThreatModel
 
@@ -56,7 +56,7 @@ def dual_norm(gradient: Tensor, threat: ThreatModel) -> Tensor:
     return torch.linalg.vector_norm(gradient.flatten(1).double(), ord=DUAL_ORDER[threat.norm], dim=1)
 
 
-def local_linearity(expansion: Expansion, threat: ThreatModel, search: Search) -> tuple[Tensor, Tensor]:
+def local_linearity(expansion: Expansion, threat: ThreatModel, search: WorstCaseSearch) -> tuple[Tensor, Tensor]:
     """Return ``gamma = max over the ball of |remainder|`` as far as the search finds it, and where.
 
     A lower bound of the true maximum. The search starts at random and runs once for each sign: at the image

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdiga.analysis.agreement import cosines, gradient_distance
 from kdiga.analysis.linearity import Expansion, local_linearity
 from kdiga.analysis.scores import loss_of
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.model_state import evaluating, frozen_parameters
 from kdiga.types import ThreatModel
 
@@ -43,7 +43,9 @@ class OfPair(TypedDict):
     teacher_at_transfer: list[float]
 
 
-def measure_model(model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: Search) -> OfModel:
+def measure_model(
+    model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: WorstCaseSearch
+) -> OfModel:
     """Return a model's loss, local linearity, the dual norm of its input gradient and its largest rise found.
 
     ``d = 0`` is in the ball, so a rise is at least 0. Random starts come from the caller's stream. The model runs in
@@ -65,7 +67,7 @@ def measure_model(model: nn.Module, images: Tensor, labels: Tensor, threat: Thre
 
 
 def measure_pair(
-    teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: Search
+    teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: WorstCaseSearch
 ) -> OfPair:
     """Return how a student's input gradients agree with its teacher's, and how far apart the ball brings their losses.
 
@@ -93,7 +95,7 @@ def measure_pair(
 
 
 def worst_images(
-    model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: Search
+    model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: WorstCaseSearch
 ) -> tuple[Tensor, Tensor]:
     """Return a model's input gradients, and the images of the ball with the largest loss found."""
     with evaluating(model), frozen_parameters(model):

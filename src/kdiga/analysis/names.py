@@ -9,7 +9,7 @@ from pathlib import Path
 SAYS_LITTLE = re.compile(r"seed-\d+|(best|last)\.safetensors")
 
 
-def short_names(models: Sequence[str]) -> list[str]:
+def short_model_names(models: Sequence[str]) -> list[str]:
     """Return for each model the shortest ending of its path that no other shares; one given twice is numbered.
 
     A part that names only a seed or a run's weights does not begin a name: what stands before it does.

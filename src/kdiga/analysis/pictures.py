@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdiga.analysis.measures import worst_images
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.model_state import device_of, evaluating, seeded
 from kdiga.types import ThreatModel
 
@@ -40,7 +40,7 @@ def choose_examples(right: Sequence[bool], labels: Tensor, count: int) -> list[i
 
 def picture_arrays(
     models: Sequence[nn.Module], images: Tensor, labels: Tensor, classes: Sequence[str], *, threat: ThreatModel,
-    search: Search | None = None, seed: int = 0,
+    search: WorstCaseSearch | None = None, seed: int = 0,
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Return arrays by name: ``images``, ``labels``, ``classes``, and of model i ``gradient_i``, ``adversarial_i``,
     ``prediction_i`` and ``adversarial_prediction_i``.
@@ -65,7 +65,7 @@ def picture_arrays(
         device = device_of(model)
         shown, answers = images.to(device), labels.to(device)
         with seeded(seed, PICTURE_STREAM):
-            gradient, adversarial = worst_images(model, shown, answers, threat, search or Search())
+            gradient, adversarial = worst_images(model, shown, answers, threat, search or WorstCaseSearch())
         with evaluating(model), torch.no_grad():
             predictions = [model(pictures).argmax(1) for pictures in (shown, adversarial)]
         arrays |= {

@@ -17,7 +17,7 @@ LARGEST_STEP = 0.25
 
 
 @dataclass(frozen=True)
-class Search:
+class WorstCaseSearch:
     """PGD from several random starts that keeps the best image it saw. What it finds is at most the true maximum.
 
     Args:

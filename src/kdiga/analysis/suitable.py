@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.analysis.diagnosis import MANY_ZEROS
-from kdiga.analysis.explain import check_ball, check_models
+from kdiga.analysis.explain import check_ball, check_same_shape
 from kdiga.analysis.measures import OfModel
 from kdiga.analysis.preprocessing import class_order_finding, clean_finding, preprocessing_finding
 from kdiga.analysis.resampling import ratio_interval
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.analysis.work import Work
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.model_state import device_of, evaluating
-from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
 
@@ -68,9 +68,9 @@ def suitable(
     labels: Tensor,
     *,
     threat: ThreatModel,
-    search: Search | None = None,
+    search: WorstCaseSearch | None = None,
     seed: int = 0,
-    shelf: Shelf | None = None,
+    result_cache: ResultCache | None = None,
     on_progress: OnProgress | None = None,
 ) -> Suitability:
     """Measure what distillation would take from a teacher, and check that it is given what it was trained on.
@@ -82,20 +82,20 @@ def suitable(
         threat: the ball; eps above 0.
         search: for its worst images; None is its defaults.
         seed: of random starts.
-        shelf: where finished portions are kept; None keeps them for this call alone.
+        result_cache: where finished portions are kept; None keeps them for this call alone.
         on_progress: told the task, examples done and examples in all.
 
     Raises:
         InputError: for no example, an eps of 0, images or labels out of range, or logits that are not finite.
     """
     check_ball(threat)
-    num_classes = check_models([teacher], images, labels)
+    num_classes = check_same_shape([teacher], images, labels)
     work = Work(
-        images, labels.long(), threat=threat, search=search or Search(), seed=seed, shelf=shelf or Shelf(),
+        images, labels.long(), threat=threat, search=search or WorstCaseSearch(), seed=seed, result_cache=result_cache or ResultCache(),
         on_progress=on_progress,
     )  # fmt: skip
     (own,) = work.of_models([teacher])
-    clean, left = work.attacked(teacher, ATTACK, work.shelf.folder)
+    clean, left = work.attacked(teacher, ATTACK, work.result_cache.folder)
     pixels, answers = images.to(device_of(teacher)), labels.long().to(device_of(teacher))
     with evaluating(teacher), torch.no_grad():
         predictions = torch.cat([teacher(part).argmax(1) for part in pixels.split(250)])

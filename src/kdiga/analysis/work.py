@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from kdiga.analysis.measures import OfModel, OfPair, measure_model, measure_pair
 from kdiga.analysis.scores import Connected
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.evaluation import AttackResult, evaluate
 from kdiga.model_state import device_of, evaluating, seeded
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
 PART = 100  # examples measured together, and kept together
@@ -33,16 +33,16 @@ class Work:
         threat: the ball.
         search: for its worst images.
         seed: of random starts.
-        shelf: where outcomes are kept.
+        result_cache: where outcomes are kept.
         on_progress: told the task, examples done and examples in all.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, *, threat: ThreatModel, search: Search, seed: int, shelf: Shelf,
+        self, images: Tensor, labels: Tensor, *, threat: ThreatModel, search: WorstCaseSearch, seed: int, result_cache: ResultCache,
         on_progress: OnProgress | None,
     ) -> None:  # fmt: skip
         self.images, self.labels, self.threat, self.search, self.seed = images, labels, threat, search, seed
-        self.shelf, self.on_progress = shelf, on_progress
+        self.result_cache, self.on_progress = result_cache, on_progress
         self.common = {"threat": [threat.norm, threat.eps], "seed": seed, "search": search.to_dict()}
         self.prints = dict[int, str]()
 
@@ -86,15 +86,15 @@ class Work:
         """Return for each thing wanted its measures, joined over the parts."""
         parts = list(zip(self.images.split(PART), self.labels.split(PART), strict=True))
         prints = [fingerprint_of_tensors(*part) for part in parts]
-        portions = [
-            Portion(
+        work_units = [
+            WorkUnit(
                 task, about | self.common | {"batch": prints[place], "place": place}, len(part[0]),
                 self._at(place, stream, measure, part),
             )
             for about, measure in wanted
             for place, part in enumerate(parts)
         ]  # fmt: skip
-        outcomes: list[dict[str, list[Any]]] = work_through(portions, self.shelf, self.on_progress)
+        outcomes: list[dict[str, list[Any]]] = run_work_units(work_units, self.result_cache, self.on_progress)
         grouped = [outcomes[start : start + len(parts)] for start in range(0, len(outcomes), len(parts))]
         return [{name: [value for one in group for value in one[name]] for name in group[0]} for group in grouped]
 

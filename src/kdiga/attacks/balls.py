@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdiga.distributed import batch_shards as joint
+from kdiga.distributed import batch_shards
 from kdiga.types import ThreatModel
 
 
@@ -44,10 +44,10 @@ def project(adv_images: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
 def uniform_start(images: Tensor, threat: ThreatModel) -> Tensor:
     """Return images drawn uniformly from the ball, clipped to [0, 1]."""
     if threat.norm == "linf":
-        delta = joint.current().uniform(images, -threat.eps, threat.eps)
+        delta = batch_shards.current_shard().uniform(images, -threat.eps, threat.eps)
     else:
-        delta = unit(joint.current().normal(images), threat)
-        fraction = joint.current().uniform(images[:, 0, 0, 0]) ** (1 / images[0].numel())
+        delta = unit(batch_shards.current_shard().normal(images), threat)
+        fraction = batch_shards.current_shard().uniform(images[:, 0, 0, 0]) ** (1 / images[0].numel())
         delta = delta * _per_example(threat.eps * fraction, delta)
     return (images + delta).clamp(0, 1)
 

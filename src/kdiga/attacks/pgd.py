@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdiga.attacks.balls import project, uniform_start, unit
-from kdiga.distributed import batch_shards as joint
+from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.differentiation import by_images
 from kdiga.types import ThreatModel
@@ -93,7 +93,7 @@ class PGD:
         if self.start == "uniform":
             return uniform_start(images, self.threat)
         if self.start == "near":
-            return project(images + 0.001 * joint.current().normal(images), images, self.threat)
+            return project(images + 0.001 * batch_shards.current_shard().normal(images), images, self.threat)
         return images.clone()
 
 

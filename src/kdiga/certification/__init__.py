@@ -1,12 +1,12 @@
 """What can be proved, stated with a confidence, or estimated about the radius within which an answer cannot change."""
 
 from kdiga.certification.clever import Clever, clever
-from kdiga.certification.comparison import Against, clever_against, interval_against, smooth_against
+from kdiga.certification.comparison import CertificateComparison, clever_against, interval_against, smooth_against
 from kdiga.certification.interval import IntervalBounds, gradient_bounds, interval_bounds
 from kdiga.certification.smoothing import Smoothed, smooth
 
 __all__ = [
-    "Against",
+    "CertificateComparison",
     "Clever",
     "IntervalBounds",
     "Smoothed",

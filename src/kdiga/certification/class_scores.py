@@ -16,7 +16,7 @@ _STREAM = 0x616E73  # of the image that no data set holds
 
 
 @dataclass(frozen=True)
-class Answers:
+class ClassScores:
     """A model's answers, on the model's device.
 
     Args:
@@ -54,7 +54,7 @@ def other_classes(labels: Tensor, num_classes: int) -> Tensor:
 
 
 @torch.no_grad()
-def ask(model: nn.Module, images: Tensor, labels: Tensor) -> Answers:
+def class_scores(model: nn.Module, images: Tensor, labels: Tensor) -> ClassScores:
     """Return a model's answers, after a look at whether a radius of theirs would mean anything.
 
     Args:
@@ -80,7 +80,7 @@ def ask(model: nn.Module, images: Tensor, labels: Tensor) -> Answers:
     check_labels(labels, images, logits.shape[1])
     _check_steady(model, images[:BATCH_SIZE], logits[:BATCH_SIZE])
     _check_attentive(model, images, logits)
-    return Answers(logits, labels.long())
+    return ClassScores(logits, labels.long())
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.class_scores import Answers, ask
+from kdiga.certification.class_scores import ClassScores, class_scores
 from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.certification.lipschitz import Lipschitz, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating, frozen_parameters
-from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 SIGNIFICANT = 0.05
@@ -116,7 +116,7 @@ def clever(
         progress: called with "clever", examples done and examples to do.
 
     Raises:
-        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.ask`.
+        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.class_scores`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> with torch.no_grad():
@@ -129,15 +129,15 @@ def clever(
     device = device_of(model, images.device)
     images, labels = images.to(device), labels.to(device)
     with evaluating(model), frozen_parameters(model):
-        answers = ask(model, images, labels)
+        answers = class_scores(model, images, labels)
         (found,) = estimate_lipschitz(
             [model], images, answers.labels, answers.correct.cpu(), answers.num_classes - 1, sampling,
-            points=points, shelf=Shelf(folder), progress=progress,
+            points=points, result_cache=ResultCache(folder), progress=progress,
         )  # fmt: skip
     return radii_of(answers, found, sampling)
 
 
-def radii_of(answers: Answers, found: Lipschitz, sampling: Sampling) -> Clever:
+def radii_of(answers: ClassScores, found: Lipschitz, sampling: Sampling) -> Clever:
     """Return the radii that margins and Lipschitz constants give.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.class_scores import Answers, ask
+from kdiga.certification.class_scores import ClassScores, class_scores
 from kdiga.certification.clever import Clever, radii_of
 from kdiga.certification.curve import as_numbers, curve_of, share
 from kdiga.certification.interval import PORTION, IntervalBounds, interval_bounds, lipschitz_bounds
@@ -21,12 +21,12 @@ from kdiga.certification.statement import Statement, statement_of
 from kdiga.checks import check_same_classes
 from kdiga.model_state import device_of, evaluating, frozen_parameters
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
 
 @dataclass(frozen=True)
-class Against:
+class CertificateComparison:
     """A student held against its teacher, by one method.
 
     Args:
@@ -90,7 +90,7 @@ def clever_against(
     points: int | None = None,
     folder: Path | None = None,
     progress: OnProgress | None = None,
-) -> Against:
+) -> CertificateComparison:
     """Hold a student against its teacher by CLEVER: everything is an estimate.
 
     Both models look at the same points, and so does the difference of their gradients, whose largest norm ``rho_j`` is
@@ -119,23 +119,25 @@ def clever_against(
     device = device_of(student, images.device)
     images, labels = images.to(device), labels.to(device)
     with evaluating(student), evaluating(teacher), frozen_parameters(student), frozen_parameters(teacher):
-        own, others = ask(student, images, labels), ask(teacher, images, labels)
+        own, others = class_scores(student, images, labels), class_scores(teacher, images, labels)
         check_same_classes(own.logits, others.logits)
         wanted = (own.correct | others.correct).cpu()
         found, taught, gap = estimate_lipschitz(
             [student, teacher], images, own.labels, wanted, own.num_classes - 1, sampling,
-            points=points, shelf=Shelf(folder), progress=progress,
+            points=points, result_cache=ResultCache(folder), progress=progress,
         )  # fmt: skip
     statement = statement_of(
         own.margins.double().cpu(), others.margins.double().cpu(), own.correct.cpu(),
         (taught.location, gap.location), taught.largest + gap.largest, sampling.ball.eps,
     )  # fmt: skip
-    return Against(
+    return CertificateComparison(
         radii_of(own, found, sampling), radii_of(others, taught, sampling), sampling.ball.eps, statement
     )  # fmt: skip
 
 
-def smooth_against(student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, **settings: Any) -> Against:
+def smooth_against(
+    student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, **settings: Any
+) -> CertificateComparison:
     """Hold a student against its teacher by randomized smoothing, both under the same noise.
 
     Args:
@@ -149,7 +151,7 @@ def smooth_against(student: nn.Module, teacher: nn.Module, images: Tensor, label
         InputError: as :func:`kdiga.certification.smooth`.
     """
     found = smooth(student, images, labels, **settings)
-    return Against(found, smooth(teacher, images, labels, **settings), found.noise.largest_radius)
+    return CertificateComparison(found, smooth(teacher, images, labels, **settings), found.noise.largest_radius)
 
 
 def interval_against(
@@ -163,7 +165,7 @@ def interval_against(
     max_radius: float | str | None = None,
     folder: Path | None = None,
     progress: OnProgress | None = None,
-) -> Against:
+) -> CertificateComparison:
     """Hold a student against its teacher by interval bounds: everything is proved.
 
     ``L_j`` and ``rho_j`` are bounded from above over the ball of ``max_radius`` by intervals of the input gradients,
@@ -195,21 +197,21 @@ def interval_against(
     own, others = take_apart(student, images[0], "student"), take_apart(teacher, images[0], "teacher")
     check_same_classes(own.bias[None], others.bias[None])
     names = [fingerprint_of_model(model) for model in (student, teacher)] if folder is not None else []
-    portions: list[Portion] = []
+    work_units: list[WorkUnit] = []
     for part, answers in zip(images.split(PORTION), labels.split(PORTION), strict=True):
         key = {
             "certification": "interval-lipschitz", "models": names, "examples": fingerprint_of_tensors(part, answers),
             "ball": [ball.norm, ball.eps],
         }  # fmt: skip
-        portions.append(Portion("gradients", key, len(part), partial(_bounds, own, others, part, answers, ball)))
-    rows = work_through(portions, Shelf(folder), progress)
+        work_units.append(WorkUnit("gradients", key, len(part), partial(_bounds, own, others, part, answers, ball)))
+    rows = run_work_units(work_units, ResultCache(folder), progress)
     _, teachers, gaps, margins, taught_margins = (
         torch.tensor([row for chunk in rows for row in chunk[place]], dtype=torch.float64) for place in range(5)
     )
     statement = statement_of(
         margins, taught_margins, torch.tensor(found.correct), (teachers, gaps), teachers + gaps, ball.eps
     )  # fmt: skip
-    return Against(found, taught, found.max_radius, statement)
+    return CertificateComparison(found, taught, found.max_radius, statement)
 
 
 @torch.no_grad()
@@ -218,7 +220,7 @@ def _bounds(student: Network, teacher: Network, images: Tensor, labels: Tensor, 
     images = images.double()
     bounds = lipschitz_bounds(student, teacher, images, labels, ball)
     margins = (
-        Answers(run(network, images)[-1] @ network.weight.T + network.bias, labels).margins
+        ClassScores(run(network, images)[-1] @ network.weight.T + network.bias, labels).margins
         for network in (student, teacher)
     )
     return [part.tolist() for part in (*bounds, *margins)]

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.class_scores import ask
+from kdiga.certification.class_scores import class_scores
 from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of, share
 from kdiga.certification.network import Network, take_apart
 from kdiga.certification.propagation import Box, ball_of, dual_norms, gradients, margins, reach
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
 PORTION = 20  # examples that are kept together
@@ -99,7 +99,7 @@ def interval_bounds(
 
     Raises:
         InputError: for a layer without bounds, by name, settings out of range, and as
-            :func:`kdiga.certification.class_scores.ask`.
+            :func:`kdiga.certification.class_scores.class_scores`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> with torch.no_grad():
@@ -115,18 +115,18 @@ def interval_bounds(
     device = device_of(model, images.device)
     images, labels = images.to(device), labels.to(device).long()
     with evaluating(model):
-        ask(model, images, labels)
+        class_scores(model, images, labels)
         network = take_apart(model, images[0], role)
         fingerprint = fingerprint_of_model(model) if folder is not None else ""
-    portions: list[Portion] = []
+    work_units: list[WorkUnit] = []
     for part, answers in zip(images.split(PORTION), labels.split(PORTION), strict=True):
         key = {
             "certification": "interval", "model": fingerprint, "examples": fingerprint_of_tensors(part, answers),
             "threat": [threat.norm, threat.eps], "max_radius": tried.eps, "halvings": HALVINGS,
         }  # fmt: skip
         work = partial(_work, network, part.double(), answers, threat, tried.eps)
-        portions.append(Portion("interval", key, len(part), work))
-    rows = [row for chunk in work_through(portions, Shelf(folder), progress) for row in chunk]
+        work_units.append(WorkUnit("interval", key, len(part), work))
+    rows = [row for chunk in run_work_units(work_units, ResultCache(folder), progress) for row in chunk]
     radius, proved, right = zip(*rows, strict=True)
     return IntervalBounds(threat, tried.eps, radius, tuple(map(bool, proved)), tuple(map(bool, right)))
 

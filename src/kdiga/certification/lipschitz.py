@@ -15,7 +15,7 @@ from kdiga.certification.gradients import largest_norms, quick_convolutions
 from kdiga.certification.weibull import LEAST_OBSERVATIONS, fit_reverse_weibull
 from kdiga.errors import InputError
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
 PORTION = 5  # examples that are kept together
@@ -108,7 +108,7 @@ def estimate_lipschitz(
     sampling: Sampling,
     *,
     points: int | None = None,
-    shelf: Shelf,
+    result_cache: ResultCache,
     progress: OnProgress | None = None,
     task: str = "clever",
 ) -> list[Lipschitz]:
@@ -122,12 +122,12 @@ def estimate_lipschitz(
         classes: other classes than the example's own.
         sampling: which points.
         points: that go through a network together; None chooses by device.
-        shelf: where estimates are kept.
+        result_cache: where estimates are kept.
         progress: called with the task, examples done and examples to do.
         task: what progress calls it.
     """
-    fingerprints = [fingerprint_of_model(model) for model in models] if shelf.folder is not None else []
-    portions: list[Portion] = []
+    fingerprints = [fingerprint_of_model(model) for model in models] if result_cache.folder is not None else []
+    work_units: list[WorkUnit] = []
     for start in range(0, len(images), PORTION):
         rows = slice(start, start + PORTION)
         part = images[rows], labels[rows], wanted[rows]
@@ -136,9 +136,9 @@ def estimate_lipschitz(
             "start": start, "wanted": part[2].int().tolist(), "sampling": sampling.key(),
         }  # fmt: skip
         work = partial(_work, models, *part, start, sampling, points)
-        portions.append(Portion(task, key, len(part[0]), work))
+        work_units.append(WorkUnit(task, key, len(part[0]), work))
     with quick_convolutions(models):
-        outcomes = work_through(portions, shelf, progress)
+        outcomes = run_work_units(work_units, result_cache, progress)
     kinds = len(models) + (len(models) == 2)
     chunks = wanted.split(PORTION)
     return [

@@ -21,7 +21,7 @@ from kdiga.errors import InputError
 
 
 @dataclass(frozen=True)
-class Step:
+class AffineLayer:
     """One layer, as functions of its inputs' values.
 
     Args:
@@ -55,7 +55,7 @@ class Network:
         bias: float64 (num_classes,).
     """
 
-    steps: Sequence[Step]
+    steps: Sequence[AffineLayer]
     weight: Tensor
     bias: Tensor
 
@@ -81,7 +81,7 @@ def take_apart(model: nn.Module, image: Tensor, role: str = "model") -> Network:
             f"the {role} cannot be taken apart for interval bounds ({reason}); they need a network of fixed layers: "
             f"{COVERED}. Use --method clever or smoothing."
         ) from None
-    reader = _Reader(traced, role)
+    reader = _NetworkReader(traced, role)
     with torch.no_grad():
         steps, logits = reader.read()
         network = _split(steps, logits, reader)
@@ -97,7 +97,7 @@ def run(network: Network, images: Tensor) -> list[Tensor]:
     return values
 
 
-def _try(network: Network, model: nn.Module, image: Tensor, reader: _Reader) -> None:
+def _try(network: Network, model: nn.Module, image: Tensor, reader: _NetworkReader) -> None:
     """Check that the steps compute what the model does: hooks, for one, leave no trace."""
     expected = model(image)
     try:
@@ -109,7 +109,7 @@ def _try(network: Network, model: nn.Module, image: Tensor, reader: _Reader) -> 
         raise reader.refused("something beside the layers, such as a hook,")
 
 
-def _split(steps: list[Step], logits: int, reader: _Reader) -> Network:
+def _split(steps: list[AffineLayer], logits: int, reader: _NetworkReader) -> Network:
     """Return the network with its last linear layer apart."""
     last = reader.linear.get(logits)
     if last is not None and logits == len(steps):
@@ -122,7 +122,7 @@ def _split(steps: list[Step], logits: int, reader: _Reader) -> Network:
     )
 
 
-class _Reader:
+class _NetworkReader:
     """Turns the nodes of a traced module into steps."""
 
     def __init__(self, traced: fx.GraphModule, role: str) -> None:
@@ -131,9 +131,9 @@ class _Reader:
         self.places: dict[str, int] = {}  # of the values that depend on the images, by node
         self.constants: dict[str, Any] = {}
         self.linear: dict[int, nn.Linear] = {}
-        self.steps: list[Step] = []
+        self.steps: list[AffineLayer] = []
 
-    def read(self) -> tuple[list[Step], int]:
+    def read(self) -> tuple[list[AffineLayer], int]:
         """Return the steps, and which value the logits are."""
         logits = -1
         for node in self.traced.graph.nodes:
@@ -175,7 +175,7 @@ class _Reader:
             parts = of_call(shown, values, {k: v for k, v in node.kwargs.items() if k != "inplace"})
         if parts is None or not sources:
             raise self.refused(f"the layer {shown}")
-        self.steps.append(Step(str(node.name), sources, **parts))
+        self.steps.append(AffineLayer(str(node.name), sources, **parts))
         self.places[node.name] = len(self.steps)
         layer = self.modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, nn.Linear):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kdiga.certification.class_scores import other_classes
 from kdiga.certification.layers import by_channel
-from kdiga.certification.network import Network, Step
+from kdiga.certification.network import AffineLayer, Network
 from kdiga.types import ThreatModel
 
 UNIT = 2.0**-52  # twice the unit of rounding of float64
@@ -44,7 +44,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Spread:
+class GradientBounds:
     """Values ``center + weight * z``, elementwise, where z lies in an L2 ball of each example's own radius."""
 
     center: Tensor
@@ -62,7 +62,7 @@ class Reached:
     """
 
     boxes: Sequence[Box]
-    spread: Spread | None
+    spread: GradientBounds | None
     radius: Tensor
 
 
@@ -78,7 +78,7 @@ def reach(network: Network, images: Tensor, radius: Tensor, norm: str) -> Reache
     """
     reaching = by_example(radius, images)
     boxes = [Box.between((images - reaching).clamp_min(0), (images + reaching).clamp_max(1))]
-    spreads: list[Spread | None] = [Spread(images, torch.ones_like(images)) if norm == "l2" else None]
+    spreads: list[GradientBounds | None] = [GradientBounds(images, torch.ones_like(images)) if norm == "l2" else None]
     for step in network.steps:
         sources = [boxes[source] for source in step.sources]
         spread = spreads[step.sources[0]] if len(step.sources) == 1 else None
@@ -89,7 +89,7 @@ def reach(network: Network, images: Tensor, radius: Tensor, norm: str) -> Reache
         box = _affine(step, sources)
         passed = None
         if spread is not None and step.diagonal:
-            passed = Spread(step.apply(spread.center), step.magnitude(spread.weight))
+            passed = GradientBounds(step.apply(spread.center), step.magnitude(spread.weight))
         elif spread is not None:
             box = _meet(box, _rows(step, spread, radius))
         boxes.append(box)
@@ -174,7 +174,7 @@ def ball_of(threat: ThreatModel, images: Tensor) -> Tensor:
     return torch.full((len(images),), threat.eps, dtype=torch.float64, device=images.device)
 
 
-def _affine(step: Step, sources: Sequence[Box]) -> Box:
+def _affine(step: AffineLayer, sources: Sequence[Box]) -> Box:
     slack = allowance(step.terms)
     center = step.apply(*(box.center for box in sources))
     widened = (box.radius * (1 + slack) + slack * box.center.abs() for box in sources)
@@ -184,7 +184,7 @@ def _affine(step: Step, sources: Sequence[Box]) -> Box:
     return Box(center, radius)
 
 
-def _rows(step: Step, spread: Spread, radius: Tensor) -> Box:
+def _rows(step: AffineLayer, spread: GradientBounds, radius: Tensor) -> Box:
     """Return the bounds of a mixing layer by the length of its rows: Cauchy and Schwarz."""
     slack = allowance(step.terms)
     center = step.apply(spread.center)
@@ -219,7 +219,7 @@ def _relu_slopes(gradient: Box, values: Box, classes: int) -> Box:
     return Box(center, torch.where(on, gradient.radius, unsure).masked_fill(off, 0.0))
 
 
-def _transposed(step: Step, sources: Sequence[Box], gradient: Box, classes: int) -> list[Box]:
+def _transposed(step: AffineLayer, sources: Sequence[Box], gradient: Box, classes: int) -> list[Box]:
     """Carry a gradient back through an affine step, to each of its sources."""
     zeros = [box.center.new_zeros(()).expand_as(box.center.repeat_interleave(classes, 0)) for box in sources]
     # An input goes into no more outputs than there are.
@@ -248,6 +248,6 @@ def _differences(network: Network, label: Tensor, others: Tensor) -> tuple[Tenso
     return weight, bias, network.bias[label].abs() + network.bias[others].abs()
 
 
-def _magnitude(step: Step) -> Callable[..., Tensor]:
+def _magnitude(step: AffineLayer) -> Callable[..., Tensor]:
     assert step.magnitude is not None  # asked of affine steps only
     return step.magnitude

@@ -19,12 +19,12 @@ import torch
 from scipy.stats import beta, norm
 from torch import Tensor, nn
 
-from kdiga.certification.class_scores import ask
+from kdiga.certification.class_scores import class_scores
 from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating, frozen_parameters, mix_seed
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 
 PORTION = 10  # examples that are kept together
 DRAW = 50  # noises of one draw: a fixed number, so that a stream gives the same ones for every batch size
@@ -170,7 +170,7 @@ def smooth(
         progress: called with "smoothing", examples done and examples to do.
 
     Raises:
-        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.ask`.
+        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.class_scores`.
     """
     noise = Noise(sigma, samples, selection_samples, alpha, seed)
     if batch_size < 1:
@@ -178,9 +178,9 @@ def smooth(
     device = device_of(model, images.device)
     images, labels = images.to(device), labels.to(device)
     with evaluating(model), frozen_parameters(model):
-        num_classes = ask(model, images, labels).num_classes
+        num_classes = class_scores(model, images, labels).num_classes
         fingerprint = fingerprint_of_model(model) if folder is not None else ""
-        portions: list[Portion] = []
+        work_units: list[WorkUnit] = []
         for start in range(0, len(images), PORTION):
             part, answers = images[start : start + PORTION], labels[start : start + PORTION]
             key = {
@@ -188,8 +188,8 @@ def smooth(
                 "examples": fingerprint_of_tensors(part, answers),
             }  # fmt: skip
             work = partial(_work, model, part, num_classes, start, noise, batch_size)
-            portions.append(Portion("smoothing", key, len(part), work))
-        outcomes = work_through(portions, Shelf(folder), progress)
+            work_units.append(WorkUnit("smoothing", key, len(part), work))
+        outcomes = run_work_units(work_units, ResultCache(folder), progress)
     return _radii([pair for chunk in outcomes for pair in chunk], labels.tolist(), noise)
 
 

@@ -109,10 +109,10 @@ def _ending(error: BaseException) -> tuple[str, int, bool] | None:
             told = WriteError(error.filename or "stdout", error.errno)
             return str(told), told.exit_status, False
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, False
-    from kdiga.out_of_memory import in_words, is_shortage  # loads PyTorch
+    from kdiga.out_of_memory import describe_out_of_memory, is_out_of_memory  # loads PyTorch
 
-    if is_shortage(error):
-        return in_words(error, "ask for smaller batches, fewer --examples or fewer --workers."), 1, False
+    if is_out_of_memory(error):
+        return describe_out_of_memory(error, "ask for smaller batches, fewer --examples or fewer --workers."), 1, False
     return None
 
 
@@ -151,9 +151,9 @@ def _fail(message: str, status: int, *, once: bool = False) -> None:
         status: to exit with.
         once: of several processes that a launcher started, only the first says it.
     """
-    from kdiga.distributed.launch import leads
+    from kdiga.distributed.launch import is_main_process
 
-    if leads() or not once:
+    if is_main_process() or not once:
         for line in message.splitlines():
             print(f"kdiga: {line}", file=sys.stderr)
     sys.exit(status)

@@ -14,7 +14,7 @@ from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from kdiga.workflows.cache import Plan
+    from kdiga.workflows.cache import CachePlan
 
 
 @app.command()
@@ -45,17 +45,17 @@ def cache(
     Example: kdiga cache recipes/digits-kdiga.yaml --set cache.folder=runs/cache
     """
     from kdiga.cli.progress import JobProgress
-    from kdiga.distributed.launch import leads
+    from kdiga.distributed.launch import is_main_process
     from kdiga.recipes.load import load_recipe
-    from kdiga.workflows.cache import in_words, measure, plan_cache
+    from kdiga.workflows.cache import compare_with_live, format_bytes, plan_cache
     from kdiga.workflows.fill_cache import fill_cache
-    from kdiga.workflows.train import data_of
+    from kdiga.workflows.train import load_recipe_data
 
     output = Output(json_file, quiet=quiet)
     console = output.console
     started = time.perf_counter()
     checked = load_recipe(recipe, settings or [])
-    plan = plan_cache(checked, data_of(checked.data), overwrite=overwrite)
+    plan = plan_cache(checked, load_recipe_data(checked.data), overwrite=overwrite)
     console.print(_about(plan), highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         console.print(f"# would write to {plan.folder}", highlight=False, markup=False, soft_wrap=True)
@@ -63,16 +63,16 @@ def cache(
         return
     with JobProgress(console, "cache") as progress:
         damaged = fill_cache(plan, workers=workers, on_shard=progress)
-    if not leads():
+    if not is_main_process():
         return
     for line in damaged:
         console.print(f"{line}: filled again.", highlight=False, markup=False, soft_wrap=True)
     manifest = plan.store.manifest
     rows, seconds = manifest.examples * manifest.views, time.perf_counter() - started
-    agreement = measure(plan)
+    agreement = compare_with_live(plan)
     gradients = "" if agreement.gradients is None else f", gradients {agreement.gradients:.1e}"
     console.print(
-        f"{in_words(plan.size)}, {rows:,} rows, {seconds:.1f} s. Largest relative error against the live teacher on "
+        f"{format_bytes(plan.size)}, {rows:,} rows, {seconds:.1f} s. Largest relative error against the live teacher on "
         f"one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {recipe}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
@@ -83,7 +83,7 @@ def cache(
     )
 
 
-def _content(plan: Plan, *, dry_run: bool) -> dict[str, Any]:
+def _content(plan: CachePlan, *, dry_run: bool) -> dict[str, Any]:
     """Return what the store is, as plain data; what of it is missing is as of now."""
     return {
         "kind": "dry-run" if dry_run else "cache",
@@ -95,8 +95,8 @@ def _content(plan: Plan, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _about(plan: Plan) -> str:
-    from kdiga.workflows.cache import in_words
+def _about(plan: CachePlan) -> str:
+    from kdiga.workflows.cache import format_bytes
 
     manifest, shards = plan.store.manifest, len(plan.store.shards)
     there = shards - len(plan.missing)
@@ -105,7 +105,7 @@ def _about(plan: Plan) -> str:
         blocks = f", mean of {manifest.downsample}x{manifest.downsample}" if manifest.downsample > 1 else ""
         kind += f" and {manifest.dtype} gradients of the {manifest.gradient_of}{blocks}"
     lines = [
-        f"kdiga cache: {kind}; {manifest.examples:,} examples, {manifest.views} views: {in_words(plan.size)} in "
+        f"kdiga cache: {kind}; {manifest.examples:,} examples, {manifest.views} views: {format_bytes(plan.size)} in "
         f"{plan.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues it."
     ]
     asked = plan.recipe.cache

@@ -14,14 +14,14 @@ from kdiga.cli.app import app, command_line
 from kdiga.cli.completion import one_of, several_of
 from kdiga.cli.model_options import DataName, Device, ModelName, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
-from kdiga.cli.printing import print_table, say, subject_line
+from kdiga.cli.printing import model_line, print_table, say
 
 if TYPE_CHECKING:
-    from kdiga.workflows.certify import Certified
+    from kdiga.workflows.certify import CertifyOutcome
 
 
 @app.command()
-def certify(
+def run_certification(
     model: ModelName,
     against: Annotated[
         str | None, typer.Option(metavar="TEACHER", help="Compare with this run or .safetensors file, by example.")
@@ -78,12 +78,12 @@ def certify(
     Example: kdiga certify runs/demo/tangent --against runs/demo/teacher --examples 50
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.workflows.certify import Request
-    from kdiga.workflows.certify import certify as run
+    from kdiga.workflows.certify import CertifyRequest
+    from kdiga.workflows.certify import run_certification as run
 
     output = Output(json_file, quiet=quiet)
     shown = _radii(radius, sigma)
-    request = Request(
+    request = CertifyRequest(
         model=model, methods=[name.strip().lower() for name in method.split(",")], against=against, data=data,
         root=root, eps=eps, norm=norm, examples=examples, which=which, weights=weights, normalization=normalization,
         seed=seed, device=device, max_radius=max_radius, batches=clever_batches, batch_size=clever_batch_size,
@@ -109,9 +109,9 @@ def _radii(given: str | None, sigma: float) -> list[float]:
     return radii
 
 
-def _show(console: Console, found: Certified, radii: Sequence[float]) -> None:
+def _show(console: Console, found: CertifyOutcome, radii: Sequence[float]) -> None:
     content = found.content
-    say(console, subject_line(content))
+    say(console, model_line(content))
     table = Table()
     for heading in ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"):
         table.add_column(heading, justify="left" if heading in ("method", "what it is") else "right")
@@ -124,7 +124,7 @@ def _show(console: Console, found: Certified, radii: Sequence[float]) -> None:
             say(console, line)
 
 
-def _rows(name: str, found: Certified, radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
+def _rows(name: str, found: CertifyOutcome, radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
     from kdiga.certification.curve import median_radius
     from kdiga.statistics import clopper_pearson
 

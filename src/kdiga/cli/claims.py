@@ -51,34 +51,34 @@ def claims(
 
     Example: kdiga claims recipes/claims-cpu.yaml --page docs/claims-cpu.md
     """
-    from kdiga.cli.run_progress import CellProgress, announce, planned
+    from kdiga.cli.run_progress import RunProgress, announce, planned
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.claims import load_claims, open_claims, report_claims, run_claims
-    from kdiga.experiments.claims.records import Kept
+    from kdiga.experiments.claims.records import RunRecords
     from kdiga.experiments.claims.run import default_kept
     from kdiga.experiments.failures import check_none_failed
-    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.workers import default_workers
     from kdiga.report.claims import write_claims
-    from kdiga.workflows.train import data_of
+    from kdiga.workflows.train import load_recipe_data
 
     check_started_once("a test of claims", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
     console = output.console
     checked = load_claims(recipe, out, settings or [], kept)
-    data = data_of(checked.cells[0].recipe.data)
-    records = Kept(kept or default_kept(recipe))
+    data = load_recipe_data(checked.run_specs[0].recipe.data)
+    records = RunRecords(kept or default_kept(recipe))
     board = open_claims(checked, data, records, since=0.0 if report else started, look_only=dry_run)
     if dry_run:
-        states = ["kept" if records.holds(cell) else board.state(cell) for cell in board.cells]
+        states = ["kept" if records.holds(run_spec) else board.state(run_spec) for run_spec in board.run_specs]
         _list(console, checked, states)
-        output.result(planned(checked.cells, states, checked.out))
+        output.result(planned(checked.run_specs, states, checked.out))
         return
     if report:
         content = report_claims(checked, board, data)
     else:
         announce(console, f"kdiga claims {recipe}", "runs", board, checked.out)
-        with CellProgress(console, recipe.stem, outcome=lambda folder: in_words(board, folder)) as progress:
+        with RunProgress(console, recipe.stem, outcome=lambda folder: describe_outcome(board, folder)) as progress:
             content = run_claims(
                 checked, board, data, records, workers=workers or default_workers(), on_watch=progress,
                 despite_findings=despite_findings, minutes=stop_after,
@@ -97,16 +97,16 @@ def _list(console: Console, checked: Claims, states: list[str]) -> None:
     table = Table()
     for heading in ("run", "method", "epochs", "learns from", "and then", "state"):
         table.add_column(heading)
-    for cell, state in zip(checked.cells, states, strict=True):
-        start = cell.kind == "start"
-        then = [f"{attack}" for attack in checked.evaluation.attacks] if cell.which else []
+    for run_spec, state in zip(checked.run_specs, states, strict=True):
+        start = run_spec.kind == "start"
+        then = [f"{attack}" for attack in checked.evaluation.attacks] if run_spec.which else []
         table.add_row(
-            cell.folder, "none" if start else cell.recipe.method.info.name,
-            "0" if start else str(cell.recipe.training.epochs), ", ".join(cell.needs),
-            ", ".join([*then, *(step.file.removesuffix(".json") for step in cell.after)]), state,
+            run_spec.folder, "none" if start else run_spec.recipe.method.info.name,
+            "0" if start else str(run_spec.recipe.training.epochs), ", ".join(run_spec.needs),
+            ", ".join([*then, *(step.file.removesuffix(".json") for step in run_spec.after)]), state,
         )  # fmt: skip
     print_table(console, table)
-    console.print(f"# {len(checked.cells)} runs; would write to {checked.out}", highlight=False, soft_wrap=True)
+    console.print(f"# {len(checked.run_specs)} runs; would write to {checked.out}", highlight=False, soft_wrap=True)
 
 
 def _show(console: Console, content: dict[str, Any], page: Path) -> None:

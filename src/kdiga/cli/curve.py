@@ -15,7 +15,7 @@ from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from kdiga.experiments.curve_plan import Confirmation, Sweep
+    from kdiga.experiments.curve_plan import Confirmation, CurvePlan
 
 
 @app.command()
@@ -51,36 +51,36 @@ def curve(
 
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
-    from kdiga.cli.run_progress import CellProgress, announce, planned
+    from kdiga.cli.run_progress import RunProgress, announce, planned
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.curve import open_curve, report_curve, run_curve
-    from kdiga.experiments.curve_plan import load_sweep
+    from kdiga.experiments.curve_plan import load_curve
     from kdiga.experiments.failures import check_none_failed
     from kdiga.experiments.settings import EvaluateSettings
-    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.workers import default_workers
-    from kdiga.workflows.train import data_of
+    from kdiga.workflows.train import load_recipe_data
 
     check_started_once("a curve", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
     console = output.console
-    sweep = load_sweep(
+    sweep = load_curve(
         recipe, over, seeds=_seeds(seeds), out=out, overrides=settings or [], at_most=at_most,
         evaluation=EvaluateSettings(_attacks(attacks), examples, which=("best",)),
         confirmation=_confirmation(confirm, confirm_examples), command=command_line(),
     )  # fmt: skip
-    data = data_of(sweep.recipe.data)
+    data = load_recipe_data(sweep.recipe.data)
     board = open_curve(sweep, data, since=0.0 if report else started)
     if dry_run:
-        states = [board.state(cell) for cell in board.cells]
+        states = [board.state(run_spec) for run_spec in board.run_specs]
         _list(console, sweep, states)
-        output.result(planned(sweep.cells, states, sweep.out))
+        output.result(planned(sweep.run_specs, states, sweep.out))
         return
     if report:
         content = report_curve(sweep, board, data)
     else:
         announce(console, f"kdiga curve {recipe}", "runs", board, sweep.out)
-        with CellProgress(console, recipe.stem, outcome=lambda folder: in_words(board, folder)) as progress:
+        with RunProgress(console, recipe.stem, outcome=lambda folder: describe_outcome(board, folder)) as progress:
             content = run_curve(sweep, board, data, workers=workers or default_workers(), on_watch=progress)
     _show(console, content, sweep.out)
     output.result(content, sweep.out)
@@ -110,16 +110,16 @@ def _confirmation(attack: str, examples: int) -> Confirmation | None:
     return None if attack.strip().lower() == "none" else Confirmation(attack.strip().lower(), examples)
 
 
-def _list(console: Console, sweep: Sweep, states: list[str]) -> None:
+def _list(console: Console, sweep: CurvePlan, states: list[str]) -> None:
     from kdiga.cli.printing import print_table
 
     table = Table()
     for heading in ("run", "method", "epochs", "seed", "state"):
         table.add_column(heading)
-    for cell, state in zip(sweep.cells, states, strict=True):
-        start, training = cell.kind == "start", cell.recipe.training
-        name, epochs = ("none", 0) if start else (cell.recipe.method.info.name, training.epochs)
-        table.add_row(cell.folder, name, str(epochs), str(training.seed), state)
+    for run_spec, state in zip(sweep.run_specs, states, strict=True):
+        start, training = run_spec.kind == "start", run_spec.recipe.training
+        name, epochs = ("none", 0) if start else (run_spec.recipe.method.info.name, training.epochs)
+        table.add_row(run_spec.folder, name, str(epochs), str(training.seed), state)
     print_table(console, table)
     console.print(f"# would write to {sweep.out}", highlight=False, soft_wrap=True)
 

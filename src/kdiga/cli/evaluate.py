@@ -15,7 +15,7 @@ from kdiga.cli.app import app, command_line
 from kdiga.cli.completion import several_of
 from kdiga.cli.model_options import DataName, Device, ModelName, Norm, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
-from kdiga.cli.printing import print_table, say, subject_line
+from kdiga.cli.printing import model_line, print_table, say
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
 
@@ -71,17 +71,17 @@ def evaluate(
     Example: kdiga evaluate runs/demo/tangent --attacks clean,pgd-40x3,autoattack --examples 200 --sweep auto
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.workflows.evaluate import Request, measure
+    from kdiga.workflows.evaluate import EvaluateRequest, run_evaluation
 
     output = Output(json_file, quiet=quiet)
-    request = Request(
+    request = EvaluateRequest(
         model=model, attacks=attacks.split(","), data=data, root=root, eps=eps, norm=norm, examples=examples,
         which=which, weights=weights, normalization=normalization, version=version, seed=seed, batch_size=batch_size,
         device=device, sweep=sweep, sweep_attack=sweep_attack, out=out, overwrite=overwrite, teacher=teacher,
         checks="autoattack" in attacks.lower() if checks is None else checks,
     )  # fmt: skip
     with EvaluationProgress(output.console, model) as progress:
-        found = measure(request, workers=workers, command=command_line(), progress=progress)
+        found = run_evaluation(request, workers=workers, command=command_line(), progress=progress)
     _show(output.console, found.content)
     if found.folder is not None:
         say(output.console, f"Kept in {found.folder}.")
@@ -89,7 +89,7 @@ def evaluate(
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
-    say(console, subject_line(content))
+    say(console, model_line(content))
     table = Table()
     for heading in ("attack", "accuracy", "95 % interval", "seconds"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")

@@ -49,14 +49,14 @@ def explain(
 
     Example: kdiga explain runs/demo/teacher runs/demo/kd runs/demo/tangent --examples 200
     """
-    from kdiga.analysis.search import Search
+    from kdiga.analysis.search import WorstCaseSearch
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.workflows.explain import FILE, Question, explain_runs
+    from kdiga.workflows.explain import FILE, ExplainRequest, explain_runs
 
     output = Output(json_file, quiet=quiet)
-    question = Question(
+    question = ExplainRequest(
         teacher=teacher, students=students, out=out, data=data, root=root, eps=eps, norm=norm, examples=examples,
-        attack=attack, which=which, weights=weights, normalization=normalization, search=Search(restarts=restarts),
+        attack=attack, which=which, weights=weights, normalization=normalization, search=WorstCaseSearch(restarts=restarts),
         seed=seed, device=device, overwrite=overwrite, pictures=pictures,
     )  # fmt: skip
     with EvaluationProgress(output.console, "explain") as progress:

@@ -14,12 +14,12 @@ from kdiga.cli.app import app, command_line
 from kdiga.cli.completion import one_of, several_of
 from kdiga.cli.model_options import DataName, ModelName, Norm, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
-from kdiga.cli.printing import print_table, say, subject_line
+from kdiga.cli.printing import model_line, print_table, say
 from kdiga.results.attack_names import attack_name
 
 
 @app.command()
-def export(
+def run_export(
     model: ModelName,
     to: Annotated[
         str,
@@ -64,11 +64,11 @@ def export(
     Example: kdiga export runs/demo/tangent --to onnx,torch-export,hf --int8
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.workflows.export import Request
-    from kdiga.workflows.export import export as run
+    from kdiga.workflows.export import ExportRequest
+    from kdiga.workflows.export import run_export as run
 
     output = Output(json_file, quiet=quiet)
-    request = Request(
+    request = ExportRequest(
         model=model, formats=to.split(","), int8=int8, calibration=calibration, data=data, root=root, eps=eps,
         norm=norm, examples=examples, transfer=() if transfer.strip() in ("", "none") else transfer.split(","),
         score_examples=score_examples, queries=queries, which=which, weights=weights, normalization=normalization,
@@ -82,7 +82,7 @@ def export(
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
-    say(console, subject_line(content, "the first "))
+    say(console, model_line(content, "the first "))
     formats = content["formats"].values()
     attacks = list(dict.fromkeys(name for one in formats for name in one["accuracy"]))
     batches = list(dict.fromkeys(size for one in formats for size in one["latency_ms"]))

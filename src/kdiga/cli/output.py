@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from kdiga.distributed.launch import leads
+from kdiga.distributed.launch import is_main_process
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 
@@ -50,7 +50,7 @@ class Output:
             sys.stdout = sys.stderr
         elif json_file is not None:
             _check_writable(json_file)
-        silent = quiet or not leads()
+        silent = quiet or not is_main_process()
         # FORCE_COLOR makes Rich take a log for a terminal; colours may go there, bars may not.
         drawn = sys.stdout.isatty() and not silent
         self.console = Console(quiet=silent, force_interactive=None if drawn else False)
@@ -62,7 +62,7 @@ class Output:
             content: plain data, what the command's own file holds if it keeps one.
             kept: the folder or file in which the command itself has kept it.
         """
-        if not leads():
+        if not is_main_process():
             return
         if self.json_file == STDOUT:
             self._tell(in_json(content))

@@ -25,7 +25,7 @@ def print_table(console: Console, table: Table) -> None:
     console.print(table)
 
 
-def subject_line(content: Mapping[str, Any], which: str = "") -> str:
+def model_line(content: Mapping[str, Any], which: str = "") -> str:
     """Return which model a result is about, and on what, from the content of its file.
 
     Args:

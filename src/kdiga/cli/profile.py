@@ -64,10 +64,10 @@ def profile(
     from kdiga.cli.progress import JobProgress
     from kdiga.recipes.load import load_recipe
     from kdiga.workflows.profile import profile_recipe
-    from kdiga.workflows.train import data_of
+    from kdiga.workflows.train import load_recipe_data
 
     checked = load_recipe(recipe, overrides)
-    data = data_of(checked.data)
+    data = load_recipe_data(checked.data)
     tell_notes(output.console, data)
     with JobProgress(output.console, "profiling") as progress:
         found = profile_recipe(checked, data, steps=steps, compiled=compiled, on_variant=progress)

@@ -15,21 +15,21 @@ from kdiga.experiments.claims import load_claims
 from kdiga.experiments.sizing import size_runs
 from kdiga.experiments.study import load_study
 from kdiga.experiments.workers import default_workers
-from kdiga.recipes.source import STUDY, Kind
-from kdiga.workflows.train import data_of
+from kdiga.recipes.source import STUDY, FileKind
+from kdiga.workflows.train import load_recipe_data
 
 TRAINING = ("training", "student", "learns from", "as", "runs", "epochs", "step, ms", "takes")
 ATTACKS = ("attacks on", "models", "forward, us an image", "backward, us an image", "takes at most")
 WORDS = TRAINING[:4] + ATTACKS[:1]
 
 
-def sized(console: Console, recipe: Path, overrides: Sequence[str], kind: Kind, steps: int) -> dict[str, Any]:
+def sized(console: Console, recipe: Path, overrides: Sequence[str], kind: FileKind, steps: int) -> dict[str, Any]:
     """Return what :func:`kdiga.experiments.sizing.size_runs` finds, shown as it goes."""
     checked = (load_study if kind is STUDY else load_claims)(recipe, None, overrides)
-    data = data_of(checked.cells[0].recipe.data)
+    data = load_recipe_data(checked.run_specs[0].recipe.data)
     tell_notes(console, data)
     with JobProgress(console, "profiling") as progress:
-        return size_runs(checked.cells, checked.out, checked.evaluation, data, steps=steps, on_part=progress)
+        return size_runs(checked.run_specs, checked.out, checked.evaluation, data, steps=steps, on_part=progress)
 
 
 def show_sizes(console: Console, found: dict[str, Any]) -> None:

@@ -12,14 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kdiga.cli.printing import duration, say
 from kdiga.errors import InterruptedRunError
-from kdiga.experiments.board import Board, Cell
-from kdiga.experiments.engine import Watch
+from kdiga.experiments.board import RunBoard, RunSpec
+from kdiga.experiments.engine import BoardProgress
 from kdiga.experiments.failures import StoppedError
 
 STOPPED = "interrupted; what is finished is kept, and the same command continues."
 
 
-def announce(console: Console, command: str, what: str, board: Board, out: Path) -> None:
+def announce(console: Console, command: str, what: str, board: RunBoard, out: Path) -> None:
     """Say what is going to be run, and that it may be stopped.
 
     Args:
@@ -31,31 +31,31 @@ def announce(console: Console, command: str, what: str, board: Board, out: Path)
     """
     say(
         console,
-        f"{command}: {len(board.cells)} {what}, {board.count()} finished, in {out}. Ctrl-C stops it and the same "
+        f"{command}: {len(board.run_specs)} {what}, {board.count()} finished, in {out}. Ctrl-C stops it and the same "
         "command continues it.",
     )
 
 
-def planned(cells: Sequence[Cell], states: Sequence[str], out: Path) -> dict[str, Any]:
+def planned(run_specs: Sequence[RunSpec], states: Sequence[str], out: Path) -> dict[str, Any]:
     """Return the runs of a dry run as plain data.
 
     Args:
-        cells: the runs.
+        run_specs: the runs.
         states: of each, in a word.
         out: their folder.
     """
     runs = [
         {
-            "folder": cell.folder, "kind": cell.kind, "method": cell.recipe.method.info.name,
-            "epochs": cell.recipe.training.epochs, "seed": cell.recipe.training.seed, "needs": list(cell.needs),
+            "folder": run_spec.folder, "kind": run_spec.kind, "method": run_spec.recipe.method.info.name,
+            "epochs": run_spec.recipe.training.epochs, "seed": run_spec.recipe.training.seed, "needs": list(run_spec.needs),
             "state": state,
         }
-        for cell, state in zip(cells, states, strict=True)
+        for run_spec, state in zip(run_specs, states, strict=True)
     ]  # fmt: skip
     return {"kind": "dry-run", "folder": str(out), "runs": runs}
 
 
-class CellProgress:
+class RunProgress:
     """Shows runs done and in all, which ones run, and how long the rest will take.
 
     Leaving it by Ctrl-C says how to go on.
@@ -95,7 +95,7 @@ class CellProgress:
         if isinstance(error, InterruptedRunError):  # whose own words speak of one run and of --resume
             raise InterruptedRunError(error.signal, STOPPED) from None
 
-    def __call__(self, watch: Watch) -> None:
+    def __call__(self, watch: BoardProgress) -> None:
         """Move the bar; tell of a run that has ended."""
         left = "" if watch.seconds_left is None else f"{duration(watch.seconds_left)} left"
         if watch.ended is not None:

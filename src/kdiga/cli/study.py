@@ -40,32 +40,32 @@ def study(
 
     Example: kdiga study recipes/study-digits.yaml --out runs/comparison
     """
-    from kdiga.cli.run_progress import CellProgress, announce, planned
+    from kdiga.cli.run_progress import RunProgress, announce, planned
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.engine import open_board, report_study, run_study
     from kdiga.experiments.failures import check_none_failed
     from kdiga.experiments.study import load_study
-    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.workers import default_workers
-    from kdiga.workflows.train import data_of
+    from kdiga.workflows.train import load_recipe_data
 
     check_started_once("a study", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
     console = output.console
     overrides = [*(settings or []), *([] if seeds is None else [f"seeds=[{seeds}]"])]
     checked = load_study(file, out, overrides)
-    data = data_of(checked.cells[0].recipe.data)
+    data = load_recipe_data(checked.run_specs[0].recipe.data)
     board = open_board(checked, data, since=0.0 if report else started)
     if dry_run:
-        states = [board.state(cell) for cell in board.cells]
+        states = [board.state(run_spec) for run_spec in board.run_specs]
         _list(console, checked, states)
-        output.result(planned(checked.cells, states, checked.out))
+        output.result(planned(checked.run_specs, states, checked.out))
         return
     if report:
         content = report_study(checked, board, data)
     else:
         announce(console, f"kdiga study {file}", "cells", board, checked.out)
-        with CellProgress(console, file.stem, outcome=lambda folder: in_words(board, folder)) as progress:
+        with RunProgress(console, file.stem, outcome=lambda folder: describe_outcome(board, folder)) as progress:
             content = run_study(checked, board, data, workers=workers or default_workers(), on_watch=progress)
     _show(console, content, checked.out)
     output.result(content, checked.out)
@@ -79,12 +79,12 @@ def _list(console: Console, checked: Study, states: list[str]) -> None:
     table = Table()
     for heading in ("cell", "method", "epochs", "seed", "learns from", "state"):
         table.add_column(heading)
-    for cell, state in zip(checked.cells, states, strict=True):
-        training = cell.recipe.training
-        teacher = "" if cell.recipe.teacher is None else cell.recipe.teacher.name
+    for run_spec, state in zip(checked.run_specs, states, strict=True):
+        training = run_spec.recipe.training
+        teacher = "" if run_spec.recipe.teacher is None else run_spec.recipe.teacher.name
         table.add_row(
-            cell.folder, cell.recipe.method.info.name, str(training.epochs), str(training.seed),
-            ", ".join(cell.needs) or teacher, state,
+            run_spec.folder, run_spec.recipe.method.info.name, str(training.epochs), str(training.seed),
+            ", ".join(run_spec.needs) or teacher, state,
         )  # fmt: skip
     print_table(console, table)
     console.print(f"# would write to {checked.out}", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from kdiga.cli.app import app, command_line
 from kdiga.cli.model_options import DataName, Device, ModelName, Norm, Normalization, Which
 from kdiga.cli.output import Json, Output, Quiet
-from kdiga.cli.printing import print_table, say, subject_line
+from kdiga.cli.printing import model_line, print_table, say
 
 FILE = "suitability.json"
 
@@ -44,39 +44,45 @@ def suitable(
 
     Example: kdiga suitable runs/demo/teacher --examples 500
     """
-    from kdiga.analysis.search import Search
+    from kdiga.analysis.search import WorstCaseSearch
     from kdiga.analysis.suitable import suitable as examine
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.data.images import to_pixels
     from kdiga.io.atomic_write import write_atomically
     from kdiga.runs.provenance import provenance
-    from kdiga.runs.work_units import FOLDER, Shelf
-    from kdiga.workflows.loaded_model import default_folder, earlier, load_ground, load_subject, make_folder
+    from kdiga.runs.work_units import FOLDER, ResultCache
+    from kdiga.workflows.loaded_model import (
+        check_earlier_result,
+        default_folder,
+        load_judged_model,
+        load_test_set,
+        make_folder,
+    )
 
     output = Output(json_file, quiet=quiet)
-    search = Search(restarts=restarts)
-    ground = load_ground([teacher], data=data, root=root, eps=eps, norm=norm, examples=examples)
-    subject = load_subject(
-        teacher, ground, which=which, weights=weights, normalization=normalization, device=device, role="teacher"
+    search = WorstCaseSearch(restarts=restarts)
+    test_set = load_test_set([teacher], data=data, root=root, eps=eps, norm=norm, examples=examples)
+    loaded = load_judged_model(
+        teacher, test_set, which=which, weights=weights, normalization=normalization, device=device, role="teacher"
     )
-    folder = out or default_folder(teacher, "suitability", ground, which)
+    folder = out or default_folder(teacher, "suitability", test_set, which)
     asked = {
         "kind": "suitability",
-        **ground.about(),
+        **test_set.about(),
         "seed": seed,
         "search": search.to_dict(),
-        "fingerprint": subject.about["fingerprint"],
+        "fingerprint": loaded.about["fingerprint"],
     }
     if folder is not None:
         make_folder(folder)
-        earlier(folder / FILE, asked, overwrite=overwrite)
+        check_earlier_result(folder / FILE, asked, overwrite=overwrite)
     with EvaluationProgress(output.console, teacher) as progress:
         found = examine(
-            subject.model, to_pixels(ground.images.images), ground.images.labels, threat=ground.threat, seed=seed,
-            search=search, shelf=Shelf(None if folder is None else folder / FOLDER), on_progress=progress,
+            loaded.model, to_pixels(test_set.images.images), test_set.images.labels, threat=test_set.threat, seed=seed,
+            search=search, result_cache=ResultCache(None if folder is None else folder / FOLDER), on_progress=progress,
         )  # fmt: skip
-    content = asked | {"command": command_line()} | subject.about | found.to_dict()
-    content["provenance"] = provenance(next(subject.model.parameters()).device)
+    content = asked | {"command": command_line()} | loaded.about | found.to_dict()
+    content["provenance"] = provenance(next(loaded.model.parameters()).device)
     _show(output.console, content)
     if folder is not None:
         write_atomically(folder / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n", shared=True)
@@ -85,7 +91,7 @@ def suitable(
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
-    say(console, subject_line(content, "the first "))
+    say(console, model_line(content, "the first "))
     table = Table()
     for heading in ("check", "verdict", "found"):
         table.add_column(heading, no_wrap=heading != "found")

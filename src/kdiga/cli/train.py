@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdiga.data import DataSet
     from kdiga.recipes.schema import Recipe
     from kdiga.training import EpochRecord
-    from kdiga.workflows.train import Models
+    from kdiga.workflows.train import RunModels
 
 
 @app.command()
@@ -58,7 +58,7 @@ def train(
     from kdiga.recipes.load import load_recipe
     from kdiga.training.tracking import Trackers
     from kdiga.workflows.cache import stored_teacher
-    from kdiga.workflows.train import build_models, data_of, run_recipe
+    from kdiga.workflows.train import build_models, load_recipe_data, run_recipe
 
     output = Output(json_file, quiet=quiet)
     console = output.console
@@ -68,7 +68,7 @@ def train(
         [name.strip().lower() for name in track.split(",") if name.strip()], folder, checked.to_dict(),
         project=track_project, on_trouble=lambda line: say(console, line, style="yellow"),
     )  # fmt: skip
-    data = data_of(checked.data)
+    data = load_recipe_data(checked.data)
     tell_notes(console, data)
     if dry_run:
         models = build_models(checked, data)
@@ -117,7 +117,7 @@ def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def _inspect(console: Console, recipe: Recipe, models: Models, data: DataSet, *, despite_findings: bool) -> None:
+def _inspect(console: Console, recipe: Recipe, models: RunModels, data: DataSet, *, despite_findings: bool) -> None:
     """Print what the models are, and stop at a teacher that fails a check."""
     from kdiga.workflows.inspect import check_teachers, inspect_recipe
 

@@ -39,15 +39,15 @@ def tune(
 
     Example: kdiga tune recipes/digits-kdiga.yaml --trials 6 --epochs 10
     """
-    from kdiga.cli.run_progress import CellProgress
+    from kdiga.cli.run_progress import RunProgress
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.settings import TuneSettings
-    from kdiga.experiments.study_results import in_words
+    from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.tune import open_search, run_search
     from kdiga.experiments.workers import default_workers
     from kdiga.methods.registry import search_space
     from kdiga.recipes.load import load_recipe
-    from kdiga.workflows.train import data_of
+    from kdiga.workflows.train import load_recipe_data
 
     check_started_once("tuning", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
@@ -60,12 +60,12 @@ def tune(
         )
         output.result({"kind": "tune", "trials": [], "chosen": None})
         return
-    data = data_of(checked.data)
+    data = load_recipe_data(checked.data)
     board = open_search(checked, folder, TuneSettings(trials, epochs), data, since=started)
     asked = ["kdiga", "tune", str(recipe), "--trials", str(trials), "--out", str(folder)]
     asked += [] if epochs is None else ["--epochs", str(epochs)]
     asked += [part for setting in settings or [] for part in ("--set", setting)]
-    with CellProgress(console, recipe.stem, outcome=lambda name: in_words(board, name)) as progress:
+    with RunProgress(console, recipe.stem, outcome=lambda name: describe_outcome(board, name)) as progress:
         content = run_search(
             checked, board, data, workers=workers or default_workers(), on_watch=progress,
             command=shlex.join(asked),

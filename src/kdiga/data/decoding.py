@@ -34,7 +34,7 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class Item:
+class DecodeItem:
     """One encoded image.
 
     Args:
@@ -63,7 +63,7 @@ class Crops:
         return Crops(self.draws[start:stop], self.mirrored[start:stop])
 
 
-def decode(items: Sequence[Item], size: int | None, crops: Crops | None = None) -> np.ndarray:
+def decode(items: Sequence[DecodeItem], size: int | None, crops: Crops | None = None) -> np.ndarray:
     """Return images as uint8 (image, height, width, 3).
 
     Args:
@@ -95,7 +95,7 @@ def decode(items: Sequence[Item], size: int | None, crops: Crops | None = None) 
     return np.stack(pixels)
 
 
-def problems(items: Sequence[Item]) -> list[str | None]:
+def problems(items: Sequence[DecodeItem]) -> list[str | None]:
     """Return what is wrong with each image, None for one that can be read from its first byte to its last."""
     found = list[str | None]()
     for item in items:
@@ -109,7 +109,7 @@ def problems(items: Sequence[Item]) -> list[str | None]:
     return found
 
 
-def size_of(item: Item) -> tuple[int, int]:
+def size_of(item: DecodeItem) -> tuple[int, int]:
     """Return width and height, from the file's header.
 
     Raises:
@@ -122,7 +122,7 @@ def size_of(item: Item) -> tuple[int, int]:
         raise _unreadable(item, error) from None
 
 
-def _unreadable(item: Item, error: Exception) -> InputError:
+def _unreadable(item: DecodeItem, error: Exception) -> InputError:
     return InputError(f"{item.name!r} cannot be read as an image ({words_of(error)}); repair or remove it.")
 
 
@@ -153,7 +153,7 @@ def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int,
     return (width - wide) // 2, (height - tall) // 2, wide, tall
 
 
-def encoded(item: Item) -> bytes:
+def encoded(item: DecodeItem) -> bytes:
     """Return the bytes of the encoded image.
 
     Raises:

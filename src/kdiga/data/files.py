@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiga.data.decoding import Crops, Item, decode, problems
+from kdiga.data.decoding import Crops, DecodeItem, decode, problems
 from kdiga.data.images import ImageSet, check_labelled, to_pixels
 from kdiga.data.storage import Storage
 from kdiga.data.workers import Job
@@ -93,7 +93,7 @@ class FileSet:
         """Return the examples of these rows."""
         return replace(self, rows=self.rows[rows], labels=self.labels[rows])
 
-    def items(self, rows: Tensor | slice = slice(None)) -> list[Item]:
+    def items(self, rows: Tensor | slice = slice(None)) -> list[DecodeItem]:
         """Return where the images of these rows are."""
         return [self.storage.item(row) for row in self.rows[rows].tolist()]
 

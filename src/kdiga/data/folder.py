@@ -60,7 +60,7 @@ def load_folder(path: Path, reading: Reading, *, name: str | None = None) -> Dat
     train, test = path / "train", next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
     if train.is_dir() and test is not None:
         scans = [scan(train), scan(test)]
-        check_same_classes(*scans)
+        check_same_folders(*scans)
         found = [read_scan(one, reading) for one in scans]
         parts = [files for files, _ in found]
         notes = [note for _, told in found for note in told]
@@ -111,7 +111,7 @@ def read_scan(found: Scan, reading: Reading) -> tuple[FileSet, list[str]]:
     return files, told
 
 
-def check_same_classes(one: Scan, other: Scan) -> None:
+def check_same_folders(one: Scan, other: Scan) -> None:
     """Check that two folders have the same class folders.
 
     Raises:

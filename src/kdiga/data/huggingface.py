@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from kdiga.data.decoding import Item
+from kdiga.data.decoding import DecodeItem
 from kdiga.data.images import split
 from kdiga.data.reading import Reading, read, settle
 from kdiga.data.sets import DataSet, register_files
@@ -38,11 +38,11 @@ class Column:
         """Return how many there are."""
         return len(self.table)
 
-    def item(self, row: int) -> Item:
+    def item(self, row: int) -> DecodeItem:
         """Return the bytes of one, or where its file is, and what to call it."""
         cell = self.table[row][self.column]
         location = cell["bytes"] if cell["bytes"] is not None else cell["path"]
-        return Item(location, f"{self.name}, row {row}")
+        return DecodeItem(location, f"{self.name}, row {row}")
 
     def key(self, row: int) -> str:
         """Return its number."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kdiga.data.decoding import Item
+from kdiga.data.decoding import DecodeItem
 
 
 class Storage(Protocol):
@@ -19,7 +19,7 @@ class Storage(Protocol):
         """Return how many there are."""
         ...
 
-    def item(self, row: int) -> Item:
+    def item(self, row: int) -> DecodeItem:
         """Return where one is and what to call it."""
         ...
 
@@ -48,10 +48,10 @@ class Files:
         """Return how many there are."""
         return len(self.names)
 
-    def item(self, row: int) -> Item:
+    def item(self, row: int) -> DecodeItem:
         """Return where one is and what to call it."""
         path = f"{self.root}/{self.names[row]}"
-        return Item(path, path)
+        return DecodeItem(path, path)
 
     def key(self, row: int) -> str:
         """Return its path within the folder."""
@@ -85,10 +85,10 @@ class Members:
         """Return how many there are."""
         return len(self.names)
 
-    def item(self, row: int) -> Item:
+    def item(self, row: int) -> DecodeItem:
         """Return where one is and what to call it."""
         archive = self.archives[int(self.archive[row])]
-        return Item((archive, int(self.offset[row]), int(self.size[row])), f"{archive}:{self.names[row]}")
+        return DecodeItem((archive, int(self.offset[row]), int(self.size[row])), f"{archive}:{self.names[row]}")
 
     def key(self, row: int) -> str:
         """Return the tar file's name and the member's."""

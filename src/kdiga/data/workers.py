@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
-from kdiga.distributed.launch import obey_parent
+from kdiga.distributed.launch import follow_parent
 from kdiga.errors import InputError, KdigaError
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     if workers not in _POOLS:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that PyTorch's threads hold
         try:
-            _POOLS[workers] = ProcessPoolExecutor(workers, context, initializer=obey_parent)
+            _POOLS[workers] = ProcessPoolExecutor(workers, context, initializer=follow_parent)
         except (OSError, ImportError, NotImplementedError) as error:
             raise InputError(f"no processes can be started here ({error}); set data.workers to 0.") from None
     return _POOLS[workers]

@@ -3,7 +3,7 @@
 A batch of ``B`` examples may be cut into equal runs of rows, over processes and, within each, over micro-batches. The
 result should be that of the whole batch at once. Most losses are means over examples, and the mean of the pieces'
 means is theirs. Two things are not: random draws, and numbers that depend on several examples of the batch. Both go
-through here, and outside :func:`piece` both are what they would be without.
+through here, and outside :func:`on_batch_shard` both are what they would be without.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kdiga.errors import ProcessLostError
 
 
 @dataclass(frozen=True)
-class Piece:
+class BatchShard:
     """Which run of a batch's rows is being worked on.
 
     Args:
@@ -74,16 +74,16 @@ class Piece:
         return whole if self.count == 1 else whole[self.place * size : (self.place + 1) * size]
 
 
-_current: ContextVar[Piece] = ContextVar("piece", default=Piece())  # noqa: B039  (frozen)
+_current: ContextVar[BatchShard] = ContextVar("piece", default=BatchShard())  # noqa: B039  (frozen)
 
 
-def current() -> Piece:
+def current_shard() -> BatchShard:
     """Return the piece that is being worked on; the whole batch where nothing else was said."""
     return _current.get()
 
 
 @contextmanager
-def piece(one: Piece) -> Generator[None]:
+def on_batch_shard(one: BatchShard) -> Generator[None]:
     """Work on a piece inside."""
     token = _current.set(one)
     try:
@@ -101,7 +101,7 @@ def total(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def noticing_loss() -> Generator[None]:
+def process_loss_as_error() -> Generator[None]:
     """Exchange something with other processes inside.
 
     Raises:
@@ -117,7 +117,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         summed = value.detach().clone(memory_format=torch.contiguous_format)
-        with noticing_loss():
+        with process_loss_as_error():
             dist.all_reduce(summed)
         return summed
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from kdiga.errors import InputError
 
 
-def obey_parent() -> None:
+def follow_parent() -> None:
     """Leave Ctrl-C to the parent, and end when it does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -30,7 +30,7 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Return whether this process, of those that were launched, is the one that writes and prints."""
     return not launched() or os.environ.get("RANK", "0") == "0"
 

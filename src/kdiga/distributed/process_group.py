@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kdiga.data import Share
-from kdiga.distributed.batch_shards import noticing_loss
+from kdiga.distributed.batch_shards import process_loss_as_error
 from kdiga.distributed.launch import launched
 from kdiga.errors import KdigaError
 
@@ -27,7 +27,7 @@ TIMEOUT = timedelta(minutes=10)  # after which a silent process counts as lost; 
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """Which process this is, and of how many.
 
     Args:
@@ -41,7 +41,7 @@ class Team:
     talk: Any = None
 
     @classmethod
-    def here(cls, device: torch.device) -> Team:
+    def here(cls, device: torch.device) -> ProcessGroup:
         """Return the processes that ``torchrun`` or ``accelerate launch`` started, connected; one alone otherwise.
 
         Args:
@@ -53,7 +53,7 @@ class Team:
         from accelerate.utils import InitProcessGroupKwargs
 
         handlers: list[Any] = [InitProcessGroupKwargs(timeout=TIMEOUT)]
-        with noticing_loss():
+        with process_loss_as_error():
             accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
             talk = None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=TIMEOUT)
         return cls(accelerator.process_index, accelerator.num_processes, talk)
@@ -73,7 +73,7 @@ class Team:
         if self.count == 1:
             return value
         box: list[Any] = [value if self.leads else None]
-        with noticing_loss():
+        with process_loss_as_error():
             dist.broadcast_object_list(box, 0, group=self.talk)
         return box[0]
 
@@ -101,7 +101,7 @@ class Team:
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
-        with noticing_loss():
+        with process_loss_as_error():
             dist.all_gather_object(found, value, group=self.talk)
         return found
 
@@ -110,7 +110,7 @@ class Team:
         if self.count == 1:
             return number
         held = torch.tensor(number)
-        with noticing_loss():
+        with process_loss_as_error():
             dist.all_reduce(held, dist.ReduceOp.MAX, group=self.talk)
         return int(held)
 
@@ -121,7 +121,7 @@ class Team:
         for dtype in dict.fromkeys(one.dtype for one in tensors):
             some = [one for one in tensors if one.dtype == dtype]
             flat = torch.cat([one.detach().reshape(-1) for one in some])
-            with noticing_loss():
+            with process_loss_as_error():
                 dist.all_reduce(flat)
             flat /= self.count
             for one, mean in zip(some, flat.split([one.numel() for one in some]), strict=True):
@@ -131,11 +131,11 @@ class Team:
         """Give every process the first one's parameters and buffers."""
         if self.count == 1:
             return
-        with noticing_loss():
+        with process_loss_as_error():
             for value in model.state_dict().values():
                 held = value.detach().contiguous()
                 dist.broadcast(held, 0)
                 value.copy_(held)
 
 
-ALONE = Team()
+ALONE = ProcessGroup()

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from kdiga.distributed.batch_shards import Piece
-from kdiga.distributed.process_group import Team
+from kdiga.distributed.batch_shards import BatchShard
+from kdiga.distributed.process_group import ProcessGroup
 from kdiga.model_state import mix_seed, seeded
 
 OWN_STREAM = 7  # which of the seed's streams dropout draws from, where a batch is in pieces
 
 
-class Streams:
+class RngStreams:
     """Where random numbers come from while steps are taken.
 
     A process that takes whole batches draws everything from its own stream. Where a batch is in pieces, over
@@ -25,21 +25,21 @@ class Streams:
     to give every process the same batches.
 
     Args:
-        team: of processes.
+        process_group: of processes.
         pieces: a process's batch is cut into.
         device: whose stream counts beside the CPU's.
     """
 
-    def __init__(self, team: Team, pieces: int, device: torch.device) -> None:
-        self.team, self.pieces, self.device = team, pieces, device
-        self._draws = torch.Generator(device) if team.count * pieces > 1 else None
+    def __init__(self, process_group: ProcessGroup, pieces: int, device: torch.device) -> None:
+        self.process_group, self.pieces, self.device = process_group, pieces, device
+        self._draws = torch.Generator(device) if process_group.count * pieces > 1 else None
         self._own: dict[str, torch.Tensor] | None = None
 
     def begin(self, seed: int, epoch: int) -> None:
         """Begin an epoch; the process's ordinary stream is begun by the caller, with the same seed."""
         if self._draws is not None:
             self._draws.manual_seed(mix_seed(seed, epoch))
-            with seeded(seed, epoch, OWN_STREAM, self.team.rank):
+            with seeded(seed, epoch, OWN_STREAM, self.process_group.rank):
                 self._own = self._now()
 
     @contextmanager
@@ -56,14 +56,20 @@ class Streams:
         finally:
             self._set(outside)
 
-    def each_piece(self) -> Generator[Piece]:
+    def each_piece(self) -> Generator[BatchShard]:
         """Yield this process's pieces of a batch; the draws of all begin at the same place of the stream."""
-        team, draws = self.team, self._draws
+        process_group, draws = self.process_group, self._draws
         begun = None if draws is None else draws.get_state()
         for number in range(self.pieces):
             if draws is not None and begun is not None:
                 draws.set_state(begun)
-            yield Piece(team.rank * self.pieces + number, team.count * self.pieces, team.rank, team.count, draws)
+            yield BatchShard(
+                process_group.rank * self.pieces + number,
+                process_group.count * self.pieces,
+                process_group.rank,
+                process_group.count,
+                draws,
+            )
 
     def state(self) -> dict[str, Any]:
         """Return where this process's streams stand."""
@@ -84,8 +90,8 @@ class Streams:
             return
         self._set(first["process"])
         self._draws.set_state(first["process"][self.device.type] if joint is None else joint)
-        if len(states) == self.team.count and states[self.team.rank]["own"] is not None:
-            self._own = dict(states[self.team.rank]["own"])
+        if len(states) == self.process_group.count and states[self.process_group.rank]["own"] is not None:
+            self._own = dict(states[self.process_group.rank]["own"])
 
     def _now(self) -> dict[str, torch.Tensor]:
         cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}

@@ -10,14 +10,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from kdiga.distributed import batch_shards as joint
-from kdiga.distributed.process_group import Team
+from kdiga.distributed import batch_shards
+from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import InputError
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class SharedBatchNorm(_BatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """Batch norm over the examples of all processes, on any device, differentiable twice.
 
     ``nn.SyncBatchNorm`` runs on GPUs only and cannot be differentiated twice, which the exact route asks for; so the
@@ -31,9 +31,9 @@ class SharedBatchNorm(_BatchNorm):
         values = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
         over, shape = [0, *range(2, values.dim())], (1, -1, *(1,) * (values.dim() - 2))
         count = values.numel() // values.shape[1] * dist.get_world_size()  # all processes have as many examples
-        mean = joint.total(values.sum(over)) / count
+        mean = batch_shards.total(values.sum(over)) / count
         apart = values - mean.view(shape)
-        variance = joint.total(apart.square().sum(over)) / count
+        variance = batch_shards.total(apart.square().sum(over)) / count
         self._move(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
@@ -53,7 +53,7 @@ class SharedBatchNorm(_BatchNorm):
             self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
-def share_statistics(models: Sequence[nn.Module | None], team: Team) -> Callable[[], None]:
+def share_statistics(models: Sequence[nn.Module | None], process_group: ProcessGroup) -> Callable[[], None]:
     """Let batch norm in train mode see the whole batch, and return what undoes it.
 
     Raises:
@@ -61,7 +61,7 @@ def share_statistics(models: Sequence[nn.Module | None], team: Team) -> Callable
     """
     swapped: list[tuple[nn.Module, type[nn.Module]]] = []
     for module in (one for model in models if model is not None for one in model.modules()):
-        if team.count == 1 or not isinstance(module, _BatchNorm):
+        if process_group.count == 1 or not isinstance(module, _BatchNorm):
             continue
         if type(module) not in PLAIN:
             raise InputError(
@@ -69,7 +69,7 @@ def share_statistics(models: Sequence[nn.Module | None], team: Team) -> Callable
                 "norm; leave it false, or take a model with plain ones."
             )
         swapped.append((module, cast("type[nn.Module]", type(module))))
-        module.__class__ = SharedBatchNorm
+        module.__class__ = SyncBatchNorm
 
     def undo() -> None:
         for module, kind in swapped:

@@ -19,7 +19,7 @@ from kdiga.evaluation.result import AttackResult
 from kdiga.model_state import device_of
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
 from kdiga.runs.provenance import installed_version
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
 
@@ -68,7 +68,7 @@ def attack_all(
     threat: ThreatModel,
     seed: int,
     batch_size: int,
-    shelf: Shelf,
+    result_cache: ResultCache,
     progress: OnProgress | None = None,
 ) -> AttackResult:
     """Attack the examples that stand.
@@ -79,19 +79,21 @@ def attack_all(
         threat: the ball to stay in.
         seed: of random starts.
         batch_size: examples attacked together.
-        shelf: where outcomes are kept.
+        result_cache: where outcomes are kept.
         progress: called with attack, examples done and examples to do.
     """
     meter = Meter(attack.name, len(target.labels), sum(stage.forwards for stage in attack.stages), progress)
-    portions: list[Portion] = []
+    work_units: list[WorkUnit] = []
     for place, start in enumerate(range(0, len(target.labels), batch_size)):
         rows = slice(start, start + batch_size)
         part = replace(
             target, images=target.images[rows], labels=target.labels[rows], standing=target.standing[rows]
         )  # fmt: skip
         key = _key(part, attack, threat, seed_at(seed, place))
-        portions.append(Portion(attack.name, key, len(part.labels), partial(_run, part, attack, key, shelf, meter)))
-    outcomes: list[list[dict[str, Any]]] = work_through(portions, shelf, meter.finished)
+        work_units.append(
+            WorkUnit(attack.name, key, len(part.labels), partial(_run, part, attack, key, result_cache, meter))
+        )
+    outcomes: list[list[dict[str, Any]]] = run_work_units(work_units, result_cache, meter.finished)
     standing = [[right for chunk in outcomes for right in chunk[place]["right"]] for place in range(len(attack.stages))]
     notes = [note for chunk in outcomes for outcome in chunk for note in outcome["notes"]]
     stages = {stage.name: sum(right) / len(right) for stage, right in zip(attack.stages, standing, strict=True)}
@@ -118,14 +120,16 @@ def _key(part: Target, attack: Attack, threat: ThreatModel, seed: int) -> dict[s
     }
 
 
-def _run(part: Target, attack: Attack, key: dict[str, Any], shelf: Shelf, meter: Meter) -> list[dict[str, Any]]:
+def _run(
+    part: Target, attack: Attack, key: dict[str, Any], result_cache: ResultCache, meter: Meter
+) -> list[dict[str, Any]]:
     """Run the stages one after another, and return what each came to."""
     threat = ThreatModel(*key["threat"])
     outcomes, right = list[dict[str, Any]](), part.standing
     for place, stage in enumerate(attack.stages):
         work = partial(_run_stage, replace(part, standing=right), stage, threat, key["seed"], meter)
         # One stage alone is the portion, which is kept itself.
-        outcome = work() if len(attack.stages) == 1 else shelf.keep(key | {"stage": place}, work)
+        outcome = work() if len(attack.stages) == 1 else result_cache.keep(key | {"stage": place}, work)
         right = torch.tensor(outcome["right"], dtype=torch.bool)
         outcomes.append(outcome)
         meter.staged(stage.forwards, len(part.labels))

@@ -16,9 +16,9 @@ from kdiga.evaluation.chunks import Target, attack_all
 from kdiga.evaluation.masking import CHECKS, Finding, check_masking
 from kdiga.evaluation.result import AttackResult, Evaluation
 from kdiga.model_state import evaluating, frozen_parameters
-from kdiga.out_of_memory import told_what_to_reduce
+from kdiga.out_of_memory import out_of_memory_as_error
 from kdiga.runs.provenance import provenance
-from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 BATCH_SIZE = 500  # examples attacked, and kept, together
@@ -80,14 +80,20 @@ def evaluate(
         raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
     images, labels = gather(batches, examples)
     remedy = f"batches of {min(batch_size, len(images))} images were too large; reduce batch_size (--batch-size)."
-    with told_what_to_reduce(remedy), evaluating(model), frozen_parameters(model):
+    with out_of_memory_as_error(remedy), evaluating(model), frozen_parameters(model):
         started = time.perf_counter()
         target = Target.of(model, images, labels, batch_size, keyed=folder is not None)
         clean = AttackResult("clean", tuple(target.standing.tolist()), time.perf_counter() - started)
-        results, shelf = {"clean": clean}, Shelf(folder)
+        results, result_cache = {"clean": clean}, ResultCache(folder)
         for attack in chosen:
             results[attack.name] = attack_all(
-                target, attack, threat=threat, seed=seed, batch_size=batch_size, shelf=shelf, progress=progress
+                target,
+                attack,
+                threat=threat,
+                seed=seed,
+                batch_size=batch_size,
+                result_cache=result_cache,
+                progress=progress,
             )
         findings = _doubts(target, threat, seed)
     return Evaluation(threat, results, seed, provenance(target.images.device), findings)

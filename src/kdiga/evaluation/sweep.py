@@ -16,13 +16,13 @@ from kdiga.evaluation.attacks import attack_by_name
 from kdiga.evaluation.chunks import Target, attack_all
 from kdiga.evaluation.evaluate import BATCH_SIZE, gather
 from kdiga.model_state import evaluating, frozen_parameters
-from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
 
 
 @dataclass(frozen=True)
-class Sweep:
+class EpsSweep:
     """Accuracy at several eps.
 
     Args:
@@ -63,7 +63,7 @@ def sweep(
     batch_size: int = BATCH_SIZE,
     folder: Path | None = None,
     progress: OnProgress | None = None,
-) -> Sweep:
+) -> EpsSweep:
     """Measure the accuracy at each eps under one attack; at eps 0 it is the clean accuracy.
 
     An example that falls at one eps counts as fallen at every larger one, where the same attack may
@@ -92,7 +92,7 @@ def sweep(
     if chosen is None:
         raise InputError("the attack of a sweep was 'clean'; name one that uses eps, for example pgd-20.")
     images, labels = gather(batches, examples)
-    shelf, correct = Shelf(folder), list[Sequence[bool]]()
+    result_cache, correct = ResultCache(folder), list[Sequence[bool]]()
     with evaluating(model), frozen_parameters(model):
         target = Target.of(model, images, labels, batch_size, keyed=folder is not None)
         standing = target.standing
@@ -100,12 +100,12 @@ def sweep(
             if threat.eps > 0:
                 part = Target(model, target.images, target.labels, standing, target.fingerprint)
                 report = attack_all(
-                    part, chosen, threat=threat, seed=seed, batch_size=batch_size, shelf=shelf,
+                    part, chosen, threat=threat, seed=seed, batch_size=batch_size, result_cache=result_cache,
                     progress=_with_eps(progress, threat.eps),
                 )  # fmt: skip
                 standing = torch.tensor(report.correct)
             correct.append(tuple(standing.tolist()))
-    return Sweep(chosen.name, [threat.eps for threat in threats], correct)
+    return EpsSweep(chosen.name, [threat.eps for threat in threats], correct)
 
 
 def _with_eps(progress: OnProgress | None, eps: float) -> OnProgress | None:

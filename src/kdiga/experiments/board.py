@@ -19,7 +19,7 @@ FAILURE, VALIDATION = "failure.json", "best-validation.json"
 ENDED = ("done", "diverged")
 
 
-class Step(Protocol):
+class PostRunMeasurement(Protocol):
     """Something to be found out of a cell's best weights, once they are trained and attacked.
 
     It is told to worker processes, so it has to be picklable, and what it has begun should go on when it is run again.
@@ -48,7 +48,7 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True)
-class Floor:
+class CleanAccuracyFloor:
     """The clean accuracy that a trial has to keep, to be chosen.
 
     Args:
@@ -61,7 +61,7 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunSpec:
     """One run.
 
     Args:
@@ -86,8 +86,8 @@ class Cell:
     trials: tuple[str, ...] = ()
     which: tuple[str, ...] = ()
     validated: bool = False
-    floor: Floor | None = None
-    after: tuple[Step, ...] = ()
+    floor: CleanAccuracyFloor | None = None
+    after: tuple[PostRunMeasurement, ...] = ()
 
     @property
     def judged_by(self) -> tuple[str, ...]:
@@ -105,35 +105,35 @@ class Cell:
 
 
 @dataclass
-class Board:
+class RunBoard:
     """The state of all cells, read from their folders.
 
     Args:
-        cells: in the order in which they are worth running.
+        run_specs: in the order in which they are worth running.
         out: the study's folder.
         since: a failure noted before this time, in seconds since the epoch, counts as open: it is tried again.
     """
 
-    cells: Sequence[Cell]
+    run_specs: Sequence[RunSpec]
     out: Path
     since: float = 0.0
     _ended: dict[str, State] = field(default_factory=dict[str, State])
 
     def __post_init__(self) -> None:
-        self.by_folder: Mapping[str, Cell] = {cell.folder: cell for cell in self.cells}
+        self.by_folder: Mapping[str, RunSpec] = {run_spec.folder: run_spec for run_spec in self.run_specs}
 
-    def state(self, cell: Cell) -> State:
+    def state(self, run_spec: RunSpec) -> State:
         """Return how far a cell has come; one whose teacher or trial failed has failed itself."""
-        if cell.folder not in self._ended:
-            state = self._look(cell)
+        if run_spec.folder not in self._ended:
+            state = self._look(run_spec)
             if state not in ENDED:
                 return state
-            self._ended[cell.folder] = state  # what has ended well stays so, and costs no more looking
-        return self._ended[cell.folder]
+            self._ended[run_spec.folder] = state  # what has ended well stays so, and costs no more looking
+        return self._ended[run_spec.folder]
 
-    def _look(self, cell: Cell) -> State:
-        folder = self.out / cell.folder
-        if (folder / RESULT).is_file() and all((folder / name).is_file() for name in cell.reports):
+    def _look(self, run_spec: RunSpec) -> State:
+        folder = self.out / run_spec.folder
+        if (folder / RESULT).is_file() and all((folder / name).is_file() for name in run_spec.reports):
             return "done"
         failure = read_json(folder / FAILURE)
         if failure is not None:
@@ -142,22 +142,22 @@ class Board:
                 raise InputError(f"{str(folder / FAILURE)!r} tells no failure; delete it, and the run is tried again.")
             if status == "diverged" or noted >= self.since:
                 return status
-        return "failed" if self.obstacle(cell) else "open"
+        return "failed" if self.obstacle(run_spec) else "open"
 
-    def obstacle(self, cell: Cell) -> str | None:
+    def obstacle(self, run_spec: RunSpec) -> str | None:
         """Return why a cell can never run, or None."""
-        for folder in cell.needs:
+        for folder in run_spec.needs:
             if not self._trained(folder) and (state := self.state(self.by_folder[folder])) != "open":
                 return f"{folder} {state}"
-        for folder in cell.judged_by:
+        for folder in run_spec.judged_by:
             if self.state(self.by_folder[folder]) == "failed":
                 return f"{folder} failed"
         return None
 
-    def ready(self, cell: Cell) -> bool:
+    def ready(self, run_spec: RunSpec) -> bool:
         """Return whether a cell's teachers are trained and what it is chosen by has ended."""
-        return all(self._trained(folder) for folder in cell.needs) and all(
-            self.state(self.by_folder[folder]) in ENDED for folder in cell.judged_by
+        return all(self._trained(folder) for folder in run_spec.needs) and all(
+            self.state(self.by_folder[folder]) in ENDED for folder in run_spec.judged_by
         )
 
     def _trained(self, folder: str) -> bool:
@@ -165,11 +165,11 @@ class Board:
 
     def folders(self, state: State) -> list[str]:
         """Return the folders of the cells in a state, in their order."""
-        return [cell.folder for cell in self.cells if self.state(cell) == state]
+        return [run_spec.folder for run_spec in self.run_specs if self.state(run_spec) == state]
 
     def count(self) -> int:
         """Return how many cells have ended, in whatever way."""
-        return sum(self.state(cell) != "open" for cell in self.cells)
+        return sum(self.state(run_spec) != "open" for run_spec in self.run_specs)
 
 
 def test_file(folder: Path, which: str) -> Path:

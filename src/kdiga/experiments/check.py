@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError, some
-from kdiga.experiments.board import ENDED, Board, Cell, read_json, test_file
+from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.experiments.study import TEACHERS
 from kdiga.experiments.trials import chosen_recipe
@@ -22,14 +22,14 @@ from kdiga.workflows.train import build_models
 SHOWN = 3
 
 
-def check_models(cells: Sequence[Cell], out: Path, data: DataSet) -> None:
+def check_models(run_specs: Sequence[RunSpec], out: Path, data: DataSet) -> None:
     """Build every student and teacher once, the study's own teachers by architecture alone.
 
     Raises:
         InputError: naming a run whose models cannot be built or do not fit the data.
     """
     seen = set[str]()
-    for cell, recipe in zip(cells, with_known_teachers(cells, out), strict=True):
+    for run_spec, recipe in zip(run_specs, with_known_teachers(run_specs, out), strict=True):
         models = repr([getattr(recipe, key) for key in ("student", *TEACHERS)])
         if models in seen:
             continue
@@ -37,62 +37,62 @@ def check_models(cells: Sequence[Cell], out: Path, data: DataSet) -> None:
         try:
             build_models(recipe, data)
         except InputError as error:
-            raise InputError(f"{cell.folder}: {error}") from None
+            raise InputError(f"{run_spec.folder}: {error}") from None
 
 
-def with_known_teachers(cells: Sequence[Cell], out: Path) -> list[Recipe]:
+def with_known_teachers(run_specs: Sequence[RunSpec], out: Path) -> list[Recipe]:
     """Return the cells' recipes, the study's own teachers by their architecture, so that they need not be trained."""
-    by_path = {str(out / cell.folder): cell.recipe.student for cell in cells}
+    by_path = {str(out / run_spec.folder): run_spec.recipe.student for run_spec in run_specs}
     recipes = list[Recipe]()
-    for cell in cells:
-        given = {key: getattr(cell.recipe, key) for key in TEACHERS}
+    for run_spec in run_specs:
+        given = {key: getattr(run_spec.recipe, key) for key in TEACHERS}
         known = {key: by_path.get(one.name, one) for key, one in given.items() if one is not None}
         changes: dict[str, Any] = known
-        recipes.append(replace(cell.recipe, **changes))
+        recipes.append(replace(run_spec.recipe, **changes))
     return recipes
 
 
-def check_folder(board: Board, evaluation: EvaluateSettings, data: DataSet) -> None:
+def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -> None:
     """Check that the study's folder can be used, and that what lies in it was made by this study.
 
     Raises:
         InputError: naming the run, the keys and both values.
     """
     check_usable(board.out)
-    for cell in board.cells:
-        folder = board.out / cell.folder
+    for run_spec in board.run_specs:
+        folder = board.out / run_spec.folder
         saved = read_config(folder)
         if saved is not None:
-            _check_recipe(cell, board, saved)
-        for which in cell.which:
+            _check_recipe(run_spec, board, saved)
+        for which in run_spec.which:
             report = read_json(test_file(folder, which))
             if report is not None:
-                _check_report(cell, test_file(folder, which), report, evaluation, data)
-        for step in cell.after:
+                _check_report(run_spec, test_file(folder, which), report, evaluation, data)
+        for step in run_spec.after:
             found = read_json(folder / step.file)
             if found is not None:
-                _check_step(cell, folder / step.file, found["settings"], step.asked)
+                _check_step(run_spec, folder / step.file, found["settings"], step.asked)
 
 
-def _check_recipe(cell: Cell, board: Board, saved: Mapping[str, Any]) -> None:
-    folder = board.out / cell.folder
+def _check_recipe(run_spec: RunSpec, board: RunBoard, saved: Mapping[str, Any]) -> None:
+    folder = board.out / run_spec.folder
     try:
         # Through the reader, so that a key which was added since has its default on both sides.
         there = _plain(recipe_from_dict(saved, origin=str(folder / CONFIG)))
     except InputError as error:
         raise InputError(
-            f"{cell.folder} in {str(board.out)!r} was made by another version ({str(error).splitlines()[0]}); give "
+            f"{run_spec.folder} in {str(board.out)!r} was made by another version ({str(error).splitlines()[0]}); give "
             f"another --out, or delete {str(folder)!r}."
         ) from None
     # It was begun after them; so they are new, and it learned from others.
-    later = [name for name in cell.needs if not (board.out / name / RESULT).is_file()]
-    later += [name for name in cell.judged_by if board.state(board.by_folder[name]) not in ENDED]
+    later = [name for name in run_spec.needs if not (board.out / name / RESULT).is_file()]
+    later += [name for name in run_spec.judged_by if board.state(board.by_folder[name]) not in ENDED]
     if later:
         raise InputError(
-            f"{cell.folder} in {str(board.out)!r} was run before {later[0]}, which it depends on; give another --out, "
+            f"{run_spec.folder} in {str(board.out)!r} was run before {later[0]}, which it depends on; give another --out, "
             f"or delete {str(folder)!r}."
         )
-    here = _plain(chosen_recipe(cell, [board.by_folder[name] for name in cell.trials], board.out))
+    here = _plain(chosen_recipe(run_spec, [board.by_folder[name] for name in run_spec.trials], board.out))
     differences = [
         f"{key} is {_shown(there, key)} there and {_shown(here, key)} here"
         for key in {**there, **here}
@@ -100,13 +100,13 @@ def _check_recipe(cell: Cell, board: Board, saved: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise InputError(
-            f"{cell.folder} in {str(board.out)!r} has another configuration: {some(differences, SHOWN)}; "
+            f"{run_spec.folder} in {str(board.out)!r} has another configuration: {some(differences, SHOWN)}; "
             f"give another --out, or delete {str(folder)!r}."
         )
 
 
 def _check_report(
-    cell: Cell, path: Path, report: Mapping[str, Any], evaluation: EvaluateSettings, data: DataSet
+    run_spec: RunSpec, path: Path, report: Mapping[str, Any], evaluation: EvaluateSettings, data: DataSet
 ) -> None:
     there = {attack: len(correct) for attack, correct in report["correct"].items()}
     for attack in evaluation.attacks:
@@ -114,12 +114,12 @@ def _check_report(
         if there.get(attack) != here:
             given = f"{there[attack]} test images" if attack in there else "none"
             raise InputError(
-                f"{cell.folder} has {attack} on {given} in {path.name} and this study wants {here}; give another "
+                f"{run_spec.folder} has {attack} on {given} in {path.name} and this study wants {here}; give another "
                 f"--out, or delete {_redone(path, 'attacked')}."
             )
 
 
-def _check_step(cell: Cell, path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _check_step(run_spec: RunSpec, path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     differences = [
         f"{key} is {_shown(there, key)} there and {_shown(here, key)} here"
         for key in {**there, **here}
@@ -127,7 +127,7 @@ def _check_step(cell: Cell, path: Path, there: Mapping[str, Any], here: Mapping[
     ]
     if differences:
         raise InputError(
-            f"{cell.folder} has a {path.name} by other settings: {some(differences, SHOWN)}; give another --out, or "
+            f"{run_spec.folder} has a {path.name} by other settings: {some(differences, SHOWN)}; give another --out, or "
             f"delete {_redone(path, 'looked at')}."
         )
 

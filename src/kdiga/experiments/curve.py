@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.experiments.board import ENDED, FAILURE, VALIDATION, Board, Cell, read_json, test_file
+from kdiga.experiments.board import ENDED, FAILURE, VALIDATION, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.check import check_folder, check_models
-from kdiga.experiments.curve_plan import Confirmation, Sweep
+from kdiga.experiments.curve_plan import Confirmation, CurvePlan
 from kdiga.experiments.engine import OnWatch, run_board
 from kdiga.experiments.run_one import attack_run
 from kdiga.experiments.starting_student import validation_attack
-from kdiga.io.file_lock import held
+from kdiga.io.file_lock import file_lock
 from kdiga.report.curve import write_curve_files
 from kdiga.runs.folder import RESULT, write_result
 from kdiga.runs.provenance import provenance
@@ -26,24 +26,24 @@ from kdiga.statistics import paired_difference
 FILE, CONFIRMED = "curve.json", "best-confirmed.json"
 
 
-def open_curve(sweep: Sweep, data: DataSet, *, since: float = 0.0) -> Board:
+def open_curve(sweep: CurvePlan, data: DataSet, *, since: float = 0.0) -> RunBoard:
     """Check a sweep against its models and its folder, and return its board.
 
     Args:
         sweep: what was asked.
         data: of the recipe.
-        since: see :class:`kdiga.experiments.board.Board`.
+        since: see :class:`kdiga.experiments.board.RunBoard`.
 
     Raises:
         InputError: if a model does not fit, or the folder holds other runs.
     """
-    check_models(sweep.cells, sweep.out, data)
-    board = Board(sweep.cells, sweep.out, since)
+    check_models(sweep.run_specs, sweep.out, data)
+    board = RunBoard(sweep.run_specs, sweep.out, since)
     check_folder(board, sweep.evaluation, data)
     return board
 
 
-def run_curve(sweep: Sweep, board: Board, data: DataSet, *, workers: int, on_watch: OnWatch) -> dict[str, Any]:
+def run_curve(sweep: CurvePlan, board: RunBoard, data: DataSet, *, workers: int, on_watch: OnWatch) -> dict[str, Any]:
     """Run what is not finished, confirm the answer, and return ``curve.json``'s content.
 
     Args:
@@ -68,16 +68,16 @@ def run_curve(sweep: Sweep, board: Board, data: DataSet, *, workers: int, on_wat
     return content
 
 
-def report_curve(sweep: Sweep, board: Board, data: DataSet, *, pictures: bool = True) -> dict[str, Any]:
+def report_curve(sweep: CurvePlan, board: RunBoard, data: DataSet, *, pictures: bool = True) -> dict[str, Any]:
     """Write ``curve.json``, table and pictures from what is there, and return the first's content."""
-    with held(board.out, "report", wait=True):
-        content = collect(sweep, board, data)
+    with file_lock(board.out, "report", wait=True):
+        content = collect_curve(sweep, board, data)
         write_result(board.out, content, FILE)
         write_curve_files(board.out, content, pictures=pictures)
     return content
 
 
-def collect(sweep: Sweep, board: Board, data: DataSet) -> dict[str, Any]:
+def collect_curve(sweep: CurvePlan, board: RunBoard, data: DataSet) -> dict[str, Any]:
     """Return what ``curve.json`` holds.
 
     Args:
@@ -93,7 +93,7 @@ def collect(sweep: Sweep, board: Board, data: DataSet) -> dict[str, Any]:
         }
         for value in sweep.values
     ]
-    ended = all(board.state(cell) in ENDED for cell in sweep.cells)
+    ended = all(board.state(run_spec) in ENDED for run_spec in sweep.run_specs)
     content = {
         "kind": "curve",
         "title": sweep.title,
@@ -107,7 +107,7 @@ def collect(sweep: Sweep, board: Board, data: DataSet) -> dict[str, Any]:
         "validation_attack": validation_attack(sweep.recipe),
         "seeds": list(sweep.seeds),
         "done": board.count(),
-        "total": len(board.cells),
+        "total": len(board.run_specs),
         "at_most": sweep.at_most,
         "start": {"runs": [_public(run) for run in starts]},
         "points": [point | {"runs": [_public(run) for run in point["runs"]]} for point in points],
@@ -149,21 +149,21 @@ def _change(point: Mapping[str, Any], which: str) -> float:
 
 
 def _run(
-    sweep: Sweep, value: float | None, seed: int, board: Board, start: Mapping[str, Any] | None = None
+    sweep: CurvePlan, value: float | None, seed: int, board: RunBoard, start: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    cell = board.by_folder[sweep.folder_of(value, seed)]
-    folder = board.out / cell.folder
+    run_spec = board.by_folder[sweep.folder_of(value, seed)]
+    folder = board.out / run_spec.folder
     result: dict[str, Any] = read_json(folder / RESULT) or {}
     test, validation = _measured(test_file(folder, "best")), _measured(folder / VALIDATION)
     confirmed = None
     if sweep.confirmation is not None:
         confirmed = _measured(folder / CONFIRMED, sweep.confirmation)
-    failure, state = read_json(folder / FAILURE) or {}, board.state(cell)
+    failure, state = read_json(folder / FAILURE) or {}, board.state(run_spec)
     run: dict[str, Any] = {
-        "folder": cell.folder,
+        "folder": run_spec.folder,
         "seed": seed,
         "status": state,
-        "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(cell),
+        "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(run_spec),
         "best_epoch": result["validation"]["best"]["epoch"] + 1 if result else None,
         "minutes": result.get("minutes"),
         "date": result.get("provenance", {}).get("date"),
@@ -221,17 +221,17 @@ def _public(run: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _confirm(sweep: Sweep, confirmation: Confirmation, value: float | None, data: DataSet) -> None:
+def _confirm(sweep: CurvePlan, confirmation: Confirmation, value: float | None, data: DataSet) -> None:
     """Attack the starts and the chosen runs once more, at greater cost; what is there already stays."""
     folders = [sweep.folder_of(one, seed) for seed in sweep.seeds for one in _both(value)]
-    cells: Sequence[Cell] = [cell for cell in sweep.cells if cell.folder in folders]
+    run_specs: Sequence[RunSpec] = [run_spec for run_spec in sweep.run_specs if run_spec.folder in folders]
     wanted = confirmation.settings().examples_of(confirmation.attack, len(data.test))
-    for cell in cells:
-        folder = sweep.out / cell.folder
-        with held(sweep.out, f"{cell.folder}-confirmed", wait=True):
+    for run_spec in run_specs:
+        folder = sweep.out / run_spec.folder
+        with file_lock(sweep.out, f"{run_spec.folder}-confirmed", wait=True):
             there = read_json(folder / CONFIRMED) or {}
             if len(there.get("correct", {}).get(confirmation.attack, ())) != wanted:
-                report = attack_run(folder, cell.recipe, "best", data, confirmation.settings())
+                report = attack_run(folder, run_spec.recipe, "best", data, confirmation.settings())
                 write_result(folder, report, CONFIRMED)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import Cell
+from kdiga.experiments.board import RunSpec
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.schema import Recipe
@@ -42,7 +42,7 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class CurvePlan:
     """A curve of robust against clean accuracy, checked.
 
     Args:
@@ -56,7 +56,7 @@ class Sweep:
         evaluation: how every run and the start are attacked.
         at_most: the most percentage points of validation clean accuracy that the answer may lose.
         confirmation: a costly attack for two points, or None.
-        cells: the starts, then every run.
+        run_specs: the starts, then every run.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Sweep:
     evaluation: EvaluateSettings
     at_most: float
     confirmation: Confirmation | None
-    cells: tuple[Cell, ...]
+    run_specs: tuple[RunSpec, ...]
 
     def folder_of(self, value: float | None, seed: int) -> str:
         """Return the folder of a value's run below the sweep's; of the start for None."""
@@ -81,7 +81,7 @@ def folder_of(key: str, value: float | None, seed: int) -> str:
     return f"{START if value is None else f'{key}-{value:g}'}/seed-{seed}"
 
 
-def load_sweep(
+def load_curve(
     path: str | Path,
     over: str,
     *,
@@ -92,7 +92,7 @@ def load_sweep(
     at_most: float = 1.0,
     confirmation: Confirmation | None = None,
     command: str = "kdiga curve",
-) -> Sweep:
+) -> CurvePlan:
     """Read a recipe and lay out its runs at several values of a coefficient.
 
     Args:
@@ -127,8 +127,8 @@ def load_sweep(
         raise InputError(f"seeds were {', '.join(map(str, chosen))}; give each once, from 0.")
     evaluation = evaluation or EvaluateSettings(("clean", "pgd-20"), which=("best",))
     layout: list[float | None] = [None, *values]
-    cells = tuple(
-        Cell(
+    run_specs = tuple(
+        RunSpec(
             folder_of(key, value, seed), START if value is None else f"{value:g}",
             "start" if value is None else "method",
             _with_seed(recipe if value is None else recipes[value], seed), which=evaluation.which, validated=True,
@@ -136,9 +136,9 @@ def load_sweep(
         for seed in chosen
         for value in layout
     )  # fmt: skip
-    return Sweep(
+    return CurvePlan(
         Path(path).stem, command, out or Path("runs") / Path(path).stem, key, values, chosen, recipe, evaluation,
-        at_most, confirmation, cells,
+        at_most, confirmation, run_specs,
     )  # fmt: skip
 
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.experiments.board import Board
+from kdiga.experiments.board import RunBoard
 from kdiga.experiments.check import check_folder, check_models
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.experiments.study import Study
 from kdiga.experiments.study_results import write_study
-from kdiga.experiments.workers import Event, run_cells
-from kdiga.io.file_lock import held
+from kdiga.experiments.workers import Event, run_all
+from kdiga.io.file_lock import file_lock
 from kdiga.report.study import write_tables
 
 
 @dataclass(frozen=True)
-class Watch:
+class BoardProgress:
     """Where a set of runs stands.
 
     Args:
@@ -37,22 +37,22 @@ class Watch:
     seconds_left: float | None
 
 
-OnWatch = Callable[[Watch], None]
+OnWatch = Callable[[BoardProgress], None]
 
 
-def open_board(study: Study, data: DataSet, *, since: float) -> Board:
+def open_board(study: Study, data: DataSet, *, since: float) -> RunBoard:
     """Check a study against its models and its folder, and return its board.
 
     Raises:
         InputError: if a model does not fit, or the folder holds another study's runs.
     """
-    check_models(study.cells, study.out, data)
-    board = Board(study.cells, study.out, since)
+    check_models(study.run_specs, study.out, data)
+    board = RunBoard(study.run_specs, study.out, since)
     check_folder(board, study.evaluation, data)
     return board
 
 
-def run_study(study: Study, board: Board, data: DataSet, *, workers: int, on_watch: OnWatch) -> dict[str, Any]:
+def run_study(study: Study, board: RunBoard, data: DataSet, *, workers: int, on_watch: OnWatch) -> dict[str, Any]:
     """Run what is not finished, rewriting the tables after each cell, and return ``study.json``'s content.
 
     Args:
@@ -74,17 +74,17 @@ def run_study(study: Study, board: Board, data: DataSet, *, workers: int, on_wat
     return report_study(study, board, data)
 
 
-def report_study(study: Study, board: Board, data: DataSet, *, pictures: bool = True) -> dict[str, Any]:
+def report_study(study: Study, board: RunBoard, data: DataSet, *, pictures: bool = True) -> dict[str, Any]:
     """Write ``study.json``, tables and pictures from what is there, and return the first's content."""
     # Two terminals may share the folder, and a reader should find the files of one moment.
-    with held(board.out, "report", wait=True):
+    with file_lock(board.out, "report", wait=True):
         content = write_study(study, board, data)
         write_tables(board.out, pictures=pictures)
     return content
 
 
 def run_board(
-    board: Board,
+    board: RunBoard,
     data: DataSet,
     evaluation: EvaluateSettings,
     *,
@@ -102,9 +102,9 @@ def run_board(
         workers: processes; no more than there are cells to run.
         on_watch: told how far it is.
         on_end: called after each cell.
-        apart: see :func:`kdiga.experiments.workers.run_cells`.
+        apart: see :func:`kdiga.experiments.workers.run_all`.
     """
-    started, before, total = time.monotonic(), board.count(), len(board.cells)
+    started, before, total = time.monotonic(), board.count(), len(board.run_specs)
     running: list[str] = []
 
     def on_cell(event: Event, folder: str) -> None:
@@ -115,10 +115,10 @@ def run_board(
             on_end()
         done = board.count()
         pace = (time.monotonic() - started) / (done - before) if done > before else None
-        on_watch(Watch(
+        on_watch(BoardProgress(
             done, total, tuple(running), folder if event == "end" else None, pace and pace * (total - done)
         ))  # fmt: skip
 
     if before < total:
         count = max(1, min(workers, total - before))
-        run_cells(board, data, evaluation, workers=count, on_cell=on_cell, apart=apart)
+        run_all(board, data, evaluation, workers=count, on_cell=on_cell, apart=apart)

@@ -11,9 +11,9 @@ from typing import Any
 from kdiga.data import DataSet
 from kdiga.errors import DivergedError, KdigaError
 from kdiga.evaluation import Evaluation, evaluate
-from kdiga.experiments.board import FAILURE, Board, Cell, note_failure, read_json, test_file
+from kdiga.experiments.board import FAILURE, RunBoard, RunSpec, note_failure, read_json, test_file
 from kdiga.experiments.settings import COSTLY, EvaluateSettings
-from kdiga.experiments.starting_student import keep_start, validate_cell
+from kdiga.experiments.starting_student import keep_start, validate_run
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.atomic_write import WriteError
 from kdiga.models import load_model
@@ -27,27 +27,27 @@ from kdiga.workflows.train import run_recipe
 VERSION = "standard"  # of AutoAttack
 
 
-def run_cell(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettings) -> None:
+def run_one(run_spec: RunSpec, board: RunBoard, data: DataSet, evaluation: EvaluateSettings) -> None:
     """Train and attack, or go on where an interrupted process stopped; what goes wrong is noted in the folder.
 
     Args:
-        cell: ready to run.
+        run_spec: ready to run.
         board: of all cells.
         data: of the study.
         evaluation: how to attack.
     """
-    folder = board.out / cell.folder
-    recipe = chosen_recipe(cell, [board.by_folder[name] for name in cell.trials], board.out)
+    folder = board.out / run_spec.folder
+    recipe = chosen_recipe(run_spec, [board.by_folder[name] for name in run_spec.trials], board.out)
     (folder / FAILURE).unlink(missing_ok=True)
     try:
-        if cell.kind == "start":
+        if run_spec.kind == "start":
             result = keep_start(recipe, folder, data)
         else:
             result = run_recipe(recipe, folder, resume=True, data=data)
-        test_cell(folder, recipe, result, data, cell.which, evaluation)
-        if cell.validated:
-            validate_cell(folder, recipe, data, evaluation.seed)
-        for step in cell.after:
+        test_run(folder, recipe, result, data, run_spec.which, evaluation)
+        if run_spec.validated:
+            validate_run(folder, recipe, data, evaluation.seed)
+        for step in run_spec.after:
             if not (folder / step.file).is_file():
                 step.run(folder, board.out, recipe, data)
     except WriteError:
@@ -59,7 +59,7 @@ def run_cell(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettin
         note_failure(folder, "failed", told, time.time(), traceback.format_exc())
 
 
-def test_cell(
+def test_run(
     folder: Path,
     recipe: Recipe,
     result: dict[str, Any],

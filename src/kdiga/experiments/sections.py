@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from kdiga.recipes.source import Keys, Source
+from kdiga.recipes.source import Keys, YamlSource
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Sections:
     data: dict[str, Any] = field(default_factory=dict[str, Any])
     lines: dict[Keys, int] = field(default_factory=dict[Keys, int])
 
-    def over(self, given: Mapping[str, Any], source: Source, where: Keys) -> Sections:
+    def over(self, given: Mapping[str, Any], source: YamlSource, where: Keys) -> Sections:
         """Return these sections with others laid over them.
 
         A section with a name replaces the one below; without, its keys are set in it.
@@ -53,7 +53,7 @@ class Sections:
             {keys: line for keys, line in self.lines.items() if keys[0] in names},
         )
 
-    def method(self, given: object, source: Source, where: Keys) -> Sections:
+    def method(self, given: object, source: YamlSource, where: Keys) -> Sections:
         """Return these sections with the method section that stands at ``where``."""
         lines = {("method", *keys[len(where) :]): n for keys, n in source.lines.items() if keys[: len(where)] == where}
         return Sections(self.data | {"method": given}, self.lines | lines)

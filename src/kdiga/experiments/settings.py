@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from kdiga.errors import InputError, nearest, unknown
 from kdiga.evaluation import attack_by_name
 from kdiga.models.load import WHICH
-from kdiga.recipes.source import Keys, Source
+from kdiga.recipes.source import Keys, YamlSource
 
 COSTLY = "autoattack"
 
@@ -90,7 +90,7 @@ class TuneSettings:
 T = TypeVar("T")
 
 
-def read_section(source: Source, name: str, kind: type[T], problems: list[str]) -> T | None:
+def read_section(source: YamlSource, name: str, kind: type[T], problems: list[str]) -> T | None:
     """Return a section as settings, or None and why not in ``problems``."""
     given = source.data.get(name)
     if given is None:
@@ -111,7 +111,9 @@ def read_section(source: Source, name: str, kind: type[T], problems: list[str]) 
     return None
 
 
-def check_keys(source: Source, above: Keys, given: Mapping[Any, Any], accepted: list[str], problems: list[str]) -> None:
+def check_keys(
+    source: YamlSource, above: Keys, given: Mapping[Any, Any], accepted: list[str], problems: list[str]
+) -> None:
     """Note every key that is not accepted, with the nearest one that is."""
     for key in given:
         if key not in accepted:

@@ -17,14 +17,14 @@ from kdiga.data.images import to_pixels
 from kdiga.distributed.threads import one_thread
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
-from kdiga.experiments.board import Cell
+from kdiga.experiments.board import RunSpec
 from kdiga.experiments.check import check_models, with_known_teachers
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.model_state import frozen_parameters
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.provenance import provenance
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import validation_subset
 from kdiga.workflows.profile import checks_of, run_cost
 from kdiga.workflows.train import build_model
 
@@ -32,7 +32,7 @@ OnPart = Callable[[str, int, int], None]
 
 
 def size_runs(
-    cells: Sequence[Cell], out: Path, evaluation: EvaluateSettings, data: DataSet, *, steps: int = 5,
+    run_specs: Sequence[RunSpec], out: Path, evaluation: EvaluateSettings, data: DataSet, *, steps: int = 5,
     on_part: OnPart | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure what the runs of a study or a test of claims would cost; nothing is trained or written.
@@ -43,7 +43,7 @@ def size_runs(
     is found out of a student, is not in it.
 
     Args:
-        cells: of every run.
+        run_specs: of every run.
         out: folder that the study would have.
         evaluation: how models are attacked.
         data: that the runs share.
@@ -57,8 +57,8 @@ def size_runs(
     Raises:
         InputError: as the runs would.
     """
-    check_models(cells, out, data)  # one that cannot be had is told before minutes of measuring others
-    planned = list(zip(cells, with_known_teachers(cells, out), strict=True))
+    check_models(run_specs, out, data)  # one that cannot be had is told before minutes of measuring others
+    planned = list(zip(run_specs, with_known_teachers(run_specs, out), strict=True))
     trained, attacked = _alike(planned, _training_of), _alike(planned, _network_of)
     told = on_part or (lambda what, done, total: None)
     training, attacks = list[dict[str, Any]](), list[dict[str, Any]]()
@@ -79,51 +79,51 @@ def size_runs(
 
 
 def _alike(
-    planned: Sequence[tuple[Cell, Recipe]], key: Callable[[Cell, Recipe], str | None]
-) -> list[tuple[list[Cell], Recipe]]:
+    planned: Sequence[tuple[RunSpec, Recipe]], key: Callable[[RunSpec, Recipe], str | None]
+) -> list[tuple[list[RunSpec], Recipe]]:
     """Return cells of one key together, with the first one's recipe; those without a key are left out."""
-    found: dict[str, tuple[list[Cell], Recipe]] = {}
-    for cell, recipe in planned:
-        if (kind := key(cell, recipe)) is not None:
-            found.setdefault(kind, ([], recipe))[0].append(cell)
+    found: dict[str, tuple[list[RunSpec], Recipe]] = {}
+    for run_spec, recipe in planned:
+        if (kind := key(run_spec, recipe)) is not None:
+            found.setdefault(kind, ([], recipe))[0].append(run_spec)
     return list(found.values())
 
 
-def _training_of(cell: Cell, recipe: Recipe) -> str | None:
+def _training_of(run_spec: RunSpec, recipe: Recipe) -> str | None:
     """Return what decides the cost of a cell's steps; None where nothing is trained."""
-    if cell.kind == "start":
+    if run_spec.kind == "start":
         return None
     training = replace(recipe.training, seed=0, epochs=1, lr=1.0)
-    return repr((cell.label, recipe.student, recipe.teacher, recipe.second_teacher, training))
+    return repr((run_spec.label, recipe.student, recipe.teacher, recipe.second_teacher, training))
 
 
-def _network_of(cell: Cell, recipe: Recipe) -> str | None:
+def _network_of(run_spec: RunSpec, recipe: Recipe) -> str | None:
     """Return the network that is attacked; None where none is."""
-    return repr(recipe.student) if cell.which else None
+    return repr(recipe.student) if run_spec.which else None
 
 
-def _training_row(cells: Sequence[Cell], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
+def _training_row(run_specs: Sequence[RunSpec], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
     cost = run_cost(recipe, data, steps=steps)
-    epochs = sum(cell.recipe.training.epochs for cell in cells)
-    checks = sum(checks_of(cell.recipe.training) for cell in cells)
+    epochs = sum(run_spec.recipe.training.epochs for run_spec in run_specs)
+    checks = sum(checks_of(run_spec.recipe.training) for run_spec in run_specs)
     return {
-        "label": cells[0].label, "student": recipe.student.name, "teacher": _taught_by(cells[0]), "runs": len(cells),
+        "label": run_specs[0].label, "student": recipe.student.name, "teacher": _taught_by(run_specs[0]), "runs": len(run_specs),
         "epochs": epochs, "runs_as": cost.label, "step_seconds": cost.seconds, "steps": epochs * cost.steps,
         "check_seconds": cost.check_seconds, "checks": checks,
         "hours": (epochs * cost.steps * cost.seconds + checks * cost.check_seconds) / 3600,
     }  # fmt: skip
 
 
-def _taught_by(cell: Cell) -> str | None:
-    if cell.needs:
-        return ", ".join(Path(name).name for name in cell.needs)
-    return None if cell.recipe.teacher is None else cell.recipe.teacher.name
+def _taught_by(run_spec: RunSpec) -> str | None:
+    if run_spec.needs:
+        return ", ".join(Path(name).name for name in run_spec.needs)
+    return None if run_spec.recipe.teacher is None else run_spec.recipe.teacher.name
 
 
 def _attack_row(
-    cells: Sequence[Cell], recipe: Recipe, evaluation: EvaluateSettings, data: DataSet, steps: int
+    run_specs: Sequence[RunSpec], recipe: Recipe, evaluation: EvaluateSettings, data: DataSet, steps: int
 ) -> dict[str, Any]:
-    models = sum(len(cell.which) for cell in cells)
+    models = sum(len(run_spec.which) for run_spec in run_specs)
     asked = [(evaluation.examples_of(name, len(data.test)), *_passes(name)) for name in evaluation.attacks]
     forward, backward = _pass_seconds(recipe, data, min(images for images, _, _ in asked), steps)
     seconds = sum(images * (forward * ahead + backward * back) for images, ahead, back in asked)
@@ -144,7 +144,7 @@ def _pass_seconds(recipe: Recipe, data: DataSet, images: int, steps: int) -> tup
     """Return the seconds of a forward pass, and of a backward pass to the images, an image, in batches of an attack."""
     device = device_by_name(recipe.training.device)
     student = build_model(recipe.student, data.train).to(device).eval()
-    batch = to_pixels(looked_at(data.test, min(images, BATCH_SIZE)).to(device).images)
+    batch = to_pixels(validation_subset(data.test, min(images, BATCH_SIZE)).to(device).images)
 
     def forward() -> None:
         with torch.no_grad():

@@ -13,11 +13,11 @@ from kdiga.evaluation import evaluate
 from kdiga.experiments.board import VALIDATION
 from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import RESULT, claim, read_result, write_config, write_result
+from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_config, write_result
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import attack_of, looked_at
+from kdiga.training.validation import attack_of, validation_subset
 from kdiga.workflows.loaded_model import describe
 from kdiga.workflows.train import build_models
 
@@ -35,7 +35,7 @@ def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
     """
     if (folder / RESULT).is_file():
         return read_result(folder)
-    claim(folder, resume=True, overwrite=False)
+    prepare_run_folder(folder, resume=True, overwrite=False)
     write_config(folder, recipe.to_dict())
     student = save_start(recipe, folder, data)
     untrained = {"epoch": -1, "clean": None, "robust": None}
@@ -65,7 +65,7 @@ def validation_attack(recipe: Recipe) -> str:
     return attack_of(recipe.training.validation_steps)
 
 
-def validate_cell(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None:
+def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None:
     """Attack a run's best weights on the images that training held out, and keep each image's outcome.
 
     Training itself keeps only accuracies, under an attack that starts elsewhere in every epoch; to compare a run with
@@ -85,7 +85,7 @@ def validate_cell(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> Non
     about = describe(model, str(folder), "best")
     report = evaluate(
         model.to(device_by_name(settings.device)),
-        looked_at(held_out, settings.validation_examples).batches(examples=settings.validation_examples),
+        validation_subset(held_out, settings.validation_examples).batches(examples=settings.validation_examples),
         eps=recipe.threat.eps, norm=recipe.threat.norm, attacks=[validation_attack(recipe)], seed=seed,
         folder=folder / FOLDER,
     )  # fmt: skip

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdiga.errors import InputError, nearest
-from kdiga.experiments.board import Cell
+from kdiga.experiments.board import RunSpec
 from kdiga.experiments.sections import Sections, named
 from kdiga.experiments.settings import EvaluateSettings, TuneSettings, check_keys, read_section
-from kdiga.experiments.trials import trial_cells
+from kdiga.experiments.trials import trial_specs
 from kdiga.models import available_models
 from kdiga.models.sources.registry import found_at
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
-from kdiga.recipes.source import STUDY, Keys, Source, read_source
+from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source
 
 TOP = ["base", "teachers", "methods", "seeds", "evaluate", "tune"]
 AGREED = ("data", "threat")
@@ -40,7 +40,7 @@ class Study:
         seeds: of every method.
         evaluation: how every model is attacked.
         tune: budget for choosing coefficients, or None.
-        cells: every run, in the order in which they are worth running.
+        run_specs: every run, in the order in which they are worth running.
     """
 
     path: str
@@ -50,14 +50,14 @@ class Study:
     seeds: tuple[int, ...]
     evaluation: EvaluateSettings
     tune: TuneSettings | None
-    cells: tuple[Cell, ...]
+    run_specs: tuple[RunSpec, ...]
 
-    def of(self, kind: str) -> dict[str, list[Cell]]:
+    def of(self, kind: str) -> dict[str, list[RunSpec]]:
         """Return the cells of a kind by label."""
-        found: dict[str, list[Cell]] = {}
-        for cell in self.cells:
-            if cell.kind == kind:
-                found.setdefault(cell.label, []).append(cell)
+        found: dict[str, list[RunSpec]] = {}
+        for run_spec in self.run_specs:
+            if run_spec.kind == kind:
+                found.setdefault(run_spec.label, []).append(run_spec)
         return found
 
 
@@ -79,7 +79,7 @@ def load_study(path: str | Path, out: Path | None = None, overrides: Sequence[st
 
 
 class _Planner:
-    def __init__(self, source: Source, out: Path, command: str) -> None:
+    def __init__(self, source: YamlSource, out: Path, command: str) -> None:
         self.source, self.out, self.command, self.problems = source, out, command, list[str]()
         self.teachers = self._entries("teachers")
         self.needs: dict[str, tuple[str, ...]] = {}  # by label of a method, folders of its teachers
@@ -101,7 +101,7 @@ class _Planner:
         teachers = {name: self._teacher(name, given, base) for name, given in self.teachers.items()}
         recipes = {label: self._method(label, given, base) for label, given in methods.items()}
         self._stop()
-        cells = self._cells(teachers, recipes, seeds, cast("EvaluateSettings", evaluation), tune)
+        run_specs = self._cells(teachers, recipes, seeds, cast("EvaluateSettings", evaluation), tune)
         return Study(
             self.source.path,
             self.command,
@@ -110,7 +110,7 @@ class _Planner:
             seeds,
             cast("EvaluateSettings", evaluation),
             tune,
-            tuple(cells),
+            tuple(run_specs),
         )
 
     def _cells(
@@ -120,23 +120,23 @@ class _Planner:
         seeds: tuple[int, ...],
         evaluation: EvaluateSettings,
         tune: TuneSettings | None,
-    ) -> list[Cell]:
+    ) -> list[RunSpec]:
         which = evaluation.which
-        cells = [
-            Cell(f"teachers/{name}", name, "teacher", cast("Recipe", recipe), which=which)
+        run_specs = [
+            RunSpec(f"teachers/{name}", name, "teacher", cast("Recipe", recipe), which=which)
             for name, recipe in teachers.items()
         ]
-        trials: dict[str, list[Cell]] = {}
+        trials: dict[str, list[RunSpec]] = {}
         for label, recipe in recipes.items():
             if tune is not None:
-                trials[label] = trial_cells(
+                trials[label] = trial_specs(
                     _with_seed(recipe, seeds[0]), f"tuning/{label}", label=label, trials=tune.trials,
                     epochs=tune.epochs, needs=self.needs[label],
                 )  # fmt: skip
-        cells += [cell for group in trials.values() for cell in group]
+        run_specs += [run_spec for group in trials.values() for run_spec in group]
         # Seed after seed, so that an unfinished study compares all methods on few seeds and not few methods on all.
-        return cells + [
-            Cell(
+        return run_specs + [
+            RunSpec(
                 f"{label}/seed-{seed}", label, "method", _with_seed(recipe, seed), self.needs[label],
                 tuple(trial.folder for trial in trials.get(label, ())), which,
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.experiments.board import FAILURE, Board, Cell, read_json, test_file
+from kdiga.experiments.board import FAILURE, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.study import Study
 from kdiga.experiments.trials import best_trial, read_trials
 from kdiga.runs.folder import RESULT, read_config, write_result
@@ -16,7 +16,7 @@ from kdiga.runs.provenance import provenance
 FILE = "study.json"
 
 
-def collect(study: Study, board: Board, data: DataSet) -> dict[str, Any]:
+def collect_study(study: Study, board: RunBoard, data: DataSet) -> dict[str, Any]:
     """Return what ``study.json`` holds.
 
     Args:
@@ -24,8 +24,8 @@ def collect(study: Study, board: Board, data: DataSet) -> dict[str, Any]:
         board: of its cells.
         data: that they share.
     """
-    tuning = {label: _tuning(cells, board.out) for label, cells in study.of("trial").items()}
-    first = study.cells[0].recipe
+    tuning = {label: _tuning(run_specs, board.out) for label, run_specs in study.of("trial").items()}
+    first = study.run_specs[0].recipe
     return {
         "title": Path(study.path).stem,
         "command": study.command,
@@ -35,43 +35,44 @@ def collect(study: Study, board: Board, data: DataSet) -> dict[str, Any]:
         "which": list(study.evaluation.which),
         "seeds": list(study.seeds),
         "done": board.count(),
-        "total": len(board.cells),
-        "teachers": [_entry(label, cells, board) for label, cells in study.of("teacher").items()],
+        "total": len(board.run_specs),
+        "teachers": [_entry(label, run_specs, board) for label, run_specs in study.of("teacher").items()],
         "methods": [
-            _entry(label, cells, board) | {"tuning": tuning.get(label)} for label, cells in study.of("method").items()
+            _entry(label, run_specs, board) | {"tuning": tuning.get(label)}
+            for label, run_specs in study.of("method").items()
         ],
         "study": dict(study.given),
         "provenance": provenance(),
     }
 
 
-def write_study(study: Study, board: Board, data: DataSet) -> dict[str, Any]:
+def write_study(study: Study, board: RunBoard, data: DataSet) -> dict[str, Any]:
     """Write ``study.json`` and return its content."""
-    content = collect(study, board, data)
+    content = collect_study(study, board, data)
     board.out.mkdir(parents=True, exist_ok=True)
     write_result(board.out, content, FILE)
     return content
 
 
-def _entry(label: str, cells: Sequence[Cell], board: Board) -> dict[str, Any]:
-    runs = [_run(cell, board) for cell in cells]
-    recipe = next((run.pop("recipe") for run in runs if run["recipe"]), cells[0].recipe.to_dict())
+def _entry(label: str, run_specs: Sequence[RunSpec], board: RunBoard) -> dict[str, Any]:
+    runs = [_run(run_spec, board) for run_spec in run_specs]
+    recipe = next((run.pop("recipe") for run in runs if run["recipe"]), run_specs[0].recipe.to_dict())
     for run in runs:
         run.pop("recipe", None)
-    return {"label": label, "method": cells[0].recipe.method.info.name, "recipe": recipe, "runs": runs}
+    return {"label": label, "method": run_specs[0].recipe.method.info.name, "recipe": recipe, "runs": runs}
 
 
-def _run(cell: Cell, board: Board) -> dict[str, Any]:
-    folder = board.out / cell.folder
-    state = board.state(cell)
+def _run(run_spec: RunSpec, board: RunBoard) -> dict[str, Any]:
+    folder = board.out / run_spec.folder
+    state = board.state(run_spec)
     result: dict[str, Any] = read_json(folder / RESULT) or {}
-    reports = {which: read_json(test_file(folder, which)) for which in cell.which}
+    reports = {which: read_json(test_file(folder, which)) for which in run_spec.which}
     failure = read_json(folder / FAILURE) or {}
     return {
-        "folder": cell.folder,
-        "seed": cell.recipe.training.seed,
+        "folder": run_spec.folder,
+        "seed": run_spec.recipe.training.seed,
         "status": state,
-        "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(cell),
+        "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(run_spec),
         "epochs": result.get("epochs"),
         "best_epoch": result["validation"]["best"]["epoch"] + 1 if result else None,
         "minutes": result.get("minutes"),
@@ -91,8 +92,8 @@ def _run(cell: Cell, board: Board) -> dict[str, Any]:
     }
 
 
-def _tuning(cells: Sequence[Cell], out: Path) -> dict[str, Any]:
-    trials = read_trials(cells, out)
+def _tuning(run_specs: Sequence[RunSpec], out: Path) -> dict[str, Any]:
+    trials = read_trials(run_specs, out)
     chosen = None if any(trial.status == "open" for trial in trials) else best_trial(trials)
     return {
         "trials": [vars(trial) for trial in trials],
@@ -107,7 +108,7 @@ def _tuning(cells: Sequence[Cell], out: Path) -> dict[str, Any]:
     }
 
 
-def in_words(board: Board, folder: str) -> str:
+def describe_outcome(board: RunBoard, folder: str) -> str:
     """Return in a few words what a cell has come to."""
     run = _run(board.by_folder[folder], board)
     if run["status"] != "done":

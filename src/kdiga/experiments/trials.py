@@ -15,9 +15,9 @@ from typing import Any
 from scipy.stats import qmc
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import FAILURE, VALIDATION, Cell, read_json
+from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
 from kdiga.methods import Method
-from kdiga.methods.registry import Search, search_space
+from kdiga.methods.registry import SearchRange, search_space
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import RESULT
 
@@ -52,9 +52,9 @@ class Trial:
         return -1.0 if self.best is None else self.best["robust"]
 
 
-def trial_cells(
+def trial_specs(
     recipe: Recipe, where: str, *, label: str, trials: int, epochs: int | None, needs: tuple[str, ...] = ()
-) -> list[Cell]:
+) -> list[RunSpec]:
     """Return the runs of a search; none for a method without coefficients.
 
     Args:
@@ -69,7 +69,7 @@ def trial_cells(
         return []
     settings = recipe.training if epochs is None else replace(recipe.training, epochs=epochs)
     return [
-        Cell(
+        RunSpec(
             f"{where}/trial-{number:02d}".lstrip("/"), label, "trial",
             replace(recipe, method=trial_method(recipe.method, number), training=settings), needs,
         )
@@ -90,7 +90,7 @@ def trial_method(method: Method, number: int) -> Method:
     return replace(method, **values)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType, reportGeneralTypeIssues]
 
 
-def _value(search: Search, share: float, configured: object) -> float:
+def _value(search: SearchRange, share: float, configured: object) -> float:
     low, high = search.low, search.high
     value = low * (high / low) ** share if search.log else low + (high - low) * share
     # Three digits: what a person would write down, and far finer than the noise of a trial.
@@ -103,23 +103,23 @@ def coefficients(method: Method) -> dict[str, float]:
     return {name: getattr(method, name) for name in search_space(method)}
 
 
-def read_trials(cells: Sequence[Cell], out: Path) -> list[Trial]:
+def read_trials(run_specs: Sequence[RunSpec], out: Path) -> list[Trial]:
     """Return what the trials have come to so far."""
-    return [_read(cell, out / cell.folder) for cell in cells]
+    return [_read(run_spec, out / run_spec.folder) for run_spec in run_specs]
 
 
-def _read(cell: Cell, folder: Path) -> Trial:
-    values = coefficients(cell.recipe.method)
+def _read(run_spec: RunSpec, folder: Path) -> Trial:
+    values = coefficients(run_spec.recipe.method)
     result = read_json(folder / RESULT)
     if result is not None:
         best, last = (
             {key: result["validation"][which][key] for key in ("clean", "robust")} for which in ("best", "last")
         )
-        return Trial(cell.folder, values, "done", best, last, result["minutes"])
+        return Trial(run_spec.folder, values, "done", best, last, result["minutes"])
     failure = read_json(folder / FAILURE)
     if failure is not None:
-        return Trial(cell.folder, values, failure["status"], error=failure["error"])
-    return Trial(cell.folder, values, "open")
+        return Trial(run_spec.folder, values, failure["status"], error=failure["error"])
+    return Trial(run_spec.folder, values, "open")
 
 
 def best_trial(trials: Sequence[Trial], least_clean: float | None = None) -> Trial:
@@ -136,26 +136,26 @@ def best_trial(trials: Sequence[Trial], least_clean: float | None = None) -> Tri
     return best_trial(kept) if kept else max(trials, key=lambda trial: trial.best["clean"] if trial.best else -1.0)
 
 
-def least_clean(cell: Cell, out: Path) -> float | None:
+def least_clean(run_spec: RunSpec, out: Path) -> float | None:
     """Return the validation clean accuracy that a cell's trials have to keep; None if they need not keep any."""
-    if cell.floor is None:
+    if run_spec.floor is None:
         return None
-    start = read_json(out / cell.floor.start / VALIDATION)
+    start = read_json(out / run_spec.floor.start / VALIDATION)
     if start is None:
-        raise InputError(f"{cell.floor.start} in {str(out)!r} has not been judged on validation images.")
-    return start["accuracy"]["clean"] - cell.floor.at_most / 100
+        raise InputError(f"{run_spec.floor.start} in {str(out)!r} has not been judged on validation images.")
+    return start["accuracy"]["clean"] - run_spec.floor.at_most / 100
 
 
-def chosen_recipe(cell: Cell, trials: Sequence[Cell], out: Path) -> Recipe:
+def chosen_recipe(run_spec: RunSpec, trials: Sequence[RunSpec], out: Path) -> Recipe:
     """Return a cell's recipe with the coefficients of its best trial.
 
     Args:
-        cell: with or without trials.
+        run_spec: with or without trials.
         trials: its trial cells, all of which have ended.
         out: the study's folder.
     """
     if not trials:
-        return cell.recipe
-    best = best_trial(read_trials(trials, out), least_clean(cell, out))
+        return run_spec.recipe
+    best = best_trial(read_trials(trials, out), least_clean(run_spec, out))
     values: dict[str, Any] = dict(best.coefficients)
-    return replace(cell.recipe, method=replace(cell.recipe.method, **values))  # pyright: ignore
+    return replace(run_spec.recipe, method=replace(run_spec.recipe.method, **values))  # pyright: ignore

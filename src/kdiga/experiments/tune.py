@@ -11,13 +11,13 @@ import yaml
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError
-from kdiga.experiments.board import ENDED, Board, Cell
+from kdiga.experiments.board import ENDED, RunBoard, RunSpec
 from kdiga.experiments.check import check_folder, check_models
 from kdiga.experiments.engine import OnWatch, run_board
 from kdiga.experiments.settings import EvaluateSettings, TuneSettings
-from kdiga.experiments.trials import best_trial, chosen_recipe, read_trials, trial_cells
+from kdiga.experiments.trials import best_trial, chosen_recipe, read_trials, trial_specs
 from kdiga.io.atomic_write import write_atomically
-from kdiga.io.file_lock import held
+from kdiga.io.file_lock import file_lock
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import write_result
 from kdiga.runs.provenance import provenance
@@ -25,7 +25,7 @@ from kdiga.runs.provenance import provenance
 FILE, BEST = "tune.json", "best.yaml"
 
 
-def open_search(recipe: Recipe, out: Path, budget: TuneSettings, data: DataSet, *, since: float = 0.0) -> Board:
+def open_search(recipe: Recipe, out: Path, budget: TuneSettings, data: DataSet, *, since: float = 0.0) -> RunBoard:
     """Return the board of a recipe's trials, checked against the models and the folder.
 
     Args:
@@ -33,23 +33,23 @@ def open_search(recipe: Recipe, out: Path, budget: TuneSettings, data: DataSet, 
         out: folder for everything.
         budget: how many trials, how long.
         data: of the recipe.
-        since: see :class:`kdiga.experiments.board.Board`.
+        since: see :class:`kdiga.experiments.board.RunBoard`.
 
     Raises:
         InputError: if a method has no coefficients, a model does not fit, or the folder holds other trials.
     """
     name = recipe.method.info.name
-    cells = trial_cells(recipe, "", label=name, trials=budget.trials, epochs=budget.epochs)
-    if not cells:
+    run_specs = trial_specs(recipe, "", label=name, trials=budget.trials, epochs=budget.epochs)
+    if not run_specs:
         raise InputError(f"method {name} has no coefficients to tune; train the recipe as it is.")
-    check_models(cells, out, data)
-    board = Board(cells, out, since)
+    check_models(run_specs, out, data)
+    board = RunBoard(run_specs, out, since)
     check_folder(board, EvaluateSettings(), data)
     return board
 
 
 def run_search(
-    recipe: Recipe, board: Board, data: DataSet, *, workers: int, on_watch: OnWatch, command: str = "kdiga tune"
+    recipe: Recipe, board: RunBoard, data: DataSet, *, workers: int, on_watch: OnWatch, command: str = "kdiga tune"
 ) -> dict[str, Any]:
     """Run the trials that are not finished and return ``tune.json``'s content.
 
@@ -75,29 +75,29 @@ def run_search(
     return _write(recipe, board, command)
 
 
-def _write(recipe: Recipe, board: Board, command: str) -> dict[str, Any]:
-    with held(board.out, "report", wait=True):
-        trials = read_trials(board.cells, board.out)
+def _write(recipe: Recipe, board: RunBoard, command: str) -> dict[str, Any]:
+    with file_lock(board.out, "report", wait=True):
+        trials = read_trials(board.run_specs, board.out)
         best = best_trial(trials)
-        settled = best.best is not None and all(board.state(cell) in ENDED for cell in board.cells)
+        settled = best.best is not None and all(board.state(run_spec) in ENDED for run_spec in board.run_specs)
         content = {
             "command": command,
             "method": recipe.method.info.name,
             "data": asdict(recipe.data),
             "threat": asdict(recipe.threat),
             "seed": recipe.training.seed,
-            "epochs": board.cells[0].recipe.training.epochs,
+            "epochs": board.run_specs[0].recipe.training.epochs,
             "trials": [asdict(trial) for trial in trials],
             "chosen": best.folder if settled else None,
             "provenance": provenance(),
         }
         write_result(board.out, content, FILE)
         if settled:
-            _write_best(recipe, board.cells, board.out, best.folder)
+            _write_best(recipe, board.run_specs, board.out, best.folder)
     return content
 
 
-def _write_best(recipe: Recipe, trials: Sequence[Cell], out: Path, folder: str) -> None:
-    chosen = chosen_recipe(Cell("", "", "method", recipe), trials, out)
+def _write_best(recipe: Recipe, trials: Sequence[RunSpec], out: Path, folder: str) -> None:
+    chosen = chosen_recipe(RunSpec("", "", "method", recipe), trials, out)
     head = f"# The best of {len(trials)} trials on validation images was {folder}; see {FILE}.\n"
     write_atomically(out / BEST, head + yaml.safe_dump(chosen.to_dict(), sort_keys=False))

@@ -13,15 +13,15 @@ from typing import Any, Literal
 import torch
 
 from kdiga.data import DataSet
-from kdiga.distributed.launch import obey_parent
+from kdiga.distributed.launch import follow_parent
 from kdiga.errors import KdigaError
-from kdiga.experiments.board import Board, Cell
+from kdiga.experiments.board import RunBoard, RunSpec
 from kdiga.experiments.failures import WorkersEndedError
-from kdiga.experiments.run_one import run_cell
+from kdiga.experiments.run_one import run_one
 from kdiga.experiments.settings import EvaluateSettings
-from kdiga.io.file_lock import held
+from kdiga.io.file_lock import file_lock
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import data_of
+from kdiga.workflows.train import load_recipe_data
 
 POLL = 0.5  # seconds between looks at what others hold
 
@@ -34,8 +34,8 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-def run_cells(
-    board: Board, data: DataSet, evaluation: EvaluateSettings, *, workers: int, on_cell: OnCell, apart: bool = False
+def run_all(
+    board: RunBoard, data: DataSet, evaluation: EvaluateSettings, *, workers: int, on_cell: OnCell, apart: bool = False
 ) -> None:
     """Run every open cell, and wait for those that other processes hold.
 
@@ -56,7 +56,7 @@ def run_cells(
     if workers == 1 and not apart:
         work(board, data, evaluation, on_cell)
         return
-    config = board.cells[0].recipe.data
+    config = board.run_specs[0].recipe.data
     context = multiprocessing.get_context("spawn")
     processes: dict[Any, BaseProcess] = {}  # by the end of a pipe; its class depends on the system
     try:
@@ -71,7 +71,7 @@ def run_cells(
         for process in processes.values():
             process.terminate()
             process.join()
-    if board.count() < len(board.cells):
+    if board.count() < len(board.run_specs):
         codes = ", ".join(str(process.exitcode) for process in processes.values())
         raise WorkersEndedError(
             f"every worker ended early (exit status {codes}); perhaps memory ran out. The same command continues, "
@@ -79,29 +79,29 @@ def run_cells(
         )
 
 
-def work(board: Board, data: DataSet, evaluation: EvaluateSettings, on_cell: OnCell) -> None:
+def work(board: RunBoard, data: DataSet, evaluation: EvaluateSettings, on_cell: OnCell) -> None:
     """Run cells until none is open, in this process."""
-    while any(board.state(cell) == "open" for cell in board.cells):
+    while any(board.state(run_spec) == "open" for run_spec in board.run_specs):
         # From the first again after each: a teacher that has just been trained lets others go ahead.
-        if not any(_attempt(cell, board, data, evaluation, on_cell) for cell in board.cells):
+        if not any(_attempt(run_spec, board, data, evaluation, on_cell) for run_spec in board.run_specs):
             on_cell("look", "")
             time.sleep(POLL)
 
 
-def _attempt(cell: Cell, board: Board, data: DataSet, evaluation: EvaluateSettings, on_cell: OnCell) -> bool:
-    if board.state(cell) != "open" or not board.ready(cell):
+def _attempt(run_spec: RunSpec, board: RunBoard, data: DataSet, evaluation: EvaluateSettings, on_cell: OnCell) -> bool:
+    if board.state(run_spec) != "open" or not board.ready(run_spec):
         return False
-    with held(board.out, cell.folder) as mine:
-        if not mine or board.state(cell) != "open":
+    with file_lock(board.out, run_spec.folder) as mine:
+        if not mine or board.state(run_spec) != "open":
             return False
-        on_cell("start", cell.folder)
-        run_cell(cell, board, data, evaluation)
-    on_cell("end", cell.folder)
+        on_cell("start", run_spec.folder)
+        run_one(run_spec, board, data, evaluation)
+    on_cell("end", run_spec.folder)
     return True
 
 
-def _worker(board: Board, config: DataConfig, evaluation: EvaluateSettings, tell: Connection) -> None:
-    obey_parent()
+def _worker(board: RunBoard, config: DataConfig, evaluation: EvaluateSettings, tell: Connection) -> None:
+    follow_parent()
     torch.set_num_threads(1)
 
     def on_cell(event: Event, folder: str) -> None:
@@ -109,7 +109,7 @@ def _worker(board: Board, config: DataConfig, evaluation: EvaluateSettings, tell
             tell.send((event, folder))
 
     try:
-        work(board, data_of(config), evaluation, on_cell)
+        work(board, load_recipe_data(config), evaluation, on_cell)
     except (KdigaError, OSError) as error:
         tell.send(error)
 

@@ -18,7 +18,7 @@ BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
-class Agreement:
+class OutputAgreement:
     """How near an exported file is to its model on some images.
 
     Args:
@@ -59,17 +59,17 @@ def logits_of(call: Logits, images: Tensor, batch_size: int = BATCH_SIZE) -> Ten
         return torch.cat([call(part).detach().float().cpu() for part in images.split(batch_size)])
 
 
-def agreement(of_file: Tensor, of_model: Tensor) -> Agreement:
+def agreement(of_file: Tensor, of_model: Tensor) -> OutputAgreement:
     """Compare logits (example, classes) of a file with those of its model, on the same images."""
     if of_file.shape != of_model.shape:
         raise InputError(
             f"the file returned logits of shape {tuple(of_file.shape)}, the model {tuple(of_model.shape)}."
         )
     same: Sequence[bool] = (of_file.argmax(1) == of_model.argmax(1)).tolist()
-    return Agreement(float((of_file - of_model).abs().max()), float(of_model.abs().max()), tuple(same))
+    return OutputAgreement(float((of_file - of_model).abs().max()), float(of_model.abs().max()), tuple(same))
 
 
-def check_same(what: str, found: Agreement) -> None:
+def check_same(what: str, found: OutputAgreement) -> None:
     """Check that a file computes the model's function.
 
     Raises:

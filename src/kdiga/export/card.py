@@ -42,7 +42,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Origin:
+class CardOrigin:
     """How a model came about.
 
     Args:
@@ -87,7 +87,7 @@ class Card:
     threat: ThreatModel
     formats: Mapping[str, Mapping[str, Any]]
     numbers: Sequence[Number]
-    origin: Origin
+    origin: CardOrigin
     queries: int
     command: str
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -185,7 +185,7 @@ def _formats(card: Card) -> str:
     if copies:
         lines.append(f"Bit for bit the same function, so measured once: {safe('; '.join(copies))}.")
     if any(name not in ("clean", WORST) for name in attacks):
-        lines += ["", strength(card.queries)]
+        lines += ["", attack_strength(card.queries)]
     if batches:
         lines += [
             "",
@@ -195,7 +195,7 @@ def _formats(card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
-def strength(queries: int) -> str:
+def attack_strength(queries: int) -> str:
     """Return what the robust accuracies of exported files do and do not say."""
     return (
         "*Transferred* attacks were made on the PyTorch model with its gradients and tried on the file: for a float "
@@ -229,7 +229,7 @@ def _loading(card: Card, only: str) -> str:
     return "\n".join(lines)
 
 
-def _origin(origin: Origin) -> str:
+def _origin(origin: CardOrigin) -> str:
     lines = ["## Training", ""]
     if not origin.recipe:
         return "\n".join([*lines, "Not known to whoever exported the model."]) + "\n"

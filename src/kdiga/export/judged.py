@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdiga.evaluation import AttackResult
-from kdiga.export.agreement import Agreement
+from kdiga.export.agreement import OutputAgreement
 from kdiga.export.latency import Latency
 
 WORST = "worst"
@@ -34,7 +34,7 @@ class Judged:
     size: int
     runtime: str
     digest: str
-    agreement: Agreement | None = None
+    agreement: OutputAgreement | None = None
     results: Mapping[str, AttackResult] = field(default_factory=dict[str, AttackResult])
     latency: Mapping[int, Latency] = field(default_factory=dict[int, Latency])
     same_as: str = ""

@@ -16,7 +16,7 @@ from kdiga.evaluation.outcome import StageOutcome
 from kdiga.export.formats import Logits
 from kdiga.export.transfer import Victim
 from kdiga.model_state import seeded
-from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 QUERIES = 5000  # as in AutoAttack
@@ -85,7 +85,7 @@ def scored(
     queries: int = QUERIES,
     seed: int = 0,
     batch_size: int = 100,
-    shelf: Shelf | None = None,
+    result_cache: ResultCache | None = None,
     on_progress: OnProgress | None = None,
 ) -> AttackResult:
     """Attack a file by its logits alone.
@@ -98,7 +98,7 @@ def scored(
         queries: of an example that is never fooled, at least 1.
         seed: of the squares.
         batch_size: images attacked, and kept, together.
-        shelf: where outcomes are kept; None keeps none.
+        result_cache: where outcomes are kept; None keeps none.
         on_progress: told what is attacked, examples done and examples in all.
     """
     target = Target.of(Called(victim.call).eval(), images, labels, batch_size, keyed=False)
@@ -111,5 +111,5 @@ def scored(
 
     return attack_all(
         target, Attack(stage.name, [stage]), threat=threat, seed=seed, batch_size=batch_size,
-        shelf=shelf or Shelf(), progress=tell,
+        result_cache=result_cache or ResultCache(), progress=tell,
     )  # fmt: skip

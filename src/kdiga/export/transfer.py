@@ -24,7 +24,7 @@ from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
 from kdiga.results.attack_names import TRANSFER
 from kdiga.runs.fingerprints import fingerprint_of_tensors
 from kdiga.runs.provenance import installed_version
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
 
@@ -54,7 +54,7 @@ def transferred(
     fingerprint: str,
     seed: int = 0,
     batch_size: int = 250,
-    shelf: Shelf | None = None,
+    result_cache: ResultCache | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, dict[str, AttackResult]]:
     """Attack a model and try the images on the files made of it.
@@ -72,7 +72,7 @@ def transferred(
         fingerprint: of the model.
         seed: of random starts.
         batch_size: images attacked, and kept, together.
-        shelf: where outcomes are kept; None keeps none.
+        result_cache: where outcomes are kept; None keeps none.
         on_progress: told the attack, examples done and examples in all.
 
     Returns:
@@ -81,11 +81,11 @@ def transferred(
     Raises:
         InputError: for an unknown attack, or "clean", which is none.
     """
-    shelf = shelf or Shelf()
+    result_cache = result_cache or ResultCache()
     found: dict[str, dict[str, AttackResult]] = {victim.name: {} for victim in victims}
     for attack in transfer_attacks(attacks):
         name = TRANSFER + attack.name
-        portions: list[Portion] = []
+        work_units: list[WorkUnit] = []
         for place, start in enumerate(range(0, len(images), batch_size)):
             rows = slice(start, start + batch_size)
             part = images[rows], labels[rows]
@@ -96,8 +96,8 @@ def transferred(
                 "pyautoattack": installed_version("pyautoattack"),
             }  # fmt: skip
             work = partial(_try, model, victims, *part, attack, threat, seed_at(seed, place))
-            portions.append(Portion(name, key, len(part[1]), work))
-        outcomes: list[Mapping[str, Any]] = work_through(portions, shelf, on_progress)
+            work_units.append(WorkUnit(name, key, len(part[1]), work))
+        outcomes: list[Mapping[str, Any]] = run_work_units(work_units, result_cache, on_progress)
         for victim in victims:
             right = [bool(one) for outcome in outcomes for one in outcome[victim.name]]
             found[victim.name][name] = AttackResult(name, tuple(right), 0.0)

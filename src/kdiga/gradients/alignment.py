@@ -11,9 +11,9 @@ from kdiga.checks import check_images, check_labels, check_same_classes
 from kdiga.errors import InputError, KdigaWarning
 from kdiga.gradients.input_gradient import input_gradient_and_logits
 from kdiga.gradients.routes import Route, route_by_name
-from kdiga.gradients.student_pass import Point
+from kdiga.gradients.student_pass import StudentPass
 from kdiga.losses import distance_by_name
-from kdiga.model_state import evaluating, held_in_eval
+from kdiga.model_state import all_in_eval_mode, evaluating
 
 
 @overload
@@ -107,7 +107,7 @@ def align(
             "'finite-difference', or align the module that was compiled."
         )
     labels = labels.long()
-    point = Point(student, images, labels, gradient="differentiable", route=route)
+    point = StudentPass(student, images, labels, gradient="differentiable", route=route)
     check_labels(labels, images, point.logits.shape[-1] if check_values else None)
     if teacher_gradient is None:
         if teacher is None:
@@ -140,7 +140,7 @@ def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> No
             KdigaWarning,
             stacklevel=3,
         )
-    if held_in_eval(student):
+    if all_in_eval_mode(student):
         warnings.warn(
             "the student's batch norm and dropout are in eval mode; to train it, call student.train() first.",
             KdigaWarning,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kdiga.distributed import batch_shards as joint
+from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.differentiation import by_images
 
@@ -30,7 +30,7 @@ SAFE_PROBES = {torch.float64: 0.01, torch.float32: 0.1, torch.bfloat16: 0.5}
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ParameterGradients:
     """The student around the images whose input gradient is taken.
 
     Args:
@@ -57,7 +57,9 @@ class Route(Protocol):
         """Return the context in which the forward pass has to run."""
         ...
 
-    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, scores: Tensor, images: Tensor, around: ParameterGradients, value: Tensor | None = None
+    ) -> Tensor:
         """Return d sum(scores) / d images, differentiable by the parameters.
 
         Args:
@@ -86,7 +88,9 @@ class Exact:
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", enabled=False):
             yield
 
-    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, scores: Tensor, images: Tensor, around: ParameterGradients, value: Tensor | None = None
+    ) -> Tensor:
         """Return the gradient with its own graph."""
         return by_images(scores, images, twice=True)
 
@@ -130,7 +134,9 @@ class FiniteDifference:
         """Return a context that changes nothing."""
         return nullcontext()
 
-    def __call__(self, scores: Tensor, images: Tensor, around: Surroundings, value: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, scores: Tensor, images: Tensor, around: ParameterGradients, value: Tensor | None = None
+    ) -> Tensor:
         """Return the gradient; its backward runs the probes."""
         if value is None:
             value = by_images(scores, images, keep=True)
@@ -139,7 +145,7 @@ class FiniteDifference:
         probe = self._length(dtype if enabled else images.dtype)
         autocast = torch.autocast(device, dtype, enabled=enabled)
         # Asked for now: the backward pass may run in another thread, which knows of no piece.
-        moved = _Difference(images.detach(), around, probe, self.sides, autocast, joint.current())
+        moved = _Difference(images.detach(), around, probe, self.sides, autocast, batch_shards.current_shard())
         return _Attached.apply(value, scores, moved, *around.parameters)
 
     def _length(self, dtype: torch.dtype) -> float:
@@ -156,11 +162,11 @@ class _Difference:
     """The derivative of a weighted sum of input gradients by the parameters, by moving the images."""
 
     images: Tensor
-    around: Surroundings
+    around: ParameterGradients
     probe: float
     sides: Sides
     autocast: AbstractContextManager[Any]
-    shared: joint.Piece
+    shared: batch_shards.BatchShard
 
     def __call__(self, cotangent: Tensor) -> tuple[Tensor | None, Sequence[Tensor | None]]:
         """Return the derivative by the clean scores, if it is one-sided, and by the parameters."""

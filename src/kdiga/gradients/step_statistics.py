@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Known(Protocol):
+class ComputedPass(Protocol):
     """A model at some images, computed as far as somebody asked."""
 
     def computed(self) -> tuple[Tensor | None, Tensor | None]:
@@ -16,7 +16,7 @@ class Known(Protocol):
         ...
 
 
-class Witness:
+class StepStatistics:
     """Remembers the points of one step, to count from them what the loss does not show.
 
     Nothing is computed in a method's place, so a step with a witness ends in the same bits.
@@ -27,7 +27,7 @@ class Witness:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.points: list[Known] = []
+        self.points: list[ComputedPass] = []
 
     def counts(self) -> Tensor:
         """Return images with logits, those of them saturated, images with an input gradient, those whose is zero.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.gradients.differentiation import by_images
-from kdiga.gradients.routes import Route, Surroundings
+from kdiga.gradients.routes import ParameterGradients, Route
 from kdiga.losses import Score, cross_entropy, score_by_name
 from kdiga.model_state import RandomState, couples_batch, evaluating, frozen_parameters, frozen_statistics
 from kdiga.stopwatch import Watch, silent
@@ -25,7 +25,7 @@ BatchNormMode = Literal["train", "eval"]
 Forward = Callable[[Tensor], Tensor]
 
 
-class Point:
+class StudentPass:
     """The student at one batch of images, each quantity computed on first use.
 
     A compiled forward is used wherever the network is differentiated once. Its backward pass always forms
@@ -103,7 +103,7 @@ class Point:
             scores = self._score(self._run(images, leave_no_trace=True), self.labels)
             return by_images(scores, images)
 
-    def _surroundings(self) -> Surroundings:
+    def _surroundings(self) -> ParameterGradients:
         parameters = tuple(p for p in self._student.parameters() if p.requires_grad)
 
         def gradient_at(images: Tensor, weights: Tensor) -> Sequence[Tensor | None]:
@@ -112,7 +112,7 @@ class Point:
                 return torch.autograd.grad((weights * scores).sum(), parameters, allow_unused=True)
 
         with self._in_mode():
-            return Surroundings(parameters, gradient_at, couples_batch(self._student))
+            return ParameterGradients(parameters, gradient_at, couples_batch(self._student))
 
     def _run(self, images: Tensor, *, leave_no_trace: bool) -> Tensor:
         with self._in_mode(), frozen_statistics(self._student) if leave_no_trace else nullcontext():

@@ -39,7 +39,7 @@ class WriteError(KdigaError):
 
 
 @contextmanager
-def whole(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
+def atomic_file(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
     """Give the block a file to write; at its end that replaces ``path`` at once, and on any error it is removed.
 
     Args:
@@ -66,12 +66,12 @@ def whole(path: Path, *, shared: bool = False, durable: bool = False) -> Generat
 
 @contextmanager
 def replacing(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
-    """Do as :func:`whole`.
+    """Do as :func:`atomic_file`.
 
     Raises:
         WriteError: if the disk is full or cannot be written.
     """
-    with asking_the_disk(path), whole(path, shared=shared, durable=durable) as partial:
+    with asking_the_disk(path), atomic_file(path, shared=shared, durable=durable) as partial:
         yield partial
 
 

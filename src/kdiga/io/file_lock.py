@@ -12,7 +12,7 @@ FOLDER = ".locks"
 
 
 @contextmanager
-def held(out: Path, name: str, *, wait: bool = False) -> Generator[bool]:
+def file_lock(out: Path, name: str, *, wait: bool = False) -> Generator[bool]:
     """Hold a lock while the block runs; the block is told whether it got it.
 
     Args:

@@ -4,7 +4,7 @@ from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.registry import (
     Method,
     MethodInfo,
-    Search,
+    SearchRange,
     available_methods,
     method_by_name,
     register,
@@ -16,7 +16,7 @@ __all__ = [
     "MethodInfo",
     "Needs",
     "Passes",
-    "Search",
+    "SearchRange",
     "available_methods",
     "method_by_name",
     "register",

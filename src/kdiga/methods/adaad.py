@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdiga import losses
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -45,7 +45,7 @@ class AdaAD(Checked):
             train_forwards=1 + clean,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack both, then return the imitation there and, if it weighs anything, at the clean images."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images))
@@ -56,7 +56,7 @@ class AdaAD(Checked):
         return Objective(tuple(terms))
 
 
-def widest_disagreement(step: Step, *, steps: int, step_size: float | None) -> Tensor:
+def widest_disagreement(step: StepContext, *, steps: int, step_size: float | None) -> Tensor:
     """Return images that maximise ``KL(p_T(x_adv) || p_S(x_adv))``, gradient through both, from a near start."""
 
     def distance(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.iad import distrust, trust
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
@@ -53,7 +53,7 @@ class AdaIAD(Checked):
             train_forwards=2,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack both, then return the imitation and the self-imitation."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.errors import unknown
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -81,7 +81,7 @@ class ARD(Checked):
             train_forwards=1 + clean,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the imitation there and, if it weighs anything, the label term."""
         chosen = DEFINITIONS[self.definition]
         if chosen.attack == "kl":
@@ -96,7 +96,7 @@ class ARD(Checked):
         return Objective(tuple(terms))
 
 
-def farthest_from_teacher(step: Step, *, steps: int, step_size: float | None) -> Tensor:
+def farthest_from_teacher(step: StepContext, *, steps: int, step_size: float | None) -> Tensor:
     """Return images that maximise ``KL(p_T(x) || p_S(x_adv))``, from a near start."""
     target = step.teacher.logits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.registry import register
 from kdiga.types import Objective, Term
@@ -20,6 +20,6 @@ class CE:
         """One pass, no teacher."""
         return Needs(student=Passes(1, 1), teachers=0)
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Return the one term."""
         return Objective((Term("label", 1.0, step.clean.losses.mean()),))

@@ -14,8 +14,8 @@ from kdiga.attacks import PGD
 from kdiga.attacks.pgd import Start
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, Route
-from kdiga.gradients.step_statistics import Witness
-from kdiga.gradients.student_pass import BatchNormMode, Forward, GradientUse, Point
+from kdiga.gradients.step_statistics import StepStatistics
+from kdiga.gradients.student_pass import BatchNormMode, Forward, GradientUse, StudentPass
 from kdiga.losses import Score, cross_entropy
 from kdiga.model_state import batch_statistics, evaluating, frozen_parameters
 from kdiga.stopwatch import Watch, silent
@@ -46,7 +46,7 @@ class Teacher(Protocol):
 
 
 @dataclass
-class Step:
+class StepContext:
     """What one step of training can offer a method. Nothing is computed that the method does not use.
 
     Args:
@@ -71,7 +71,7 @@ class Step:
         watch: told what is being computed.
         part: the step stands for some examples of the batch only, whose clean images the student sees
             elsewhere as well; batch norm's running statistics count them there.
-        witness: told of every point of the student; None where nobody looks.
+        step_statistics: told of every point of the student; None where nobody looks.
     """
 
     batch: Batch
@@ -91,7 +91,7 @@ class Step:
     compiled: Forward | None = None
     watch: Watch = silent
     part: bool = False
-    witness: Witness | None = None
+    step_statistics: StepStatistics | None = None
 
     @cached_property
     def teacher(self) -> TeacherSignal:
@@ -107,7 +107,7 @@ class Step:
         with self.watch("teacher"):
             return _present(self.teach, "a teacher").logits(self.batch)
 
-    def ask_teacher_first(self, part: Step | None) -> Tensor:
+    def ask_teacher_first(self, part: StepContext | None) -> Tensor:
         """Return the teacher's logits, the gradient of a part of the step having been asked for before them.
 
         Before the student runs, what the teacher's backward pass keeps does not stand beside the student's
@@ -147,19 +147,19 @@ class Step:
             return _present(self.second_teach, "a second teacher").at(images)
 
     @cached_property
-    def clean(self) -> Point:
+    def clean(self) -> StudentPass:
         """The student at the clean images."""
         gradient = "none" if self.alignment_batch_norm == "eval" else self.gradient
         return self._point(self.batch.images, gradient, keep_statistics=self.part)
 
     @cached_property
-    def aligned(self) -> Point:
+    def aligned(self) -> StudentPass:
         """The student at the clean images, where its input gradient is taken; the clean point if modes agree."""
         if self.alignment_batch_norm == "train":
             return self.clean
         return self._point(self.batch.images, self.gradient, self.alignment_batch_norm, keep_statistics=self.part)
 
-    def at(self, images: Tensor, batch_norm: BatchNormMode = "train") -> Point:
+    def at(self, images: Tensor, batch_norm: BatchNormMode = "train") -> StudentPass:
         """Return the student at other images, without an input gradient."""
         return self._point(images, "none", batch_norm)
 
@@ -167,11 +167,11 @@ class Step:
         """Return the student's logits in the mode it is in, by its compiled forward if it has one."""
         return (self.compiled or self.student)(images)
 
-    def moved_to(self, images: Tensor) -> Step:
+    def moved_to(self, images: Tensor) -> StepContext:
         """Return the step as it would be if these images were the clean ones."""
         return replace(self, batch=replace(self.batch, images=images))
 
-    def for_alignment(self, share: float, every: int) -> tuple[Step, Step | None]:
+    def for_alignment(self, share: float, every: int) -> tuple[StepContext, StepContext | None]:
         """Divide the step's work where input gradients are matched on fewer images or at fewer steps.
 
         Args:
@@ -235,14 +235,14 @@ class Step:
     def _point(
         self, images: Tensor, gradient: GradientUse, batch_norm: BatchNormMode = "train", *,
         keep_statistics: bool = False,
-    ) -> Point:  # fmt: skip
-        point = Point(
+    ) -> StudentPass:  # fmt: skip
+        point = StudentPass(
             self.student, images, self.batch.labels, gradient=gradient, route=self.route,
             gradient_of=self.gradient_of, batch_norm=batch_norm, compiled=self.compiled,
             keep_statistics=keep_statistics, watch=self.watch,
         )  # fmt: skip
-        if self.witness is not None:
-            self.witness.points.append(point)
+        if self.step_statistics is not None:
+            self.step_statistics.points.append(point)
         return point
 
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdiga.attacks import uniform_start
-from kdiga.distributed import batch_shards as joint
+from kdiga.distributed import batch_shards
 from kdiga.errors import unknown
 from kdiga.losses import cross_entropy
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -56,7 +56,7 @@ class FastAT(Checked):
             student=Passes(4, 6), teachers=0, student_gradient="differentiable", train_forwards=3, couples_batch=True
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Take the step, then return the loss there and, if asked for, GradAlign's term."""
 
         def loss(images: Tensor) -> Tensor:
@@ -78,5 +78,5 @@ def mean_angle(a: Tensor, b: Tensor) -> Tensor:
     defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
     safe_a, safe_b = (torch.where(defined[:, None], one, torch.ones_like(one)) for one in (a, b))
     angles = torch.where(defined, 1 - F.cosine_similarity(safe_a, safe_b, dim=1, eps=1e-12), a.new_zeros(()))
-    shared = joint.current()
+    shared = batch_shards.current_shard()
     return shared.gather(angles.sum()).sum() / shared.gather(defined.sum()).sum().clamp_min(1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdiga import losses
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -57,7 +57,7 @@ class IAD(Checked):
             train_forwards=2,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the imitation, the self-imitation and, if it weighs anything, the label."""
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
         adv_logits = step.at(adv_images).logits
@@ -85,7 +85,7 @@ def distrust(
     return (1 - trusted) * losses.kl(adv_logits, target, temperature)
 
 
-def trust_from(begin: float, step: Step, teacher_logits: Tensor, exponent: float) -> Tensor:
+def trust_from(begin: float, step: StepContext, teacher_logits: Tensor, exponent: float) -> Tensor:
     """Return :func:`trust`, or 1 for every example before ``begin``."""
     if step.progress < begin:
         return torch.ones_like(step.batch.labels, dtype=teacher_logits.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.iad import distrust, trust_from
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
@@ -57,7 +57,7 @@ class IADII(Checked):
             train_forwards=2,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the label, the robust and the natural term."""
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
         adv = step.at(adv_images)

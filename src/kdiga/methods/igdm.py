@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -49,7 +49,7 @@ class IGDM(Checked):
             train_forwards=2,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack both, then return the imitation and the match of differences."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
@@ -63,7 +63,7 @@ class IGDM(Checked):
         )
 
 
-def mirror(step: Step, adv_images: Tensor, *, clip: bool) -> Tensor:
+def mirror(step: StepContext, adv_images: Tensor, *, clip: bool) -> Tensor:
     """Return ``x - d`` for ``x + d``."""
     mirrored = 2 * step.batch.images - adv_images
     return mirrored.clamp(0, 1) if clip else mirrored

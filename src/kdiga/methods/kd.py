@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -35,7 +35,7 @@ class KD(Checked):
         """One pass of each network."""
         return Needs(student=Passes(1, 1), teacher=Passes(1))
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Return the label and the imitation term."""
         target = step.teacher_logits  # before the student's graph is there
         imitation = losses.kl(step.clean.logits, target, self.temperature)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.attacks import uniform_start
-from kdiga.distributed import batch_shards as joint
+from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -99,7 +99,7 @@ class KDIGA(Checked):
             couples_batch=self.convention == "author",
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Return the label, the imitation and the alignment term."""
         if self.random_start:
             step = step.moved_to(uniform_start(step.batch.images, step.threat))
@@ -118,7 +118,7 @@ class KDIGA(Checked):
             )
         )
 
-    def _gap(self, step: Step) -> Tensor:
+    def _gap(self, step: StepContext) -> Tensor:
         ours, theirs = step.aligned.input_gradient, step.teacher_gradient
         if self.convention == "author":
             return _author_gap(ours, theirs)
@@ -145,7 +145,7 @@ def per_example_weight(gamma: float, batch_size: int) -> float:
 
 
 def _author_gap(ours: Tensor, theirs: Tensor) -> Tensor:
-    shared = joint.current()
+    shared = batch_shards.current_shard()
     batch = len(ours) * shared.processes
     norm = losses.l2((ours / batch).reshape(1, -1), (theirs / batch).reshape(1, -1))
     if shared.processes > 1:

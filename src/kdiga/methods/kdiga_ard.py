@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from kdiga import losses
 from kdiga.errors import unknown
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.kdiga import RAMP
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
@@ -69,7 +69,7 @@ class KDIGAARD(Checked):
             train_forwards=2,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the label, the imitation and the alignment term."""
         steps, step_size = self.steps, self.step_size or (step.threat.eps / 5 if self.steps > 1 else None)
         adv_images = step.attack_loss(steps=steps, step_size=step_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -46,7 +46,7 @@ class LBGAT(Checked):
             train_forwards=1 + clean,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the pull, the guide's own loss and, if asked for, TRADES' term."""
         adv_images = farthest_output(step, steps=self.steps, step_size=self.step_size)
         adv_logits, guide_logits = step.at(adv_images).logits, step.guide(step.batch.images)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdiga import losses
-from kdiga.distributed import batch_shards as joint
-from kdiga.methods.context import Step
+from kdiga.distributed import batch_shards
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -49,7 +49,7 @@ class MTARD(Checked):
             couples_batch=True,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, balance the weights, then return both imitations."""
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near")
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images)).mean()
@@ -57,7 +57,7 @@ class MTARD(Checked):
         natural_weight = self._balance(step, mean_of(robust), mean_of(natural))
         return Objective((Term("robust", 1 - natural_weight, robust), Term("natural", natural_weight, natural)))
 
-    def _balance(self, step: Step, robust: float, natural: float) -> float:
+    def _balance(self, step: StepContext, robust: float, natural: float) -> float:
         memory = step.memory
         first_robust, first_natural = memory.setdefault("first", (robust, natural))
         r_robust, r_natural = robust / max(first_robust, 1e-12), natural / max(first_natural, 1e-12)
@@ -69,4 +69,4 @@ class MTARD(Checked):
 
 def mean_of(term: Tensor) -> float:
     """Return a term's mean over all processes that share the batch, as a number."""
-    return float(joint.current().gather(term.detach()).mean())
+    return float(batch_shards.current_shard().gather(term.detach()).mean())

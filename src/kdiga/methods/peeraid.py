@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -67,7 +67,7 @@ class PeerAiD(Checked):
             train_forwards=2,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return its terms and the peer's."""
         adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
         target = step.teacher_at(adv_images)  # before the peer's own pass moves its running statistics

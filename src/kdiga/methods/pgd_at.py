@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import register
@@ -29,7 +29,7 @@ class PGDAT(Checked):
         """The attack and one more pass."""
         return Needs(student=Passes(self.steps + 1, self.steps + 1), teachers=0)
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return its loss there."""
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
         return Objective((Term("adversarial", 1.0, step.at(adv_images).losses.mean()),))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from kdiga.errors import InputError, unknown
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs
 from kdiga.types import Objective
 
@@ -33,13 +33,13 @@ class Method(Protocol):
         """What it needs and costs with its options as they are."""
         ...
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Map a step's shared results to weighted loss terms."""
         ...
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchRange:
     """The range in which a coefficient is worth looking for."""
 
     low: float
@@ -49,10 +49,10 @@ class Search:
 
 def coefficient(default: float, low: float, high: float, *, log: bool = True) -> Any:
     """Return a dataclass field that ``kdiga tune`` may vary between ``low`` and ``high``."""
-    return field(default=default, metadata={"search": Search(low, high, log)})
+    return field(default=default, metadata={"search": SearchRange(low, high, log)})
 
 
-def search_space(method: Method) -> dict[str, Search]:
+def search_space(method: Method) -> dict[str, SearchRange]:
     """Return the coefficients of a method that are worth tuning, by name; one that is 0 is off and stays so."""
     found = {one.name: one.metadata.get("search") for one in fields(method)}  # pyright: ignore[reportArgumentType]
     return {name: search for name, search in found.items() if search is not None and getattr(method, name)}

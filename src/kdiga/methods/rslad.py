@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -38,7 +38,7 @@ class RSLAD(Checked):
         """The attack and two more passes; the teacher is asked once."""
         return Needs(student=Passes(self.steps + 2, self.steps + 2), teacher=Passes(1), train_forwards=2)
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the imitation at adversarial and at clean images."""
         adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
         target = step.teacher.logits

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kdiga import losses
-from kdiga.distributed import batch_shards as joint
-from kdiga.methods.context import Step
+from kdiga.distributed import batch_shards
+from kdiga.methods.context import StepContext
 from kdiga.methods.igdm import mirror
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
@@ -61,13 +61,13 @@ class SAAD(Checked):
             couples_batch=True,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the weighted imitation, difference and, if asked for, clean term."""
         adv_images = self._attack(step)
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
         mirrored = mirror(step, adv_images, clip=self.clip_mirror)
         difference = losses.kl(adv_logits - step.at(mirrored).logits, target - step.teacher_at(mirrored))
-        uncertainty, shared = losses.entropy(target), joint.current()
+        uncertainty, shared = losses.entropy(target), batch_shards.current_shard()
         weight = self.entropy_scale * (uncertainty - shared.gather(uncertainty.min()).min())
         terms = [
             Term("teacher", 1.0, (weight * losses.kl(adv_logits, target)).mean()),
@@ -79,7 +79,7 @@ class SAAD(Checked):
             terms.append(Term("clean", self.clean_weight, clean.mean()))
         return Objective(tuple(terms))
 
-    def _attack(self, step: Step) -> Tensor:
+    def _attack(self, step: StepContext) -> Tensor:
         images, slope, clean_target = step.batch.images, step.teacher_gradient, step.teacher.logits
         true = torch.nn.functional.one_hot(step.batch.labels, clean_target.shape[1]).to(clean_target.dtype)
 

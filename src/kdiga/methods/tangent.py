@@ -10,7 +10,7 @@ from torch import Tensor
 from kdiga import losses
 from kdiga.attacks import project, steepest
 from kdiga.errors import InputError, unknown
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -84,7 +84,7 @@ class Tangent(Checked):
             train_forwards=2,
         )
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Return the label, the imitation and the gap term."""
         if self.learn_at == "adv":
             return self._at_the_gap(step)
@@ -99,7 +99,7 @@ class Tangent(Checked):
         imitation = losses.kl(rest.clean.logits, target, self.temperature)
         return self._objective(step, label, imitation.mean(), gap)
 
-    def _at_the_gap(self, step: Step) -> Objective:
+    def _at_the_gap(self, step: StepContext) -> Objective:
         target = step.ask_teacher_first(None if self.flat else step)
         clean_losses = step.aligned.losses.detach()
         adv_images = self._widest_gap(step)
@@ -108,7 +108,7 @@ class Tangent(Checked):
         gap = adv.losses - clean_losses - self._rise(step, adv_images)
         return self._objective(step, adv.losses.mean(), imitation.mean(), gap.mean())
 
-    def _objective(self, step: Step, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:
+    def _objective(self, step: StepContext, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:
         return Objective(
             (
                 Term("label", self.label_weight, label),
@@ -117,7 +117,7 @@ class Tangent(Checked):
             )
         )
 
-    def _widest_gap(self, step: Step) -> Tensor:
+    def _widest_gap(self, step: StepContext) -> Tensor:
         images = step.batch.images
         if self.steps == 1:
             direction = step.aligned.input_gradient_value
@@ -131,7 +131,7 @@ class Tangent(Checked):
 
         return step.attack(gap, steps=self.steps)
 
-    def _rise(self, step: Step, adv_images: Tensor) -> Tensor:
+    def _rise(self, step: StepContext, adv_images: Tensor) -> Tensor:
         """Return how far the teacher's tangent plane rises from the clean image by the delta left after clipping."""
         delta = adv_images - step.batch.images
         return delta.new_zeros(len(delta)) if self.flat else (step.teacher_gradient * delta).flatten(1).sum(1)

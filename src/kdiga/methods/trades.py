@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdiga import losses
-from kdiga.methods.context import Step
+from kdiga.methods.context import StepContext
 from kdiga.methods.needs import Needs, Passes
 from kdiga.methods.options import Checked
 from kdiga.methods.registry import coefficient, register
@@ -38,7 +38,7 @@ class TRADES(Checked):
         """One forward for the attack's target, which is the same at every step; two for the loss."""
         return Needs(student=Passes(self.steps + 3, self.steps + 2), teachers=0, train_forwards=2)
 
-    def __call__(self, step: Step) -> Objective:
+    def __call__(self, step: StepContext) -> Objective:
         """Attack, then return the label and the robustness term."""
         adv_images = farthest_output(step, steps=self.steps, step_size=self.step_size)
         change = losses.kl(step.at(adv_images).logits, step.clean.logits)
@@ -47,7 +47,7 @@ class TRADES(Checked):
         )
 
 
-def farthest_output(step: Step, *, steps: int, step_size: float | None) -> Tensor:
+def farthest_output(step: StepContext, *, steps: int, step_size: float | None) -> Tensor:
     """Return images that maximise ``KL(p_S(x) || p_S(x_adv))``, the student in its attacked mode at both."""
     with step.attacked(), torch.no_grad():
         target = step.predict(step.batch.images)

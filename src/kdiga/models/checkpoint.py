@@ -73,9 +73,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix == ".onnx":
-        from kdiga.models.onnx_weights import read_onnx
+        from kdiga.models.onnx_weights import read_onnx_weights
 
-        return Checkpoint(read_onnx(path), None)
+        return Checkpoint(read_onnx_weights(path), None)
     try:
         check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are refused below

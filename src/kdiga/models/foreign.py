@@ -14,7 +14,7 @@ from kdiga.errors import InputError, KdigaError, reason_of
 from kdiga.models.checkpoint import Checkpoint, check_fit, load_weights, read_checkpoint
 from kdiga.models.layouts import tidied
 from kdiga.models.normalization import NORMALIZATIONS, Normalization
-from kdiga.models.registry import Classifier, ModelSpec, Origin, build
+from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin, build
 
 
 def with_weights(
@@ -47,7 +47,7 @@ def with_weights(
     layer = _normalization(path, given, found.normalization, own)
     notes = (*checkpoint.notes, *found.notes, *load_weights(empty, found.state, path))
     spec = replace(spec, mean=layer.mean, std=layer.std)
-    return Classifier(spec, empty, Origin(f"file {path}", trained=True, notes=notes)).eval()
+    return Classifier(spec, empty, WeightsOrigin(f"file {path}", trained=True, notes=notes)).eval()
 
 
 def fresh_or_filled(
@@ -130,5 +130,5 @@ def rebuild(path: Path, checkpoint: Checkpoint, given: dict[str, Any]) -> Classi
         check_fit(sizes, checkpoint.state, path)
     model = build(spec)
     load_weights(model, checkpoint.state, path)
-    model.origin = Origin(f"file {path}", trained=True)
+    model.origin = WeightsOrigin(f"file {path}", trained=True)
     return model.eval()

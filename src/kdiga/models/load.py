@@ -10,7 +10,7 @@ from kdiga.errors import InputError
 from kdiga.models.imagenet import indices_of
 from kdiga.models.normalization import Normalization, normalization_by_name
 from kdiga.models.registry import Classifier
-from kdiga.models.sources.registry import Request, Shape, source_of
+from kdiga.models.sources.registry import ModelRequest, Shape, source_of
 from kdiga.models.sources.run import WHICH, checkpoint_in
 
 __all__ = ["WHICH", "checkpoint_in", "load_model"]
@@ -69,7 +69,7 @@ def load_model(
     given = str(name_or_path)
     if classes is not None and not classes:
         raise InputError("classes was empty; give at least two, or leave it out.")
-    request = Request(
+    request = ModelRequest(
         given,
         None if weights is None else Path(weights),
         num_classes,

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdiga.errors import InputError, reason_of
 
 
-def read_onnx(path: Path) -> dict[str, Tensor]:
+def read_onnx_weights(path: Path) -> dict[str, Tensor]:
     """Return the initialisers of an ONNX graph by name.
 
     PyTorch's exporter transposes the weight of a linear layer and gives it a name of its own (``onnx::MatMul_12``);

@@ -123,7 +123,7 @@ def _is_kind(field: str, value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Origin:
+class WeightsOrigin:
     """Where a classifier's weights came from.
 
     Args:
@@ -144,10 +144,10 @@ class Classifier(nn.Module):
 
     picked: Tensor
 
-    def __init__(self, spec: ModelSpec, network: nn.Module, origin: Origin | None = None) -> None:
+    def __init__(self, spec: ModelSpec, network: nn.Module, origin: WeightsOrigin | None = None) -> None:
         super().__init__()
         self.spec = spec
-        self.origin = origin or Origin()
+        self.origin = origin or WeightsOrigin()
         channels, size, _ = spec.takes
         self.fit = Fit(size, channels, spec.image_size, spec.in_channels)
         self.normalize = Normalize(Normalization(spec.mean, spec.std), spec.in_channels)

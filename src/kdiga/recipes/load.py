@@ -64,7 +64,7 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     Raises:
         InputError: with every problem in one message.
     """
-    reader = _Reader(origin, lines or {})
+    reader = _RecipeReader(origin, lines or {})
     reader.keys("", data, (*SECTIONS, "method"))
     for key in REQUIRED:
         if data.get(key) is None:
@@ -87,7 +87,7 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     return recipe
 
 
-def _check_teachers(reader: _Reader, recipe: Recipe) -> None:
+def _check_teachers(reader: _RecipeReader, recipe: Recipe) -> None:
     name, wanted = recipe.method.info.name, recipe.method.needs.teachers
     if recipe.rounds is not None and not wanted:
         reader.problem(("rounds",), f"method {name} learns from no teacher; rounds need one that does, such as kdiga")
@@ -113,7 +113,7 @@ def _check_teachers(reader: _Reader, recipe: Recipe) -> None:
             )
 
 
-def _check_cache(reader: _Reader, recipe: Recipe) -> None:
+def _check_cache(reader: _RecipeReader, recipe: Recipe) -> None:
     if recipe.cache is None:
         return
     name, needs = recipe.method.info.name, recipe.method.needs
@@ -134,7 +134,7 @@ def _check_cache(reader: _Reader, recipe: Recipe) -> None:
         )
 
 
-class _Reader:
+class _RecipeReader:
     """Turns sections into dataclasses and gathers what is wrong with them."""
 
     def __init__(self, origin: str, lines: Lines) -> None:

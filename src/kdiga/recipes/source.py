@@ -18,7 +18,7 @@ LONGEST = 600  # characters of a message about one key
 
 
 @dataclass(frozen=True)
-class Source:
+class YamlSource:
     """What a file says, and where.
 
     Args:
@@ -43,7 +43,7 @@ def shortened(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """What messages call a file.
 
     Args:
@@ -57,12 +57,12 @@ class Kind:
     override: str
 
 
-RECIPE = Kind("recipe", "data, student, method", "training.seed=1")
-CLAIMS = Kind("claims recipe", "data, teachers, students and methods", "training.epochs=2")
-STUDY = Kind("study", "base and methods", "base.training.epochs=2")
+RECIPE = FileKind("recipe", "data, student, method", "training.seed=1")
+CLAIMS = FileKind("claims recipe", "data, teachers, students and methods", "training.epochs=2")
+STUDY = FileKind("study", "base and methods", "base.training.epochs=2")
 
 
-def read_source(path: str | Path, overrides: Sequence[str], kind: Kind) -> Source:
+def read_source(path: str | Path, overrides: Sequence[str], kind: FileKind) -> YamlSource:
     """Read a YAML file and apply ``key=value`` overrides.
 
     Args:
@@ -83,7 +83,7 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: Kind) -> Sourc
     if not isinstance(data, dict):
         raise InputError(f"{kind.name} {str(path)!r} holds no sections; it needs {kind.needs}.")
     found = list(_lines(node))
-    source = Source(str(path), cast("dict[str, Any]", data), dict(found))
+    source = YamlSource(str(path), cast("dict[str, Any]", data), dict(found))
     # YAML keeps the last of two equal keys, so half of what was meant would vanish without a word.
     lines: dict[Keys, int] = {}
     twice = [
@@ -98,14 +98,14 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: Kind) -> Sourc
     return source
 
 
-def kind_of(data: Mapping[str, Any]) -> Kind:
+def kind_of(data: Mapping[str, Any]) -> FileKind:
     """Return what a file's sections make it."""
     if {"base", "methods"} <= data.keys():
         return STUDY
     return CLAIMS if {"students", "methods"} <= data.keys() else RECIPE
 
 
-def _apply(data: dict[str, Any], override: str, kind: Kind) -> None:
+def _apply(data: dict[str, Any], override: str, kind: FileKind) -> None:
     key, equals, text = override.partition("=")
     *above, last = key.strip().split(".")
     if not equals or not all((*above, last)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kdiga.report.chapters import PLAIN, Chapter, Member
+from kdiga.report.chapters import PLAIN, Chapter, ReportedModel
 from kdiga.report.gaps import Gap, gap_of, signed
 from kdiga.report.headers import names
 from kdiga.report.records import Accuracy
@@ -84,12 +84,14 @@ def answer(chapter: Chapter) -> Answer:
     )
 
 
-def suspect(member: Member) -> list[str]:
+def suspect(member: ReportedModel) -> list[str]:
     """Return the names of the checks that a model's numbers failed."""
     return [finding.name for finding in member.findings if finding.verdict == "failed"]
 
 
-def _headline(chapter: Chapter, best: Member | None, teacher_gaps: dict[str, Gap], plain_gaps: dict[str, Gap]) -> str:
+def _headline(
+    chapter: Chapter, best: ReportedModel | None, teacher_gaps: dict[str, Gap], plain_gaps: dict[str, Gap]
+) -> str:
     if best is None:
         return "Only teachers were judged here; there is no student to compare"
     gap, plain = teacher_gaps.get(best.name), plain_gaps.get(best.name)
@@ -101,7 +103,7 @@ def _headline(chapter: Chapter, best: Member | None, teacher_gaps: dict[str, Gap
     return _transfer(chapter, best, gap, plain)
 
 
-def _transfer(chapter: Chapter, best: Member, gap: Gap, plain: Gap | None) -> str:
+def _transfer(chapter: Chapter, best: ReportedModel, gap: Gap, plain: Gap | None) -> str:
     """Return whether robustness came over, by the rules in docs/report.md, the first that fits."""
     kept = f"{best.name} has {_kept(gap)} of its teacher's robust accuracy"
     rival = untaught_rival(chapter, best)
@@ -140,16 +142,16 @@ def _of_teacher(chapter: Chapter) -> list[Sentence]:
     return [*sentences, Sentence(_title(teacher), ", ".join(parts) + ".")]
 
 
-def _title(teacher: Member) -> str:
+def _title(teacher: ReportedModel) -> str:
     return teacher.name if teacher.name == "teacher" else f"{teacher.name}, the teacher"
 
 
 def _of_students(
     chapter: Chapter,
-    measured: Sequence[Member],
+    measured: Sequence[ReportedModel],
     teacher_gaps: dict[str, Gap],
     plain_gaps: dict[str, Gap],
-    plain: Member | None,
+    plain: ReportedModel | None,
 ) -> list[Sentence]:
     told = list(measured[:TOLD])
     if plain and plain not in told:
@@ -160,7 +162,9 @@ def _of_students(
     return sentences
 
 
-def _of_student(student: Member, chapter: Chapter, gap: Gap | None, over: Gap | None, plain: Member | None) -> Sentence:
+def _of_student(
+    student: ReportedModel, chapter: Chapter, gap: Gap | None, over: Gap | None, plain: ReportedModel | None
+) -> Sentence:
     found = student.of(chapter.attack)
     assert found is not None
     teacher = chapter.named(student.taught_by) or chapter.teacher

@@ -7,10 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdiga.report.headers import ground_of, identity_of, origin_of
+from kdiga.report.headers import file_identity, ground_of, origin_of
 from kdiga.report.radii import Against, Certificate, Radii
 from kdiga.report.records import Curve
-from kdiga.report.validation import DamagedError, bounds, fields, listing, number, numbers, record, share, shares, whole
+from kdiga.report.validation import (
+    DamagedError,
+    bounds,
+    fields,
+    listing,
+    number,
+    numbers,
+    proportion,
+    record,
+    shares,
+    whole_number,
+)
 
 KINDS = ("clever", "smoothing", "interval")
 SETTINGS = ("sigma", "samples", "alpha", "batches", "batch_size", "max_radius")
@@ -29,11 +40,11 @@ def read_certificate(path: Path, content: Mapping[str, Any]) -> Certificate:
     against = fields(content.get("against"))
     teacher = fields(against.get("teacher"))
     return Certificate(
-        identity=identity_of(content, path),
+        identity=file_identity(content, path),
         ground=ground,
         origin=origin_of(content, path),
         radii=radii,
-        teacher=identity_of(teacher) if teacher else None,
+        teacher=file_identity(teacher) if teacher else None,
         against={kind: _against(kind, record(against[kind], kind)) for kind in KINDS if against.get(kind)},
     )
 
@@ -44,7 +55,7 @@ def _radii(kind: str, content: Mapping[str, Any], norm: str) -> Radii:
     missing = [
         f"{count} {why}"
         for name, why in (("failed", "without a fit"), ("abstained", "abstained"))
-        if (count := whole(content.get(name)))
+        if (count := whole_number(content.get(name)))
     ]
     return Radii(
         kind=kind,
@@ -65,7 +76,7 @@ def _against(kind: str, content: Mapping[str, Any]) -> Against:
     known = [number(radius, "guaranteed_radius") for radius in content.get("guaranteed_radius") or [] if radius]
     return Against(
         kind,
-        share(content.get("share_at_least_teacher"), "share_at_least_teacher"),
+        proportion(content.get("share_at_least_teacher"), "share_at_least_teacher"),
         None if interval is None else bounds(interval, "share_interval_95"),
         None if curve is None else _curve(curve),
         rho,

@@ -13,7 +13,7 @@ PLAIN = ("kd", "ce")  # methods by which no robustness is meant to come over
 
 
 @dataclass(frozen=True)
-class Member:
+class ReportedModel:
     """A model in a chapter.
 
     Args:
@@ -74,19 +74,19 @@ class Chapter:
     """
 
     ground: Ground
-    teachers: Sequence[Member]
-    teacher: Member | None
-    students: Sequence[Member]
+    teachers: Sequence[ReportedModel]
+    teacher: ReportedModel | None
+    students: Sequence[ReportedModel]
     attack: str | None
     explanations: Sequence[Explanation]
     suitabilities: Sequence[Suitability]
     certificates: Sequence[Certificate]
 
     @property
-    def members(self) -> list[Member]:
+    def members(self) -> list[ReportedModel]:
         """Teachers, then students."""
         return [*self.teachers, *self.students]
 
-    def named(self, name: str | None) -> Member | None:
+    def named(self, name: str | None) -> ReportedModel | None:
         """Return the member of that name."""
         return next((member for member in self.members if member.name == name), None)

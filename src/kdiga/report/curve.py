@@ -12,7 +12,7 @@ from typing import Any
 from kdiga.io.markdown import safe
 from kdiga.report.curve_picture import draw_curve
 from kdiga.report.plots import replace_file, to_svg
-from kdiga.report.study import NOTHING, Spread, marked, when_and_where
+from kdiga.report.study import NOTHING, MeanAndRange, marked, when_and_where
 from kdiga.results.attack_names import attack_name
 
 PICTURES = ("curve.png", "curve-dark.png", "curve.svg")
@@ -87,7 +87,7 @@ def _costly(run: Mapping[str, Any]) -> str:
 
 
 def _mean(runs: Sequence[Mapping[str, Any]], where: str, attack: str) -> str:
-    spread = Spread.of([
+    spread = MeanAndRange.of([
         run[where]["accuracy"][attack] for run in runs if run[where] and attack in run[where]["accuracy"]
     ])  # fmt: skip
     return NOTHING if spread is None else spread.percent()

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kdiga.report.scatter import Label, measure, place_labels
+from kdiga.report.scatter import Label, panel_size, place_labels
 from kdiga.report.theme import SERIES
 from kdiga.results.attack_names import attack_name
 
@@ -69,7 +69,7 @@ def draw_curve(content: Mapping[str, Any], *, dark: bool = False) -> Figure:
     figure = Figure(figsize=(5.6, 4.2), layout="constrained", facecolor=ink.paper)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=ink.paper)
-    attack = measure([name for name in content["attacks"] if name != "clean"] or ["clean"])
+    attack = panel_size([name for name in content["attacks"] if name != "clean"] or ["clean"])
     spots, start = _spots(content, attack), _spot(content["start"], attack, "start", kept=True, chosen=False)
     _paint(axes, ink)
     axes.set_xlabel("clean accuracy on test images (%)", color=ink.text)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdiga.report.headers import command_of, findings_of, ground_of, identity_of, origin_of
+from kdiga.report.headers import command_of, file_identity, findings_of, ground_of, origin_of
 from kdiga.report.records import Accuracy, Curve, Evaluation, Ground, Origin, Suitability
 from kdiga.report.validation import (
     DamagedError,
@@ -15,11 +15,11 @@ from kdiga.report.validation import (
     fields,
     numbers,
     outcomes,
+    proportion,
     record,
-    share,
     shares,
     text,
-    whole,
+    whole_number,
 )  # fmt: skip
 from kdiga.statistics import clopper_pearson
 
@@ -36,14 +36,14 @@ def read_evaluation(path: Path, content: Mapping[str, Any]) -> Evaluation:
     if not attacks:
         raise DamagedError("it holds no accuracy")
     return Evaluation(
-        identity=identity_of(content, path),
+        identity=file_identity(content, path),
         ground=ground,
         origin=origin,
         accuracy={name: _accuracy(content, name, ground, origin) for name in attacks},
         sweep=_sweep(content.get("sweep")),
         findings=findings_of(content),
         stages={
-            stage: share(value, stage)
+            stage: proportion(value, stage)
             for stage, value in fields(fields(content.get("stages")).get("autoattack")).items()
         },
         notes={name: [text(note) for note in found] for name, found in fields(content.get("notes")).items()},
@@ -61,17 +61,17 @@ def read_suitability(path: Path, content: Mapping[str, Any]) -> Suitability:
     if not verdict:
         raise DamagedError("it holds no verdict")
     return Suitability(
-        identity_of(content, path), ground_of(content), origin_of(content, path), verdict, findings_of(content)
+        file_identity(content, path), ground_of(content), origin_of(content, path), verdict, findings_of(content)
     )
 
 
 def _accuracy(content: Mapping[str, Any], name: str, ground: Ground, origin: Origin) -> Accuracy:
-    value = share(content["accuracy"][name], f"accuracy under {name}")
+    value = proportion(content["accuracy"][name], f"accuracy under {name}")
     kept = fields(content.get("correct")).get(name)
     correct = None if kept is None else outcomes(kept, "correct")
     if correct == ():
         raise DamagedError(f"correct under {name} is of no image")
-    images = len(correct) if correct else whole(content.get("examples")) or 0
+    images = len(correct) if correct else whole_number(content.get("examples")) or 0
     if not images:
         raise DamagedError(f"it does not say on how many images accuracy under {name} was measured")
     if correct and abs(sum(correct) / images - value) > 1e-6:

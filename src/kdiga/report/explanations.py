@@ -10,7 +10,7 @@ import numpy as np
 
 from kdiga.io.safe_npz import load_arrays
 from kdiga.report.explained import Explained, Explanation, Gallery, Seen, Split
-from kdiga.report.headers import findings_of, ground_of, identity_of, origin_of
+from kdiga.report.headers import file_identity, findings_of, ground_of, origin_of
 from kdiga.report.validation import (
     DamagedError,
     around,
@@ -19,10 +19,10 @@ from kdiga.report.validation import (
     listing,
     number,
     outcomes,
+    proportion,
     record,
-    share,
     text,
-    whole,
+    whole_number,
 )  # fmt: skip
 
 PICTURED = 12  # more images than anybody looks at make a heavy page
@@ -45,7 +45,7 @@ def read_explanation(path: Path, content: Mapping[str, Any]) -> Explanation:
         sentences=[text(sentence) for sentence in content.get("reasons") or []],
         ranking=[_ranked(record(entry, "ranking")) for entry in content.get("ranking") or []],
         gallery=read_gallery(path.with_name(Path(name).name), len(models)) if name else None,
-        images=whole(content.get("examples")) or 0,
+        images=whole_number(content.get("examples")) or 0,
         findings=findings_of(content),
     )
 
@@ -128,10 +128,10 @@ def _explained(content: Mapping[str, Any]) -> Explained:
     clean, interval = content.get("clean"), robust.get("interval_95")
     clean = fields(clean).get("accuracy") if isinstance(clean, Mapping) else clean
     return Explained(
-        identity=identity_of(content),
+        identity=file_identity(content),
         teacher=content.get("role") == "teacher",
-        clean=None if clean is None else share(clean, "clean"),
-        robust=share(robust["accuracy"], "robust accuracy") if robust else None,
+        clean=None if clean is None else proportion(clean, "clean"),
+        robust=proportion(robust["accuracy"], "robust accuracy") if robust else None,
         robust_interval=None
         if interval is None
         else around(number(robust["accuracy"], "robust"), interval, "interval_95"),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdiga.report.headers import ground_of, identity_of, origin_of
+from kdiga.report.headers import file_identity, ground_of, origin_of
 from kdiga.report.records import Ground, Identity, Origin
-from kdiga.report.validation import DamagedError, around, fields, number, record, share, text, whole
+from kdiga.report.validation import DamagedError, around, fields, number, proportion, record, text, whole_number
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_export(path: Path, content: Mapping[str, Any]) -> Export:
     if not formats:
         raise DamagedError("it names no format")
     return Export(
-        identity_of(content, path),
+        file_identity(content, path),
         ground_of(content),
         origin_of(content, path),
         {name: _format(name, record(one, f"the format {name}")) for name, one in formats.items()},
@@ -81,9 +81,9 @@ def _format(name: str, content: Mapping[str, Any]) -> Exported:
     near = fields(content.get("agreement"))
     return Exported(
         name=name,
-        bytes=whole(content.get("bytes")) or 0,
+        bytes=whole_number(content.get("bytes")) or 0,
         runtime=text(content.get("runtime")),
-        same_class=share(near.get("same_class"), "the share of the same class") if near else None,
+        same_class=proportion(near.get("same_class"), "the share of the same class") if near else None,
         accuracy={attack: _measure(content, attack) for attack in fields(content.get("accuracy"))},
         latency={size: _latency(record(one, "latency")) for size, one in fields(content.get("latency_ms")).items()},
         same_as=text(content.get("same_as")),
@@ -91,9 +91,9 @@ def _format(name: str, content: Mapping[str, Any]) -> Exported:
 
 
 def _measure(content: Mapping[str, Any], attack: str) -> Measure:
-    value = share(content["accuracy"][attack], f"accuracy under {attack}")
+    value = proportion(content["accuracy"][attack], f"accuracy under {attack}")
     interval = around(value, fields(content.get("interval_95")).get(attack), "interval_95")
-    images = whole(fields(content.get("examples")).get(attack))
+    images = whole_number(fields(content.get("examples")).get(attack))
     if not images:
         raise DamagedError(f"it does not say on how many images accuracy under {attack} was measured")
     return Measure(value, interval, images)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.report.records import Finding, Ground, Identity, Origin
-from kdiga.report.validation import DamagedError, fields, listing, number, record, text, whole
+from kdiga.report.validation import DamagedError, fields, listing, number, record, text, whole_number
 
 VERDICTS = ("failed", "warning", "skipped", "passed")
 JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")
@@ -27,7 +27,7 @@ def ground_of(content: Mapping[str, Any]) -> Ground:
     return Ground(data, norm, number(threat.get("eps"), "eps"), text(content.get("data_fingerprint")) or None)
 
 
-def identity_of(content: Mapping[str, Any], path: Path | None = None) -> Identity:
+def file_identity(content: Mapping[str, Any], path: Path | None = None) -> Identity:
     """Return which model a result is about.
 
     Args:
@@ -38,7 +38,7 @@ def identity_of(content: Mapping[str, Any], path: Path | None = None) -> Identit
         model=text(content.get("model")),
         which=text(content.get("which")) or None,
         architecture=text(content.get("architecture")),
-        parameters=whole(content.get("parameters")),
+        parameters=whole_number(content.get("parameters")),
         fingerprint=text(content.get("fingerprint")) or None,
         folder=None if path is None else run_folder(path),
         name=text(content.get("name")),
@@ -62,7 +62,9 @@ def origin_of(content: Mapping[str, Any], path: Path, again: str = "") -> Origin
         again: a command that measures the same, for files that do not say theirs.
     """
     command = text(content.get("command"))
-    return Origin(path, command or again, bool(command), fields(content.get("provenance")), whole(content.get("seed")))
+    return Origin(
+        path, command or again, bool(command), fields(content.get("provenance")), whole_number(content.get("seed"))
+    )
 
 
 def findings_of(content: Mapping[str, Any]) -> list[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kdiga.report.chapters import PLAIN, Chapter, Member
+from kdiga.report.chapters import PLAIN, Chapter, ReportedModel
 from kdiga.report.explained import Explained, Explanation
 from kdiga.report.identities import Register, short_names
 from kdiga.report.records import Accuracy, Evaluation, Ground, Identity, Run
@@ -145,7 +145,7 @@ def _chapter(key: Key, shelf: _Shelf) -> Chapter:
     )
 
 
-def _places(students: Sequence[Member]) -> dict[str, int]:
+def _places(students: Sequence[ReportedModel]) -> dict[str, int]:
     """Give colours to the most robust students and to the most robust plain one, so that figures stay readable."""
     shown = list(students[:COLOURED])
     plain = next((member for member in students if member.method in PLAIN), None)
@@ -154,7 +154,7 @@ def _places(students: Sequence[Member]) -> dict[str, int]:
     return {member.name: place for place, member in enumerate(shown)}
 
 
-def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Explanation]) -> Member:
+def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Explanation]) -> ReportedModel:
     register, results = shelf.register, shelf.results
     own = [found for found in results.evaluations if register.model(found.identity) == model]
     here = [found for found in own if found.ground.key == key]
@@ -173,7 +173,7 @@ def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Exp
     for measured in accuracy.values():
         measured.sort(key=lambda found: (-found.images, found.correct is None, str(found.origin.path)))
     findings = [finding for found in here for finding in found.findings]
-    return Member(
+    return ReportedModel(
         name=shelf.names[model],
         place=None,
         identity=shelf.merged(model),
@@ -200,7 +200,7 @@ def _add_explained(accuracy: dict[str, list[Accuracy]], one: Explained, explanat
         accuracy[attack].append(Accuracy(value, interval, images, one.correct.get(attack), ground, origin))
 
 
-def _attack(teacher: Member | None, students: Sequence[Member]) -> str | None:
+def _attack(teacher: ReportedModel | None, students: Sequence[ReportedModel]) -> str | None:
     """Return the strongest attack that teacher and students share; without that, the strongest of most models."""
     shared = set(teacher.accuracy) & {attack for one in students for attack in one.accuracy} if teacher else set[str]()
     if found := strongest(shared):

@@ -9,7 +9,7 @@ from typing import Any
 from kdiga.io.safe_json_yaml import parse_json, parse_yaml
 from kdiga.report.headers import command_of, ground_of, origin_of
 from kdiga.report.records import Epoch, Run
-from kdiga.report.validation import DamagedError, fields, number, record, share, text, whole
+from kdiga.report.validation import DamagedError, fields, number, proportion, record, text, whole_number
 
 
 def read_run(folder: Path) -> Run:
@@ -35,8 +35,8 @@ def read_run(folder: Path) -> Run:
         epochs=_journal(folder / "journal.jsonl"),
         minutes=_minutes(result),
         passes=_passes(fields(result.get("passes"))),
-        parameters=whole(fields(result.get("parameters")).get("student")),
-        best=whole(validated.get("epoch")),
+        parameters=whole_number(fields(result.get("parameters")).get("student")),
+        best=whole_number(validated.get("epoch")),
         origin=origin_of(result, folder / "result.json", again),
         recipe=recipe,
     )
@@ -90,14 +90,14 @@ def _journal(path: Path) -> Sequence[Epoch]:
 
 
 def _epoch(event: Mapping[str, Any]) -> Epoch:
-    shares = [None if event.get(name) is None else share(event[name], name) for name in ("clean", "robust")]
+    shares = [None if event.get(name) is None else proportion(event[name], name) for name in ("clean", "robust")]
     terms = {name: number(value, name) for name, value in fields(event.get("terms")).items() if value is not None}
-    epoch = whole(event["epoch"])
+    epoch = whole_number(event["epoch"])
     if epoch is None:
         raise DamagedError(f"an epoch is {event['epoch']!r:.40}, not a whole number")
     return Epoch(epoch, shares[0], shares[1], terms)
 
 
 def _passes(content: Mapping[str, Any]) -> int | None:
-    counts = [whole(value) for value in content.values()]
+    counts = [whole_number(value) for value in content.values()]
     return sum(count for count in counts if count is not None) if counts and None not in counts else None

@@ -70,7 +70,7 @@ def scatter(
         rows: of the table, each with its costs by name; a cost that no row has gets no panel.
         stacked: panels below each other, not side by side.
     """
-    attack = measure(list(content["attacks"]))
+    attack = panel_size(list(content["attacks"]))
     which = "best" if "best" in content["which"] else content["which"][0]
     costs = [name for name in rows[0][1] if any(not row.teacher and cost[name] for row, cost in rows)]
     across, down = (1, max(1, len(costs))) if stacked else (max(1, len(costs)), 1)
@@ -92,7 +92,7 @@ def scatter(
     return figure
 
 
-def measure(attacks: Sequence[str]) -> str:
+def panel_size(attacks: Sequence[str]) -> str:
     """Return the attack that counts: AutoAttack, else the last named."""
     return STRONGEST if STRONGEST in attacks else attacks[-1]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdiga.report.study import about, headings, table_rows
-from kdiga.report.validation import DamagedError, listing, number, record, share
+from kdiga.report.validation import DamagedError, listing, number, proportion, record
 
 LEAST = 1e-9  # of minutes or passes, which are drawn on a logarithmic axis
 
@@ -55,4 +55,4 @@ def _check_run(run: Mapping[str, Any], which: Sequence[str], attacks: Sequence[s
         measured = record(accuracy.get(one, {}), f"accuracy of {one}")
         for attack in attacks:
             if attack in measured:
-                share(measured[attack], f"accuracy under {attack}")
+                proportion(measured[attack], f"accuracy under {attack}")

@@ -24,7 +24,7 @@ COSTS = ("minutes", "student passes", "teacher passes")
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanAndRange:
     """Mean and sample standard deviation of a few numbers.
 
     Args:
@@ -38,7 +38,7 @@ class Spread:
     n: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread | None:
+    def of(cls, values: Sequence[float]) -> MeanAndRange | None:
         """Return the spread of some numbers; None for none."""
         if not values:
             return None
@@ -65,7 +65,7 @@ class Row:
     label: str
     teacher: bool
     runs: str
-    accuracy: Mapping[tuple[str, str], Spread | None]
+    accuracy: Mapping[tuple[str, str], MeanAndRange | None]
     costs: Mapping[str, float | None]
 
     def texts(self) -> list[str]:
@@ -116,7 +116,9 @@ def _row(entry: Mapping[str, Any], keys: Sequence[tuple[str, str]], *, teacher: 
     done = [run for run in runs if run["status"] == "done"]
     others = [f"{n} {state}" for state in ("diverged", "failed") if (n := sum(run["status"] == state for run in runs))]
     accuracy = {
-        key: Spread.of([run["accuracy"][key[0]][key[1]] for run in done if key[1] in run["accuracy"].get(key[0], {})])
+        key: MeanAndRange.of(
+            [run["accuracy"][key[0]][key[1]] for run in done if key[1] in run["accuracy"].get(key[0], {})]
+        )
         for key in keys
     }
     values: dict[str, list[float | None]] = {

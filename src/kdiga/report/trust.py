@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiga.report.chapters import PLAIN, Chapter, Member
+from kdiga.report.chapters import PLAIN, Chapter, ReportedModel
 from kdiga.report.gaps import Gap, gap_of, signed
 from kdiga.report.headers import names
 from kdiga.report.validation import fields
@@ -15,7 +15,7 @@ from kdiga.results.attack_names import attack_name
 MOST = 4  # names in a sentence
 
 
-def trust(chapter: Chapter, gaps: Sequence[Gap], taught: Sequence[Member]) -> list[str]:
+def trust(chapter: Chapter, gaps: Sequence[Gap], taught: Sequence[ReportedModel]) -> list[str]:
     """Return what speaks for and against the numbers.
 
     Args:
@@ -72,7 +72,7 @@ def _some(values: Sequence[str]) -> str:
     return names(values if len(values) <= MOST else [*values[:MOST], f"{len(values) - MOST} more"])
 
 
-def untaught_rival(chapter: Chapter, best: Member) -> tuple[Member, Gap] | None:
+def untaught_rival(chapter: Chapter, best: ReportedModel) -> tuple[ReportedModel, Gap] | None:
     """Return the most robust model that had no teacher, if it is not less robust than the best taught one.
 
     Args:
@@ -93,7 +93,7 @@ def untaught_rival(chapter: Chapter, best: Member) -> tuple[Member, Gap] | None:
     return None if gap is None or gap.sign < 0 else (alone[0], gap)
 
 
-def _untaught(chapter: Chapter, taught: Sequence[Member]) -> list[str]:
+def _untaught(chapter: Chapter, taught: Sequence[ReportedModel]) -> list[str]:
     rival = untaught_rival(chapter, taught[0]) if taught else None
     if rival is None:
         return []
@@ -137,7 +137,7 @@ def _images(gaps: Sequence[Gap]) -> list[str]:
     return sentences
 
 
-def _choice(taught: Sequence[Member]) -> list[str]:
+def _choice(taught: Sequence[ReportedModel]) -> list[str]:
     if len(taught) < 3:
         return []
     return [

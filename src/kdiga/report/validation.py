@@ -45,7 +45,7 @@ def number(value: Any, what: str) -> float:
     return float(value)
 
 
-def share(value: Any, what: str) -> float:
+def proportion(value: Any, what: str) -> float:
     """Return a number in [0, 1].
 
     Raises:
@@ -72,7 +72,7 @@ def shares(values: Any, what: str) -> tuple[float, ...]:
     Raises:
         DamagedError: if it is none.
     """
-    return tuple(share(value, what) for value in listing(values, what))
+    return tuple(proportion(value, what) for value in listing(values, what))
 
 
 def outcomes(values: Any, what: str) -> tuple[bool, ...]:
@@ -117,7 +117,7 @@ def text(value: Any, default: str = "") -> str:
     return value if isinstance(value, str) else default
 
 
-def whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Return a whole number of at least 0; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST else None
 

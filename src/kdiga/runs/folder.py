@@ -13,7 +13,7 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError, reason_of, words_of
-from kdiga.io.file_lock import held
+from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
 from kdiga.io.atomic_write import write_atomically
 
@@ -23,7 +23,7 @@ OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.
         "explanation.npz")  # fmt: skip
 
 
-def claim(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
+def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
     """Make a folder ready for a run.
 
     Args:
@@ -71,7 +71,7 @@ def _unusable(folder: Path, reason: str | None) -> InputError:
 
 
 @contextmanager
-def alone(folder: Path) -> Generator[None]:
+def exclusive_run(folder: Path) -> Generator[None]:
     """Keep other processes from running in the same folder while the block runs.
 
     Raises:
@@ -79,7 +79,7 @@ def alone(folder: Path) -> Generator[None]:
     """
     with ExitStack() as stack:
         try:
-            mine = stack.enter_context(held(folder, "run"))
+            mine = stack.enter_context(file_lock(folder, "run"))
         except OSError as error:
             raise _unusable(folder, error.strerror) from None
         if not mine:

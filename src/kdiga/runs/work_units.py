@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdiga.io.file_lock import held
+from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.runs.provenance import installed_version
 from kdiga.io.atomic_write import write_atomically
@@ -26,7 +26,7 @@ OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Portion:
+class WorkUnit:
     """A part of some long work.
 
     Args:
@@ -42,7 +42,7 @@ class Portion:
     work: Callable[[], Any]
 
 
-class Shelf:
+class ResultCache:
     """Outcomes by what they are about.
 
     Args:
@@ -55,7 +55,7 @@ class Shelf:
 
     def get(self, key: Mapping[str, Any]) -> Any | None:
         """Return an outcome; None where there is none, or where its file is damaged."""
-        name = name_of(key)
+        name = key_hash(key)
         if name not in self._memory:
             if self.folder is None:
                 return None
@@ -71,7 +71,7 @@ class Shelf:
 
     def put(self, key: Mapping[str, Any], outcome: Any) -> None:
         """Keep an outcome; on disk at once or not at all."""
-        name = name_of(key)
+        name = key_hash(key)
         self._memory[name] = json.dumps(outcome, allow_nan=False)
         if self.folder is None:
             return
@@ -86,44 +86,44 @@ class Shelf:
         return self.get(key)
 
 
-def work_through(portions: Sequence[Portion], shelf: Shelf, on_progress: OnProgress | None = None) -> list[Any]:
+def run_work_units(work_units: Sequence[WorkUnit], result_cache: ResultCache, on_progress: OnProgress | None = None) -> list[Any]:
     """Return the outcome of every portion, doing those that neither this nor another process has done.
 
     Args:
-        portions: in the order in which they are worth doing.
-        shelf: where outcomes are kept; processes that share its folder share the work.
+        work_units: in the order in which they are worth doing.
+        result_cache: where outcomes are kept; processes that share its folder share the work.
         on_progress: told the task, how much of it is done and how much it is in all.
     """
     totals, done = dict[str, int](), dict[str, int]()
-    for portion in portions:
-        totals[portion.task] = totals.get(portion.task, 0) + portion.size
+    for work_unit in work_units:
+        totals[work_unit.task] = totals.get(work_unit.task, 0) + work_unit.size
     outcomes: dict[int, Any] = {}
-    while len(outcomes) < len(portions):
+    while len(outcomes) < len(work_units):
         before = len(outcomes)
-        for place, portion in enumerate(portions):
+        for place, work_unit in enumerate(work_units):
             if place in outcomes:
                 continue
-            outcome = _attempt(portion, shelf)
+            outcome = _attempt(work_unit, result_cache)
             if outcome is None:
                 continue
             outcomes[place] = outcome
-            done[portion.task] = done.get(portion.task, 0) + portion.size
+            done[work_unit.task] = done.get(work_unit.task, 0) + work_unit.size
             if on_progress is not None:
-                on_progress(portion.task, done[portion.task], totals[portion.task])
+                on_progress(work_unit.task, done[work_unit.task], totals[work_unit.task])
         if len(outcomes) == before:
             time.sleep(POLL)
-    return [outcomes[place] for place in range(len(portions))]
+    return [outcomes[place] for place in range(len(work_units))]
 
 
-def _attempt(portion: Portion, shelf: Shelf) -> Any | None:
-    outcome = shelf.get(portion.key)
-    if outcome is not None or shelf.folder is None:
-        return shelf.keep(portion.key, portion.work) if outcome is None else outcome
-    with held(shelf.folder, name_of(portion.key)) as mine:
-        return shelf.keep(portion.key, portion.work) if mine else None
+def _attempt(work_unit: WorkUnit, result_cache: ResultCache) -> Any | None:
+    outcome = result_cache.get(work_unit.key)
+    if outcome is not None or result_cache.folder is None:
+        return result_cache.keep(work_unit.key, work_unit.work) if outcome is None else outcome
+    with file_lock(result_cache.folder, key_hash(work_unit.key)) as mine:
+        return result_cache.keep(work_unit.key, work_unit.work) if mine else None
 
 
-def name_of(key: Mapping[str, Any]) -> str:
+def key_hash(key: Mapping[str, Any]) -> str:
     """Return the file name of what a portion is about."""
     return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()[:32]
 

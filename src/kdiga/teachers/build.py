@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from kdiga.data import FileSet, ImageSet, View, batch_of
-from kdiga.io.file_lock import held
-from kdiga.out_of_memory import told_what_to_reduce
+from kdiga.io.file_lock import file_lock
+from kdiga.out_of_memory import out_of_memory_as_error
 from kdiga.teachers.packing import Rows, pack
-from kdiga.teachers.store import Shard, Store
+from kdiga.teachers.store import Store, StoreShard
 from kdiga.types import Batch, TeacherSignal
 
 POLL = 0.5  # seconds between looks at what others hold
@@ -22,7 +22,7 @@ OnShard = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class TeacherSource:
     """What a store is filled from.
 
     Args:
@@ -36,7 +36,7 @@ class Source:
     teach: Teach
 
 
-def fill(store: Store, source: Source, on_shard: OnShard | None = None) -> None:
+def fill(store: Store, source: TeacherSource, on_shard: OnShard | None = None) -> None:
     """Write every shard that is missing, and wait for those that other processes hold.
 
     Args:
@@ -50,17 +50,17 @@ def fill(store: Store, source: Source, on_shard: OnShard | None = None) -> None:
         OutOfMemoryError: saying what to reduce.
     """
     size = store.manifest.batch_size
-    with told_what_to_reduce(f"batches of {size} images were too large; reduce training.batch_size."):
+    with out_of_memory_as_error(f"batches of {size} images were too large; reduce training.batch_size."):
         while missing := store.missing():
             written = [_attempt(shard, store, source, on_shard) for shard in missing]
             if not any(written):
                 time.sleep(POLL)
 
 
-def _attempt(shard: Shard, store: Store, source: Source, on_shard: OnShard | None) -> bool:
+def _attempt(shard: StoreShard, store: Store, source: TeacherSource, on_shard: OnShard | None) -> bool:
     if store.is_complete(shard):
         return False
-    with held(store.folder, shard.name) as mine:
+    with file_lock(store.folder, shard.name) as mine:
         if not mine or store.is_complete(shard):
             return False
         store.write(shard, _rows(shard, store, source))
@@ -69,7 +69,7 @@ def _attempt(shard: Shard, store: Store, source: Source, on_shard: OnShard | Non
     return True
 
 
-def _rows(shard: Shard, store: Store, source: Source) -> Iterator[Rows]:
+def _rows(shard: StoreShard, store: Store, source: TeacherSource) -> Iterator[Rows]:
     manifest = store.manifest
     for start in range(shard.start, shard.stop, manifest.batch_size):
         # A short last batch is filled up: kernels differ between batch sizes, and with them the last bits.
@@ -79,13 +79,13 @@ def _rows(shard: Shard, store: Store, source: Source) -> Iterator[Rows]:
         yield pack(source.teach(batch), manifest)[: shard.stop - start]
 
 
-def discard_damaged(store: Store) -> list[tuple[Shard, str]]:
+def discard_damaged(store: Store) -> list[tuple[StoreShard, str]]:
     """Verify what is there, discard what is damaged so that :func:`fill` writes it again, and return that."""
-    damaged = list[tuple[Shard, str]]()
+    damaged = list[tuple[StoreShard, str]]()
     for shard in store.shards:
         if not store.is_complete(shard):
             continue
-        with held(store.folder, shard.name) as mine:
+        with file_lock(store.folder, shard.name) as mine:
             problem = store.problem(shard) if mine else None
             if problem is not None:
                 store.discard(shard)

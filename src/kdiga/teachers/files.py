@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdiga.errors import InputError, KdigaError
-from kdiga.io.atomic_write import FULL, whole
+from kdiga.io.atomic_write import FULL, atomic_file
 from kdiga.teachers.manifest import FILE
 
 
@@ -17,7 +17,7 @@ class StoreFullError(KdigaError):
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file at once or not at all, even if power fails."""
-    with whole(path, durable=True) as partial:
+    with atomic_file(path, durable=True) as partial:
         partial.write_bytes(content)
 
 

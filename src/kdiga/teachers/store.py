@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from kdiga.errors import InputError
-from kdiga.io.atomic_write import whole
-from kdiga.io.file_lock import held
+from kdiga.io.atomic_write import atomic_file
+from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.teachers.files import clear, trouble, write_durably
 from kdiga.teachers.manifest import FILE, Manifest
@@ -32,7 +32,7 @@ ELSEWHERE = "choose another cache.folder, or replace it with --overwrite"
 
 
 @dataclass(frozen=True)
-class Shard:
+class StoreShard:
     """Consecutive examples in one view.
 
     Args:
@@ -92,7 +92,7 @@ class Store:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with held(folder, "manifest", wait=True):
+            with file_lock(folder, "manifest", wait=True):
                 there = None if overwrite else Manifest.read(folder)
                 if there is not None:
                     there.check(
@@ -106,32 +106,32 @@ class Store:
         return cls(folder, manifest)
 
     @cached_property
-    def shards(self) -> tuple[Shard, ...]:
+    def shards(self) -> tuple[StoreShard, ...]:
         """Every shard, whether it is there or not."""
         examples, size = self.manifest.examples, self.manifest.shard_examples
         return tuple(
-            Shard(view, number, start, min(start + size, examples))
+            StoreShard(view, number, start, min(start + size, examples))
             for view in range(self.manifest.views)
             for number, start in enumerate(range(0, examples, size))
         )
 
-    def bytes_of(self, shard: Shard) -> int:
+    def bytes_of(self, shard: StoreShard) -> int:
         """Return the size of a shard's file."""
         return len(self._header(shard)) + (shard.stop - shard.start) * self.row.itemsize
 
-    def is_complete(self, shard: Shard) -> bool:
+    def is_complete(self, shard: StoreShard) -> bool:
         """Return whether a shard was written to its end; :meth:`problem` also reads it."""
         return (self.folder / f"{shard.name}.json").is_file()
 
-    def missing(self) -> list[Shard]:
+    def missing(self) -> list[StoreShard]:
         """Return the shards that are still to be written."""
         return [shard for shard in self.shards if not self.is_complete(shard)]
 
-    def path(self, shard: Shard) -> Path:
+    def path(self, shard: StoreShard) -> Path:
         """Return the file of a shard's rows."""
         return self.folder / f"{shard.name}.npy"
 
-    def write(self, shard: Shard, batches: Iterable[Rows]) -> None:
+    def write(self, shard: StoreShard, batches: Iterable[Rows]) -> None:
         """Write a shard, batch by batch, and then its record.
 
         Raises:
@@ -141,7 +141,7 @@ class Store:
         try:
             path.parent.mkdir(exist_ok=True)
             # A write tells that the disk is full; storing through a memory map would end the process.
-            with whole(path, durable=True) as partial, partial.open("wb") as file:
+            with atomic_file(path, durable=True) as partial, partial.open("wb") as file:
                 for block in chain((self._header(shard),), (rows.tobytes() for rows in batches)):
                     file.write(block)
                     digest.update(block)
@@ -150,7 +150,7 @@ class Store:
         except OSError as error:
             raise trouble(error, self.folder) from None
 
-    def problem(self, shard: Shard) -> str | None:
+    def problem(self, shard: StoreShard) -> str | None:
         """Read a shard to its end and return what is wrong with it, or None."""
         path = self.path(shard)
         try:
@@ -169,7 +169,7 @@ class Store:
             return "has a damaged record"
         return None
 
-    def discard(self, shard: Shard) -> None:
+    def discard(self, shard: StoreShard) -> None:
         """Remove a shard, so that it will be written again."""
         for suffix in (".json", ".npy"):  # the record first: without it nobody reads the rows
             self.path(shard).with_suffix(suffix).unlink(missing_ok=True)
@@ -247,7 +247,7 @@ class Store:
             self._open[number] = rows
         return self._open[number]
 
-    def _header(self, shard: Shard) -> bytes:
+    def _header(self, shard: StoreShard) -> bytes:
         buffer = io.BytesIO()
         about = {"descr": np.lib.format.dtype_to_descr(self.row), "fortran_order": False}
         np.lib.format.write_array_header_1_0(buffer, about | {"shape": (shard.stop - shard.start,)})

@@ -15,7 +15,7 @@ from torch import nn
 from kdiga.data import Feed
 from kdiga.errors import InputError, reason_of
 from kdiga.gradients.routes import Exact, Route, route_by_name
-from kdiga.gradients.student_pass import Point
+from kdiga.gradients.student_pass import StudentPass
 from kdiga.methods import Needs
 from kdiga.methods.context import Teacher
 from kdiga.model_state import seeded
@@ -33,7 +33,7 @@ Timed = Callable[[TrainingSettings], Callable[[], object]]
 Build = Callable[[nn.Module, Sequence[nn.Module | Teacher], TrainingSettings, Route], Stepper]
 
 
-def settled(
+def resolve_settings(
     settings: TrainingSettings, needs: Needs, student: nn.Module, teachers: Sequence[nn.Module | Teacher],
     build: Build, feed: Feed, steps: int, earlier: dict[str, Choice] | None = None,
 ) -> tuple[TrainingSettings, dict[str, Choice]]:  # fmt: skip
@@ -107,7 +107,7 @@ def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: Train
 
 
 def _obstacle_to_double_backward(student: nn.Module, batch: Batch, needs: Needs) -> str | None:
-    point = Point(
+    point = StudentPass(
         student, batch.images, batch.labels, gradient="differentiable", route=Exact(), gradient_of=needs.gradient_of,
         keep_statistics=True,
     )  # fmt: skip

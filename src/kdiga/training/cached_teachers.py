@@ -15,7 +15,7 @@ from kdiga.methods import Needs
 from kdiga.methods.context import Teacher
 from kdiga.runs.fingerprints import fingerprint_of_images
 from kdiga.teachers import CachedTeacher, OnlineTeacher
-from kdiga.teachers.build import Source
+from kdiga.teachers.build import TeacherSource
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.types import Batch, TeacherSignal
@@ -70,7 +70,7 @@ def stored_views(
 
 def live_source(
     teacher: nn.Module, train: ImageSet | FileSet, gradient_of: Score | None, settings: TrainingSettings
-) -> Source:
+) -> TeacherSource:
     """Return what fills a store: the teacher on the device, in the layout and precision of a run.
 
     Args:
@@ -86,4 +86,4 @@ def live_source(
         with runtime.autocast():
             return live(replace(batch, images=runtime.images(batch.images)))
 
-    return Source(train.to(runtime.device), augmentation_by_name(settings.augment, train.image_size), teach)
+    return TeacherSource(train.to(runtime.device), augmentation_by_name(settings.augment, train.image_size), teach)

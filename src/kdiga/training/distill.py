@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from kdiga.data import Images, ImageSet, split
 from kdiga.methods import Method, method_by_name
 from kdiga.methods.context import Teacher
-from kdiga.out_of_memory import told_what_to_reduce
-from kdiga.training.loop import OnChoice, OnEpoch, OnStep, Run
+from kdiga.out_of_memory import out_of_memory_as_error
+from kdiga.training.loop import OnChoice, OnEpoch, OnStep, TrainingLoop
 from kdiga.training.peak_memory import what_to_reduce
 from kdiga.training.result import TrainingResult
 from kdiga.training.sanity_checks import OnWarning
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.teacher_sources import teachers_of
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
 
 TrainingData = Images | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
@@ -88,8 +88,8 @@ def distill(
         train = ImageSet.of(*cast("tuple[Tensor, Tensor]", train))
     if validation is None and isinstance(train, Images):
         train, held_out = split(train, configured.validation_share, configured.seed)
-        validation = looked_at(held_out, configured.validation_examples)
-    run = Run(student, teachers, train, validation, chosen, threat, configured, on_warning)
+        validation = validation_subset(held_out, configured.validation_examples)
+    run = TrainingLoop(student, teachers, train, validation, chosen, threat, configured, on_warning)
     folder = None if out is None else Path(out)
-    with told_what_to_reduce(what_to_reduce(chosen, configured)):
+    with out_of_memory_as_error(what_to_reduce(chosen, configured)):
         return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)

@@ -9,21 +9,21 @@ from torch import Tensor, nn
 
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.errors import InputError
-from kdiga.model_state import evaluating, held_in_eval
-from kdiga.training.sanity_checks import Looks
+from kdiga.model_state import all_in_eval_mode, evaluating
+from kdiga.training.sanity_checks import SanityChecks
 from kdiga.training.stepper import Stepper
 from kdiga.types import Batch
 
 PLACES = ("teacher", "second teacher")
 
 
-def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
+def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityChecks) -> None:
     """Check that labels and models fit each other, and look at the models.
 
     Args:
         stepper: of the run, with models that are left as they are, but for the student's mode.
         batch: the first one.
-        looks: told what is suspicious.
+        sanity_checks: told what is suspicious.
 
     Raises:
         InputError: for labels out of range, teachers of other classes, or logits that are not finite.
@@ -36,8 +36,8 @@ def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
     _check_finite("student", logits)
     check_labels(batch.labels, batch.images, logits.shape[1])
     stepper.train_mode()
-    if held_in_eval(stepper.student) and not stepper.settings.freeze:
-        looks.warn(
+    if all_in_eval_mode(stepper.student) and not stepper.settings.freeze:
+        sanity_checks.warn(
             "student-mode", 0,
             "the student's batch norm and dropout stay in eval mode while it is trained, so they do not do their work: "
             "its train() does not reach them. If that is meant, name what is frozen in freeze.",
@@ -52,7 +52,7 @@ def check_first_batch(stepper: Stepper, batch: Batch, looks: Looks) -> None:
         _check_finite(PLACES[place], said)
         # One that is trained along knows nothing yet.
         if teacher is not stepper.trained_teacher:
-            looks.at_teacher(PLACES[place], teacher, images, labels, said)
+            sanity_checks.at_teacher(PLACES[place], teacher, images, labels, said)
 
 
 def _check_finite(who: str, logits: Tensor) -> None:

@@ -70,7 +70,7 @@ class Interruption:
         self._saved = self._clock()
 
 
-def name_of(number: int) -> str:
+def signal_name(number: int) -> str:
     """Return the name of a signal, and of the key that sends it.
 
     >>> name_of(15)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.data import Feed, Images, ImageSet, augmentation_by_name, feed_of
-from kdiga.distributed.process_group import ALONE, Team
+from kdiga.distributed.process_group import ALONE, ProcessGroup
 from kdiga.errors import DivergedError, InputError
 from kdiga.gradients.routes import Route, route_by_name
 from kdiga.methods import Method
@@ -21,7 +21,7 @@ from kdiga.methods.context import Teacher
 from kdiga.model_state import seeded
 from kdiga.models.checkpoint import check_fit
 from kdiga.runs.provenance import provenance
-from kdiga.training.autotune import Choice, settled
+from kdiga.training.autotune import Choice, resolve_settings
 from kdiga.training.cached_teachers import stored_views
 from kdiga.training.divergence import TermLog, check_above_chance
 from kdiga.training.first_batch import check_first_batch
@@ -30,7 +30,7 @@ from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.resume import Checkpoints
 from kdiga.training.resume_state import Progress, identity_of
 from kdiga.training.runtime import device_by_name
-from kdiga.training.sanity_checks import Looks, OnWarning
+from kdiga.training.sanity_checks import OnWarning, SanityChecks
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper
 from kdiga.training.validation import Scores, Validator
@@ -41,7 +41,7 @@ OnEpoch = Callable[[EpochRecord], None]
 OnChoice = Callable[[str, Choice], None]
 
 
-class Run:
+class TrainingLoop:
     """A training run: its models, data, settings and how far it is; arguments are those of :func:`kdiga.distill`."""
 
     def __init__(
@@ -58,18 +58,18 @@ class Run:
         self.asked, self.method, self.threat = settings, method, threat
         self.models = (student, teachers)
         self.device = device_by_name(settings.device)
-        self.team = Team.here(self.device)
+        self.process_group = ProcessGroup.here(self.device)
         through = method.needs.student_gradient == "differentiable"
-        self.looks = Looks(trains_through=through, team=self.team, tell=on_warning)
+        self.sanity_checks = SanityChecks(trains_through=through, process_group=self.process_group, tell=on_warning)
         size = train.image_size if isinstance(train, Images) else 32
         self.views = stored_views(teachers, train, method.needs, settings)
         self.feed: Feed = feed_of(
             train, batch_size=settings.batch_size, seed=settings.seed, device=self.device,
             augmentation=augmentation_by_name(settings.augment, size), views=self.views,
-            share=self.team.share,
+            share=self.process_group.share,
         )  # fmt: skip
         self.validator = None if validation is None else Validator(
-            validation, threat, settings.validation_steps, settings.validation_examples, settings.seed, self.team
+            validation, threat, settings.validation_steps, settings.validation_examples, settings.seed, self.process_group
         )  # fmt: skip
         self.steps = len(self.feed) * settings.epochs
         self.progress, self.history, self.log = Progress(), list[EpochRecord](), TermLog(0)
@@ -85,7 +85,7 @@ class Run:
         on_choice: OnChoice | None,
     ) -> TrainingResult:
         """Train, from the beginning or from the state in ``out``, and leave the student with the best weights."""
-        self.checkpoints = Checkpoints(out, self.team, self.asked.save_every)
+        self.checkpoints = Checkpoints(out, self.process_group, self.asked.save_every)
         with self.checkpoints.listening():
             state = self.checkpoints.load(self._identity()) if resume else None
             with seeded(self.asked.seed, -1), nullcontext() if state is None else self.checkpoints.restoring():
@@ -98,7 +98,7 @@ class Run:
             self.journal = self._journal(out, state)
             try:
                 with seeded(self.asked.seed, -1):
-                    check_first_batch(self.stepper, next(iter(self.feed.epoch(0))), self.looks)
+                    check_first_batch(self.stepper, next(iter(self.feed.epoch(0))), self.sanity_checks)
                 while self.progress.epoch < self.asked.epochs:
                     self._finish(self._epoch(self.progress.epoch, on_step), on_epoch)
             except DivergedError as error:
@@ -113,23 +113,25 @@ class Run:
         student, teachers = self.models
 
         def settle() -> tuple[TrainingSettings, dict[str, Choice]]:
-            return settled(
+            return resolve_settings(
                 self.asked, self.method.needs, student, teachers, self._stepper, self.feed, self.steps, earlier
             )
 
-        if self.team.count > 1 and earlier is None:
+        if self.process_group.count > 1 and earlier is None:
             # One process tries what is fastest, on its own; clocks of several would not agree.
-            earlier = self.team.first(lambda: settle()[1])
+            earlier = self.process_group.first(lambda: settle()[1])
         settings, self.choices = settle()
         route = route_by_name(self.choices["route"]["chosen"] or "exact", settings.probe)
-        self.stepper = self._stepper(student, teachers, settings, route, self.team)
+        self.stepper = self._stepper(student, teachers, settings, route, self.process_group)
         self.student = self.stepper.student
 
     def _stepper(
         self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], settings: TrainingSettings, route: Route,
-        team: Team = ALONE,
+        process_group: ProcessGroup = ALONE,
     ) -> Stepper:  # fmt: skip
-        return Stepper(student, teachers, self.method, self.threat, settings, route, steps=self.steps, team=team)
+        return Stepper(
+            student, teachers, self.method, self.threat, settings, route, steps=self.steps, process_group=process_group
+        )
 
     def _epoch(self, epoch: int, on_step: OnStep | None) -> EpochRecord:
         self.started = time.perf_counter()
@@ -144,9 +146,9 @@ class Run:
                 self.own_states = None
             for batch in batches:
                 done = epoch * len(self.feed) + self.progress.position
-                counts = self.looks.due(done)
+                counts = self.sanity_checks.due(done)
                 self.log.add(self.stepper.take(batch, done, counts))
-                self.looks.check(done, counts)
+                self.sanity_checks.check(done, counts)
                 self.progress.position += 1
                 if on_step is not None:
                     on_step(done + 1, self.steps)
@@ -209,7 +211,7 @@ class Run:
             "history": [asdict(record) for record in self.history],
             "terms": self.log.state(),
             "journal_lines": self.journal.count,
-            "looks": self.looks.state(),
+            "looks": self.sanity_checks.state(),
         }
         return common | self.stepper.state(), self.stepper.own_state()
 
@@ -224,10 +226,10 @@ class Run:
             self.history = [EpochRecord(**record) for record in state["history"]]
             self.log = TermLog(self.progress.epoch, state["terms"])
             self.own_states = state["own"] if self.progress.position else None
-            self.looks.load_state(state["looks"])
+            self.sanity_checks.load_state(state["looks"])
 
     def _journal(self, out: Path | None, state: dict[str, Any] | None) -> Journal:
-        if out is None or not self.team.leads:
+        if out is None or not self.process_group.leads:
             return Journal(None)
         out.mkdir(parents=True, exist_ok=True)
         return Journal(out / "journal.jsonl", keep=0 if state is None else state["journal_lines"])
@@ -242,7 +244,7 @@ class Run:
         return TrainingResult(
             self.method.info.name, self.history, self.progress.best_epoch, best_state, last_state,
             self.progress.seconds / 60, self.asked.seed, dict(self.stepper.counter.totals), self.choices,
-            provenance(self.device), self.looks.warnings,
+            provenance(self.device), self.sanity_checks.warnings,
         )  # fmt: skip
 
 

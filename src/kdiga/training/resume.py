@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from kdiga.distributed.process_group import Team
+from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import InterruptedRunError
-from kdiga.training.interruption import GO_ON, SAVE, Interruption, name_of
+from kdiga.training.interruption import GO_ON, SAVE, Interruption, signal_name
 from kdiga.training.resume_state import damaged_state, load_state, save_state
 
 State = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
@@ -21,12 +21,12 @@ class Checkpoints:
 
     Args:
         folder: of the run; None keeps nothing, and then signals do what they always do.
-        team: of processes; the first one writes.
+        process_group: of processes; the first one writes.
         save_every: minutes between saves; 0 for none in the middle of an epoch.
     """
 
-    def __init__(self, folder: Path | None, team: Team, save_every: float) -> None:
-        self.folder, self.team = folder, team
+    def __init__(self, folder: Path | None, process_group: ProcessGroup, save_every: float) -> None:
+        self.folder, self.process_group = folder, process_group
         self._interruption = Interruption(save_every)
 
     def listening(self) -> AbstractContextManager[None]:
@@ -36,7 +36,7 @@ class Checkpoints:
     def load(self, identity: Mapping[str, str | None]) -> dict[str, Any] | None:
         """Return the state that the first process finds; see :func:`load_state`."""
         folder = self.folder
-        return None if folder is None else self.team.first(lambda: load_state(folder, identity))
+        return None if folder is None else self.process_group.first(lambda: load_state(folder, identity))
 
     @contextmanager
     def restoring(self) -> Generator[None]:
@@ -62,13 +62,13 @@ class Checkpoints:
         """
         if self.folder is None:
             return
-        wish = self.team.highest(self._interruption.wish())
+        wish = self.process_group.highest(self._interruption.wish())
         if wish != GO_ON:
             self.save(state)
         if wish not in (GO_ON, SAVE):
             raise InterruptedRunError(
                 wish,
-                f"stopped by {name_of(wish)} {where}; the state is saved in {str(self.folder)!r}. The same command "
+                f"stopped by {signal_name(wish)} {where}; the state is saved in {str(self.folder)!r}. The same command "
                 "goes on from there with --resume.",
             )
 
@@ -77,7 +77,7 @@ class Checkpoints:
         if self.folder is None:
             return
         common, own = state()
-        every = self.team.gathered(own)
-        if self.team.leads:
+        every = self.process_group.gathered(own)
+        if self.process_group.leads:
             save_state(self.folder, common | {"own": every})
         self._interruption.saved()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.distributed.process_group import Team
+from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, KdigaWarning
 from kdiga.gradients.step_statistics import saturated
 from kdiga.model_state import evaluating
@@ -24,19 +24,19 @@ UNSTEADY = 1e-2  # of the largest logit; rounding depends on the size of a batch
 OnWarning = Callable[[str], None]
 
 
-class Looks:
+class SanityChecks:
     """Notices vanishing input gradients, saturated logits and models in the wrong mode.
 
     What makes a run pointless ends it. The rest is told once, in one sentence, and kept with the result.
 
     Args:
         trains_through: whether the method trains through the student's input gradient.
-        team: of processes; all make every call together, and the first one tells.
+        process_group: of processes; all make every call together, and the first one tells.
         tell: given each warning; None makes it a :class:`KdigaWarning`.
     """
 
-    def __init__(self, *, trains_through: bool, team: Team, tell: OnWarning | None) -> None:
-        self.trains_through, self.team = trains_through, team
+    def __init__(self, *, trains_through: bool, process_group: ProcessGroup, tell: OnWarning | None) -> None:
+        self.trains_through, self.process_group = trains_through, process_group
         self._tell = tell or _warn
         self.warnings: list[dict[str, Any]] = []
         self._flat = False
@@ -127,12 +127,12 @@ class Looks:
         if any(one["name"] == name for one in self.warnings):
             return
         self.warnings.append({"name": name, "step": number + 1, "message": message})
-        if self.team.leads:
+        if self.process_group.leads:
             self._tell(message)
 
     def _over_all(self, counts: Tensor) -> list[float]:
-        self.team.average([counts])
-        return (counts * self.team.count).tolist()
+        self.process_group.average([counts])
+        return (counts * self.process_group.count).tolist()
 
 
 def _changes(teacher: nn.Module, images: Tensor, logits: Tensor) -> bool:

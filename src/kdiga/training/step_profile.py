@@ -16,7 +16,7 @@ from kdiga.methods import Method
 from kdiga.methods.context import Teacher
 from kdiga.model_state import seeded
 from kdiga.stopwatch import Stopwatch
-from kdiga.training.autotune import Choice, rehearsal, settled
+from kdiga.training.autotune import Choice, rehearsal, resolve_settings
 from kdiga.training.peak_memory import peak_bytes
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper
@@ -56,7 +56,7 @@ class StepProfile:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProfiledRun:
     """A run to be profiled.
 
     Args:
@@ -120,7 +120,7 @@ class Subject:
         """
         asked, needs = replace(settings, route="auto"), self.method.needs
         with seeded(settings.seed, -1):
-            found = settled(asked, needs, self.student, self.teachers, self._build, self.feed, self._steps)
+            found = resolve_settings(asked, needs, self.student, self.teachers, self._build, self.feed, self._steps)
         return found[1]["route"]
 
     @property

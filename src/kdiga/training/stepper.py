@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.data import Share
-from kdiga.distributed.batch_shards import Piece, piece
-from kdiga.distributed.process_group import ALONE, Team
-from kdiga.distributed.rng_streams import Streams
+from kdiga.distributed.batch_shards import BatchShard, on_batch_shard
+from kdiga.distributed.process_group import ALONE, ProcessGroup
+from kdiga.distributed.rng_streams import RngStreams
 from kdiga.distributed.sync_batch_norm import share_statistics
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Route
-from kdiga.gradients.step_statistics import Witness
+from kdiga.gradients.step_statistics import StepStatistics
 from kdiga.methods import Method
-from kdiga.methods.context import Step, Teacher
+from kdiga.methods.context import StepContext, Teacher
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.averaging import moving_average, running_statistics
 from kdiga.training.freezing import Frozen
@@ -27,7 +27,7 @@ from kdiga.training.pass_counter import PassCounter
 from kdiga.training.resume_checks import check_optimizer, check_schedule, same_form
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.teacher_sources import source_of
+from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, Objective, ThreatModel
 
 
@@ -43,7 +43,7 @@ class Stepper:
         route: how differentiable input gradients are formed.
         steps: of the whole run.
         watch: told what is being computed.
-        team: of processes that share every batch.
+        process_group: of processes that share every batch.
 
     Raises:
         InputError: for micro-batches with a method that weighs examples by their batch.
@@ -52,11 +52,11 @@ class Stepper:
     def __init__(
         self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], method: Method, threat: ThreatModel,
         settings: TrainingSettings, route: Route, *, steps: int, watch: Watch = silent,
-        team: Team = ALONE,
+        process_group: ProcessGroup = ALONE,
     ) -> None:  # fmt: skip
         self.settings, self.method, self.threat, self.route = settings, method, threat, route
         self.steps, self.watch = steps, watch
-        self.team = team
+        self.process_group = process_group
         self.runtime = Runtime(settings)
         _check_pieces(method, settings)
         self.student = self.runtime.place(student)
@@ -64,18 +64,18 @@ class Stepper:
         self.teacher_models = [one for one in self.teachers if isinstance(one, nn.Module)]
         self.trained_teacher = self.teacher_models[0] if method.needs.trains_teacher else None
         for model in self._trained:
-            team.begin_equal(model)
-        self._undo = share_statistics(self._trained if settings.sync_batch_norm else (), team)
+            process_group.begin_equal(model)
+        self._undo = share_statistics(self._trained if settings.sync_batch_norm else (), process_group)
         self.frozen = Frozen(self.student, settings.freeze)  # of the modules as they are from here on
         self.average = moving_average(self.student, settings.ema)
-        self.streams = Streams(team, settings.accumulate, self.runtime.device)
+        self.streams = RngStreams(process_group, settings.accumulate, self.runtime.device)
         self.parameters = [p for model in self._trained for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self._trained, settings)
         self.schedule = build_schedule(self.optimizer, settings, steps)
         self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
         self._compiled = self.counter.counted("student", self.runtime.compiled(self.student))
         self._sources = [
-            source_of(
+            teacher_source(
                 one, method.needs, first=not place,
                 compiled=self.counter.counted("teacher", self.runtime.compiled(one)),
             )
@@ -100,7 +100,7 @@ class Stepper:
 
     def agree(self) -> None:
         """Put the mean over processes in the place of each one's running statistics, so that all hold one model."""
-        self.team.average(self._statistics())
+        self.process_group.average(self._statistics())
 
     def train_mode(self) -> None:
         """Put the student, and a teacher that is trained along, in train mode."""
@@ -115,7 +115,7 @@ class Stepper:
         Args:
             batch: of this process.
             number: of the step.
-            counts: given what :meth:`Witness.counts` returns for every piece; None looks at nothing.
+            counts: given what :meth:`StepStatistics.counts` returns for every piece; None looks at nothing.
         """
         with self.watch("data"):
             batch = replace(batch, images=self.runtime.images(batch.images))
@@ -132,42 +132,42 @@ class Stepper:
                 self.average.update(self.student, step=number + 1)
         return objective
 
-    def _learn(self, batch: Batch, number: int, one: Piece, counts: list[Tensor] | None) -> Objective:
-        witness = None if counts is None else Witness(self.runtime.device)
-        with piece(one):
+    def _learn(self, batch: Batch, number: int, one: BatchShard, counts: list[Tensor] | None) -> Objective:
+        step_statistics = None if counts is None else StepStatistics(self.runtime.device)
+        with on_batch_shard(one):
             with self.watch("loss"), self.runtime.autocast():
-                objective = self.method(self._step(batch, number, witness))
+                objective = self.method(self._step(batch, number, step_statistics))
                 total = objective.total() / self.settings.accumulate
             with self.watch("backward"):
                 # Only the parameters: images that ask for a gradient would cost one more pass to the input.
                 self.runtime.accelerator.backward(total, inputs=self.parameters)
-        if witness is not None and counts is not None:
-            counts.append(witness.counts())
+        if step_statistics is not None and counts is not None:
+            counts.append(step_statistics.counts())
         return objective
 
     def _over_all(self, objectives: Sequence[Objective]) -> Objective:
         """Average gradients over processes and terms over all pieces, in one exchange."""
         first = objectives[0]
-        if len(objectives) == 1 and self.team.count == 1:
+        if len(objectives) == 1 and self.process_group.count == 1:
             return first
         values = torch.stack([torch.stack([term.value.detach() for term in one.terms]) for one in objectives]).mean(0)
         with self.watch("optimizer"):
-            self.team.average([values, *(p.grad for p in self.parameters if p.grad is not None)])
+            self.process_group.average([values, *(p.grad for p in self.parameters if p.grad is not None)])
         return Objective([replace(term, value=value) for term, value in zip(first.terms, values, strict=True)])
 
     def take_and_wait(self, batch: Batch, number: int) -> None:
         """Take a step and wait for the device, so that a clock beside it sees the step's end."""
         self.take(batch, number).terms[0].value.detach().item()
 
-    def _step(self, batch: Batch, number: int, witness: Witness | None) -> Step:
+    def _step(self, batch: Batch, number: int, step_statistics: StepStatistics | None) -> StepContext:
         first, second = (*self._sources, None, None)[:2]
         needs = self.method.needs
-        return Step(
+        return StepContext(
             batch, self.student, first, self.threat, self.route, needs.student_gradient,
             number / max(1, self.steps - 1), second_teach=second, trained_teacher=self.trained_teacher,
             gradient_of=needs.gradient_of, attack_batch_norm=self.settings.attack_batch_norm,
             alignment_batch_norm=self.settings.alignment_batch_norm, memory=self.memory, number=number,
-            compiled=self._compiled, watch=self.watch, witness=witness,
+            compiled=self._compiled, watch=self.watch, step_statistics=step_statistics,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -209,13 +209,13 @@ class Stepper:
     def load_own_states(self, states: list[Any]) -> None:
         """Go on in the middle of an epoch, from what :meth:`own_state` returned in each process, by rank.
 
-        Of another number of processes, running statistics are averaged; see :meth:`Streams.load_state` for the rest.
+        Of another number of processes, running statistics are averaged; see :meth:`RngStreams.load_state` for the rest.
         """
         self.streams.load_state([one["streams"] for one in states])
-        same = len(states) == self.team.count
+        same = len(states) == self.process_group.count
         for place, held in enumerate(self._statistics()):
             each = torch.stack([one["statistics"][place] for one in states])
-            held.copy_(each[self.team.rank] if same else each.mean(0))
+            held.copy_(each[self.process_group.rank] if same else each.mean(0))
 
     def _statistics(self) -> list[torch.Tensor]:
         return running_statistics([*self._trained, None if self.average is None else self.average.module])

@@ -41,7 +41,9 @@ def teachers_of(
     return used
 
 
-def source_of(teacher: nn.Module | Teacher, needs: Needs, *, first: bool, compiled: Forward | None = None) -> Teacher:
+def teacher_source(
+    teacher: nn.Module | Teacher, needs: Needs, *, first: bool, compiled: Forward | None = None
+) -> Teacher:
     """Return a teacher as a source of signals; only the first is asked for input gradients."""
     if isinstance(teacher, CachedTeacher):
         return replace(teacher, gradient=needs.teacher_gradient and first)

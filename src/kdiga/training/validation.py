@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdiga.data import FileSet, Images, ImageSet, MixedSet
-from kdiga.distributed.process_group import ALONE, Team
+from kdiga.distributed.process_group import ALONE, ProcessGroup
 from kdiga.errors import OutOfMemoryError
 from kdiga.evaluation import evaluate
 from kdiga.evaluation.attacks import seed_at
@@ -46,7 +46,7 @@ class Validator:
         steps: of PGD, step size eps / 4.
         examples: at most so many.
         seed: of the run.
-        team: of processes that divide the examples among them.
+        process_group: of processes that divide the examples among them.
     """
 
     data: ImageSet
@@ -54,17 +54,19 @@ class Validator:
     steps: int
     examples: int
     seed: int
-    team: Team = ALONE
+    process_group: ProcessGroup = ALONE
 
     def __call__(self, model: nn.Module, epoch: int) -> Scores:
         """Return the scores of one epoch's model, whatever the number of processes: batches are divided whole."""
         count, seed = min(self.examples, len(self.data)), mix_seed(self.seed, epoch) % 2**31
-        if self.team.count == 1:
+        if self.process_group.count == 1:
             return self._score(model, slice(count), seed)
-        starts = list(enumerate(range(0, count, BATCH_SIZE)))[self.team.rank :: self.team.count]
+        starts = list(enumerate(range(0, count, BATCH_SIZE)))[self.process_group.rank :: self.process_group.count]
         own = [self._score(model, slice(at, min(at + BATCH_SIZE, count)), seed_at(seed, place)) for place, at in starts]
         right = [(round(one.clean * one.examples), round(one.robust * one.examples)) for one in own]
-        clean, robust = map(sum, zip(*(pair for some in self.team.gathered(right) for pair in some), strict=True))
+        clean, robust = map(
+            sum, zip(*(pair for some in self.process_group.gathered(right) for pair in some), strict=True)
+        )
         return Scores(clean / count, robust / count, count)
 
     def _score(self, model: nn.Module, rows: slice, seed: int) -> Scores:
@@ -87,7 +89,7 @@ class Validator:
         return (torch.bincount(labels, minlength=self.data.num_classes).double() / len(labels)).tolist()
 
 
-def looked_at(held_out: Images, examples: int) -> ImageSet:
+def validation_subset(held_out: Images, examples: int) -> ImageSet:
     """Return the images that checks look at, in memory: those on disk would be decoded at every check.
 
     Args:

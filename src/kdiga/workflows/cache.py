@@ -16,7 +16,7 @@ from kdiga.recipes.schema import CacheConfig, Recipe
 from kdiga.runs.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.teachers import CachedTeacher, Manifest, Store
-from kdiga.teachers.store import ELSEWHERE, Shard
+from kdiga.teachers.store import ELSEWHERE, StoreShard
 from kdiga.training.cached_teachers import REMEDY, conditions, live_source
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.train import build_models
@@ -25,7 +25,7 @@ MARGIN = 2**20  # bytes for manifest, records and locks
 
 
 @dataclass(frozen=True)
-class Plan:
+class CachePlan:
     """What filling a recipe's store means.
 
     Args:
@@ -50,13 +50,13 @@ class Plan:
         return sum(map(self.store.bytes_of, self.store.shards))
 
     @property
-    def missing(self) -> Sequence[Shard]:
+    def missing(self) -> Sequence[StoreShard]:
         """The shards that are to be written."""
         return self.store.shards if self.overwrite else self.store.missing()
 
 
 @dataclass(frozen=True)
-class Agreement:
+class CacheAgreement:
     """How a store compares with the live teacher on one batch, as training reads it.
 
     Args:
@@ -68,7 +68,7 @@ class Agreement:
     gradients: float | None
 
 
-def plan_cache(recipe: Recipe, data: DataSet, *, overwrite: bool = False) -> Plan:
+def plan_cache(recipe: Recipe, data: DataSet, *, overwrite: bool = False) -> CachePlan:
     """Check everything about a recipe's store that can be checked before it is filled.
 
     Args:
@@ -93,12 +93,12 @@ def plan_cache(recipe: Recipe, data: DataSet, *, overwrite: bool = False) -> Pla
     if there is not None:
         there.check(manifest.wanted(), folder, ELSEWHERE)
         manifest = there  # which may hold gradients that this recipe does not ask for
-    plan = Plan(recipe, folder, train, teacher, Store(folder, manifest), overwrite)
+    plan = CachePlan(recipe, folder, train, teacher, Store(folder, manifest), overwrite)
     _check_room(plan)
     return plan
 
 
-def measure(plan: Plan) -> Agreement:
+def compare_with_live(plan: CachePlan) -> CacheAgreement:
     """Compare a filled store with the live teacher on training's first batch."""
     settings, manifest = plan.recipe.training, plan.store.manifest
     source = live_source(plan.teacher, plan.train, manifest.gradient_of, settings)
@@ -111,7 +111,7 @@ def measure(plan: Plan) -> Agreement:
     gradients = None
     if live.input_gradient is not None and stored.input_gradient is not None:
         gradients = largest_error(stored.input_gradient, live.input_gradient)
-    return Agreement(largest_error(stored.logits, live.logits), gradients)
+    return CacheAgreement(largest_error(stored.logits, live.logits), gradients)
 
 
 def largest_error(stored: torch.Tensor, live: torch.Tensor) -> float:
@@ -162,18 +162,18 @@ def _manifest(recipe: Recipe, cache: CacheConfig, teacher: Classifier, train: Im
     )
 
 
-def _check_room(plan: Plan) -> None:
+def _check_room(plan: CachePlan) -> None:
     needed = sum(map(plan.store.bytes_of, plan.missing))
     place = next(folder for folder in (plan.folder, *plan.folder.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     if needed and needed + MARGIN > free:
         raise InputError(
-            f"the teacher cache needs {in_words(needed)} more in {str(plan.folder)!r} and {in_words(free)} are free; "
+            f"the teacher cache needs {format_bytes(needed)} more in {str(plan.folder)!r} and {format_bytes(free)} are free; "
             "choose another cache.folder, fewer cache.views, cache.dtype int8, or cache.downsample 2."
         )
 
 
-def in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Return a number of bytes for people.
 
     >>> in_words(1_290_000)

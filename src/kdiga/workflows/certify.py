@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdiga.certification import (
-    Against,
+    CertificateComparison,
     Clever,
     IntervalBounds,
     Smoothed,
@@ -32,12 +32,12 @@ from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress
 from kdiga.types import ThreatModel, parse_number
 from kdiga.workflows.loaded_model import (
-    Ground,
-    Subject,
+    LoadedModel,
+    TestSet,
+    check_earlier_result,
     default_folder,
-    earlier,
-    load_ground,
-    load_subject,
+    load_judged_model,
+    load_test_set,
     make_folder,
 )
 
@@ -49,7 +49,7 @@ Certificate = Clever | Smoothed | IntervalBounds
 
 
 @dataclass(frozen=True)
-class Request:
+class CertifyRequest:
     """What to certify, and how.
 
     Args:
@@ -117,23 +117,23 @@ class Request:
         if "smoothing" in self.methods:
             Noise(self.sigma, self.samples, self.selection_samples, self.alpha)
 
-    def load(self) -> tuple[Subject, Subject | None, Ground]:
+    def load(self) -> tuple[LoadedModel, LoadedModel | None, TestSet]:
         """Return the model, its teacher where there is one, and what they are judged on."""
         named = [self.model] if self.against is None else [self.model, self.against]
-        ground = load_ground(
+        test_set = load_test_set(
             named, data=self.data, root=self.root, eps=self.eps, norm=self.norm, examples=self.examples
         )  # fmt: skip
-        subject = load_subject(
-            self.model, ground, which=self.which, weights=self.weights, normalization=self.normalization,
+        loaded = load_judged_model(
+            self.model, test_set, which=self.which, weights=self.weights, normalization=self.normalization,
             device=self.device,
         )  # fmt: skip
         if self.against is None:
-            return subject, None, ground
-        return subject, load_subject(self.against, ground, device=self.device, role="teacher"), ground
+            return loaded, None, test_set
+        return loaded, load_judged_model(self.against, test_set, device=self.device, role="teacher"), test_set
 
 
 @dataclass(frozen=True)
-class Certified:
+class CertifyOutcome:
     """What was found.
 
     Args:
@@ -144,12 +144,14 @@ class Certified:
     """
 
     certificates: dict[str, Certificate]
-    against: dict[str, Against]
+    against: dict[str, CertificateComparison]
     content: dict[str, Any]
     folder: Path | None
 
 
-def certify(request: Request, *, command: str = "", progress: OnProgress | None = None) -> Certified:
+def run_certification(
+    request: CertifyRequest, *, command: str = "", progress: OnProgress | None = None
+) -> CertifyOutcome:
     """Certify what is asked for, and write ``certificate.json`` where there is a folder.
 
     Args:
@@ -161,59 +163,61 @@ def certify(request: Request, *, command: str = "", progress: OnProgress | None 
         InputError: for anything in the request that cannot be had.
     """
     request.check()
-    subject, teacher, ground = request.load()
-    _check_coverage(request, subject, teacher, ground)
-    folder = request.out or default_folder(request.model, "certification", ground, request.which)
-    about = subject.about | ground.about() | {"seed": request.seed}
+    loaded, teacher, test_set = request.load()
+    _check_coverage(request, loaded, teacher, test_set)
+    folder = request.out or default_folder(request.model, "certification", test_set, request.which)
+    about = loaded.about | test_set.about() | {"seed": request.seed}
     old: dict[str, Any] = {}
     if folder is not None:
-        old = earlier(folder / FILE, {name: about[name] for name in IDENTITY}, overwrite=request.overwrite)
+        old = check_earlier_result(folder / FILE, {name: about[name] for name in IDENTITY}, overwrite=request.overwrite)
         make_folder(folder)
-    certificates, against = _run(request, subject, teacher, ground, folder, progress)
-    content = {"kind": "certificate", "command": command} | about | {"provenance": provenance(_device(subject))}
+    certificates, against = _run(request, loaded, teacher, test_set, folder, progress)
+    content = {"kind": "certificate", "command": command} | about | {"provenance": provenance(_device(loaded))}
     content |= {name: found.to_dict() for name, found in certificates.items()}
     if teacher is not None:
         content["against"] = {"teacher": teacher.about} | {name: found.to_dict() for name, found in against.items()}
     content = _added(old, content)
     if folder is not None:
         write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n", shared=True)
-    return Certified(certificates, against, content, folder)
+    return CertifyOutcome(certificates, against, content, folder)
 
 
-def _check_coverage(request: Request, subject: Subject, teacher: Subject | None, ground: Ground) -> None:
+def _check_coverage(
+    request: CertifyRequest, loaded: LoadedModel, teacher: LoadedModel | None, test_set: TestSet
+) -> None:
     """Refuse a network that intervals do not cover before minutes go into the other methods."""
     if "interval" not in request.methods:
         return
-    image = to_pixels(ground.images.images[:1])[0].to(_device(subject))
-    take_apart(subject.model, image)
+    image = to_pixels(test_set.images.images[:1])[0].to(_device(loaded))
+    take_apart(loaded.model, image)
     if teacher is not None:
         take_apart(teacher.model, image, "teacher")
 
 
 def _run(
-    request: Request,
-    subject: Subject,
-    teacher: Subject | None,
-    ground: Ground,
+    request: CertifyRequest,
+    loaded: LoadedModel,
+    teacher: LoadedModel | None,
+    test_set: TestSet,
     folder: Path | None,
     progress: OnProgress | None,
-) -> tuple[dict[str, Certificate], dict[str, Against]]:
-    images, labels = to_pixels(ground.images.images), ground.images.labels
+) -> tuple[dict[str, Certificate], dict[str, CertificateComparison]]:
+    images, labels = to_pixels(test_set.images.images), test_set.images.labels
     shared = {"folder": None if folder is None else folder / FOLDER, "progress": progress}
-    certificates, against = dict[str, Certificate](), dict[str, Against]()
+    certificates, against = dict[str, Certificate](), dict[str, CertificateComparison]()
     for name in dict.fromkeys(request.methods):
-        alone, beside, settings = _method(name, request, ground.threat)
+        alone, beside, settings = _method(name, request, test_set.threat)
         if teacher is None:
-            certificates[name] = alone(subject.model, images, labels, **settings, **shared)
+            certificates[name] = alone(loaded.model, images, labels, **settings, **shared)
         else:
-            found = beside(subject.model, teacher.model, images, labels, **settings, **shared)
+            found = beside(loaded.model, teacher.model, images, labels, **settings, **shared)
             certificates[name], against[name] = found.student, found
     return certificates, against
 
 
 def _method(
-    name: str, request: Request, threat: ThreatModel
-) -> tuple[Callable[..., Certificate], Callable[..., Against], dict[str, Any]]:
+    name: str, request: CertifyRequest, threat: ThreatModel
+) -> tuple[Callable[..., Certificate], Callable[..., CertificateComparison], dict[str, Any]]:
     """Return a method for a model alone, the same against a teacher, and their settings."""
     largest = threat.eps if request.max_radius is None else parse_number(request.max_radius)
     if name == "clever":
@@ -238,5 +242,5 @@ def _added(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return joined if against is None else joined | {"against": against}
 
 
-def _device(subject: Subject) -> torch.device:
-    return next(subject.model.parameters()).device
+def _device(loaded: LoadedModel) -> torch.device:
+    return next(loaded.model.parameters()).device

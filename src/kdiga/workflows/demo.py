@@ -23,11 +23,11 @@ import torch
 from kdiga.data import load_data
 from kdiga.distributed.threads import one_thread
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.runs.folder import claim
+from kdiga.runs.folder import prepare_run_folder
 from kdiga.training import EpochRecord
 from kdiga.types import ThreatModel
-from kdiga.workflows.evaluate import Request, measure
-from kdiga.workflows.explain import Question, explain_runs
+from kdiga.workflows.evaluate import EvaluateRequest, run_evaluation
+from kdiga.workflows.explain import ExplainRequest, explain_runs
 from kdiga.workflows.train import run_recipe
 
 DATA, THREAT = "digits", ThreatModel("linf", 0.1)
@@ -38,7 +38,7 @@ TRAINING = {"epochs": EPOCHS, "batch_size": 64, "lr": 5e-3}
 
 
 @dataclass(frozen=True)
-class Member:
+class DemoModel:
     """One model of the demo: how it is called, its architecture, its method with coefficients."""
 
     name: str
@@ -47,7 +47,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Asked:
+class DemoRequest:
     """What the user wants of the demo; see :func:`run_demo`."""
 
     out: Path
@@ -56,9 +56,9 @@ class Asked:
     overwrite: bool
 
 
-TEACHER = Member("teacher", {"name": "cnn-32"}, {"name": "pgd-at", "steps": 7})
+TEACHER = DemoModel("teacher", {"name": "cnn-32"}, {"name": "pgd-at", "steps": 7})
 STUDENTS = tuple(
-    Member(str(method["name"]), {"name": "cnn-8", "activation": "silu"}, method)
+    DemoModel(str(method["name"]), {"name": "cnn-8", "activation": "silu"}, method)
     for method in (
         {"name": "ce"},
         {"name": "kd", "temperature": 4.0},
@@ -98,10 +98,10 @@ def run_demo(
     Raises:
         InputError: if ``out`` already holds a demo and ``overwrite`` is not set.
     """
-    claim(out, overwrite=overwrite)
+    prepare_run_folder(out, overwrite=overwrite)
     for member in (TEACHER, *STUDENTS):
-        claim(out / member.name, overwrite=overwrite)
-    asked = Asked(out, seed, examples, overwrite)
+        prepare_run_folder(out / member.name, overwrite=overwrite)
+    asked = DemoRequest(out, seed, examples, overwrite)
     with _workers() as workers:
         # The plain student needs no teacher, so it keeps the second core busy meanwhile.
         early = {workers.submit(_train, member, asked): member for member in STUDENTS if _alone(member)}
@@ -115,15 +115,15 @@ def run_demo(
         return _collect(workers, training, jobs, asked, on_job)
 
 
-def _alone(member: Member) -> bool:
+def _alone(member: DemoModel) -> bool:
     return member.method["name"] == "ce"
 
 
 def _collect(
     workers: ProcessPoolExecutor,
-    training: dict[Future[None], Member],
-    judging: dict[Future[dict[str, Any]], Member],
-    asked: Asked,
+    training: dict[Future[None], DemoModel],
+    judging: dict[Future[dict[str, Any]], DemoModel],
+    asked: DemoRequest,
     on_job: OnJob | None,
 ) -> list[dict[str, Any]]:
     total, done = len(training) + len(STUDENTS) + 2, 0
@@ -152,7 +152,7 @@ def _collect(
     return [{"name": member.name, **found[member.name]} for member in (TEACHER, *STUDENTS)]
 
 
-def _train(member: Member, asked: Asked, **listeners: Any) -> None:
+def _train(member: DemoModel, asked: DemoRequest, **listeners: Any) -> None:
     sections = {
         "data": DATA,
         "student": member.model,
@@ -166,7 +166,7 @@ def _train(member: Member, asked: Asked, **listeners: Any) -> None:
     run_recipe(recipe, asked.out / member.name, overwrite=asked.overwrite, **listeners)
 
 
-def _judge(member: Member, asked: Asked) -> dict[str, Any]:
+def _judge(member: DemoModel, asked: DemoRequest) -> dict[str, Any]:
     folder = str(asked.out / member.name)
     options = ["--attacks", ",".join(ATTACKS), "--sweep", SWEEP, "--seed", str(asked.seed)]
     teacher = None if member.name == TEACHER.name else str(asked.out / TEACHER.name)
@@ -174,17 +174,17 @@ def _judge(member: Member, asked: Asked) -> dict[str, Any]:
         options += ["--teacher", teacher]
     if asked.examples is not None:
         options += ["--examples", str(asked.examples)]
-    request = Request(
+    request = EvaluateRequest(
         model=folder, attacks=ATTACKS, examples=asked.examples, seed=asked.seed, device="cpu", sweep=SWEEP,
         checks=True, teacher=teacher, overwrite=asked.overwrite,
     )  # fmt: skip
-    return measure(request, command=shlex.join(["kdiga", "evaluate", folder, *options])).content
+    return run_evaluation(request, command=shlex.join(["kdiga", "evaluate", folder, *options])).content
 
 
-def _explain(asked: Asked) -> None:
+def _explain(asked: DemoRequest) -> None:
     teacher, *students = (str(asked.out / member.name) for member in (TEACHER, *STUDENTS))
     examples = len(load_data(DATA).test) if asked.examples is None else asked.examples
-    question = Question(
+    question = ExplainRequest(
         teacher, students, asked.out, examples=examples, seed=asked.seed, device="cpu", overwrite=asked.overwrite
     )  # fmt: skip
     options = ["--examples", str(examples), "--seed", str(asked.seed), "--out", str(asked.out)]

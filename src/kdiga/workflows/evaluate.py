@@ -13,22 +13,22 @@ from typing import Any
 import torch
 
 from kdiga.data.images import to_pixels
-from kdiga.distributed.launch import obey_parent
+from kdiga.distributed.launch import follow_parent
 from kdiga.distributed.threads import one_thread
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.io.atomic_write import write_atomically
-from kdiga.io.file_lock import held
-from kdiga.runs.work_units import FOLDER, OnProgress, Shelf
+from kdiga.io.file_lock import file_lock
+from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
 from kdiga.types import parse_number
 from kdiga.workflows.loaded_model import (
-    Ground,
-    Subject,
+    LoadedModel,
+    TestSet,
+    check_earlier_result,
     default_folder,
-    earlier,
-    load_ground,
-    load_subject,
+    load_judged_model,
+    load_test_set,
     make_folder,
 )
 
@@ -40,7 +40,7 @@ BY_ATTACK = ("accuracy", "interval_95", "seconds", "notes", "stages", "correct")
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluateRequest:
     """What to measure.
 
     Args:
@@ -106,24 +106,24 @@ class Request:
             return [eps * share for share in AUTO_SWEEP]
         return sorted({0.0, *map(parse_number, self.sweep.split(","))})
 
-    def load(self) -> tuple[Subject, Ground]:
+    def load(self) -> tuple[LoadedModel, TestSet]:
         """Return the model and what it is judged on."""
-        ground = load_ground(
+        test_set = load_test_set(
             [self.model], data=self.data, root=self.root, eps=self.eps, norm=self.norm, examples=self.examples
         )
-        subject = load_subject(
-            self.model, ground, which=self.which, weights=self.weights, normalization=self.normalization,
+        loaded = load_judged_model(
+            self.model, test_set, which=self.which, weights=self.weights, normalization=self.normalization,
             device=self.device,
         )  # fmt: skip
-        return subject, ground
+        return loaded, test_set
 
-    def folder(self, ground: Ground) -> Path | None:
+    def folder(self, test_set: TestSet) -> Path | None:
         """Return where results are kept."""
-        return self.out or default_folder(self.model, "evaluation", ground, self.which)
+        return self.out or default_folder(self.model, "evaluation", test_set, self.which)
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluateOutcome:
     """What was measured.
 
     Args:
@@ -137,7 +137,9 @@ class Measured:
     folder: Path | None
 
 
-def measure(request: Request, *, workers: int = 1, command: str = "", progress: OnProgress | None = None) -> Measured:
+def run_evaluation(
+    request: EvaluateRequest, *, workers: int = 1, command: str = "", progress: OnProgress | None = None
+) -> EvaluateOutcome:
     """Measure what is asked for, and write ``evaluation.json`` where there is a folder.
 
     Args:
@@ -150,24 +152,26 @@ def measure(request: Request, *, workers: int = 1, command: str = "", progress: 
         InputError: for anything in the request that cannot be had.
     """
     request.check()
-    subject, ground = request.load()
-    folder = request.folder(ground)
-    about = subject.about | ground.about() | {"seed": request.seed, "version": request.version}
+    loaded, test_set = request.load()
+    folder = request.folder(test_set)
+    about = loaded.about | test_set.about() | {"seed": request.seed, "version": request.version}
     identity = {name: about[name] for name in IDENTITY}
     if folder is not None:
-        earlier(folder / FILE, identity, overwrite=request.overwrite)  # refused before the work
+        check_earlier_result(folder / FILE, identity, overwrite=request.overwrite)  # refused before the work
         make_folder(folder)
     with _helpers(request, workers if folder is not None else 1):
-        report, found = _attack(request, subject, ground, folder, progress)
+        report, found = _attack(request, loaded, test_set, folder, progress)
     content = {"kind": "evaluation", "command": command} | about | found
     if folder is not None:
-        with held(folder / FOLDER, FILE, wait=True):  # another call, with other attacks, may have ended meanwhile
-            content = _joined(earlier(folder / FILE, identity, overwrite=request.overwrite), content, request)
+        with file_lock(folder / FOLDER, FILE, wait=True):  # another call, with other attacks, may have ended meanwhile
+            content = _joined(
+                check_earlier_result(folder / FILE, identity, overwrite=request.overwrite), content, request
+            )
             write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n", shared=True)
-    return Measured(report, content, folder)
+    return EvaluateOutcome(report, content, folder)
 
 
-def _joined(old: Mapping[str, Any], content: Mapping[str, Any], request: Request) -> dict[str, Any]:
+def _joined(old: Mapping[str, Any], content: Mapping[str, Any], request: EvaluateRequest) -> dict[str, Any]:
     """Return what was measured, an earlier call's attacks with it: nothing that was measured is lost."""
     joined = {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
     if not request.checks and old.get("findings"):
@@ -176,41 +180,43 @@ def _joined(old: Mapping[str, Any], content: Mapping[str, Any], request: Request
 
 
 def _attack(
-    request: Request, subject: Subject, ground: Ground, folder: Path | None, progress: OnProgress | None
+    request: EvaluateRequest, loaded: LoadedModel, test_set: TestSet, folder: Path | None, progress: OnProgress | None
 ) -> tuple[Evaluation, dict[str, Any]]:
     settings: dict[str, Any] = {
-        "norm": ground.threat.norm, "seed": request.seed, "batch_size": request.batch_size, "progress": progress,
+        "norm": test_set.threat.norm, "seed": request.seed, "batch_size": request.batch_size, "progress": progress,
         "folder": None if folder is None else folder / FOLDER,
     }  # fmt: skip
     report = evaluate(
-        subject.model, ground.images.batches(), eps=ground.threat.eps, attacks=request.attacks,
+        loaded.model, test_set.images.batches(), eps=test_set.threat.eps, attacks=request.attacks,
         version=request.version, **settings,
     )  # fmt: skip
     found = report.to_dict()
-    if values := request.sweep_values(ground.threat.eps):
+    if values := request.sweep_values(test_set.threat.eps):
         found["sweep"] = sweep(
-            subject.model, ground.images.batches(), eps_values=values, attack=request.sweep_attack, **settings
+            loaded.model, test_set.images.batches(), eps_values=values, attack=request.sweep_attack, **settings
         ).to_dict()
     if request.checks:
-        findings = _checked(request, subject, ground, settings)
+        findings = _checked(request, loaded, test_set, settings)
         found["findings"] = [finding.to_dict() for finding in findings]
     return report, found
 
 
-def _checked(request: Request, subject: Subject, ground: Ground, settings: Mapping[str, Any]) -> list[Finding]:
-    device = next(subject.model.parameters()).device
+def _checked(
+    request: EvaluateRequest, loaded: LoadedModel, test_set: TestSet, settings: Mapping[str, Any]
+) -> list[Finding]:
+    device = next(loaded.model.parameters()).device
     teacher = None
     if request.teacher is not None:
-        teacher = load_subject(request.teacher, ground, role="teacher", device=request.device).model
+        teacher = load_judged_model(request.teacher, test_set, role="teacher", device=request.device).model
     return check_masking(
-        subject.model, to_pixels(ground.images.images).to(device), ground.images.labels.to(device),
-        threat=ground.threat, seed=request.seed, teacher=teacher, shelf=Shelf(settings["folder"]),
-        fingerprint=subject.about["fingerprint"], on_progress=settings["progress"],
+        loaded.model, to_pixels(test_set.images.images).to(device), test_set.images.labels.to(device),
+        threat=test_set.threat, seed=request.seed, teacher=teacher, result_cache=ResultCache(settings["folder"]),
+        fingerprint=loaded.about["fingerprint"], on_progress=settings["progress"],
     )  # fmt: skip
 
 
 @contextmanager
-def _helpers(request: Request, workers: int) -> Generator[None]:
+def _helpers(request: EvaluateRequest, workers: int) -> Generator[None]:
     """Let other processes work on the same portions while the block runs."""
     if workers < 2:
         yield
@@ -228,8 +234,8 @@ def _helpers(request: Request, workers: int) -> Generator[None]:
                 process.join()
 
 
-def _help(request: Request) -> None:
-    obey_parent()
+def _help(request: EvaluateRequest) -> None:
+    follow_parent()
     torch.set_num_threads(1)
-    subject, ground = request.load()
-    _attack(request, subject, ground, request.folder(ground), None)
+    loaded, test_set = request.load()
+    _attack(request, loaded, test_set, request.folder(test_set), None)

@@ -12,20 +12,20 @@ import numpy as np
 
 from kdiga.analysis.explain import explain
 from kdiga.analysis.explanation import Explanation
-from kdiga.analysis.names import short_names
+from kdiga.analysis.names import short_model_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.data.images import to_pixels
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.runs.provenance import provenance
-from kdiga.runs.work_units import FOLDER, OnProgress, Shelf
+from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
 from kdiga.workflows.loaded_model import (
-    Ground,
-    Subject,
+    LoadedModel,
+    TestSet,
+    check_earlier_result,
     default_folder,
-    earlier,
-    load_ground,
-    load_subject,
+    load_judged_model,
+    load_test_set,
     make_folder,
 )
 
@@ -33,7 +33,7 @@ FILE, PICTURES = "explanation.json", "explanation.npz"
 
 
 @dataclass(frozen=True)
-class Question:
+class ExplainRequest:
     """What to explain.
 
     Args:
@@ -68,29 +68,29 @@ class Question:
     which: str = "best"
     weights: Path | None = None
     normalization: str | None = None
-    search: Search = field(default_factory=Search)
+    search: WorstCaseSearch = field(default_factory=WorstCaseSearch)
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
     pictures: int = 6
 
-    def load(self) -> tuple[list[Subject], Ground]:
+    def load(self) -> tuple[list[LoadedModel], TestSet]:
         """Return the models, teacher first, and what they are judged on."""
         given = [self.teacher, *self.students]
-        ground = load_ground(
+        test_set = load_test_set(
             given, data=self.data, root=self.root, eps=self.eps, norm=self.norm, examples=self.examples
         )  # fmt: skip
         common: dict[str, Any] = {"which": self.which, "device": self.device}
-        teacher = load_subject(
-            self.teacher, ground, weights=self.weights, normalization=self.normalization, role="teacher", **common
+        teacher = load_judged_model(
+            self.teacher, test_set, weights=self.weights, normalization=self.normalization, role="teacher", **common
         )
         return [
             teacher,
-            *(load_subject(student, ground, role="student", **common) for student in self.students),
-        ], ground
+            *(load_judged_model(student, test_set, role="student", **common) for student in self.students),
+        ], test_set
 
 
-def explain_runs(question: Question, *, command: str, progress: OnProgress | None = None) -> dict[str, Any]:
+def explain_runs(question: ExplainRequest, *, command: str, progress: OnProgress | None = None) -> dict[str, Any]:
     """Explain, and write ``explanation.json`` and its pictures.
 
     What ``kdiga evaluate`` has found of a run with the same attack on the same images is taken from there.
@@ -106,45 +106,47 @@ def explain_runs(question: Question, *, command: str, progress: OnProgress | Non
     Raises:
         InputError: for anything in the question that cannot be had.
     """
-    subjects, ground = question.load()
-    models = [subject.model for subject in subjects]
+    loaded_models, test_set = question.load()
+    models = [loaded.model for loaded in loaded_models]
     given = [question.teacher, *question.students]
-    names = short_names(given)
-    images, labels = to_pixels(ground.images.images), ground.images.labels
+    names = short_model_names(given)
+    images, labels = to_pixels(test_set.images.images), test_set.images.labels
     asked = {
-        "kind": "explanation", **ground.about(), "seed": question.seed, "search": question.search.to_dict(),
-        "attack": question.attack.strip().lower(), "compared": [subject.about["fingerprint"] for subject in subjects],
+        "kind": "explanation", **test_set.about(), "seed": question.seed, "search": question.search.to_dict(),
+        "attack": question.attack.strip().lower(), "compared": [loaded.about["fingerprint"] for loaded in loaded_models],
     }  # fmt: skip
-    earlier(question.out / FILE, asked, overwrite=question.overwrite)
+    check_earlier_result(question.out / FILE, asked, overwrite=question.overwrite)
     make_folder(question.out)
     found = explain(
-        models[0], dict(zip(names[1:], models[1:], strict=True)), images, labels, threat=ground.threat,
+        models[0], dict(zip(names[1:], models[1:], strict=True)), images, labels, threat=test_set.threat,
         teacher_name=names[0], attack=question.attack, seed=question.seed, search=question.search,
-        shelf=Shelf(question.out / FOLDER), on_progress=progress,
-        attack_folders=[_attacked(model, ground, question) for model in given],
+        result_cache=ResultCache(question.out / FOLDER), on_progress=progress,
+        attack_folders=[_attacked(model, test_set, question) for model in given],
     )  # fmt: skip
     content = found.to_dict()
-    about = [subject.about | model for subject, model in zip(subjects, content["models"], strict=True)]
+    about = [loaded.about | model for loaded, model in zip(loaded_models, content["models"], strict=True)]
     content = asked | {"command": command} | content | {"models": about}
     content["provenance"] = provenance(next(models[0].parameters()).device)
     if question.pictures:
         content["pictures"] = PICTURES
-        _keep_pictures(question, found, subjects, ground)
+        _keep_pictures(question, found, loaded_models, test_set)
     write_atomically(question.out / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n", shared=True)
     return content
 
 
-def _attacked(model: str, ground: Ground, question: Question) -> Path:
+def _attacked(model: str, test_set: TestSet, question: ExplainRequest) -> Path:
     """Return where what an attack has come to is kept: with a run's own evaluations, so that neither does it twice."""
-    own = default_folder(model, "evaluation", ground, question.which)
+    own = default_folder(model, "evaluation", test_set, question.which)
     return (own or question.out) / FOLDER
 
 
-def _keep_pictures(question: Question, found: Explanation, subjects: Sequence[Subject], ground: Ground) -> None:
-    images, labels = to_pixels(ground.images.images), ground.images.labels
+def _keep_pictures(
+    question: ExplainRequest, found: Explanation, loaded_models: Sequence[LoadedModel], test_set: TestSet
+) -> None:
+    images, labels = to_pixels(test_set.images.images), test_set.images.labels
     rows = choose_examples(found.teacher.clean, labels, question.pictures)
     arrays: dict[str, Any] = picture_arrays(
-        [subject.model for subject in subjects], images[rows], labels[rows], ground.images.classes,
+        [loaded.model for loaded in loaded_models], images[rows], labels[rows], test_set.images.classes,
         threat=found.threat, search=question.search, seed=found.seed,
     )  # fmt: skip
     with replacing(question.out / PICTURES, shared=True) as partial, partial.open("wb") as file:

@@ -23,10 +23,10 @@ from kdiga.export.score_attack import QUERIES, scored
 from kdiga.export.transfer import Victim, transfer_attacks, transferred
 from kdiga.export.written import REFERENCE, Written, write_all
 from kdiga.runs.provenance import installed_version, provenance
-from kdiga.runs.work_units import FOLDER, OnProgress, Shelf
+from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.export_folder import claim_export, finish_export
-from kdiga.workflows.loaded_model import Ground, Subject, load_ground, load_subject, training_images
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_test_set, training_images
 from kdiga.workflows.model_card import write_cards
 
 TRANSFER = ("pgd-40", "cw-40")
@@ -35,7 +35,7 @@ IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "me
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What to export, and how closely to look at it.
 
     Args:
@@ -120,13 +120,13 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportOutcome:
     """What was written.
 
     Args:
         folder: that holds it.
         formats: written and measured now, by name, the model in PyTorch first.
-        content: of ``export.json``.
+        content: of ``run_export.json``.
     """
 
     folder: Path
@@ -134,8 +134,8 @@ class Exported:
     content: dict[str, Any]
 
 
-def export(request: Request, *, command: str = "", progress: OnProgress | None = None) -> Exported:
-    """Write what is asked for, check it against the model, measure it, and write ``export.json`` and a model card.
+def run_export(request: ExportRequest, *, command: str = "", progress: OnProgress | None = None) -> ExportOutcome:
+    """Write what is asked for, check it against the model, measure it, and write ``run_export.json`` and a model card.
 
     Attacks are kept in portions, so that the same command goes on where it was interrupted.
 
@@ -150,49 +150,49 @@ def export(request: Request, *, command: str = "", progress: OnProgress | None =
     """
     chosen = request.check()
     folder = request.folder()
-    ground = load_ground(
+    test_set = load_test_set(
         [request.model], data=request.data, root=request.root, eps=request.eps, norm=request.norm,
         examples=request.examples,
     )  # fmt: skip
-    subject = load_subject(
-        request.model, ground, which=request.which, weights=request.weights, normalization=request.normalization,
+    loaded = load_judged_model(
+        request.model, test_set, which=request.which, weights=request.weights, normalization=request.normalization,
         device="cpu",
     )  # fmt: skip
-    about = subject.about | ground.about() | {"seed": request.seed, "measured": request.measured()}
+    about = loaded.about | test_set.about() | {"seed": request.seed, "measured": request.measured()}
     files = [one.file for one in chosen] + [INT8_FILE] * request.int8
     identity = {name: about[name] for name in IDENTITY}
     old = claim_export(folder, identity, files, overwrite=request.overwrite)
-    written = write_all(subject.model, chosen, folder, _calibration(request))
-    formats = _judge(request, subject, ground, written, Shelf(folder / FOLDER), progress)
+    written = write_all(loaded.model, chosen, folder, _calibration(request))
+    formats = _judge(request, loaded, test_set, written, ResultCache(folder / FOLDER), progress)
     content = {"kind": "export", "command": command} | about | {"provenance": _provenance(), "calibration": None}
     if request.int8:
         content["calibration"] = request.calibration
     content = old | content | {"formats": old.get("formats", {}) | {n: one.to_dict() for n, one in formats.items()}}
-    write_cards(folder, request.model, subject, ground, content)
+    write_cards(folder, request.model, loaded, test_set, content)
     finish_export(folder, content)
-    return Exported(folder, formats, content)
+    return ExportOutcome(folder, formats, content)
 
 
-def _calibration(request: Request) -> Tensor | None:
+def _calibration(request: ExportRequest) -> Tensor | None:
     if not request.int8:
         return None
     return training_images([request.model], request.calibration, data=request.data, root=request.root)
 
 
 def _judge(
-    request: Request,
-    subject: Subject,
-    ground: Ground,
+    request: ExportRequest,
+    loaded: LoadedModel,
+    test_set: TestSet,
     written: Sequence[Written],
-    shelf: Shelf,
+    result_cache: ResultCache,
     progress: OnProgress | None,
 ) -> dict[str, Judged]:
     """Return the model itself and each file, measured."""
-    images = torch.cat([images for images, _ in ground.images.batches()])
-    labels, fingerprint = ground.images.labels, subject.about["fingerprint"]
-    reference = logits_of(subject.model, images)
+    images = torch.cat([images for images, _ in test_set.images.batches()])
+    labels, fingerprint = test_set.images.labels, loaded.about["fingerprint"]
+    reference = logits_of(loaded.model, images)
     judged = {REFERENCE: Judged(REFERENCE, "", 0, f"torch {installed_version('torch')}", fingerprint)}
-    logits, victims = {REFERENCE: reference}, [Victim(REFERENCE, subject.model, fingerprint)]
+    logits, victims = {REFERENCE: reference}, [Victim(REFERENCE, loaded.model, fingerprint)]
     for one in written:
         found = logits_of(one.call, images)
         near = agreement(found, reference)
@@ -204,8 +204,8 @@ def _judge(
         else:
             logits[one.name] = found
             victims.append(Victim(one.name, one.call, one.digest()))
-    times = _latencies(subject, written, images)
-    attacked = _attack(request, subject, ground, victims, (images, labels), shelf, progress)
+    times = _latencies(loaded, written, images)
+    attacked = _attack(request, loaded, test_set, victims, (images, labels), result_cache, progress)
     for name, found in logits.items():
         clean = AttackResult("clean", tuple((found.argmax(1) == labels).tolist()), 0.0)
         judged[name] = replace(
@@ -220,25 +220,30 @@ def _judge(
 
 
 def _attack(
-    request: Request,
-    subject: Subject,
-    ground: Ground,
+    request: ExportRequest,
+    loaded: LoadedModel,
+    test_set: TestSet,
     victims: Sequence[Victim],
     examples: tuple[Tensor, Tensor],
-    shelf: Shelf,
+    result_cache: ResultCache,
     progress: OnProgress | None,
 ) -> dict[str, dict[str, AttackResult]]:
     images, labels = examples
     device = device_by_name(request.device)
-    shared: dict[str, Any] = {"threat": ground.threat, "seed": request.seed, "shelf": shelf, "on_progress": progress}
-    subject.model.to(device)
+    shared: dict[str, Any] = {
+        "threat": test_set.threat,
+        "seed": request.seed,
+        "shelf": result_cache,
+        "on_progress": progress,
+    }
+    loaded.model.to(device)
     try:
         found = transferred(
-            subject.model, victims, images, labels, attacks=request.transfer,
-            fingerprint=subject.about["fingerprint"], **shared,
+            loaded.model, victims, images, labels, attacks=request.transfer,
+            fingerprint=loaded.about["fingerprint"], **shared,
         )  # fmt: skip
     finally:
-        subject.model.to("cpu")
+        loaded.model.to("cpu")
     if request.queries:
         few = slice(request.score_examples)
         for victim in victims:
@@ -249,9 +254,9 @@ def _attack(
     return found
 
 
-def _latencies(subject: Subject, written: Sequence[Written], images: Tensor) -> dict[str, dict[int, Latency]]:
+def _latencies(loaded: LoadedModel, written: Sequence[Written], images: Tensor) -> dict[str, dict[int, Latency]]:
     """Time the model and the files in one thread; each is read anew, since a session keeps its threads."""
-    calls: dict[str, Any] = {REFERENCE: subject.model}
+    calls: dict[str, Any] = {REFERENCE: loaded.model}
     for one in written:
         calls[one.name] = read_onnx(one.path, threads=1) if one.path.suffix == ".onnx" else one.call
     with torch.no_grad():

@@ -14,7 +14,7 @@ from kdiga.export.int8 import FILE as INT8_FILE
 from kdiga.export.robustbench import INFO, LOADER
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json
-from kdiga.workflows.loaded_model import earlier, make_folder
+from kdiga.workflows.loaded_model import check_earlier_result, make_folder
 
 FILE, CARD, HUB_CARD = "export.json", "model-card.md", "README.md"
 UNFINISHED = "export.unfinished"  # says what an interrupted export was of, so that the same command may go on
@@ -32,7 +32,7 @@ def claim_export(folder: Path, identity: Mapping[str, Any], files: Sequence[str]
     Raises:
         InputError: if it holds another export, or some of the files, and they may not be replaced.
     """
-    old = earlier(folder / FILE, identity, overwrite=overwrite)
+    old = check_earlier_result(folder / FILE, identity, overwrite=overwrite)
     # What may have been read from JSON is compared with what was.
     same = json.loads(json.dumps(identity))
     going_on = _interrupted(folder) == same

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from kdiga.data import FileSet, ImageSet
-from kdiga.distributed.launch import check_started_once, obey_parent
-from kdiga.distributed.process_group import Team
+from kdiga.distributed.launch import check_started_once, follow_parent
+from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import KdigaError
 from kdiga.models import Classifier
 from kdiga.recipes.schema import Recipe
@@ -23,8 +23,8 @@ from kdiga.teachers import Store
 from kdiga.teachers.build import POLL, OnShard, discard_damaged, fill
 from kdiga.training.cached_teachers import live_source
 from kdiga.training.runtime import device_by_name
-from kdiga.workflows.cache import Plan, train_part
-from kdiga.workflows.train import build_models, data_of
+from kdiga.workflows.cache import CachePlan, train_part
+from kdiga.workflows.train import build_models, load_recipe_data
 
 
 class FillersEndedError(KdigaError, RuntimeError):
@@ -33,7 +33,7 @@ class FillersEndedError(KdigaError, RuntimeError):
     exit_status = 1
 
 
-def fill_cache(plan: Plan, *, workers: int = 1, on_shard: OnShard | None = None) -> Sequence[str]:
+def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = None) -> Sequence[str]:
     """Fill a store, as far as it is not filled, and return what was damaged in it and is filled again.
 
     Of several processes that a launcher started, each makes the call; they share the work shard by shard.
@@ -51,9 +51,11 @@ def fill_cache(plan: Plan, *, workers: int = 1, on_shard: OnShard | None = None)
     """
     if workers > 1:
         check_started_once("a cache with several workers", "or leave out --workers")
-    team = Team.here(device_by_name(plan.recipe.training.device))
-    store = team.first(lambda: Store.create(plan.folder, plan.store.manifest, overwrite=plan.overwrite))
-    damaged = team.first(lambda: [f"{store.path(shard)} {problem}" for shard, problem in discard_damaged(store)])
+    process_group = ProcessGroup.here(device_by_name(plan.recipe.training.device))
+    store = process_group.first(lambda: Store.create(plan.folder, plan.store.manifest, overwrite=plan.overwrite))
+    damaged = process_group.first(
+        lambda: [f"{store.path(shard)} {problem}" for shard, problem in discard_damaged(store)]
+    )
     workers = max(1, min(workers, len(store.missing())))
     if workers == 1:
         _fill(plan.recipe, store, plan.teacher, plan.train, on_shard)
@@ -87,10 +89,10 @@ def _fill_together(recipe: Recipe, store: Store, workers: int, on_shard: OnShard
 
 
 def _worker(recipe: Recipe, folder: Path, threads: int, tell: Connection) -> None:
-    obey_parent()
+    follow_parent()
     torch.set_num_threads(threads)
     try:
-        data = data_of(recipe.data)
+        data = load_recipe_data(recipe.data)
         teacher = build_models(recipe, data).teacher
         assert teacher is not None
         _fill(recipe, Store.open(folder), teacher, train_part(recipe, data), None)

@@ -25,8 +25,8 @@ from kdiga.models import Classifier
 from kdiga.models.description import Description
 from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.training.runtime import device_by_name
-from kdiga.workflows.loaded_model import judged, load_ground, recipe_of
-from kdiga.workflows.train import Models, build_model, check_fits, load_alone
+from kdiga.workflows.loaded_model import judged, load_test_set, recipe_of
+from kdiga.workflows.train import RunModels, build_model, check_fits, load_model_without_data
 
 EXAMPLES = 128
 SAMPLE_SEED = 0  # which images are looked at
@@ -140,14 +140,14 @@ def inspect_named(
         InputError: if the model or the data cannot be had, or do not fit.
     """
     if data is None and recipe_of(config.name).get("data") is None:
-        return inspect_model(load_alone(judged(config)))
-    ground = load_ground([config.name], data=data, root=root)
-    model = build_model(judged(config), ground.images)
-    check_fits("model", model, ground.images)
-    return inspect_model(model, ground.images, examples=examples, device=device)
+        return inspect_model(load_model_without_data(judged(config)))
+    test_set = load_test_set([config.name], data=data, root=root)
+    model = build_model(judged(config), test_set.images)
+    check_fits("model", model, test_set.images)
+    return inspect_model(model, test_set.images, examples=examples, device=device)
 
 
-def inspect_recipe(recipe: Recipe, models: Models, data: Images) -> dict[str, Inspection]:
+def inspect_recipe(recipe: Recipe, models: RunModels, data: Images) -> dict[str, Inspection]:
     """Inspect the models of a recipe, by role, on a sample of the training images."""
     return {
         role.replace("_", " "): inspect_model(model, data, device=recipe.training.device)
@@ -156,7 +156,7 @@ def inspect_recipe(recipe: Recipe, models: Models, data: Images) -> dict[str, In
     }
 
 
-def check_teachers(recipe: Recipe, models: Models, found: dict[str, Inspection]) -> None:
+def check_teachers(recipe: Recipe, models: RunModels, found: dict[str, Inspection]) -> None:
     """Check that the teachers passed; one that is trained along may start anyhow.
 
     Raises:

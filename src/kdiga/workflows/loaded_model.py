@@ -19,14 +19,14 @@ from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
 from kdiga.workflows.class_names import check_classes
-from kdiga.workflows.train import build_model, check_fits, data_of
+from kdiga.workflows.train import build_model, check_fits, load_recipe_data
 
 
 @dataclass(frozen=True)
-class Ground:
+class TestSet:
     """What models are judged on.
 
     Args:
@@ -50,7 +50,7 @@ class Ground:
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A model that is judged.
 
     Args:
@@ -63,7 +63,7 @@ class Subject:
     about: dict[str, Any]
 
 
-def load_ground(
+def load_test_set(
     models: Sequence[str],
     *,
     data: str | None = None,
@@ -71,7 +71,7 @@ def load_ground(
     eps: str | None = None,
     norm: str | None = None,
     examples: int | None = None,
-) -> Ground:
+) -> TestSet:
     """Return what models are judged on: what is given, else what the recipe of the first run among them says.
 
     Args:
@@ -91,14 +91,14 @@ def load_ground(
     threat = ThreatModel.parse(norm or given.get("norm", "linf"), given.get("eps", "8/255") if eps is None else eps)
     if examples is not None and examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
-    test = data_of(config.for_test).test
+    test = load_recipe_data(config.for_test).test
     test = test if examples is None else test.take(slice(examples))
     # Attacks go over the same images many times, so those that are looked at are decoded once.
-    return Ground(test.load() if isinstance(test, FileSet) else test, threat, config.name)
+    return TestSet(test.load() if isinstance(test, FileSet) else test, threat, config.name)
 
 
 def training_images(models: Sequence[str], count: int, *, data: str | None = None, root: Path | None = None) -> Tensor:
-    """Return training images of the data that :func:`load_ground` finds, float (example, channel, height, width).
+    """Return training images of the data that :func:`load_test_set` finds, float (example, channel, height, width).
 
     Args:
         models: as on the command line.
@@ -111,26 +111,26 @@ def training_images(models: Sequence[str], count: int, *, data: str | None = Non
     """
     recipe = next((found for found in map(recipe_of, models) if found), {})
     config = replace(_data_config(models, recipe, data, root).for_test, train_examples=count)
-    train = looked_at(data_of(config).train, count)
+    train = validation_subset(load_recipe_data(config).train, count)
     return torch.cat([images for images, _ in train.batches()])
 
 
-def load_subject(
+def load_judged_model(
     model: str,
-    ground: Ground,
+    test_set: TestSet,
     *,
     which: str = "best",
     weights: Path | None = None,
     normalization: str | None = None,
     device: str = "auto",
     role: str = "model",
-) -> Subject:
+) -> LoadedModel:
     """Return a model that fits the ground.
 
     Args:
         model: any name that a recipe takes, such as a run's folder, ``timm:NAME``, of which the pretrained weights are
             meant, or an architecture with ``weights``.
-        ground: what it will be judged on.
+        test_set: what it will be judged on.
         which: "best" or "last" weights of a run.
         weights: state dict to put into a named architecture.
         normalization: of those weights; "pretrained" where they are the source's own for that name, fetched by hand.
@@ -141,12 +141,12 @@ def load_subject(
         InputError: if it cannot be loaded, takes other images, or was never trained.
     """
     config = ModelConfig.typed(model, weights=weights, normalization=normalization, which=which)
-    images = ground.images
+    images = test_set.images
     classifier = build_model(judged(config), images)
     check_fits(role, classifier, images)
     check_classes(role, model, images.classes)
     about = describe(classifier, model if weights is None else f"{model} {weights}", which if _is_run(model) else None)
-    return Subject(classifier.to(device_by_name(device)), about)
+    return LoadedModel(classifier.to(device_by_name(device)), about)
 
 
 def judged(config: ModelConfig) -> ModelConfig:
@@ -183,14 +183,14 @@ def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
     }
 
 
-def default_folder(model: str, kind: str, ground: Ground, which: str) -> Path | None:
+def default_folder(model: str, kind: str, test_set: TestSet, which: str) -> Path | None:
     """Return where the results of judging a run are kept, in its own folder; None for a model that is no run."""
     if not _is_run(model):
         return None
-    return _path(model) / kind / f"{which}-{ground.threat.norm}-{ground.threat.eps:.4g}-{len(ground.images)}"
+    return _path(model) / kind / f"{which}-{test_set.threat.norm}-{test_set.threat.eps:.4g}-{len(test_set.images)}"
 
 
-def earlier(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
+def check_earlier_result(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
     """Return what an earlier call wrote of the same matter, for the present one to add to; {} where there is nothing.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kdiga.export.card import Card, Number, Origin
+from kdiga.export.card import Card, CardOrigin, Number
 from kdiga.export.hub_folder import HUB
 from kdiga.export.robustbench import INFO, LOADER, loader_source, model_info
 from kdiga.export.torch_program import PROGRAM
@@ -21,30 +21,30 @@ from kdiga.report.results import Results
 from kdiga.results.attack_names import attack_name
 from kdiga.runs.folder import read_config
 from kdiga.workflows.export_folder import CARD, HUB_CARD
-from kdiga.workflows.loaded_model import Ground, Subject
+from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
 
-def write_cards(folder: Path, model: str, subject: Subject, ground: Ground, content: Mapping[str, Any]) -> None:
+def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, content: Mapping[str, Any]) -> None:
     """Write ``model-card.md``, the README of a Hub folder, and what RobustBench needs where there is a program.
 
     Args:
         folder: of the export.
         model: as it was named; a run's folder is searched for results.
-        subject: the model.
+        loaded: the model.
         ground: that it was judged on.
         content: of ``export.json``.
     """
     run = Path(model) if Path(model).is_dir() else Path(model).parent
     results = find_results([run]) if (run / "config.yaml").is_file() else Results()
     evaluations = [
-        one for one in results.evaluations if _is(one.identity, subject, run) and one.ground.data == ground.data
+        one for one in results.evaluations if _is(one.identity, loaded, run) and one.ground.data == ground.data
     ]
     numbers = [number for one in evaluations for number in _measured(one)]
-    numbers += list(_certified(results, subject, run))
-    spec = subject.model.spec
+    numbers += list(_certified(results, loaded, run))
+    spec = loaded.model.spec
     card = Card(
         name=Path(model).resolve().name if Path(model).exists() else model, spec=spec,
-        parameters=subject.about["parameters"], fingerprint=subject.about["fingerprint"], data=ground.data,
+        parameters=loaded.about["parameters"], fingerprint=loaded.about["fingerprint"], data=ground.data,
         class_names=list(ground.images.classes), threat=ground.threat, formats=content["formats"], numbers=numbers,
         origin=_origin(run), queries=content["measured"]["queries"], command=content["command"],
         provenance=content["provenance"],
@@ -63,11 +63,11 @@ def write_cards(folder: Path, model: str, subject: Subject, ground: Ground, cont
         write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
 
 
-def _is(identity: Identity, subject: Subject, run: Path) -> bool:
+def _is(identity: Identity, loaded: LoadedModel, run: Path) -> bool:
     """Return whether a result is about the model: by its weights; older files, which do not say them, by the run."""
     if identity.fingerprint:
-        return identity.fingerprint == subject.about["fingerprint"]
-    return identity.folder == run and identity.which == subject.about["which"]
+        return identity.fingerprint == loaded.about["fingerprint"]
+    return identity.folder == run and identity.which == loaded.about["which"]
 
 
 def _measured(one: Evaluation) -> Iterator[Number]:
@@ -85,9 +85,9 @@ def _measured(one: Evaluation) -> Iterator[Number]:
 KINDS = {"interval": "proved", "smoothing": "with confidence", "clever": "estimated"}
 
 
-def _certified(results: Results, subject: Subject, run: Path) -> Iterator[Number]:
+def _certified(results: Results, loaded: LoadedModel, run: Path) -> Iterator[Number]:
     for one in results.certificates:
-        if not _is(one.identity, subject, run):
+        if not _is(one.identity, loaded, run):
             continue
         for kind, radii in one.radii.items():
             value = "none" if radii.median is None else f"{radii.median:.4g}"
@@ -95,7 +95,7 @@ def _certified(results: Results, subject: Subject, run: Path) -> Iterator[Number
             yield Number(what, value, radii.images, one.origin.command or one.origin.path.name)
 
 
-def _of(evaluations: list[Evaluation], attack: str, ground: Ground) -> Accuracy | None:
+def _of(evaluations: list[Evaluation], attack: str, ground: TestSet) -> Accuracy | None:
     """Return the accuracy under an attack at the export's threat model, on most images."""
     found = [
         one.accuracy[attack]
@@ -107,14 +107,14 @@ def _of(evaluations: list[Evaluation], attack: str, ground: Ground) -> Accuracy 
     return max(found, key=lambda one: one.images, default=None)
 
 
-def _origin(run: Path) -> Origin:
+def _origin(run: Path) -> CardOrigin:
     recipe = read_config(run)
     if recipe is None:
-        return Origin()
+        return CardOrigin()
     method, teacher = recipe.get("method") or {}, recipe.get("teacher") or {}
     name = str(method.get("name", "")) if isinstance(method, dict) else str(method)
     known = available_methods().get(name)
-    return Origin(
+    return CardOrigin(
         name, known.info.paper if known else "paper unknown", str(teacher.get("name", "")),
         yaml.safe_dump(recipe, sort_keys=False),
     )  # fmt: skip

@@ -14,9 +14,9 @@ from kdiga.runs.provenance import provenance
 from kdiga.training import TrainingSettings
 from kdiga.training.autotune import Choice
 from kdiga.training.runtime import device_by_name
-from kdiga.training.step_profile import StepProfile, Subject, variants
+from kdiga.training.step_profile import ProfiledRun, StepProfile, variants
 from kdiga.training.teacher_sources import teachers_of
-from kdiga.training.validation import Validator, looked_at
+from kdiga.training.validation import Validator, validation_subset
 from kdiga.workflows.cache import stored_teacher
 from kdiga.workflows.train import build_models
 
@@ -47,16 +47,16 @@ def profile_recipe(
         InputError: as a run of the recipe would.
     """
     run = _Opened(recipe, data)
-    settings, subjects = recipe.training, {"": run.subject}
+    settings, loaded_models = recipe.training, {"": run.loaded}
     if recipe.cache is not None and run.models.teacher is not None:
-        stored, feed = stored_teacher(recipe, recipe.cache, run.models.teacher, data), run.subject.feed
+        stored, feed = stored_teacher(recipe, recipe.cache, run.models.teacher, data), run.loaded.feed
         seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, (ImageSetFeed, FileFeed)) else feed
-        subjects = {"live ": run.subject, "cached ": replace(run.subject, teachers=[stored], feed=seen)}
-    route = run.subject.auto_route(run.plain)
+        loaded_models = {"live ": run.loaded, "cached ": replace(run.loaded, teachers=[stored], feed=seen)}
+    route = run.loaded.auto_route(run.plain)
     profiles = list[StepProfile]()
     todo = [
-        (subjects[source], source + label, one)
-        for source in subjects
+        (loaded_models[source], source + label, one)
+        for source in loaded_models
         for label, one in variants(run.plain, recipe.method, compiled=compiled).items()
         # A store's signals are those of one precision.
         if source != "cached " or one.precision == settings.precision
@@ -72,7 +72,7 @@ def profile_recipe(
         "student": recipe.student.name,
         "teachers": [one.name for one in asked[: recipe.method.needs.teachers] if one is not None],
         "batch_size": settings.batch_size,
-        "steps": len(run.subject.feed) * settings.epochs,
+        "steps": len(run.loaded.feed) * settings.epochs,
         "route": route,
         "validation_minutes": validation,
         "whole_run": _whole_run(profiles, run.route(route), settings, validation),
@@ -109,12 +109,12 @@ def run_cost(recipe: Recipe, data: DataSet, *, steps: int = 5) -> RunCost:
         InputError: as a run of the recipe would.
     """
     run = _Opened(recipe, data)
-    route = run.route(run.subject.auto_route(run.plain))
+    route = run.route(run.loaded.auto_route(run.plain))
     offered = variants(run.plain, recipe.method, compiled=recipe.training.compile is True)
     wanted = {label: one for label, one in offered.items() if _would_run(one, route, recipe.training)}
-    seconds = {label: run.subject.seconds(one, steps=steps) for label, one in wanted.items()}
+    seconds = {label: run.loaded.seconds(one, steps=steps) for label, one in wanted.items()}
     best = min(seconds, key=seconds.__getitem__)
-    return RunCost(best, seconds[best], len(run.subject.feed), run.seconds_a_check())
+    return RunCost(best, seconds[best], len(run.loaded.feed), run.seconds_a_check())
 
 
 def checks_of(settings: TrainingSettings) -> int:
@@ -134,7 +134,7 @@ class _Opened:
             augmentation=augmentation_by_name(settings.augment, train.image_size),
         )  # fmt: skip
         teachers = teachers_of(recipe.method, self.models.teacher, self.models.second_teacher)
-        self.subject = Subject(self.models.student, teachers, recipe.method, recipe.threat, feed, settings.epochs)
+        self.loaded = ProfiledRun(self.models.student, teachers, recipe.method, recipe.threat, feed, settings.epochs)
         self.plain = replace(
             settings, precision="fp32", channels_last=settings.channels_last is not False, compile=False
         )
@@ -147,7 +147,7 @@ class _Opened:
     def seconds_a_check(self) -> float:
         settings = self.recipe.training
         validator = Validator(
-            looked_at(self.held_out, settings.validation_examples).to(self.device), self.recipe.threat,
+            validation_subset(self.held_out, settings.validation_examples).to(self.device), self.recipe.threat,
             settings.validation_steps, settings.validation_examples, settings.seed,
         )  # fmt: skip
         begun = time.perf_counter()

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.distributed.process_group import Team
+from kdiga.distributed.process_group import ProcessGroup
 from kdiga.io.atomic_write import replacing
 from kdiga.methods import method_by_name
 from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
-from kdiga.runs.folder import RESULT, claim, read_result, write_config, write_result
+from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_config, write_result
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.train import run_recipe
 
@@ -39,12 +39,12 @@ def run_rounds(
         InputError: as :func:`kdiga.config.run_recipe` does.
         DivergedError: if a round fails; the rounds before it are kept.
     """
-    team = Team.here(device_by_name(recipe.training.device))
-    team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
-    finished = team.first(lambda: read_result(out) if resume and (out / RESULT).is_file() else {})
+    process_group = ProcessGroup.here(device_by_name(recipe.training.device))
+    process_group.first(lambda: prepare_run_folder(out, resume=resume, overwrite=overwrite))
+    finished = process_group.first(lambda: read_result(out) if resume and (out / RESULT).is_file() else {})
     if finished:
         return finished
-    if team.leads:
+    if process_group.leads:
         write_config(out, recipe.to_dict())
     results = [
         run_recipe(one, folder, resume=resume, overwrite=overwrite, data=data, **listeners)
@@ -53,7 +53,7 @@ def run_rounds(
     scores = [_score(result, recipe.training.select) for result in results]
     best = max(range(len(scores)), key=scores.__getitem__)
     for name in ("best.safetensors", "last.safetensors"):
-        if team.leads:
+        if process_group.leads:
             with replacing(out / name) as partial:
                 shutil.copyfile(out / f"round-{best}" / name, partial)
     result = results[best] | {
@@ -62,7 +62,7 @@ def run_rounds(
         "minutes": round(sum(one["minutes"] for one in results), 2),
         "passes": {kind: sum(one["passes"][kind] for one in results) for kind in results[0]["passes"]},
     }
-    if team.leads:
+    if process_group.leads:
         write_result(out, result)
     return result
 

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from kdiga.data import DataSet, Images, MixedSet, load_data, split
 from kdiga.data.extra import load_extra
-from kdiga.distributed.process_group import Team
+from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
 from kdiga.models.sources.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig, Recipe
-from kdiga.runs.folder import RESULT, alone, claim, read_result, write_config, write_result
+from kdiga.runs.folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
 from kdiga.teachers import CachedTeacher
 from kdiga.training import TrainingResult, distill
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep
@@ -30,7 +30,7 @@ WEIGHTS_STREAM, TEACHER_STREAM = 1, 2  # which of the seed's random streams init
 SUBSET_SEED = 0  # which training images a recipe with train_examples uses, whatever its own seed
 
 
-class Models(NamedTuple):
+class RunModels(NamedTuple):
     """The networks of one run; teachers that the recipe does not name are None."""
 
     student: Classifier
@@ -38,7 +38,7 @@ class Models(NamedTuple):
     second_teacher: Classifier | None
 
 
-def data_of(config: DataConfig) -> DataSet:
+def load_recipe_data(config: DataConfig) -> DataSet:
     """Return the data that a section describes.
 
     Raises:
@@ -57,7 +57,7 @@ def data_of(config: DataConfig) -> DataSet:
     return replace(data, train=train)
 
 
-def build_models(recipe: Recipe, data: DataSet) -> Models:
+def build_models(recipe: Recipe, data: DataSet) -> RunModels:
     """Return the student, freshly initialised by the recipe's seed or loaded, and the teachers.
 
     Raises:
@@ -71,8 +71,8 @@ def build_models(recipe: Recipe, data: DataSet) -> Models:
             None if config is None else build_model(config, data.train)
             for config in (recipe.teacher, recipe.second_teacher)
         )
-    models = Models(student, teacher, second)
-    for role, model in zip(Models._fields, models, strict=True):
+    models = RunModels(student, teacher, second)
+    for role, model in zip(RunModels._fields, models, strict=True):
         config = getattr(recipe, role)
         if model is not None and config is not None:
             check_fits(role.replace("_", " "), model, data.train)
@@ -93,7 +93,7 @@ def build_model(config: ModelConfig, data: Images) -> Classifier:
     return fitted_to(model, data)
 
 
-def load_alone(config: ModelConfig) -> Classifier:
+def load_model_without_data(config: ModelConfig) -> Classifier:
     """Return the model that a section describes, where no data are at hand.
 
     Raises:
@@ -174,7 +174,7 @@ def run_recipe(
     resume: bool = False,
     overwrite: bool = False,
     data: DataSet | None = None,
-    models: Models | None = None,
+    models: RunModels | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     on_choice: OnChoice | None = None,
@@ -202,23 +202,23 @@ def run_recipe(
         InputError: if anything in the recipe cannot be had, or ``out`` holds another run.
         DivergedError: if training failed; no weights are left.
     """
-    data = data or data_of(recipe.data)
+    data = data or load_recipe_data(recipe.data)
     if recipe.rounds is not None:
         from kdiga.workflows.rounds import run_rounds
 
         listeners = {"on_step": on_step, "on_epoch": on_epoch, "on_choice": on_choice, "on_warning": on_warning}
         return run_rounds(recipe, out, data, resume=resume, overwrite=overwrite, **listeners)
-    team = Team.here(device_by_name(recipe.training.device))
+    process_group = ProcessGroup.here(device_by_name(recipe.training.device))
     models = models or build_models(recipe, data)
-    finished = team.told(resume and (out / RESULT).is_file())
+    finished = process_group.told(resume and (out / RESULT).is_file())
     # Before the folder is claimed: a store that does not fit must not cost the run that --overwrite replaces.
     stored = None if finished else _stored_teacher(recipe, models.teacher, data)
     with ExitStack() as stack:
-        team.first(lambda: stack.enter_context(alone(out)))
-        team.first(lambda: claim(out, resume=resume, overwrite=overwrite))
+        process_group.first(lambda: stack.enter_context(exclusive_run(out)))
+        process_group.first(lambda: prepare_run_folder(out, resume=resume, overwrite=overwrite))
         if finished:
-            return team.first(lambda: _earlier_result(out))
-        if team.leads:
+            return process_group.first(lambda: _earlier_result(out))
+        if process_group.leads:
             write_config(out, recipe.to_dict())
         data = _labelled(recipe, models.teacher, data)
         outcome = distill(
@@ -237,9 +237,9 @@ def run_recipe(
             **asdict(recipe.training),
         )
         result = _result(recipe, data, models, outcome, stored)
-        if team.leads:
+        if process_group.leads:
             _write(recipe, out, models.student, outcome, result)
-        team.told(None)  # whoever goes on to read the weights finds them
+        process_group.told(None)  # whoever goes on to read the weights finds them
     return result
 
 
@@ -251,7 +251,7 @@ def _labelled(recipe: Recipe, teacher: Classifier | None, data: DataSet) -> Data
 
 
 def _result(
-    recipe: Recipe, data: DataSet, models: Models, outcome: TrainingResult, stored: CachedTeacher | None
+    recipe: Recipe, data: DataSet, models: RunModels, outcome: TrainingResult, stored: CachedTeacher | None
 ) -> dict[str, Any]:
     student, teacher, _ = models
     return (

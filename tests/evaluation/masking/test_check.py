@@ -11,7 +11,7 @@ from torch import nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation.masking import CHECKS, check_masking
-from kdiga.runs.work_units import Shelf
+from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.evaluation.masking.planted import PLANTED, Around, Constant, small
 
@@ -87,22 +87,24 @@ def test_the_same_seed_says_the_same(model, images, labels):
 def test_finished_measurements_are_taken_from_the_shelf(model, images, labels, tmp_path):
     counting = Counting(model)
     ask = {"threat": THREAT, "seed": 0, "teacher": small(2)}
-    first = check_masking(counting, images, labels, **ask, shelf=Shelf(tmp_path), checks=QUICK)
+    first = check_masking(counting, images, labels, **ask, result_cache=ResultCache(tmp_path), checks=QUICK)
     made, counting.images = counting.images, 0
-    again = check_masking(counting, images, labels, **ask, shelf=Shelf(tmp_path), checks=QUICK)
+    again = check_masking(counting, images, labels, **ask, result_cache=ResultCache(tmp_path), checks=QUICK)
     assert first == again
     assert counting.images < 40 * len(images) < made  # behaviour is looked at anew, and cheap
 
     counting.images = 0
-    check_masking(counting, images, labels, **ask | {"seed": 1}, shelf=Shelf(tmp_path), checks=QUICK)
+    check_masking(counting, images, labels, **ask | {"seed": 1}, result_cache=ResultCache(tmp_path), checks=QUICK)
     assert counting.images > 100 * len(images)
 
 
 def test_another_models_measurements_are_not_taken(images, labels, model, tmp_path):
     """The same module with other weights, the same weights under a name of its own."""
     masked = Around(model, before=lambda x: x.detach())
-    check_masking(model, images, labels, threat=THREAT, seed=0, shelf=Shelf(tmp_path), checks=QUICK)
-    found = check_masking(masked, images, labels, threat=THREAT, seed=0, shelf=Shelf(tmp_path), checks=QUICK)
+    check_masking(model, images, labels, threat=THREAT, seed=0, result_cache=ResultCache(tmp_path), checks=QUICK)
+    found = check_masking(
+        masked, images, labels, threat=THREAT, seed=0, result_cache=ResultCache(tmp_path), checks=QUICK
+    )
     assert verdicts(found)["flat-loss"] == "failed"
 
 
@@ -137,11 +139,11 @@ def test_the_search_for_right_examples_goes_beyond_the_first(model, images, labe
 
 
 def test_measurements_on_other_examples_or_with_another_teacher_are_not_taken(model, images, labels):
-    shelf, only = Shelf(), [check for check in CHECKS if check.name == "transfer"]
+    result_cache, only = ResultCache(), [check for check in CHECKS if check.name == "transfer"]
 
     def transfers(images, teacher):
         (finding,) = check_masking(
-            model, images, labels, threat=THREAT, seed=0, shelf=shelf, teacher=teacher, checks=only
+            model, images, labels, threat=THREAT, seed=0, result_cache=result_cache, teacher=teacher, checks=only
         )
         return finding.evidence["transfers"], finding.evidence["left"]
 

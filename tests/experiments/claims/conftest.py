@@ -10,10 +10,10 @@ import pytest
 from kdiga.study import run as cell_runs
 
 from kdiga.experiments.claims import load_claims, open_claims, run_claims
-from kdiga.experiments.claims.records import Kept
+from kdiga.experiments.claims.records import RunRecords
 from kdiga.experiments.claims.run import default_kept
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import data_of
+from kdiga.workflows.train import load_recipe_data
 
 TINY = """\
 data: {name: digits, train_examples: 300}
@@ -58,12 +58,12 @@ def loader(folder: Path):
 
 @pytest.fixture(scope="session")
 def data():
-    return data_of(DataConfig("digits", train_examples=300))
+    return load_recipe_data(DataConfig("digits", train_examples=300))
 
 
 def open_in(checked, data, *, kept: Path | None = None, since: float | None = None):
     """Return a recipe's board and its records, those in ``kept`` or beside the recipe."""
-    records = Kept(kept or default_kept(Path(checked.path)))
+    records = RunRecords(kept or default_kept(Path(checked.path)))
     return open_claims(checked, data, records, since=time.time() if since is None else since), records
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from kdiga.certification.curve import share
-from kdiga.experiments.board import Board
+from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.collect import _judged
 from kdiga.experiments.claims.effects import effect
 from kdiga.experiments.claims.evidence import Evidence
@@ -63,8 +63,8 @@ class Planted:
         self.write(folder, "best-test.json", {"correct": correct, "accuracy": accuracy})
         if folder.startswith("starts/"):
             self.write(folder, "best-validation.json", {"accuracy": {"clean": clean / CLEAN}})
-        cell = next(cell for cell in self.checked.cells if cell.folder == folder)
-        for step in cell.after:
+        run_spec = next(run_spec for run_spec in self.checked.run_specs if run_spec.folder == folder)
+        for step in run_spec.after:
             default = certificate([1.0], [1.0]) if step.file == "certificate.json" else explanation(0.0, robust)
             self.write(folder, step.file, files.get(step.file.removesuffix(".json"), default))
 
@@ -78,7 +78,7 @@ class Planted:
 
     @property
     def evidence(self):
-        return Evidence(self.checked, Board(self.checked.cells, self.out), 360)
+        return Evidence(self.checked, RunBoard(self.checked.run_specs, self.out), 360)
 
 
 def radii(student, teacher, **more):
@@ -470,5 +470,8 @@ def test_folders_are_read_where_they_are(planted):
     assert evidence.teacher(SMALL) == [first(60, ATTACKED)]
     assert evidence.teacher(SMALL, "clean") == [first(150, CLEAN)]
     assert evidence.student("ce", SMALL) is None
-    assert [cell.folder for cell in evidence.cells("pgd-at", SMALL)] == ["pgd-at/small/seed-0", "pgd-at/small/seed-1"]
-    assert evidence.cells("ce", OLD) == []
+    assert [run_spec.folder for run_spec in evidence.run_specs("pgd-at", SMALL)] == [
+        "pgd-at/small/seed-0",
+        "pgd-at/small/seed-1",
+    ]
+    assert evidence.run_specs("ce", OLD) == []

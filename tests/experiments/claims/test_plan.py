@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import Floor
+from kdiga.experiments.board import CleanAccuracyFloor
 from kdiga.experiments.claims import load_claims
 from kdiga.experiments.claims.grid import Pair
 
@@ -45,18 +45,18 @@ PAIRS = "pairs: {public: [small, wide], robust: [wide]}\njudged:"
 
 
 def folders(checked, kind):
-    return [cell.folder for cell in checked.cells if cell.kind == kind]
+    return [run_spec.folder for run_spec in checked.run_specs if run_spec.kind == kind]
 
 
-def cell(checked, folder):
-    return next(cell for cell in checked.cells if cell.folder == folder)
+def run_spec(checked, folder):
+    return next(run_spec for run_spec in checked.run_specs if run_spec.folder == folder)
 
 
 def test_the_runs_of_a_small_recipe(claims):
     checked = claims(text=WIDE)
     assert folders(checked, "teacher") == ["teachers/robust"]
     assert folders(checked, "start") == ["teachers/public", "starts/old"]
-    assert {cell.kind for cell in checked.cells[:3]} == {"teacher", "start"}, (
+    assert {run_spec.kind for run_spec in checked.run_specs[:3]} == {"teacher", "start"}, (
         "nothing else is worth running before them"
     )
     of_first = [name for name in folders(checked, "method") if name.endswith("seed-3")]
@@ -69,8 +69,8 @@ def test_the_runs_of_a_small_recipe(claims):
     later = [name for name in folders(checked, "method") if name.endswith("seed-4")]
     assert later == [name.replace("seed-3", "seed-4") for name in of_first]
     assert folders(checked, "method") == of_first + later, "a seed is finished before the next"
-    assert len({cell.folder for cell in checked.cells}) == len(checked.cells)
-    order = [one.folder for one in checked.cells]
+    assert len({run_spec.folder for run_spec in checked.run_specs}) == len(checked.run_specs)
+    order = [one.folder for one in checked.run_specs]
     assert order.index("tuning/kdiga/trial-00") < order.index("ce/small/seed-3")
     last_fresh = order.index("kdiga/public-to-wide/seed-3")
     assert last_fresh < order.index("tuning/kdiga-old/trial-00") < order.index("kd/public-to-old/seed-3")
@@ -93,25 +93,27 @@ def test_pairs_that_are_chosen(claims):
 
 def test_whom_a_run_learns_from_and_how(claims):
     checked = claims(text=WIDE)
-    student = cell(checked, "kdiga/public-to-wide/seed-4")
+    student = run_spec(checked, "kdiga/public-to-wide/seed-4")
     assert student.needs == ("teachers/public",)
     assert student.recipe.teacher.name == str(Path("out/teachers/public"))
     assert (student.recipe.training.seed, student.recipe.training.lr, student.recipe.training.route) == (
         4, 5e-3, "exact",
     )  # fmt: skip
-    assert cell(checked, "ce/small/seed-3").recipe.teacher is None
-    assert cell(checked, "ce/small/seed-3").needs == ()
-    teacher = cell(checked, "teachers/robust")
+    assert run_spec(checked, "ce/small/seed-3").recipe.teacher is None
+    assert run_spec(checked, "ce/small/seed-3").needs == ()
+    teacher = run_spec(checked, "teachers/robust")
     assert (teacher.recipe.training.epochs, teacher.recipe.training.seed, teacher.which) == (9, 0, ("best",))
-    old = cell(checked, "kdiga/public-to-old/seed-3")
+    old = run_spec(checked, "kdiga/public-to-old/seed-3")
     assert (old.recipe.method.label_weight, old.recipe.training.epochs) == (1.0, 1)
     assert old.recipe.student.weights == "old.pt"
-    assert cell(checked, "kd/public-to-old/seed-3").recipe.method.info.name == "kd", "one that is not told otherwise"
+    assert run_spec(checked, "kd/public-to-old/seed-3").recipe.method.info.name == "kd", (
+        "one that is not told otherwise"
+    )
 
 
 def test_what_is_found_out_of_students_of_the_first_seed(claims):
     checked = claims(text=WIDE)
-    for one in checked.cells:
+    for one in checked.run_specs:
         files = [step.file for step in one.after]
         plain, old = one.label == "ce", one.folder.split("/")[1].endswith("old")
         if one.kind != "method" or plain or old or not one.folder.endswith("seed-3"):
@@ -130,31 +132,31 @@ def test_a_methods_trials_are_shared_by_all_its_pairs(claims):
         *(f"tuning/kdiga/trial-{number:02d}" for number in range(3)),
         *(f"tuning/kdiga-old/trial-{number:02d}" for number in range(2)),
     ]
-    trial = cell(checked, "tuning/kdiga/trial-01")
+    trial = run_spec(checked, "tuning/kdiga/trial-01")
     assert (trial.needs, trial.recipe.student.name, trial.recipe.training.epochs) == (("teachers/robust",), "cnn-8", 2)
     assert trial.which == (), "a trial never sees the test images"
     assert trial.recipe.training.seed == 3
-    fresh = {one.trials for one in checked.cells if one.label == "kdiga" and one.kind == "method" and not one.floor}
+    fresh = {one.trials for one in checked.run_specs if one.label == "kdiga" and one.kind == "method" and not one.floor}
     assert fresh == {tuple(f"tuning/kdiga/trial-{number:02d}" for number in range(3))}
-    old = [one for one in checked.cells if one.floor is not None]
+    old = [one for one in checked.run_specs if one.floor is not None]
     assert {one.folder.split("/")[1] for one in old} == {"public-to-old"}, "only a pre-trained student has to keep any"
-    assert {one.floor for one in old} == {Floor("starts/old", 2.0)}
+    assert {one.floor for one in old} == {CleanAccuracyFloor("starts/old", 2.0)}
     assert {one.trials for one in old if one.label == "kdiga"} == {
         ("tuning/kdiga-old/trial-00", "tuning/kdiga-old/trial-01")
     }
-    pre = cell(checked, "tuning/kdiga-old/trial-00")
+    pre = run_spec(checked, "tuning/kdiga-old/trial-00")
     assert (pre.needs, pre.recipe.training.epochs, pre.recipe.method.teacher_weight) == (("teachers/public",), 1, 0.0)
-    assert cell(checked, "starts/old").validated
-    assert not cell(checked, "ce/small/seed-3").trials, "ce has no coefficients"
+    assert run_spec(checked, "starts/old").validated
+    assert not run_spec(checked, "ce/small/seed-3").trials, "ce has no coefficients"
     plain = claims(("tune: {trials: 3, epochs: 2, student: wide}\n", ""), text=WIDE)
     assert folders(plain, "trial") == []
-    assert not any(one.trials or one.floor for one in plain.cells)
+    assert not any(one.trials or one.floor for one in plain.run_specs)
 
 
 def test_overrides_and_the_command(claims):
     checked = claims(overrides=("training.epochs=2", "seeds=[5]"))
     assert checked.command == "kdiga claims tiny.yaml --out out --set training.epochs=2 --set 'seeds=[5]'"
-    assert {one.recipe.training.epochs for one in checked.cells} == {2}
+    assert {one.recipe.training.epochs for one in checked.run_specs} == {2}
     assert claims(out=None).out == Path("runs/tiny")
     assert load_claims("tiny.yaml", None, (), Path("records")).command == "kdiga claims tiny.yaml --kept records"
     assert claims(("seeds: [0]\n", "")).seeds == (0,)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kdiga.errors import InputError
-from kdiga.experiments.claims.records import Kept
+from kdiga.experiments.claims.records import RunRecords
 from kdiga.models import load_model
 from tests.experiments.claims.conftest import go, loader, open_in, pgd_for_autoattack
 
@@ -106,10 +106,10 @@ def test_looking_writes_nothing(finished, data):
 
     shutil.rmtree("out")
     checked = finished()
-    kept = Kept(Path("tiny.cells"))
+    kept = RunRecords(Path("tiny.cells"))
     board = open_claims(checked, data, kept, since=0.0, look_only=True)
     assert not Path("out").exists()
-    assert all(kept.holds(cell) for cell in board.cells)
+    assert all(kept.holds(run_spec) for run_spec in board.run_specs)
 
 
 def test_a_record_that_lacks_what_is_asked_now_is_not_used(finished, data):
@@ -122,7 +122,7 @@ def test_a_record_that_lacks_what_is_asked_now_is_not_used(finished, data):
     assert json.loads(Path("out", RUNS[2], "certificate.json").read_text())["settings"]["samples"] == 30
     record = json.loads(record_of(RUNS[2]).read_text())
     assert record["certificate.json"]["settings"]["samples"] == 30, "the newer is kept in its place"
-    assert all(kept.holds(cell) for cell in board.cells)
+    assert all(kept.holds(run_spec) for run_spec in board.run_specs)
     assert content["certify"]["samples"] == 30
 
 
@@ -173,7 +173,7 @@ def test_a_teacher_without_its_weights_is_trained_again(finished, data):
     Path("tiny.cells/teachers--robust.safetensors").unlink()
     board, kept = open_in(finished(("seeds: [0]", "seeds: [1]")), data)
     assert board.folders("done") == []
-    assert not kept.holds(board.cells[0])
+    assert not kept.holds(board.run_specs[0])
 
 
 def test_an_open_student_learns_from_a_teacher_that_was_given(finished, data):

@@ -17,7 +17,7 @@ from kdiga.evaluation.masking.registry import CHECKS, Check
 from kdiga.model_state import device_of, evaluating, frozen_parameters, frozen_statistics, seeded
 from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.provenance import installed_version
-from kdiga.runs.work_units import OnProgress, Shelf
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 EXAMPLES = 100
@@ -32,7 +32,7 @@ def check_masking(
     threat: ThreatModel,
     seed: int,
     teacher: nn.Module | None = None,
-    shelf: Shelf | None = None,
+    result_cache: ResultCache | None = None,
     fingerprint: str = "",
     on_progress: OnProgress | None = None,
     examples: int = EXAMPLES,
@@ -51,7 +51,7 @@ def check_masking(
         threat: the ball whose robust accuracy is in question.
         seed: of random starts.
         teacher: whose adversarial images are tried on the model; None skips that check.
-        shelf: where finished measurements are kept; None keeps none.
+        result_cache: where finished measurements are kept; None keeps none.
         fingerprint: of the model; "" for it to be made here.
         on_progress: told what is measured, examples done and examples in all.
         examples: how many are looked at, at most.
@@ -88,7 +88,7 @@ def check_masking(
             probe = Probe(
                 model=exposed, teacher=taught, shown=images[:examples], shown_labels=labels[:examples],
                 images=images[right], labels=labels[right], threat=threat, seed=seed, handed_in=handed_in,
-                shelf=shelf or Shelf(), on_progress=on_progress,
+                result_cache=result_cache or ResultCache(), on_progress=on_progress,
                 about={
                     "model": fingerprint or fingerprint_of_model(model),
                     "versions": {name: installed_version(name) for name in ("kdiga", "torch", "pyautoattack")},

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdiga.evaluation.masking.exposed import Exposed
 from kdiga.model_state import mix_seed
 from kdiga.runs.fingerprints import fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, Portion, Shelf, work_through
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
 BATCH = 50  # examples measured, and kept, together
@@ -50,7 +50,7 @@ class Probe:
         threat: the ball to stay in.
         seed: of random starts.
         handed_in: how the model came.
-        shelf: where measurements are kept.
+        result_cache: where measurements are kept.
         about: what decides a measurement, beside its own settings: fingerprints and versions.
         on_progress: told the measurement, examples done and examples in all.
     """
@@ -64,7 +64,7 @@ class Probe:
     threat: ThreatModel
     seed: int
     handed_in: HandedIn
-    shelf: Shelf
+    result_cache: ResultCache
     about: Mapping[str, Any]
     on_progress: OnProgress | None = None
 
@@ -76,7 +76,7 @@ class Probe:
             settings: plain data: what decides the outcome beside model, examples, threat model and seed.
             work: measures one batch.
         """
-        portions = list[Portion]()
+        work_units = list[WorkUnit]()
         for place, start in enumerate(range(0, len(self.labels), BATCH)):
             images, labels = self.images[start : start + BATCH], self.labels[start : start + BATCH]
             seed = mix_seed(self.seed, place)
@@ -88,8 +88,8 @@ class Probe:
                 "seed": seed,
                 **self.about,
             }
-            portions.append(Portion(f"masking: {task}", key, len(labels), partial(work, images, labels, seed)))
-        outcomes: list[list[Any]] = work_through(portions, self.shelf, self.on_progress)
+            work_units.append(WorkUnit(f"masking: {task}", key, len(labels), partial(work, images, labels, seed)))
+        outcomes: list[list[Any]] = run_work_units(work_units, self.result_cache, self.on_progress)
         return [value for outcome in outcomes for value in outcome]
 
     def fooled(self, task: str, settings: Mapping[str, Any], work: Work, *, among: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.experiments.board import ENDED, FAILURE, Board, Cell, read_json, test_file
+from kdiga.experiments.board import ENDED, FAILURE, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.evidence import Evidence
 from kdiga.experiments.claims.judge_bounds import judge_bounds
 from kdiga.experiments.claims.judge_certified import judge_certified
@@ -20,7 +20,7 @@ from kdiga.runs.folder import RESULT
 from kdiga.runs.provenance import provenance
 
 
-def collect(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:
+def collect_claims(claims: Claims, board: RunBoard, data: DataSet) -> dict[str, Any]:
     """Return what ``claims.json`` holds.
 
     Args:
@@ -28,7 +28,7 @@ def collect(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:
         board: of its cells.
         data: that they share.
     """
-    recipe = claims.cells[0].recipe
+    recipe = claims.run_specs[0].recipe
     return {
         "title": Path(claims.path).stem,
         "command": claims.command,
@@ -43,8 +43,8 @@ def collect(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:
         "certify": vars(claims.certify),
         "explain": vars(claims.explain),
         "done": board.count(),
-        "total": len(board.cells),
-        "runs": [_run(cell, board) for cell in board.cells if cell.kind != "trial"],
+        "total": len(board.run_specs),
+        "runs": [_run(run_spec, board) for run_spec in board.run_specs if run_spec.kind != "trial"],
         "coefficients": _coefficients(claims, board),
         "claims": _judged(claims, board, data),
         "recipe": dict(claims.given),
@@ -52,7 +52,7 @@ def collect(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:
     }
 
 
-def _judged(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:
+def _judged(claims: Claims, board: RunBoard, data: DataSet) -> dict[str, Any]:
     evidence = Evidence(claims, board, len(data.test))
     fresh = [pair for pair in claims.pairs if not pair.pretrained]
     found = {
@@ -76,15 +76,15 @@ def _verdicts(claim: dict[str, Any]) -> dict[str, Any]:
     return claim | {"verdicts": words, "counts": counts, "verdict": words[claim["methods"][0]]}
 
 
-def _run(cell: Cell, board: Board) -> dict[str, Any]:
-    folder, state = board.out / cell.folder, board.state(cell)
+def _run(run_spec: RunSpec, board: RunBoard) -> dict[str, Any]:
+    folder, state = board.out / run_spec.folder, board.state(run_spec)
     result: Mapping[str, Any] = read_json(folder / RESULT) or {}
     report = read_json(test_file(folder, "best")) or {}
     failure = read_json(folder / FAILURE) or {}
     return {
-        "folder": cell.folder, "label": cell.label, "kind": cell.kind, "seed": cell.recipe.training.seed,
-        "model": cell.recipe.student.name, "status": state,
-        "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(cell),
+        "folder": run_spec.folder, "label": run_spec.label, "kind": run_spec.kind, "seed": run_spec.recipe.training.seed,
+        "model": run_spec.recipe.student.name, "status": state,
+        "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(run_spec),
         "parameters": result.get("parameters", {}).get("student"), "epochs": result.get("epochs"),
         "minutes": result.get("minutes"),
         "attack_minutes": round(sum(report.get("seconds", {}).values()) / 60, 2), "passes": result.get("passes"),
@@ -94,18 +94,22 @@ def _run(cell: Cell, board: Board) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _coefficients(claims: Claims, board: Board) -> list[dict[str, Any]]:
+def _coefficients(claims: Claims, board: RunBoard) -> list[dict[str, Any]]:
     """Return for each search what was tried, chosen, and how well it did on validation images."""
     found = list[dict[str, Any]]()
-    searches = {cell.trials: cell for cell in reversed(claims.cells) if cell.kind == "method" and cell.trials}
-    for names, cell in reversed(searches.items()):
+    searches = {
+        run_spec.trials: run_spec
+        for run_spec in reversed(claims.run_specs)
+        if run_spec.kind == "method" and run_spec.trials
+    }
+    for names, run_spec in reversed(searches.items()):
         trials = read_trials([board.by_folder[name] for name in names], board.out)
         entry: dict[str, Any] = {
-            "method": cell.label, "search": names[0].rpartition("/")[0], "trials": [vars(trial) for trial in trials],
-            "chosen": None, "given": coefficients(cell.recipe.method),
+            "method": run_spec.label, "search": names[0].rpartition("/")[0], "trials": [vars(trial) for trial in trials],
+            "chosen": None, "given": coefficients(run_spec.recipe.method),
         }  # fmt: skip
-        if all(board.state(board.by_folder[name]) in ENDED for name in cell.judged_by):
-            least = least_clean(cell, board.out)
+        if all(board.state(board.by_folder[name]) in ENDED for name in run_spec.judged_by):
+            least = least_clean(run_spec, board.out)
             best = best_trial(trials, least)
             entry |= {"chosen": best.folder, "coefficients": best.coefficients, "best": best.best, "least_clean": least}
         found.append(entry)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdiga.experiments.board import Board, Cell, read_json, test_file
+from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.effects import Effect, effect
 from kdiga.experiments.claims.grid import Pair
-from kdiga.experiments.claims.measurements import CertifyStep, ExplainStep
+from kdiga.experiments.claims.measurements import CertifyMeasurement, ExplainMeasurement
 from kdiga.experiments.claims.plan import Claims
 from kdiga.experiments.settings import COSTLY
 
@@ -25,10 +25,10 @@ class Evidence:
         available: number of test images.
     """
 
-    def __init__(self, claims: Claims, board: Board, available: int) -> None:
+    def __init__(self, claims: Claims, board: RunBoard, available: int) -> None:
         self.claims, self.board, self.available = claims, board, available
 
-    def cells(self, label: str, pair: Pair) -> list[Cell]:
+    def run_specs(self, label: str, pair: Pair) -> list[RunSpec]:
         """Return the runs of a method on a pair, seed after seed; a method without a teacher has none of its own."""
         names = [f"{label}/{name}/seed-{seed}" for name in (pair.name, pair.student) for seed in self.claims.seeds]
         return [self.board.by_folder[name] for name in names if name in self.board.by_folder]
@@ -39,18 +39,18 @@ class Evidence:
         A student that diverged is wrong on every image.
         """
         rows = Outcomes()
-        for cell in self.cells(label, pair):
-            state = self.board.state(cell)
+        for run_spec in self.run_specs(label, pair):
+            state = self.board.state(run_spec)
             if state == "diverged":
                 rows.append([False] * self.claims.evaluation.examples_of(attack, self.available))
             elif state == "done":
-                rows.append(self._outcomes(self.board.out / cell.folder, attack))
+                rows.append(self._outcomes(self.board.out / run_spec.folder, attack))
         return rows or None
 
     def alone(self, folder: str, attack: str = COSTLY) -> Outcomes | None:
         """Return the same of a teacher or a start, which has no seeds."""
-        cell = self.board.by_folder[folder]
-        return [self._outcomes(self.board.out / folder, attack)] if self.board.state(cell) == "done" else None
+        run_spec = self.board.by_folder[folder]
+        return [self._outcomes(self.board.out / folder, attack)] if self.board.state(run_spec) == "done" else None
 
     def teacher(self, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
         """Return the outcomes of a pair's teacher."""
@@ -62,22 +62,22 @@ class Evidence:
         A student without a teacher is held against one alone.
         """
         return any(
-            isinstance(step, CertifyStep | ExplainStep)
+            isinstance(step, CertifyMeasurement | ExplainMeasurement)
             and (step.file, step.teacher) == (file, f"teachers/{pair.teacher}")
-            for cell in self.cells(label, pair)[:1]
-            for step in cell.after
+            for run_spec in self.run_specs(label, pair)[:1]
+            for step in run_spec.after
         )
 
     def found(self, label: str, pair: Pair, file: str) -> dict[str, Any] | None:
         """Return what was found out of the first seed's student; None where that is not done, or not asked for."""
         if not self.asked(label, pair, file):
             return None
-        cell = self.cells(label, pair)[0]
-        return read_json(self.board.out / cell.folder / file) if self.board.state(cell) == "done" else None
+        run_spec = self.run_specs(label, pair)[0]
+        return read_json(self.board.out / run_spec.folder / file) if self.board.state(run_spec) == "done" else None
 
     def diverged(self, label: str, pair: Pair, seeds: int | None = None) -> int:
         """Return how many seeds diverged, of all or of the first so many."""
-        return sum(self.board.state(cell) == "diverged" for cell in self.cells(label, pair)[:seeds])
+        return sum(self.board.state(run_spec) == "diverged" for run_spec in self.run_specs(label, pair)[:seeds])
 
     def _outcomes(self, folder: Path, attack: str) -> list[bool]:
         report = read_json(test_file(folder, "best"))

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from kdiga.errors import nearest
 from kdiga.experiments.settings import check_keys
-from kdiga.recipes.source import Keys, Source
+from kdiga.recipes.source import Keys, YamlSource
 
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 RESERVED = ("teachers", "starts", "tuning", "claims.json", "claims.md")  # what lies beside the methods' folders
@@ -51,9 +51,9 @@ class Grid:
     seeds: tuple[int, ...]
 
     @classmethod
-    def read(cls, source: Source, problems: list[str]) -> Grid:
+    def read(cls, source: YamlSource, problems: list[str]) -> Grid:
         """Read the labels; what is wrong with them is added to ``problems``."""
-        reader = _Reader(source, problems)
+        reader = _GridReader(source, problems)
         teachers, methods = reader.labels(("teachers",)), reader.labels(("methods",), RESERVED)
         pairs = reader.pairs(("pairs",), teachers, reader.labels(("students",)), pretrained=False)
         if source.data.get("pretrained") is not None:
@@ -76,8 +76,8 @@ class Grid:
         return cls(tuple(pairs), tuple(judged), reader.seeds())
 
 
-class _Reader:
-    def __init__(self, source: Source, problems: list[str]) -> None:
+class _GridReader:
+    def __init__(self, source: YamlSource, problems: list[str]) -> None:
         self.source, self.problems = source, problems
 
     def problem(self, keys: Keys, message: str) -> None:

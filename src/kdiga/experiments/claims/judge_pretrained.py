@@ -22,7 +22,7 @@ def judge_pretrained(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any
 
 
 def _row(evidence: Evidence, label: str, pair: Pair) -> dict[str, Any] | None:
-    if not evidence.cells(label, pair):
+    if not evidence.run_specs(label, pair):
         return None
     rules, start = evidence.claims.rules, f"starts/{pair.student}"
     robust, clean = evidence.student(label, pair), evidence.student(label, pair, "clean")

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import Cell, Floor, Step
+from kdiga.experiments.board import CleanAccuracyFloor, PostRunMeasurement, RunSpec
 from kdiga.experiments.claims.grid import Grid, Pair
-from kdiga.experiments.claims.measurements import CertifyStep, ExplainStep
+from kdiga.experiments.claims.measurements import CertifyMeasurement, ExplainMeasurement
 from kdiga.experiments.claims.settings import Certification, Coefficients, Explaining
 from kdiga.experiments.sections import Sections
 from kdiga.experiments.settings import EvaluateSettings, TuneSettings, check_keys
-from kdiga.experiments.trials import trial_cells
+from kdiga.experiments.trials import trial_specs
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
-from kdiga.recipes.source import Keys, Source
+from kdiga.recipes.source import Keys, YamlSource
 
 SHARED = ("data", "threat", "training")
 OF_A_METHOD = ["method", "training"]
@@ -39,7 +39,7 @@ class Layout:
     """
 
     def __init__(
-        self, source: Source, out: Path, grid: Grid, evaluation: EvaluateSettings, tune: Coefficients | None,
+        self, source: YamlSource, out: Path, grid: Grid, evaluation: EvaluateSettings, tune: Coefficients | None,
         problems: list[str],
     ) -> None:  # fmt: skip
         self.source, self.out, self.grid, self.evaluation, self.problems = source, out, grid, evaluation, problems
@@ -53,19 +53,21 @@ class Layout:
         ]
         self.tune = self._search(tune)
 
-    def cells(self, certify: Certification, explain: Explaining) -> list[Cell]:
+    def run_specs(self, certify: Certification, explain: Explaining) -> list[RunSpec]:
         """Return all cells: what others rest on, then seed after seed, its pre-trained students after the others."""
-        cells = [*self._teachers(), *self._starts()]
+        run_specs = [*self._teachers(), *self._starts()]
         self._check_judged()
         if self.problems:
-            return cells
+            return run_specs
         trials = self._trials()
         for seed in self.grid.seeds:
             first = seed == self.grid.seeds[0]
             for pretrained in (False, True):
                 if first:
-                    cells += [cell for (_, kind), group in trials.items() if kind == pretrained for cell in group]
-                cells += [
+                    run_specs += [
+                        run_spec for (_, kind), group in trials.items() if kind == pretrained for run_spec in group
+                    ]
+                run_specs += [
                     self._student(
                         recipe, label, pair, seed, trials, self._steps(label, pair, certify, explain) if first else ()
                     )
@@ -74,11 +76,11 @@ class Layout:
                     # Where there is none there is a problem, and no cell will be run.
                     if pair.pretrained == pretrained and (recipe := self._method_recipe(label, pair)) is not None
                 ]  # fmt: skip
-        return cells
+        return run_specs
 
     # Recipes
 
-    def _teachers(self) -> Iterator[Cell]:
+    def _teachers(self) -> Iterator[RunSpec]:
         for name, given in self.source.data["teachers"].items():
             where: Keys = ("teachers", name)
             trained = isinstance(given, dict) and "method" in given
@@ -96,9 +98,9 @@ class Layout:
                     self.source.problem(where, "has fresh weights, so it has nothing to teach; give its weights, or a "
                                         "student and a method to train it by")
                 )  # fmt: skip
-            yield Cell(f"teachers/{name}", name, "teacher" if trained else "start", recipe, which=WHICH)
+            yield RunSpec(f"teachers/{name}", name, "teacher" if trained else "start", recipe, which=WHICH)
 
-    def _starts(self) -> Iterator[Cell]:
+    def _starts(self) -> Iterator[RunSpec]:
         for pair in self._firsts(pretrained=True):
             where: Keys = ("pretrained", "students", pair.student)
             recipe = self._recipe(self._student_sections(pair, Sections(self.base.data | {"method": "ce"})), where)
@@ -107,7 +109,7 @@ class Layout:
             if recipe.student.is_fresh:
                 self.problems.append(self.source.problem(where, "has fresh weights; a pre-trained student has others"))
             recipe = _with_seed(recipe, self.grid.seeds[0])
-            yield Cell(f"starts/{pair.student}", pair.student, "start", recipe, which=WHICH, validated=True)
+            yield RunSpec(f"starts/{pair.student}", pair.student, "start", recipe, which=WHICH, validated=True)
 
     def _as_it_is(self, given: object, where: Keys) -> Sections:
         lines = {("student", *keys[2:]): line for keys, line in self.source.lines.items() if keys[:2] == where}
@@ -179,9 +181,9 @@ class Layout:
         plain = recipe.method.info.name == "ce"
         return self._firsts(pretrained=False) + ([] if plain else self._firsts(pretrained=True))
 
-    def _trials(self) -> dict[tuple[str, bool], list[Cell]]:
+    def _trials(self) -> dict[tuple[str, bool], list[RunSpec]]:
         """Return the trials by method, and by whether the student is pre-trained."""
-        found: dict[tuple[str, bool], list[Cell]] = {}
+        found: dict[tuple[str, bool], list[RunSpec]] = {}
         if self.tune is None:
             return found
         reference = Pair(str(self.tune.teacher), str(self.tune.student))
@@ -193,7 +195,7 @@ class Layout:
                     continue
                 where = f"tuning/{label}" + (f"-{pair.student}" if pair.pretrained else "")
                 trials, epochs = self._budget(pair, self.tune)
-                found[label, pair.pretrained] = trial_cells(
+                found[label, pair.pretrained] = trial_specs(
                     _with_seed(recipe, self.grid.seeds[0]), where, label=label, trials=trials, epochs=epochs,
                     needs=_needs(recipe, pair),
                 )  # fmt: skip
@@ -208,19 +210,21 @@ class Layout:
         return own.trials, own.epochs
 
     def _student(
-        self, recipe: Recipe, label: str, pair: Pair, seed: int, trials: Mapping[tuple[str, bool], list[Cell]],
-        steps: tuple[Step, ...],
-    ) -> Cell:  # fmt: skip
+        self, recipe: Recipe, label: str, pair: Pair, seed: int, trials: Mapping[tuple[str, bool], list[RunSpec]],
+        steps: tuple[PostRunMeasurement, ...],
+    ) -> RunSpec:  # fmt: skip
         name = pair.name if recipe.teacher else pair.student
-        tried = tuple(cell.folder for cell in trials.get((label, pair.pretrained), ()))
+        tried = tuple(run_spec.folder for run_spec in trials.get((label, pair.pretrained), ()))
         lost = (self.source.data.get("pretrained") or {}).get("at_most", 1.0)
-        floor = Floor(f"starts/{pair.student}", float(lost)) if pair.pretrained and tried else None
-        return Cell(
+        floor = CleanAccuracyFloor(f"starts/{pair.student}", float(lost)) if pair.pretrained and tried else None
+        return RunSpec(
             f"{label}/{name}/seed-{seed}", label, "method", _with_seed(recipe, seed), _needs(recipe, pair), tried,
             WHICH, floor=floor, after=steps,
         )  # fmt: skip
 
-    def _steps(self, label: str, pair: Pair, certify: Certification, explain: Explaining) -> tuple[Step, ...]:
+    def _steps(
+        self, label: str, pair: Pair, certify: Certification, explain: Explaining
+    ) -> tuple[PostRunMeasurement, ...]:
         """Return what is found out of a student of the first seed: its bounds and radii against the pair's teacher.
 
         One that was trained without a teacher stands beside the others against its first; plain training does not.
@@ -228,7 +232,7 @@ class Layout:
         if pair.pretrained or self.methods[label] == "ce":
             return ()
         teacher, seed = f"teachers/{pair.teacher}", self.evaluation.seed
-        return ExplainStep(teacher, explain, seed), CertifyStep(teacher, certify, seed)
+        return ExplainMeasurement(teacher, explain, seed), CertifyMeasurement(teacher, certify, seed)
 
     def _check_judged(self) -> None:
         for label in self.grid.judged:

@@ -18,16 +18,16 @@ from kdiga.experiments.claims.settings import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import write_result
-from kdiga.runs.work_units import FOLDER, Shelf
+from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import validation_subset
 
 CERTIFIED, EXPLAINED = "certificate.json", "explanation.json"
 CHEAP = "pgd-20"  # of the explanation's own check of robustness; the verdicts rest on the evaluation's AutoAttack
 
 
 @dataclass(frozen=True)
-class CertifyStep:
+class CertifyMeasurement:
     """A student's radii beside its teacher's, by CLEVER and by randomized smoothing.
 
     Args:
@@ -70,7 +70,7 @@ class CertifyStep:
 
 
 @dataclass(frozen=True)
-class ExplainStep:
+class ExplainMeasurement:
     """A student's bounds, their pieces, and the worst that a search found, example by example.
 
     Args:
@@ -99,7 +99,7 @@ class ExplainStep:
         images, labels = _first(data, self.settings.examples)
         found = explain(
             teacher, {"student": student}, images, labels, threat=recipe.threat, attack=CHEAP,
-            search=self.settings.search, seed=self.seed, shelf=Shelf(folder / FOLDER),
+            search=self.settings.search, seed=self.seed, result_cache=ResultCache(folder / FOLDER),
         )  # fmt: skip
         content = {"settings": self.asked, "teacher": self.teacher} | _summary(found.students[0])
         write_result(folder, content, self.file)
@@ -131,5 +131,5 @@ def _models(folder: Path, teacher: Path, recipe: Recipe) -> tuple[nn.Module, nn.
 
 def _first(data: DataSet, examples: int) -> tuple[Tensor, Tensor]:
     """Return the first so many test images, pixels in [0, 1], and labels."""
-    loaded = looked_at(data.test, examples)
+    loaded = validation_subset(data.test, examples)
     return to_pixels(loaded.images), loaded.labels

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import Cell
+from kdiga.experiments.board import RunSpec
 from kdiga.experiments.claims.grid import Grid, Pair
 from kdiga.experiments.claims.layout import WHICH, Layout
 from kdiga.experiments.claims.records import record_name
 from kdiga.experiments.claims.settings import Certification, Coefficients, Explaining, Rules
 from kdiga.experiments.settings import COSTLY, EvaluateSettings, check_keys, read_section
-from kdiga.recipes.source import CLAIMS, Source, read_source
+from kdiga.recipes.source import CLAIMS, YamlSource, read_source
 
 TOP = [
     "data", "threat", "training", "teachers", "students", "pairs", "pretrained", "methods", "judged", "seeds",
@@ -41,7 +41,7 @@ class Claims:
         certify: how radii are found.
         explain: how bounds are measured.
         rules: what decides a verdict.
-        cells: every run, in the order in which they are worth running.
+        run_specs: every run, in the order in which they are worth running.
     """
 
     path: str
@@ -57,7 +57,7 @@ class Claims:
     certify: Certification
     explain: Explaining
     rules: Rules
-    cells: tuple[Cell, ...]
+    run_specs: tuple[RunSpec, ...]
 
     def label_of(self, method: str) -> str:
         """Return the label of a method that is neither judged nor configured, such as kd."""
@@ -100,12 +100,12 @@ def load_claims(
     explained = cast("Explaining", explain)
     _check_evaluation(source, attacked, explained)
     layout = Layout(source, folder, grid, attacked, searched if "tune" in source.data else None, problems)
-    cells = layout.cells(cast("Certification", certify), explained)
-    _check_folders(source, cells, problems)
+    run_specs = layout.run_specs(cast("Certification", certify), explained)
+    _check_folders(source, run_specs, problems)
     _stop(problems)
     return Claims(
         str(path), command, folder, source.data, layout.methods, grid.judged, grid.pairs, grid.seeds, attacked,
-        layout.tune, cast("Certification", certify), explained, cast("Rules", rules), tuple(cells),
+        layout.tune, cast("Certification", certify), explained, cast("Rules", rules), tuple(run_specs),
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def _given(option: str, path: Path | None) -> list[str]:
     return [] if path is None else [option, str(path)]
 
 
-def _check_evaluation(source: Source, evaluation: EvaluateSettings, explain: Explaining) -> None:
+def _check_evaluation(source: YamlSource, evaluation: EvaluateSettings, explain: Explaining) -> None:
     if COSTLY not in evaluation.attacks or "clean" not in evaluation.attacks:
         raise InputError(
             f"evaluate.attacks was {', '.join(evaluation.attacks)}; a verdict rests on clean and autoattack."
@@ -131,14 +131,14 @@ def _check_evaluation(source: Source, evaluation: EvaluateSettings, explain: Exp
         )
 
 
-def _check_folders(source: Source, cells: Sequence[Cell], problems: list[str]) -> None:
+def _check_folders(source: YamlSource, run_specs: Sequence[RunSpec], problems: list[str]) -> None:
     """Note runs whose folders or records would be one, on systems that do not tell capitals from small letters, too."""
-    seen: dict[str, Cell] = {}
-    for cell in cells:
-        other = seen.setdefault(record_name(cell).lower(), cell)
-        if other is not cell:
+    seen: dict[str, RunSpec] = {}
+    for run_spec in run_specs:
+        other = seen.setdefault(record_name(run_spec).lower(), run_spec)
+        if other is not run_spec:
             problems.append(source.problem(
-                ("methods",), f"{other.folder}, of {other.label}, and {cell.folder}, of {cell.label}, would be one "
+                ("methods",), f"{other.folder}, of {other.label}, and {run_spec.folder}, of {run_spec.label}, would be one "
                 "folder or record; rename one"
             ))  # fmt: skip
             return

@@ -15,7 +15,7 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError, some
-from kdiga.experiments.board import ENDED, FAILURE, Board, Cell
+from kdiga.experiments.board import ENDED, FAILURE, RunBoard, RunSpec
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.runs.folder import CONFIG, RESULT, write_config, write_result
@@ -24,7 +24,7 @@ WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which is called otherwise on another machine
 
 
-class Kept:
+class RunRecords:
     """The records of finished runs.
 
     Args:
@@ -35,62 +35,62 @@ class Kept:
         self.folder = folder
         self._known = set[str]()
 
-    def holds(self, cell: Cell) -> bool:
+    def holds(self, run_spec: RunSpec) -> bool:
         """Return whether there is a record of a run with all that is asked of it now."""
-        record = self._read(cell)
-        return record is not None and self._whole(cell, record)
+        record = self._read(run_spec)
+        return record is not None and self._whole(run_spec, record)
 
-    def restore(self, board: Board) -> int:
+    def restore(self, board: RunBoard) -> int:
         """Put finished runs that the board's folder lacks into it, and return how many.
 
         Raises:
             InputError: for a record that is damaged.
         """
         restored = 0
-        for cell in board.cells:
-            record, folder = self._read(cell), board.out / cell.folder
-            if record is None or not self._whole(cell, record):
+        for run_spec in board.run_specs:
+            record, folder = self._read(run_spec), board.out / run_spec.folder
+            if record is None or not self._whole(run_spec, record):
                 continue
             if (folder / CONFIG).is_file() or (folder / FAILURE).is_file():
                 continue
             folder.mkdir(parents=True, exist_ok=True)
-            if cell.kind == "teacher" and self._weights(cell).is_file():
+            if run_spec.kind == "teacher" and self._weights(run_spec).is_file():
                 with replacing(folder / WEIGHTS) as partial:
-                    shutil.copy(self._weights(cell), partial)
+                    shutil.copy(self._weights(run_spec), partial)
             files = _moved(record, OUT, str(board.out))
             config = files.pop(CONFIG, None)
             for name, content in files.items():
-                write_result(folder, _unpacked(content, self._path(cell)), name)
+                write_result(folder, _unpacked(content, self._path(run_spec)), name)
             if config is not None:
                 write_config(folder, config)  # last: it says that all is there
             restored += 1
         return restored
 
-    def keep(self, board: Board) -> None:
+    def keep(self, board: RunBoard) -> None:
         """Write the records of runs that have ended since."""
-        for cell in board.cells:
-            if cell.folder in self._known or board.state(cell) not in ENDED:
+        for run_spec in board.run_specs:
+            if run_spec.folder in self._known or board.state(run_spec) not in ENDED:
                 continue
-            self._known.add(cell.folder)
-            if self.holds(cell):
+            self._known.add(run_spec.folder)
+            if self.holds(run_spec):
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
-            if cell.kind == "teacher" and (board.out / cell.folder / WEIGHTS).is_file():
+            if run_spec.kind == "teacher" and (board.out / run_spec.folder / WEIGHTS).is_file():
                 # Before the record, which says that all is there.
-                with replacing(self._weights(cell), shared=True) as partial:
-                    shutil.copy(board.out / cell.folder / WEIGHTS, partial)
-            record = _moved(_record(cell, board.out / cell.folder), str(board.out), OUT)
+                with replacing(self._weights(run_spec), shared=True) as partial:
+                    shutil.copy(board.out / run_spec.folder / WEIGHTS, partial)
+            record = _moved(_record(run_spec, board.out / run_spec.folder), str(board.out), OUT)
             # Not indented, which would be twice as long.
-            write_atomically(self._path(cell), json.dumps(record) + "\n", shared=True)
+            write_atomically(self._path(run_spec), json.dumps(record) + "\n", shared=True)
 
-    def _path(self, cell: Cell) -> Path:
-        return self.folder / (record_name(cell) + ".json")
+    def _path(self, run_spec: RunSpec) -> Path:
+        return self.folder / (record_name(run_spec) + ".json")
 
-    def _weights(self, cell: Cell) -> Path:
-        return self._path(cell).with_suffix(".safetensors")
+    def _weights(self, run_spec: RunSpec) -> Path:
+        return self._path(run_spec).with_suffix(".safetensors")
 
-    def _read(self, cell: Cell) -> dict[str, Any] | None:
-        path = self._path(cell)
+    def _read(self, run_spec: RunSpec) -> dict[str, Any] | None:
+        path = self._path(run_spec)
         try:
             record: Any = load_json(path)
         except FileNotFoundError:
@@ -100,28 +100,28 @@ class Kept:
         if not isinstance(record, dict) or not all(isinstance(part, dict) for part in cast("Any", record).values()):
             raise InputError(f"{str(path)!r} is no record of a finished run; delete it.")
         # Its keys become names of files.
-        strange = sorted(cast("dict[str, Any]", record).keys() - {CONFIG, RESULT, FAILURE, *cell.reports})
+        strange = sorted(cast("dict[str, Any]", record).keys() - {CONFIG, RESULT, FAILURE, *run_spec.reports})
         if strange:
             raise InputError(f"{str(path)!r} has {some(strange, 3)!r:.200}, which no run leaves; delete it.")
         return cast("dict[str, Any]", record)
 
-    def _whole(self, cell: Cell, record: Mapping[str, Any]) -> bool:
+    def _whole(self, run_spec: RunSpec, record: Mapping[str, Any]) -> bool:
         """Return whether a record has all that the cell is asked for now; a teacher needs its weights besides."""
         if FAILURE in record:
             return True
-        asked = all(record.get(step.file, {}).get("settings") == step.asked for step in cell.after)
-        lent = cell.kind != "teacher" or self._weights(cell).is_file()
-        return asked and lent and all(name in record for name in (CONFIG, RESULT, *cell.reports))
+        asked = all(record.get(step.file, {}).get("settings") == step.asked for step in run_spec.after)
+        lent = run_spec.kind != "teacher" or self._weights(run_spec).is_file()
+        return asked and lent and all(name in record for name in (CONFIG, RESULT, *run_spec.reports))
 
 
-def record_name(cell: Cell) -> str:
+def record_name(run_spec: RunSpec) -> str:
     """Return what a run's record is called, less its ending: its folder in one word."""
-    return cell.folder.replace("/", "--")
+    return run_spec.folder.replace("/", "--")
 
 
-def _record(cell: Cell, folder: Path) -> dict[str, Any]:
+def _record(run_spec: RunSpec, folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {}
-    for name in (RESULT, FAILURE, *cell.reports):
+    for name in (RESULT, FAILURE, *run_spec.reports):
         if (folder / name).is_file():
             record[name] = _packed(load_json(folder / name))
     if (folder / CONFIG).is_file():

@@ -10,15 +10,15 @@ from typing import Any
 from kdiga.data import DataSet
 from kdiga.errors import InputError, KdigaError
 from kdiga.evaluation import clopper_pearson
-from kdiga.experiments.board import FAILURE, Board, read_json, test_file
+from kdiga.experiments.board import FAILURE, RunBoard, read_json, test_file
 from kdiga.experiments.check import check_folder, check_models
-from kdiga.experiments.claims.collect import collect
+from kdiga.experiments.claims.collect import collect_claims
 from kdiga.experiments.claims.plan import Claims
-from kdiga.experiments.claims.records import WEIGHTS, Kept
-from kdiga.experiments.engine import OnWatch, Watch, run_board
+from kdiga.experiments.claims.records import WEIGHTS, RunRecords
+from kdiga.experiments.engine import BoardProgress, OnWatch, run_board
 from kdiga.experiments.settings import COSTLY
 from kdiga.experiments.starting_student import save_start
-from kdiga.io.file_lock import held
+from kdiga.io.file_lock import file_lock
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
 from kdiga.runs.folder import RESULT, write_result
@@ -32,28 +32,28 @@ class TimeUpError(KdigaError):
     exit_status = 0
 
 
-def open_claims(claims: Claims, data: DataSet, kept: Kept, *, since: float, look_only: bool = False) -> Board:
+def open_claims(claims: Claims, data: DataSet, kept: RunRecords, *, since: float, look_only: bool = False) -> RunBoard:
     """Bring back what was finished before, check everything, and return the board.
 
     Args:
         claims: what is tested.
         data: that the runs share.
         kept: records of finished runs.
-        since: see :class:`kdiga.experiments.board.Board`.
+        since: see :class:`kdiga.experiments.board.RunBoard`.
         look_only: leave the folder as it is.
 
     Raises:
         InputError: if a model does not fit, or a folder or record holds another recipe's runs.
     """
-    check_models(claims.cells, claims.out, data)
-    board = Board(claims.cells, claims.out, since)
+    check_models(claims.run_specs, claims.out, data)
+    board = RunBoard(claims.run_specs, claims.out, since)
     if not look_only:
         kept.restore(board)
-        for cell in board.cells:
-            folder = board.out / cell.folder
+        for run_spec in board.run_specs:
+            folder = board.out / run_spec.folder
             # Records of models that are given leave their weights out; others learn from them.
-            if cell.kind == "start" and (folder / RESULT).is_file() and not (folder / WEIGHTS).is_file():
-                save_start(cell.recipe, folder, data)
+            if run_spec.kind == "start" and (folder / RESULT).is_file() and not (folder / WEIGHTS).is_file():
+                save_start(run_spec.recipe, folder, data)
     try:
         check_folder(board, claims.evaluation, data)
     except InputError as error:
@@ -62,7 +62,7 @@ def open_claims(claims: Claims, data: DataSet, kept: Kept, *, since: float, look
 
 
 def run_claims(
-    claims: Claims, board: Board, data: DataSet, kept: Kept, *, workers: int, on_watch: OnWatch,
+    claims: Claims, board: RunBoard, data: DataSet, kept: RunRecords, *, workers: int, on_watch: OnWatch,
     despite_findings: bool = False, minutes: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run what is not finished and return ``claims.json``'s content.
@@ -83,7 +83,7 @@ def run_claims(
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
-    def watched(watch: Watch) -> None:
+    def watched(watch: BoardProgress) -> None:
         on_watch(watch)
         if deadline is not None and time.monotonic() > deadline:
             raise TimeUpError
@@ -91,7 +91,7 @@ def run_claims(
     def on_end() -> None:
         kept.keep(board)
         if not despite_findings:
-            check_teachers(claims, board, data)
+            check_teachers_robust(claims, board, data)
 
     try:
         on_end()
@@ -104,7 +104,7 @@ def run_claims(
     return report_claims(claims, board, data)
 
 
-def check_teachers(claims: Claims, board: Board, data: DataSet) -> None:
+def check_teachers_robust(claims: Claims, board: RunBoard, data: DataSet) -> None:
     """Check that every teacher that has ended has robustness to pass on: more than chance, with 95 % confidence.
 
     Raises:
@@ -112,8 +112,8 @@ def check_teachers(claims: Claims, board: Board, data: DataSet) -> None:
     """
     told = list[str]()
     for name in dict.fromkeys(pair.teacher for pair in claims.pairs):
-        cell = board.by_folder[f"teachers/{name}"]
-        state, folder = board.state(cell), board.out / cell.folder
+        run_spec = board.by_folder[f"teachers/{name}"]
+        state, folder = board.state(run_spec), board.out / run_spec.folder
         if state == "done":
             report = read_json(test_file(folder, "best")) or {}
             told += _not_robust(name, report["correct"][COSTLY], report["threat"], 1 / len(data.test.classes))
@@ -135,10 +135,10 @@ def _not_robust(name: str, correct: Sequence[bool], threat: Mapping[str, Any], c
     ]
 
 
-def report_claims(claims: Claims, board: Board, data: DataSet) -> dict[str, Any]:
+def report_claims(claims: Claims, board: RunBoard, data: DataSet) -> dict[str, Any]:
     """Judge the claims by what is there, write ``claims.json`` and the page, and return the first's content."""
-    with held(board.out, "report", wait=True):
-        content = collect(claims, board, data)
+    with file_lock(board.out, "report", wait=True):
+        content = collect_claims(claims, board, data)
         board.out.mkdir(parents=True, exist_ok=True)
         write_result(board.out, content, FILE)
         write_claims(content, board.out / "claims.md")

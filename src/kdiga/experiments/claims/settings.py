@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdiga.analysis.search import Search
+from kdiga.analysis.search import WorstCaseSearch
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise
 from kdiga.errors import InputError
@@ -80,9 +80,9 @@ class Explaining:
         _ = self.search
 
     @property
-    def search(self) -> Search:
+    def search(self) -> WorstCaseSearch:
         """The search for the ball's worst images."""
-        return Search(self.steps, self.restarts)
+        return WorstCaseSearch(self.steps, self.restarts)
 
 
 @dataclass(frozen=True)

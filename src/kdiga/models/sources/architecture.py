@@ -9,18 +9,18 @@ from torch import nn
 from kdiga.errors import InputError
 from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.registry import Classifier, ModelSpec, available_models, build
-from kdiga.models.sources.registry import Request, Source, register
+from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source
 
 
-@register
-class Architecture(Source):
+@register_source
+class Architecture(ModelSource):
     """``resnet20`` and the like, with fresh weights or those of a file."""
 
     prefix = ""
     form = "NAME"
     brings_weights = False
 
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return it with fresh weights, or with ``weights``."""
         if request.pretrained:
             raise InputError(f"{name} has no pretrained weights to fetch; give weights=FILE, or use timm:NAME.")

@@ -8,17 +8,17 @@ from pathlib import Path
 from kdiga.errors import InputError
 from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier
-from kdiga.models.sources.registry import Request, Source, register, source_of
+from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, source_of
 
 
-@register
-class File(Source):
+@register_source
+class File(ModelSource):
     """A checkpoint, by its path."""
 
     prefix = "file"
     form = "file:PATH"
 
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return the model of one of our files, or ``architecture`` with the weights of another."""
         path = Path(name).expanduser()
         if request.weights is not None:

@@ -10,8 +10,8 @@ from kdiga.errors import InputError, reason_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.models.checkpoint import read_checkpoint
 from kdiga.models.foreign import from_file
-from kdiga.models.registry import Classifier, Origin
-from kdiga.models.sources.registry import Request, Source, missing_package, register
+from kdiga.models.registry import Classifier, WeightsOrigin
+from kdiga.models.sources.registry import ModelRequest, ModelSource, missing_package, register_source
 from kdiga.models.sources.timm import create, pretrained_spec, with_outputs
 
 WEIGHTS = "model.safetensors"
@@ -22,15 +22,15 @@ LARGEST = 100_000  # channels, pixels or classes; a network of more would take t
 _OF_SPEC = ("num_classes", "in_chans", "img_size")
 
 
-@register
-class Hub(Source):
+@register_source
+class Hub(ModelSource):
     """A repository ORG/NAME, with @REVISION after it if wanted, or a folder with its files."""
 
     prefix = "hf-hub"
     form = "hf-hub:ORG/NAME"
     extra = "hub"
 
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return the model of a repository or a folder; a copy in the Hub's cache is used as it is."""
         request.refuse("the Hub's models know their own", "architecture", "matched", "weights")
         folder = Path(name).expanduser()
@@ -42,7 +42,7 @@ class Hub(Source):
         # Read here first: it tells kdiga's files, and refuses a pickle of more than tensors before timm sees it.
         if read_checkpoint(weights).spec is not None:
             model = from_file(weights, request.given)
-            model.origin = Origin(request.name, trained=True)
+            model.origin = WeightsOrigin(request.name, trained=True)
             return model
         return _timm_model(request, folder)
 
@@ -70,7 +70,7 @@ class Hub(Source):
             ) from error
 
 
-def _timm_model(request: Request, folder: Path) -> Classifier:
+def _timm_model(request: ModelRequest, folder: Path) -> Classifier:
     import timm
 
     config = _config(request, folder)
@@ -85,11 +85,11 @@ def _timm_model(request: Request, folder: Path) -> Classifier:
     options = {key: value for key, value in _record(request, config, "model_args").items() if key not in _OF_SPEC}
     spec = type(spec).from_dict(spec.to_dict() | {"options": options | dict(request.options)})
     network = create(f"local-dir:{folder}", spec, pretrained=True)
-    model = Classifier(spec, network, Origin(f"{request.name}, {architecture} of timm", trained=True)).eval()
+    model = Classifier(spec, network, WeightsOrigin(f"{request.name}, {architecture} of timm", trained=True)).eval()
     return with_outputs(model, request.outputs(settings["num_classes"]))
 
 
-def _config(request: Request, folder: Path) -> dict[str, Any]:
+def _config(request: ModelRequest, folder: Path) -> dict[str, Any]:
     try:
         config = load_json(folder / CONFIG)
     except (OSError, ValueError) as error:
@@ -100,7 +100,7 @@ def _config(request: Request, folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _settings(request: Request, config: dict[str, Any]) -> dict[str, Any]:
+def _settings(request: ModelRequest, config: dict[str, Any]) -> dict[str, Any]:
     # Newer files keep what the weights want under pretrained_cfg, older ones beside the architecture.
     found = config | _record(request, config, "pretrained_cfg")
     found["num_classes"] = config.get("num_classes", found.get("num_classes"))
@@ -118,7 +118,7 @@ def _settings(request: Request, config: dict[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in ("input_size", "num_classes", "mean", "std")}
 
 
-def _record(request: Request, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _record(request: ModelRequest, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = config.get(name) or {}
     if not isinstance(found, dict):
         raise InputError(f"{request.name!r} has {name} in {CONFIG} that is no object; download it again.")

@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """What the caller of :func:`kdiga.load_model` wants; None leaves it to the source.
 
     Args:
@@ -109,7 +109,7 @@ def _told(value: Any) -> str:
     return repr(str(value)) if isinstance(value, Path) else repr(value)
 
 
-class Source(ABC):
+class ModelSource(ABC):
     """Somewhere models come from."""
 
     prefix: ClassVar[str]  # in front of its names, before a colon
@@ -118,7 +118,7 @@ class Source(ABC):
     extra: ClassVar[str] = ""  # of kdiga, which installs what it needs
 
     @abstractmethod
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return a classifier.
 
         Args:
@@ -142,10 +142,10 @@ class Source(ABC):
         return ()
 
 
-_SOURCES: dict[str, Source] = {}
+_SOURCES: dict[str, ModelSource] = {}
 
 
-def register(kind: type[Source]) -> type[Source]:
+def register_source(kind: type[ModelSource]) -> type[ModelSource]:
     """Make a source known by its prefix."""
     if kind.prefix in _SOURCES:
         raise InputError(f"two sources have the prefix {kind.prefix!r}.")
@@ -153,7 +153,7 @@ def register(kind: type[Source]) -> type[Source]:
     return kind
 
 
-def available_sources() -> Mapping[str, Source]:
+def available_sources() -> Mapping[str, ModelSource]:
     """Return every source by its prefix; "" is that of the built-in architectures."""
     package = importlib.import_module("kdiga.models.sources")
     for module in pkgutil.iter_modules(package.__path__):
@@ -161,7 +161,7 @@ def available_sources() -> Mapping[str, Source]:
     return dict(sorted(_SOURCES.items()))
 
 
-def source_of(name: str) -> tuple[Source, str]:
+def source_of(name: str) -> tuple[ModelSource, str]:
     """Return the source of a name, and the name without its prefix.
 
     A folder is a run, and what has a suffix or a folder in front is a file.
@@ -206,7 +206,7 @@ def suggestions(name: str, *, most: int = 2) -> list[str]:
     return found
 
 
-def unknown_name(source: Source, name: str) -> InputError:
+def unknown_name(source: ModelSource, name: str) -> InputError:
     """Return the error for a name that a source does not know, with the nearest of every source."""
     own = nearest(name, source.names(), most=3)
     others = [one for one in suggestions(name, most=1) if not one.startswith(f"{source.prefix}:")]
@@ -218,7 +218,7 @@ def unknown_name(source: Source, name: str) -> InputError:
     )
 
 
-def missing_package(source: Source, package: str) -> InputError:
+def missing_package(source: ModelSource, package: str) -> InputError:
     """Return the error for a package that a source needs."""
     return InputError(
         f"{source.form} needs the package {package}, which is not installed: pip install 'kdiga[{source.extra}]'."

@@ -21,22 +21,22 @@ from torch import nn
 from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint, why_refused
 from kdiga.models.layouts import NORMALIZERS, tidied
-from kdiga.models.registry import Classifier, ModelSpec, Origin
-from kdiga.models.sources.registry import Request, Source, missing_package, register, unknown_name
+from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin
+from kdiga.models.sources.registry import ModelRequest, ModelSource, missing_package, register_source, unknown_name
 
 SHAPES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}  # classes, image size
 THREATS = ("Linf", "L2", "corruptions")
 
 
-@register
-class RobustBench(Source):
+@register_source
+class RobustBench(ModelSource):
     """A model of a leaderboard, by data set, threat model and the paper's name."""
 
     prefix = "robustbench"
     form = "robustbench:DATASET/THREAT/NAME"
     extra = "robustbench"
 
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return the model, fetched by RobustBench, or filled from ``weights``."""
         request.refuse("RobustBench's models know their own", "architecture", "activation", "options", "matched")
         request.refuse("its models take pixels in [0, 1] and normalise inside", "normalization")
@@ -48,10 +48,10 @@ class RobustBench(Source):
             raise InputError(f"{spec.name} has {wrong}; leave that out.")
         if request.weights is None:
             network = self._fetched(dataset, threat, model)
-            return Classifier(spec, network, Origin(f"RobustBench's {name}", trained=True)).eval()
+            return Classifier(spec, network, WeightsOrigin(f"RobustBench's {name}", trained=True)).eval()
         network = self._fresh(dataset, threat, model)
         notes = _fill(network, request.weights)
-        return Classifier(spec, network, Origin(f"file {request.weights}", trained=True, notes=notes)).eval()
+        return Classifier(spec, network, WeightsOrigin(f"file {request.weights}", trained=True, notes=notes)).eval()
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the architecture of a model, freshly initialised."""

@@ -7,19 +7,19 @@ from pathlib import Path
 from kdiga.errors import InputError, unknown
 from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier
-from kdiga.models.sources.registry import Request, Source, register
+from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source
 
 WHICH = ("best", "last")
 
 
-@register
-class Run(Source):
+@register_source
+class RunSource(ModelSource):
     """A finished run, by its folder."""
 
     prefix = "run"
     form = "run:DIR"
 
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return its best or last model."""
         if request.weights is not None:
             raise InputError(f"{name!r} is a run, so weights={str(request.weights)!r} has no place; give one.")

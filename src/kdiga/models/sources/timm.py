@@ -11,8 +11,8 @@ from torch import nn
 from kdiga.errors import InputError, reason_of
 from kdiga.models.foreign import fresh_or_filled, with_weights
 from kdiga.models.normalization import Normalization
-from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, Origin
-from kdiga.models.sources.registry import Request, Source, register, unknown_name
+from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, WeightsOrigin
+from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, unknown_name
 
 # Arguments of timm's that name files or say how to load, not what a network is like; options may come out of a file.
 RESERVED = {
@@ -21,15 +21,15 @@ RESERVED = {
 }  # fmt: skip
 
 
-@register
-class Timm(Source):
+@register_source
+class Timm(ModelSource):
     """PyTorch Image Models; a tag after a dot picks one of several pretrained weights."""
 
     prefix = "timm"
     form = "timm:NAME"
     brings_weights = False
 
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return the architecture, or with ``pretrained`` timm's weights and what timm says of them."""
         request.refuse("timm's names are architectures", "architecture")
         self._check(name)
@@ -43,7 +43,7 @@ class Timm(Source):
             model = with_weights(spec, request.weights, given=request.given, matched=request.matched, own=layer)
         else:
             network = create(name, spec, pretrained=True)
-            model = Classifier(spec, network, Origin(f"timm's pretrained weights {name}", trained=True)).eval()
+            model = Classifier(spec, network, WeightsOrigin(f"timm's pretrained weights {name}", trained=True)).eval()
         return with_outputs(model, request.outputs(settings["num_classes"]))
 
     def network(self, spec: ModelSpec) -> nn.Module:
@@ -116,7 +116,7 @@ def pretrained_settings(name: str) -> dict[str, Any]:
     return {"input_size": config.input_size, "num_classes": config.num_classes, "mean": config.mean, "std": config.std}
 
 
-def pretrained_spec(request: Request, name: str, settings: Mapping[str, Any]) -> ModelSpec:
+def pretrained_spec(request: ModelRequest, name: str, settings: Mapping[str, Any]) -> ModelSpec:
     """Return the spec of a pretrained network with all its outputs: what was given, else what its settings say."""
     channels, size, _ = settings["input_size"]
     own = {"in_channels": channels, "image_size": size, "num_classes": settings["num_classes"]}

@@ -12,8 +12,8 @@ from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint
 from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.layouts import tidied
-from kdiga.models.registry import Classifier, ModelSpec, Origin, build
-from kdiga.models.sources.registry import Request, Source, register, unknown_name
+from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin, build
+from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, unknown_name
 
 OUTPUTS = 1000
 # Auxiliary classifiers make the output of train mode another thing than logits.
@@ -24,15 +24,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _SIZED = {"vit": "image_size", "maxvit": "input_size"}  # families with a fixed grid of patches
 
 
-@register
-class TorchVision(Source):
+@register_source
+class TorchVision(ModelSource):
     """torchvision's model zoo; a tag after a dot, as IMAGENET1K_V1, picks one of several pretrained weights."""
 
     prefix = "torchvision"
     form = "torchvision:NAME"
     brings_weights = False
 
-    def load(self, request: Request, name: str) -> Classifier:
+    def load(self, request: ModelRequest, name: str) -> Classifier:
         """Return the architecture, or with ``pretrained`` its weights and what torchvision says of them."""
         request.refuse("torchvision's names are architectures", "architecture", "activation")
         architecture = self._architecture(name)
@@ -51,7 +51,7 @@ class TorchVision(Source):
             spec, network = replace(spec, num_classes=outputs), with_head(network, outputs)
             notes += (f"a new head of {outputs} classes, untrained, in place of the weights' {OUTPUTS}",)
         source = f"torchvision's pretrained weights {weights}"
-        return Classifier(spec, network, Origin(source, True, outputs != OUTPUTS, notes)).eval()
+        return Classifier(spec, network, WeightsOrigin(source, True, outputs != OUTPUTS, notes)).eval()
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the architecture."""
@@ -104,7 +104,7 @@ def _weights(architecture: str, tag: str) -> Any:
     return known[tag]
 
 
-def _filled(spec: ModelSpec, weights: Any, request: Request) -> tuple[nn.Module, tuple[str, ...]]:
+def _filled(spec: ModelSpec, weights: Any, request: ModelRequest) -> tuple[nn.Module, tuple[str, ...]]:
     network = build(spec).network
     if request.weights is not None:
         path = str(request.weights)

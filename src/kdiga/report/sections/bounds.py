@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.explained import Explanation, Split
 from kdiga.report.sections.parts import (
-    Cell,
     Key,
     Plot,
     Section,
     Table,
+    TableCell,
     commands_of,
     mark,
     percent,
@@ -60,17 +60,17 @@ def why_section(chapter: Chapter) -> Section | None:
     return Section("Why: gradients, linearity and bounds", blocks)
 
 
-def _table(explained: Sequence[Member]) -> Table:
-    rows: list[list[Cell]] = []
+def _table(explained: Sequence[ReportedModel]) -> Table:
+    rows: list[list[TableCell]] = []
     for member in explained:
         one = member.explained
         assert one is not None
         rows.append([
-            Cell(member.name, mark=mark(member.place)),
-            Cell("–" if one.robust is None else percent(one.robust)),
-            Cell("–" if one.kept is None else percent(one.kept)),
+            TableCell(member.name, mark=mark(member.place)),
+            TableCell("–" if one.robust is None else percent(one.robust)),
+            TableCell("–" if one.kept is None else percent(one.kept)),
             _measure(one.cosine),
-            Cell("–" if one.distance is None else f"{one.distance:.3g}"),
+            TableCell("–" if one.distance is None else f"{one.distance:.3g}"),
             _measure(one.linearity),
         ])  # fmt: skip
     head = ["model", "robust", "of the teacher's", "gradient cosine", "gradient distance", "remainder from linearity"]
@@ -78,14 +78,14 @@ def _table(explained: Sequence[Member]) -> Table:
     return Table([head[column] for column in kept], [[row[column] for column in kept] for row in rows])
 
 
-def _measure(found: tuple[float, tuple[float, float] | None] | None) -> Cell:
+def _measure(found: tuple[float, tuple[float, float] | None] | None) -> TableCell:
     if found is None:
-        return Cell("–")
+        return TableCell("–")
     value, ends = found
-    return Cell(f"{value:.3g}", f"{ends[0]:.3g} – {ends[1]:.3g}" if ends else "")
+    return TableCell(f"{value:.3g}", f"{ends[0]:.3g} – {ends[1]:.3g}" if ends else "")
 
 
-def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[Member, Split]], commands: Sequence[str]) -> Plot:
+def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[ReportedModel, Split]], commands: Sequence[str]) -> Plot:
     pieces = list(dict.fromkeys(piece for _, split in bars for piece in split.pieces))
     hue = {piece: COLOURS.get(piece, 5 + row % 3) for row, piece in enumerate(pieces)}
     with drawing():
@@ -119,14 +119,14 @@ def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[Member, Split]], com
     )
 
 
-def _numbers(bars: Sequence[tuple[Member, Split]], pieces: Sequence[str]) -> Table:
+def _numbers(bars: Sequence[tuple[ReportedModel, Split]], pieces: Sequence[str]) -> Table:
     rows = [
         [
-            Cell(member.name),
-            *(Cell(f"{split.pieces[piece]:.4g}" if piece in split.pieces else "–") for piece in pieces),
-            Cell(f"{split.mean:.4g}"),
-            Cell(f"{split.measured:.4g}"),
-            Cell("–" if split.tightness is None else percent(split.tightness)),
+            TableCell(member.name),
+            *(TableCell(f"{split.pieces[piece]:.4g}" if piece in split.pieces else "–") for piece in pieces),
+            TableCell(f"{split.mean:.4g}"),
+            TableCell(f"{split.measured:.4g}"),
+            TableCell("–" if split.tightness is None else percent(split.tightness)),
         ]
         for member, split in bars
     ]
@@ -143,16 +143,16 @@ def _short(name: str) -> str:
 
 def _ranking(explanation: Explanation) -> Table | None:
     """Return how measures rank the students; None where that was not asked."""
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     for entry in explanation.ranking:
         value, ends, chance, count = (entry.get(name) for name in ("spearman", "interval_95", "p_value", "models"))
         count = len(count) if isinstance(count, list) else count
         sure = f"{ends[0]:.2f} – {ends[1]:.2f}" if isinstance(ends, list) and len(ends) == 2 else ""
         rows.append([
-            Cell(str(entry.get("bound", "a bound")).replace("_", " ")),
-            Cell(f"{value:.2f}", sure) if isinstance(value, int | float) else Cell("too few students"),
-            Cell(f"{chance:.2g}" if isinstance(chance, int | float) else "–"),
-            Cell(str(count)),
+            TableCell(str(entry.get("bound", "a bound")).replace("_", " ")),
+            TableCell(f"{value:.2f}", sure) if isinstance(value, int | float) else TableCell("too few students"),
+            TableCell(f"{chance:.2g}" if isinstance(chance, int | float) else "–"),
+            TableCell(str(count)),
         ])  # fmt: skip
     head = ["measure", "rank correlation", "p of an order by chance", "students"]
     return Table(head, rows, "How each measure orders the students, beside their robust accuracy") if rows else None

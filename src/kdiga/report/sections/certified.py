@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.radii import Radii
 from kdiga.report.records import Curve, Origin
-from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, mark, percent, span
+from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, key_of, mark, percent, span
 from kdiga.report.sections.sweeps import mark_eps
 from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
 
@@ -30,7 +30,7 @@ LABELS = {"clever": "CLEVER", "smoothing": "smoothing", "interval": "interval bo
 
 def certified_section(chapter: Chapter) -> Section | None:
     """Return the certified curves; None where nothing was certified."""
-    found: dict[tuple[str, str], list[tuple[Member, Radii, Origin]]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[ReportedModel, Radii, Origin]]] = defaultdict(list)
     for member in chapter.members:
         for certificate in member.certificates:
             for kind, radii in certificate.radii.items():
@@ -43,7 +43,7 @@ def certified_section(chapter: Chapter) -> Section | None:
     return Section("Certified robustness", [*plots, *held], lead)
 
 
-def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Member, Radii, Origin]]) -> Plot:
+def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[ReportedModel, Radii, Origin]]) -> Plot:
     shown = [entry for entry in entries if entry[0].place is not None] or list(entries)
     lines = [(member, radii.curve) for member, radii, _ in shown]
     keys = [key_of(member) for member, _ in lines]
@@ -81,7 +81,7 @@ def _line(axes: Axes, place: int, curve: Curve) -> None:
     )  # fmt: skip
 
 
-def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[Member]) -> tuple[str, Curve] | None:
+def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[ReportedModel]) -> tuple[str, Curve] | None:
     """Return the teacher's curve from a student's certificate, where the teacher has none of its own."""
     for member in drawn:
         for certificate in member.certificates:
@@ -98,17 +98,23 @@ def _at(curve: Curve, eps: float) -> str:
     return f"{start} and {percent(curve.accuracy[end])} at {curve.at[end]:.3g}"
 
 
-def _numbers(entries: Sequence[tuple[Member, Radii, Origin]], norm: str, chapter: Chapter) -> Table:
+def _numbers(entries: Sequence[tuple[ReportedModel, Radii, Origin]], norm: str, chapter: Chapter) -> Table:
     grid = max((radii.curve.at for _, radii, _ in entries), key=len)
     step = max(1, len(grid) // 5)
     at = list(dict.fromkeys([*grid[::step], grid[-1]]))
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     for member, radii, _ in entries:
         known = dict(zip(radii.curve.at, radii.curve.accuracy, strict=True))
         settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in radii.settings.items())
         about = ", ".join(part for part in (f"{radii.images} images", radii.missing, settings) if part)
         median = "–" if radii.median is None else f"{radii.median:.4g}"
-        rows.append([Cell(member.name, about), Cell(median), *(Cell(percent(known.get(radius))) for radius in at)])
+        rows.append(
+            [
+                TableCell(member.name, about),
+                TableCell(median),
+                *(TableCell(percent(known.get(radius))) for radius in at),
+            ]
+        )
     return Table(["model", "median radius", *(f"at {radius:.3g}" for radius in at)], rows)
 
 
@@ -125,9 +131,11 @@ def _held(chapter: Chapter) -> Table | None:
         return None
     rows = [
         [
-            Cell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
+            TableCell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
             *(
-                Cell(percent(against[kind].share), span(against[kind].interval)) if kind in against else Cell("–")
+                TableCell(percent(against[kind].share), span(against[kind].interval))
+                if kind in against
+                else TableCell("–")
                 for kind in kinds
             ),
         ]
@@ -141,10 +149,10 @@ def _guaranteed(chapter: Chapter) -> Table | None:
     """Return what alignment of gradients guarantees of students' radii, where it was held against the data."""
     rows = [
         [
-            Cell(member.name, f"by {LABELS[kind]}", mark=mark(member.place)),
-            Cell(f"{found.rho:.2f}"),
-            Cell("–" if found.guaranteed is None else f"{found.guaranteed:.3g}"),
-            Cell("–" if found.of_own is None else percent(found.of_own)),
+            TableCell(member.name, f"by {LABELS[kind]}", mark=mark(member.place)),
+            TableCell(f"{found.rho:.2f}"),
+            TableCell("–" if found.guaranteed is None else f"{found.guaranteed:.3g}"),
+            TableCell("–" if found.of_own is None else percent(found.of_own)),
         ]
         for member in chapter.members
         for certificate in member.certificates

@@ -8,9 +8,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.records import Accuracy, Run
-from kdiga.report.sections.parts import Cell, Key, Plot, Section, Table, commands_of, key_of, mark, percent, span
+from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, key_of, mark, percent, span
 from kdiga.report.theme import INK, SOFT, axes_of, colour, drawing, inline_svg, marker, short_key
 from kdiga.report.validation import fields
 from kdiga.results.attack_names import attack_name
@@ -45,7 +45,7 @@ def costs_section(chapter: Chapter) -> Section | None:
     return Section("Robustness and training cost", plots, lead)
 
 
-def _plot(chapter: Chapter, name: str, points: Sequence[tuple[Member, float, Accuracy]]) -> Plot:
+def _plot(chapter: Chapter, name: str, points: Sequence[tuple[ReportedModel, float, Accuracy]]) -> Plot:
     attack = attack_name(chapter.attack or "")
     teacher = chapter.teacher.of(chapter.attack) if chapter.teacher else None
     spent = [cost for _, cost, _ in points]
@@ -80,14 +80,18 @@ def _plot(chapter: Chapter, name: str, points: Sequence[tuple[Member, float, Acc
         numbers=Table(
             ["model", name, attack],
             [
-                [Cell(member.name), Cell(f"{cost:,.4g}"), Cell(percent(found.value), span(found.interval))]
+                [
+                    TableCell(member.name),
+                    TableCell(f"{cost:,.4g}"),
+                    TableCell(percent(found.value), span(found.interval)),
+                ]
                 for member, cost, found in points
             ],
         ),
     )
 
 
-def _keys(points: Sequence[tuple[Member, float, Accuracy]]) -> list[Key]:
+def _keys(points: Sequence[tuple[ReportedModel, float, Accuracy]]) -> list[Key]:
     keys = [key_of(member) for member, _, _ in points if member.place is not None]
     grey = sum(member.place is None for member, _, _ in points)
     return [*keys, Key(f"{grey} others", mark(None))] if grey else keys

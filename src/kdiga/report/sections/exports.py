@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kdiga.report.exports import Export, Exported
-from kdiga.report.sections.parts import Cell, Section, Table, percent, span
+from kdiga.report.sections.parts import Section, Table, TableCell, percent, span
 from kdiga.results.attack_names import attack_name
 
 LEAD = (
@@ -38,13 +38,13 @@ def _table(export: Export) -> Table:
     return Table(head, [list(_cells(one, attacks, batches)) for one in formats], caption)
 
 
-def _cells(one: Exported, attacks: Sequence[str], batches: Sequence[str]) -> Iterator[Cell]:
-    yield Cell(one.name, f"the same as {one.same_as}" if one.same_as else one.runtime)
-    yield Cell(f"{one.bytes:,}" if one.bytes else "–")
-    yield Cell(percent(one.same_class))
+def _cells(one: Exported, attacks: Sequence[str], batches: Sequence[str]) -> Iterator[TableCell]:
+    yield TableCell(one.name, f"the same as {one.same_as}" if one.same_as else one.runtime)
+    yield TableCell(f"{one.bytes:,}" if one.bytes else "–")
+    yield TableCell(percent(one.same_class))
     for attack in attacks:
         found = one.accuracy.get(attack)
-        yield Cell("–") if found is None else Cell(percent(found.value), span(found.interval))
+        yield TableCell("–") if found is None else TableCell(percent(found.value), span(found.interval))
     for size in batches:
         time = one.latency.get(size)
-        yield Cell("–") if time is None else Cell(f"{time[0]:.2f}", f"{time[1]:.2f} – {time[2]:.2f}")
+        yield TableCell("–") if time is None else TableCell(f"{time[0]:.2f}", f"{time[1]:.2f} – {time[2]:.2f}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdiga.report.chapters import Chapter
 from kdiga.report.records import Finding, Suitability
-from kdiga.report.sections.parts import Item, Items, Section
+from kdiga.report.sections.parts import Items, ListItem, Section
 
 ORDER = {"failed": 0, "warning": 1, "skipped": 2, "passed": 3}
 
@@ -14,14 +14,14 @@ def findings_section(chapter: Chapter) -> Section | None:
     found = [(finding, member.name) for member in chapter.members for finding in member.findings]
     found += [(finding, "explanation") for one in chapter.explanations for finding in one.findings]
     notes = [
-        Item(note, "warning", f"{member.name}: a note of {attack}")
+        ListItem(note, "warning", f"{member.name}: a note of {attack}")
         for member in chapter.members
         for evaluation in member.evaluations
         for attack, said in evaluation.notes.items()
         for note in said
         if note
     ]
-    verdicts = [Item(one.verdict, title=f"{_named(one)} as a teacher") for one in chapter.suitabilities]
+    verdicts = [ListItem(one.verdict, title=f"{_named(one)} as a teacher") for one in chapter.suitabilities]
     found += [(finding, f"{_named(one)} as a teacher") for one in chapter.suitabilities for finding in one.findings]
     if not (found or notes or verdicts):
         return None
@@ -42,5 +42,5 @@ def _named(one: Suitability) -> str:
     return one.identity.name or one.identity.model
 
 
-def _item(finding: Finding, name: str) -> Item:
-    return Item(finding.message, finding.verdict, f"{name}: {finding.name.replace('_', ' ').replace('-', ' ')}")
+def _item(finding: Finding, name: str) -> ListItem:
+    return ListItem(finding.message, finding.verdict, f"{name}: {finding.name.replace('_', ' ').replace('-', ' ')}")

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.explained import Explanation, Gallery, Seen
 from kdiga.report.sections.parts import Picture, PictureTable, Section, commands_of
 
@@ -52,7 +52,7 @@ def _table(chapter: Chapter, explanation: Explanation, gallery: Gallery) -> Pict
     )
 
 
-def _head(name: str, member: Member | None) -> str:
+def _head(name: str, member: ReportedModel | None) -> str:
     return f"{name} (teacher)" if member and member.place == -1 else name
 
 

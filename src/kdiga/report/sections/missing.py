@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.headers import command_of
-from kdiga.report.sections.parts import Item, Items, Section
+from kdiga.report.sections.parts import Items, ListItem, Section
 
 EXPLAINED = 4  # students in a command that is offered
 
@@ -41,13 +41,15 @@ def missing_section(chapter: Chapter, present: Sequence[str]) -> Section | None:
             ["suitable", master],
         ),
     ]
-    items = [Item("", title=title, command=command_of(*parts, *ground)) for fits, title, parts in rules if fits]
+    items = [ListItem("", title=title, command=command_of(*parts, *ground)) for fits, title, parts in rules if fits]
     if "Training" not in present:
-        items.append(Item("name the runs' own folders as well.", title="Training curves and costs"))
+        items.append(ListItem("name the runs' own folders as well.", title="Training curves and costs"))
     if teacher is None:
-        items.append(Item("an explanation or a run's config.yaml tells whose students these are.", title="The teacher"))
+        items.append(
+            ListItem("an explanation or a run's config.yaml tells whose students these are.", title="The teacher")
+        )
     return Section("Not measured, and how to get it", [Items(items)]) if items else None
 
 
-def _path(member: Member) -> str:
+def _path(member: ReportedModel) -> str:
     return str(member.run.folder) if member.run else member.identity.model or "MODEL"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kdiga.report.answer import Answer
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.gaps import signed
 from kdiga.report.records import Accuracy
-from kdiga.report.sections.parts import Cell, Section, Table, mark, percent, span
+from kdiga.report.sections.parts import Section, Table, TableCell, mark, percent, span
 from kdiga.report.strength import strength
 from kdiga.results.attack_names import attack_name
 
@@ -23,8 +23,8 @@ def models_section(chapter: Chapter, said: Answer) -> Section:
     head += [f"{attack_name(chapter.attack or '')} against the teacher, points"] * gaps + ["training"] * costs
     rows = [
         [
-            Cell(one.name, _about(one, chapter), mark=mark(one.place)),
-            Cell("–" if one.parameters is None else f"{one.parameters:,}"),
+            TableCell(one.name, _about(one, chapter), mark=mark(one.place)),
+            TableCell("–" if one.parameters is None else f"{one.parameters:,}"),
             *(_accuracy(one.of(attack), len(counts[attack]) > 1) for attack in attacks),
             *([_gap(one, said)] * gaps),
             *([_cost(one)] * costs),
@@ -38,7 +38,7 @@ def models_section(chapter: Chapter, said: Answer) -> Section:
     return Section("Models", [Table(head, rows)], [lead + (f" Images: {images}." if images else "")])
 
 
-def _about(one: Member, chapter: Chapter) -> str:
+def _about(one: ReportedModel, chapter: Chapter) -> str:
     role = "teacher" if one in chapter.teachers else ""
     if one.taught_by and one.taught_by != (chapter.teacher.name if chapter.teacher else None):
         role = f"taught by {one.taught_by}"
@@ -49,23 +49,23 @@ def _about(one: Member, chapter: Chapter) -> str:
     return ", ".join(part for part in (role, one.method, architecture, which) if part)
 
 
-def _accuracy(found: Accuracy | None, count: bool) -> Cell:
+def _accuracy(found: Accuracy | None, count: bool) -> TableCell:
     if found is None:
-        return Cell("–")
+        return TableCell("–")
     images = f" ({found.images:,} images)" if count else ""
-    return Cell(percent(found.value), span(found.interval) + images, found.value)
+    return TableCell(percent(found.value), span(found.interval) + images, found.value)
 
 
-def _gap(one: Member, said: Answer) -> Cell:
+def _gap(one: ReportedModel, said: Answer) -> TableCell:
     gap = said.against_teacher.get(one.name)
     if gap is None:
-        return Cell("–")
+        return TableCell("–")
     how = "" if gap.paired else ", not paired"
-    return Cell(f"{signed(gap.value)}", f"{signed(gap.low)} to {signed(gap.high)}{how}: {SIGNS[gap.sign]}")
+    return TableCell(f"{signed(gap.value)}", f"{signed(gap.low)} to {signed(gap.high)}{how}: {SIGNS[gap.sign]}")
 
 
-def _cost(one: Member) -> Cell:
+def _cost(one: ReportedModel) -> TableCell:
     if one.run is None or one.run.minutes is None:
-        return Cell("–")
+        return TableCell("–")
     passes = f"{one.run.passes:,} passes" if one.run.passes else ""
-    return Cell(f"{one.run.minutes:.2f} min", passes)
+    return TableCell(f"{one.run.minutes:.2f} min", passes)

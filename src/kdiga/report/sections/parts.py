@@ -9,7 +9,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from kdiga.report.chapters import Member
+from kdiga.report.chapters import ReportedModel
 from kdiga.report.records import Origin
 
 DASHES = ("none", "7 3", "8 2.5 2 2.5", "2.5 2.5")  # as LINES, for the legend
@@ -17,7 +17,7 @@ LINES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A table's cell.
 
     Args:
@@ -38,7 +38,7 @@ class Table:
     """Rows under headings; the first column names the row."""
 
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     caption: str = ""
     kind: str = field(default="table", init=False)
 
@@ -109,7 +109,7 @@ class PictureTable:
 
 
 @dataclass(frozen=True)
-class Item:
+class ListItem:
     """A line of a list.
 
     Args:
@@ -129,7 +129,7 @@ class Item:
 class Items:
     """A list, or, folded, one that is opened by its title."""
 
-    items: Sequence[Item]
+    items: Sequence[ListItem]
     folded: str = ""
     kind: str = field(default="items", init=False)
 
@@ -189,7 +189,7 @@ def _icon(box: str, shape: str, kind: str = "mark") -> Markup:
     return Markup(svg)
 
 
-def key_of(member: Member) -> Key:
+def key_of(member: ReportedModel) -> Key:
     """Return a model's entry in a legend."""
     return Key(f"{member.name} (teacher)" if member.place == -1 else member.name, mark(member.place))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdiga.report.records import Origin
 from kdiga.report.results import LeftOut, Results
-from kdiga.report.sections.parts import Cell, Item, Items, Section, Table
+from kdiga.report.sections.parts import Items, ListItem, Section, Table, TableCell
 from kdiga.report.validation import fields
 
 
@@ -21,11 +21,11 @@ def provenance_section(results: Results) -> Section:
     for origin in distinct:
         by_command[origin.command, origin.recorded].append(origin)
     rows = [
-        [Cell(origin.path.name, str(origin.path.parent)), Cell(_date(origin)), Cell(_seed(origin))]
+        [TableCell(origin.path.name, str(origin.path.parent)), TableCell(_date(origin)), TableCell(_seed(origin))]
         for origin in distinct
     ]
     commands = [
-        Item(
+        ListItem(
             _files(found), title="" if recorded else "Measures the same; the file does not say its own", command=command
         )
         for (command, recorded), found in by_command.items()
@@ -34,7 +34,10 @@ def provenance_section(results: Results) -> Section:
     blocks: list[Table | Items] = [Items(_machines(distinct))]
     blocks.append(Items(commands, f"{len(commands)} commands"))
     blocks.append(
-        Items([Item(f"{row[0].small}/{row[0].text}, {row[1].text}{row[2].text}") for row in rows], f"{len(rows)} files")
+        Items(
+            [ListItem(f"{row[0].small}/{row[0].text}, {row[1].text}{row[2].text}") for row in rows],
+            f"{len(rows)} files",
+        )
     )
     return Section("Provenance", blocks)
 
@@ -43,7 +46,7 @@ def left_out_section(left_out: Sequence[LeftOut]) -> Section | None:
     """Return the files that were found and not used; None if there are none."""
     if not left_out:
         return None
-    items = [Item(f"left out, because {one.reason}.", "warning", str(one.path)) for one in left_out]
+    items = [ListItem(f"left out, because {one.reason}.", "warning", str(one.path)) for one in left_out]
     return Section("Left out", [Items(items)])
 
 
@@ -59,13 +62,15 @@ def _seed(origin: Origin) -> str:
     return "" if origin.seed is None else f", seed {origin.seed}"
 
 
-def _machines(origins: Sequence[Origin]) -> list[Item]:
+def _machines(origins: Sequence[Origin]) -> list[ListItem]:
     machines = {_hardware(found) for one in origins if (found := fields(one.provenance.get("hardware")))}
     versions = {_versions(found) for one in origins if (found := fields(one.provenance.get("versions")))}
     dates = sorted({date for one in origins if (date := _date(one)) != "no date"})
-    items = [Item("; ".join(sorted(machines)) or "not recorded", title="Hardware")]
-    items.append(Item("; ".join(sorted(versions)) or "not recorded", title="Versions"))
-    items.append(Item(" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "not recorded", title="Dates"))
+    items = [ListItem("; ".join(sorted(machines)) or "not recorded", title="Hardware")]
+    items.append(ListItem("; ".join(sorted(versions)) or "not recorded", title="Versions"))
+    items.append(
+        ListItem(" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "not recorded", title="Dates")
+    )
     return items
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kdiga.report.scatter import scatter
-from kdiga.report.sections.parts import Cell, Plot, Section, Table
+from kdiga.report.sections.parts import Plot, Section, Table, TableCell
 from kdiga.report.study import about, cost_points, headings, table_rows
 from kdiga.report.theme import drawing, inline_svg, short_key
 from kdiga.results.attack_names import attack_name
@@ -24,7 +24,7 @@ def study_section(folder: Path, content: Mapping[str, Any]) -> Section:
     """
     rows = table_rows(content)
     lines = [line.replace("`", "") for line in about(content) if line]
-    table = Table(headings(content), [[Cell(text) for text in row.texts()] for row in rows])
+    table = Table(headings(content), [[TableCell(text) for text in row.texts()] for row in rows])
     figures = [_plot(folder, content, rows)] if any(any(row.accuracy.values()) for row in rows) else []
     return Section(f"Study: {content.get('title') or folder.name}", [table, *figures], lines)
 

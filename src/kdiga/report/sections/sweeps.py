@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.records import Accuracy, Curve, Origin
-from kdiga.report.sections.parts import Cell, Plot, Section, Table, commands_of, key_of, percent, span
+from kdiga.report.sections.parts import Plot, Section, Table, TableCell, commands_of, key_of, percent, span
 from kdiga.report.strength import strongest
 from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
 from kdiga.results.attack_names import attack_name
@@ -23,7 +23,7 @@ def sweep_section(chapter: Chapter, *, first: bool) -> Section | None:
         chapter: of the page.
         first: it is the first of its data and norm, so that evaluations at other eps are shown here and once.
     """
-    by_attack: dict[str, list[tuple[Member, Curve, list[Origin]]]] = defaultdict(list)
+    by_attack: dict[str, list[tuple[ReportedModel, Curve, list[Origin]]]] = defaultdict(list)
     for member in chapter.members:
         if member.place is not None and (found := _curve(member, first=first)):
             by_attack[found[0].attack].append((member, *found))
@@ -32,14 +32,14 @@ def sweep_section(chapter: Chapter, *, first: bool) -> Section | None:
     return Section("Accuracy against eps", [_plot(chapter, attack, found) for attack, found in by_attack.items()])
 
 
-def _curve(member: Member, *, first: bool) -> tuple[Curve, list[Origin]] | None:
+def _curve(member: ReportedModel, *, first: bool) -> tuple[Curve, list[Origin]] | None:
     for evaluation in member.evaluations:
         if evaluation.sweep is not None:
             return evaluation.sweep, [evaluation.origin]
     return _from_several(member) if first else None
 
 
-def _from_several(member: Member) -> tuple[Curve, list[Origin]] | None:
+def _from_several(member: ReportedModel) -> tuple[Curve, list[Origin]] | None:
     """Put evaluations at several eps into one curve: the strongest attack that most of them have, clean at 0."""
     found = [*member.evaluations, *member.elsewhere]
     places: dict[str, dict[float, Accuracy]] = defaultdict(dict)
@@ -60,7 +60,7 @@ def _from_several(member: Member) -> tuple[Curve, list[Origin]] | None:
     return curve, [points[eps].origin for eps in at]
 
 
-def _plot(chapter: Chapter, attack: str, found: Sequence[tuple[Member, Curve, list[Origin]]]) -> Plot:
+def _plot(chapter: Chapter, attack: str, found: Sequence[tuple[ReportedModel, Curve, list[Origin]]]) -> Plot:
     with drawing():
         figure, axes = axes_of()
         mark_eps(axes, chapter.ground.eps)
@@ -106,13 +106,13 @@ def _line(axes: Axes, place: int, curve: Curve) -> None:
     )  # fmt: skip
 
 
-def _numbers(found: Sequence[tuple[Member, Curve, list[Origin]]]) -> Table:
+def _numbers(found: Sequence[tuple[ReportedModel, Curve, list[Origin]]]) -> Table:
     at = sorted({eps for _, curve, _ in found for eps in curve.at})
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     for member, curve, _ in found:
         known = {
-            eps: Cell(percent(value), span(curve.intervals[row]) if curve.intervals else "")
+            eps: TableCell(percent(value), span(curve.intervals[row]) if curve.intervals else "")
             for row, (eps, value) in enumerate(zip(curve.at, curve.accuracy, strict=True))
         }
-        rows.append([Cell(member.name), *(known.get(eps, Cell("–")) for eps in at)])
+        rows.append([TableCell(member.name), *(known.get(eps, TableCell("–")) for eps in at)])
     return Table(["model", *(f"eps {eps:.4g}" for eps in at)], rows)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from kdiga.report.chapters import Chapter, Member
+from kdiga.report.chapters import Chapter, ReportedModel
 from kdiga.report.records import Run
-from kdiga.report.sections.parts import LINES, Cell, Key, Plot, Section, Table, commands_of, dash, key_of, percent
+from kdiga.report.sections.parts import LINES, Key, Plot, Section, Table, TableCell, commands_of, dash, key_of, percent
 from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
 
 WANTED = (("robust", "robust accuracy on validation images"), ("clean", "clean accuracy on validation images"))
@@ -33,8 +33,8 @@ def training_section(chapter: Chapter) -> Section | None:
     return Section("Training", [*plots, *losses], lead) if plots or losses else None
 
 
-def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[Member, Run]]) -> Plot | None:
-    lines: list[tuple[Member, Run, list[tuple[int, float]]]] = []
+def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[ReportedModel, Run]]) -> Plot | None:
+    lines: list[tuple[ReportedModel, Run, list[tuple[int, float]]]] = []
     for member, run in shown:
         points = [(one.epoch + 1, value) for one in run.epochs if (value := getattr(one, name)) is not None]
         if points:
@@ -57,7 +57,7 @@ def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[M
         f"{member.name} from {percent(points[0][1])} to {percent(points[-1][1])} in {points[-1][0]} epochs"
         for member, _, points in lines
     )
-    rows = [[Cell(member.name), Cell(_best(run)), *_ends(points)] for member, run, points in lines]
+    rows = [[TableCell(member.name), TableCell(_best(run)), *_ends(points)] for member, run, points in lines]
     return Plot(
         title=title.capitalize(),
         svg=Markup(svg),
@@ -72,12 +72,12 @@ def _best(run: Run) -> str:
     return "–" if run.best is None else str(run.best + 1)
 
 
-def _ends(points: Sequence[tuple[int, float]]) -> list[Cell]:
+def _ends(points: Sequence[tuple[int, float]]) -> list[TableCell]:
     values = [value for _, value in points]
-    return [Cell(percent(value)) for value in (values[0], max(values), values[-1])]
+    return [TableCell(percent(value)) for value in (values[0], max(values), values[-1])]
 
 
-def _terms(chapter: Chapter, member: Member, run: Run) -> Plot | None:
+def _terms(chapter: Chapter, member: ReportedModel, run: Run) -> Plot | None:
     names = list(dict.fromkeys(name for one in run.epochs for name in one.terms))
     lines = {name: [(one.epoch + 1, one.terms[name]) for one in run.epochs if name in one.terms] for name in names}
     if not names:
