@@ -69,27 +69,43 @@ def main() -> None:
     with torch.no_grad():
         classes = bench.model(bench.images[:1]).shape[1]
     wrapped = PyTorchClassifier(
-        bench.model, loss=torch.nn.CrossEntropyLoss(), input_shape=shape, nb_classes=classes, clip_values=(0, 1),
+        bench.model,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=shape,
+        nb_classes=classes,
+        clip_values=(0, 1),
         device_type="cpu",
-    )  # fmt: skip
+    )
 
     def theirs(pool_factor: int) -> Callable[[int, int], float]:
         def measure(row: int, seed: int) -> float:
             np.random.seed(seed)
             return float(
                 clever_u(
-                    wrapped, bench.images[row].numpy(), bench.batches, bench.batch_size, bench.radius,
-                    ORDER[bench.norm], pool_factor=pool_factor, verbose=False,
+                    wrapped,
+                    bench.images[row].numpy(),
+                    bench.batches,
+                    bench.batch_size,
+                    bench.radius,
+                    ORDER[bench.norm],
+                    pool_factor=pool_factor,
+                    verbose=False,
                 )
-            )  # fmt: skip
+            )
 
         return measure
 
     def ours(row: int, seed: int) -> float | None:
         return clever(
-            bench.model, bench.images[row : row + 1], bench.labels[row : row + 1], norm=bench.norm,
-            max_radius=bench.radius, batches=bench.batches, batch_size=bench.batch_size, seed=seed,
-        ).radius[0]  # fmt: skip
+            bench.model,
+            bench.images[row : row + 1],
+            bench.labels[row : row + 1],
+            norm=bench.norm,
+            max_radius=bench.radius,
+            batches=bench.batches,
+            batch_size=bench.batch_size,
+            seed=seed,
+        ).radius[0]
 
     gains = list[float]()
 
@@ -115,9 +131,14 @@ def toolbox_fit(bench: Bench, row: int, seed: int, gains: list[float]) -> float:
     image, label = bench.images[row], bench.labels[row]
     with frozen_parameters(bench.model), quick_convolutions([bench.model]):
         (norms,) = largest_norms(
-            [bench.model], image, label, ball=ThreatModel(bench.norm, bench.radius), batches=bench.batches,
-            batch_size=bench.batch_size, seed=(seed, 0),
-        )  # fmt: skip
+            [bench.model],
+            image,
+            label,
+            ball=ThreatModel(bench.norm, bench.radius),
+            batches=bench.batches,
+            batch_size=bench.batch_size,
+            seed=(seed, 0),
+        )
     fit = fit_reverse_weibull(norms.T)
     with torch.no_grad():
         margins = ClassScores(bench.model(image[None]), label[None]).margins[0].tolist()

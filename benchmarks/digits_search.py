@@ -47,10 +47,15 @@ TEMPERATURES = {
 def validated(folder: Path, seed: int, model: dict, method: dict, teacher: str | None) -> dict[str, float]:
     """Train one cell, or read what an earlier start left; return its best epoch's validation accuracy."""
     recipe = recipe_from_dict(
-        {"data": "digits", "student": model, "method": method, "threat": {"norm": "linf", "eps": 0.1},
-         "training": {"epochs": 30, "batch_size": 64, "lr": 5e-3, "seed": seed, "validation_share": 0.3}}
+        {
+            "data": "digits",
+            "student": model,
+            "method": method,
+            "threat": {"norm": "linf", "eps": 0.1},
+            "training": {"epochs": 30, "batch_size": 64, "lr": 5e-3, "seed": seed, "validation_share": 0.3},
+        }
         | ({} if teacher is None else {"teacher": teacher})
-    )  # fmt: skip
+    )
     if not (folder / "result.json").is_file():
         run_recipe(recipe, folder, overwrite=True)
     return json.loads((folder / "result.json").read_text())["validation"]["best"]

@@ -113,11 +113,14 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     stepper.train_mode()
     sources = {
         name: feed_of(
-            data, batch_size=batch_size, seed=0, device=torch.device("cpu"),
+            data,
+            batch_size=batch_size,
+            seed=0,
+            device=torch.device("cpu"),
             augmentation=augmentation_by_name(augment, image_size),
         )
         for name, data, augment in (("folder", train, "resized-crop-flip"), ("synthetic", synthetic, "none"))
-    }  # fmt: skip
+    }
 
     def forever(source: Feed) -> Iterator[Batch]:
         epoch = 0
@@ -138,10 +141,15 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     found = [(seconds("folder"), seconds("synthetic")) for _ in range(pairs)]
     ratios = sorted(synthetic / own for own, synthetic in found)
     told = {
-        "student": student, "image_size": image_size, "batch_size": batch_size, "workers": workers,
-        "threads": torch.get_num_threads(), "seconds a step (folder, synthetic)": found,
-        "ratio": statistics.median(ratios), "range": (ratios[0], ratios[-1]),
-    }  # fmt: skip
+        "student": student,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "workers": workers,
+        "threads": torch.get_num_threads(),
+        "seconds a step (folder, synthetic)": found,
+        "ratio": statistics.median(ratios),
+        "range": (ratios[0], ratios[-1]),
+    }
     print(json.dumps(told, indent=1))
 
 

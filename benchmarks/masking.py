@@ -81,9 +81,14 @@ def runs(models: list[str], teacher: str | None, seed: int) -> None:
         taught = None if teacher is None else load_judged_model(teacher, ground, device="cpu", role="teacher").model
         started = time.perf_counter()
         findings = check_masking(
-            subject.model, images, labels, threat=ground.threat, seed=seed, teacher=taught,
+            subject.model,
+            images,
+            labels,
+            threat=ground.threat,
+            seed=seed,
+            teacher=taught,
             fingerprint=subject.about["fingerprint"],
-        )  # fmt: skip
+        )
         total.update(finding.verdict for finding in findings)
         print(f"{model}: {time.perf_counter() - started:.0f} s", flush=True)
         for finding in findings:

@@ -86,9 +86,17 @@ class Bench:
         needs = method_by_name("kdiga").needs
         asked = conditions(data, needs, settings)
         manifest = Manifest(
-            teacher="random", architecture=self.teacher, views=1, dtype="fp16", downsample=1, shard_examples=4096,
-            batch_size=self.batch, device=self.device, version=None, **asked,
-        )  # fmt: skip
+            teacher="random",
+            architecture=self.teacher,
+            views=1,
+            dtype="fp16",
+            downsample=1,
+            shard_examples=4096,
+            batch_size=self.batch,
+            device=self.device,
+            version=None,
+            **asked,
+        )
         store = Store.create(self.store / f"{self.teacher}-{precision}", manifest)
         fill(store, live_source(self.model(self.teacher, 2), data, "loss", settings))
         return CachedTeacher(store)
@@ -99,13 +107,24 @@ class Bench:
         method = method_by_name(method)
         twice = method.needs.student_gradient == "differentiable"
         stepper = Stepper(
-            self.model(self.student, 1), [teacher] if method.needs.teachers else [], method, THREAT, settings,
-            route_by_name(route) if twice else Exact(), steps=1000,
-        )  # fmt: skip
+            self.model(self.student, 1),
+            [teacher] if method.needs.teachers else [],
+            method,
+            THREAT,
+            settings,
+            route_by_name(route) if twice else Exact(),
+            steps=1000,
+        )
         stepper.train_mode()
-        batches = _forever(feed_of(
-            self.data(), batch_size=self.batch, seed=0, device=torch.device(self.device), augmentation=Augmentation()
-        ))  # fmt: skip
+        batches = _forever(
+            feed_of(
+                self.data(),
+                batch_size=self.batch,
+                seed=0,
+                device=torch.device(self.device),
+                augmentation=Augmentation(),
+            )
+        )
 
         def take() -> None:
             # Number 500 of 1000: ramps are over, every term is formed.

@@ -19,10 +19,15 @@ def five_layers(seed: int, *, activation: type[nn.Module] = nn.SiLU, batch_norm:
     norm = nn.BatchNorm2d if batch_norm else (lambda _: nn.Identity())
     with seeded(seed):
         return nn.Sequential(
-            nn.Conv2d(1, 6, 3, padding=1), norm(6), activation(),
-            nn.Conv2d(6, 8, 3, stride=2, padding=1), norm(8), activation(),
-            nn.Flatten(), nn.Linear(8 * 16, 10),
-        )  # fmt: skip
+            nn.Conv2d(1, 6, 3, padding=1),
+            norm(6),
+            activation(),
+            nn.Conv2d(6, 8, 3, stride=2, padding=1),
+            norm(8),
+            activation(),
+            nn.Flatten(),
+            nn.Linear(8 * 16, 10),
+        )
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -30,14 +30,17 @@ def test_pieces_add_up():
     )
     assert found.values == [5.0, 5.0]
     assert found.to_dict() == {
-        "mean": 5.0, "measured": 2.5, "tightness": 0.5, "tightness_median": 0.5,
+        "mean": 5.0,
+        "measured": 2.5,
+        "tightness": 0.5,
+        "tightness_median": 0.5,
         "pieces": {"linearity": 1.5, "teacher_gradient": 1.5, "gradient_distance": 2.0},
-    }  # fmt: skip
+    }
     assert found.largest_piece == ("gradient_distance", 0.4)
     assert found.violations == 0
     found = transfer_bound(
         0.5, clean_gap=[1.0], distance=[2.0], student_linearity=[3.0], teacher_linearity=[4.0], measured=[10.0]
-    )  # fmt: skip
+    )
     assert (found.mean, found.violations) == (9.0, 1)
 
 

@@ -43,21 +43,20 @@ def quickly(teacher, students, batch, **options):
 def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teacher=False):
     """A model of 100 examples, right on the first so many."""
     rows = 100
-    plainly = Explained(
-        name, [True] * rows, [row < robust for row in range(rows)], (), [gamma] * rows, [1.0] * rows
-    )  # fmt: skip
+    plainly = Explained(name, [True] * rows, [row < robust for row in range(rows)], (), [gamma] * rows, [1.0] * rows)
     if teacher:
         return plainly
     own = {"distance": [distance] * rows, "measured": [0.1] * rows}
     return Explained(
-        **vars(plainly) | {
+        **vars(plainly)
+        | {
             "agreement": GradientAgreement([cosine] * rows, [distance] * rows),
             "student_bound": student_bound(0.1, linearity=[gamma] * rows, teacher_gradient=[1.0] * rows, **own),
             "transfer_bound": transfer_bound(
                 0.1, clean_gap=[0.0] * rows, student_linearity=[gamma] * rows, teacher_linearity=[0.1] * rows, **own
             ),
         }
-    )  # fmt: skip
+    )
 
 
 def said(*students, teacher=80, seed=0):

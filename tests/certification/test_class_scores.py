@@ -59,10 +59,14 @@ def test_data(method, batch):
     images, labels = batch
     model = five_layers(1, activation=nn.ReLU)
     for given in (
-        (images * 2, labels), (images - 0.1, labels), (images[0], labels[:1]), (images, labels + 5),
+        (images * 2, labels),
+        (images - 0.1, labels),
+        (images[0], labels[:1]),
+        (images, labels + 5),
         (images, labels[:3]),
-        (images[:0], labels[:0]), (images * float("nan"), labels),
-    ):  # fmt: skip
+        (images[:0], labels[:0]),
+        (images * float("nan"), labels),
+    ):
         with pytest.raises(InputError):
             method(model, *given)
 

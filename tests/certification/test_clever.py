@@ -149,9 +149,14 @@ def test_quick_convolutions_change_nothing_but_rounding(batch):
     images, _ = batch
     with seeded(2):
         model = nn.Sequential(
-            nn.Conv2d(1, 12, 3, padding=1, stride=2), nn.ReLU(), nn.Conv2d(12, 4, 3, groups=2), nn.Conv2d(4, 6, 1),
-            nn.Conv2d(6, 6, 2, dilation=1, padding=(1, 0)), nn.Flatten(), nn.Linear(18, 10),
-        )  # fmt: skip
+            nn.Conv2d(1, 12, 3, padding=1, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(12, 4, 3, groups=2),
+            nn.Conv2d(4, 6, 1),
+            nn.Conv2d(6, 6, 2, dilation=1, padding=(1, 0)),
+            nn.Flatten(),
+            nn.Linear(18, 10),
+        )
     x = images.clone().requires_grad_()
     expected = model(x)
     (gradient,) = torch.autograd.grad(expected.square().sum(), x)

@@ -27,9 +27,7 @@ NORMS = [("linf", 1), ("l2", 2)]
 
 def two_layers(seed: int, pixels: int = 4, hidden: int = 6, classes: int = 3) -> nn.Module:
     with seeded(seed):
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, classes)
-        ).double()  # fmt: skip
+        return nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, classes)).double()
 
 
 @pytest.mark.parametrize(("norm", "dual"), NORMS)
@@ -311,9 +309,11 @@ def test_odd_networks():
     with pytest.raises(InputError, match=r"its output of the teacher"):
         take_apart(Reading(lambda self, x: (self.last(x), x)), images[0], "teacher")
     for read in (
-        lambda self, x: self.last(x) + 1, lambda self, x: torch.cat((self.last(x), x), 1),
-        lambda self, x: self.last(x) + x[:, :4], lambda self, x: self.last(x.relu()).relu(),
-    ):  # fmt: skip
+        lambda self, x: self.last(x) + 1,
+        lambda self, x: torch.cat((self.last(x), x), 1),
+        lambda self, x: self.last(x) + x[:, :4],
+        lambda self, x: self.last(x.relu()).relu(),
+    ):
         with pytest.raises(InputError, match=r"of the model|model does not end in a linear layer"):
             take_apart(Reading(read), images[0])
 

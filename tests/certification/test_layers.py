@@ -136,7 +136,7 @@ def test_batch_norm_after_a_linear_layer_is_covered():
     with seeded(2):
         model = nn.Sequential(
             nn.Flatten(), nn.Linear(6, 4), normed(nn.BatchNorm1d(4)), nn.ReLU(), nn.Linear(4, 3)
-        ).eval()  # fmt: skip
+        ).eval()
     step = take_apart(model, torch.rand(1, 2, 3)).steps[2]
     layer = model[2]
     slope = layer.weight / (layer.running_var + layer.eps).sqrt()
@@ -148,29 +148,38 @@ def test_batch_norm_after_a_linear_layer_is_covered():
 
 REFUSED = {
     "AvgPool2d": [
-        lambda: nn.AvgPool2d(2, padding=1), lambda: nn.AvgPool2d(2, ceil_mode=True),
+        lambda: nn.AvgPool2d(2, padding=1),
+        lambda: nn.AvgPool2d(2, ceil_mode=True),
         lambda: nn.AvgPool2d(2, divisor_override=3),
     ],
     "AdaptiveAvgPool2d": [lambda: nn.AdaptiveAvgPool2d(2), lambda: nn.AdaptiveAvgPool2d((1, 2))],
     "Flatten": [lambda: nn.Flatten(2), lambda: nn.Flatten(1, 2), lambda: nn.Flatten(0, 1)],
     "Conv2d": [lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")],
     "mean": [
-        lambda: lambda x: x.mean(1), lambda: lambda x: x.mean((1, 2)), lambda: lambda x: x.mean(),
+        lambda: lambda x: x.mean(1),
+        lambda: lambda x: x.mean((1, 2)),
+        lambda: lambda x: x.mean(),
         lambda: lambda x: x.mean(dim=3),
     ],
     "adaptive_avg_pool2d": [
-        lambda: lambda x: F.adaptive_avg_pool2d(x, 2), lambda: lambda x: F.adaptive_avg_pool2d(x, (2, 1)),
+        lambda: lambda x: F.adaptive_avg_pool2d(x, 2),
+        lambda: lambda x: F.adaptive_avg_pool2d(x, (2, 1)),
         lambda: lambda x: F.adaptive_avg_pool2d(x, output_size=(2, 2)),
     ],
     "flatten": [
-        lambda: lambda x: torch.flatten(x, 2), lambda: lambda x: torch.flatten(x, 1, 2),
-        lambda: lambda x: torch.flatten(x, 1, end_dim=2), lambda: lambda x: torch.flatten(x, start_dim=2),
+        lambda: lambda x: torch.flatten(x, 2),
+        lambda: lambda x: torch.flatten(x, 1, 2),
+        lambda: lambda x: torch.flatten(x, 1, end_dim=2),
+        lambda: lambda x: torch.flatten(x, start_dim=2),
     ],
     "getitem": [lambda: lambda x: x[:, 0], lambda: lambda x: x[:, torch.tensor([1, 1])]],
     "pad": [
-        lambda: lambda x: F.pad(x, (1, 1)), lambda: lambda x: F.pad(x, (-1, 0, 0, 0)),
-        lambda: lambda x: F.pad(x, (1, 1, 1, 1), "reflect"), lambda: lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
-        lambda: lambda x: F.pad(x, (1, 1, 1, 1), value=1.0), lambda: lambda x: F.pad(x, (1, 1, 1, 1), "constant", 2.0),
+        lambda: lambda x: F.pad(x, (1, 1)),
+        lambda: lambda x: F.pad(x, (-1, 0, 0, 0)),
+        lambda: lambda x: F.pad(x, (1, 1, 1, 1), "reflect"),
+        lambda: lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+        lambda: lambda x: F.pad(x, (1, 1, 1, 1), value=1.0),
+        lambda: lambda x: F.pad(x, (1, 1, 1, 1), "constant", 2.0),
     ],
     "view": [lambda: lambda x: x.view(x.size(0), 2, -1), lambda: lambda x: x.view(1, -1)],
     "reshape": [lambda: lambda x: x.reshape(1, -1)],
@@ -178,7 +187,7 @@ REFUSED = {
     "add": [lambda: lambda x: torch.add(x, x, alpha=2), lambda: lambda x: x + torch.ones(4, 6)],
     "mul": [lambda: lambda x: x * x, lambda: lambda x: x * torch.ones(2, 2, 4, 6)[:, :1]],
     "truediv": [lambda: lambda x: x / (x + 1), lambda: lambda x: 1 / (x + 1)],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "build"), [(name, build) for name, all_ in REFUSED.items() for build in all_])

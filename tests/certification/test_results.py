@@ -96,9 +96,11 @@ def test_smoothing():
 def test_a_statement():
     """Right and known, wrong, failed, right with a teacher that has no slope, and measured to be 0."""
     statement = Statement(
-        (0.1, 0.0, None, 0.3, 0.2), (0.5, None, None, 1.0, 3.0), (2.0, None, None, 0.0, 1.0),
+        (0.1, 0.0, None, 0.3, 0.2),
+        (0.5, None, None, 1.0, 3.0),
+        (2.0, None, None, 0.0, 1.0),
         (0.4, None, None, -0.2, 0.1),
-    )  # fmt: skip
+    )
     assert statement.to_dict((0.4, 0.0, 0.2, 0.2, 0.0)) == {
         "guaranteed_radius": [0.1, 0.0, None, 0.3, 0.2],
         "rho": [0.5, None, None, 1.0, 3.0],

@@ -136,11 +136,16 @@ def test_the_model_is_left_as_found(batch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sigma": 0.0}, "sigma"), ({"sigma": float("nan")}, "sigma"), ({"samples": 0}, "samples"),
-        ({"selection_samples": 0}, "samples"), ({"alpha": 0.0}, "alpha"), ({"alpha": 1.0}, "alpha"),
-        ({"samples": 9}, "at least 10 samples"), ({"batch_size": 0}, "batch_size"),
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": float("nan")}, "sigma"),
+        ({"samples": 0}, "samples"),
+        ({"selection_samples": 0}, "samples"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": 1.0}, "alpha"),
+        ({"samples": 9}, "at least 10 samples"),
+        ({"batch_size": 0}, "batch_size"),
     ],
-)  # fmt: skip
+)
 def test_settings_out_of_range_are_refused(batch, settings, message):
     with pytest.raises(InputError, match=message):
         smooth(five_layers(2), *batch, **settings)

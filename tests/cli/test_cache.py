@@ -19,9 +19,12 @@ from tests.workflows.test_cache import BASE, TRAINING
 TRAIN = ("train", "mine.yaml", "--despite-findings")  # nobody taught the teacher
 
 RECIPE = {
-    **BASE, "teacher": "teacher.safetensors", "method": "kdiga", "training": TRAINING | {"epochs": 5},
+    **BASE,
+    "teacher": "teacher.safetensors",
+    "method": "kdiga",
+    "training": TRAINING | {"epochs": 5},
     "cache": {"folder": "store", "shard_examples": 100},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ BAD = {
     "blocks that do not fit": (["cache", "mine.yaml", "--set", "cache.downsample=3"], "it must divide 8 and 8"),
     "a folder that is a file": (["cache", "mine.yaml", "--set", "cache.folder=mine.yaml"], "choose another"),
     "a folder that cannot be": (["cache", "mine.yaml", "--set", "cache.folder=/proc/none"], "choose another"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -127,8 +130,11 @@ def test_a_killed_fill_goes_on(project):
     arguments = ["cache", "mine.yaml", "--set", "cache.folder=killed", *small_shards]
     process = subprocess.Popen(
         [sys.executable, "-c", "from kdiga.cli import main; main()", *arguments],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     deadline = time.monotonic() + 90
     while len(list((folder / "killed").rglob("0*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -136,8 +142,9 @@ def test_a_killed_fill_goes_on(project):
     process.wait(30)
     done = {path.with_suffix("") for path in (folder / "killed").rglob("0*.json")}
     assert 3 <= len(done) < 360
-    assert "is not complete" in run(*TRAIN, "--set", "cache.folder=killed", *small_shards,
-                                    "--out", "early", cwd=folder, expect=2)  # fmt: skip
+    assert "is not complete" in run(
+        *TRAIN, "--set", "cache.folder=killed", *small_shards, "--out", "early", cwd=folder, expect=2
+    )
     stamps = {path: path.with_suffix(".npy").stat().st_mtime_ns for path in done}
     run(*arguments, cwd=folder)
     assert {path: path.with_suffix(".npy").stat().st_mtime_ns for path in done} == stamps

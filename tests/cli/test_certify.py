@@ -19,9 +19,10 @@ def folder(tmp_path_factory) -> Path:
     """A quick ReLU student and teacher on digits, and a student with SiLU."""
     path = tmp_path_factory.mktemp("certified")
     for name, settings in (
-        ("teacher", ("student=cnn-8",)), ("student", ("student=cnn-4",)),
+        ("teacher", ("student=cnn-8",)),
+        ("student", ("student=cnn-4",)),
         ("smooth", ("student.name=cnn-4", "student.activation=silu")),
-    ):  # fmt: skip
+    ):
         chosen = [part for setting in settings for part in ("--set", setting)]
         run("train", str(RECIPES / "digits-teacher.yaml"), *SMALL, *chosen, "--out", name, cwd=path)
     return path

@@ -129,7 +129,7 @@ BAD = {
     "a study": (("study.yaml",), "run it with `kdiga study`"),
     "no time": (("tiny.yaml", "--stop-after", "-1"), "--stop-after"),
     "damaged": (("tiny.yaml", "--kept", "bad", "--out", "y"), "is no record of a finished run"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -22,9 +22,11 @@ from kdiga.runs.folder import OURS
 
 # No network, and no data but the packages' own.
 NOWHERE = {
-    "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "KDIGA_DATA": "",
+    "https_proxy": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "KDIGA_DATA": "",
     "XDG_CACHE_HOME": "{cwd}/cache",
-}  # fmt: skip
+}
 QUICK = ["--set", "training.epochs=4", "--set", "training.validation_steps=2", "--set", "training.seed=3"]
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -81,9 +83,16 @@ def test_the_saved_config_makes_the_same_run(project, tmp_path):
 
 def test_evaluate_a_run(project):
     output = run(
-        "evaluate", "runs/digits-tangent", "--attacks", "clean,fgsm,pgd-5", "--examples", "50", "--json", "out/r.json",
+        "evaluate",
+        "runs/digits-tangent",
+        "--attacks",
+        "clean,fgsm,pgd-5",
+        "--examples",
+        "50",
+        "--json",
+        "out/r.json",
         cwd=project,
-    )  # fmt: skip
+    )
     assert "50 test images of digits" in output
     assert "pgd-5" in output
     saved = json.loads((project / "out/r.json").read_text())
@@ -94,9 +103,20 @@ def test_evaluate_a_run(project):
 
 def test_evaluate_with_everything_given(project):
     output = run(
-        "evaluate", "runs/digits-teacher/last.safetensors", "--data", "digits", "--eps", "1/2", "--norm", "L2",
-        "--attacks", "clean,pgd-3,autoattack", "--examples", "6", cwd=project,
-    )  # fmt: skip
+        "evaluate",
+        "runs/digits-teacher/last.safetensors",
+        "--data",
+        "digits",
+        "--eps",
+        "1/2",
+        "--norm",
+        "L2",
+        "--attacks",
+        "clean,pgd-3,autoattack",
+        "--examples",
+        "6",
+        cwd=project,
+    )
     assert "l2 eps 0.5" in output
     assert "autoattack" in output
 
@@ -197,9 +217,20 @@ def test_two_teachers_one_trained_along_and_rounds(project):
 
 def test_a_diverged_run_is_no_result(project):
     output = run(
-        "train", str(RECIPES / "digits-kdiga.yaml"), *QUICK, "--set", "method.gradient_weight=1e4", "--set",
-        "method.ramp=0", "--set", "method.distance=l2", "--out", "diverged", cwd=project, expect=1,
-    )  # fmt: skip
+        "train",
+        str(RECIPES / "digits-kdiga.yaml"),
+        *QUICK,
+        "--set",
+        "method.gradient_weight=1e4",
+        "--set",
+        "method.ramp=0",
+        "--set",
+        "method.distance=l2",
+        "--out",
+        "diverged",
+        cwd=project,
+        expect=1,
+    )
     assert "'gradient'" in output
     assert not list((project / "diverged").glob("*.safetensors"))
     refused = run("evaluate", "diverged", "--attacks", "clean", cwd=project, expect=2)
@@ -240,7 +271,7 @@ BAD = {
     "not a number": (["evaluate", "runs/digits-teacher", "--examples", "ten"], "Invalid value for '--examples'"),
     "both resume and overwrite": (["train", "{recipe}", "--resume", "--overwrite"], "the one continues"),
     "unknown which": (["evaluate", "runs/digits-teacher", "--which", "first"], "accepted: best, last"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -265,9 +296,12 @@ def test_interrupted_training_continues(project):
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kdiga.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     state = project / "stopped/state.pt"
     deadline = time.monotonic() + 60
     while not state.exists() and time.monotonic() < deadline:
@@ -321,9 +355,16 @@ def test_inspect_says_what_a_model_is(project, tmp_path):
     model = kdiga.load_model(project / "runs/digits-teacher")
     torch.save(model.network.state_dict(), tmp_path / "w.pt")
     wrong = run(
-        "inspect", f"file:{tmp_path / 'w.pt'}", "--architecture", model.spec.name, "--normalization",
-        "none" if model.spec.mean != (0.0,) else "half", "--data", "digits", cwd=project,
-    )  # fmt: skip
+        "inspect",
+        f"file:{tmp_path / 'w.pt'}",
+        "--architecture",
+        model.spec.name,
+        "--normalization",
+        "none" if model.spec.mean != (0.0,) else "half",
+        "--data",
+        "digits",
+        cwd=project,
+    )
     assert "weights: file" in wrong
     alone = run("inspect", str(project / "runs/digits-teacher/best.safetensors"), "--data", "digits", cwd=tmp_path)
     assert "classes: 10" in alone

@@ -21,7 +21,7 @@ def check_folder(folder, examples, seed):
     models = [
         json.loads((folder / name / f"evaluation/best-linf-0.1-{examples}/evaluation.json").read_text())
         for name in NAMES
-    ]  # fmt: skip
+    ]
     teacher = models[0]
     for name, content in zip(NAMES, models, strict=True):
         accuracy = content["accuracy"]

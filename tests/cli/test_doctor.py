@@ -32,9 +32,13 @@ def test_a_broken_pytorch_is_status_1_and_one_line(tmp_path):
     (tmp_path / "torch.py").write_text("raise OSError('libtorch.so: wrong ELF class')")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "kdiga", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "kdiga", "doctor"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert "problem: torch cannot be imported (libtorch.so: wrong ELF class); run pip install" in done.stdout
     assert "Traceback" not in done.stderr + done.stdout

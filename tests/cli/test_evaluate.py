@@ -23,9 +23,15 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("judged")
     for seed in (0, 1):
         run(
-            "train", str(RECIPES / "digits-teacher.yaml"), *SMALL, "--set", f"training.seed={seed}",
-            "--out", f"run-{seed}", cwd=path,
-        )  # fmt: skip
+            "train",
+            str(RECIPES / "digits-teacher.yaml"),
+            *SMALL,
+            "--set",
+            f"training.seed={seed}",
+            "--out",
+            f"run-{seed}",
+            cwd=path,
+        )
     return path
 
 

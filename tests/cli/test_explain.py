@@ -78,9 +78,19 @@ def test_what_an_evaluation_has_found_is_not_attacked_again(project):
     kept = project / "runs/teacher/evaluation/best-linf-0.1-5/portions"
     before = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
     run(
-        "explain", "runs/teacher", STUDENTS[0], "--examples", "5", "--attack", "pgd-4", "--restarts", "1",
-        "--out", "reused", cwd=project,
-    )  # fmt: skip
+        "explain",
+        "runs/teacher",
+        STUDENTS[0],
+        "--examples",
+        "5",
+        "--attack",
+        "pgd-4",
+        "--restarts",
+        "1",
+        "--out",
+        "reused",
+        cwd=project,
+    )
     assert len(before) == 1
     assert {path: path.stat().st_mtime_ns for path in kept.glob("*.json")} == before
     robust = json.loads((project / "reused/explanation.json").read_text())["models"][0]["robust"]["accuracy"]

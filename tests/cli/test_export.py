@@ -44,12 +44,19 @@ def content(project):
 def test_what_is_written_and_told(project, content):
     found = {path.name for path in (project / "small/export/best").iterdir()}
     assert found == OURS | {
-        "model.onnx", "model.int8.onnx", "model.pt2", "model.safetensors", "hf", "robustbench_model.py",
+        "model.onnx",
+        "model.int8.onnx",
+        "model.pt2",
+        "model.safetensors",
+        "hf",
+        "robustbench_model.py",
         "robustbench.json",
-    }  # fmt: skip
+    }
     assert {path.name for path in (project / "small/export/best/hf").iterdir()} == {
-        "config.json", "model.safetensors", "README.md",
-    }  # fmt: skip
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
     told = (project / "told.txt").read_text()
     for word in ("onnx-int8", "PGD-3 transferred", "Square-20", "worst", "ms, batch 64", "the first 40 test images"):
         assert word in told
@@ -85,11 +92,23 @@ def test_the_model_card_says_what_it_has_to(project, content):
     card = (project / "small/export/best/model-card.md").read_text()
     evaluated = json.loads(next((project / "small/evaluation").rglob("evaluation.json")).read_text())
     for phrase in (
-        "# small", "cnn-4", "linf", "chosen by whoever publishes", "## Loading", "onnxruntime.InferenceSession",
-        f"{evaluated['accuracy']['pgd-3']:.1%}", "kdiga evaluate small --attacks clean,pgd-3", "interval (proved)",
-        "weaker than a white-box attack", "name: digits", "method `pgd-at`", "without a teacher", "Fingerprint",
-        content["fingerprint"], "kdiga export small",
-    ):  # fmt: skip
+        "# small",
+        "cnn-4",
+        "linf",
+        "chosen by whoever publishes",
+        "## Loading",
+        "onnxruntime.InferenceSession",
+        f"{evaluated['accuracy']['pgd-3']:.1%}",
+        "kdiga evaluate small --attacks clean,pgd-3",
+        "interval (proved)",
+        "weaker than a white-box attack",
+        "name: digits",
+        "method `pgd-at`",
+        "without a teacher",
+        "Fingerprint",
+        content["fingerprint"],
+        "kdiga export small",
+    ):
         assert phrase in card, phrase
     for name, one in content["formats"].items():
         assert f"| {name} |" in card

@@ -202,12 +202,20 @@ def test_how_a_command_ends(status, monkeypatch, streams):
     ("number", "status", "told"),
     [
         (errno.EIO, 1, "Input/output error: runs/x"),
-        (errno.ENOSPC, 1, "'runs/x' cannot be written (No space left on device); what was there before is kept. Make "
-         "room and give the same command again; `kdiga train` goes on with --resume."),
-        (errno.EROFS, 2, "'runs/x' cannot be written (Read-only file system); what was there before is kept. Choose a "
-         "place that can be written."),
+        (
+            errno.ENOSPC,
+            1,
+            "'runs/x' cannot be written (No space left on device); what was there before is kept. Make "
+            "room and give the same command again; `kdiga train` goes on with --resume.",
+        ),
+        (
+            errno.EROFS,
+            2,
+            "'runs/x' cannot be written (Read-only file system); what was there before is kept. Choose a "
+            "place that can be written.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_error_of_the_system_is_one_line(number, status, told, monkeypatch, streams):
     def command(**_):
         raise OSError(number, os.strerror(number), "runs/x")
@@ -224,9 +232,14 @@ def test_a_reader_that_has_gone_is_no_traceback(arguments, tmp_path):
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "kdiga", *arguments], cwd=tmp_path, stdout=write, stderr=subprocess.PIPE,
-        text=True, check=False, env=os.environ | {name: value.format(cwd=tmp_path) for name, value in NOWHERE.items()},
-    )  # fmt: skip
+        [sys.executable, "-m", "kdiga", *arguments],
+        cwd=tmp_path,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=os.environ | {name: value.format(cwd=tmp_path) for name, value in NOWHERE.items()},
+    )
     os.close(write)
     assert done.returncode == 1
     assert "kdiga:" not in done.stderr

@@ -14,9 +14,14 @@ def test_a_log_gets_a_line_a_minute_with_the_time_left():
     progress = EvaluationProgress(Console(file=out, width=100), "RUN", clock=lambda: now[0])
     with progress:
         for attack, second, done in (
-            ("pgd-20", 0, 0), ("pgd-20", 59, 10), ("pgd-20", 61, 20), ("pgd-20", 100, 90),
-            ("autoattack", 110, 0), ("autoattack", 171, 0), ("autoattack", 410, 25),
-        ):  # fmt: skip
+            ("pgd-20", 0, 0),
+            ("pgd-20", 59, 10),
+            ("pgd-20", 61, 20),
+            ("pgd-20", 100, 90),
+            ("autoattack", 110, 0),
+            ("autoattack", 171, 0),
+            ("autoattack", 410, 25),
+        ):
             now[0] = float(second)
             progress(attack, done, 100)
     assert out.getvalue().splitlines() == [

@@ -28,11 +28,14 @@ def test_a_gpu_that_is_not_here(arguments, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("demo",), ("study", "study-digits"), ("tune", "digits-kdiga"), ("claims", "claims-cpu"),
+        ("demo",),
+        ("study", "study-digits"),
+        ("tune", "digits-kdiga"),
+        ("claims", "claims-cpu"),
         ("curve", "digits-kdiga", "--over", "method.gradient_weight=0,1"),
     ],
     ids=lambda arguments: arguments[0],
-)  # fmt: skip
+)
 def test_work_that_a_launcher_may_not_start_twice(arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")

@@ -46,9 +46,13 @@ def folder(tmp_path_factory):
 def start(command, folder, *arguments, until):
     """Start a command in a process of its own, and wait for a file."""
     process = subprocess.Popen(
-        [*command, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [*command, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         env=os.environ | {"KDIGA_DATA": "", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     for _ in range(3600):
         if process.poll() is not None or list(folder.glob(until)):
             return process
@@ -88,7 +92,7 @@ def test_launched_processes_end_together(lost, folder):
     port = ["--master-port", "29641" if lost else "29642"]
     process = start(
         [*TORCHRUN, *port], folder, "main.py", "train", "recipe.yaml", "--out", name, until=f"{name}/state.pt"
-    )  # fmt: skip
+    )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]) if lost else process.pid, signal.SIGKILL if lost else signal.SIGTERM)
     said = process.communicate(timeout=120)[0]
@@ -107,9 +111,13 @@ def test_launched_processes_fill_one_cache(folder):
         "cache: {folder: cache, shard_examples: 50}\n"
     )
     process = subprocess.run(
-        [*TORCHRUN, "--master-port", "29643", "main.py", "cache", "cached.yaml"], cwd=folder, capture_output=True,
-        text=True, check=False, env=os.environ | {"KDIGA_DATA": "", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [*TORCHRUN, "--master-port", "29643", "main.py", "cache", "cached.yaml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KDIGA_DATA": "", "OMP_NUM_THREADS": "1"},
+    )
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("kdiga cache:") == process.stdout.count("Next: kdiga train") == 1
     assert "complete" in run("train", "cached.yaml", "--dry-run", cwd=folder)
@@ -122,7 +130,7 @@ def test_a_study_that_is_told_to_end_keeps_what_its_workers_did(workers, folder)
     out = f"study-{workers}"
     process = start(
         COMMAND, folder, "study", "study.yaml", "--out", out, "--workers", workers, until=f"{out}/**/state.pt"
-    )  # fmt: skip
+    )
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 143, said

@@ -77,7 +77,7 @@ BAD = {
     "unknown student": (["study", "tiny.yaml", "--out", "x", "--set", "base.student=cnn4"], "did you mean cnn-4"),
     "unknown coefficient": (["tune", "{recipe}", "--set", "method.wieght=1"], "wieght: unknown key"),
     "no trials": (["tune", "{recipe}", "--trials", "0"], "--trials"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -107,10 +107,12 @@ def test_failed_cells_end_in_status_1(finished, tmp_path, monkeypatch):
 def test_tune(finished):
     folder, _ = finished
     recipe = {
-        "data": {"name": "digits", "train_examples": 400}, "student": {"name": "cnn-4"}, "method": {"name": "kd"},
+        "data": {"name": "digits", "train_examples": 400},
+        "student": {"name": "cnn-4"},
+        "method": {"name": "kd"},
         "teacher": {"name": "runs/tiny/teachers/robust"},
         "training": {"epochs": 3, "batch_size": 16, "lr": 0.03, "validation_steps": 2},
-    }  # fmt: skip
+    }
     (folder / "mine.yaml").write_text(json.dumps(recipe))
     output = run("tune", "mine.yaml", "--trials", "2", "--epochs", "2", "--workers", "1", cwd=folder)
     assert "2/2  trial-01" in output
@@ -126,9 +128,20 @@ def test_all_trials_diverged(finished):
     folder, _ = finished
     arguments = ["--set", "training.lr=1e9", "--set", "data.train_examples=400", "--set", "training.epochs=1"]
     output = run(
-        "tune", str(RECIPES / "digits-tangent.yaml"), "--trials", "1", "--workers", "1", "--out", "lost",
-        "--set", "teacher=runs/tiny/teachers/robust", *arguments, cwd=folder, expect=1,
-    )  # fmt: skip
+        "tune",
+        str(RECIPES / "digits-tangent.yaml"),
+        "--trials",
+        "1",
+        "--workers",
+        "1",
+        "--out",
+        "lost",
+        "--set",
+        "teacher=runs/tiny/teachers/robust",
+        *arguments,
+        cwd=folder,
+        expect=1,
+    )
     assert "all 1 trials diverged" in output
     assert not (folder / "lost/best.yaml").exists()
 
@@ -185,8 +198,11 @@ def test_the_workers_of_a_killed_study_end_too_and_another_study_goes_on(tmp_pat
     (tmp_path / "long.yaml").write_text(LONG)
     process = subprocess.Popen(
         [sys.executable, "-c", "from kdiga.cli import main; main()", "study", "long.yaml", "--workers", "2"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     folder = tmp_path / "runs/long"
     wait_for_a_checkpoint(folder)
     process.kill()

@@ -92,21 +92,38 @@ class StoredTeacher:
 
 
 def step_of(
-    method, student, teacher, batch, *, threat=None, route=None, progress=1.0, dtype=torch.float32, memory=None,
-    second=None, source=None, **modes,
-):  # fmt: skip
+    method,
+    student,
+    teacher,
+    batch,
+    *,
+    threat=None,
+    route=None,
+    progress=1.0,
+    dtype=torch.float32,
+    memory=None,
+    second=None,
+    source=None,
+    **modes,
+):
     needs = method.needs
     images, labels = batch
     if needs.trains_teacher:
         teacher.train()
     return StepContext(
-        Batch(images.to(dtype), labels, torch.arange(len(labels))), student,
+        Batch(images.to(dtype), labels, torch.arange(len(labels))),
+        student,
         source or (teacher_source(teacher, needs, first=True) if needs.teachers else None),
-        threat or ThreatModel("linf", 0.1), route or Exact(), needs.student_gradient, progress,
+        threat or ThreatModel("linf", 0.1),
+        route or Exact(),
+        needs.student_gradient,
+        progress,
         second_teach=teacher_source(second or five_layers(3).to(dtype).eval(), needs, first=False),
-        trained_teacher=teacher if needs.trains_teacher else None, gradient_of=needs.gradient_of,
-        memory={} if memory is None else memory, **modes,
-    )  # fmt: skip
+        trained_teacher=teacher if needs.trains_teacher else None,
+        gradient_of=needs.gradient_of,
+        memory={} if memory is None else memory,
+        **modes,
+    )
 
 
 def variant_of(variant):

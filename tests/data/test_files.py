@@ -40,9 +40,12 @@ def feed(data, *, augment="none", **changes):
 def alike(one, two) -> bool:
     pairs = list(zip(one, two, strict=True))
     return all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(a.index, b.index)
-        and a.view == b.view for a, b in pairs
-    )  # fmt: skip
+        torch.equal(a.images, b.images)
+        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.index, b.index)
+        and a.view == b.view
+        for a, b in pairs
+    )
 
 
 @pytest.mark.parametrize("augment", ["none", "crop-flip"])

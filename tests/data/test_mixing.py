@@ -91,9 +91,10 @@ def test_extra_images_of_a_recipe(tmp_path, student):
     path = npz(tmp_path / "extra.npz", image=images, label=own.labels.numpy())
     sections = {
         "data": {"name": "digits", "train_examples": 200, "extra": {"path": str(path), "share": 0.5}},
-        "student": "cnn-4", "method": "ce",
+        "student": "cnn-4",
+        "method": "ce",
         "training": {"epochs": 8, "batch_size": 20, "lr": 1e-2, "validation_steps": 1},
-    }  # fmt: skip
+    }
     recipe = recipe_from_dict(sections)
     assert recipe_from_dict(recipe.to_dict()) == recipe
     data = load_recipe_data(recipe.data)

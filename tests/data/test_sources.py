@@ -48,9 +48,11 @@ def test_the_recipe_for_imagenet(imagenet, tmp_path):
     """All of it but the fetched weights."""
     save_model(kdiga.load_model("cnn-4", num_classes=1000, image_size=224), tmp_path / "teacher.safetensors")
     overrides = [
-        f"data.root={imagenet}", "data.in_memory=false", f"teacher={tmp_path / 'teacher.safetensors'}",
+        f"data.root={imagenet}",
+        "data.in_memory=false",
+        f"teacher={tmp_path / 'teacher.safetensors'}",
         "student.pretrained=false",
-    ]  # fmt: skip
+    ]
     recipe = load_recipe(RECIPES / "imagenet-kdiga.yaml", overrides)
     data = load_recipe_data(recipe.data)
     assert build_models(recipe, data).student.spec.takes == (3, 224, 1000)
@@ -115,9 +117,11 @@ def test_bad_shards(tmp_path):
     shard(tmp_path / "m" / "a.tar", [("1", 0)])
     shard(tmp_path / "m" / "train.tar", [("1", 0)])
     for folder, message in (
-        ("z", "cannot be read as an uncompressed tar"), ("u", "1 images without a label, '1.png'"),
-        ("b", "a.tar:1.cls' holds no class number"), ("m", "1 tar files named train.*0 named val.*1 others"),
-    ):  # fmt: skip
+        ("z", "cannot be read as an uncompressed tar"),
+        ("u", "1 images without a label, '1.png'"),
+        ("b", "a.tar:1.cls' holds no class number"),
+        ("m", "1 tar files named train.*0 named val.*1 others"),
+    ):
         with pytest.raises(InputError, match=message):
             kdiga.load_data(f"wds:{tmp_path / folder}", image_size=16)
     tarfile.open(tmp_path / "empty.tar", "w").close()

@@ -32,9 +32,13 @@ def test_each_view_is_a_shift_and_a_flip_of_the_padded_image(images):
             for top in range(5)
             for left in range(5)
             for flip in (False, True)
-            if torch.equal(view, padded[:, top : top + 8, left : left + 8].flip(-1) if flip
-                           else padded[:, top : top + 8, left : left + 8])
-        ]  # fmt: skip
+            if torch.equal(
+                view,
+                padded[:, top : top + 8, left : left + 8].flip(-1)
+                if flip
+                else padded[:, top : top + 8, left : left + 8],
+            )
+        ]
         assert len(found) == 1
         shifts.add(found[0][:2])
         mirrored += found[0][2]

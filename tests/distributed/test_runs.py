@@ -66,9 +66,14 @@ def test_one_process_goes_on_with_what_two_began(found, by_two, by_one, stripes)
     assert "after step 11" in found[0]["begun"]
     taken = []
     resumed = run(
-        plain, stripes, by_two[1] / "rank-0" / "begun", ema=0.8, seed=9, resume=True,
+        plain,
+        stripes,
+        by_two[1] / "rank-0" / "begun",
+        ema=0.8,
+        seed=9,
+        resume=True,
         on_step=lambda done, total: taken.append(done),
-    )  # fmt: skip
+    )
     assert taken == list(range(12, STEPS + 1))
     assert near(by_one["last"], resumed["last"])
 

@@ -86,9 +86,15 @@ def batches(dtype: torch.dtype, count: int = 2, size: int = 12) -> list[Batch]:
 
 
 def trained(
-    process_group: ProcessGroup, variant: str, route: str, norm: str, *, dtype: torch.dtype = torch.float64, train: bool = False,
+    process_group: ProcessGroup,
+    variant: str,
+    route: str,
+    norm: str,
+    *,
+    dtype: torch.dtype = torch.float64,
+    train: bool = False,
     **settings: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return what two steps of one configuration leave behind: weights, statistics, terms and memory.
 
     Args:
@@ -104,9 +110,15 @@ def trained(
     method = configured(variant)
     options = {"optimizer": "sgd", "lr": 0.1, "schedule": "constant", "batch_size": 12} | settings
     stepper = Stepper(
-        student, [teacher, second][: method.needs.teachers], method, ThreatModel(norm, 0.1),
-        TrainingSettings(**options), route_by_name(route, None), steps=3, process_group=process_group,
-    )  # fmt: skip
+        student,
+        [teacher, second][: method.needs.teachers],
+        method,
+        ThreatModel(norm, 0.1),
+        TrainingSettings(**options),
+        route_by_name(route, None),
+        steps=3,
+        process_group=process_group,
+    )
     stepper.train_mode()
     if not train:
         student.eval()

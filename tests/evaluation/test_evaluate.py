@@ -52,9 +52,7 @@ def test_a_stage_is_one_official_attack_alone(data):
 
     model, images, labels = data
     report = kdiga.evaluate(model, [(images, labels)], eps=0.15, attacks=["autoattack"], seed=4)
-    official = AutoAttack(
-        model, norm="Linf", eps=0.15, seed=4, version="custom", attacks=["apgd-ce"], device="cpu"
-    )  # fmt: skip
+    official = AutoAttack(model, norm="Linf", eps=0.15, seed=4, version="custom", attacks=["apgd-ce"], device="cpu")
     official.apgd.n_restarts = 1  # as the standard version has it
     _, predictions = official.run_standard_evaluation(images, labels, batch_size=500)
     alone = (predictions == labels).float().mean()

@@ -209,9 +209,13 @@ def test_progress_moves_within_a_batch_and_ends_at_all_examples(data):
     model, images, labels = data
     told = []
     kdiga.evaluate(
-        model, [(images, labels)], eps=0.03, attacks=["autoattack"], batch_size=12,
+        model,
+        [(images, labels)],
+        eps=0.03,
+        attacks=["autoattack"],
+        batch_size=12,
         progress=lambda *event: told.append(event),
-    )  # fmt: skip
+    )
     done = [event[1] for event in told]
     assert done == sorted(done)
     assert done[0] == 0

@@ -71,9 +71,7 @@ def go(data, **options):
 
 def test_a_curve_from_start_to_end(project):
     content, ended = go(project, seeds=(0, 1), at_most=100, confirmation=Confirmation("pgd-5", 20))
-    assert ended == [
-        f"{name}/seed-{seed}" for seed in (0, 1) for name in ("start", "gap_weight-0", "gap_weight-2")
-    ]  # fmt: skip
+    assert ended == [f"{name}/seed-{seed}" for seed in (0, 1) for name in ("start", "gap_weight-0", "gap_weight-2")]
     assert content == json.loads(Path("out/curve.json").read_text())
     for name in ("curve.csv", "curve.md", "curve.png", "curve-dark.png", "curve.svg"):
         assert Path("out", name).stat().st_size > 100, name

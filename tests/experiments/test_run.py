@@ -183,9 +183,11 @@ def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
         seen.append((keywords["attacks"], keywords["examples"]))
         swapped = ["fgsm" if name == "autoattack" else name for name in keywords["attacks"]]
         report = attack(*arguments, **{**keywords, "attacks": swapped})
-        object.__setattr__(report, "results", {
-            "autoattack" if name == "fgsm" else name: result for name, result in report.results.items()
-        })  # fmt: skip
+        object.__setattr__(
+            report,
+            "results",
+            {"autoattack" if name == "fgsm" else name: result for name, result in report.results.items()},
+        )
         return report
 
     monkeypatch.setattr(cell_runs, "evaluate", without_autoattack)
@@ -212,8 +214,10 @@ def test_a_folder_of_another_study_is_refused_before_anything_runs(study, data):
         with pytest.raises(InputError, match=message):
             go(study(small, *replaced), data)
 
-    refused(r"kd/seed-0 .*method.temperature is 4.0 there and 2.0 here; give another --out, or delete 'out/kd/seed-0'",
-            ("temperature: 4", "temperature: 2"))  # fmt: skip
+    refused(
+        r"kd/seed-0 .*method.temperature is 4.0 there and 2.0 here; give another --out, or delete 'out/kd/seed-0'",
+        ("temperature: 4", "temperature: 2"),
+    )
     refused(r"teachers/robust .*training.epochs is 3 there and 4 here", ("epochs: 3", "epochs: 4"))
     refused(r"clean on 40 test images in best-test.json and this study wants 50", (" examples: 40}", " examples: 50}"))
     refused(r"pgd-3 on none in best-test.json and this study wants 40", ("pgd-2", "pgd-2, pgd-3"))
@@ -254,9 +258,13 @@ def test_a_cell_costs_little_more_than_its_training_and_attacks(study, data):
     board = open_board(checked, data, since=0.0)
     started = time.perf_counter()
     run_board(
-        board, data, checked.evaluation, workers=1, on_watch=lambda watch: None,
+        board,
+        data,
+        checked.evaluation,
+        workers=1,
+        on_watch=lambda watch: None,
         on_end=lambda: report_study(checked, board, data, pictures=False),
-    )  # fmt: skip
+    )
     study_seconds = time.perf_counter() - started
     started = time.perf_counter()
     for run_spec in checked.run_specs:

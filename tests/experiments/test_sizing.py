@@ -34,8 +34,10 @@ def test_runs_that_differ_in_seed_alone_are_one_kind(sized):
     found = sized(on_part=lambda *part: told.append(part))
     rows = {row["label"]: row for row in found["training"]}
     assert {label: (row["runs"], row["epochs"], row["teacher"]) for label, row in rows.items()} == {
-        "robust": (1, 3, None), "ce": (2, 6, None), "kd": (2, 6, "robust"),
-    }  # fmt: skip
+        "robust": (1, 3, None),
+        "ce": (2, 6, None),
+        "kd": (2, 6, "robust"),
+    }
     assert rows["kd"]["hours"] == pytest.approx((6 * 10 * 2 + 6 * 3) / 3600)
     assert found["runs"] == 5
     assert found["hours"]["training"] == pytest.approx(15 * (20 + 3) / 3600)
@@ -77,8 +79,11 @@ def test_it_measures_what_a_run_would_do(study, monkeypatch):
     data = load_recipe_data(checked.run_specs[0].recipe.data)
     found = size_runs(checked.run_specs, checked.out, checked.evaluation, data, steps=1)
     assert {row["label"]: row["runs_as"] for row in found["training"]} == {
-        "robust": "fp32", "ce": "fp32", "kd": "fp32", "kdiga": "one-sided fp32",
-    }  # fmt: skip
+        "robust": "fp32",
+        "ce": "fp32",
+        "kd": "fp32",
+        "kdiga": "one-sided fp32",
+    }
     assert all(row["step_seconds"] > 0 and row["check_seconds"] > 0 for row in found["training"])
     assert {row["steps"] for row in found["training"]} == {3 * (360 // 16), 6 * (360 // 16)}
     assert all(row["forward_seconds"] > 0 for row in found["attacks"])

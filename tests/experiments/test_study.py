@@ -20,8 +20,14 @@ def test_a_study_becomes_cells_that_share_everything_else(study):
     checked = study(("  kd: {", LONG + "  kd: {"))
     found = run_specs(checked)
     assert list(found) == [
-        "teachers/robust", "ce/seed-0", "long/seed-0", "kd/seed-0", "ce/seed-1", "long/seed-1", "kd/seed-1"
-    ]  # fmt: skip
+        "teachers/robust",
+        "ce/seed-0",
+        "long/seed-0",
+        "kd/seed-0",
+        "ce/seed-1",
+        "long/seed-1",
+        "kd/seed-1",
+    ]
     kd, ce, long = (found[f"{label}/seed-1"].recipe for label in ("kd", "ce", "long"))
     assert kd.teacher.name == "out/teachers/robust"
     assert found["kd/seed-1"].needs == ("teachers/robust",)
@@ -118,7 +124,7 @@ def test_tune_adds_as_many_trials_for_every_method_that_has_coefficients(study):
         ("examples: 40", "examples: many", r"evaluate.examples: .*integer.* \(was 'many'\) \(tiny.yaml:13\)"),
         ("seeds:", "tune: {trials: 0}\nseeds:", r"trials was 0; it must be at least 1"),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused(old, new, message, study):
     with pytest.raises(InputError, match=message):
         study((old, new))

@@ -22,32 +22,56 @@ def run(label, seed, robust, *, passes=300, minutes=2.0, status="done"):
     done = status == "done"
     accuracy = {"clean": 0.9, "autoattack": robust}
     return {
-        "folder": f"{label}/seed-{seed}", "seed": seed, "status": status, "epochs": 5, "best_epoch": 4,
-        "error": None if done else "training diverged in epoch 2", "minutes": minutes if done else None,
+        "folder": f"{label}/seed-{seed}",
+        "seed": seed,
+        "status": status,
+        "epochs": 5,
+        "best_epoch": 4,
+        "error": None if done else "training diverged in epoch 2",
+        "minutes": minutes if done else None,
         "passes": {
-            "student_forwards": passes, "student_backwards": 2 * passes, "teacher_forwards": 50, "teacher_backwards": 0
-        } if done else None,
-        "parameters": 100, "accuracy": {"best": accuracy, "last": accuracy} if done else {},
-        "date": f"2026-01-0{seed + 1}T00:00:00+00:00" if done else None, "hardware": HARDWARE if done else None,
-    }  # fmt: skip
+            "student_forwards": passes,
+            "student_backwards": 2 * passes,
+            "teacher_forwards": 50,
+            "teacher_backwards": 0,
+        }
+        if done
+        else None,
+        "parameters": 100,
+        "accuracy": {"best": accuracy, "last": accuracy} if done else {},
+        "date": f"2026-01-0{seed + 1}T00:00:00+00:00" if done else None,
+        "hardware": HARDWARE if done else None,
+    }
 
 
 @pytest.fixture
 def content():
     tuning = {"chosen": {"folder": "x", "coefficients": {"weight": 2.5}, "robust": 0.61}, "trials": [{}] * 6}
     return {
-        "title": "by hand", "command": "kdiga study by-hand.yaml", "which": ["best", "last"], "seeds": [0, 1, 2],
-        "data": {"name": "digits", "source": "s", "training_images": 1437}, "threat": {"norm": "linf", "eps": 0.1},
-        "attacks": {"clean": 1000, "autoattack": 200}, "done": 6, "total": 7,
+        "title": "by hand",
+        "command": "kdiga study by-hand.yaml",
+        "which": ["best", "last"],
+        "seeds": [0, 1, 2],
+        "data": {"name": "digits", "source": "s", "training_images": 1437},
+        "threat": {"norm": "linf", "eps": 0.1},
+        "attacks": {"clean": 1000, "autoattack": 200},
+        "done": 6,
+        "total": 7,
         "teachers": [{"label": "robust", "method": "pgd-at", "runs": [run("teachers/robust", 0, 0.8)]}],
         "methods": [
             {"label": "kd", "method": "kd", "tuning": None, "runs": [run("kd", seed, 0.1) for seed in range(3)]},
-            {"label": "long", "method": "kdiga", "tuning": tuning, "runs": [
-                run("long", 0, 0.60, passes=100, minutes=1.0), run("long", 1, 0.64, passes=300, minutes=4.0),
-                run("long", 2, 0, status="diverged"),
-            ]},
+            {
+                "label": "long",
+                "method": "kdiga",
+                "tuning": tuning,
+                "runs": [
+                    run("long", 0, 0.60, passes=100, minutes=1.0),
+                    run("long", 1, 0.64, passes=300, minutes=4.0),
+                    run("long", 2, 0, status="diverged"),
+                ],
+            },
         ],
-    }  # fmt: skip
+    }
 
 
 def test_mean_and_sample_deviation():
@@ -61,14 +85,29 @@ def test_mean_and_sample_deviation():
 def test_rows(content):
     teacher, kd, long = table_rows(content)
     assert headings(content) == [
-        "method", "runs", "clean, best", "AutoAttack, best", "clean, last", "AutoAttack, last", "minutes",
-        "student passes", "teacher passes",
-    ]  # fmt: skip
+        "method",
+        "runs",
+        "clean, best",
+        "AutoAttack, best",
+        "clean, last",
+        "AutoAttack, last",
+        "minutes",
+        "student passes",
+        "teacher passes",
+    ]
     assert teacher.texts() == ["robust (teacher)", "1/1", "90.0", "80.0", "90.0", "80.0", "2.00", "900", "50"]
     assert kd.texts()[:4] == ["kd", "3/3", "90.0 ± 0.0", "10.0 ± 0.0"]
     assert long.texts() == [
-        "long", "2/3, 1 diverged", "90.0 ± 0.0", "62.0 ± 2.8", "90.0 ± 0.0", "62.0 ± 2.8", "2.50", "600", "50"
-    ]  # fmt: skip
+        "long",
+        "2/3, 1 diverged",
+        "90.0 ± 0.0",
+        "62.0 ± 2.8",
+        "90.0 ± 0.0",
+        "62.0 ± 2.8",
+        "2.50",
+        "600",
+        "50",
+    ]
     content["methods"][0]["runs"][0]["passes"] = None
     assert table_rows(content)[1].texts()[-2:] == ["-", "-"], "not a mean over some of the seeds"
     assert passes_of(run("kd", 0, 0.1, passes=4), "student") == 12
@@ -79,11 +118,13 @@ def test_files(content, tmp_path):
     write_tables(tmp_path)
     text = (tmp_path / "table.md").read_text()
     for part in (
-        "`kdiga study by-hand.yaml`: 6 of 7 cells finished", "seeds 0, 1, 2; test images: clean 1,000, AutoAttack 200",
-        "2026-01-01 to 2026-01-03; a processor, 2 cores, 1 thread a run, no GPU", "| long | 2/3, 1 diverged |",
+        "`kdiga study by-hand.yaml`: 6 of 7 cells finished",
+        "seeds 0, 1, 2; test images: clean 1,000, AutoAttack 200",
+        "2026-01-01 to 2026-01-03; a processor, 2 cores, 1 thread a run, no GPU",
+        "| long | 2/3, 1 diverged |",
         "- long/seed-2 diverged: training diverged in epoch 2",
         "- long: weight 2.5, the best of 6 trials on validation images (61.0% robust)",
-    ):  # fmt: skip
+    ):
         assert part in text
     rows = list(csv.DictReader((tmp_path / "cells.csv").read_text().splitlines()))
     assert [row["label"] for row in rows] == ["robust"] + ["kd"] * 3 + ["long"] * 3

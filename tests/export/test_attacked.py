@@ -202,9 +202,15 @@ def test_the_worst_case_is_over_the_examples_that_all_attacks_saw():
 def test_figures_as_plain_data():
     near = OutputAgreement(1e-6, 3.0, (True, True, False, True))
     judged = Judged(
-        "onnx", "model.onnx", 10, "onnxruntime 1", "d", near,
-        {"clean": AttackResult("clean", (True,) * 9 + (False,), 0.0)}, {1: Latency.of([0.001, 0.002, 0.003])},
-    )  # fmt: skip
+        "onnx",
+        "model.onnx",
+        10,
+        "onnxruntime 1",
+        "d",
+        near,
+        {"clean": AttackResult("clean", (True,) * 9 + (False,), 0.0)},
+        {1: Latency.of([0.001, 0.002, 0.003])},
+    )
     found = json.loads(json.dumps(judged.to_dict()))
     assert found["agreement"]["same_class"] == 0.75
     assert found["accuracy"] == {"clean": 0.9}

@@ -30,9 +30,13 @@ for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package, reason=f"{package} is not installed; it is part of kdiga[onnx]")
 
 NETWORKS = (
-    "cnn-4", "fitted", "resnet20", "vit-micro", "timm:test_efficientnet",
+    "cnn-4",
+    "fitted",
+    "resnet20",
+    "vit-micro",
+    "timm:test_efficientnet",
     pytest.param("mobilenet-v2", marks=pytest.mark.slow),  # the largest graph: 10 s
-)  # fmt: skip
+)
 ALL = ("onnx", "onnx-int8", "torch-export", "safetensors", "hf")
 
 

@@ -127,14 +127,28 @@ JOBS = {
         Job("cache", lambda out: ["cache", "cache.yaml", "--set", f"cache.folder={out}"], (), _filled),
         Job(
             "evaluate",
-            lambda out: ["evaluate", "teacher", "--attacks", "pgd-40x2,cw-40", "--examples", "120", "--batch-size",
-                         "10", "--out", out],
-            (), _attacked,
+            lambda out: [
+                "evaluate",
+                "teacher",
+                "--attacks",
+                "pgd-40x2,cw-40",
+                "--examples",
+                "120",
+                "--batch-size",
+                "10",
+                "--out",
+                out,
+            ],
+            (),
+            _attacked,
         ),
         Job("study", lambda out: ["study", "study.yaml", "--out", out, "--workers", "1"], (), _studied),
         Job(
-            "study by two", lambda out: ["study", "study.yaml", "--out", out, "--workers", "2"], (), _studied,
+            "study by two",
+            lambda out: ["study", "study.yaml", "--out", out, "--workers", "2"],
+            (),
+            _studied,
             quick=False,
         ),
     )
-}  # fmt: skip
+}

@@ -55,9 +55,10 @@ def trials(bench: Bench, job: Job, dice: Random, share: float) -> Iterator[Trial
         # A number below the least that a job makes; the early ones are the manifest, the recipe, the first states.
         number, when = dice.randrange(1, 12), dice.choice(("before", "after"))
         yield Trial(
-            job, f"kill -9 {when} a file is replaced",
+            job,
+            f"kill -9 {when} a file is replaced",
             lambda number=number, when=when: faults.killed_at_a_write(bench, job, number, when),
-        )  # fmt: skip
+        )
     for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")):
         for _ in several(3):
             yield Trial(job, name, lambda number=number: faults.told_to_end(bench, job, number, dice))

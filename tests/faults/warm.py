@@ -66,9 +66,12 @@ class Warm:
     def __init__(self) -> None:
         environment = os.environ | {"KDIGA_DATA": "", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "160"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "tests.faults.warm"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=environment,
-        )  # fmt: skip
+        )
         self._count = 0
 
     def __enter__(self) -> Warm:

@@ -24,12 +24,24 @@ from tests.fuzz.target import target
 from tests.fuzz.weights import images
 
 STRANGE = [
-    np.array([object()] * 2), np.array(["x"] * 2), np.zeros((0,)), np.zeros((2, 0, 8, 1), np.uint8), np.array(3),
-    np.full((2, 8, 8, 1), np.nan), np.zeros((2, 8, 8, 1), np.complex64), np.arange(2) - 5, np.array([2**60, 1]),
-    np.zeros((2, 8, 9, 1), np.uint8), np.zeros(2, [("a", "f4")]), np.zeros((2, 8, 8, 1), "V3"), np.zeros(2, "M8[s]"),
-    np.zeros((2, 1, 14, 14)), np.full((2, 1, 14, 14), np.inf), np.array([1e300, 2]),
+    np.array([object()] * 2),
+    np.array(["x"] * 2),
+    np.zeros((0,)),
+    np.zeros((2, 0, 8, 1), np.uint8),
+    np.array(3),
+    np.full((2, 8, 8, 1), np.nan),
+    np.zeros((2, 8, 8, 1), np.complex64),
+    np.arange(2) - 5,
+    np.array([2**60, 1]),
+    np.zeros((2, 8, 9, 1), np.uint8),
+    np.zeros(2, [("a", "f4")]),
+    np.zeros((2, 8, 8, 1), "V3"),
+    np.zeros(2, "M8[s]"),
+    np.zeros((2, 1, 14, 14)),
+    np.full((2, 1, 14, 14), np.inf),
+    np.array([1e300, 2]),
     np.array(["x", "<script>alert(1)</script>"]),
-]  # fmt: skip
+]
 
 
 def damaged_npz(content: bytes, random: Random) -> bytes:
@@ -63,8 +75,11 @@ def damaged_npz(content: bytes, random: Random) -> bytes:
     return out.getvalue()
 
 
-@target("data.npz", {"x.npz": damaged_npz}, lambda folder: np.savez(
-    folder / "x.npz", image=np.zeros((4, 8, 8, 1), np.uint8), label=np.arange(4)))  # fmt: skip
+@target(
+    "data.npz",
+    {"x.npz": damaged_npz},
+    lambda folder: np.savez(folder / "x.npz", image=np.zeros((4, 8, 8, 1), np.uint8), label=np.arange(4)),
+)
 def read_npz(folder: Path) -> None:
     found = load_extra(folder / "x.npz", images(), Reading(workers=0))
     assert isinstance(found, ImageSet)
@@ -104,9 +119,15 @@ def write_pictures(folder: Path) -> None:
             path.write_bytes(picture(number, kind))
 
 
-@target("data.folder", {
-    "set/a/0.jpg": damaged_bytes, "set/a/1.png": damaged_bytes, "set/b/2.png": damaged_bytes,
-}, write_pictures)  # fmt: skip
+@target(
+    "data.folder",
+    {
+        "set/a/0.jpg": damaged_bytes,
+        "set/a/1.png": damaged_bytes,
+        "set/b/2.png": damaged_bytes,
+    },
+    write_pictures,
+)
 def read_pictures(folder: Path) -> None:
     for skip in (False, True):
         found = kdiga.load_data(str(folder / "set"), image_size=8, workers=0, skip_corrupt=skip, in_memory=True)

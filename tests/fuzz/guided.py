@@ -67,9 +67,12 @@ def guided(name: str, inputs: int, seconds: float, seed: int) -> int:
         print(f"  {where}: {message}", file=sys.stderr)
     reached = (re.findall(r"cov: (\d+)", told.stderr) or ["no"])[-1]
     refused = found["inputs"] - found["read"] - sum(found.get("counts", {}).values())
-    print(f"{name:22} {found['inputs']:7,} inputs  {found['read']:6,} read {refused:6,} refused  "
-          f"{len(crashes)} kinds of crashes  {reached} branches reached  "
-          f"{time.monotonic() - begun:.0f} s", flush=True)  # fmt: skip
+    print(
+        f"{name:22} {found['inputs']:7,} inputs  {found['read']:6,} read {refused:6,} refused  "
+        f"{len(crashes)} kinds of crashes  {reached} branches reached  "
+        f"{time.monotonic() - begun:.0f} s",
+        flush=True,
+    )
     return int(bool(crashes))
 
 

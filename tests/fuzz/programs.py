@@ -28,8 +28,11 @@ def answers() -> torch.Tensor:
         return small().eval()(IMAGES)
 
 
-@target("export.program", {"model.pt2": damaged_bytes}, lambda folder: (
-    (folder / "model.pt2").write_bytes(program()) and None))  # fmt: skip
+@target(
+    "export.program",
+    {"model.pt2": damaged_bytes},
+    lambda folder: (folder / "model.pt2").write_bytes(program()) and None,
+)
 def read_pt2(folder: Path) -> None:
     found = read_program(folder / "model.pt2")(IMAGES)
     assert torch.allclose(found, answers(), atol=1e-5), "another function than was exported"

@@ -99,9 +99,13 @@ class Reader:
             command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.reader", limits, self._place.name]
             alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._process = subprocess.Popen(
-                [*command, *self.modules], cwd=ROOT, env=os.environ | alone, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=self._errors,
-            )  # fmt: skip
+                [*command, *self.modules],
+                cwd=ROOT,
+                env=os.environ | alone,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+            )
         self._process.stdin.write(f"{json.dumps([name, start, stop])}\n".encode())
         self._process.stdin.flush()
         ready = self._answer(START)

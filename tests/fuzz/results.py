@@ -41,7 +41,7 @@ from tests.report.samples import (
     write_json,
     write_run,
     write_study,
-)  # fmt: skip
+)
 
 FEW = 12  # images
 DRAWN = 40  # one page in so many has its figures drawn, which takes nearly all of a page's time
@@ -55,9 +55,15 @@ def write_folder(folder: Path) -> None:
     write_json(folder / "kd/result.json", result | {"validation": {"best": scores, "last": scores}})
 
 
-@target("run.folder", {
-    "kd/config.yaml": damaged_yaml, "kd/result.json": damaged_json, "kd/journal.jsonl": damaged_lines,
-}, write_folder)  # fmt: skip
+@target(
+    "run.folder",
+    {
+        "kd/config.yaml": damaged_yaml,
+        "kd/result.json": damaged_json,
+        "kd/journal.jsonl": damaged_lines,
+    },
+    write_folder,
+)
 def read_folder(folder: Path) -> None:
     recipe = recipe_of(str(folder / "kd"))
     check_classes("teacher", str(folder / "kd"), ["a", "b"])
@@ -91,9 +97,12 @@ def epochs_in(path: Path) -> Iterator[Mapping[str, Any]]:
 def templates() -> Environment:
     """Return the page's templates, compiled once."""
     return Environment(
-        loader=PackageLoader("kdiga.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("kdiga.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -161,18 +170,30 @@ def write_little_study(folder: Path) -> None:
         path.unlink()
 
 
-result_target("result.evaluation", {"kd/evaluation.json": damaged_json},
-              lambda folder: write_json(folder / "kd/evaluation.json", evaluation("kd", images=FEW)))  # fmt: skip
-result_target("result.certificate", {"kd/certificate.json": damaged_json},
-              lambda folder: write_json(folder / "kd/certificate.json", certificate("kd")))  # fmt: skip
+result_target(
+    "result.evaluation",
+    {"kd/evaluation.json": damaged_json},
+    lambda folder: write_json(folder / "kd/evaluation.json", evaluation("kd", images=FEW)),
+)
+result_target(
+    "result.certificate",
+    {"kd/certificate.json": damaged_json},
+    lambda folder: write_json(folder / "kd/certificate.json", certificate("kd")),
+)
 result_target("result.study", {"study.json": damaged_json}, write_little_study)
 
 
 def write_suitability(folder: Path) -> None:
-    write_json(folder / "suitability.json", header("suitability", "kdiga suitable runs/teacher") | about("teacher") | {
-        "verdict": "suitable", "measures": {},
-        "findings": [{"name": "preprocessing", "verdict": "passed", "message": "None is better.", "evidence": {}}],
-    })  # fmt: skip
+    write_json(
+        folder / "suitability.json",
+        header("suitability", "kdiga suitable runs/teacher")
+        | about("teacher")
+        | {
+            "verdict": "suitable",
+            "measures": {},
+            "findings": [{"name": "preprocessing", "verdict": "passed", "message": "None is better.", "evidence": {}}],
+        },
+    )
 
 
 result_target("result.suitability", {"suitability.json": damaged_json}, write_suitability)
@@ -180,9 +201,13 @@ result_target("result.suitability", {"suitability.json": damaged_json}, write_su
 
 def write_export(folder: Path) -> None:
     measured = {
-        "accuracy": {"clean": 0.75}, "interval_95": {"clean": [0.4, 0.95]}, "examples": {"clean": FEW},
-        "bytes": 40_000, "runtime": "onnxruntime", "latency_ms": {"1": {"median": 1.0, "low": 0.9, "high": 1.2}},
-    }  # fmt: skip
+        "accuracy": {"clean": 0.75},
+        "interval_95": {"clean": [0.4, 0.95]},
+        "examples": {"clean": FEW},
+        "bytes": 40_000,
+        "runtime": "onnxruntime",
+        "latency_ms": {"1": {"median": 1.0, "low": 0.9, "high": 1.2}},
+    }
     formats = {"pytorch": measured, "onnx": measured | {"agreement": {"same_class": 1.0}, "same_as": ""}}
     write_json(folder / "export.json", header("export", "kdiga export runs/kd") | about("kd") | {"formats": formats})
 
@@ -198,9 +223,14 @@ def write_explained(folder: Path) -> None:
 result_target("result.explanation", {"explanation.json": damaged_json, "explanation.npz": damaged_npz}, write_explained)
 
 
-@target("result.compared", {"a/evaluation.json": damaged_json, "b/evaluation.json": damaged_json}, lambda folder: [
-    write_json(folder / f"{place}/evaluation.json", evaluation(name, images=FEW))
-    for place, name in (("a", "kd"), ("b", "tangent"))])  # fmt: skip
+@target(
+    "result.compared",
+    {"a/evaluation.json": damaged_json, "b/evaluation.json": damaged_json},
+    lambda folder: [
+        write_json(folder / f"{place}/evaluation.json", evaluation(name, images=FEW))
+        for place, name in (("a", "kd"), ("b", "tangent"))
+    ],
+)
 def read_compared(folder: Path) -> None:
     first, second = _pair(folder / "a", folder / "b")
     rows = [json_of(folder / f"{place}/evaluation.json")["correct"] for place in "ab"]
@@ -214,9 +244,11 @@ def read_compared(folder: Path) -> None:
 
 
 HUB = {
-    "architecture": "test_resnet", "num_classes": 3, "model_args": {"in_chans": 1},
+    "architecture": "test_resnet",
+    "num_classes": 3,
+    "model_args": {"in_chans": 1},
     "pretrained_cfg": {"input_size": [1, 16, 16], "mean": [0.5], "std": [0.25], "num_classes": 3, "interpolation": "x"},
-}  # fmt: skip
+}
 
 
 @target("hub.config", {"config.json": damaged_json}, lambda folder: write_json(folder / "config.json", HUB))

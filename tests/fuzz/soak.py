@@ -47,8 +47,11 @@ def soak(name: str, inputs: int, seconds: float, seed: int) -> int:
             if time.monotonic() - begun > seconds:
                 break
     done = told.total() + crashes.total()
-    print(f"{name:22} {done:7,} inputs  {told[True]:6,} read {told[False]:6,} refused  {crashes.total()} crashes "
-          f"({len(crashes)} kinds)  {time.monotonic() - begun:.0f} s", flush=True)  # fmt: skip
+    print(
+        f"{name:22} {done:7,} inputs  {told[True]:6,} read {told[False]:6,} refused  {crashes.total()} crashes "
+        f"({len(crashes)} kinds)  {time.monotonic() - begun:.0f} s",
+        flush=True,
+    )
     return int(bool(crashes))
 
 

@@ -36,10 +36,27 @@ def resumed(folder: Path, *, stop: int | None = None) -> Any:
             raise StoppedError
 
     kdiga.distill(
-        student, None, data, method="ce", epochs=3, batch_size=20, lr=0.02, threat=ThreatModel("linf", 0.01),
-        out=folder, resume=True, validation=data, validation_steps=1, route="exact", compile=False, precision="fp32",
-        channels_last=False, device="cpu", on_step=on_step, select="clean", save_every=0,
-    )  # fmt: skip
+        student,
+        None,
+        data,
+        method="ce",
+        epochs=3,
+        batch_size=20,
+        lr=0.02,
+        threat=ThreatModel("linf", 0.01),
+        out=folder,
+        resume=True,
+        validation=data,
+        validation_steps=1,
+        route="exact",
+        compile=False,
+        precision="fp32",
+        channels_last=False,
+        device="cpu",
+        on_step=on_step,
+        select="clean",
+        save_every=0,
+    )
     return student
 
 
@@ -107,10 +124,24 @@ def same(one: Any, other: Any) -> bool:
 
 def write_store(folder: Path) -> None:
     manifest = Manifest(
-        teacher="t" * 64, architecture="cnn", data="d" * 64, examples=5, image_shape=(1, 4, 4), num_classes=3, seed=0,
-        augmentation="None", views=2, gradient_of="loss", precision="fp32", dtype="fp16", downsample=2,
-        shard_examples=3, batch_size=2, device="cpu", version="0",
-    )  # fmt: skip
+        teacher="t" * 64,
+        architecture="cnn",
+        data="d" * 64,
+        examples=5,
+        image_shape=(1, 4, 4),
+        num_classes=3,
+        seed=0,
+        augmentation="None",
+        views=2,
+        gradient_of="loss",
+        precision="fp32",
+        dtype="fp16",
+        downsample=2,
+        shard_examples=3,
+        batch_size=2,
+        device="cpu",
+        version="0",
+    )
     store = Store.create(folder, manifest)
     for shard in store.shards:
         rows = np.zeros(shard.stop - shard.start, store.row)
@@ -118,10 +149,16 @@ def write_store(folder: Path) -> None:
         store.write(shard, [rows])
 
 
-@target("cache", {
-    "manifest.json": damaged_json, "view-0/00000.npy": damaged_bytes, "view-0/00000.json": damaged_json,
-    "view-1/00001.npy": damaged_bytes,
-}, write_store)  # fmt: skip
+@target(
+    "cache",
+    {
+        "manifest.json": damaged_json,
+        "view-0/00000.npy": damaged_bytes,
+        "view-0/00000.json": damaged_json,
+        "view-1/00001.npy": damaged_bytes,
+    },
+    write_store,
+)
 def read_store(folder: Path) -> None:
     teacher = CachedTeacher.open(folder)
     manifest = teacher.store.manifest

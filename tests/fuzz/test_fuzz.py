@@ -29,9 +29,12 @@ def test_damaged_files_are_read_or_refused(name, reader):
     inputs = max(2, INPUTS // HEAVY.get(name, 1)) if INPUTS < 100 else INPUTS
 
     @settings(
-        max_examples=inputs, derandomize=INPUTS < 100, deadline=None, database=None,
+        max_examples=inputs,
+        derandomize=INPUTS < 100,
+        deadline=None,
+        database=None,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     @given(st.integers(0, 2**32))
     def one(number):
         ((_, outcome),) = reader.read(name, number, number + 1)

@@ -16,10 +16,16 @@ from tests.fuzz.reader import Reader
 LIMITS = Limits(seconds=1, wait=20, peak=50 << 20, room=300 << 20)
 # by the name of the parser, what its defect is called
 PLANTED = {
-    "grow": "GreedError", "grow_and_catch": "GreedError", "grow_a_little": "GreedError",
-    "believe": "GreedError", "loop": "HangError", "backtrack": "HangError", "loop_in_c": "ended by SIGXCPU",
-    "end": "ended by SIGABRT", "misread": "AssertionError",
-}  # fmt: skip
+    "grow": "GreedError",
+    "grow_and_catch": "GreedError",
+    "grow_a_little": "GreedError",
+    "believe": "GreedError",
+    "loop": "HangError",
+    "backtrack": "HangError",
+    "loop_in_c": "ended by SIGXCPU",
+    "end": "ended by SIGABRT",
+    "misread": "AssertionError",
+}
 
 
 def for_ever():

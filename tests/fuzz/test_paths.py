@@ -90,12 +90,14 @@ def kept_portion(path):
 
 
 WRITERS = {
-    "text": lambda path: write_atomically(path, "new"), "bytes": lambda path: replace_file(path, b"new"),
+    "text": lambda path: write_atomically(path, "new"),
+    "bytes": lambda path: replace_file(path, b"new"),
     "durably": lambda path: write_durably(path, b"new"),
-    "weights": lambda path: save_model(small(), path), "a page": page,
+    "weights": lambda path: save_model(small(), path),
+    "a page": page,
     "a program": lambda path: write_program(small().eval(), path),
     "a journal": lambda path: Journal(path).write({"a": 1}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -125,9 +127,14 @@ def test_links_in_a_teacher_cache_and_a_hub_folder_and_among_portions(tmp_path, 
         folder.mkdir()
     name = key_hash({"a": 1})
     links = [
-        store / "view-0/00000.npy", store / "view-0/00000.npy.partial", store / "view-0/00000.json.partial",
-        hub / "config.json", hub / "config.json.partial", hub / "model.safetensors.partial", result_cache / f"{name}.json",
-    ]  # fmt: skip
+        store / "view-0/00000.npy",
+        store / "view-0/00000.npy.partial",
+        store / "view-0/00000.json.partial",
+        hub / "config.json",
+        hub / "config.json.partial",
+        hub / "model.safetensors.partial",
+        result_cache / f"{name}.json",
+    ]
     for link in links:
         link.symlink_to(outside)
     write_store(store)

@@ -71,9 +71,10 @@ def test_weights(tmp_path, proof, way, suffix):
     path = tmp_path / f"w.{suffix}"
     way(path, proof)
     for load in (
-        lambda: kdiga.load_model("cnn-4", weights=path, **SHAPE), lambda: kdiga.load_model(path),
+        lambda: kdiga.load_model("cnn-4", weights=path, **SHAPE),
+        lambda: kdiga.load_model(path),
         lambda: kdiga.load_model(f"file:{path}"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(InputError, match=r"w\.\w+"):
             load()
 
@@ -190,10 +191,12 @@ def odd(change):
 
 
 ODD = {
-    "no numbers": lambda value: value * float("nan"), "other kinds": lambda value: value.to(torch.int8),
-    "no plain tensor": lambda value: value.to(torch.complex64), "no plain tensor ": lambda value: value.to_sparse(),
+    "no numbers": lambda value: value * float("nan"),
+    "other kinds": lambda value: value.to(torch.int8),
+    "no plain tensor": lambda value: value.to(torch.complex64),
+    "no plain tensor ": lambda value: value.to_sparse(),
     "no plain tensor  ": lambda value: torch.empty_like(value, device="meta"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("reason", ODD)

@@ -46,10 +46,16 @@ from tests.fuzz.weights import SHAPE, small, write_onnx
 from tests.report.samples import evaluation, explanation, pictures, write_json, write_run, write_study
 
 YAML = {
-    "an empty hexadecimal": "x: 0x_", "an empty integer": "x: !!int ''", "no date": "x: 2001-99-99",
-    "a broken date": "x: !!timestamp y", "deep": "[" * 5000, "a value in itself": "x: &a {y: *a}",
-    "a bomb": bomb(40), "half a character": 'x: "\\ud800"', "a long number": "x: " + "9" * 5000,
-}  # fmt: skip
+    "an empty hexadecimal": "x: 0x_",
+    "an empty integer": "x: !!int ''",
+    "no date": "x: 2001-99-99",
+    "a broken date": "x: !!timestamp y",
+    "deep": "[" * 5000,
+    "a value in itself": "x: &a {y: *a}",
+    "a bomb": bomb(40),
+    "half a character": 'x: "\\ud800"',
+    "a long number": "x: " + "9" * 5000,
+}
 
 
 @pytest.mark.parametrize("name", YAML)
@@ -339,14 +345,20 @@ def test_a_line_of_a_journal_that_tells_no_epoch_ends_it(tmp_path, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"architecture": 3}, {"architecture": ["test_resnet"]}, {"model_args": [1]}, {"model_args": "x"},
-        {"pretrained_cfg": "x"}, {"num_classes": "3"}, {"num_classes": 10**9}, {"num_classes": True},
+        {"architecture": 3},
+        {"architecture": ["test_resnet"]},
+        {"model_args": [1]},
+        {"model_args": "x"},
+        {"pretrained_cfg": "x"},
+        {"num_classes": "3"},
+        {"num_classes": 10**9},
+        {"num_classes": True},
         {"pretrained_cfg": {"input_size": [1, 16], "mean": [0.5], "std": [0.5]}},
         {"pretrained_cfg": {"input_size": 16, "mean": [0.5], "std": [0.5]}},
         {"pretrained_cfg": {"input_size": [1, 16, 16], "mean": 0.5, "std": [0.5]}},
         {"pretrained_cfg": {"input_size": [1, 16, 16], "mean": [0.5], "std": ["x"]}},
     ],
-)  # fmt: skip
+)
 def test_a_copy_of_the_hub_whose_config_is_of_another_form(tmp_path, change):
     write_json(tmp_path / "config.json", HUB | change)
     (tmp_path / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")

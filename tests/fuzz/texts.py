@@ -159,8 +159,11 @@ def damaged_strings(content: bytes, random: Random) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-@target("command line", {"s.txt": damaged_strings}, lambda folder: (
-    (folder / "s.txt").write_text(STRINGS), writes(RECIPE.replace("cnn-4", "a.pt"))(folder)))  # fmt: skip
+@target(
+    "command line",
+    {"s.txt": damaged_strings},
+    lambda folder: ((folder / "s.txt").write_text(STRINGS), writes(RECIPE.replace("cnn-4", "a.pt"))(folder)),
+)
 def read_strings(folder: Path) -> None:
     if not (folder / "s.txt").is_file():
         return

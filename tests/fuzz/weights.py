@@ -46,16 +46,31 @@ def strange_tensors(old: torch.Tensor, random: Random) -> object:
     if old.numel() > MANY:  # expanded by an earlier change: what is made of each element would take hours
         return old
     with warnings.catch_warnings(action="ignore"):
-        return random.choice([
-            lambda: old.to(torch.complex64), lambda: old.to(torch.int8), lambda: old > 0, lambda: old * float("nan"),
-            lambda: old * float("inf"), lambda: old.half(), lambda: old.bfloat16(), lambda: old.double(),
-            lambda: old.to_sparse(), lambda: torch.empty_like(old, device="meta"), lambda: old.flatten(),
-            lambda: old[:0], lambda: torch.zeros(1).expand(10**12), lambda: old.to(torch.float8_e4m3fn),
-            lambda: torch.quantize_per_tensor(old.float(), 0.1, 0, torch.qint8),
-            lambda: old.mT if old.dim() > 1 else old[None],
-            lambda: torch.zeros(()), lambda: torch.nn.Parameter(old.float()), lambda: random.choice(FOREIGN),
-            lambda: torch.zeros(1).expand(tuple(old.shape)), lambda: old.numpy(),
-        ])()  # fmt: skip
+        return random.choice(
+            [
+                lambda: old.to(torch.complex64),
+                lambda: old.to(torch.int8),
+                lambda: old > 0,
+                lambda: old * float("nan"),
+                lambda: old * float("inf"),
+                lambda: old.half(),
+                lambda: old.bfloat16(),
+                lambda: old.double(),
+                lambda: old.to_sparse(),
+                lambda: torch.empty_like(old, device="meta"),
+                lambda: old.flatten(),
+                lambda: old[:0],
+                lambda: torch.zeros(1).expand(10**12),
+                lambda: old.to(torch.float8_e4m3fn),
+                lambda: torch.quantize_per_tensor(old.float(), 0.1, 0, torch.qint8),
+                lambda: old.mT if old.dim() > 1 else old[None],
+                lambda: torch.zeros(()),
+                lambda: torch.nn.Parameter(old.float()),
+                lambda: random.choice(FOREIGN),
+                lambda: torch.zeros(1).expand(tuple(old.shape)),
+                lambda: old.numpy(),
+            ]
+        )()
 
 
 def damaged_state(state: dict[str, Any], random: Random) -> object:
@@ -162,8 +177,13 @@ def read_legacy(folder: Path) -> None:
     check_tensors(from_file(folder / "w.pt"), held_by(folder / "w.pt"))
 
 
-@target("weights.named", {"w.pt": damaged_pt}, lambda folder: torch.save(
-    {**small().network.state_dict(), "mu": torch.zeros(1), "sigma": torch.ones(1)}, folder / "w.pt"))  # fmt: skip
+@target(
+    "weights.named",
+    {"w.pt": damaged_pt},
+    lambda folder: torch.save(
+        {**small().network.state_dict(), "mu": torch.zeros(1), "sigma": torch.ones(1)}, folder / "w.pt"
+    ),
+)
 def read_named(folder: Path) -> None:
     model = kdiga.load_model("cnn-4", weights=folder / "w.pt", matched="order", **SHAPE)
     check_tensors(model.network, held_by(folder / "w.pt"), by_name=False)
@@ -187,8 +207,13 @@ def read_safetensors(folder: Path) -> None:
         forwarded(model)
 
 
-@target("weights.foreign", {"w.safetensors": damaged_safetensors}, lambda folder: save_file(
-    dict(small().network.state_dict()), folder / "w.safetensors", metadata={"kdiga": '{"spec": {}}'}))  # fmt: skip
+@target(
+    "weights.foreign",
+    {"w.safetensors": damaged_safetensors},
+    lambda folder: save_file(
+        dict(small().network.state_dict()), folder / "w.safetensors", metadata={"kdiga": '{"spec": {}}'}
+    ),
+)
 def read_foreign(folder: Path) -> None:
     network = from_file(folder / "w.safetensors")
     with safe_open(folder / "w.safetensors", framework="pt") as file:

@@ -92,8 +92,10 @@ def test_a_device_that_is_full():
     ],
 )
 def test_a_shortage_of_memory_names_what_to_reduce(error):
-    with pytest.raises(OutOfMemoryError, match=r"memory ran out.*: fewer of these\.") as told, \
-         out_of_memory_as_error("fewer of these."):  # fmt: skip
+    with (
+        pytest.raises(OutOfMemoryError, match=r"memory ran out.*: fewer of these\.") as told,
+        out_of_memory_as_error("fewer of these."),
+    ):
         raise error
     assert told.value.__cause__ is error
 

@@ -54,9 +54,14 @@ def test_terms(case):
 
     def term(matrix):
         step = StepContext(
-            Batch(images, labels, torch.arange(4)), Net(matrix), teacher_source(Net(other), needs, first=True),
-            ThreatModel("linf", 0.05), Exact(), needs.student_gradient, gradient_of=needs.gradient_of,
-        )  # fmt: skip
+            Batch(images, labels, torch.arange(4)),
+            Net(matrix),
+            teacher_source(Net(other), needs, first=True),
+            ThreatModel("linf", 0.05),
+            Exact(),
+            needs.student_gradient,
+            gradient_of=needs.gradient_of,
+        )
         with seeded(1):
             return method(step).total()
 

@@ -91,11 +91,17 @@ def test_total_and_updated_weights_equal_the_formula(case, norm):
     ours, our_guide, teacher, second = networks()
     theirs, their_guide, *_ = networks()
     step = StepContext(
-        Batch(images, labels, torch.arange(9)), ours,
+        Batch(images, labels, torch.arange(9)),
+        ours,
         teacher_source(our_guide if needs.trains_teacher else teacher, needs, first=True),
-        ThreatModel(norm, EPS[norm]), Exact(), needs.student_gradient, gradient_of=needs.gradient_of,
-        second_teach=teacher_source(second, needs, first=False), trained_teacher=our_guide, **copy.deepcopy(told),
-    )  # fmt: skip
+        ThreatModel(norm, EPS[norm]),
+        Exact(),
+        needs.student_gradient,
+        gradient_of=needs.gradient_of,
+        second_teach=teacher_source(second, needs, first=False),
+        trained_teacher=our_guide,
+        **copy.deepcopy(told),
+    )
     with seeded(6):
         total = method(step).total()
     with seeded(6):

@@ -109,9 +109,13 @@ def test_equal_sizes_cost_nothing():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"channels": 4, "size": 8}, "images of 4 channels"), ({"channels": 3, "size": 8, "classes": (1, 6)}, "outputs"),
-     ({"channels": 3, "size": 8, "classes": (1, 1)}, "different numbers"), ({"channels": 3, "size": 0}, "input_size")],
-)  # fmt: skip
+    [
+        ({"channels": 4, "size": 8}, "images of 4 channels"),
+        ({"channels": 3, "size": 8, "classes": (1, 6)}, "outputs"),
+        ({"channels": 3, "size": 8, "classes": (1, 1)}, "different numbers"),
+        ({"channels": 3, "size": 0}, "input_size"),
+    ],
+)
 def test_bad_fits(options, message):
     with pytest.raises(InputError, match=message):
         network().fitted(**options)

@@ -10,9 +10,17 @@ from kdiga.models.imagenet import are_wordnet_ids, indices_of
 
 # The ten of Imagenette with their indices, as its authors list them.
 IMAGENETTE = {
-    "n01440764": 0, "n02102040": 217, "n02979186": 482, "n03000684": 491, "n03028079": 497, "n03394916": 566,
-    "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
-}  # fmt: skip
+    "n01440764": 0,
+    "n02102040": 217,
+    "n02979186": 482,
+    "n03000684": 491,
+    "n03028079": 497,
+    "n03394916": 566,
+    "n03417042": 569,
+    "n03425413": 571,
+    "n03445777": 574,
+    "n03888257": 701,
+}
 
 
 def test_wordnet_ids():
@@ -30,9 +38,13 @@ def test_labels_in_any_spelling():
 
 @pytest.mark.parametrize(
     ("classes", "outputs", "message"),
-    [(["crane"], 1000, r"2 classes of ImageNet, \[134, 517\]"), (["tenck"], 1000, "did you mean 'tench'"),
-     (["airplane9x9"], 1000, "no class of ImageNet-1k"), (["tench"], 21841, "give classes as a list")],
-)  # fmt: skip
+    [
+        (["crane"], 1000, r"2 classes of ImageNet, \[134, 517\]"),
+        (["tenck"], 1000, "did you mean 'tench'"),
+        (["airplane9x9"], 1000, "no class of ImageNet-1k"),
+        (["tench"], 21841, "give classes as a list"),
+    ],
+)
 def test_bad_names(classes, outputs, message):
     with pytest.raises(InputError, match=message):
         indices_of(classes, outputs)

@@ -39,13 +39,25 @@ def test_a_transformers_blocks_are_its_layers():
 
 def test_a_norm_belongs_to_the_layer_before_it():
     network = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)),
-        nn.Flatten(), nn.Linear(2, 3),
-    )  # fmt: skip
+        nn.Conv2d(1, 2, 3),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)),
+        nn.Flatten(),
+        nn.Linear(2, 3),
+    )
     assert layers_of(network) == {
-        "0.weight": 0, "0.bias": 0, "1.weight": 0, "1.bias": 0, "3.0.weight": 1, "3.0.bias": 1, "3.1.weight": 1,
-        "3.1.bias": 1, "5.weight": 2, "5.bias": 2,
-    }  # fmt: skip
+        "0.weight": 0,
+        "0.bias": 0,
+        "1.weight": 0,
+        "1.bias": 0,
+        "3.0.weight": 1,
+        "3.0.bias": 1,
+        "3.1.weight": 1,
+        "3.1.bias": 1,
+        "5.weight": 2,
+        "5.bias": 2,
+    }
     assert head_of(network) == {"5.weight", "5.bias"}
 
 

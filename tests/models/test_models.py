@@ -49,9 +49,17 @@ def test_activation_replaces_the_architectures_own(name, activation):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("resnet20", 269_722), ("resnet56", 853_018), ("resnet18", 11_173_962), ("mobilenet-v2", 2_296_922),
-     ("preact-resnet18", 11_172_170), ("wrn-34-10", 46_160_474), ("resnet2b", 112_006), ("resnet4b", 123_734)],
-)  # fmt: skip
+    [
+        ("resnet20", 269_722),
+        ("resnet56", 853_018),
+        ("resnet18", 11_173_962),
+        ("mobilenet-v2", 2_296_922),
+        ("preact-resnet18", 11_172_170),
+        ("wrn-34-10", 46_160_474),
+        ("resnet2b", 112_006),
+        ("resnet4b", 123_734),
+    ],
+)
 def test_sizes_of_the_literature(name, parameters):
     """As printed for these architectures on CIFAR-10 by the repositories whose checkpoints they load."""
     with torch.device("meta"):

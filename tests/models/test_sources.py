@@ -147,8 +147,12 @@ def test_onnx_weights(images, tmp_path):
     with seeded(1):
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3))
     state = network.state_dict()
-    arrays = {"onnx::MatMul_1": state["1.weight"].T, "1.bias": state["1.bias"],
-              "3.weight": state["3.weight"], "3.bias": state["3.bias"]}  # fmt: skip
+    arrays = {
+        "onnx::MatMul_1": state["1.weight"].T,
+        "1.bias": state["1.bias"],
+        "3.weight": state["3.weight"],
+        "3.bias": state["3.bias"],
+    }
     nodes = [
         helper.make_node("MatMul", ["x", "onnx::MatMul_1"], ["a"]),
         helper.make_node("Add", ["1.bias", "a"], ["b"]),
@@ -156,9 +160,12 @@ def test_onnx_weights(images, tmp_path):
     ]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes, "g", [value("x", TensorProto.FLOAT, [None, 64])], [value("y", TensorProto.FLOAT, [None, 3])],
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, [None, 64])],
+        [value("y", TensorProto.FLOAT, [None, 3])],
         [numpy_helper.from_array(one.contiguous().numpy(), name) for name, one in arrays.items()],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
     from kdiga.models.checkpoint import read_checkpoint
 
@@ -218,9 +225,10 @@ def test_timms_own_weights_from_a_file(pretrained_timm, tmp_path):
     torch.save(pretrained_timm.state_dict(), tmp_path / "w.pt")
     model = kdiga.load_model("timm:test_resnet", pretrained=True, weights=tmp_path / "w.pt")
     assert model.spec.std == timm.get_pretrained_cfg("test_resnet").std
-    assert torch.equal(model.network.conv1[0].weight if isinstance(model.network.conv1, nn.Sequential)
-                       else model.network.conv1.weight,
-                       next(iter(pretrained_timm.state_dict().values())))  # fmt: skip
+    assert torch.equal(
+        model.network.conv1[0].weight if isinstance(model.network.conv1, nn.Sequential) else model.network.conv1.weight,
+        next(iter(pretrained_timm.state_dict().values())),
+    )
     with pytest.raises(InputError, match="does not say how"):
         kdiga.load_model("timm:test_resnet", weights=tmp_path / "w.pt", num_classes=1000)
     with pytest.raises(InputError, match="give classes: imagenet"):
@@ -326,9 +334,13 @@ def timm_folder(tmp_path):
     with seeded(5):
         network = timm.create_model("test_vit", num_classes=12, img_size=32, patch_size=8)
     settings = {
-        "input_size": [3, 32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "num_classes": 12,
-        "classifier": "head", "first_conv": "patch_embed.proj",
-    }  # fmt: skip
+        "input_size": [3, 32, 32],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "num_classes": 12,
+        "classifier": "head",
+        "first_conv": "patch_embed.proj",
+    }
     arguments = {"img_size": 32, "patch_size": 8}
     config = {"architecture": "test_vit", "num_classes": 12, "model_args": arguments, "pretrained_cfg": settings}
     folder = tmp_path / "hub"
@@ -497,11 +509,16 @@ def test_bad_robustbench(robustbench, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("resnet50", "did you mean .*timm:resnet50"), ("timm:resnet5o", "timm:resnet50 .*torchvision:resnet50"),
-     ("torchvison:resnet50", "did you mean torchvision:resnet50"), ("zzz:a", "accepted: file:PATH, hf-hub:ORG/NAME"),
-     ("timm:", "names no model; give timm:NAME"), ("run:/no/where", "does not exist"),
-     ("file:/no/where.pt", "does not exist")],
-)  # fmt: skip
+    [
+        ("resnet50", "did you mean .*timm:resnet50"),
+        ("timm:resnet5o", "timm:resnet50 .*torchvision:resnet50"),
+        ("torchvison:resnet50", "did you mean torchvision:resnet50"),
+        ("zzz:a", "accepted: file:PATH, hf-hub:ORG/NAME"),
+        ("timm:", "names no model; give timm:NAME"),
+        ("run:/no/where", "does not exist"),
+        ("file:/no/where.pt", "does not exist"),
+    ],
+)
 def test_unknown_names(name, message):
     with pytest.raises(InputError, match=message):
         kdiga.load_model(name)

@@ -139,10 +139,16 @@ def write(given: argparse.Namespace, outcomes: list[tuple[Mutant, str, float]], 
     table += [f"| {path} | {size} | {sum(found)} | {' | '.join(map(str, found))} |" for path, size, *found in rows]
     print("\n".join(table))
     plain = [
-        {"name": mutant.name, "line": mutant.lines[0], "outcome": outcome, "seconds": round(seconds, 1),
-         "before": mutant.before, "after": mutant.after}
+        {
+            "name": mutant.name,
+            "line": mutant.lines[0],
+            "outcome": outcome,
+            "seconds": round(seconds, 1),
+            "before": mutant.before,
+            "after": mutant.after,
+        }
         for mutant, outcome, seconds in sorted(outcomes, key=lambda end: (end[0].path, end[0].lines))
-    ]  # fmt: skip
+    ]
     whole = {"seed": given.seed, "size": given.size, "mutants": plain}
     (given.out / "results.json").write_text(json.dumps(whole, indent=1))
     left = [

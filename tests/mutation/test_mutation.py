@@ -80,5 +80,9 @@ def test_a_trial_ends_in_bounded_time_and_memory(tmp_path):
         [sys.executable, "-c", TRIALS, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(ran.stdout) == {
-        "right": "survived", "wrong": "killed", "endless": "timeout", "greedy": "killed", "absent": "survived"
-    }  # fmt: skip
+        "right": "survived",
+        "wrong": "killed",
+        "endless": "timeout",
+        "greedy": "killed",
+        "absent": "survived",
+    }

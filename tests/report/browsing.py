@@ -69,10 +69,18 @@ def open_page(page: Path, *, width: int = 1200, dark: bool = False) -> dict[str,
         copy = Path(folder) / "page.html"
         copy.write_text(_framed(page.read_text().replace("</body>", f"{MEASURE}</body>"), width))
         options = [
-            "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/profile",
-            f"--window-size={width + 100},900", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=2000", "--dump-dom",
-        ]  # fmt: skip
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--user-data-dir={folder}/profile",
+            f"--window-size={width + 100},900",
+            "--enable-logging=stderr",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+        ]
         ran = subprocess.run(
             [CHROMIUM, *options, copy.as_uri()], capture_output=True, text=True, timeout=60, check=False
         )

@@ -33,18 +33,27 @@ PROVENANCE = {
 def header(kind: str, command: str, *, eps: float = 0.1, images: int = IMAGES) -> dict[str, Any]:
     """Return the fields that every result file begins with."""
     return {
-        "kind": kind, "command": command, "data": "fashion-mnist", "data_fingerprint": f"images-{images}",
-        "examples": images, "threat": {**THREAT, "eps": eps}, "seed": 0, "provenance": PROVENANCE,
-    }  # fmt: skip
+        "kind": kind,
+        "command": command,
+        "data": "fashion-mnist",
+        "data_fingerprint": f"images-{images}",
+        "examples": images,
+        "threat": {**THREAT, "eps": eps},
+        "seed": 0,
+        "provenance": PROVENANCE,
+    }
 
 
 def about(name: str) -> dict[str, Any]:
     """Return what a file says of a model."""
     _, architecture, parameters, *_ = MODELS[name]
     return {
-        "model": f"runs/{name}", "which": "best", "architecture": architecture, "parameters": parameters,
+        "model": f"runs/{name}",
+        "which": "best",
+        "architecture": architecture,
+        "parameters": parameters,
         "fingerprint": f"weights-of-{name}",
-    }  # fmt: skip
+    }
 
 
 def right(name: str, share: float, images: int = IMAGES) -> list[int]:
@@ -64,10 +73,12 @@ def findings(name: str) -> list[dict[str, Any]]:
         {"name": "more-steps", "verdict": "passed", "message": "Accuracy falls from 1 to 100 steps.", "evidence": {}},
         {"name": "large-eps", "verdict": "passed", "message": "At eps 1 no image is right.", "evidence": {}},
         {
-            "name": "saturated-logits", "verdict": "warning" if saturated else "passed", "evidence": {},
+            "name": "saturated-logits",
+            "verdict": "warning" if saturated else "passed",
+            "evidence": {},
             "message": "31 % of losses are exactly 0 in float32." if saturated else "No loss is exactly 0.",
         },
-    ]  # fmt: skip
+    ]
 
 
 def evaluation(name: str, *, eps: float = 0.1, images: int = IMAGES, sweep: bool = True) -> dict[str, Any]:
@@ -79,17 +90,24 @@ def evaluation(name: str, *, eps: float = 0.1, images: int = IMAGES, sweep: bool
     accuracy = {attack: sum(found) / images for attack, found in correct.items()}
     content = header("evaluation", f"kdiga evaluate runs/{name} --examples {images} --sweep", eps=eps, images=images)
     content |= about(name) | {
-        "version": "standard", "accuracy": accuracy, "correct": correct, "notes": {}, "findings": findings(name),
+        "version": "standard",
+        "accuracy": accuracy,
+        "correct": correct,
+        "notes": {},
+        "findings": findings(name),
         "interval_95": {attack: list(clopper_pearson(sum(found), images)) for attack, found in correct.items()},
-        "seconds": dict.fromkeys(shares, 1.5), "stages": {"autoattack": {"apgd-ce": accuracy["pgd-20"]}},
-    }  # fmt: skip
+        "seconds": dict.fromkeys(shares, 1.5),
+        "stages": {"autoattack": {"apgd-ce": accuracy["pgd-20"]}},
+    }
     if sweep:
         at = [0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3]
         curve = [round(images * clean / (1 + (one / 0.1) ** 2 * (clean / pgd - 1))) for one in at[:-1]] + [2]
         content["sweep"] = {
-            "attack": "pgd-20", "eps": at, "accuracy": [count / images for count in curve],
+            "attack": "pgd-20",
+            "eps": at,
+            "accuracy": [count / images for count in curve],
             "interval_95": [list(clopper_pearson(count, images)) for count in curve],
-        }  # fmt: skip
+        }
     return content
 
 
@@ -111,34 +129,55 @@ def certificate(name: str, *, teacher: bool = True) -> dict[str, Any]:
     def radii(which: str, stretch: float) -> list[float | None]:
         rng = np.random.default_rng(len(which))
         clean = MODELS[which][4]
-        return [float(min(value, 0.1 * stretch)) if row < clean * images else 0.0
-                for row, value in enumerate(rng.weibull(1.5, images) * scale[which] * stretch)]  # fmt: skip
+        return [
+            float(min(value, 0.1 * stretch)) if row < clean * images else 0.0
+            for row, value in enumerate(rng.weibull(1.5, images) * scale[which] * stretch)
+        ]
 
     own = {kind: radii(name, stretch) for kind, stretch in (("clever", 1.0), ("smoothing", 8.0), ("interval", 0.2))}
     wrong = sum(radius == 0 for radius in own["clever"])
     content["clever"] = {
-        "norm": "linf", "max_radius": 0.1, "batches": 50, "batch_size": 256, "radius": [*own["clever"][:-1], None],
-        "failed": 1, "wrong": wrong, "goodness": {"median_p": 0.6, "rejected_share": 0.05},
+        "norm": "linf",
+        "max_radius": 0.1,
+        "batches": 50,
+        "batch_size": 256,
+        "radius": [*own["clever"][:-1], None],
+        "failed": 1,
+        "wrong": wrong,
+        "goodness": {"median_p": 0.6, "rejected_share": 0.05},
         "curve": curve_of(own["clever"], images, 0.1),
-    }  # fmt: skip
+    }
     content["smoothing"] = {
-        "norm": "l2", "sigma": 0.25, "samples": 1000, "selection_samples": 100, "alpha": 0.001, "abstained": 4,
-        "radius": own["smoothing"], "wrong": wrong, "curve": curve_of(own["smoothing"], images, 0.8),
-    }  # fmt: skip
+        "norm": "l2",
+        "sigma": 0.25,
+        "samples": 1000,
+        "selection_samples": 100,
+        "alpha": 0.001,
+        "abstained": 4,
+        "radius": own["smoothing"],
+        "wrong": wrong,
+        "curve": curve_of(own["smoothing"], images, 0.8),
+    }
     content["interval"] = {
-        "norm": "linf", "radius": own["interval"], "accuracy": 0.0, "interval_95": [0.0, 0.036],
+        "norm": "linf",
+        "radius": own["interval"],
+        "accuracy": 0.0,
+        "interval_95": [0.0, 0.036],
         "curve": curve_of(own["interval"], images, 0.02),
-    }  # fmt: skip
+    }
     if teacher:
         content["against"] = {"teacher": about("teacher")}
         for kind, stretch, top in (("clever", 1.0, 0.1), ("smoothing", 8.0, 0.8), ("interval", 0.2, 0.02)):
             theirs = radii("teacher", stretch)
             share = sum((a or 0) >= (b or 0) for a, b in zip(own[kind], theirs, strict=True)) / images
             content["against"][kind] = {
-                "teacher_radius": theirs, "student_radius": own[kind], "share_at_least_teacher": share,
+                "teacher_radius": theirs,
+                "student_radius": own[kind],
+                "share_at_least_teacher": share,
                 "share_interval_95": list(clopper_pearson(round(share * images), images)),
-                "teacher_curve": curve_of(theirs, images, top), "student_curve": curve_of(own[kind], images, top),
-            }  # fmt: skip
+                "teacher_curve": curve_of(theirs, images, top),
+                "student_curve": curve_of(own[kind], images, top),
+            }
         content["against"]["clever"] |= {
             "guaranteed_radius": [0.0, None, 0.01, 0.02, 0.04],
             "alignment": {"median_rho_over_lipschitz": 1.27, "median_guaranteed_over_measured": 0.41},
@@ -154,19 +193,35 @@ def explanation(students: list[str]) -> dict[str, Any]:
         *_, clean, _, robust, cosine = MODELS[name]
         gamma = 0.3 if cosine is None else 1.4 - 1.5 * cosine
         entry = about(name) | {
-            "role": "teacher" if cosine is None else "student", "name": name, "clean": clean,
-            "robust": {"attack": "autoattack", "accuracy": robust,
-                       "interval_95": list(clopper_pearson(round(robust * IMAGES), IMAGES))},
+            "role": "teacher" if cosine is None else "student",
+            "name": name,
+            "clean": clean,
+            "robust": {
+                "attack": "autoattack",
+                "accuracy": robust,
+                "interval_95": list(clopper_pearson(round(robust * IMAGES), IMAGES)),
+            },
             "linearity": {"mean": gamma, "interval_95": [gamma * 0.9, gamma * 1.1], "values": []},
-            "gradient": {"norm": 4.0}, "bounds": {}, "robustness_kept": robust / 0.70,
-        }  # fmt: skip
+            "gradient": {"norm": 4.0},
+            "bounds": {},
+            "robustness_kept": robust / 0.70,
+        }
         if cosine is not None:
             distance = 6 * (1 - cosine)
-            entry["gradient"] |= {"cosine": cosine, "cosine_interval_95": [cosine - 0.03, cosine + 0.03],
-                                  "distance": distance, "cosine_values": [], "distance_values": []}  # fmt: skip
+            entry["gradient"] |= {
+                "cosine": cosine,
+                "cosine_interval_95": [cosine - 0.03, cosine + 0.03],
+                "distance": distance,
+                "cosine_values": [],
+                "distance_values": [],
+            }
             student = {"linearity": gamma, "teacher_gradient": 0.4, "gradient_distance": distance / 10}
-            transfer = {"clean_gap": 0.15, "gradient_distance": distance / 10, "student_linearity": gamma,
-                        "teacher_linearity": 0.3}  # fmt: skip
+            transfer = {
+                "clean_gap": 0.15,
+                "gradient_distance": distance / 10,
+                "student_linearity": gamma,
+                "teacher_linearity": 0.3,
+            }
             for kind, pieces in (("student", student), ("transfer", transfer)):
                 mean = math.fsum(pieces.values())
                 entry["bounds"][kind] = {"mean": mean, "pieces": pieces, "measured": 0.6 * mean, "tightness": 0.6}
@@ -202,29 +257,48 @@ def write_run(folder: Path, name: str, teacher: str | None = "runs/teacher", *, 
     method, architecture, parameters, minutes, *_ = MODELS[name]
     model, activation = architecture.rsplit("-", 1)
     recipe = {
-        "data": {"name": "fashion-mnist"}, "student": {"name": model, "activation": activation},
-        "method": {"name": method}, "teacher": None if teacher is None else {"name": teacher}, "threat": THREAT,
-        "training": {"epochs": epochs, "seed": 0}, "second_teacher": None,
-    }  # fmt: skip
+        "data": {"name": "fashion-mnist"},
+        "student": {"name": model, "activation": activation},
+        "method": {"name": method},
+        "teacher": None if teacher is None else {"name": teacher},
+        "threat": THREAT,
+        "training": {"epochs": epochs, "seed": 0},
+        "second_teacher": None,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(recipe))
     clean, robust = MODELS[name][4:6]
     terms = ["adversarial"] if teacher is None else ["label", "teacher"] + ["gradient"] * (method != "kd")
     lines = [
         {
-            "epoch": epoch, "lr": 1e-3, "clean": clean - 0.2 / (epoch + 1), "robust": robust - 0.3 / (epoch + 1),
-            "terms": {term: (row + 1) / (epoch + 1) for row, term in enumerate(terms)}, "weights": {}, "seconds": 3.0,
+            "epoch": epoch,
+            "lr": 1e-3,
+            "clean": clean - 0.2 / (epoch + 1),
+            "robust": robust - 0.3 / (epoch + 1),
+            "terms": {term: (row + 1) / (epoch + 1) for row, term in enumerate(terms)},
+            "weights": {},
+            "seconds": 3.0,
         }
         for epoch in range(epochs)
-    ]  # fmt: skip
+    ]
     (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = {
-        "method": method, "seed": 0, "epochs": epochs, "minutes": minutes, "provenance": PROVENANCE,
-        "passes": {"student_forwards": 560 * epochs, "student_backwards": 560, "teacher_forwards": 560,
-                   "teacher_backwards": 0},
-        "validation": {"best": {"epoch": epochs - 1}}, "parameters": {"student": parameters, "teacher": None},
-        "threat": THREAT, "data": {"name": "fashion-mnist"},
-    }  # fmt: skip
+        "method": method,
+        "seed": 0,
+        "epochs": epochs,
+        "minutes": minutes,
+        "provenance": PROVENANCE,
+        "passes": {
+            "student_forwards": 560 * epochs,
+            "student_backwards": 560,
+            "teacher_forwards": 560,
+            "teacher_backwards": 0,
+        },
+        "validation": {"best": {"epoch": epochs - 1}},
+        "parameters": {"student": parameters, "teacher": None},
+        "threat": THREAT,
+        "data": {"name": "fashion-mnist"},
+    }
     (folder / "result.json").write_text(json.dumps(result))
 
 
@@ -248,13 +322,21 @@ def write_all(folder: Path) -> Path:
     np.savez(folder / "explain/explanation.npz", **pictures(len(MODELS)))  # pyright: ignore[reportArgumentType]
     write_json(
         folder / "teacher/suitability/best-linf-0.1/suitability.json",
-        header("suitability", "kdiga suitable runs/teacher") | about("teacher") | {
-            "verdict": "suitable", "measures": {}, "findings": [
-                {"name": "preprocessing", "verdict": "passed", "message": "No other preprocessing is better.",
-                 "evidence": {}},
+        header("suitability", "kdiga suitable runs/teacher")
+        | about("teacher")
+        | {
+            "verdict": "suitable",
+            "measures": {},
+            "findings": [
+                {
+                    "name": "preprocessing",
+                    "verdict": "passed",
+                    "message": "No other preprocessing is better.",
+                    "evidence": {},
+                },
             ],
         },
-    )  # fmt: skip
+    )
     return folder
 
 
@@ -272,23 +354,43 @@ def write_study(folder: Path, seeds: int = 2) -> Path:
             for which in ("best", "last"):
                 write_json(folder / place / f"{which}-test.json", content | {"which": which})
             _, _, parameters, minutes, *_ = MODELS[name]
-            cells[name].append({
-                "folder": place, "seed": seed, "status": "done", "error": None, "epochs": 6, "best_epoch": 5,
-                "minutes": minutes, "passes": dict.fromkeys(
-                    (f"{role}_{way}" for role in ("student", "teacher") for way in ("forwards", "backwards")), 560),
-                "parameters": parameters, "validation": {}, "notes": {}, "attack_minutes": 1.0,
-                "accuracy": dict.fromkeys(("best", "last"), content["accuracy"]),
-                "interval_95": {}, "date": PROVENANCE["date"], "hardware": PROVENANCE["hardware"],
-            })  # fmt: skip
+            cells[name].append(
+                {
+                    "folder": place,
+                    "seed": seed,
+                    "status": "done",
+                    "error": None,
+                    "epochs": 6,
+                    "best_epoch": 5,
+                    "minutes": minutes,
+                    "passes": dict.fromkeys(
+                        (f"{role}_{way}" for role in ("student", "teacher") for way in ("forwards", "backwards")), 560
+                    ),
+                    "parameters": parameters,
+                    "validation": {},
+                    "notes": {},
+                    "attack_minutes": 1.0,
+                    "accuracy": dict.fromkeys(("best", "last"), content["accuracy"]),
+                    "interval_95": {},
+                    "date": PROVENANCE["date"],
+                    "hardware": PROVENANCE["hardware"],
+                }
+            )
     entries = {
         name: {"label": name, "method": MODELS[name][0], "recipe": {}, "runs": runs} for name, runs in cells.items()
     }
     study = {
-        "title": "study-old", "command": "kdiga study old.yaml", "threat": THREAT, "which": ["best", "last"],
+        "title": "study-old",
+        "command": "kdiga study old.yaml",
+        "threat": THREAT,
+        "which": ["best", "last"],
         "data": {"name": "fashion-mnist", "training_images": 800},
         "attacks": dict.fromkeys(("clean", "pgd-20", "autoattack"), IMAGES),
-        "seeds": list(range(seeds)), "done": 7, "total": 7, "teachers": [entries.pop("teacher")],
+        "seeds": list(range(seeds)),
+        "done": 7,
+        "total": 7,
+        "teachers": [entries.pop("teacher")],
         "methods": [entry | {"tuning": None} for entry in entries.values()],
-    }  # fmt: skip
+    }
     write_json(folder / "study.json", study)
     return folder

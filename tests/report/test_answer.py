@@ -101,8 +101,10 @@ def test_nothing_attacked_says_so():
 def test_the_attack_is_one_that_teacher_and_student_share():
     said = answer_of(
         judged("teacher", 300, attack="pgd-20"),
-        judged("tangent", 240, attack="pgd-20"), judged("kd", 100), runs=STUDENTS,
-    )  # fmt: skip
+        judged("tangent", 240, attack="pgd-20"),
+        judged("kd", 100),
+        runs=STUDENTS,
+    )
     assert "under PGD-20" in said.sentences[0].text
     assert any("AutoAttack was not run on teacher and students both" in line for line in said.trust)
     assert strongest(["clean", "fgsm", "pgd-20", "pgd-100", "cw-50"]) == "pgd-100"
@@ -153,8 +155,10 @@ def test_results_that_were_moved_find_their_run(tmp_path):
     assert register.locate("kd/seed-0") is None  # two fit
     assert register.locate("resnet18") is None
     assert short_names([("x/a/kd/seed-0", "best"), ("x/b/kd/seed-0", "best"), ("x/a/teacher", "last")]) == [
-        "a/kd/seed-0", "b/kd/seed-0", "teacher (last)",
-    ]  # fmt: skip
+        "a/kd/seed-0",
+        "b/kd/seed-0",
+        "teacher (last)",
+    ]
 
 
 def test_weights_that_changed_are_not_mixed(tmp_path):

@@ -18,15 +18,22 @@ HARDWARE = {"processor": "a processor", "cores": 2, "threads": 1, "accelerator":
 
 def run(folder, clean, robust, *, lost=None, value_of=0.5):
     made = {
-        "folder": folder, "seed": 0, "status": "done", "error": None, "best_epoch": 1, "minutes": 2.0,
-        "date": "2026-01-02T03:04:05", "hardware": HARDWARE,
+        "folder": folder,
+        "seed": 0,
+        "status": "done",
+        "error": None,
+        "best_epoch": 1,
+        "minutes": 2.0,
+        "date": "2026-01-02T03:04:05",
+        "hardware": HARDWARE,
         "test": {
-            "accuracy": {"clean": clean, "pgd-20": robust}, "examples": {"clean": 100, "pgd-20": 100},
+            "accuracy": {"clean": clean, "pgd-20": robust},
+            "examples": {"clean": 100, "pgd-20": 100},
             "interval_95": {"clean": [clean - 0.1, clean], "pgd-20": [max(0, robust - 0.1), robust + 0.1]},
         },
         "validation": {"accuracy": {"clean": clean, "robust": robust}, "examples": {"clean": 50, "robust": 50}},
         "confirmed": None,
-    }  # fmt: skip
+    }
     if lost is not None:
         made["validation_change"] = {"clean": [-lost, -lost - 0.1, 0.1 - lost], "robust": [value_of, 0.4, 0.6]}
         made["test_change"] = {"clean": [-0.012, -0.03, 0.01], "pgd-20": [robust, robust - 0.05, robust + 0.05]}
@@ -36,17 +43,29 @@ def run(folder, clean, robust, *, lost=None, value_of=0.5):
 
 @pytest.fixture
 def content():
-    runs = [run("w-0/seed-0", 0.91, 0.05, lost=-0.002), run("w-1/seed-0", 0.9, 0.4, lost=0.008),
-            run("w-3/seed-0", 0.8, 0.6, lost=0.11)]  # fmt: skip
+    runs = [
+        run("w-0/seed-0", 0.91, 0.05, lost=-0.002),
+        run("w-1/seed-0", 0.9, 0.4, lost=0.008),
+        run("w-3/seed-0", 0.8, 0.6, lost=0.11),
+    ]
     return {
-        "title": "mine", "command": "kdiga curve mine.yaml --over method.w=0,1,3", "key": "w", "method": "kdiga",
-        "student": "runs/pre", "data": {"name": "digits", "source": "-", "training_images": 1437},
-        "threat": {"norm": "linf", "eps": 0.1}, "attacks": {"clean": 100, "pgd-20": 100},
-        "validation_attack": "pgd-10", "seeds": [0], "done": 4, "total": 4, "at_most": 1.0,
+        "title": "mine",
+        "command": "kdiga curve mine.yaml --over method.w=0,1,3",
+        "key": "w",
+        "method": "kdiga",
+        "student": "runs/pre",
+        "data": {"name": "digits", "source": "-", "training_images": 1437},
+        "threat": {"norm": "linf", "eps": 0.1},
+        "attacks": {"clean": 100, "pgd-20": 100},
+        "validation_attack": "pgd-10",
+        "seeds": [0],
+        "done": 4,
+        "total": 4,
+        "at_most": 1.0,
         "start": {"runs": [run("start/seed-0", 0.912, 0.0)]},
         "points": [{"value": value, "runs": [one]} for value, one in zip((0.0, 1.0, 3.0), runs, strict=True)],
         "answer": {"settled": True, "achieved": True, "value": 1.0, "why": None},
-    }  # fmt: skip
+    }
 
 
 def test_the_table(content):
@@ -78,9 +97,10 @@ def test_the_answer_tells_gain_and_price(content):
 def test_the_costly_attack_is_told_where_it_was_made(content):
     for part, accuracy in ((content["start"], 0.0), (content["points"][1], 0.35)):
         part["runs"][0]["confirmed"] = {
-            "accuracy": {"clean": 0.9, "autoattack": accuracy}, "examples": {"clean": 20, "autoattack": 20},
+            "accuracy": {"clean": 0.9, "autoattack": accuracy},
+            "examples": {"clean": 20, "autoattack": 20},
             "interval_95": {},
-        }  # fmt: skip
+        }
     changes = {"clean": [0.0, 0.0, 0.0], "autoattack": [0.35, 0.2, 0.5]}
     content["points"][1]["runs"][0]["confirmed_change"] = changes
     at = headings(content).index("AutoAttack, 20 test")
@@ -97,8 +117,9 @@ def test_several_seeds_are_means_with_their_spread(content):
         part["runs"].append(other)
     assert table_rows(content)[1][1] == "92.0 ± 1.4"
     assert [line.split(":")[0] for line in answer_lines(content)[1:]] == [
-        "On test images, against the start, seed 0", "On test images, against the start, seed 1",
-    ]  # fmt: skip
+        "On test images, against the start, seed 0",
+        "On test images, against the start, seed 1",
+    ]
 
 
 def test_the_csv_has_a_line_a_run(content):
@@ -149,5 +170,9 @@ def test_files_before_any_run_has_ended(content, tmp_path):
     write_curve_files(tmp_path, content)
     assert "No answer yet" in (tmp_path / "curve.md").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {
-        "curve.csv", "curve.md", "curve.png", "curve-dark.png", "curve.svg",
-    }  # fmt: skip
+        "curve.csv",
+        "curve.md",
+        "curve.png",
+        "curve-dark.png",
+        "curve.svg",
+    }

@@ -33,7 +33,7 @@ from tests.report.samples import (
     write_json,
     write_run,
     write_study,
-)  # fmt: skip
+)
 from tests.report.test_curve import content as curve_content
 
 SCRIPT, ATTRIBUTE = "<script>alert(1)</script>", '"onmouseover="alert(1)'
@@ -41,9 +41,23 @@ LINK, IMAGE = "[x](javascript:alert(1))", "![x](javascript:alert(1))"
 EVIL = f"{SCRIPT}{ATTRIBUTE}'onmouseover='{LINK}|{IMAGE}"
 # objects whose keys are names, of attacks, classes, terms and so on, rather than fields
 NAMES = {
-    "accuracy", "correct", "interval_95", "autoattack", "notes", "terms", "formats", "latency_ms", "pieces", "versions",
-    "attacks", "coefficients", "best", "examples", "all", "robust",
-}  # fmt: skip
+    "accuracy",
+    "correct",
+    "interval_95",
+    "autoattack",
+    "notes",
+    "terms",
+    "formats",
+    "latency_ms",
+    "pieces",
+    "versions",
+    "attacks",
+    "coefficients",
+    "best",
+    "examples",
+    "all",
+    "robust",
+}
 # What a place must not be able to do; nothing else may go wrong for a text there.
 LEFT_OUT = (KeyError, ValueError, TypeError, StopIteration, AttributeError, InputError)
 
@@ -102,20 +116,37 @@ def kinds(tree):
 
 
 EXPORT = {
-    "kind": "export", "command": "kdiga export runs/kd", "data": "digits", "threat": {"norm": "linf", "eps": 0.1},
-    "model": "runs/kd", "architecture": "cnn-4", "provenance": evaluation("kd")["provenance"],
-    "formats": {"onnx": {
-        "file": "model.onnx", "accuracy": {"clean": 0.75}, "interval_95": {"clean": [0.4, 0.95]},
-        "examples": {"clean": 12}, "bytes": 40,
-        "runtime": "onnxruntime", "latency_ms": {"1": {"median": 1.0, "low": 0.9, "high": 1.2}},
-        "agreement": {"same_class": 1.0}, "same_as": "",
-    }},
-}  # fmt: skip
+    "kind": "export",
+    "command": "kdiga export runs/kd",
+    "data": "digits",
+    "threat": {"norm": "linf", "eps": 0.1},
+    "model": "runs/kd",
+    "architecture": "cnn-4",
+    "provenance": evaluation("kd")["provenance"],
+    "formats": {
+        "onnx": {
+            "file": "model.onnx",
+            "accuracy": {"clean": 0.75},
+            "interval_95": {"clean": [0.4, 0.95]},
+            "examples": {"clean": 12},
+            "bytes": 40,
+            "runtime": "onnxruntime",
+            "latency_ms": {"1": {"median": 1.0, "low": 0.9, "high": 1.2}},
+            "agreement": {"same_class": 1.0},
+            "same_as": "",
+        }
+    },
+}
 SUITABILITY = {
-    "kind": "suitability", "command": "kdiga suitable x", "data": "fashion-mnist", "model": "runs/kd",
-    "threat": {"norm": "linf", "eps": 0.1}, "verdict": "suitable", "measures": {},
+    "kind": "suitability",
+    "command": "kdiga suitable x",
+    "data": "fashion-mnist",
+    "model": "runs/kd",
+    "threat": {"norm": "linf", "eps": 0.1},
+    "verdict": "suitable",
+    "measures": {},
     "findings": [{"name": "x", "verdict": "passed", "message": "y", "evidence": {}}],
-}  # fmt: skip
+}
 
 
 def texts_of_evaluation():
@@ -125,9 +156,12 @@ def texts_of_evaluation():
 
 
 FILES = {
-    "kd/evaluation.json": texts_of_evaluation(), "kd/certificate.json": certificate("kd"),
-    "explanation.json": explanation(["kd"]), "export.json": EXPORT, "suitability.json": SUITABILITY,
-}  # fmt: skip
+    "kd/evaluation.json": texts_of_evaluation(),
+    "kd/certificate.json": certificate("kd"),
+    "explanation.json": explanation(["kd"]),
+    "export.json": EXPORT,
+    "suitability.json": SUITABILITY,
+}
 
 
 @pytest.fixture
@@ -232,22 +266,30 @@ def test_texts_of_claims_on_their_page():
 
 
 CARD = {
-    "name": "kd", "data": "digits", "class_names": ["a", "b"], "command": "kdiga export x", "fingerprint": "0" * 64,
+    "name": "kd",
+    "data": "digits",
+    "class_names": ["a", "b"],
+    "command": "kdiga export x",
+    "fingerprint": "0" * 64,
     "numbers": [{"what": "clean", "value": "90 %", "images": 3, "source": "x.json"}],
     "origin": {"method": "kd", "paper": "a paper", "teacher": "t", "recipe": "data: digits\n"},
     "formats": {
-        "pytorch": EXPORT["formats"]["onnx"] | {"file": None}, "onnx": EXPORT["formats"]["onnx"] | {"same_as": "int8"},
+        "pytorch": EXPORT["formats"]["onnx"] | {"file": None},
+        "onnx": EXPORT["formats"]["onnx"] | {"same_as": "int8"},
     },
     "provenance": evaluation("kd")["provenance"],
-}  # fmt: skip
+}
 
 
 def card(tree) -> str:
     given = tree | {
-        "spec": ModelSpec("cnn-4", num_classes=2, in_channels=1, image_size=8), "parameters": 10, "queries": 5,
-        "threat": ThreatModel("linf", 0.1), "numbers": [Number(**one) for one in tree["numbers"]],
+        "spec": ModelSpec("cnn-4", num_classes=2, in_channels=1, image_size=8),
+        "parameters": 10,
+        "queries": 5,
+        "threat": ThreatModel("linf", 0.1),
+        "numbers": [Number(**one) for one in tree["numbers"]],
         "origin": CardOrigin(**tree["origin"]),
-    }  # fmt: skip
+    }
     text = Card(**given).text()
     return text.split("---\n", 2)[2] if text.startswith("---") else text
 

@@ -22,7 +22,7 @@ from tests.report.samples import (
     write_json,
     write_run,
     write_study,
-)  # fmt: skip
+)
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect", "circle", "polygon"}
 
@@ -90,10 +90,16 @@ def page(folder):
 
 
 SECTIONS = [
-    "Models", "Accuracy against eps", "Robustness and training cost", "Certified robustness",
-    "Why: gradients, linearity and bounds", "Input gradients and adversarial examples", "Training", "Findings",
+    "Models",
+    "Accuracy against eps",
+    "Robustness and training cost",
+    "Certified robustness",
+    "Why: gradients, linearity and bounds",
+    "Input gradients and adversarial examples",
+    "Training",
+    "Findings",
     "Provenance",
-]  # fmt: skip
+]
 
 
 def test_all_sections_are_there_in_order(page):

@@ -36,10 +36,17 @@ class Filler:
 
     def manifest(self, **changes):
         manifest = Manifest(
-            teacher=fingerprint_of_model(self.teacher), architecture=architecture_of(self.teacher), views=2,
-            dtype="fp32", downsample=1, shard_examples=100, batch_size=20, device="cpu", version="0",
+            teacher=fingerprint_of_model(self.teacher),
+            architecture=architecture_of(self.teacher),
+            views=2,
+            dtype="fp32",
+            downsample=1,
+            shard_examples=100,
+            batch_size=20,
+            device="cpu",
+            version="0",
             **conditions(self.train, self.needs, self.settings),
-        )  # fmt: skip
+        )
         return replace(manifest, **changes)
 
     def source(self):

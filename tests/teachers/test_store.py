@@ -35,8 +35,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def times(folder: Path) -> dict[str, tuple[int, int]]:
-    return {path.name + path.parent.name: (path.stat().st_ino, path.stat().st_mtime_ns)
-            for path in folder.rglob("*.npy")}  # fmt: skip
+    return {
+        path.name + path.parent.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.npy")
+    }
 
 
 @pytest.fixture
@@ -283,9 +284,13 @@ def test_memory_is_flat_in_the_size_of_the_data_set(filler, tmp_path):
         images = torch.zeros(examples, 3, 16, 16, dtype=torch.uint8)
         data = ImageSet(images, torch.zeros(examples, dtype=torch.long), ("a",))
         manifest = replace(
-            filler.manifest(), examples=examples, image_shape=(3, 16, 16), num_classes=1, batch_size=100,
+            filler.manifest(),
+            examples=examples,
+            image_shape=(3, 16, 16),
+            num_classes=1,
+            batch_size=100,
             shard_examples=1000,
-        )  # fmt: skip
+        )
 
         def teach(batch):
             return TeacherSignal(torch.zeros(len(batch.images), 1), torch.zeros_like(batch.images))

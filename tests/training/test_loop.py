@@ -211,8 +211,9 @@ def test_loaders_and_tensors_are_accepted(robust, stripes):
 
 def test_bfloat16_runs(robust, stripes):
     for route in ("exact", "finite-difference"):
-        result = kdiga.distill(small(), robust, stripes, method="kdiga", epochs=4, precision="bf16", route=route,
-                               threat=THREAT, **QUICK)  # fmt: skip
+        result = kdiga.distill(
+            small(), robust, stripes, method="kdiga", epochs=4, precision="bf16", route=route, threat=THREAT, **QUICK
+        )
         assert result.history[-1].clean > 0.5
 
 

@@ -25,8 +25,11 @@ PARTED = 3
 
 
 def largest_difference(one, two):
-    pairs = [(value, other[name]) for ours, other in zip(one["states"], two["states"], strict=True)
-             for name, value in ours.items()]  # fmt: skip
+    pairs = [
+        (value, other[name])
+        for ours, other in zip(one["states"], two["states"], strict=True)
+        for name, value in ours.items()
+    ]
     return max(float((a - b).abs().max()) / max(float(a.abs().max()), 1e-3) for a, b in pairs)
 
 
@@ -80,8 +83,14 @@ def mean_angle_of(a, b):
 def test_micro_batches_take_less_memory():
     def peak(accumulate: int) -> int:
         with seeded(1):
-            student = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 16, 3), nn.SiLU(),
-                                    nn.Flatten(), nn.Linear(16 * 14**2, 4))  # fmt: skip
+            student = nn.Sequential(
+                nn.Conv2d(3, 16, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(16, 16, 3),
+                nn.SiLU(),
+                nn.Flatten(),
+                nn.Linear(16 * 14**2, 4),
+            )
             batch = Batch(torch.rand(64, 3, 16, 16), torch.arange(64) % 4, torch.arange(64))
         settings = TrainingSettings(batch_size=64, accumulate=accumulate, device="cpu")
         taker = Stepper(student, [], kdiga.methods.ce.CE(), THREAT, settings, Exact(), steps=9)
@@ -157,8 +166,10 @@ def test_without_an_average_the_student_is_kept(stripes):
     student = small(1)
     options = QUICK | {"method": "ce", "epochs": 1, "threat": ThreatModel("linf", 0.1)}
     result = kdiga.distill(
-        student, None, stripes,
+        student,
+        None,
+        stripes,
         on_step=lambda done, total: seen.update({name: value.clone() for name, value in student.state_dict().items()}),
         **options,
-    )  # fmt: skip
+    )
     assert all(torch.equal(value, seen[name]) for name, value in result.last_state.items())

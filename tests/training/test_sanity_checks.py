@@ -90,10 +90,20 @@ def test_no_method_is_suspected_of_anything_on_digits(method, trained, digits):
     along = chosen.needs.trains_teacher
     teacher = five_layers(5) if along else trained
     epochs = -(-(STEPS[-1] + 1) // 40)
-    assert told(
-        five_layers(1), teacher, digits.train, method=chosen, epochs=epochs, second_teacher=trained, batch_size=32,
-        validate_every=epochs, validation_examples=64,
-    ) == []  # fmt: skip
+    assert (
+        told(
+            five_layers(1),
+            teacher,
+            digits.train,
+            method=chosen,
+            epochs=epochs,
+            second_teacher=trained,
+            batch_size=32,
+            validate_every=epochs,
+            validation_examples=64,
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("method", ["kdiga", "tangent", "pgd-at", "igam"])
@@ -118,9 +128,13 @@ def test_an_input_gradient_that_is_zero_ends_the_run(before, route, trained, dig
     done = list[int]()
     with pytest.raises(DivergedError, match=r"exactly zero on 100% of the images at step 9.*Let the gradient through"):
         told(
-            Changed(before=before), trained, digits.train, route=route, out=tmp_path,
+            Changed(before=before),
+            trained,
+            digits.train,
+            route=route,
+            out=tmp_path,
             on_step=lambda step, _: done.append(step),
-        )  # fmt: skip
+        )
     assert done[-1] == STEPS[1]
     assert "diverged" in json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])
     assert not list(tmp_path.glob("*.safetensors"))

@@ -65,9 +65,12 @@ def recipe(tmp_path_factory):
     with seeded(1):
         save_model(load_model("cnn-8", in_channels=1, image_size=8), teacher)
     return {
-        "data": "digits", "student": "cnn-4", "teacher": str(teacher), "method": "kdiga",
+        "data": "digits",
+        "student": "cnn-4",
+        "teacher": str(teacher),
+        "method": "kdiga",
         "training": {"epochs": 3, "batch_size": 32, "validation_steps": 2},
-    }  # fmt: skip
+    }
 
 
 def test_every_route_side_by_side(recipe):

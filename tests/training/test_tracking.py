@@ -16,9 +16,14 @@ from tests.conftest import five_layers
 
 RECORD = EpochRecord(0, 0.1, {"label": 0.5}, {"label": 2.0}, 0.75, 0.25, 1.5)
 TOLD = {
-    "lr": 0.1, "epoch": 1.0, "seconds": 1.5, "term/label": 0.5, "weight/label": 2.0, "validation/clean": 0.75,
+    "lr": 0.1,
+    "epoch": 1.0,
+    "seconds": 1.5,
+    "term/label": 0.5,
+    "weight/label": 2.0,
+    "validation/clean": 0.75,
     "validation/robust": 0.25,
-}  # fmt: skip
+}
 
 
 class Recorder(GeneralTracker):
@@ -90,9 +95,17 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(recorder, tmp_
     recorder.fails_at, told = (where,), []
     with Trackers(["tensorboard"], tmp_path, {}, on_trouble=told.append) as trackers:
         result = kdiga.distill(
-            five_layers(1), None, stripes, method="ce", epochs=4, batch_size=20, lr=0.01, device="cpu",
-            validation_steps=1, on_epoch=trackers.on_epoch,
-        )  # fmt: skip
+            five_layers(1),
+            None,
+            stripes,
+            method="ce",
+            epochs=4,
+            batch_size=20,
+            lr=0.01,
+            device="cpu",
+            validation_steps=1,
+            on_epoch=trackers.on_epoch,
+        )
     assert told == [f"tensorboard failed (no {where} at all); training goes on without it."]
     assert len(result.history) == 4
 
@@ -101,9 +114,17 @@ def test_tracking_changes_nothing_about_a_run(recorder, tmp_path, stripes):
     def trained(on_epoch):
         student = five_layers(1)
         kdiga.distill(
-            student, None, stripes, method="ce", epochs=4, batch_size=20, lr=0.01, device="cpu", validation_steps=1,
+            student,
+            None,
+            stripes,
+            method="ce",
+            epochs=4,
+            batch_size=20,
+            lr=0.01,
+            device="cpu",
+            validation_steps=1,
             on_epoch=on_epoch,
-        )  # fmt: skip
+        )
         return student.state_dict()
 
     with Trackers(["tensorboard"], tmp_path, {}) as trackers:

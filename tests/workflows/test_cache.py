@@ -38,9 +38,11 @@ def project(tmp_path_factory):
 def cached(folder, **sections):
     """The recipe of the store, sections laid over."""
     data = BASE | {
-        "method": {"name": "kdiga", "gradient_weight": 0.5}, "teacher": str(folder / "teacher"), "training": TRAINING,
+        "method": {"name": "kdiga", "gradient_weight": 0.5},
+        "teacher": str(folder / "teacher"),
+        "training": TRAINING,
         "cache": {"folder": str(folder / "store"), "shard_examples": 100, "dtype": "fp32"},
-    }  # fmt: skip
+    }
     for name, section in sections.items():
         data[name] = data[name] | section if isinstance(section, dict) and name in ("training", "cache") else section
     return recipe_from_dict(data)

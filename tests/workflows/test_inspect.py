@@ -182,8 +182,11 @@ def test_a_teacher_that_fails_stops_training(recipe, data):
     assert list(found) == ["student", "teacher"]
     with pytest.raises(InputError, match=r"the teacher cnn-4 failed a check\. .*preprocessing.*--despite-findings"):
         check_teachers(recipe, models, found)
-    check_teachers(recipe, RunModels(models.student, classifier(), None), inspect_recipe(
-        recipe, RunModels(models.student, classifier(), None), data))  # fmt: skip
+    check_teachers(
+        recipe,
+        RunModels(models.student, classifier(), None),
+        inspect_recipe(recipe, RunModels(models.student, classifier(), None), data),
+    )
     # A student may be as bad as it likes.
     bad = RunModels(classifier(mean=0.75, std=0.25), classifier(), None)
     check_teachers(recipe, bad, inspect_recipe(recipe, bad, data))
@@ -249,8 +252,15 @@ def test_the_networks_own_size_resizes_the_images(photographs):
 
 def test_a_recipe_takes_it_all_and_loads_again(thousand):
     _, folder = thousand
-    teacher = {"name": f"file:{folder / 't.pt'}", "architecture": "cnn-4", "normalization": "none", "matched": "order",
-               "classes": [1, 2, 3, 4, 5, 6, 7, 8, 9, 0], "num_classes": 1000, "image_size": 8}  # fmt: skip
+    teacher = {
+        "name": f"file:{folder / 't.pt'}",
+        "architecture": "cnn-4",
+        "normalization": "none",
+        "matched": "order",
+        "classes": [1, 2, 3, 4, 5, 6, 7, 8, 9, 0],
+        "num_classes": 1000,
+        "image_size": 8,
+    }
     student = {"name": "timm:test_vit", "options": {"patch_size": 4}}
     recipe = recipe_from_dict({"data": "digits", "student": student, "method": "kd", "teacher": teacher})
     assert recipe_from_dict(recipe.to_dict()) == recipe

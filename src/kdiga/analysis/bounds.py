@@ -75,9 +75,13 @@ class Bound:
 
 
 def student_bound(
-    eps: float, *, linearity: Sequence[float], teacher_gradient: Sequence[float], distance: Sequence[float],
+    eps: float,
+    *,
+    linearity: Sequence[float],
+    teacher_gradient: Sequence[float],
+    distance: Sequence[float],
     measured: Sequence[float],
-) -> Bound:  # fmt: skip
+) -> Bound:
     """Return the student bound: what its loss may rise by, from the teacher's gradient and the gap between both.
 
     Args:
@@ -96,9 +100,14 @@ def student_bound(
 
 
 def transfer_bound(
-    eps: float, *, clean_gap: Sequence[float], distance: Sequence[float], student_linearity: Sequence[float],
-    teacher_linearity: Sequence[float], measured: Sequence[float],
-) -> Bound:  # fmt: skip
+    eps: float,
+    *,
+    clean_gap: Sequence[float],
+    distance: Sequence[float],
+    student_linearity: Sequence[float],
+    teacher_linearity: Sequence[float],
+    measured: Sequence[float],
+) -> Bound:
     """Return the transfer bound: how far the two losses may be apart anywhere in the ball.
 
     It has two sides, so it also counts against a student that is better than its teacher.

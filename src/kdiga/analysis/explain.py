@@ -69,9 +69,14 @@ def explain(
     models = [teacher, *students.values()]
     classes = check_same_shape(models, images, labels)
     work = Work(
-        images, labels.long(), threat=threat, search=search or WorstCaseSearch(), seed=seed, result_cache=result_cache or ResultCache(),
+        images,
+        labels.long(),
+        threat=threat,
+        search=search or WorstCaseSearch(),
+        seed=seed,
+        result_cache=result_cache or ResultCache(),
         on_progress=on_progress,
-    )  # fmt: skip
+    )
     owns = work.of_models(models)
     pairs = work.of_pairs(teacher, models[1:])
     folders = attack_folders or [work.result_cache.folder] * len(models)
@@ -120,14 +125,21 @@ def _student(plainly: Explained, own: OfModel, pair: OfPair, teacher: Explained,
         linearity=gamma,
         agreement=GradientAgreement(pair["cosine"], pair["distance"]),
         student_bound=student_bound(
-            eps, linearity=gamma, teacher_gradient=teacher.gradient_norm, distance=pair["distance"],
+            eps,
+            linearity=gamma,
+            teacher_gradient=teacher.gradient_norm,
+            distance=pair["distance"],
             measured=own["change"],
         ),
         transfer_bound=transfer_bound(
-            eps, clean_gap=pair["clean_gap"], distance=pair["distance"], student_linearity=gamma,
-            teacher_linearity=teacher.linearity, measured=pair["transfer"],
+            eps,
+            clean_gap=pair["clean_gap"],
+            distance=pair["distance"],
+            student_linearity=gamma,
+            teacher_linearity=teacher.linearity,
+            measured=pair["transfer"],
         ),
-    )  # fmt: skip
+    )
 
 
 def _larger(own: OfModel, met: Sequence[Sequence[float]]) -> list[float]:

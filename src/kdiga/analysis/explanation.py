@@ -81,9 +81,11 @@ class Explained:
                 "values": list(self.linearity),
             },
             "gradient": {"norm": fmean(self.gradient_norm), "zero": self.zero_gradients} | self._agreement(seed),
-        } | ({} if self.student_bound is None or self.transfer_bound is None else {
-            "bounds": {"student": self.student_bound.to_dict(), "transfer": self.transfer_bound.to_dict()}
-        })  # fmt: skip
+        } | (
+            {}
+            if self.student_bound is None or self.transfer_bound is None
+            else {"bounds": {"student": self.student_bound.to_dict(), "transfer": self.transfer_bound.to_dict()}}
+        )
 
     def _agreement(self, seed: int) -> dict[str, Any]:
         if self.agreement is None:

@@ -39,9 +39,15 @@ def choose_examples(right: Sequence[bool], labels: Tensor, count: int) -> list[i
 
 
 def picture_arrays(
-    models: Sequence[nn.Module], images: Tensor, labels: Tensor, classes: Sequence[str], *, threat: ThreatModel,
-    search: WorstCaseSearch | None = None, seed: int = 0,
-) -> dict[str, NDArray[Any]]:  # fmt: skip
+    models: Sequence[nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    *,
+    threat: ThreatModel,
+    search: WorstCaseSearch | None = None,
+    seed: int = 0,
+) -> dict[str, NDArray[Any]]:
     """Return arrays by name: ``images``, ``labels``, ``classes``, and of model i ``gradient_i``, ``adversarial_i``,
     ``prediction_i`` and ``adversarial_prediction_i``.
 

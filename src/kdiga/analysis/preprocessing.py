@@ -72,8 +72,13 @@ def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> F
             for name, preprocessed in candidates(model, images).items()
         ]
     best = max(found, key=lambda alternative: alternative.other)
-    evidence = {"given": best.given, "best_other": best.name, "other": best.other, "p_value": best.p_value,
-                "tried": {alternative.name: alternative.other for alternative in found}}  # fmt: skip
+    evidence = {
+        "given": best.given,
+        "best_other": best.name,
+        "other": best.other,
+        "p_value": best.p_value,
+        "tried": {alternative.name: alternative.other for alternative in found},
+    }
     if best.is_better(len(found)):
         message = (
             f"right on {best.given:.1%} of the images as it is and on {best.other:.1%} with {best.name}: its "
@@ -145,9 +150,7 @@ class _Undone(nn.Module):
 
 
 def _moments(images: Tensor) -> Normalization:
-    return Normalization(
-        tuple(images.mean((0, 2, 3)).tolist()), tuple(images.std((0, 2, 3)).clamp_min(1e-3).tolist())
-    )  # fmt: skip
+    return Normalization(tuple(images.mean((0, 2, 3)).tolist()), tuple(images.std((0, 2, 3)).clamp_min(1e-3).tolist()))
 
 
 def _layers(channels: int, moments: Normalization, device: torch.device) -> dict[str, Normalize]:
@@ -184,8 +187,13 @@ def size_finding(model: Classifier, images: Tensor, labels: Tensor) -> Finding:
     if not found:
         return Finding("input-size", "skipped", f"its network takes images of {size} pixels only.", {"size": size})
     best = max(found, key=lambda alternative: alternative.other)
-    evidence = {"size": size, "given": best.given, "best_other": best.name, "other": best.other,
-                "p_value": best.p_value}  # fmt: skip
+    evidence = {
+        "size": size,
+        "given": best.given,
+        "best_other": best.name,
+        "other": best.other,
+        "p_value": best.p_value,
+    }
     if best.is_better(len(found)):
         message = (
             f"right on {best.given:.1%} of the images at {size} pixels and on {best.other:.1%} at {best.name}: it was "

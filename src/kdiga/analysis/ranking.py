@@ -70,10 +70,15 @@ def rank(
         observed = float(spearman(promised, reached)[0])
         draws = spearman(_means(table, rows), _means(truth, rows)) if truth.shape[1] > 1 else np.asarray([np.nan])
         known = bool(np.isfinite(observed))
-        found.append(Ranking(
-            name, observed if known else None, percentile_interval(draws) if known else None,
-            _chance(promised[0], reached[0], observed, seed) if known else None, models,
-        ))  # fmt: skip
+        found.append(
+            Ranking(
+                name,
+                observed if known else None,
+                percentile_interval(draws) if known else None,
+                _chance(promised[0], reached[0], observed, seed) if known else None,
+                models,
+            )
+        )
     return found
 
 

@@ -91,9 +91,14 @@ def suitable(
     check_ball(threat)
     num_classes = check_same_shape([teacher], images, labels)
     work = Work(
-        images, labels.long(), threat=threat, search=search or WorstCaseSearch(), seed=seed, result_cache=result_cache or ResultCache(),
+        images,
+        labels.long(),
+        threat=threat,
+        search=search or WorstCaseSearch(),
+        seed=seed,
+        result_cache=result_cache or ResultCache(),
         on_progress=on_progress,
-    )  # fmt: skip
+    )
     (own,) = work.of_models([teacher])
     clean, left = work.attacked(teacher, ATTACK, work.result_cache.folder)
     pixels, answers = images.to(device_of(teacher)), labels.long().to(device_of(teacher))

@@ -38,9 +38,16 @@ class Work:
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, *, threat: ThreatModel, search: WorstCaseSearch, seed: int, result_cache: ResultCache,
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        threat: ThreatModel,
+        search: WorstCaseSearch,
+        seed: int,
+        result_cache: ResultCache,
         on_progress: OnProgress | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.images, self.labels, self.threat, self.search, self.seed = images, labels, threat, search, seed
         self.result_cache, self.on_progress = result_cache, on_progress
         self.common = {"threat": [threat.norm, threat.eps], "seed": seed, "search": search.to_dict()}
@@ -73,9 +80,15 @@ class Work:
         """Return which examples a model gets right, and what an attack leaves of them; kept in a folder."""
         target = model if is_differentiable(model, self.images[:1]) else Connected(model)
         report = evaluate(
-            target, [(self.images, self.labels)], eps=self.threat.eps, norm=self.threat.norm, attacks=[attack],
-            seed=self.seed, folder=folder, progress=self.on_progress,
-        )  # fmt: skip
+            target,
+            [(self.images, self.labels)],
+            eps=self.threat.eps,
+            norm=self.threat.norm,
+            attacks=[attack],
+            seed=self.seed,
+            folder=folder,
+            progress=self.on_progress,
+        )
         return report.results["clean"].correct, next(
             result for name, result in report.results.items() if name != "clean"
         )
@@ -88,12 +101,14 @@ class Work:
         prints = [fingerprint_of_tensors(*part) for part in parts]
         work_units = [
             WorkUnit(
-                task, about | self.common | {"batch": prints[place], "place": place}, len(part[0]),
+                task,
+                about | self.common | {"batch": prints[place], "place": place},
+                len(part[0]),
                 self._at(place, stream, measure, part),
             )
             for about, measure in wanted
             for place, part in enumerate(parts)
-        ]  # fmt: skip
+        ]
         outcomes: list[dict[str, list[Any]]] = run_work_units(work_units, self.result_cache, self.on_progress)
         grouped = [outcomes[start : start + len(parts)] for start in range(0, len(outcomes), len(parts))]
         return [{name: [value for one in group for value in one[name]] for name in group[0]} for group in grouped]

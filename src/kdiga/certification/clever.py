@@ -131,9 +131,16 @@ def clever(
     with evaluating(model), frozen_parameters(model):
         answers = class_scores(model, images, labels)
         (found,) = estimate_lipschitz(
-            [model], images, answers.labels, answers.correct.cpu(), answers.num_classes - 1, sampling,
-            points=points, result_cache=ResultCache(folder), progress=progress,
-        )  # fmt: skip
+            [model],
+            images,
+            answers.labels,
+            answers.correct.cpu(),
+            answers.num_classes - 1,
+            sampling,
+            points=points,
+            result_cache=ResultCache(folder),
+            progress=progress,
+        )
     return radii_of(answers, found, sampling)
 
 

@@ -44,9 +44,7 @@ class CertificateComparison:
     @property
     def compared(self) -> list[int]:
         """Examples that both get right, where the teacher has a radius and the student's is known."""
-        rows = zip(
-            self.student.correct, self.teacher.correct, self.student.radius, self.teacher.radius, strict=True
-        )  # fmt: skip
+        rows = zip(self.student.correct, self.teacher.correct, self.student.radius, self.teacher.radius, strict=True)
         return [
             place
             for place, (right, taught, own, radius) in enumerate(rows)
@@ -123,16 +121,27 @@ def clever_against(
         check_same_classes(own.logits, others.logits)
         wanted = (own.correct | others.correct).cpu()
         found, taught, gap = estimate_lipschitz(
-            [student, teacher], images, own.labels, wanted, own.num_classes - 1, sampling,
-            points=points, result_cache=ResultCache(folder), progress=progress,
-        )  # fmt: skip
+            [student, teacher],
+            images,
+            own.labels,
+            wanted,
+            own.num_classes - 1,
+            sampling,
+            points=points,
+            result_cache=ResultCache(folder),
+            progress=progress,
+        )
     statement = statement_of(
-        own.margins.double().cpu(), others.margins.double().cpu(), own.correct.cpu(),
-        (taught.location, gap.location), taught.largest + gap.largest, sampling.ball.eps,
-    )  # fmt: skip
+        own.margins.double().cpu(),
+        others.margins.double().cpu(),
+        own.correct.cpu(),
+        (taught.location, gap.location),
+        taught.largest + gap.largest,
+        sampling.ball.eps,
+    )
     return CertificateComparison(
         radii_of(own, found, sampling), radii_of(others, taught, sampling), sampling.ball.eps, statement
-    )  # fmt: skip
+    )
 
 
 def smooth_against(
@@ -187,9 +196,15 @@ def interval_against(
         InputError: as :func:`kdiga.certification.interval_bounds`, or if the models have different classes.
     """
     shared = partial(
-        interval_bounds, images=images, labels=labels, norm=norm, eps=eps, max_radius=max_radius, folder=folder,
+        interval_bounds,
+        images=images,
+        labels=labels,
+        norm=norm,
+        eps=eps,
+        max_radius=max_radius,
+        folder=folder,
         progress=progress,
-    )  # fmt: skip
+    )
     found, taught = shared(student, role="student"), shared(teacher, role="teacher")
     ball = ThreatModel.parse(norm, found.max_radius)
     device = device_of(student, images.device)
@@ -200,9 +215,11 @@ def interval_against(
     work_units: list[WorkUnit] = []
     for part, answers in zip(images.split(PORTION), labels.split(PORTION), strict=True):
         key = {
-            "certification": "interval-lipschitz", "models": names, "examples": fingerprint_of_tensors(part, answers),
+            "certification": "interval-lipschitz",
+            "models": names,
+            "examples": fingerprint_of_tensors(part, answers),
             "ball": [ball.norm, ball.eps],
-        }  # fmt: skip
+        }
         work_units.append(WorkUnit("gradients", key, len(part), partial(_bounds, own, others, part, answers, ball)))
     rows = run_work_units(work_units, ResultCache(folder), progress)
     _, teachers, gaps, margins, taught_margins = (
@@ -210,7 +227,7 @@ def interval_against(
     )
     statement = statement_of(
         margins, taught_margins, torch.tensor(found.correct), (teachers, gaps), teachers + gaps, ball.eps
-    )  # fmt: skip
+    )
     return CertificateComparison(found, taught, found.max_radius, statement)
 
 

@@ -121,9 +121,13 @@ def interval_bounds(
     work_units: list[WorkUnit] = []
     for part, answers in zip(images.split(PORTION), labels.split(PORTION), strict=True):
         key = {
-            "certification": "interval", "model": fingerprint, "examples": fingerprint_of_tensors(part, answers),
-            "threat": [threat.norm, threat.eps], "max_radius": tried.eps, "halvings": HALVINGS,
-        }  # fmt: skip
+            "certification": "interval",
+            "model": fingerprint,
+            "examples": fingerprint_of_tensors(part, answers),
+            "threat": [threat.norm, threat.eps],
+            "max_radius": tried.eps,
+            "halvings": HALVINGS,
+        }
         work = partial(_work, network, part.double(), answers, threat, tried.eps)
         work_units.append(WorkUnit("interval", key, len(part), work))
     rows = [row for chunk in run_work_units(work_units, ResultCache(folder), progress) for row in chunk]

@@ -55,9 +55,12 @@ class Sampling:
     def key(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
-            "norm": self.ball.norm, "radius": self.ball.eps, "batches": self.batches, "batch_size": self.batch_size,
+            "norm": self.ball.norm,
+            "radius": self.ball.eps,
+            "batches": self.batches,
+            "batch_size": self.batch_size,
             "seed": self.seed,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,13 @@ def estimate_lipschitz(
         rows = slice(start, start + PORTION)
         part = images[rows], labels[rows], wanted[rows]
         key = {
-            "certification": "lipschitz", "models": fingerprints, "examples": fingerprint_of_tensors(*part[:2]),
-            "start": start, "wanted": part[2].int().tolist(), "sampling": sampling.key(),
-        }  # fmt: skip
+            "certification": "lipschitz",
+            "models": fingerprints,
+            "examples": fingerprint_of_tensors(*part[:2]),
+            "start": start,
+            "wanted": part[2].int().tolist(),
+            "sampling": sampling.key(),
+        }
         work = partial(_work, models, *part, start, sampling, points)
         work_units.append(WorkUnit(task, key, len(part[0]), work))
     with quick_convolutions(models):
@@ -158,11 +165,17 @@ def _work(
 ) -> list[list[list[list[float | None]]]]:
     found = [
         largest_norms(
-            models, images[row], labels[row], ball=sampling.ball, batches=sampling.batches,
-            batch_size=sampling.batch_size, seed=(sampling.seed, start + row), points=points,
+            models,
+            images[row],
+            labels[row],
+            ball=sampling.ball,
+            batches=sampling.batches,
+            batch_size=sampling.batch_size,
+            seed=(sampling.seed, start + row),
+            points=points,
         )
         for row in wanted.nonzero()[:, 0].tolist()
-    ]  # fmt: skip
+    ]
     if not found:
         return [[[], [], []]] * (len(models) + (len(models) == 2))
     return [Lipschitz.of(maxima).to_plain() for maxima in zip(*found, strict=True)]

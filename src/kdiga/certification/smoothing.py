@@ -77,9 +77,12 @@ class Noise:
     def key(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
-            "sigma": self.sigma, "samples": self.samples, "selection_samples": self.selection_samples,
-            "alpha": self.alpha, "seed": self.seed,
-        }  # fmt: skip
+            "sigma": self.sigma,
+            "samples": self.samples,
+            "selection_samples": self.selection_samples,
+            "alpha": self.alpha,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -184,9 +187,12 @@ def smooth(
         for start in range(0, len(images), PORTION):
             part, answers = images[start : start + PORTION], labels[start : start + PORTION]
             key = {
-                "certification": "smoothing", "model": fingerprint, "start": start, "noise": noise.key(),
+                "certification": "smoothing",
+                "model": fingerprint,
+                "start": start,
+                "noise": noise.key(),
                 "examples": fingerprint_of_tensors(part, answers),
-            }  # fmt: skip
+            }
             work = partial(_work, model, part, num_classes, start, noise, batch_size)
             work_units.append(WorkUnit("smoothing", key, len(part), work))
         outcomes = run_work_units(work_units, ResultCache(folder), progress)
@@ -243,9 +249,7 @@ def _noisy(images: Tensor, start: int, noise: Noise, stream: int, samples: int) 
     for row, image in enumerate(images):
         generator = torch.Generator(image.device).manual_seed(mix_seed(noise.seed, start + row, stream))
         for done in range(0, samples, DRAW):
-            drawn = torch.randn(
-                (DRAW, *image.shape), generator=generator, device=image.device, dtype=image.dtype
-            )  # fmt: skip
+            drawn = torch.randn((DRAW, *image.shape), generator=generator, device=image.device, dtype=image.dtype)
             yield row, image + noise.sigma * drawn[: samples - done]
 
 

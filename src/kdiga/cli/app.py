@@ -23,9 +23,25 @@ GO_ON = "; what was finished is kept, and the same command goes on, `kdiga train
 
 # Each a module of this package, in the order of the help.
 COMMANDS = (
-    "demo", "train", "inspect", "evaluate", "compare", "certify", "suitable", "explain", "export", "report", "cache",
-    "profile", "study", "claims", "tune", "curve", "lists", "doctor",
-)  # fmt: skip
+    "demo",
+    "train",
+    "inspect",
+    "evaluate",
+    "compare",
+    "certify",
+    "suitable",
+    "explain",
+    "export",
+    "report",
+    "cache",
+    "profile",
+    "study",
+    "claims",
+    "tune",
+    "curve",
+    "lists",
+    "doctor",
+)
 
 
 class Commands(TyperGroup):

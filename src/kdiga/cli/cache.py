@@ -74,8 +74,10 @@ def cache(
     console.print(
         f"{format_bytes(plan.size)}, {rows:,} rows, {seconds:.1f} s. Largest relative error against the live teacher on "
         f"one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {recipe}",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     output.result(
         _content(plan, dry_run=False)
         | {"seconds": seconds, "filled_again": list(damaged), "largest_relative_error": asdict(agreement)},

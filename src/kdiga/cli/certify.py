@@ -84,11 +84,29 @@ def run_certification(
     output = Output(json_file, quiet=quiet)
     shown = _radii(radius, sigma)
     request = CertifyRequest(
-        model=model, methods=[name.strip().lower() for name in method.split(",")], against=against, data=data,
-        root=root, eps=eps, norm=norm, examples=examples, which=which, weights=weights, normalization=normalization,
-        seed=seed, device=device, max_radius=max_radius, batches=clever_batches, batch_size=clever_batch_size,
-        sigma=sigma, samples=samples, selection_samples=selection_samples, alpha=alpha, out=out, overwrite=overwrite,
-    )  # fmt: skip
+        model=model,
+        methods=[name.strip().lower() for name in method.split(",")],
+        against=against,
+        data=data,
+        root=root,
+        eps=eps,
+        norm=norm,
+        examples=examples,
+        which=which,
+        weights=weights,
+        normalization=normalization,
+        seed=seed,
+        device=device,
+        max_radius=max_radius,
+        batches=clever_batches,
+        batch_size=clever_batch_size,
+        sigma=sigma,
+        samples=samples,
+        selection_samples=selection_samples,
+        alpha=alpha,
+        out=out,
+        overwrite=overwrite,
+    )
     with EvaluationProgress(output.console, model) as progress:
         found = run(request, command=command_line(), progress=progress)
     _show(output.console, found, shown)

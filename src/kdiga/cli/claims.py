@@ -80,9 +80,15 @@ def claims(
         announce(console, f"kdiga claims {recipe}", "runs", board, checked.out)
         with RunProgress(console, recipe.stem, outcome=lambda folder: describe_outcome(board, folder)) as progress:
             content = run_claims(
-                checked, board, data, records, workers=workers or default_workers(), on_watch=progress,
-                despite_findings=despite_findings, minutes=stop_after,
-            )  # fmt: skip
+                checked,
+                board,
+                data,
+                records,
+                workers=workers or default_workers(),
+                on_watch=progress,
+                despite_findings=despite_findings,
+                minutes=stop_after,
+            )
     if page is not None:
         write_claims(content, page, page.parent / "images")
     _show(console, content, page or checked.out / "claims.md")
@@ -101,10 +107,13 @@ def _list(console: Console, checked: Claims, states: list[str]) -> None:
         start = run_spec.kind == "start"
         then = [f"{attack}" for attack in checked.evaluation.attacks] if run_spec.which else []
         table.add_row(
-            run_spec.folder, "none" if start else run_spec.recipe.method.info.name,
-            "0" if start else str(run_spec.recipe.training.epochs), ", ".join(run_spec.needs),
-            ", ".join([*then, *(step.file.removesuffix(".json") for step in run_spec.after)]), state,
-        )  # fmt: skip
+            run_spec.folder,
+            "none" if start else run_spec.recipe.method.info.name,
+            "0" if start else str(run_spec.recipe.training.epochs),
+            ", ".join(run_spec.needs),
+            ", ".join([*then, *(step.file.removesuffix(".json") for step in run_spec.after)]),
+            state,
+        )
     print_table(console, table)
     console.print(f"# {len(checked.run_specs)} runs; would write to {checked.out}", highlight=False, soft_wrap=True)
 

@@ -43,9 +43,14 @@ def compare(
     for row in rows:
         low, high = row.interval
         table.add_row(
-            row.attack, f"{row.first:.1%}", f"{row.second:.1%}", f"{100 * row.difference:+.1f}",
-            f"{100 * low:+.1f} to {100 * high:+.1f}", str(row.only_first), str(row.only_second),
-        )  # fmt: skip
+            row.attack,
+            f"{row.first:.1%}",
+            f"{row.second:.1%}",
+            f"{100 * row.difference:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            str(row.only_first),
+            str(row.only_second),
+        )
     say(console, f"first: {one['model']}, second: {other['model']}, {rows[0].examples} test images of {one['data']}")
     print_table(console, table)
     for row in rows:

@@ -65,10 +65,16 @@ def curve(
     started, output = time.time(), Output(json_file, quiet=quiet)
     console = output.console
     sweep = load_curve(
-        recipe, over, seeds=_seeds(seeds), out=out, overrides=settings or [], at_most=at_most,
+        recipe,
+        over,
+        seeds=_seeds(seeds),
+        out=out,
+        overrides=settings or [],
+        at_most=at_most,
         evaluation=EvaluateSettings(_attacks(attacks), examples, which=("best",)),
-        confirmation=_confirmation(confirm, confirm_examples), command=command_line(),
-    )  # fmt: skip
+        confirmation=_confirmation(confirm, confirm_examples),
+        command=command_line(),
+    )
     data = load_recipe_data(sweep.recipe.data)
     board = open_curve(sweep, data, since=0.0 if report else started)
     if dry_run:

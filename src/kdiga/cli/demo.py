@@ -46,9 +46,14 @@ def demo(
         JobProgress(console, "students and attacks") as jobs,
     ):
         models = run_demo(
-            out, seed=seed, examples=examples, overwrite=overwrite,
-            on_step=teacher.on_step, on_epoch=teacher.on_epoch, on_job=jobs,
-        )  # fmt: skip
+            out,
+            seed=seed,
+            examples=examples,
+            overwrite=overwrite,
+            on_step=teacher.on_step,
+            on_epoch=teacher.on_epoch,
+            on_job=jobs,
+        )
     page = write_page([out])
     write_summary(out / "figure.png", models, out / "explanation.json")
     say(console, f"{DATA}, {models[0]['examples']} test images:")

@@ -75,11 +75,27 @@ def evaluate(
 
     output = Output(json_file, quiet=quiet)
     request = EvaluateRequest(
-        model=model, attacks=attacks.split(","), data=data, root=root, eps=eps, norm=norm, examples=examples,
-        which=which, weights=weights, normalization=normalization, version=version, seed=seed, batch_size=batch_size,
-        device=device, sweep=sweep, sweep_attack=sweep_attack, out=out, overwrite=overwrite, teacher=teacher,
+        model=model,
+        attacks=attacks.split(","),
+        data=data,
+        root=root,
+        eps=eps,
+        norm=norm,
+        examples=examples,
+        which=which,
+        weights=weights,
+        normalization=normalization,
+        version=version,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        sweep=sweep,
+        sweep_attack=sweep_attack,
+        out=out,
+        overwrite=overwrite,
+        teacher=teacher,
         checks="autoattack" in attacks.lower() if checks is None else checks,
-    )  # fmt: skip
+    )
     with EvaluationProgress(output.console, model) as progress:
         found = run_evaluation(request, workers=workers, command=command_line(), progress=progress)
     _show(output.console, found.content)

@@ -55,10 +55,24 @@ def explain(
 
     output = Output(json_file, quiet=quiet)
     question = ExplainRequest(
-        teacher=teacher, students=students, out=out, data=data, root=root, eps=eps, norm=norm, examples=examples,
-        attack=attack, which=which, weights=weights, normalization=normalization, search=WorstCaseSearch(restarts=restarts),
-        seed=seed, device=device, overwrite=overwrite, pictures=pictures,
-    )  # fmt: skip
+        teacher=teacher,
+        students=students,
+        out=out,
+        data=data,
+        root=root,
+        eps=eps,
+        norm=norm,
+        examples=examples,
+        attack=attack,
+        which=which,
+        weights=weights,
+        normalization=normalization,
+        search=WorstCaseSearch(restarts=restarts),
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        pictures=pictures,
+    )
     with EvaluationProgress(output.console, "explain") as progress:
         content = explain_runs(question, command=command_line(), progress=progress)
     _show(output.console, content)
@@ -87,19 +101,35 @@ def _models_table(content: dict[str, Any]) -> Table:
     eps, attack = content["threat"]["eps"], content["attack"]
     table = Table()
     headings = (
-        "model", "clean", attack, "95 % interval", "kept", "gamma", "eps |g|", "cosine", "eps |g-gt|",
-        "student bound", "found", "transfer bound", "found",
-    )  # fmt: skip
+        "model",
+        "clean",
+        attack,
+        "95 % interval",
+        "kept",
+        "gamma",
+        "eps |g|",
+        "cosine",
+        "eps |g-gt|",
+        "student bound",
+        "found",
+        "transfer bound",
+        "found",
+    )
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for model in content["models"]:
         gradient, bounds = model["gradient"], model.get("bounds")
         low, high = model["robust"]["interval_95"]
         row = [
-            model["name"], f"{model['clean']:.1%}", f"{model['robust']['accuracy']:.1%}", f"{low:.1%} - {high:.1%}",
-            _number(model.get("robustness_kept"), ".0%"), f"{model['linearity']['mean']:.2f}",
-            f"{eps * gradient['norm']:.2f}", _number(gradient.get("cosine"), ".2f"),
-        ]  # fmt: skip
+            model["name"],
+            f"{model['clean']:.1%}",
+            f"{model['robust']['accuracy']:.1%}",
+            f"{low:.1%} - {high:.1%}",
+            _number(model.get("robustness_kept"), ".0%"),
+            f"{model['linearity']['mean']:.2f}",
+            f"{eps * gradient['norm']:.2f}",
+            _number(gradient.get("cosine"), ".2f"),
+        ]
         if bounds is not None:
             row += [f"{eps * gradient['distance']:.2f}"]
             row += [f"{bounds[name][what]:.2f}" for name in ("student", "transfer") for what in ("mean", "measured")]
@@ -114,9 +144,7 @@ def _ranking_table(content: dict[str, Any]) -> Table:
     for ranking in content["ranking"]:
         interval = ranking["interval_95"]
         told = "" if interval is None else f"{interval[0]:.2f} - {interval[1]:.2f}"
-        table.add_row(
-            ranking["bound"], _number(ranking["spearman"], ".2f"), told, _number(ranking["p_value"], ".2g")
-        )  # fmt: skip
+        table.add_row(ranking["bound"], _number(ranking["spearman"], ".2f"), told, _number(ranking["p_value"], ".2g"))
     return table
 
 

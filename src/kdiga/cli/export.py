@@ -69,11 +69,26 @@ def run_export(
 
     output = Output(json_file, quiet=quiet)
     request = ExportRequest(
-        model=model, formats=to.split(","), int8=int8, calibration=calibration, data=data, root=root, eps=eps,
-        norm=norm, examples=examples, transfer=() if transfer.strip() in ("", "none") else transfer.split(","),
-        score_examples=score_examples, queries=queries, which=which, weights=weights, normalization=normalization,
-        seed=seed, device=device, out=out, overwrite=overwrite,
-    )  # fmt: skip
+        model=model,
+        formats=to.split(","),
+        int8=int8,
+        calibration=calibration,
+        data=data,
+        root=root,
+        eps=eps,
+        norm=norm,
+        examples=examples,
+        transfer=() if transfer.strip() in ("", "none") else transfer.split(","),
+        score_examples=score_examples,
+        queries=queries,
+        which=which,
+        weights=weights,
+        normalization=normalization,
+        seed=seed,
+        device=device,
+        out=out,
+        overwrite=overwrite,
+    )
     with EvaluationProgress(output.console, model) as progress:
         found = run(request, command=command_line(), progress=progress)
     _show(output.console, found.content)

@@ -50,7 +50,7 @@ def inspect(
     """Say what a model is, and whether it fits the data: preprocessing, size, order of classes.
 
     Example: kdiga inspect file:weights/resnet4b.pth --architecture resnet4b --normalization cifar10 --data cifar10
-    """  # fmt: skip
+    """
     from kdiga.errors import unknown
     from kdiga.models.layouts import MATCHES
     from kdiga.recipes.schema import ModelConfig

@@ -46,17 +46,23 @@ def methods(
     for method in available_methods().values():
         needs = method().needs
         table.add_row(
-            method.info.name, _passes(needs.student), _teacher(needs),
-            "yes" if needs.teacher_queries else "no" if needs.teachers else "-", _gradients(needs), method.info.paper,
-        )  # fmt: skip
+            method.info.name,
+            _passes(needs.student),
+            _teacher(needs),
+            "yes" if needs.teacher_queries else "no" if needs.teachers else "-",
+            _gradients(needs),
+            method.info.paper,
+        )
     print_table(console, table)
     output.result({"kind": "methods", "methods": [_about(method()) for method in available_methods().values()]})
     console.print(
         "\nstudent, teacher: forward + backward passes a step with the default options. asks: whether the teacher is\n"
         "queried at perturbed images, so that stored signals cannot serve. grad: whose input gradient is used,\n"
         "[s] read, [S] trained through, [t] the teacher's. kdiga methods NAME tells more.",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _about(method: Method) -> dict[str, Any]:

@@ -98,7 +98,11 @@ def _table(found: dict[str, Any]) -> Table:
     for one in rows:
         parts = (f"{1000 * one['sections'][name]:.1f}" for name in shown)
         table.add_row(
-            one["label"], f"{1000 * one['seconds']:.1f}", *parts, f"{one['peak_bytes'] / 1e6:.0f}",
-            f"{one['examples_per_second']:.0f}", f"{one['minutes']:.1f}",
-        )  # fmt: skip
+            one["label"],
+            f"{1000 * one['seconds']:.1f}",
+            *parts,
+            f"{one['peak_bytes'] / 1e6:.0f}",
+            f"{one['examples_per_second']:.0f}",
+            f"{one['minutes']:.1f}",
+        )
     return table

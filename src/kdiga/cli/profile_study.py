@@ -36,18 +36,27 @@ def show_sizes(console: Console, found: dict[str, Any]) -> None:
     """Print the measurements and their sums."""
     training = [
         (
-            row["label"], row["student"], row["teacher"] or "", row["runs_as"], str(row["runs"]), str(row["epochs"]),
-            f"{1000 * row['step_seconds']:.1f}", duration(3600 * row["hours"]),
+            row["label"],
+            row["student"],
+            row["teacher"] or "",
+            row["runs_as"],
+            str(row["runs"]),
+            str(row["epochs"]),
+            f"{1000 * row['step_seconds']:.1f}",
+            duration(3600 * row["hours"]),
         )
         for row in found["training"]
-    ]  # fmt: skip
+    ]
     attacks = [
         (
-            row["student"], str(row["models"]), f"{1e6 * row['forward_seconds']:.3g}",
-            f"{1e6 * row['backward_seconds']:.3g}", duration(3600 * row["hours"]),
+            row["student"],
+            str(row["models"]),
+            f"{1e6 * row['forward_seconds']:.3g}",
+            f"{1e6 * row['backward_seconds']:.3g}",
+            duration(3600 * row["hours"]),
         )
         for row in found["attacks"]
-    ]  # fmt: skip
+    ]
     _print(console, TRAINING, training)
     _print(console, ATTACKS, attacks)
     machine = found["provenance"]["hardware"]

@@ -46,12 +46,16 @@ def planned(run_specs: Sequence[RunSpec], states: Sequence[str], out: Path) -> d
     """
     runs = [
         {
-            "folder": run_spec.folder, "kind": run_spec.kind, "method": run_spec.recipe.method.info.name,
-            "epochs": run_spec.recipe.training.epochs, "seed": run_spec.recipe.training.seed, "needs": list(run_spec.needs),
+            "folder": run_spec.folder,
+            "kind": run_spec.kind,
+            "method": run_spec.recipe.method.info.name,
+            "epochs": run_spec.recipe.training.epochs,
+            "seed": run_spec.recipe.training.seed,
+            "needs": list(run_spec.needs),
             "state": state,
         }
         for run_spec, state in zip(run_specs, states, strict=True)
-    ]  # fmt: skip
+    ]
     return {"kind": "dry-run", "folder": str(out), "runs": runs}
 
 

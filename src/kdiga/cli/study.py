@@ -83,9 +83,13 @@ def _list(console: Console, checked: Study, states: list[str]) -> None:
         training = run_spec.recipe.training
         teacher = "" if run_spec.recipe.teacher is None else run_spec.recipe.teacher.name
         table.add_row(
-            run_spec.folder, run_spec.recipe.method.info.name, str(training.epochs), str(training.seed),
-            ", ".join(run_spec.needs) or teacher, state,
-        )  # fmt: skip
+            run_spec.folder,
+            run_spec.recipe.method.info.name,
+            str(training.epochs),
+            str(training.seed),
+            ", ".join(run_spec.needs) or teacher,
+            state,
+        )
     print_table(console, table)
     console.print(f"# would write to {checked.out}", highlight=False, soft_wrap=True)
 

@@ -78,9 +78,15 @@ def suitable(
         check_earlier_result(folder / FILE, asked, overwrite=overwrite)
     with EvaluationProgress(output.console, teacher) as progress:
         found = examine(
-            loaded.model, to_pixels(test_set.images.images), test_set.images.labels, threat=test_set.threat, seed=seed,
-            search=search, result_cache=ResultCache(None if folder is None else folder / FOLDER), on_progress=progress,
-        )  # fmt: skip
+            loaded.model,
+            to_pixels(test_set.images.images),
+            test_set.images.labels,
+            threat=test_set.threat,
+            seed=seed,
+            search=search,
+            result_cache=ResultCache(None if folder is None else folder / FOLDER),
+            on_progress=progress,
+        )
     content = asked | {"command": command_line()} | loaded.about | found.to_dict()
     content["provenance"] = provenance(next(loaded.model.parameters()).device)
     _show(output.console, content)

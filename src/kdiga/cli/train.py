@@ -65,9 +65,12 @@ def train(
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / recipe.stem
     trackers = Trackers(
-        [name.strip().lower() for name in track.split(",") if name.strip()], folder, checked.to_dict(),
-        project=track_project, on_trouble=lambda line: say(console, line, style="yellow"),
-    )  # fmt: skip
+        [name.strip().lower() for name in track.split(",") if name.strip()],
+        folder,
+        checked.to_dict(),
+        project=track_project,
+        on_trouble=lambda line: say(console, line, style="yellow"),
+    )
     data = load_recipe_data(checked.data)
     tell_notes(console, data)
     if dry_run:
@@ -94,10 +97,17 @@ def train(
 
     with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress, trackers:
         result = run_recipe(
-            checked, folder, resume=resume, overwrite=overwrite, data=data, models=models,
-            on_step=progress.on_step, on_epoch=on_epoch, on_choice=progress.on_choice,
+            checked,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            data=data,
+            models=models,
+            on_step=progress.on_step,
+            on_epoch=on_epoch,
+            on_choice=progress.on_choice,
             on_warning=progress.on_warning,
-        )  # fmt: skip
+        )
     _show(console, result, folder)
     output.result(result, folder)
 

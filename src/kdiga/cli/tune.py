@@ -67,9 +67,13 @@ def tune(
     asked += [part for setting in settings or [] for part in ("--set", setting)]
     with RunProgress(console, recipe.stem, outcome=lambda name: describe_outcome(board, name)) as progress:
         content = run_search(
-            checked, board, data, workers=workers or default_workers(), on_watch=progress,
+            checked,
+            board,
+            data,
+            workers=workers or default_workers(),
+            on_watch=progress,
             command=shlex.join(asked),
-        )  # fmt: skip
+        )
     _show(console, content, folder)
     output.result(content, folder)
     _check(content, folder)
@@ -85,9 +89,11 @@ def _show(console: Console, content: dict[str, Any], out: Path) -> None:
         table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=heading == "trial")
     for trial in trials:
         table.add_row(
-            trial["folder"], *(f"{value:g}" for value in trial["coefficients"].values()), *_scores(trial),
+            trial["folder"],
+            *(f"{value:g}" for value in trial["coefficients"].values()),
+            *_scores(trial),
             "chosen" if trial["folder"] == content["chosen"] else "" if trial["best"] else trial["status"],
-        )  # fmt: skip
+        )
     print_table(console, table)
     console.print(
         f"Validation images, {content['epochs']} epochs, seed {content['seed']}; the test images took no part.",

@@ -28,9 +28,15 @@ NARROWEST, WIDEST = 3 / 4, 4 / 3  # width over height
 RESERVE = 2  # an image that is only made smaller is decoded at no less than so many times its final size
 
 UNREADABLE = (
-    UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError, struct.error,
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
     zlib.error,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

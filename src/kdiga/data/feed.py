@@ -74,9 +74,14 @@ class ImageSetFeed:
         """Yield the batches of one epoch from ``start`` on, each example once; the epoch decides the view."""
         view = number if self.views is None else number % self.views
         for index in batch_rows(
-            len(self.data), self.batch_size, seed=self.seed, epoch=number, start=start, share=self.share,
+            len(self.data),
+            self.batch_size,
+            seed=self.seed,
+            epoch=number,
+            start=start,
+            share=self.share,
             device=self.data.device,
-        ):  # fmt: skip
+        ):
             yield batch_of(self.data, index, self.augmentation, seed=self.seed, view=view)
 
 

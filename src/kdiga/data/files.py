@@ -190,11 +190,14 @@ class Pending:
         step = min(PART, max(1, -(-count // data.workers))) if data.workers else max(1, count)
         self.jobs = [
             Job(
-                decode, data.items(rows[start : start + step]), size,
-                None if crops is None else crops.rows(start, start + step), workers=data.workers,
+                decode,
+                data.items(rows[start : start + step]),
+                size,
+                None if crops is None else crops.rows(start, start + step),
+                workers=data.workers,
             )
             for start in range(0, count, step)
-        ]  # fmt: skip
+        ]
 
     def result(self) -> Tensor:
         """Return them as uint8 (image, 3, height, width), in memory channel by channel last."""

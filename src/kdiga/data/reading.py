@@ -53,9 +53,7 @@ class Reading:
             raise InputError(f"in_memory was {self.in_memory!r}; accepted: auto, true, false.")
 
 
-def read(
-    storage: Storage, labels: Tensor, classes: Sequence[str], reading: Reading
-) -> tuple[FileSet, list[str]]:  # fmt: skip
+def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Reading) -> tuple[FileSet, list[str]]:
     """Return encoded images as a set on disk, in the order of the storage, and what there is to tell of it.
 
     Raises:

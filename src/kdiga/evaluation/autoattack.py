@@ -87,9 +87,13 @@ class OfficialStage:
         with seeded(seed), _messages_to(notes):
             build: Any = pyautoattack.AutoAttack
             official = build(
-                wrapped, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, seed=seed, version=self.version,
+                wrapped,
+                norm=OFFICIAL_NORM[threat.norm],
+                eps=threat.eps,
+                seed=seed,
+                version=self.version,
                 device=images.device,
-            )  # fmt: skip
+            )
             official.attacks_to_run = [self.name]
             # Its targeted attacks try 9 other classes; a model of fewer has no more to offer.
             official.apgd_targeted.n_target_classes = min(9, num_classes - 1)

@@ -86,9 +86,7 @@ def attack_all(
     work_units: list[WorkUnit] = []
     for place, start in enumerate(range(0, len(target.labels), batch_size)):
         rows = slice(start, start + batch_size)
-        part = replace(
-            target, images=target.images[rows], labels=target.labels[rows], standing=target.standing[rows]
-        )  # fmt: skip
+        part = replace(target, images=target.images[rows], labels=target.labels[rows], standing=target.standing[rows])
         key = _key(part, attack, threat, seed_at(seed, place))
         work_units.append(
             WorkUnit(attack.name, key, len(part.labels), partial(_run, part, attack, key, result_cache, meter))

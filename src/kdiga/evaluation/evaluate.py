@@ -102,9 +102,15 @@ def evaluate(
 def _doubts(target: Target, threat: ThreatModel, seed: int) -> list[Finding]:
     """Return what makes every accuracy of a model worthless; a few forward passes tell."""
     found = check_masking(
-        target.model, target.images, target.labels, threat=threat, seed=seed, examples=LOOKED_AT,
-        checks=[check for check in CHECKS if check.name in ALWAYS], fingerprint=target.fingerprint or "unnamed",
-    )  # fmt: skip
+        target.model,
+        target.images,
+        target.labels,
+        threat=threat,
+        seed=seed,
+        examples=LOOKED_AT,
+        checks=[check for check in CHECKS if check.name in ALWAYS],
+        fingerprint=target.fingerprint or "unnamed",
+    )
     return [finding for finding in found if finding.verdict in ("failed", "warning")]
 
 

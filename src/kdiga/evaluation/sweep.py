@@ -100,9 +100,14 @@ def sweep(
             if threat.eps > 0:
                 part = Target(model, target.images, target.labels, standing, target.fingerprint)
                 report = attack_all(
-                    part, chosen, threat=threat, seed=seed, batch_size=batch_size, result_cache=result_cache,
+                    part,
+                    chosen,
+                    threat=threat,
+                    seed=seed,
+                    batch_size=batch_size,
+                    result_cache=result_cache,
                     progress=_with_eps(progress, threat.eps),
-                )  # fmt: skip
+                )
                 standing = torch.tensor(report.correct)
             correct.append(tuple(standing.tolist()))
     return EpsSweep(chosen.name, [threat.eps for threat in threats], correct)

@@ -129,17 +129,29 @@ def load_curve(
     layout: list[float | None] = [None, *values]
     run_specs = tuple(
         RunSpec(
-            folder_of(key, value, seed), START if value is None else f"{value:g}",
+            folder_of(key, value, seed),
+            START if value is None else f"{value:g}",
             "start" if value is None else "method",
-            _with_seed(recipe if value is None else recipes[value], seed), which=evaluation.which, validated=True,
+            _with_seed(recipe if value is None else recipes[value], seed),
+            which=evaluation.which,
+            validated=True,
         )
         for seed in chosen
         for value in layout
-    )  # fmt: skip
+    )
     return CurvePlan(
-        Path(path).stem, command, out or Path("runs") / Path(path).stem, key, values, chosen, recipe, evaluation,
-        at_most, confirmation, run_specs,
-    )  # fmt: skip
+        Path(path).stem,
+        command,
+        out or Path("runs") / Path(path).stem,
+        key,
+        values,
+        chosen,
+        recipe,
+        evaluation,
+        at_most,
+        confirmation,
+        run_specs,
+    )
 
 
 def parse_over(text: str) -> tuple[str, tuple[float, ...]]:

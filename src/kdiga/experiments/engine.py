@@ -115,9 +115,11 @@ def run_board(
             on_end()
         done = board.count()
         pace = (time.monotonic() - started) / (done - before) if done > before else None
-        on_watch(BoardProgress(
-            done, total, tuple(running), folder if event == "end" else None, pace and pace * (total - done)
-        ))  # fmt: skip
+        on_watch(
+            BoardProgress(
+                done, total, tuple(running), folder if event == "end" else None, pace and pace * (total - done)
+            )
+        )
 
     if before < total:
         count = max(1, min(workers, total - before))

@@ -105,10 +105,17 @@ def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluati
     for attacks, examples in _groups(evaluation, len(data.test)):
         reports.append(
             evaluate(
-                model, data.test.batches(), eps=recipe.threat.eps, norm=recipe.threat.norm, attacks=attacks,
-                examples=examples, seed=evaluation.seed, version=VERSION, folder=folder / FOLDER,
+                model,
+                data.test.batches(),
+                eps=recipe.threat.eps,
+                norm=recipe.threat.norm,
+                attacks=attacks,
+                examples=examples,
+                seed=evaluation.seed,
+                version=VERSION,
+                folder=folder / FOLDER,
             )
-        )  # fmt: skip
+        )
     header = {"kind": "evaluation", **about, "data": data.name, "version": VERSION}
     return header | _merged([report.to_dict() for report in reports])
 

@@ -32,9 +32,14 @@ OnPart = Callable[[str, int, int], None]
 
 
 def size_runs(
-    run_specs: Sequence[RunSpec], out: Path, evaluation: EvaluateSettings, data: DataSet, *, steps: int = 5,
+    run_specs: Sequence[RunSpec],
+    out: Path,
+    evaluation: EvaluateSettings,
+    data: DataSet,
+    *,
+    steps: int = 5,
     on_part: OnPart | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Measure what the runs of a study or a test of claims would cost; nothing is trained or written.
 
     Runs that differ only in seed, epochs and coefficients are measured once. Of the study's own teachers the
@@ -72,10 +77,12 @@ def size_runs(
             attacks.append(_attack_row(kind, recipe, evaluation, data, steps))
     rows = {"training": training, "attacks": attacks}
     return {
-        "kind": "sizing", "runs": len(planned), **rows,
+        "kind": "sizing",
+        "runs": len(planned),
+        **rows,
         "hours": {name: sum(row["hours"] for row in those) for name, those in rows.items()},
         "provenance": provenance(device),
-    }  # fmt: skip
+    }
 
 
 def _alike(
@@ -107,11 +114,18 @@ def _training_row(run_specs: Sequence[RunSpec], recipe: Recipe, data: DataSet, s
     epochs = sum(run_spec.recipe.training.epochs for run_spec in run_specs)
     checks = sum(checks_of(run_spec.recipe.training) for run_spec in run_specs)
     return {
-        "label": run_specs[0].label, "student": recipe.student.name, "teacher": _taught_by(run_specs[0]), "runs": len(run_specs),
-        "epochs": epochs, "runs_as": cost.label, "step_seconds": cost.seconds, "steps": epochs * cost.steps,
-        "check_seconds": cost.check_seconds, "checks": checks,
+        "label": run_specs[0].label,
+        "student": recipe.student.name,
+        "teacher": _taught_by(run_specs[0]),
+        "runs": len(run_specs),
+        "epochs": epochs,
+        "runs_as": cost.label,
+        "step_seconds": cost.seconds,
+        "steps": epochs * cost.steps,
+        "check_seconds": cost.check_seconds,
+        "checks": checks,
         "hours": (epochs * cost.steps * cost.seconds + checks * cost.check_seconds) / 3600,
-    }  # fmt: skip
+    }
 
 
 def _taught_by(run_spec: RunSpec) -> str | None:
@@ -128,9 +142,12 @@ def _attack_row(
     forward, backward = _pass_seconds(recipe, data, min(images for images, _, _ in asked), steps)
     seconds = sum(images * (forward * ahead + backward * back) for images, ahead, back in asked)
     return {
-        "student": recipe.student.name, "models": models, "forward_seconds": forward, "backward_seconds": backward,
+        "student": recipe.student.name,
+        "models": models,
+        "forward_seconds": forward,
+        "backward_seconds": backward,
         "hours": models * seconds / 3600,
-    }  # fmt: skip
+    }
 
 
 def _passes(name: str) -> tuple[int, int]:

@@ -86,7 +86,10 @@ def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None
     report = evaluate(
         model.to(device_by_name(settings.device)),
         validation_subset(held_out, settings.validation_examples).batches(examples=settings.validation_examples),
-        eps=recipe.threat.eps, norm=recipe.threat.norm, attacks=[validation_attack(recipe)], seed=seed,
+        eps=recipe.threat.eps,
+        norm=recipe.threat.norm,
+        attacks=[validation_attack(recipe)],
+        seed=seed,
         folder=folder / FOLDER,
-    )  # fmt: skip
+    )
     write_result(folder, {"kind": "validation", **about, "data": data.name, **report.to_dict()}, VALIDATION)

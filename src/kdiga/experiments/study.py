@@ -130,19 +130,28 @@ class _Planner:
         for label, recipe in recipes.items():
             if tune is not None:
                 trials[label] = trial_specs(
-                    _with_seed(recipe, seeds[0]), f"tuning/{label}", label=label, trials=tune.trials,
-                    epochs=tune.epochs, needs=self.needs[label],
-                )  # fmt: skip
+                    _with_seed(recipe, seeds[0]),
+                    f"tuning/{label}",
+                    label=label,
+                    trials=tune.trials,
+                    epochs=tune.epochs,
+                    needs=self.needs[label],
+                )
         run_specs += [run_spec for group in trials.values() for run_spec in group]
         # Seed after seed, so that an unfinished study compares all methods on few seeds and not few methods on all.
         return run_specs + [
             RunSpec(
-                f"{label}/seed-{seed}", label, "method", _with_seed(recipe, seed), self.needs[label],
-                tuple(trial.folder for trial in trials.get(label, ())), which,
+                f"{label}/seed-{seed}",
+                label,
+                "method",
+                _with_seed(recipe, seed),
+                self.needs[label],
+                tuple(trial.folder for trial in trials.get(label, ())),
+                which,
             )
             for seed in seeds
             for label, recipe in recipes.items()
-        ]  # fmt: skip
+        ]
 
     def _problem(self, keys: Keys, message: str) -> None:
         self.problems.append(self.source.problem(keys, message))

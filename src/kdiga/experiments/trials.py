@@ -70,11 +70,14 @@ def trial_specs(
     settings = recipe.training if epochs is None else replace(recipe.training, epochs=epochs)
     return [
         RunSpec(
-            f"{where}/trial-{number:02d}".lstrip("/"), label, "trial",
-            replace(recipe, method=trial_method(recipe.method, number), training=settings), needs,
+            f"{where}/trial-{number:02d}".lstrip("/"),
+            label,
+            "trial",
+            replace(recipe, method=trial_method(recipe.method, number), training=settings),
+            needs,
         )
         for number in range(trials)
-    ]  # fmt: skip
+    ]
 
 
 def trial_method(method: Method, number: int) -> Method:

@@ -46,10 +46,15 @@ def write_int8(source: Path, images: Tensor, path: Path) -> None:
             # Folds batch norm and constants first, so that a convolution is quantised with what follows it.
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
             build.quantize_static(
-                str(prepared), str(quantised), _Calibration(images), quant_format=build.QuantFormat.QDQ,
-                per_channel=True, activation_type=build.QuantType.QInt8, weight_type=build.QuantType.QInt8,
+                str(prepared),
+                str(quantised),
+                _Calibration(images),
+                quant_format=build.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=build.QuantType.QInt8,
+                weight_type=build.QuantType.QInt8,
                 calibrate_method=build.CalibrationMethod.MinMax,
-            )  # fmt: skip
+            )
         except Exception as error:  # onnxruntime raises classes of its C++ library
             raise InputError(
                 f"{source.name} cannot be quantised to int8 ({words_of(error, 160)}); export it without --int8."

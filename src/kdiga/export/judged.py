@@ -42,15 +42,21 @@ class Judged:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         about: dict[str, Any] = {
-            "file": self.file, "bytes": self.size, "runtime": self.runtime, "sha256": self.digest,
+            "file": self.file,
+            "bytes": self.size,
+            "runtime": self.runtime,
+            "sha256": self.digest,
             "same_as": self.same_as,
-        }  # fmt: skip
+        }
         if self.agreement is not None:
             found = self.agreement
             about["agreement"] = {
-                "largest_difference": found.largest_difference, "largest_logit": found.largest_logit,
-                "same_class": found.share, "interval_95": list(found.interval), "examples": len(found.same_class),
-            }  # fmt: skip
+                "largest_difference": found.largest_difference,
+                "largest_logit": found.largest_logit,
+                "same_class": found.share,
+                "interval_95": list(found.interval),
+                "examples": len(found.same_class),
+            }
         about["accuracy"] = {name: result.accuracy for name, result in self.results.items()}
         about["interval_95"] = {name: list(result.interval) for name, result in self.results.items()}
         about["examples"] = {name: len(result.correct) for name, result in self.results.items()}

@@ -33,9 +33,16 @@ def write_onnx(model: Classifier, path: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the exporter about its own workings
             program = torch.onnx.export(
-                model, (example_images(model),), None, dynamo=True, verbose=False, opset_version=OPSET,
-                input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: Dim("batch")},),
-            )  # fmt: skip
+                model,
+                (example_images(model),),
+                None,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: Dim("batch")},),
+            )
     except Exception as error:  # the exporter's errors have no common base, and any of them means one thing here
         raise refusal("onnx", model, error.__cause__ or error) from None
     if program is None:
@@ -79,7 +86,12 @@ def example_images(model: Classifier) -> Tensor:
 
 ONNX = register(
     Format(
-        "onnx", "model.onnx", "onnxruntime", write_onnx, read_onnx,
-        packages=("onnx", "onnxruntime", "onnxscript"), extra="onnx",
+        "onnx",
+        "model.onnx",
+        "onnxruntime",
+        write_onnx,
+        read_onnx,
+        packages=("onnx", "onnxruntime", "onnxscript"),
+        extra="onnx",
     )
-)  # fmt: skip
+)

@@ -76,9 +76,14 @@ def loader_source(threat: ThreatModel, data: str, takes: tuple[int, int, int]) -
     """
     channels, size, classes = takes
     return SOURCE.format(
-        dataset=DATASETS.get(data, data), norm=NORMS[threat.norm], eps=threat.eps, shape=(channels, size, size),
-        classes=classes, channels=channels, size=size,
-    )  # fmt: skip
+        dataset=DATASETS.get(data, data),
+        norm=NORMS[threat.norm],
+        eps=threat.eps,
+        shape=(channels, size, size),
+        classes=classes,
+        channels=channels,
+        size=size,
+    )
 
 
 def model_info(

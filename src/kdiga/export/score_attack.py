@@ -56,9 +56,13 @@ class SquareStage:
         build: Any = SquareAttack
         with seeded(seed), torch.no_grad():
             official = build(
-                model, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, n_queries=self.queries, seed=seed,
+                model,
+                norm=OFFICIAL_NORM[threat.norm],
+                eps=threat.eps,
+                n_queries=self.queries,
+                seed=seed,
                 device=images.device,
-            )  # fmt: skip
+            )
             adv_images = official.perturb(images.contiguous(), labels)
             return StageOutcome((model(adv_images).argmax(1) == labels).cpu())
 
@@ -110,6 +114,11 @@ def scored(
             on_progress(f"{attack} on {victim.name}", done, total)
 
     return attack_all(
-        target, Attack(stage.name, [stage]), threat=threat, seed=seed, batch_size=batch_size,
-        result_cache=result_cache or ResultCache(), progress=tell,
-    )  # fmt: skip
+        target,
+        Attack(stage.name, [stage]),
+        threat=threat,
+        seed=seed,
+        batch_size=batch_size,
+        result_cache=result_cache or ResultCache(),
+        progress=tell,
+    )

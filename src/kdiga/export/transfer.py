@@ -90,11 +90,15 @@ def transferred(
             rows = slice(start, start + batch_size)
             part = images[rows], labels[rows]
             key = {
-                "transfer": attack.name, "stages": [repr(stage) for stage in attack.stages], "model": fingerprint,
-                "victims": {victim.name: victim.digest for victim in victims}, "seed": seed_at(seed, place),
-                "examples": fingerprint_of_tensors(*part), "threat": [threat.norm, threat.eps],
+                "transfer": attack.name,
+                "stages": [repr(stage) for stage in attack.stages],
+                "model": fingerprint,
+                "victims": {victim.name: victim.digest for victim in victims},
+                "seed": seed_at(seed, place),
+                "examples": fingerprint_of_tensors(*part),
+                "threat": [threat.norm, threat.eps],
                 "pyautoattack": installed_version("pyautoattack"),
-            }  # fmt: skip
+            }
             work = partial(_try, model, victims, *part, attack, threat, seed_at(seed, place))
             work_units.append(WorkUnit(name, key, len(part[1]), work))
         outcomes: list[Mapping[str, Any]] = run_work_units(work_units, result_cache, on_progress)

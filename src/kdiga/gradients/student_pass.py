@@ -46,10 +46,19 @@ class StudentPass:
     """
 
     def __init__(
-        self, student: nn.Module, images: Tensor, labels: Tensor, *, gradient: GradientUse, route: Route,
-        gradient_of: Score = "loss", batch_norm: BatchNormMode = "train", compiled: Forward | None = None,
-        keep_statistics: bool = False, watch: Watch = silent,
-    ) -> None:  # fmt: skip
+        self,
+        student: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        gradient: GradientUse,
+        route: Route,
+        gradient_of: Score = "loss",
+        batch_norm: BatchNormMode = "train",
+        compiled: Forward | None = None,
+        keep_statistics: bool = False,
+        watch: Watch = silent,
+    ) -> None:
         self._student, self._route, self._watch = student, route, watch
         self._score, self._batch_norm, self._keep_statistics = score_by_name(gradient_of), batch_norm, keep_statistics
         self._twice = gradient == "differentiable" and route.double_backward

@@ -233,14 +233,25 @@ class StepContext:
         return 1.0 if share <= 0 else min(1.0, self.progress / share)
 
     def _point(
-        self, images: Tensor, gradient: GradientUse, batch_norm: BatchNormMode = "train", *,
+        self,
+        images: Tensor,
+        gradient: GradientUse,
+        batch_norm: BatchNormMode = "train",
+        *,
         keep_statistics: bool = False,
-    ) -> StudentPass:  # fmt: skip
+    ) -> StudentPass:
         point = StudentPass(
-            self.student, images, self.batch.labels, gradient=gradient, route=self.route,
-            gradient_of=self.gradient_of, batch_norm=batch_norm, compiled=self.compiled,
-            keep_statistics=keep_statistics, watch=self.watch,
-        )  # fmt: skip
+            self.student,
+            images,
+            self.batch.labels,
+            gradient=gradient,
+            route=self.route,
+            gradient_of=self.gradient_of,
+            batch_norm=batch_norm,
+            compiled=self.compiled,
+            keep_statistics=keep_statistics,
+            watch=self.watch,
+        )
         if self.step_statistics is not None:
             self.step_statistics.points.append(point)
         return point

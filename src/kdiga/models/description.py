@@ -46,10 +46,17 @@ class Description:
         spec = model.spec
         channels, size, _ = spec.takes
         return cls(
-            model.origin.source, spec.architecture, count_parameters(model), (channels, size),
-            (spec.in_channels, spec.image_size), spec.mean, spec.std, spec.num_classes, spec.classes,
+            model.origin.source,
+            spec.architecture,
+            count_parameters(model),
+            (channels, size),
+            (spec.in_channels, spec.image_size),
+            spec.mean,
+            spec.std,
+            spec.num_classes,
+            spec.classes,
             model.origin.notes,
-        )  # fmt: skip
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""

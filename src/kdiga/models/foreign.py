@@ -50,9 +50,7 @@ def with_weights(
     return Classifier(spec, empty, WeightsOrigin(f"file {path}", trained=True, notes=notes)).eval()
 
 
-def fresh_or_filled(
-    spec: ModelSpec, path: Path | None, *, given: dict[str, Any], matched: str = "name"
-) -> Classifier:  # fmt: skip
+def fresh_or_filled(spec: ModelSpec, path: Path | None, *, given: dict[str, Any], matched: str = "name") -> Classifier:
     """Return a network with fresh weights, or :func:`with_weights` where there is a file of them."""
     if path is None:
         return build(spec).eval()

@@ -75,10 +75,16 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     method = None if data.get("method") is None else reader.method(data["method"])
     reader.check()
     recipe = Recipe(
-        parts["data"], parts["student"], cast("Method", method), parts.get("teacher"),
-        parts.get("threat", ThreatModel()), parts.get("training", TrainingSettings()), parts.get("second_teacher"),
-        parts.get("rounds"), parts.get("cache"),
-    )  # fmt: skip
+        parts["data"],
+        parts["student"],
+        cast("Method", method),
+        parts.get("teacher"),
+        parts.get("threat", ThreatModel()),
+        parts.get("training", TrainingSettings()),
+        parts.get("second_teacher"),
+        parts.get("rounds"),
+        parts.get("cache"),
+    )
     _check_teachers(reader, recipe)
     _check_cache(reader, recipe)
     if recipe.data.extra is not None and recipe.data.extra.labels == "teacher" and recipe.teacher is None:

@@ -126,9 +126,12 @@ class ModelConfig:
         """
         fetched = normalization == "pretrained"
         return cls(
-            name, weights=None if weights is None else str(weights), normalization=None if fetched else normalization,
-            pretrained=fetched, **more,
-        )  # fmt: skip
+            name,
+            weights=None if weights is None else str(weights),
+            normalization=None if fetched else normalization,
+            pretrained=fetched,
+            **more,
+        )
 
     @property
     def is_fresh(self) -> bool:

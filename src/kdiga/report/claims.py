@@ -105,10 +105,11 @@ def verdict_table(content: Content) -> list[str]:
         beside = [NOTHING if name == "a" or not claim["rows"] else claim["verdicts"][label] for label in others]
         rows.append([f"{name}. {text}", f"**{verdict_of(content, name)}**", *beside])
     return [
-        *table(["claim", first, *others], rows), "",
+        *table(["claim", first, *others], rows),
+        "",
         f"Claim a is about KD alone. Under e the column {safe(first)} is all students together, the others a "
         "method's own.",
-    ]  # fmt: skip
+    ]
 
 
 def verdict_of(content: Content, name: str) -> str:

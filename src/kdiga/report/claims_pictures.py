@@ -32,14 +32,23 @@ def draw_kd(content: Content) -> Figure | None:
         return None
     with drawing():
         figure, (axes,) = _panels(1, len(rows))
-        series = (("teacher_robust", "teacher", INK, "|"), ("robust", "KD student", colour(1), "o"),
-                  ("plain_robust", "student without a teacher", colour(0), "s"))  # fmt: skip
+        series = (
+            ("teacher_robust", "teacher", INK, "|"),
+            ("robust", "KD student", colour(1), "o"),
+            ("plain_robust", "student without a teacher", colour(0), "s"),
+        )
         for name, label, ink, mark in series:
             places = [(100 * row[name], place) for place, row in enumerate(rows) if row[name] is not None]
             if not places:
                 continue
-            axes.plot(*zip(*places, strict=True), mark, color=ink, label=label, markersize=12 if mark == "|" else 6,
-                      markeredgewidth=2.5 if mark == "|" else 1)  # fmt: skip
+            axes.plot(
+                *zip(*places, strict=True),
+                mark,
+                color=ink,
+                label=label,
+                markersize=12 if mark == "|" else 6,
+                markeredgewidth=2.5 if mark == "|" else 1,
+            )
         _pair_axis(axes, [f"{row['teacher']} → {row['student']}" for row in rows])
         axes.set_xlim(left=-2)
         axes.set_xlabel("accuracy under AutoAttack (%)")
@@ -77,10 +86,17 @@ def draw_pretrained(content: Content) -> Figure | None:
             place = methods.index(row["method"])
             name = row["method"] + (f", {row['student']}" if len(students) > 1 else "")
             axes.errorbar(
-                x[0], y[0], xerr=[[x[0] - x[1]], [x[2] - x[0]]], yerr=[[y[0] - y[1]], [y[2] - y[0]]],
-                fmt=marker(place), color=colour(place), label=name, elinewidth=1.2, capsize=0,
+                x[0],
+                y[0],
+                xerr=[[x[0] - x[1]], [x[2] - x[0]]],
+                yerr=[[y[0] - y[1]], [y[2] - y[0]]],
+                fmt=marker(place),
+                color=colour(place),
+                label=name,
+                elinewidth=1.2,
+                capsize=0,
                 markerfacecolor="white" if students.index(row["student"]) else colour(place),
-            )  # fmt: skip
+            )
         axes.plot(0, 0, "*", color=INK, markersize=12, label="start")
         axes.axvline(-content["rules"]["lost"], color=SOFT, linewidth=1, linestyle=":")
         axes.axhline(content["rules"]["gained"], color=SOFT, linewidth=1, linestyle=":")
@@ -125,9 +141,12 @@ def draw_bounds(content: Content) -> Figure | None:
         for axes, name in ((first, "student"), (figure.add_subplot(1, 2, 2, sharey=first), "transfer")):
             for row in rows:
                 axes.plot(
-                    row[f"{name}_mean"], 100 * row["robust"], marker(teachers.index(row["teacher"])),
-                    color=colour(methods.index(row["method"])), markersize=5.5,
-                )  # fmt: skip
+                    row[f"{name}_mean"],
+                    100 * row["robust"],
+                    marker(teachers.index(row["teacher"])),
+                    color=colour(methods.index(row["method"])),
+                    markersize=5.5,
+                )
             axes.set_xlabel(f"{name} bound (nats, mean over images)")
         first.set_ylabel("accuracy under AutoAttack (%)")
         for method in shown:
@@ -139,8 +158,12 @@ def draw_bounds(content: Content) -> Figure | None:
 
 
 PICTURES: Mapping[str, Callable[[Content], Figure | None]] = {
-    "a": draw_kd, "b": draw_transfer, "c": draw_pretrained, "d": draw_certified, "e": draw_bounds,
-}  # fmt: skip
+    "a": draw_kd,
+    "b": draw_transfer,
+    "c": draw_pretrained,
+    "d": draw_certified,
+    "e": draw_bounds,
+}
 
 
 def _order(content: Content) -> list[str]:

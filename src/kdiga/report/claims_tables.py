@@ -49,27 +49,68 @@ def kd_table(content: Content) -> list[str]:
     """Return claim a's table."""
     share = f"{100 * content['rules']['kept']:g} %"
     heads = [
-        "teacher", "student", "teacher, robust", "KD, robust", "plain, robust", f"KD - {share} of the teacher",
-        "KD - plain", "KD, clean", "plain, clean", "verdict",
-    ]  # fmt: skip
-    return table(heads, ([
-        row["teacher"], row["student"], percent(row["teacher_robust"]), percent(row["robust"]),
-        percent(row["plain_robust"]), points(row["against_share"]), points(row["against_plain"]), percent(row["clean"]),
-        percent(row["plain_clean"]), _verdict(row),
-    ] for row in content["claims"]["a"]["rows"]))  # fmt: skip
+        "teacher",
+        "student",
+        "teacher, robust",
+        "KD, robust",
+        "plain, robust",
+        f"KD - {share} of the teacher",
+        "KD - plain",
+        "KD, clean",
+        "plain, clean",
+        "verdict",
+    ]
+    return table(
+        heads,
+        (
+            [
+                row["teacher"],
+                row["student"],
+                percent(row["teacher_robust"]),
+                percent(row["robust"]),
+                percent(row["plain_robust"]),
+                points(row["against_share"]),
+                points(row["against_plain"]),
+                percent(row["clean"]),
+                percent(row["plain_clean"]),
+                _verdict(row),
+            ]
+            for row in content["claims"]["a"]["rows"]
+        ),
+    )
 
 
 def transfer_table(content: Content) -> list[str]:
     """Return claim b's table: the judged methods, then those beside them."""
     share = f"{100 * content['rules']['kept']:g} %"
     heads = [
-        "method", "teacher", "student", "clean", "robust", "teacher, robust", f"student - {share} of the teacher",
-        "student - teacher", "preserved",
-    ]  # fmt: skip
-    return table(heads, ([
-        row["method"], row["teacher"], row["student"], percent(row["clean"]), percent(row["robust"]),
-        percent(row["teacher_robust"]), points(row["against_share"]), points(row["against_teacher"]), _verdict(row),
-    ] for row in content["claims"]["b"]["rows"]))  # fmt: skip
+        "method",
+        "teacher",
+        "student",
+        "clean",
+        "robust",
+        "teacher, robust",
+        f"student - {share} of the teacher",
+        "student - teacher",
+        "preserved",
+    ]
+    return table(
+        heads,
+        (
+            [
+                row["method"],
+                row["teacher"],
+                row["student"],
+                percent(row["clean"]),
+                percent(row["robust"]),
+                percent(row["teacher_robust"]),
+                points(row["against_share"]),
+                points(row["against_teacher"]),
+                _verdict(row),
+            ]
+            for row in content["claims"]["b"]["rows"]
+        ),
+    )
 
 
 def pretrained_table(content: Content) -> list[str]:
@@ -83,18 +124,41 @@ def pretrained_table(content: Content) -> list[str]:
         ["start", "", name, percent(row["start_clean"]), "", percent(row["start_robust"]), "", ""]
         for name, row in starts.items()
     ]
-    return table(heads, first + [[
-        row["method"], row["teacher"], row["student"], percent(row["clean"]), points(row["kept"]),
-        percent(row["robust"]), points(row["gained"]), _verdict(row),
-    ] for row in rows])  # fmt: skip
+    return table(
+        heads,
+        first
+        + [
+            [
+                row["method"],
+                row["teacher"],
+                row["student"],
+                percent(row["clean"]),
+                points(row["kept"]),
+                percent(row["robust"]),
+                points(row["gained"]),
+                _verdict(row),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def certified_table(content: Content) -> list[str]:
     """Return claim d's table."""
     heads = [
-        "method", "teacher", "student", "radius", "at least the teacher's", "of images", "median radius",
-        "the teacher's", "rho / L", "guaranteed / own", "where rho / L <= 0.5", "verdict",
-    ]  # fmt: skip
+        "method",
+        "teacher",
+        "student",
+        "radius",
+        "at least the teacher's",
+        "of images",
+        "median radius",
+        "the teacher's",
+        "rho / L",
+        "guaranteed / own",
+        "where rho / L <= 0.5",
+        "verdict",
+    ]
     lines = list[Sequence[str]]()
     for row in content["claims"]["d"]["rows"]:
         share = NOTHING
@@ -102,17 +166,28 @@ def certified_table(content: Content) -> list[str]:
             low, high = row["interval"]
             share = f"{100 * row['share']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
         aligned = f"{100 * row['share_of_aligned']:.0f} % of {row['aligned']}" if row.get("aligned") else NOTHING
-        lines.append([
-            row["method"], row["teacher"], row["student"], RADII[row["kind"]], share, str(row.get("compared", NOTHING)),
-            number(row.get("median_radius"), ".4f"),
-            number(row.get("median_teacher_radius"), ".4f"), number(row.get("rho_over_lipschitz")),
-            number(row.get("guaranteed_over_measured")), aligned, _verdict(row),
-        ])  # fmt: skip
+        lines.append(
+            [
+                row["method"],
+                row["teacher"],
+                row["student"],
+                RADII[row["kind"]],
+                share,
+                str(row.get("compared", NOTHING)),
+                number(row.get("median_radius"), ".4f"),
+                number(row.get("median_teacher_radius"), ".4f"),
+                number(row.get("rho_over_lipschitz")),
+                number(row.get("guaranteed_over_measured")),
+                aligned,
+                _verdict(row),
+            ]
+        )
     return [
-        *table(heads, lines), "",
+        *table(heads, lines),
+        "",
         "CLEVER estimates, smoothing certifies the smoothed model; rho / L and the guaranteed radius, of which "
         "docs/certification.md speaks, are medians over images.",
-    ]  # fmt: skip
+    ]
 
 
 def bounds_table(content: Content) -> list[str]:
@@ -126,19 +201,34 @@ def bounds_table(content: Content) -> list[str]:
     tight = list[list[str]]()
     for method in dict.fromkeys(row["method"] for row in claim["rows"]):
         rows = [row for row in claim["rows"] if row["method"] == method]
-        tight.append([method, str(len(rows)), *(
-            _spread([row[f"{name}_tightness"] for row in rows]) for name in ("student", "transfer")
-        ), *(str(sum(row[f"{name}_violations"] for row in rows)) for name in ("student", "transfer"))])  # fmt: skip
-    heads_tight = ["method", "students", "student bound: found / bound", "transfer bound: found / bound",
-                   "violations, student", "violations, transfer"]  # fmt: skip
+        tight.append(
+            [
+                method,
+                str(len(rows)),
+                *(_spread([row[f"{name}_tightness"] for row in rows]) for name in ("student", "transfer")),
+                *(str(sum(row[f"{name}_violations"] for row in rows)) for name in ("student", "transfer")),
+            ]
+        )
+    heads_tight = [
+        "method",
+        "students",
+        "student bound: found / bound",
+        "transfer bound: found / bound",
+        "violations, student",
+        "violations, transfer",
+    ]
     return [
         "Rank correlation (Spearman) of each measure with accuracy under AutoAttack, intervals over students and "
-        "images:", "",
-        *table(heads, lines), "",
+        "images:",
+        "",
+        *table(heads, lines),
+        "",
         *(["Columns of one teacher's students are for information; the rule does not look at them.", ""] * by_teacher),
         "Tightness: the worst that a search found over the bound, range over students; 1 would say all. That no bound "
-        "is violated tests the program and not the models (docs/explain.md).", "", *table(heads_tight, tight),
-    ]  # fmt: skip
+        "is violated tests the program and not the models (docs/explain.md).",
+        "",
+        *table(heads_tight, tight),
+    ]
 
 
 def _ranked(found: Mapping[str, Any] | None) -> str:
@@ -155,8 +245,12 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 TABLES: Mapping[str, Callable[[Content], list[str]]] = {
-    "a": kd_table, "b": transfer_table, "c": pretrained_table, "d": certified_table, "e": bounds_table,
-}  # fmt: skip
+    "a": kd_table,
+    "b": transfer_table,
+    "c": pretrained_table,
+    "d": certified_table,
+    "e": bounds_table,
+}
 
 
 def model_rows(content: Content) -> list[str]:
@@ -169,20 +263,28 @@ def model_rows(content: Content) -> list[str]:
     for name, runs in groups.items():
         ended = [run for run in runs if run["accuracy"]]
         passes = [sum(run["passes"].values()) for run in ended if run["passes"]]
-        states = [f"{sum(run['status'] == state for run in runs)} {state}" for state in ("diverged", "failed", "open")
-                  if any(run["status"] == state for run in runs)]  # fmt: skip
-        lines.append([
-            name, f"{ended[0]['parameters']:,}" if ended and ended[0]["parameters"] else NOTHING,
-            *(", ".join(percent(run["accuracy"][attack]) for run in ended) or NOTHING for attack in attacks),
-            *(_mean([run.get(key) for run in ended]) for key in ("minutes", "attack_minutes")),
-            f"{statistics.mean(passes):,.0f}" if passes else NOTHING, ", ".join(states),
-        ])  # fmt: skip
+        states = [
+            f"{sum(run['status'] == state for run in runs)} {state}"
+            for state in ("diverged", "failed", "open")
+            if any(run["status"] == state for run in runs)
+        ]
+        lines.append(
+            [
+                name,
+                f"{ended[0]['parameters']:,}" if ended and ended[0]["parameters"] else NOTHING,
+                *(", ".join(percent(run["accuracy"][attack]) for run in ended) or NOTHING for attack in attacks),
+                *(_mean([run.get(key) for run in ended]) for key in ("minutes", "attack_minutes")),
+                f"{statistics.mean(passes):,.0f}" if passes else NOTHING,
+                ", ".join(states),
+            ]
+        )
     robust = [f"{attack_name(name)}, by seed" for name in attacks]
     return [
-        *table(["model", "parameters", *robust, "minutes", "attacks", "passes", ""], lines), "",
+        *table(["model", "parameters", *robust, "minutes", "attacks", "passes", ""], lines),
+        "",
         "Percent; minutes of training, and of attacks, a run. A pass is a forward or backward of a batch in training, "
         "the student's and the teacher's.",
-    ]  # fmt: skip
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> str:
@@ -201,10 +303,11 @@ def coefficient_rows(content: Content) -> list[str]:
         tried = ", ".join(_trial(trial) for trial in entry["trials"])
         lines.append([entry["search"], values, tried])
     return [
-        *table(["search", "chosen", "validation robust / clean of each trial"], lines), "",
+        *table(["search", "chosen", "validation robust / clean of each trial"], lines),
+        "",
         "The same number of trials for every method, on one pair. A pre-trained student's have to keep its clean "
         "accuracy on validation images within the bound, if any does.",
-    ]  # fmt: skip
+    ]
 
 
 def _trial(trial: Mapping[str, Any]) -> str:

@@ -134,17 +134,25 @@ def _html(title: str, parts: Sequence[_Part], ends: Sequence[Section], results: 
     )
     count = sum(len(part.sections) for part in parts) + len(ends)
     text = environment.get_template("page.html").render(
-        title=title, parts=parts, ends=ends, colours=page_colours(), contents=count >= LONG, generator=GENERATOR,
+        title=title,
+        parts=parts,
+        ends=ends,
+        colours=page_colours(),
+        contents=count >= LONG,
+        generator=GENERATOR,
         found=_found(results),
-    )  # fmt: skip
+    )
     return text.rstrip() + "\n"
 
 
 def _found(results: Results) -> str:
     counts = (
-        (len(results.evaluations), "evaluation"), (len(results.certificates), "certificate"),
-        (len(results.explanations), "explanation"), (len(results.exports), "export"), (len(results.runs), "run"),
-    )  # fmt: skip
+        (len(results.evaluations), "evaluation"),
+        (len(results.certificates), "certificate"),
+        (len(results.explanations), "explanation"),
+        (len(results.exports), "export"),
+        (len(results.runs), "run"),
+    )
     return ", ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
 
 

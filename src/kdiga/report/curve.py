@@ -41,11 +41,15 @@ def headings(content: Mapping[str, Any]) -> list[str]:
     """Return the names of the table's columns."""
     confirmed = confirmed_heading(content)
     return [
-        content["key"], *(f"{attack_name(attack)}, test" for attack in content["attacks"]),
+        content["key"],
+        *(f"{attack_name(attack)}, test" for attack in content["attacks"]),
         *([] if confirmed is None else [confirmed]),
-        "clean, validation", f"{attack_name(content['validation_attack'])}, validation", "clean lost, validation",
-        "minutes", "",
-    ]  # fmt: skip
+        "clean, validation",
+        f"{attack_name(content['validation_attack'])}, validation",
+        "clean lost, validation",
+        "minutes",
+        "",
+    ]
 
 
 def confirmed_heading(content: Mapping[str, Any]) -> str | None:
@@ -74,11 +78,15 @@ def _row(label: str, runs: Sequence[Mapping[str, Any]], content: Mapping[str, An
     lost = [-run["validation_change"]["clean"][0] for run in runs if run.get("validation_change")]
     minutes = [run["minutes"] for run in runs if run["minutes"] is not None]
     return [
-        label, *(_mean(runs, "test", attack) for attack in content["attacks"]), *confirmed,
-        _mean(runs, "validation", "clean"), _mean(runs, "validation", "robust"),
+        label,
+        *(_mean(runs, "test", attack) for attack in content["attacks"]),
+        *confirmed,
+        _mean(runs, "validation", "clean"),
+        _mean(runs, "validation", "robust"),
         f"{100 * statistics.mean(lost):.1f}" if lost else NOTHING,
-        f"{statistics.mean(minutes):.1f}" if minutes and any(minutes) else NOTHING, remark,
-    ]  # fmt: skip
+        f"{statistics.mean(minutes):.1f}" if minutes and any(minutes) else NOTHING,
+        remark,
+    ]
 
 
 def _costly(run: Mapping[str, Any]) -> str:
@@ -87,9 +95,9 @@ def _costly(run: Mapping[str, Any]) -> str:
 
 
 def _mean(runs: Sequence[Mapping[str, Any]], where: str, attack: str) -> str:
-    spread = MeanAndRange.of([
-        run[where]["accuracy"][attack] for run in runs if run[where] and attack in run[where]["accuracy"]
-    ])  # fmt: skip
+    spread = MeanAndRange.of(
+        [run[where]["accuracy"][attack] for run in runs if run[where] and attack in run[where]["accuracy"]]
+    )
     return NOTHING if spread is None else spread.percent()
 
 
@@ -136,11 +144,22 @@ def curve_markdown(content: Mapping[str, Any]) -> str:
         for run in part["runs"]
         if run["error"]
     ]
-    return "\n".join([
-        f"# {safe(content['title'])}", "", *map(safe, answer_lines(content)), "", *lines, "",
-        *marked(content, about(content)),
-        *([""] if errors else []), *errors,
-    ]) + "\n"  # fmt: skip
+    return (
+        "\n".join(
+            [
+                f"# {safe(content['title'])}",
+                "",
+                *map(safe, answer_lines(content)),
+                "",
+                *lines,
+                "",
+                *marked(content, about(content)),
+                *([""] if errors else []),
+                *errors,
+            ]
+        )
+        + "\n"
+    )
 
 
 def about(content: Mapping[str, Any]) -> list[str]:
@@ -167,23 +186,41 @@ def curve_csv(content: Mapping[str, Any]) -> str:
     text = io.StringIO()
     attacks = list(content["attacks"])
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([
-        content["key"], "seed", "status", "folder", *(f"{attack}_test" for attack in attacks), "clean_validation",
-        "robust_validation", "clean_change_validation",
-        *(f"{attack}_change_test{part}" for attack in attacks for part in ("", "_low", "_high")), "best_epoch",
-        "minutes", "chosen",
-    ])  # fmt: skip
+    writer.writerow(
+        [
+            content["key"],
+            "seed",
+            "status",
+            "folder",
+            *(f"{attack}_test" for attack in attacks),
+            "clean_validation",
+            "robust_validation",
+            "clean_change_validation",
+            *(f"{attack}_change_test{part}" for attack in attacks for part in ("", "_low", "_high")),
+            "best_epoch",
+            "minutes",
+            "chosen",
+        ]
+    )
     for part in (content["start"], *content["points"]):
         value = part.get("value")
         for run in part["runs"]:
             changes = run.get("test_change") or {}
             validation = (run["validation"] or {"accuracy": {}})["accuracy"]
-            writer.writerow([
-                "start" if value is None else f"{value:g}", run["seed"], run["status"], run["folder"],
-                *((run["test"] or {"accuracy": {}})["accuracy"].get(attack) for attack in attacks),
-                validation.get("clean"), validation.get("robust"),
-                (run.get("validation_change") or {"clean": [None]})["clean"][0],
-                *(part for attack in attacks for part in changes.get(attack, (None, None, None))), run["best_epoch"],
-                run["minutes"], int(value is not None and value == content["answer"]["value"]),
-            ])  # fmt: skip
+            writer.writerow(
+                [
+                    "start" if value is None else f"{value:g}",
+                    run["seed"],
+                    run["status"],
+                    run["folder"],
+                    *((run["test"] or {"accuracy": {}})["accuracy"].get(attack) for attack in attacks),
+                    validation.get("clean"),
+                    validation.get("robust"),
+                    (run.get("validation_change") or {"clean": [None]})["clean"][0],
+                    *(part for attack in attacks for part in changes.get(attack, (None, None, None))),
+                    run["best_epoch"],
+                    run["minutes"],
+                    int(value is not None and value == content["answer"]["value"]),
+                ]
+            )
     return text.getvalue()

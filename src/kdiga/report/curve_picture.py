@@ -112,9 +112,14 @@ def _mark(axes: Axes, spot: Spot, ink: Ink) -> Label:
     if spot.low is not None and spot.high is not None:
         axes.plot([spot.clean] * 2, [spot.low, spot.high], color=ink.curve, linewidth=1, alpha=0.45, zorder=2)
     axes.plot(
-        spot.clean, spot.robust, "o", markersize=7, color=ink.curve, zorder=4,
+        spot.clean,
+        spot.robust,
+        "o",
+        markersize=7,
+        color=ink.curve,
+        zorder=4,
         markerfacecolor=ink.curve if spot.kept else ink.paper,
-    )  # fmt: skip
+    )
     return Label(spot.label, spot.clean, spot.robust, 0.0, ink.text)
 
 

@@ -20,7 +20,7 @@ from kdiga.report.validation import (
     shares,
     text,
     whole_number,
-)  # fmt: skip
+)
 from kdiga.statistics import clopper_pearson
 
 
@@ -98,7 +98,18 @@ def _again(content: Mapping[str, Any]) -> str:
     threat = fields(content.get("threat"))
     sizes = {len(found) for found in fields(content.get("correct")).values() if isinstance(found, list)}
     return command_of(
-        "evaluate", text(content.get("model"), "MODEL"), "--which", text(content.get("which"), "best"), "--norm",
-        threat.get("norm"), "--eps", threat.get("eps"), "--attacks", ",".join(fields(content.get("accuracy"))),
-        "--examples", max(sizes, default=content.get("examples") or 0), "--seed", content.get("seed", 0),
-    )  # fmt: skip
+        "evaluate",
+        text(content.get("model"), "MODEL"),
+        "--which",
+        text(content.get("which"), "best"),
+        "--norm",
+        threat.get("norm"),
+        "--eps",
+        threat.get("eps"),
+        "--attacks",
+        ",".join(fields(content.get("accuracy"))),
+        "--examples",
+        max(sizes, default=content.get("examples") or 0),
+        "--seed",
+        content.get("seed", 0),
+    )

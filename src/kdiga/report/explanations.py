@@ -23,7 +23,7 @@ from kdiga.report.validation import (
     record,
     text,
     whole_number,
-)  # fmt: skip
+)
 
 PICTURED = 12  # more images than anybody looks at make a heavy page
 

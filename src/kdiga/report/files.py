@@ -27,10 +27,16 @@ DEEPEST = 8  # a study's run has its certificates four folders down
 SKIPPED = ("portions", ".locks", "__pycache__", "node_modules")
 # A file's kind by its name; "config.yaml" stands for its run.
 KINDS = {
-    "evaluation.json": "evaluation", "best-test.json": "evaluation", "last-test.json": "evaluation",
-    "certificate.json": "certificate", "explanation.json": "explanation", "suitability.json": "suitability",
-    "export.json": "export", "study.json": "study", "config.yaml": "run",
-}  # fmt: skip
+    "evaluation.json": "evaluation",
+    "best-test.json": "evaluation",
+    "last-test.json": "evaluation",
+    "certificate.json": "certificate",
+    "explanation.json": "explanation",
+    "suitability.json": "suitability",
+    "export.json": "export",
+    "study.json": "study",
+    "config.yaml": "run",
+}
 
 
 @dataclass

@@ -118,9 +118,16 @@ def _draw(axes: Axes, points: Sequence[tuple[_Row, float | None, Any]]) -> list[
         ink = COLOURS[position % len(COLOURS)]
         spread = None if score.deviation is None else 100 * score.deviation
         axes.errorbar(
-            cost, 100 * score.mean, yerr=spread, color=ink, marker=MARKERS[position % len(MARKERS)], markersize=7,
-            capsize=3, linewidth=1.2, linestyle="none",
-        )  # fmt: skip
+            cost,
+            100 * score.mean,
+            yerr=spread,
+            color=ink,
+            marker=MARKERS[position % len(MARKERS)],
+            markersize=7,
+            capsize=3,
+            linewidth=1.2,
+            linestyle="none",
+        )
         labels.append(Label(row.label, cost, 100 * score.mean, spread or 0.0, ink))
     _limits(axes, [label.x for label in labels], scores)
     return labels
@@ -144,10 +151,15 @@ def _line(axes: Axes, label: str, score: _Score | None, scores: Sequence[float])
     # The cheap methods on the left are the least robust; so a robust teacher's name is free there.
     left = height >= statistics.median(scores)
     axes.annotate(
-        f"teacher {label}", (0.0 if left else 1.0, height), xycoords=("axes fraction", "data"),
-        xytext=(4 if left else -4, 3), textcoords="offset points", fontsize=SIZE, color="#555555",
+        f"teacher {label}",
+        (0.0 if left else 1.0, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(4 if left else -4, 3),
+        textcoords="offset points",
+        fontsize=SIZE,
+        color="#555555",
         ha="left" if left else "right",
-    )  # fmt: skip
+    )
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[float] = ()) -> np.ndarray:
@@ -206,10 +218,16 @@ def _write(axes: Axes, label: Label, offset: tuple[float, float], *, line: bool)
     right, up = offset
     style = {"arrowstyle": "-", "color": label.ink, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
     axes.annotate(
-        label.text, (label.x, label.y), xytext=offset, textcoords="offset points", fontsize=SIZE, color=label.ink,
-        ha=("center", "left", "right")[_side(right)], va=("center", "bottom", "top")[_side(up)],
+        label.text,
+        (label.x, label.y),
+        xytext=offset,
+        textcoords="offset points",
+        fontsize=SIZE,
+        color=label.ink,
+        ha=("center", "left", "right")[_side(right)],
+        va=("center", "bottom", "top")[_side(up)],
         arrowprops=style if line else None,
-    )  # fmt: skip
+    )
 
 
 def _covered(boxes: np.ndarray, taken: np.ndarray, room: np.ndarray) -> np.ndarray:

@@ -74,9 +74,12 @@ class Row:
         scores = [NOTHING if spread is None else spread.percent() for spread in self.accuracy.values()]
         minutes, *passes = self.costs.values()
         return [
-            name, self.runs, *scores, NOTHING if minutes is None else f"{minutes:.2f}",
+            name,
+            self.runs,
+            *scores,
+            NOTHING if minutes is None else f"{minutes:.2f}",
             *(NOTHING if count is None else f"{count:,.0f}" for count in passes),
-        ]  # fmt: skip
+        ]
 
 
 def read_study(folder: Path) -> dict[str, Any]:
@@ -165,11 +168,18 @@ def _cells_csv(content: Mapping[str, Any]) -> str:
     for role in ("teachers", "methods"):
         for entry in content[role]:
             for run in entry["runs"]:
-                writer.writerow([
-                    entry["label"], role[:-1], entry["method"], *(run[key] for key in OF_A_RUN),
-                    passes_of(run, "student"), passes_of(run, "teacher"),
-                    *(run["accuracy"].get(which, {}).get(attack) for which, attack in keys), run["error"],
-                ])  # fmt: skip
+                writer.writerow(
+                    [
+                        entry["label"],
+                        role[:-1],
+                        entry["method"],
+                        *(run[key] for key in OF_A_RUN),
+                        passes_of(run, "student"),
+                        passes_of(run, "teacher"),
+                        *(run["accuracy"].get(which, {}).get(attack) for which, attack in keys),
+                        run["error"],
+                    ]
+                )
     return text.getvalue()
 
 

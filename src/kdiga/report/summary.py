@@ -49,9 +49,14 @@ def _draw_curves(axes: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
     for place, evaluation in enumerate(evaluations):
         sweep = evaluation["sweep"]
         axes.plot(
-            sweep["eps"], sweep["accuracy"], label=evaluation["name"], color=COLOURS[place % len(COLOURS)],
-            linewidth=2, markersize=5, marker=MARKERS[place % len(MARKERS)],
-        )  # fmt: skip
+            sweep["eps"],
+            sweep["accuracy"],
+            label=evaluation["name"],
+            color=COLOURS[place % len(COLOURS)],
+            linewidth=2,
+            markersize=5,
+            marker=MARKERS[place % len(MARKERS)],
+        )
     sweep = evaluations[0]["sweep"]
     axes.set(xlim=(0, max(sweep["eps"])), ylim=(0, 1.02), xlabel="eps (pixels in [0, 1])")
     axes.set_ylabel(f"accuracy under {attack_name(sweep['attack'])}")

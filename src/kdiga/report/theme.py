@@ -30,21 +30,42 @@ SERIES = (
 )
 # The figures of tables that also stand alone, in files, are drawn in these.
 ALONE = {
-    "#e5e5e5": "var(--line)", "#888888": "var(--soft)", "#555555": "var(--soft)", "#d55e00": "var(--c1)",
-    "#009e73": "var(--c2)", "#cc79a7": "var(--c3)", "#e69f00": "var(--c4)", "#7b3fa0": "var(--c5)",
-    "#56b4e9": "var(--c6)", "#8c564b": "var(--c7)",
-}  # fmt: skip
+    "#e5e5e5": "var(--line)",
+    "#888888": "var(--soft)",
+    "#555555": "var(--soft)",
+    "#d55e00": "var(--c1)",
+    "#009e73": "var(--c2)",
+    "#cc79a7": "var(--c3)",
+    "#e69f00": "var(--c4)",
+    "#7b3fa0": "var(--c5)",
+    "#56b4e9": "var(--c6)",
+    "#8c564b": "var(--c7)",
+}
 PAGE = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--line)"} | {
     light: f"var(--c{place})" for place, (light, _) in enumerate(SERIES)
 }
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
 WIDTH, HEIGHT = 4.4, 3.1  # inches: a phone's width, so that letters stay readable there
 STYLE: Any = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.size": 10.5, "axes.labelsize": 10.5, "axes.titlesize": 11,
-    "axes.edgecolor": SOFT, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": SOFT, "ytick.color": SOFT,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "lines.linewidth": 2.0, "lines.markersize": 5.5,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "axes.labelsize": 10.5,
+    "axes.titlesize": 11,
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+}
 
 
 @contextmanager

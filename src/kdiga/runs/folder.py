@@ -20,7 +20,7 @@ from kdiga.io.atomic_write import write_atomically
 LARGEST = 1e18  # no figure of a run comes near, and what is more overflows in text
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
 OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.pt", "report.html", "explanation.json",
-        "explanation.npz")  # fmt: skip
+        "explanation.npz")
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:

@@ -34,9 +34,15 @@ Build = Callable[[nn.Module, Sequence[nn.Module | Teacher], TrainingSettings, Ro
 
 
 def resolve_settings(
-    settings: TrainingSettings, needs: Needs, student: nn.Module, teachers: Sequence[nn.Module | Teacher],
-    build: Build, feed: Feed, steps: int, earlier: dict[str, Choice] | None = None,
-) -> tuple[TrainingSettings, dict[str, Choice]]:  # fmt: skip
+    settings: TrainingSettings,
+    needs: Needs,
+    student: nn.Module,
+    teachers: Sequence[nn.Module | Teacher],
+    build: Build,
+    feed: Feed,
+    steps: int,
+    earlier: dict[str, Choice] | None = None,
+) -> tuple[TrainingSettings, dict[str, Choice]]:
     """Return the settings with nothing on "auto" but the route's name, and by name what was chosen and why.
 
     Args:
@@ -68,9 +74,13 @@ def resolve_settings(
 
 
 def rehearsal(
-    build: Build, needs: Needs, student: nn.Module, teachers: Sequence[nn.Module | Teacher],
-    settings: TrainingSettings, route: Route,
-) -> Stepper:  # fmt: skip
+    build: Build,
+    needs: Needs,
+    student: nn.Module,
+    teachers: Sequence[nn.Module | Teacher],
+    settings: TrainingSettings,
+    route: Route,
+) -> Stepper:
     """Return what takes steps that leave student and teachers as they are: copies of all that would be trained."""
     copies = [copy.deepcopy(one) if needs.trains_teacher else one for one in teachers]
     stepper = build(copy.deepcopy(student), copies, settings, route)
@@ -108,9 +118,14 @@ def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: Train
 
 def _obstacle_to_double_backward(student: nn.Module, batch: Batch, needs: Needs) -> str | None:
     point = StudentPass(
-        student, batch.images, batch.labels, gradient="differentiable", route=Exact(), gradient_of=needs.gradient_of,
+        student,
+        batch.images,
+        batch.labels,
+        gradient="differentiable",
+        route=Exact(),
+        gradient_of=needs.gradient_of,
         keep_statistics=True,
-    )  # fmt: skip
+    )
     try:
         # Through the whole graph: asked for the parameters alone, PyTorch leaves out the branches of
         # operations that say they cannot be differentiated again, and gives part of the derivative.

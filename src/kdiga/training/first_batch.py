@@ -38,10 +38,11 @@ def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityCheck
     stepper.train_mode()
     if all_in_eval_mode(stepper.student) and not stepper.settings.freeze:
         sanity_checks.warn(
-            "student-mode", 0,
+            "student-mode",
+            0,
             "the student's batch norm and dropout stay in eval mode while it is trained, so they do not do their work: "
             "its train() does not reach them. If that is meant, name what is frozen in freeze.",
-        )  # fmt: skip
+        )
     for place, teacher in enumerate(stepper.teachers):
         if isinstance(teacher, nn.Module):
             with torch.no_grad(), evaluating(teacher):

@@ -64,13 +64,26 @@ class TrainingLoop:
         size = train.image_size if isinstance(train, Images) else 32
         self.views = stored_views(teachers, train, method.needs, settings)
         self.feed: Feed = feed_of(
-            train, batch_size=settings.batch_size, seed=settings.seed, device=self.device,
-            augmentation=augmentation_by_name(settings.augment, size), views=self.views,
+            train,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            device=self.device,
+            augmentation=augmentation_by_name(settings.augment, size),
+            views=self.views,
             share=self.process_group.share,
-        )  # fmt: skip
-        self.validator = None if validation is None else Validator(
-            validation, threat, settings.validation_steps, settings.validation_examples, settings.seed, self.process_group
-        )  # fmt: skip
+        )
+        self.validator = (
+            None
+            if validation is None
+            else Validator(
+                validation,
+                threat,
+                settings.validation_steps,
+                settings.validation_examples,
+                settings.seed,
+                self.process_group,
+            )
+        )
         self.steps = len(self.feed) * settings.epochs
         self.progress, self.history, self.log = Progress(), list[EpochRecord](), TermLog(0)
         self.own_states: list[Any] | None = None
@@ -126,9 +139,13 @@ class TrainingLoop:
         self.student = self.stepper.student
 
     def _stepper(
-        self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], settings: TrainingSettings, route: Route,
+        self,
+        student: nn.Module,
+        teachers: Sequence[nn.Module | Teacher],
+        settings: TrainingSettings,
+        route: Route,
         process_group: ProcessGroup = ALONE,
-    ) -> Stepper:  # fmt: skip
+    ) -> Stepper:
         return Stepper(
             student, teachers, self.method, self.threat, settings, route, steps=self.steps, process_group=process_group
         )
@@ -159,9 +176,14 @@ class TrainingLoop:
         seconds = self._seconds()
         self.progress.seconds += seconds
         return EpochRecord(
-            epoch, self.stepper.optimizer.param_groups[0]["lr"], self.log.means(), self.log.weights,
-            scores and scores.clean, scores and scores.robust, round(seconds, 2),
-        )  # fmt: skip
+            epoch,
+            self.stepper.optimizer.param_groups[0]["lr"],
+            self.log.means(),
+            self.log.weights,
+            scores and scores.clean,
+            scores and scores.robust,
+            round(seconds, 2),
+        )
 
     def _seconds(self) -> float:
         return self.progress.spent + time.perf_counter() - self.started
@@ -242,10 +264,18 @@ class TrainingLoop:
             if model is not None:
                 model.eval()
         return TrainingResult(
-            self.method.info.name, self.history, self.progress.best_epoch, best_state, last_state,
-            self.progress.seconds / 60, self.asked.seed, dict(self.stepper.counter.totals), self.choices,
-            provenance(self.device), self.sanity_checks.warnings,
-        )  # fmt: skip
+            self.method.info.name,
+            self.history,
+            self.progress.best_epoch,
+            best_state,
+            last_state,
+            self.progress.seconds / 60,
+            self.asked.seed,
+            dict(self.stepper.counter.totals),
+            self.choices,
+            provenance(self.device),
+            self.sanity_checks.warnings,
+        )
 
 
 def _to_cpu(model: nn.Module) -> dict[str, Tensor]:

@@ -57,8 +57,12 @@ def what_to_reduce(method: Method, settings: TrainingSettings) -> str:
         settings: of the run.
     """
     parts = settings.accumulate * 2
-    in_parts = "" if method.needs.couples_batch or settings.batch_size % parts else (
-        f"set training.accumulate to {parts}, which takes each batch in parts to the same result and with which an "
-        "interrupted run may go on by --resume, or "
-    )  # fmt: skip
+    in_parts = (
+        ""
+        if method.needs.couples_batch or settings.batch_size % parts
+        else (
+            f"set training.accumulate to {parts}, which takes each batch in parts to the same result and with which an "
+            "interrupted run may go on by --resume, or "
+        )
+    )
     return f"batches of {settings.batch_size} images were too large; {in_parts}reduce training.batch_size."

@@ -65,11 +65,12 @@ class SanityChecks:
         images, one_hot, sloped, flat = self._over_all(torch.stack(counts).sum(0))
         if one_hot > MOST * images:
             self.warn(
-                "student-saturated", number,
+                "student-saturated",
+                number,
                 f"the student's logits are saturated at step {number + 1}: on {one_hot / images:.0%} of its images the "
                 "softmax is exactly one-hot in float32, where the loss has no slope. Lower lr, or scale its logits "
                 "down.",
-            )  # fmt: skip
+            )
         if sloped:
             self._check_slopes(number, flat / sloped)
 
@@ -104,23 +105,26 @@ class SanityChecks:
         guessed = examples * chance + math.sqrt(examples * chance * (1 - chance))
         if examples >= JUDGED and right <= guessed:
             self.warn(
-                f"{who}-guesses", 0,
+                f"{who}-guesses",
+                0,
                 f"the {who} is right on {right:.0f} of the first {examples:.0f} images, which guessing reaches: it has "
                 "nothing to teach. Check its weights, its normalisation and the order of its classes.",
-            )  # fmt: skip
+            )
         if extreme > MOST * examples:
             self.warn(
-                f"{who}-saturated", 0,
+                f"{who}-saturated",
+                0,
                 f"the {who}'s logits are saturated: on {extreme / examples:.0%} of the first images its softmax is "
                 "exactly one-hot in float32, so it says no more than a label and its input gradient is zero. Scale "
                 "its logits down.",
-            )  # fmt: skip
+            )
         if unsteady:
             self.warn(
-                f"{who}-mode", 0,
+                f"{who}-mode",
+                0,
                 f"the {who} says something else of an image in another batch: batch norm or dropout in it works as in "
                 "training, although it is in eval mode. Let its forward pass heed eval().",
-            )  # fmt: skip
+            )
 
     def warn(self, name: str, number: int, message: str) -> None:
         """Tell and keep a warning, unless one of that name was."""

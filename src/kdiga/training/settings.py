@@ -154,7 +154,13 @@ class TrainingSettings:
 def _choices() -> Mapping[str, tuple[str | bool, ...]]:
     hints = get_type_hints(TrainingSettings)
     names = (
-        "optimizer", "schedule", "precision", "select", "attack_batch_norm", "alignment_batch_norm", "channels_last",
+        "optimizer",
+        "schedule",
+        "precision",
+        "select",
+        "attack_batch_norm",
+        "alignment_batch_norm",
+        "channels_last",
         "compile",
-    )  # fmt: skip
+    )
     return {"route": ("auto", *ROUTES)} | {name: get_args(hints[name]) for name in names}

@@ -96,10 +96,15 @@ class ProfiledRun:
                 stepper.take(batch, number)
         seconds = statistics.median(times)
         return StepProfile(
-            label, settings, seconds, (min(times), max(times)),
-            {name: watch.seconds[name] / steps for name in SECTIONS}, peak, settings.batch_size / seconds,
+            label,
+            settings,
+            seconds,
+            (min(times), max(times)),
+            {name: watch.seconds[name] / steps for name in SECTIONS},
+            peak,
+            settings.batch_size / seconds,
             self._steps * seconds / 60,
-        )  # fmt: skip
+        )
 
     def seconds(self, settings: TrainingSettings, *, steps: int = 5) -> float:
         """Return the seconds of a step, the median, and take nothing apart, which costs far more than the steps.

@@ -50,10 +50,18 @@ class Stepper:
     """
 
     def __init__(
-        self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], method: Method, threat: ThreatModel,
-        settings: TrainingSettings, route: Route, *, steps: int, watch: Watch = silent,
+        self,
+        student: nn.Module,
+        teachers: Sequence[nn.Module | Teacher],
+        method: Method,
+        threat: ThreatModel,
+        settings: TrainingSettings,
+        route: Route,
+        *,
+        steps: int,
+        watch: Watch = silent,
         process_group: ProcessGroup = ALONE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.settings, self.method, self.threat, self.route = settings, method, threat, route
         self.steps, self.watch = steps, watch
         self.process_group = process_group
@@ -76,11 +84,13 @@ class Stepper:
         self._compiled = self.counter.counted("student", self.runtime.compiled(self.student))
         self._sources = [
             teacher_source(
-                one, method.needs, first=not place,
+                one,
+                method.needs,
+                first=not place,
                 compiled=self.counter.counted("teacher", self.runtime.compiled(one)),
             )
             for place, one in enumerate(self.teachers)
-        ]  # fmt: skip
+        ]
 
     @property
     def _trained(self) -> list[nn.Module]:
@@ -163,12 +173,24 @@ class Stepper:
         first, second = (*self._sources, None, None)[:2]
         needs = self.method.needs
         return StepContext(
-            batch, self.student, first, self.threat, self.route, needs.student_gradient,
-            number / max(1, self.steps - 1), second_teach=second, trained_teacher=self.trained_teacher,
-            gradient_of=needs.gradient_of, attack_batch_norm=self.settings.attack_batch_norm,
-            alignment_batch_norm=self.settings.alignment_batch_norm, memory=self.memory, number=number,
-            compiled=self._compiled, watch=self.watch, step_statistics=step_statistics,
-        )  # fmt: skip
+            batch,
+            self.student,
+            first,
+            self.threat,
+            self.route,
+            needs.student_gradient,
+            number / max(1, self.steps - 1),
+            second_teach=second,
+            trained_teacher=self.trained_teacher,
+            gradient_of=needs.gradient_of,
+            attack_batch_norm=self.settings.attack_batch_norm,
+            alignment_batch_norm=self.settings.alignment_batch_norm,
+            memory=self.memory,
+            number=number,
+            compiled=self._compiled,
+            watch=self.watch,
+            step_statistics=step_statistics,
+        )
 
     def state(self) -> dict[str, Any]:
         """Return everything that changes and is the same in every process, as tensors and plain data."""

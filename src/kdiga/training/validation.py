@@ -73,9 +73,7 @@ class Validator:
         attack = attack_of(self.steps)
         batches = self.data.take(rows).batches()
         try:
-            report = evaluate(
-                model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed
-            )  # fmt: skip
+            report = evaluate(model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed)
         except OutOfMemoryError as error:
             raise OutOfMemoryError(
                 f"{str(error).split(':')[0]}: the check after an epoch attacks {min(BATCH_SIZE, self.examples)} images "

@@ -103,9 +103,13 @@ def compare_with_live(plan: CachePlan) -> CacheAgreement:
     settings, manifest = plan.recipe.training, plan.store.manifest
     source = live_source(plan.teacher, plan.train, manifest.gradient_of, settings)
     feed = feed_of(
-        source.data, batch_size=settings.batch_size, seed=settings.seed, augmentation=source.augmentation,
-        device=source.data.device, views=manifest.views,
-    )  # fmt: skip
+        source.data,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augmentation=source.augmentation,
+        device=source.data.device,
+        views=manifest.views,
+    )
     batch = next(feed.epoch(0))
     live, stored = source.teach(batch), CachedTeacher(plan.store, manifest.gradient_of is not None)(batch)
     gradients = None

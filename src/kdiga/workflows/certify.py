@@ -122,11 +122,15 @@ class CertifyRequest:
         named = [self.model] if self.against is None else [self.model, self.against]
         test_set = load_test_set(
             named, data=self.data, root=self.root, eps=self.eps, norm=self.norm, examples=self.examples
-        )  # fmt: skip
+        )
         loaded = load_judged_model(
-            self.model, test_set, which=self.which, weights=self.weights, normalization=self.normalization,
+            self.model,
+            test_set,
+            which=self.which,
+            weights=self.weights,
+            normalization=self.normalization,
             device=self.device,
-        )  # fmt: skip
+        )
         if self.against is None:
             return loaded, None, test_set
         return loaded, load_judged_model(self.against, test_set, device=self.device, role="teacher"), test_set
@@ -221,15 +225,29 @@ def _method(
     """Return a method for a model alone, the same against a teacher, and their settings."""
     largest = threat.eps if request.max_radius is None else parse_number(request.max_radius)
     if name == "clever":
-        return clever, clever_against, {
-            "norm": threat.norm, "max_radius": largest, "batches": request.batches, "batch_size": request.batch_size,
-            "seed": request.seed,
-        }  # fmt: skip
+        return (
+            clever,
+            clever_against,
+            {
+                "norm": threat.norm,
+                "max_radius": largest,
+                "batches": request.batches,
+                "batch_size": request.batch_size,
+                "seed": request.seed,
+            },
+        )
     if name == "smoothing":
-        return smooth, smooth_against, {
-            "sigma": request.sigma, "samples": request.samples, "selection_samples": request.selection_samples,
-            "alpha": request.alpha, "seed": request.seed,
-        }  # fmt: skip
+        return (
+            smooth,
+            smooth_against,
+            {
+                "sigma": request.sigma,
+                "samples": request.samples,
+                "selection_samples": request.selection_samples,
+                "alpha": request.alpha,
+                "seed": request.seed,
+            },
+        )
     return interval_bounds, interval_against, {"norm": threat.norm, "eps": threat.eps, "max_radius": largest}
 
 

@@ -109,9 +109,7 @@ def run_demo(
             _train(TEACHER, asked, on_step=on_step, on_epoch=on_epoch)
         # The teacher has by far the most parameters to attack, so its evaluation starts first.
         jobs = {workers.submit(_judge, TEACHER, asked): TEACHER}
-        training = early | {
-            workers.submit(_train, member, asked): member for member in STUDENTS if not _alone(member)
-        }  # fmt: skip
+        training = early | {workers.submit(_train, member, asked): member for member in STUDENTS if not _alone(member)}
         return _collect(workers, training, jobs, asked, on_job)
 
 
@@ -175,9 +173,16 @@ def _judge(member: DemoModel, asked: DemoRequest) -> dict[str, Any]:
     if asked.examples is not None:
         options += ["--examples", str(asked.examples)]
     request = EvaluateRequest(
-        model=folder, attacks=ATTACKS, examples=asked.examples, seed=asked.seed, device="cpu", sweep=SWEEP,
-        checks=True, teacher=teacher, overwrite=asked.overwrite,
-    )  # fmt: skip
+        model=folder,
+        attacks=ATTACKS,
+        examples=asked.examples,
+        seed=asked.seed,
+        device="cpu",
+        sweep=SWEEP,
+        checks=True,
+        teacher=teacher,
+        overwrite=asked.overwrite,
+    )
     return run_evaluation(request, command=shlex.join(["kdiga", "evaluate", folder, *options])).content
 
 
@@ -186,7 +191,7 @@ def _explain(asked: DemoRequest) -> None:
     examples = len(load_data(DATA).test) if asked.examples is None else asked.examples
     question = ExplainRequest(
         teacher, students, asked.out, examples=examples, seed=asked.seed, device="cpu", overwrite=asked.overwrite
-    )  # fmt: skip
+    )
     options = ["--examples", str(examples), "--seed", str(asked.seed), "--out", str(asked.out)]
     explain_runs(question, command=shlex.join(["kdiga", "explain", teacher, *students, *options]))
 

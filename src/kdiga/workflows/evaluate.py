@@ -112,9 +112,13 @@ class EvaluateRequest:
             [self.model], data=self.data, root=self.root, eps=self.eps, norm=self.norm, examples=self.examples
         )
         loaded = load_judged_model(
-            self.model, test_set, which=self.which, weights=self.weights, normalization=self.normalization,
+            self.model,
+            test_set,
+            which=self.which,
+            weights=self.weights,
+            normalization=self.normalization,
             device=self.device,
-        )  # fmt: skip
+        )
         return loaded, test_set
 
     def folder(self, test_set: TestSet) -> Path | None:
@@ -183,13 +187,20 @@ def _attack(
     request: EvaluateRequest, loaded: LoadedModel, test_set: TestSet, folder: Path | None, progress: OnProgress | None
 ) -> tuple[Evaluation, dict[str, Any]]:
     settings: dict[str, Any] = {
-        "norm": test_set.threat.norm, "seed": request.seed, "batch_size": request.batch_size, "progress": progress,
+        "norm": test_set.threat.norm,
+        "seed": request.seed,
+        "batch_size": request.batch_size,
+        "progress": progress,
         "folder": None if folder is None else folder / FOLDER,
-    }  # fmt: skip
+    }
     report = evaluate(
-        loaded.model, test_set.images.batches(), eps=test_set.threat.eps, attacks=request.attacks,
-        version=request.version, **settings,
-    )  # fmt: skip
+        loaded.model,
+        test_set.images.batches(),
+        eps=test_set.threat.eps,
+        attacks=request.attacks,
+        version=request.version,
+        **settings,
+    )
     found = report.to_dict()
     if values := request.sweep_values(test_set.threat.eps):
         found["sweep"] = sweep(
@@ -209,10 +220,16 @@ def _checked(
     if request.teacher is not None:
         teacher = load_judged_model(request.teacher, test_set, role="teacher", device=request.device).model
     return check_masking(
-        loaded.model, to_pixels(test_set.images.images).to(device), test_set.images.labels.to(device),
-        threat=test_set.threat, seed=request.seed, teacher=teacher, result_cache=ResultCache(settings["folder"]),
-        fingerprint=loaded.about["fingerprint"], on_progress=settings["progress"],
-    )  # fmt: skip
+        loaded.model,
+        to_pixels(test_set.images.images).to(device),
+        test_set.images.labels.to(device),
+        threat=test_set.threat,
+        seed=request.seed,
+        teacher=teacher,
+        result_cache=ResultCache(settings["folder"]),
+        fingerprint=loaded.about["fingerprint"],
+        on_progress=settings["progress"],
+    )
 
 
 @contextmanager

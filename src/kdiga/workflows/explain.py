@@ -79,7 +79,7 @@ class ExplainRequest:
         given = [self.teacher, *self.students]
         test_set = load_test_set(
             given, data=self.data, root=self.root, eps=self.eps, norm=self.norm, examples=self.examples
-        )  # fmt: skip
+        )
         common: dict[str, Any] = {"which": self.which, "device": self.device}
         teacher = load_judged_model(
             self.teacher, test_set, weights=self.weights, normalization=self.normalization, role="teacher", **common
@@ -112,17 +112,29 @@ def explain_runs(question: ExplainRequest, *, command: str, progress: OnProgress
     names = short_model_names(given)
     images, labels = to_pixels(test_set.images.images), test_set.images.labels
     asked = {
-        "kind": "explanation", **test_set.about(), "seed": question.seed, "search": question.search.to_dict(),
-        "attack": question.attack.strip().lower(), "compared": [loaded.about["fingerprint"] for loaded in loaded_models],
-    }  # fmt: skip
+        "kind": "explanation",
+        **test_set.about(),
+        "seed": question.seed,
+        "search": question.search.to_dict(),
+        "attack": question.attack.strip().lower(),
+        "compared": [loaded.about["fingerprint"] for loaded in loaded_models],
+    }
     check_earlier_result(question.out / FILE, asked, overwrite=question.overwrite)
     make_folder(question.out)
     found = explain(
-        models[0], dict(zip(names[1:], models[1:], strict=True)), images, labels, threat=test_set.threat,
-        teacher_name=names[0], attack=question.attack, seed=question.seed, search=question.search,
-        result_cache=ResultCache(question.out / FOLDER), on_progress=progress,
+        models[0],
+        dict(zip(names[1:], models[1:], strict=True)),
+        images,
+        labels,
+        threat=test_set.threat,
+        teacher_name=names[0],
+        attack=question.attack,
+        seed=question.seed,
+        search=question.search,
+        result_cache=ResultCache(question.out / FOLDER),
+        on_progress=progress,
         attack_folders=[_attacked(model, test_set, question) for model in given],
-    )  # fmt: skip
+    )
     content = found.to_dict()
     about = [loaded.about | model for loaded, model in zip(loaded_models, content["models"], strict=True)]
     content = asked | {"command": command} | content | {"models": about}
@@ -146,8 +158,13 @@ def _keep_pictures(
     images, labels = to_pixels(test_set.images.images), test_set.images.labels
     rows = choose_examples(found.teacher.clean, labels, question.pictures)
     arrays: dict[str, Any] = picture_arrays(
-        [loaded.model for loaded in loaded_models], images[rows], labels[rows], test_set.images.classes,
-        threat=found.threat, search=question.search, seed=found.seed,
-    )  # fmt: skip
+        [loaded.model for loaded in loaded_models],
+        images[rows],
+        labels[rows],
+        test_set.images.classes,
+        threat=found.threat,
+        search=question.search,
+        seed=found.seed,
+    )
     with replacing(question.out / PICTURES, shared=True) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)

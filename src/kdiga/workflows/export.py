@@ -115,8 +115,9 @@ class ExportRequest:
         """Return what is measured, as plain data."""
         return {
             "transfer": [attack.name for attack in transfer_attacks(self.transfer)],
-            "score_examples": min(self.score_examples, self.examples), "queries": self.queries,
-        }  # fmt: skip
+            "score_examples": min(self.score_examples, self.examples),
+            "queries": self.queries,
+        }
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,21 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     chosen = request.check()
     folder = request.folder()
     test_set = load_test_set(
-        [request.model], data=request.data, root=request.root, eps=request.eps, norm=request.norm,
+        [request.model],
+        data=request.data,
+        root=request.root,
+        eps=request.eps,
+        norm=request.norm,
         examples=request.examples,
-    )  # fmt: skip
+    )
     loaded = load_judged_model(
-        request.model, test_set, which=request.which, weights=request.weights, normalization=request.normalization,
+        request.model,
+        test_set,
+        which=request.which,
+        weights=request.weights,
+        normalization=request.normalization,
         device="cpu",
-    )  # fmt: skip
+    )
     about = loaded.about | test_set.about() | {"seed": request.seed, "measured": request.measured()}
     files = [one.file for one in chosen] + [INT8_FILE] * request.int8
     identity = {name: about[name] for name in IDENTITY}
@@ -208,9 +217,7 @@ def _judge(
     attacked = _attack(request, loaded, test_set, victims, (images, labels), result_cache, progress)
     for name, found in logits.items():
         clean = AttackResult("clean", tuple((found.argmax(1) == labels).tolist()), 0.0)
-        judged[name] = replace(
-            judged[name], results=with_worst({"clean": clean} | attacked[name]), latency=times[name]
-        )  # fmt: skip
+        judged[name] = replace(judged[name], results=with_worst({"clean": clean} | attacked[name]), latency=times[name])
     # A file that is the model, bit for bit, has its figures.
     own = judged[REFERENCE]
     return {
@@ -239,17 +246,20 @@ def _attack(
     loaded.model.to(device)
     try:
         found = transferred(
-            loaded.model, victims, images, labels, attacks=request.transfer,
-            fingerprint=loaded.about["fingerprint"], **shared,
-        )  # fmt: skip
+            loaded.model,
+            victims,
+            images,
+            labels,
+            attacks=request.transfer,
+            fingerprint=loaded.about["fingerprint"],
+            **shared,
+        )
     finally:
         loaded.model.to("cpu")
     if request.queries:
         few = slice(request.score_examples)
         for victim in victims:
-            result = scored(
-                victim, images[few], labels[few], queries=request.queries, **shared
-            )  # fmt: skip
+            result = scored(victim, images[few], labels[few], queries=request.queries, **shared)
             found[victim.name][result.attack] = result
     return found
 

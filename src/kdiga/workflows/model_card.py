@@ -43,12 +43,20 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, 
     numbers += list(_certified(results, loaded, run))
     spec = loaded.model.spec
     card = Card(
-        name=Path(model).resolve().name if Path(model).exists() else model, spec=spec,
-        parameters=loaded.about["parameters"], fingerprint=loaded.about["fingerprint"], data=ground.data,
-        class_names=list(ground.images.classes), threat=ground.threat, formats=content["formats"], numbers=numbers,
-        origin=_origin(run), queries=content["measured"]["queries"], command=content["command"],
+        name=Path(model).resolve().name if Path(model).exists() else model,
+        spec=spec,
+        parameters=loaded.about["parameters"],
+        fingerprint=loaded.about["fingerprint"],
+        data=ground.data,
+        class_names=list(ground.images.classes),
+        threat=ground.threat,
+        formats=content["formats"],
+        numbers=numbers,
+        origin=_origin(run),
+        queries=content["measured"]["queries"],
+        command=content["command"],
         provenance=content["provenance"],
-    )  # fmt: skip
+    )
     write_atomically(folder / CARD, card.text())
     if HUB.name in content["formats"]:
         write_atomically(folder / HUB.file / HUB_CARD, card.text(only=HUB.name))
@@ -56,9 +64,12 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, 
         best = _of(evaluations, "autoattack", ground)
         clean = content["formats"][PROGRAM.name]["accuracy"]["clean"]
         info = model_info(
-            threat=ground.threat, data=ground.data, architecture=spec.name, clean=clean,
+            threat=ground.threat,
+            data=ground.data,
+            architecture=spec.name,
+            clean=clean,
             autoattack=None if best is None else best.value,
-        )  # fmt: skip
+        )
         write_atomically(folder / LOADER, loader_source(ground.threat, ground.data, spec.takes))
         write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
 
@@ -115,6 +126,8 @@ def _origin(run: Path) -> CardOrigin:
     name = str(method.get("name", "")) if isinstance(method, dict) else str(method)
     known = available_methods().get(name)
     return CardOrigin(
-        name, known.info.paper if known else "paper unknown", str(teacher.get("name", "")),
+        name,
+        known.info.paper if known else "paper unknown",
+        str(teacher.get("name", "")),
         yaml.safe_dump(recipe, sort_keys=False),
-    )  # fmt: skip
+    )

@@ -78,7 +78,7 @@ def profile_recipe(
         "whole_run": _whole_run(profiles, run.route(route), settings, validation),
         "variants": [_plain(one) for one in profiles],
         "provenance": provenance(run.device),
-    }  # fmt: skip
+    }
 
 
 class RunCost(NamedTuple):
@@ -130,9 +130,12 @@ class _Opened:
         settings, self.device = recipe.training, device_by_name(recipe.training.device)
         train, self.held_out = split(data.train, settings.validation_share, settings.seed)
         feed = feed_of(
-            train, batch_size=settings.batch_size, seed=settings.seed, device=self.device,
+            train,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            device=self.device,
             augmentation=augmentation_by_name(settings.augment, train.image_size),
-        )  # fmt: skip
+        )
         teachers = teachers_of(recipe.method, self.models.teacher, self.models.second_teacher)
         self.loaded = ProfiledRun(self.models.student, teachers, recipe.method, recipe.threat, feed, settings.epochs)
         self.plain = replace(
@@ -147,9 +150,12 @@ class _Opened:
     def seconds_a_check(self) -> float:
         settings = self.recipe.training
         validator = Validator(
-            validation_subset(self.held_out, settings.validation_examples).to(self.device), self.recipe.threat,
-            settings.validation_steps, settings.validation_examples, settings.seed,
-        )  # fmt: skip
+            validation_subset(self.held_out, settings.validation_examples).to(self.device),
+            self.recipe.threat,
+            settings.validation_steps,
+            settings.validation_examples,
+            settings.seed,
+        )
         begun = time.perf_counter()
         validator(copy.deepcopy(self.models.student).to(self.device), 0)
         return time.perf_counter() - begun

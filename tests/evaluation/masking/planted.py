@@ -23,10 +23,15 @@ def small(seed: int, *, channels: int = 1, classes: int = 10, activation: type[n
     """A convolutional classifier of 8x8 images."""
     with seeded(seed):
         return nn.Sequential(
-            nn.Conv2d(channels, WIDE, 3, padding=1), nn.BatchNorm2d(WIDE), activation(),
-            nn.Conv2d(WIDE, 2 * WIDE, 3, stride=2, padding=1), nn.BatchNorm2d(2 * WIDE), activation(),
-            nn.Flatten(), nn.Linear(2 * WIDE * 16, classes),
-        )  # fmt: skip
+            nn.Conv2d(channels, WIDE, 3, padding=1),
+            nn.BatchNorm2d(WIDE),
+            activation(),
+            nn.Conv2d(WIDE, 2 * WIDE, 3, stride=2, padding=1),
+            nn.BatchNorm2d(2 * WIDE),
+            activation(),
+            nn.Flatten(),
+            nn.Linear(2 * WIDE * 16, classes),
+        )
 
 
 def trained(model, images, labels, *, seed=0, epochs=12, threat=None, temperature=1.0):

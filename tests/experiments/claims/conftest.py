@@ -89,9 +89,11 @@ def pgd_for_autoattack():
     def evaluate(*arguments, **keywords):
         swapped = ["pgd-5" if name == "autoattack" else name for name in keywords["attacks"]]
         report = attack(*arguments, **{**keywords, "attacks": swapped})
-        object.__setattr__(report, "results", {
-            "autoattack" if name == "pgd-5" else name: result for name, result in report.results.items()
-        })  # fmt: skip
+        object.__setattr__(
+            report,
+            "results",
+            {"autoattack" if name == "pgd-5" else name: result for name, result in report.results.items()},
+        )
         return report
 
     with pytest.MonkeyPatch.context() as patch:

@@ -90,17 +90,23 @@ def radii(student, teacher, **more):
     ]
     of_all, interval = share(flags)
     return {
-        "teacher_radius": teacher, "student_radius": student, "compared": len(flags), "share_at_least_teacher": of_all,
+        "teacher_radius": teacher,
+        "student_radius": student,
+        "compared": len(flags),
+        "share_at_least_teacher": of_all,
         "share_interval_95": interval,
-    } | more  # fmt: skip
+    } | more
 
 
 def certificate(student, teacher, rho=None, lipschitz=None, smoothing=None):
     unknown = [None] * len(student)
     clever = radii(
-        student, teacher, rho=rho or unknown, teacher_lipschitz=lipschitz or unknown,
+        student,
+        teacher,
+        rho=rho or unknown,
+        teacher_lipschitz=lipschitz or unknown,
         alignment={"median_guaranteed_over_measured": 0.25},
-    )  # fmt: skip
+    )
     return {"settings": {}, "clever": clever, "smoothing": radii(*(smoothing or (student, teacher)))}
 
 
@@ -111,9 +117,12 @@ def explanation(level, seed, values=None):
     bound = {"mean": level, "measured": level / 2, "tightness": 0.5, "violations": 0}
     names = ("student bound", "transfer bound", "local linearity", "gradient distance", "gradient cosine")
     return {
-        "settings": {}, "linearity": 0.1, "cosine": 0.6, "bounds": {"student": bound, "transfer": bound},
+        "settings": {},
+        "linearity": 0.1,
+        "cosine": 0.6,
+        "bounds": {"student": bound, "transfer": bound},
         "values": dict.fromkeys(names, table),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -158,10 +167,15 @@ def test_a_student_preserves_or_does_not(planted):
     claim = judge_transfer(planted.evidence, [SMALL, WIDE])
     found = {key: row["verdict"] for key, row in rows_of(claim).items()}
     assert found == {
-        ("kdiga", "small"): "supported", ("kdiga", "wide"): "contradicted", ("tangent", "small"): "undecided",
-        ("tangent", "wide"): "undecided", ("kd", "small"): "supported", ("kd", "wide"): "undecided",
-        ("pgd-at", "small"): "supported", ("pgd-at", "wide"): "undecided",
-    }  # fmt: skip
+        ("kdiga", "small"): "supported",
+        ("kdiga", "wide"): "contradicted",
+        ("tangent", "small"): "undecided",
+        ("tangent", "wide"): "undecided",
+        ("kd", "small"): "supported",
+        ("kd", "wide"): "undecided",
+        ("pgd-at", "small"): "supported",
+        ("pgd-at", "wide"): "undecided",
+    }
     assert next(iter(found)) == ("kdiga", "small"), "the judged stand first, and ce, which claims nothing, nowhere"
     assert claim["methods"] == ["kdiga", "tangent"]
     assert rows_of(claim)["pgd-at", "small"]["robust"] == 0.58, "of the student alone, held against each teacher"
@@ -207,8 +221,12 @@ def test_missing_runs_decide_nothing(planted):
     assert judged["a"]["rows"][0]["verdict"] == "supported", "plain training stands beside and is not needed"
     assert judged["a"]["rows"][0]["against_plain"] is None
     assert {name: claim["verdict"] for name, claim in judged.items()} == {
-        "a": "supported", "b": "undecided", "c": "undecided", "d": "undecided", "e": "undecided",
-    }  # fmt: skip
+        "a": "supported",
+        "b": "undecided",
+        "c": "undecided",
+        "d": "undecided",
+        "e": "undecided",
+    }
     (planted.out / "kd/robust-to-small/seed-1/result.json").unlink()
     row = judge_kd(planted.evidence, [SMALL])["rows"][0]
     assert (row["robust"], row["verdict"]) == (0.05, "supported"), "the seed that has ended counts"
@@ -300,8 +318,10 @@ def test_radii(planted):
     assert found["clever"]["verdict"] == "undecided", "44 of 50 may be 90 % and may be less"
     nothing = certified(planted, certificate([None] * 50, teacher))
     assert (nothing["clever"]["share"], nothing["clever"]["median_radius"], nothing["clever"]["verdict"]) == (
-        None, None, "undecided",
-    )  # fmt: skip
+        None,
+        None,
+        "undecided",
+    )
 
 
 def test_radii_where_the_theorem_speaks(planted):
@@ -337,8 +357,9 @@ def test_a_student_without_a_teacher_is_held_against_one_alone(claims):
     other = Pair("other", "small")
     rows = [row for row in judge_certified(planted.evidence, [SMALL, other])["rows"] if row["method"] == "pgd-at"]
     assert [(row["teacher"], row["kind"], row["share"]) for row in rows] == [
-        ("robust", "clever", 1.0), ("robust", "smoothing", 1.0),
-    ]  # fmt: skip
+        ("robust", "clever", 1.0),
+        ("robust", "smoothing", 1.0),
+    ]
     assert [row["teacher"] for row in judge_bounds(planted.evidence, [SMALL, other])["rows"]] == ["robust"]
 
 

@@ -62,10 +62,16 @@ def test_the_runs_of_a_small_recipe(claims):
     of_first = [name for name in folders(checked, "method") if name.endswith("seed-3")]
     crossed = [f"{teacher}-to-{student}" for teacher in ("robust", "public") for student in ("small", "wide")]
     assert of_first == [
-        "ce/small/seed-3", "ce/wide/seed-3", *(f"kd/{pair}/seed-3" for pair in crossed),
-        "pgd-at/small/seed-3", "pgd-at/wide/seed-3", *(f"kdiga/{pair}/seed-3" for pair in crossed),
-        "kd/public-to-old/seed-3", "pgd-at/old/seed-3", "kdiga/public-to-old/seed-3",
-    ]  # fmt: skip
+        "ce/small/seed-3",
+        "ce/wide/seed-3",
+        *(f"kd/{pair}/seed-3" for pair in crossed),
+        "pgd-at/small/seed-3",
+        "pgd-at/wide/seed-3",
+        *(f"kdiga/{pair}/seed-3" for pair in crossed),
+        "kd/public-to-old/seed-3",
+        "pgd-at/old/seed-3",
+        "kdiga/public-to-old/seed-3",
+    ]
     later = [name for name in folders(checked, "method") if name.endswith("seed-4")]
     assert later == [name.replace("seed-3", "seed-4") for name in of_first]
     assert folders(checked, "method") == of_first + later, "a seed is finished before the next"
@@ -76,16 +82,21 @@ def test_the_runs_of_a_small_recipe(claims):
     assert last_fresh < order.index("tuning/kdiga-old/trial-00") < order.index("kd/public-to-old/seed-3")
     assert checked.pairs[-1] == Pair("public", "old", pretrained=True)
     assert (checked.methods, checked.judged, checked.seeds) == (
-        {"ce": "ce", "kd": "kd", "pgd-at": "pgd-at", "kdiga": "kdiga"}, ("kdiga",), (3, 4),
-    )  # fmt: skip
+        {"ce": "ce", "kd": "kd", "pgd-at": "pgd-at", "kdiga": "kdiga"},
+        ("kdiga",),
+        (3, 4),
+    )
     assert checked.label_of("kd") == "kd"
 
 
 def test_pairs_that_are_chosen(claims):
     checked = claims(("judged:", PAIRS), ("student: wide}", "teacher: public, student: small}"), text=WIDE)
     assert [pair.name for pair in checked.pairs] == [
-        "public-to-small", "public-to-wide", "robust-to-wide", "public-to-old",
-    ]  # fmt: skip
+        "public-to-small",
+        "public-to-wide",
+        "robust-to-wide",
+        "public-to-old",
+    ]
     assert [name for name in folders(checked, "method") if name.startswith("ce/")] == [
         f"ce/{student}/seed-{seed}" for seed in (3, 4) for student in ("small", "wide")
     ]
@@ -97,8 +108,10 @@ def test_whom_a_run_learns_from_and_how(claims):
     assert student.needs == ("teachers/public",)
     assert student.recipe.teacher.name == str(Path("out/teachers/public"))
     assert (student.recipe.training.seed, student.recipe.training.lr, student.recipe.training.route) == (
-        4, 5e-3, "exact",
-    )  # fmt: skip
+        4,
+        5e-3,
+        "exact",
+    )
     assert run_spec(checked, "ce/small/seed-3").recipe.teacher is None
     assert run_spec(checked, "ce/small/seed-3").needs == ()
     teacher = run_spec(checked, "teachers/robust")
@@ -167,17 +180,27 @@ OLD = "pretrained:\n  students: {old: {name: cnn-4, weights: old.pt, normalizati
 REFUSED = {
     "unknown key": (("judged:", "pares: {}\njudged:"), r"pares: unknown key; did you mean pairs\? \(tiny.yaml:13\)"),
     "unknown key of a section": (("samples: 20", "smaples: 20"), r"certify.smaples: unknown key; did you mean samples"),
-    "unknown key of a teacher": (("steps: 2}}", "steps: 2}, trainig: {}}"),
-      r"teachers.robust.trainig: unknown key; did"),
-    "unknown key of a student": (("small: cnn-4", "small: {student: cnn-4, method: kd}"),
-      r"students.small.method: unkn"),
-    "unknown key of a method": (("kd: kd", "kd: {method: kd, teacher: robust}"),
-      r"methods.kd.teacher: unknown key; acc"),
-    "unknown key of pretrained": (("judged:", OLD.replace("judged", "  atmost: 1\njudged")),
-      r"atmost.*did you mean at_m"),
+    "unknown key of a teacher": (
+        ("steps: 2}}", "steps: 2}, trainig: {}}"),
+        r"teachers.robust.trainig: unknown key; did",
+    ),
+    "unknown key of a student": (
+        ("small: cnn-4", "small: {student: cnn-4, method: kd}"),
+        r"students.small.method: unkn",
+    ),
+    "unknown key of a method": (
+        ("kd: kd", "kd: {method: kd, teacher: robust}"),
+        r"methods.kd.teacher: unknown key; acc",
+    ),
+    "unknown key of pretrained": (
+        ("judged:", OLD.replace("judged", "  atmost: 1\njudged")),
+        r"atmost.*did you mean at_m",
+    ),
     "value of a section": (("samples: 20", "samples: many"), r"certify.samples: .*integer.*\(was 'many'\)"),
-    "settings out of range": (("explain:", "rules: {kept: 2}\nexplain:"),
-      r"kept was 2.0; it must be above 0 and at mos"),
+    "settings out of range": (
+        ("explain:", "rules: {kept: 2}\nexplain:"),
+        r"kept was 2.0; it must be above 0 and at mos",
+    ),
     "certify": (("batches: 5", "batches: 4"), r"certify: CLEVER was asked for 4 batches"),
     "unknown method": (("tangent: tangent", "tangent: tangnet"), r"'tangnet' is not known; did you mean tangent"),
     "unknown judged": (("[kdiga, tangent]", "[kdgia]"), r"judged: 'kdgia' is not among methods; did you mean kdiga\?"),
@@ -185,21 +208,29 @@ REFUSED = {
     "no judged": (("judged: [kdiga, tangent]\n", ""), r"judged: was None; list at least one of methods"),
     "judged twice": (("[kdiga, tangent]", "[kdiga, kdiga]"), r"judged: was \['kdiga', 'kdiga'\]; list each once"),
     "judged without a teacher": (("[kdiga, tangent]", "[kdiga, ce]"), r"judged: ce learns from no teacher"),
-    "unknown student of a pair": (("judged:", "pairs: {robust: [smal]}\njudged:"),
-      r"pairs.robust: 'smal' is not among "
-      r"students; did you mean small\? \(tiny.yaml:13\)"),
-    "unknown teacher of a pair": (("judged:", "pairs: {rob: [small]}\njudged:"),
-      r"pairs.rob: 'rob' is not among teachers"),
+    "unknown student of a pair": (
+        ("judged:", "pairs: {robust: [smal]}\njudged:"),
+        r"pairs.robust: 'smal' is not among "
+        r"students; did you mean small\? \(tiny.yaml:13\)",
+    ),
+    "unknown teacher of a pair": (
+        ("judged:", "pairs: {rob: [small]}\njudged:"),
+        r"pairs.rob: 'rob' is not among teachers",
+    ),
     "a number as a teacher": (("judged:", "pairs: {1: [small]}\njudged:"), r"pairs.1: 1 is not among teachers: robust"),
     "a pair twice": (("judged:", "pairs: {robust: [small, small]}\njudged:"), r"pairs.robust: .* list each once"),
     "no pairs": (("judged:", "pairs: {}\njudged:"), r"pairs: was {}; it is a section: TEACHER: \[STUDENT, ...\]"),
     "no kd": (("  kd: kd\n", ""), r"methods: no label has the method kd, which claim a needs"),
     "no ce": (("  ce: ce\n", ""), r"methods: no label has the method ce, which claim a needs"),
     "a fresh teacher": ((ROBUST, "robust: cnn-8"), r"teachers.robust: has fresh weights, so it has nothing to teach; "),
-    "a fresh pre-trained student": (("judged:", OLD.replace(", weights: old.pt, normalization: none", "")),
-                                    r"pretrained.students.old: has fresh weights; a pre-trained student has others"),
-    "no students": (("students:\n  small: cnn-4\n", ""),
-      r"students: missing section; it lists at least one by a label"),
+    "a fresh pre-trained student": (
+        ("judged:", OLD.replace(", weights: old.pt, normalization: none", "")),
+        r"pretrained.students.old: has fresh weights; a pre-trained student has others",
+    ),
+    "no students": (
+        ("students:\n  small: cnn-4\n", ""),
+        r"students: missing section; it lists at least one by a label",
+    ),
     "no data": (("data: {name: digits, train_examples: 300}\n", ""), r"data: missing section"),
     "a label with -to-": (("small: cnn-4", "a-to-b: cnn-4"), r"students.a-to-b: 'a-to-b' is no label; use letters"),
     "a label with a slash": (("small: cnn-4", "a/b: cnn-4"), r"'a/b' is no label"),
@@ -207,44 +238,76 @@ REFUSED = {
     "a reserved label": (("tangent: tangent", "tuning: kd"), r"methods.tuning: is a name the folders need; rename it"),
     "a reserved label in capitals": (("tangent: tangent", "Teachers: kd"), r"methods.Teachers: is a name the folders"),
     "a label that is a file": (("tangent: tangent", "claims.json: kd"), r"methods.claims.json: is a name the folders"),
-    "one folder for two": (("tangent: tangent", "tangent: tangent\n  KD: kd"), r"kd/robust-to-small/seed-0, of kd, and "
-                           r"KD/robust-to-small/seed-0, of KD, would be one folder or record"),
-    "last weights": (("evaluate: {", "evaluate: {which: [last], "),
-                     r"evaluate.which was last; a verdict rests on the best weights by validation; leave it out"),
+    "one folder for two": (
+        ("tangent: tangent", "tangent: tangent\n  KD: kd"),
+        r"kd/robust-to-small/seed-0, of kd, and "
+        r"KD/robust-to-small/seed-0, of KD, would be one folder or record",
+    ),
+    "last weights": (
+        ("evaluate: {", "evaluate: {which: [last], "),
+        r"evaluate.which was last; a verdict rests on the best weights by validation; leave it out",
+    ),
     "both weights": (("evaluate: {", "evaluate: {which: [best, last], "), r"evaluate.which was best, last; a verdict"),
-    "seeds twice": (("seeds: [0]", "seeds: [1, 1]"),
-      r"seeds: was \[1, 1\]; it is a list of at least one seed, each onc"),
+    "seeds twice": (
+        ("seeds: [0]", "seeds: [1, 1]"),
+        r"seeds: was \[1, 1\]; it is a list of at least one seed, each onc",
+    ),
     "seeds are no list": (("seeds: [0]", "seeds: 3"), r"seeds: was 3; it is a list"),
     "no seeds": (("seeds: [0]", "seeds: []"), r"seeds: was \[\]; it is a list"),
     "a negative seed": (("seeds: [0]", "seeds: [-1]"), r"seeds: was \[-1\]; it is a list"),
-    "more explained than attacked": (("explain: {examples: 6", "explain: {examples: 9"),
-                                     r"explain.examples was 9 and AutoAttack sees 8 test images"),
-    "no autoattack": (("[clean, autoattack]", "[clean, pgd-20]"),
-      r"evaluate.attacks was clean, pgd-20; a verdict rests on"
-                      " clean and autoattack"),
-    "no clean": (("[clean, autoattack]", "[autoattack]"),
-      r"evaluate.attacks was autoattack; a verdict rests on clean and"),
-    "tuned on no pair": (("explain:", "tune: {student: big}\nexplain:"), r"tune: robust-to-big is not among the pairs: "
-                         r"robust-to-small \(tiny.yaml:17\)"),
+    "more explained than attacked": (
+        ("explain: {examples: 6", "explain: {examples: 9"),
+        r"explain.examples was 9 and AutoAttack sees 8 test images",
+    ),
+    "no autoattack": (
+        ("[clean, autoattack]", "[clean, pgd-20]"),
+        r"evaluate.attacks was clean, pgd-20; a verdict rests on"
+        " clean and autoattack",
+    ),
+    "no clean": (
+        ("[clean, autoattack]", "[autoattack]"),
+        r"evaluate.attacks was autoattack; a verdict rests on clean and",
+    ),
+    "tuned on no pair": (
+        ("explain:", "tune: {student: big}\nexplain:"),
+        r"tune: robust-to-big is not among the pairs: "
+        r"robust-to-small \(tiny.yaml:17\)",
+    ),
     "no trials": (("explain:", "tune: {trials: 0}\nexplain:"), r"trials was 0; it must be at least 1"),
-    "a student of both kinds": (("judged:", OLD.replace("old:", "small:")),
-      r"pretrained.students.small: stands among stud"),
-    "a teacher of pretrained": (("judged:", OLD.replace("judged", "  teachers: [rob]\njudged")),
-      r"pretrained.teachers: 'ro"),
-    "methods of pretrained": (("judged:", OLD.replace("judged", "  methods: {kdgia: kdiga}\njudged")),
-                              r"pretrained.methods.kdgia: is not among methods"),
-    "no section of methods": (("judged:", OLD.replace("judged", "  methods: [kdiga]\njudged")),
-                              r"pretrained.methods: was \['kdiga'\]; it is a section"),
-    "at_most": (("judged:", OLD.replace("judged", "  at_most: much\njudged")),
-      r"pretrained.at_most: was 'much'; it is a n"),
-    "tune_trials": (("judged:", OLD.replace("judged", "  tune_trials: 0\njudged")),
-      r"pretrained.tune_trials: was 0; it is"),
-    "tune_epochs": (("judged:", OLD.replace("judged", "  tune_epochs: x\njudged")),
-      r"pretrained.tune_epochs: was 'x'; it"),
+    "a student of both kinds": (
+        ("judged:", OLD.replace("old:", "small:")),
+        r"pretrained.students.small: stands among stud",
+    ),
+    "a teacher of pretrained": (
+        ("judged:", OLD.replace("judged", "  teachers: [rob]\njudged")),
+        r"pretrained.teachers: 'ro",
+    ),
+    "methods of pretrained": (
+        ("judged:", OLD.replace("judged", "  methods: {kdgia: kdiga}\njudged")),
+        r"pretrained.methods.kdgia: is not among methods",
+    ),
+    "no section of methods": (
+        ("judged:", OLD.replace("judged", "  methods: [kdiga]\njudged")),
+        r"pretrained.methods: was \['kdiga'\]; it is a section",
+    ),
+    "at_most": (
+        ("judged:", OLD.replace("judged", "  at_most: much\njudged")),
+        r"pretrained.at_most: was 'much'; it is a n",
+    ),
+    "tune_trials": (
+        ("judged:", OLD.replace("judged", "  tune_trials: 0\njudged")),
+        r"pretrained.tune_trials: was 0; it is",
+    ),
+    "tune_epochs": (
+        ("judged:", OLD.replace("judged", "  tune_epochs: x\njudged")),
+        r"pretrained.tune_epochs: was 'x'; it",
+    ),
     "a study": (("data: {", "base: {}\ndata: {"), r"'tiny.yaml' is no claims recipe; run it with `kdiga study`"),
-    "a run's recipe": (("judged:", "method: kd\njudged:"),
-      r"'tiny.yaml' is no claims recipe; run it with `kdiga train`"),
-}  # fmt: skip
+    "a run's recipe": (
+        ("judged:", "method: kd\njudged:"),
+        r"'tiny.yaml' is no claims recipe; run it with `kdiga train`",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

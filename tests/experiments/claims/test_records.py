@@ -260,8 +260,9 @@ def test_records_are_written_as_runs_end(finished, data):
     with pytest.raises(KeyboardInterrupt):
         go(finished(), data, on_watch=look)
     assert seen == [
-        (RUNS[0], ["teachers--robust"]), (RUNS[1], ["ce--small--seed-0", "teachers--robust"]),
-    ]  # fmt: skip
+        (RUNS[0], ["teachers--robust"]),
+        (RUNS[1], ["ce--small--seed-0", "teachers--robust"]),
+    ]
     started = time.time()
     board, _ = open_in(finished(), data, since=started)
     assert board.folders("open") == RUNS[2:]

@@ -16,9 +16,18 @@ from kdiga.report.claims import CLAIMS, verdict_line
 from kdiga.report.claims_pictures import PICTURES
 from tests.experiments.claims.conftest import go, loader, open_in, pgd_for_autoattack
 
-RUNS = ["teachers/robust", *(f"{label}/seed-0" for label in (
-    "ce/small", "kd/robust-to-small", "kdiga/robust-to-small", "tangent/robust-to-small",
-))]  # fmt: skip
+RUNS = [
+    "teachers/robust",
+    *(
+        f"{label}/seed-0"
+        for label in (
+            "ce/small",
+            "kd/robust-to-small",
+            "kdiga/robust-to-small",
+            "tangent/robust-to-small",
+        )
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -258,10 +267,12 @@ judged:"""
 def with_pretrained(load, at_most, **options):
     return load(
         ("judged:", PRETRAINED.replace("AT_MOST", at_most)),
-        ("  tangent: tangent\n", ""), ("[kdiga, tangent]", "[kdiga]"),
-        ("evaluate:", "tune: {trials: 2, epochs: 1}\nevaluate:"), ("steps: 2}}", "steps: 2}, training: {epochs: 4}}"),
+        ("  tangent: tangent\n", ""),
+        ("[kdiga, tangent]", "[kdiga]"),
+        ("evaluate:", "tune: {trials: 2, epochs: 1}\nevaluate:"),
+        ("steps: 2}}", "steps: 2}, training: {epochs: 4}}"),
         **options,
-    )  # fmt: skip
+    )
 
 
 def test_a_pretrained_student_keeps_what_it_may_not_lose(copied, quick_project, data):

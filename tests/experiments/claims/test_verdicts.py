@@ -58,10 +58,14 @@ def test_the_contrary(word, turned):
 @pytest.mark.parametrize(
     ("one", "other", "together"),
     [
-        (YES, YES, YES), (YES, OPEN, OPEN), (OPEN, OPEN, OPEN),
-        (YES, NO, NO), (OPEN, NO, NO), (NO, NO, NO),
+        (YES, YES, YES),
+        (YES, OPEN, OPEN),
+        (OPEN, OPEN, OPEN),
+        (YES, NO, NO),
+        (OPEN, NO, NO),
+        (NO, NO, NO),
     ],
-)  # fmt: skip
+)
 def test_two_things_that_have_to_hold_together(one, other, together):
     assert both(one, other) == both(other, one) == together
 

@@ -45,9 +45,12 @@ class Ascent:
         def work(images: Tensor, labels: Tensor, seed: int) -> list[int]:
             threat = ThreatModel(probe.threat.norm, self.eps)
             attack = PGD(
-                threat=threat, steps=self.steps, start="clean" if self.steps == 1 else "uniform", keep_best=True,
+                threat=threat,
+                steps=self.steps,
+                start="clean" if self.steps == 1 else "uniform",
+                keep_best=True,
                 step_size=self.eps if self.steps == 1 else TRAVEL * self.eps / self.steps,
-            )  # fmt: skip
+            )
             with seeded(seed):
                 adv_images = attack(self._objective(probe, images, labels), images)
             with torch.no_grad():

@@ -86,14 +86,22 @@ def check_masking(
             right = _right(exposed, images, labels, examples)
             taught = None if teacher is None else _checked_teacher(teacher, exposed, images)
             probe = Probe(
-                model=exposed, teacher=taught, shown=images[:examples], shown_labels=labels[:examples],
-                images=images[right], labels=labels[right], threat=threat, seed=seed, handed_in=handed_in,
-                result_cache=result_cache or ResultCache(), on_progress=on_progress,
+                model=exposed,
+                teacher=taught,
+                shown=images[:examples],
+                shown_labels=labels[:examples],
+                images=images[right],
+                labels=labels[right],
+                threat=threat,
+                seed=seed,
+                handed_in=handed_in,
+                result_cache=result_cache or ResultCache(),
+                on_progress=on_progress,
                 about={
                     "model": fingerprint or fingerprint_of_model(model),
                     "versions": {name: installed_version(name) for name in ("kdiga", "torch", "pyautoattack")},
                 },
-            )  # fmt: skip
+            )
             return [_make(check, probe) for check in checks]
 
 

@@ -77,9 +77,13 @@ def _square(model: nn.Module, threat: ThreatModel, images: Tensor, labels: Tenso
     build: Any = SquareAttack
     with seeded(seed), torch.no_grad():
         attack = build(
-            predict, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, n_queries=QUERIES, seed=seed % 2**31,
+            predict,
+            norm=OFFICIAL_NORM[threat.norm],
+            eps=threat.eps,
+            n_queries=QUERIES,
+            seed=seed % 2**31,
             device=images.device,
-        )  # fmt: skip
+        )
         adv_images: Tensor = attack.perturb(images.contiguous(), labels)
         return (model(adv_images).argmax(1) != labels).int().tolist()
 

@@ -33,10 +33,14 @@ def saturation(probe: Probe) -> Finding:
     saturated, total = int((losses[:, 0] < SATURATED).sum()), len(losses)
     middle = float(losses[:, 1].median())
     evidence = {
-        "saturated": saturated, "zero_loss": int((losses[:, 0] == 0).sum()), "median_margin": -middle,
-        "only_scaled": only_scaled, "only_plain": only_plain, "examples": total,
+        "saturated": saturated,
+        "zero_loss": int((losses[:, 0] == 0).sum()),
+        "median_margin": -middle,
+        "only_scaled": only_scaled,
+        "only_plain": only_plain,
+        "examples": total,
         "p": max(excess(only_scaled, total), one_sided(only_scaled, only_plain)),
-    }  # fmt: skip
+    }
     numbers = (
         f"the loss of {saturated} of {total} examples is below float32's resolution, and PGD on logits divided by "
         f"their margin fools {only_scaled} that plain PGD leaves"

@@ -36,11 +36,12 @@ def more_steps(probe: Probe) -> Finding:
         worst = max(rises, key=lambda rise: rise["only_fewer"] - rise["only_more"])
         count = "one step fools" if worst["fewer"] == 1 else f"{worst['fewer']} steps fool"
         return Finding(
-            "more-steps", "failed",
+            "more-steps",
+            "failed",
             f"{measured}: {count} {worst['only_fewer']} that {worst['more']} do not, so the "
             "gradient does not lead where the loss is high.",
             evidence,
-        )  # fmt: skip
+        )
     if counts[-1] - counts[-2] > TOLERATED * total:
         return Finding(
             "more-steps", "warning", f"{measured}: it has not converged; use {2 * STEPS[-1]} steps or more.", evidence

@@ -48,9 +48,13 @@ def flat_loss(probe: Probe) -> Finding:
     broken = sum(place.promised is None for place in places)
     verdict = verdict_on(vanished, len(places))
     evidence = {
-        "vanished": vanished, "exactly_zero": zero, "not_finite": broken, "constant": flat, "examples": len(places),
+        "vanished": vanished,
+        "exactly_zero": zero,
+        "not_finite": broken,
+        "constant": flat,
+        "examples": len(places),
         "p": excess(vanished, len(places)),
-    }  # fmt: skip
+    }
     message = f"the margin has no usable input gradient on {vanished} of {len(places)} examples"
     if verdict != "passed":
         message += (

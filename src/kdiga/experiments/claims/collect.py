@@ -82,16 +82,24 @@ def _run(run_spec: RunSpec, board: RunBoard) -> dict[str, Any]:
     report = read_json(test_file(folder, "best")) or {}
     failure = read_json(folder / FAILURE) or {}
     return {
-        "folder": run_spec.folder, "label": run_spec.label, "kind": run_spec.kind, "seed": run_spec.recipe.training.seed,
-        "model": run_spec.recipe.student.name, "status": state,
+        "folder": run_spec.folder,
+        "label": run_spec.label,
+        "kind": run_spec.kind,
+        "seed": run_spec.recipe.training.seed,
+        "model": run_spec.recipe.student.name,
+        "status": state,
         "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(run_spec),
-        "parameters": result.get("parameters", {}).get("student"), "epochs": result.get("epochs"),
+        "parameters": result.get("parameters", {}).get("student"),
+        "epochs": result.get("epochs"),
         "minutes": result.get("minutes"),
-        "attack_minutes": round(sum(report.get("seconds", {}).values()) / 60, 2), "passes": result.get("passes"),
+        "attack_minutes": round(sum(report.get("seconds", {}).values()) / 60, 2),
+        "passes": result.get("passes"),
         "accuracy": report.get("accuracy"),
-        "interval_95": report.get("interval_95"), "notes": report.get("notes") or None,
-        "date": result.get("provenance", {}).get("date"), "hardware": result.get("provenance", {}).get("hardware"),
-    }  # fmt: skip
+        "interval_95": report.get("interval_95"),
+        "notes": report.get("notes") or None,
+        "date": result.get("provenance", {}).get("date"),
+        "hardware": result.get("provenance", {}).get("hardware"),
+    }
 
 
 def _coefficients(claims: Claims, board: RunBoard) -> list[dict[str, Any]]:
@@ -105,9 +113,12 @@ def _coefficients(claims: Claims, board: RunBoard) -> list[dict[str, Any]]:
     for names, run_spec in reversed(searches.items()):
         trials = read_trials([board.by_folder[name] for name in names], board.out)
         entry: dict[str, Any] = {
-            "method": run_spec.label, "search": names[0].rpartition("/")[0], "trials": [vars(trial) for trial in trials],
-            "chosen": None, "given": coefficients(run_spec.recipe.method),
-        }  # fmt: skip
+            "method": run_spec.label,
+            "search": names[0].rpartition("/")[0],
+            "trials": [vars(trial) for trial in trials],
+            "chosen": None,
+            "given": coefficients(run_spec.recipe.method),
+        }
         if all(board.state(board.by_folder[name]) in ENDED for name in run_spec.judged_by):
             least = least_clean(run_spec, board.out)
             best = best_trial(trials, least)

@@ -51,9 +51,12 @@ def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
         }
         for name, places in groups.items()
     }
-    return {"rows": rows, "rankings": rankings, "methods": judged, "verdicts": {
-        name: _verdict(rankings[name], evidence.claims.rules.ranked) for name in judged
-    }}  # fmt: skip
+    return {
+        "rows": rows,
+        "rankings": rankings,
+        "methods": judged,
+        "verdicts": {name: _verdict(rankings[name], evidence.claims.rules.ranked) for name in judged},
+    }
 
 
 def _places(rows: Sequence[Mapping[str, Any]], **wanted: str) -> list[int]:
@@ -101,9 +104,12 @@ def _verdict(found: Mapping[str, Mapping[str, Any]], bar: float) -> Verdict:
 
 def _row(label: str, pair: Pair, content: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "method": label, "teacher": pair.teacher, "student": pair.student, "cosine": content["cosine"],
+        "method": label,
+        "teacher": pair.teacher,
+        "student": pair.student,
+        "cosine": content["cosine"],
         "linearity": content["linearity"],
-    }  # fmt: skip
+    }
     for name, bound in content["bounds"].items():
         row |= {f"{name}_{key}": bound[key] for key in ("mean", "measured", "tightness", "violations")}
     return row

@@ -30,9 +30,14 @@ def judge_certified(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]
 
 def _row(evidence: Evidence, label: str, pair: Pair, kind: str) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "method": label, "teacher": pair.teacher, "student": pair.student, "kind": kind, "verdict": "undecided",
-        "diverged": evidence.diverged(label, pair, seeds=1), "share": None,
-    }  # fmt: skip
+        "method": label,
+        "teacher": pair.teacher,
+        "student": pair.student,
+        "kind": kind,
+        "verdict": "undecided",
+        "diverged": evidence.diverged(label, pair, seeds=1),
+        "share": None,
+    }
     content = evidence.found(label, pair, CERTIFIED)
     if content is None:
         if row["diverged"]:  # it certifies nothing
@@ -42,11 +47,18 @@ def _row(evidence: Evidence, label: str, pair: Pair, kind: str) -> dict[str, Any
     verdict: Verdict = "undecided"
     if found["share_interval_95"] is not None:
         verdict = at_least(*found["share_interval_95"], bar=evidence.claims.rules.covered)
-    return row | {
-        "share": found["share_at_least_teacher"], "interval": found["share_interval_95"],
-        "compared": found["compared"], "verdict": verdict,
-        "median_radius": _median(found["student_radius"]), "median_teacher_radius": _median(found["teacher_radius"]),
-    } | (_assumptions(found) if kind == "clever" else {})  # fmt: skip
+    return (
+        row
+        | {
+            "share": found["share_at_least_teacher"],
+            "interval": found["share_interval_95"],
+            "compared": found["compared"],
+            "verdict": verdict,
+            "median_radius": _median(found["student_radius"]),
+            "median_teacher_radius": _median(found["teacher_radius"]),
+        }
+        | (_assumptions(found) if kind == "clever" else {})
+    )
 
 
 def _assumptions(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,8 +76,10 @@ def _assumptions(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rho_over_lipschitz": _median(ratios),
         "guaranteed_over_measured": found["alignment"]["median_guaranteed_over_measured"],
-        "aligned": len(aligned), "share_of_aligned": of_aligned, "share_of_aligned_95": interval,
-    }  # fmt: skip
+        "aligned": len(aligned),
+        "share_of_aligned": of_aligned,
+        "share_of_aligned_95": interval,
+    }
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -23,12 +23,17 @@ def preserved(evidence: Evidence, label: str, pair: Pair) -> dict[str, Any]:
     against = held_against(ours, theirs, share)
     verdict: Verdict = "undecided" if against is None else at_least(against.low, against.high)
     return {
-        "method": label, "teacher": pair.teacher, "student": pair.student,
-        "robust": accuracy(ours), "teacher_robust": accuracy(theirs),
+        "method": label,
+        "teacher": pair.teacher,
+        "student": pair.student,
+        "robust": accuracy(ours),
+        "teacher_robust": accuracy(theirs),
         "clean": accuracy(evidence.student(label, pair, "clean")),
-        "against_share": listed(against), "against_teacher": listed(held_against(ours, theirs)),
-        "diverged": evidence.diverged(label, pair), "verdict": verdict,
-    }  # fmt: skip
+        "against_share": listed(against),
+        "against_teacher": listed(held_against(ours, theirs)),
+        "diverged": evidence.diverged(label, pair),
+        "verdict": verdict,
+    }
 
 
 def judge_kd(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -37,12 +42,15 @@ def judge_kd(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
     rows = list[dict[str, Any]]()
     for pair in pairs:
         row, without = preserved(evidence, kd, pair), evidence.student(plain, pair)
-        rows.append(row | {
-            "verdict": opposite(row["verdict"]),
-            "plain_robust": accuracy(without),
-            "plain_clean": accuracy(evidence.student(plain, pair, "clean")),
-            "against_plain": listed(held_against(evidence.student(kd, pair), without)),
-        })  # fmt: skip
+        rows.append(
+            row
+            | {
+                "verdict": opposite(row["verdict"]),
+                "plain_robust": accuracy(without),
+                "plain_clean": accuracy(evidence.student(plain, pair, "clean")),
+                "against_plain": listed(held_against(evidence.student(kd, pair), without)),
+            }
+        )
     return {"rows": rows, "methods": [kd]}
 
 

@@ -35,8 +35,15 @@ def _row(evidence: Evidence, label: str, pair: Pair) -> dict[str, Any] | None:
             at_least(kept.low, kept.high, bar=-rules.lost / 100),
         )
     return {
-        "method": label, "teacher": pair.teacher, "student": pair.student, "robust": accuracy(robust),
-        "clean": accuracy(clean), "start_robust": accuracy(evidence.alone(start)),
-        "start_clean": accuracy(evidence.alone(start, "clean")), "gained": listed(gained), "kept": listed(kept),
-        "diverged": evidence.diverged(label, pair), "verdict": verdict,
-    }  # fmt: skip
+        "method": label,
+        "teacher": pair.teacher,
+        "student": pair.student,
+        "robust": accuracy(robust),
+        "clean": accuracy(clean),
+        "start_robust": accuracy(evidence.alone(start)),
+        "start_clean": accuracy(evidence.alone(start, "clean")),
+        "gained": listed(gained),
+        "kept": listed(kept),
+        "diverged": evidence.diverged(label, pair),
+        "verdict": verdict,
+    }

@@ -39,9 +39,14 @@ class Layout:
     """
 
     def __init__(
-        self, source: YamlSource, out: Path, grid: Grid, evaluation: EvaluateSettings, tune: Coefficients | None,
+        self,
+        source: YamlSource,
+        out: Path,
+        grid: Grid,
+        evaluation: EvaluateSettings,
+        tune: Coefficients | None,
         problems: list[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.source, self.out, self.grid, self.evaluation, self.problems = source, out, grid, evaluation, problems
         shared = {name: source.data[name] for name in SHARED if name in source.data}
         self.base = Sections().over(shared, source, ())
@@ -75,7 +80,7 @@ class Layout:
                     for pair in self._pairs_of(label)
                     # Where there is none there is a problem, and no cell will be run.
                     if pair.pretrained == pretrained and (recipe := self._method_recipe(label, pair)) is not None
-                ]  # fmt: skip
+                ]
         return run_specs
 
     # Recipes
@@ -95,9 +100,12 @@ class Layout:
                 continue
             if not trained and recipe.student.is_fresh:
                 self.problems.append(
-                    self.source.problem(where, "has fresh weights, so it has nothing to teach; give its weights, or a "
-                                        "student and a method to train it by")
-                )  # fmt: skip
+                    self.source.problem(
+                        where,
+                        "has fresh weights, so it has nothing to teach; give its weights, or a "
+                        "student and a method to train it by",
+                    )
+                )
             yield RunSpec(f"teachers/{name}", name, "teacher" if trained else "start", recipe, which=WHICH)
 
     def _starts(self) -> Iterator[RunSpec]:
@@ -196,9 +204,13 @@ class Layout:
                 where = f"tuning/{label}" + (f"-{pair.student}" if pair.pretrained else "")
                 trials, epochs = self._budget(pair, self.tune)
                 found[label, pair.pretrained] = trial_specs(
-                    _with_seed(recipe, self.grid.seeds[0]), where, label=label, trials=trials, epochs=epochs,
+                    _with_seed(recipe, self.grid.seeds[0]),
+                    where,
+                    label=label,
+                    trials=trials,
+                    epochs=epochs,
                     needs=_needs(recipe, pair),
-                )  # fmt: skip
+                )
         return found
 
     def _budget(self, pair: Pair, tune: Coefficients) -> tuple[int, int | None]:
@@ -210,17 +222,29 @@ class Layout:
         return own.trials, own.epochs
 
     def _student(
-        self, recipe: Recipe, label: str, pair: Pair, seed: int, trials: Mapping[tuple[str, bool], list[RunSpec]],
+        self,
+        recipe: Recipe,
+        label: str,
+        pair: Pair,
+        seed: int,
+        trials: Mapping[tuple[str, bool], list[RunSpec]],
         steps: tuple[PostRunMeasurement, ...],
-    ) -> RunSpec:  # fmt: skip
+    ) -> RunSpec:
         name = pair.name if recipe.teacher else pair.student
         tried = tuple(run_spec.folder for run_spec in trials.get((label, pair.pretrained), ()))
         lost = (self.source.data.get("pretrained") or {}).get("at_most", 1.0)
         floor = CleanAccuracyFloor(f"starts/{pair.student}", float(lost)) if pair.pretrained and tried else None
         return RunSpec(
-            f"{label}/{name}/seed-{seed}", label, "method", _with_seed(recipe, seed), _needs(recipe, pair), tried,
-            WHICH, floor=floor, after=steps,
-        )  # fmt: skip
+            f"{label}/{name}/seed-{seed}",
+            label,
+            "method",
+            _with_seed(recipe, seed),
+            _needs(recipe, pair),
+            tried,
+            WHICH,
+            floor=floor,
+            after=steps,
+        )
 
     def _steps(
         self, label: str, pair: Pair, certify: Certification, explain: Explaining

@@ -57,14 +57,30 @@ class CertifyMeasurement:
         settings, kept = self.settings, folder / FOLDER
         found: dict[str, Any] = {
             "clever": clever_against(
-                student, teacher, images, labels, norm=recipe.threat.norm, max_radius=recipe.threat.eps,
-                batches=settings.batches, batch_size=settings.batch_size, seed=self.seed, folder=kept,
+                student,
+                teacher,
+                images,
+                labels,
+                norm=recipe.threat.norm,
+                max_radius=recipe.threat.eps,
+                batches=settings.batches,
+                batch_size=settings.batch_size,
+                seed=self.seed,
+                folder=kept,
             ),
             "smoothing": smooth_against(
-                student, teacher, images, labels, sigma=settings.sigma, samples=settings.samples,
-                selection_samples=settings.selection_samples, alpha=settings.alpha, seed=self.seed, folder=kept,
+                student,
+                teacher,
+                images,
+                labels,
+                sigma=settings.sigma,
+                samples=settings.samples,
+                selection_samples=settings.selection_samples,
+                alpha=settings.alpha,
+                seed=self.seed,
+                folder=kept,
             ),
-        }  # fmt: skip
+        }
         content = {name: against.to_dict() for name, against in found.items()}
         write_result(folder, {"settings": self.asked, "teacher": self.teacher} | content, self.file)
 
@@ -98,9 +114,16 @@ class ExplainMeasurement:
         student, teacher = _models(folder, out / self.teacher, recipe)
         images, labels = _first(data, self.settings.examples)
         found = explain(
-            teacher, {"student": student}, images, labels, threat=recipe.threat, attack=CHEAP,
-            search=self.settings.search, seed=self.seed, result_cache=ResultCache(folder / FOLDER),
-        )  # fmt: skip
+            teacher,
+            {"student": student},
+            images,
+            labels,
+            threat=recipe.threat,
+            attack=CHEAP,
+            search=self.settings.search,
+            seed=self.seed,
+            result_cache=ResultCache(folder / FOLDER),
+        )
         content = {"settings": self.asked, "teacher": self.teacher} | _summary(found.students[0])
         write_result(folder, content, self.file)
 
@@ -111,9 +134,10 @@ def _summary(student: Explained) -> dict[str, Any]:
     assert agreement is not None
     known = {name: bound for name, bound in bounds.items() if bound is not None}
     values = {f"{name} bound": bound.values for name, bound in known.items()} | {
-        "local linearity": student.linearity, "gradient distance": agreement.distance,
+        "local linearity": student.linearity,
+        "gradient distance": agreement.distance,
         "gradient cosine": agreement.cosine,
-    }  # fmt: skip
+    }
     return {
         "linearity": fmean(student.linearity),
         "cosine": fmean(agreement.defined) if agreement.defined else None,

@@ -18,9 +18,22 @@ from kdiga.experiments.settings import COSTLY, EvaluateSettings, check_keys, rea
 from kdiga.recipes.source import CLAIMS, YamlSource, read_source
 
 TOP = [
-    "data", "threat", "training", "teachers", "students", "pairs", "pretrained", "methods", "judged", "seeds",
-    "evaluate", "tune", "certify", "explain", "rules",
-]  # fmt: skip
+    "data",
+    "threat",
+    "training",
+    "teachers",
+    "students",
+    "pairs",
+    "pretrained",
+    "methods",
+    "judged",
+    "seeds",
+    "evaluate",
+    "tune",
+    "certify",
+    "explain",
+    "rules",
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Claims:
 
 def load_claims(
     path: str | Path, out: Path | None = None, overrides: Sequence[str] = (), kept: Path | None = None
-) -> Claims:  # fmt: skip
+) -> Claims:
     """Read a claims recipe.
 
     Args:
@@ -90,10 +103,13 @@ def load_claims(
     evaluation, tune, certify, explain, rules = (
         read_section(source, name, kind, problems)
         for name, kind in (
-            ("evaluate", EvaluateSettings), ("tune", Coefficients), ("certify", Certification),
-            ("explain", Explaining), ("rules", Rules),
+            ("evaluate", EvaluateSettings),
+            ("tune", Coefficients),
+            ("certify", Certification),
+            ("explain", Explaining),
+            ("rules", Rules),
         )
-    )  # fmt: skip
+    )
     grid = Grid.read(source, problems)
     _stop(problems)
     attacked, searched = cast("EvaluateSettings", evaluation), cast("Coefficients", tune)
@@ -104,9 +120,21 @@ def load_claims(
     _check_folders(source, run_specs, problems)
     _stop(problems)
     return Claims(
-        str(path), command, folder, source.data, layout.methods, grid.judged, grid.pairs, grid.seeds, attacked,
-        layout.tune, cast("Certification", certify), explained, cast("Rules", rules), tuple(run_specs),
-    )  # fmt: skip
+        str(path),
+        command,
+        folder,
+        source.data,
+        layout.methods,
+        grid.judged,
+        grid.pairs,
+        grid.seeds,
+        attacked,
+        layout.tune,
+        cast("Certification", certify),
+        explained,
+        cast("Rules", rules),
+        tuple(run_specs),
+    )
 
 
 def _given(option: str, path: Path | None) -> list[str]:
@@ -137,10 +165,13 @@ def _check_folders(source: YamlSource, run_specs: Sequence[RunSpec], problems: l
     for run_spec in run_specs:
         other = seen.setdefault(record_name(run_spec).lower(), run_spec)
         if other is not run_spec:
-            problems.append(source.problem(
-                ("methods",), f"{other.folder}, of {other.label}, and {run_spec.folder}, of {run_spec.label}, would be one "
-                "folder or record; rename one"
-            ))  # fmt: skip
+            problems.append(
+                source.problem(
+                    ("methods",),
+                    f"{other.folder}, of {other.label}, and {run_spec.folder}, of {run_spec.label}, would be one "
+                    "folder or record; rename one",
+                )
+            )
             return
 
 

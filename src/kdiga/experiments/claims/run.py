@@ -62,9 +62,16 @@ def open_claims(claims: Claims, data: DataSet, kept: RunRecords, *, since: float
 
 
 def run_claims(
-    claims: Claims, board: RunBoard, data: DataSet, kept: RunRecords, *, workers: int, on_watch: OnWatch,
-    despite_findings: bool = False, minutes: float | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    claims: Claims,
+    board: RunBoard,
+    data: DataSet,
+    kept: RunRecords,
+    *,
+    workers: int,
+    on_watch: OnWatch,
+    despite_findings: bool = False,
+    minutes: float | None = None,
+) -> dict[str, Any]:
     """Run what is not finished and return ``claims.json``'s content.
 
     Args:
@@ -96,9 +103,14 @@ def run_claims(
     try:
         on_end()
         run_board(
-            board, data, claims.evaluation, workers=workers, on_watch=watched, on_end=on_end,
+            board,
+            data,
+            claims.evaluation,
+            workers=workers,
+            on_watch=watched,
+            on_end=on_end,
             apart=deadline is not None,
-        )  # fmt: skip
+        )
     except TimeUpError:
         kept.keep(board)
     return report_claims(claims, board, data)

@@ -73,8 +73,10 @@ class RobustBench(ModelSource):
     def _parts(self, name: str) -> tuple[str, str, str]:
         parts = name.split("/")
         if len(parts) != 3 or not all(parts):
-            raise InputError(f"robustbench:{name} has not the form {self.form}; for example "
-                             "robustbench:cifar10/Linf/Rice2020Overfitting.")  # fmt: skip
+            raise InputError(
+                f"robustbench:{name} has not the form {self.form}; for example "
+                "robustbench:cifar10/Linf/Rice2020Overfitting."
+            )
         dataset, threat, model = parts
         if dataset not in SHAPES:
             raise unknown("data set of RobustBench", dataset, SHAPES)

@@ -16,9 +16,16 @@ from kdiga.models.sources.registry import ModelRequest, ModelSource, register_so
 
 # Arguments of timm's that name files or say how to load, not what a network is like; options may come out of a file.
 RESERVED = {
-    "model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
-    "scriptable", "exportable", "no_jit",
-}  # fmt: skip
+    "model_name",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "scriptable",
+    "exportable",
+    "no_jit",
+}
 
 
 @register_source
@@ -92,8 +99,15 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
     except OSError as error:  # URLError and the Hub's errors are of this kind
         raise InputError(_by_hand(name, error)) from error
     except (
-        TypeError, RuntimeError, AssertionError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError,
-    ) as error:  # fmt: skip
+        TypeError,
+        RuntimeError,
+        AssertionError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         raise InputError(f"timm refused to build {name} from {spec}: {reason_of(error, 160)}") from error
 
 

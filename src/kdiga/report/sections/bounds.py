@@ -36,9 +36,13 @@ PIECES = {
     "teacher_linearity": "teacher's remainder from linearity",
 }
 COLOURS = {
-    "linearity": 0, "student_linearity": 0, "teacher_gradient": 4, "gradient_distance": 1, "clean_gap": 3,
+    "linearity": 0,
+    "student_linearity": 0,
+    "teacher_gradient": 4,
+    "gradient_distance": 1,
+    "clean_gap": 3,
     "teacher_linearity": 2,
-}  # fmt: skip
+}
 
 
 def why_section(chapter: Chapter) -> Section | None:
@@ -65,14 +69,16 @@ def _table(explained: Sequence[ReportedModel]) -> Table:
     for member in explained:
         one = member.explained
         assert one is not None
-        rows.append([
-            TableCell(member.name, mark=mark(member.place)),
-            TableCell("–" if one.robust is None else percent(one.robust)),
-            TableCell("–" if one.kept is None else percent(one.kept)),
-            _measure(one.cosine),
-            TableCell("–" if one.distance is None else f"{one.distance:.3g}"),
-            _measure(one.linearity),
-        ])  # fmt: skip
+        rows.append(
+            [
+                TableCell(member.name, mark=mark(member.place)),
+                TableCell("–" if one.robust is None else percent(one.robust)),
+                TableCell("–" if one.kept is None else percent(one.kept)),
+                _measure(one.cosine),
+                TableCell("–" if one.distance is None else f"{one.distance:.3g}"),
+                _measure(one.linearity),
+            ]
+        )
     head = ["model", "robust", "of the teacher's", "gradient cosine", "gradient distance", "remainder from linearity"]
     kept = [column for column in range(len(head)) if column == 0 or any(row[column].text != "–" for row in rows)]
     return Table([head[column] for column in kept], [[row[column] for column in kept] for row in rows])
@@ -148,11 +154,13 @@ def _ranking(explanation: Explanation) -> Table | None:
         value, ends, chance, count = (entry.get(name) for name in ("spearman", "interval_95", "p_value", "models"))
         count = len(count) if isinstance(count, list) else count
         sure = f"{ends[0]:.2f} – {ends[1]:.2f}" if isinstance(ends, list) and len(ends) == 2 else ""
-        rows.append([
-            TableCell(str(entry.get("bound", "a bound")).replace("_", " ")),
-            TableCell(f"{value:.2f}", sure) if isinstance(value, int | float) else TableCell("too few students"),
-            TableCell(f"{chance:.2g}" if isinstance(chance, int | float) else "–"),
-            TableCell(str(count)),
-        ])  # fmt: skip
+        rows.append(
+            [
+                TableCell(str(entry.get("bound", "a bound")).replace("_", " ")),
+                TableCell(f"{value:.2f}", sure) if isinstance(value, int | float) else TableCell("too few students"),
+                TableCell(f"{chance:.2g}" if isinstance(chance, int | float) else "–"),
+                TableCell(str(count)),
+            ]
+        )
     head = ["measure", "rank correlation", "p of an order by chance", "students"]
     return Table(head, rows, "How each measure orders the students, beside their robust accuracy") if rows else None

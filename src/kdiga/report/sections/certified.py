@@ -75,10 +75,14 @@ def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Report
 
 def _line(axes: Axes, place: int, curve: Curve) -> None:
     axes.plot(
-        curve.at, curve.accuracy, color=colour(place), marker=marker(place), linestyle="--" if place < 0 else "-",
+        curve.at,
+        curve.accuracy,
+        color=colour(place),
+        marker=marker(place),
+        linestyle="--" if place < 0 else "-",
         markevery=max(1, len(curve.at) // 6),
         markersize=marker_size(place),
-    )  # fmt: skip
+    )
 
 
 def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[ReportedModel]) -> tuple[str, Curve] | None:

@@ -57,10 +57,16 @@ def _plot(chapter: Chapter, name: str, points: Sequence[tuple[ReportedModel, flo
             low, high = found.value - found.interval[0], found.interval[1] - found.value
             grey = member.place is None
             axes.errorbar(
-                cost, 100 * found.value, yerr=[[100 * low], [100 * high]], linestyle="none", capsize=2.5,
-                color=SOFT if member.place is None else colour(member.place), elinewidth=0.6 if grey else 1.2,
-                marker="." if member.place is None else marker(member.place), alpha=0.55 if grey else 1,
-            )  # fmt: skip
+                cost,
+                100 * found.value,
+                yerr=[[100 * low], [100 * high]],
+                linestyle="none",
+                capsize=2.5,
+                color=SOFT if member.place is None else colour(member.place),
+                elinewidth=0.6 if grey else 1.2,
+                marker="." if member.place is None else marker(member.place),
+                alpha=0.55 if grey else 1,
+            )
         _scale(axes, spent)
         axes.set(xlabel=name, ylabel=f"right under {attack} (%)")
         svg = inline_svg(figure, short_key(f"cost {name} {chapter.ground.key}"))

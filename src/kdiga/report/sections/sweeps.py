@@ -101,9 +101,16 @@ def _line(axes: Axes, place: int, curve: Curve) -> None:
         high = [ends[1] - value for value, ends in zip(curve.accuracy, curve.intervals, strict=True)]
         errors = [[max(0.0, part) for part in low], [max(0.0, part) for part in high]]
     axes.errorbar(
-        curve.at, curve.accuracy, yerr=errors, elinewidth=1, capsize=2.5, color=colour(place), marker=marker(place),
-        markersize=marker_size(place), linestyle="--" if place < 0 else "-",
-    )  # fmt: skip
+        curve.at,
+        curve.accuracy,
+        yerr=errors,
+        elinewidth=1,
+        capsize=2.5,
+        color=colour(place),
+        marker=marker(place),
+        markersize=marker_size(place),
+        linestyle="--" if place < 0 else "-",
+    )
 
 
 def _numbers(found: Sequence[tuple[ReportedModel, Curve, list[Origin]]]) -> Table:

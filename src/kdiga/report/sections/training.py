@@ -46,9 +46,13 @@ def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[R
         for member, _, points in lines:
             place = -1 if member.place is None else member.place
             axes.plot(
-                *zip(*points, strict=True), color=colour(place), marker=marker(place), markersize=marker_size(place),
-                markevery=max(1, len(points) // 8), linestyle="--" if place < 0 else "-",
-            )  # fmt: skip
+                *zip(*points, strict=True),
+                color=colour(place),
+                marker=marker(place),
+                markersize=marker_size(place),
+                markevery=max(1, len(points) // 8),
+                linestyle="--" if place < 0 else "-",
+            )
         axes.set(xlabel="epoch", ylabel=f"{name} accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(axes)
