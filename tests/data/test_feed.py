@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdiga.data import ImageSetFeed, LoaderFeed, Share, augmentation_by_name, feed_of
+from kdiga.data import ImageSetFeed, LoaderFeed, augmentation_by_name, feed_of
+from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 

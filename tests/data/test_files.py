@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import kdiga
-from kdiga.data import FileSet, ImageSet, Share, augmentation_by_name, feed_of, split
+from kdiga.data import FileSet, ImageSet, augmentation_by_name, feed_of, split
 from kdiga.data import folder as folders
 from kdiga.data import reading as readings
 from kdiga.data import workers as pools
 from kdiga.data.workers import DecodersEndedError, Job, available_workers
+from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.runs.fingerprints import fingerprint_of_images
 from tests.data.pictures import class_folders, picture

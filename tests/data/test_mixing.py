@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import kdiga
-from kdiga.data import Augmentation, DataSet, FileSet, ImageSet, MixedSet, Share, feed_of, split
+from kdiga.data import Augmentation, DataSet, FileSet, ImageSet, MixedSet, feed_of, split
 from kdiga.data.extra import load_extra
 from kdiga.data.reading import Reading
+from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import DataConfig, ExtraConfig

@@ -72,8 +72,8 @@ def cache(
     agreement = compare_with_live(plan)
     gradients = "" if agreement.gradients is None else f", gradients {agreement.gradients:.1e}"
     console.print(
-        f"{format_bytes(plan.size)}, {rows:,} rows, {seconds:.1f} s. Largest relative error against the live teacher on "
-        f"one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {recipe}",
+        f"{format_bytes(plan.size)}, {rows:,} rows, {seconds:.1f} s. Largest relative error against the live teacher "
+        f"on one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {recipe}",
         highlight=False,
         markup=False,
         soft_wrap=True,

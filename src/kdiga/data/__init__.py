@@ -5,7 +5,6 @@ from kdiga.data.filefeed import FileFeed
 from kdiga.data.files import FileSet
 from kdiga.data.images import ImageSet, split
 from kdiga.data.mixing import MixedFeed, MixedSet
-from kdiga.data.order import Share
 from kdiga.data.reading import Reading
 from kdiga.data.sets import DataSet, available_data, find_data, load_data
 from kdiga.data.views import Augmentation, ResizedCrop, View, augmentation_by_name
@@ -24,7 +23,6 @@ __all__ = [
     "MixedSet",
     "Reading",
     "ResizedCrop",
-    "Share",
     "View",
     "augmentation_by_name",
     "available_data",

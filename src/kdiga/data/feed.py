@@ -15,8 +15,9 @@ from kdiga.data.filefeed import FileBatch, FileFeed
 from kdiga.data.files import FileSet
 from kdiga.data.images import ImageSet, to_pixels
 from kdiga.data.mixing import MixedFeed, MixedSet
-from kdiga.data.order import WHOLE, Share, batch_rows, batches_in, check_sizes
+from kdiga.data.order import batch_rows, batches_in, check_sizes
 from kdiga.data.views import View
+from kdiga.distributed.batch_shards import WHOLE, Share
 from kdiga.errors import InputError
 from kdiga.types import Batch
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from kdiga.data.files import CPU, Begun, FileSet, ahead
 from kdiga.data.images import ImageSet, to_pixels
-from kdiga.data.order import Share, batch_rows, batches_in, check_sizes
+from kdiga.data.order import batch_rows, batches_in, check_sizes
 from kdiga.data.views import ResizedCrop, View
+from kdiga.distributed.batch_shards import Share
 from kdiga.types import Batch
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from kdiga.data.filefeed import begin_view
 from kdiga.data.files import Begun, FileSet, ahead
 from kdiga.data.images import ImageSet, to_pixels
-from kdiga.data.order import Share, batches_in, check_sizes
+from kdiga.data.order import batches_in, check_sizes
 from kdiga.data.views import View
+from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.model_state import mix_seed
 from kdiga.types import Batch

@@ -3,56 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.model_state import mix_seed
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which rows of every batch a process gets: of ``count`` equal runs of rows, the one at ``rank``.
-
-    The shares of all ranks, joined in rank order, are the batch of one process.
-
-    Args:
-        rank: of this process, in [0, count).
-        count: of processes, at least 1.
-
-    Raises:
-        InputError: for a rank beyond the count.
-    """
-
-    rank: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.count:
-            raise InputError(f"rank was {self.rank} of {self.count} processes; ranks run from 0 to the count less 1.")
-
-    def size_of(self, whole: int) -> int:
-        """Return how many of ``whole`` rows a process gets.
-
-        Raises:
-            InputError: if they cannot be divided equally: then the mean over processes would not be the batch's.
-        """
-        if whole % self.count:
-            raise InputError(
-                f"a batch of {whole} examples cannot be shared equally by {self.count} processes or micro-batches; "
-                f"choose a batch_size that {self.count} divides."
-            )
-        return whole // self.count
-
-    def rows(self, whole: int) -> slice:
-        """Return which of ``whole`` rows are this process's."""
-        size = self.size_of(whole)
-        return slice(self.rank * size, (self.rank + 1) * size)
-
-
-WHOLE = Share()
 
 
 def check_sizes(batch_size: int, views: int | None) -> None:

@@ -58,9 +58,9 @@ class Augmentation:
 class ResizedCrop:
     """A random part of each image, resized to the whole, and a random flip: the usual augmentation for ImageNet.
 
-    The part is that of :func:`kdiga.data.decoding.crop_box`. Images on disk are cut from the file itself, so detail that
-    resizing the whole image would lose is kept; images in memory are cut from the pixels there, which are the middle
-    of the file's.
+    The part is that of :func:`kdiga.data.decoding.crop_box`. Images on disk are cut from the file itself, so detail
+    that resizing the whole image would lose stays; images in memory are cut from the pixels there, which are the
+    middle of the file's.
 
     Args:
         size: height and width of the result, in pixels.

@@ -18,7 +18,50 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kdiga.errors import ProcessLostError
+from kdiga.errors import InputError, ProcessLostError
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which rows of every batch a process gets: of ``count`` equal runs of rows, the one at ``rank``.
+
+    The shares of all ranks, joined in rank order, are the batch of one process.
+
+    Args:
+        rank: of this process, in [0, count).
+        count: of processes, at least 1.
+
+    Raises:
+        InputError: for a rank beyond the count.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.count:
+            raise InputError(f"rank was {self.rank} of {self.count} processes; ranks run from 0 to the count less 1.")
+
+    def size_of(self, whole: int) -> int:
+        """Return how many of ``whole`` rows a process gets.
+
+        Raises:
+            InputError: if they cannot be divided equally: then the mean over processes would not be the batch's.
+        """
+        if whole % self.count:
+            raise InputError(
+                f"a batch of {whole} examples cannot be shared equally by {self.count} processes or micro-batches; "
+                f"choose a batch_size that {self.count} divides."
+            )
+        return whole // self.count
+
+    def rows(self, whole: int) -> slice:
+        """Return which of ``whole`` rows are this process's."""
+        size = self.size_of(whole)
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+
+WHOLE = Share()
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kdiga.data import Share
-from kdiga.distributed.batch_shards import process_loss_as_error
+from kdiga.distributed.batch_shards import Share, process_loss_as_error
 from kdiga.distributed.launch import launched
 from kdiga.errors import KdigaError
 

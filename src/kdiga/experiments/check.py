@@ -89,8 +89,8 @@ def _check_recipe(run_spec: RunSpec, board: RunBoard, saved: Mapping[str, Any]) 
     later += [name for name in run_spec.judged_by if board.state(board.by_folder[name]) not in ENDED]
     if later:
         raise InputError(
-            f"{run_spec.folder} in {str(board.out)!r} was run before {later[0]}, which it depends on; give another --out, "
-            f"or delete {str(folder)!r}."
+            f"{run_spec.folder} in {str(board.out)!r} was run before {later[0]}, which it depends on; give another "
+            f"--out, or delete {str(folder)!r}."
         )
     here = _plain(chosen_recipe(run_spec, [board.by_folder[name] for name in run_spec.trials], board.out))
     differences = [
@@ -127,8 +127,8 @@ def _check_step(run_spec: RunSpec, path: Path, there: Mapping[str, Any], here: M
     ]
     if differences:
         raise InputError(
-            f"{run_spec.folder} has a {path.name} by other settings: {some(differences, SHOWN)}; give another --out, or "
-            f"delete {_redone(path, 'looked at')}."
+            f"{run_spec.folder} has a {path.name} by other settings: {some(differences, SHOWN)}; give another --out, "
+            f"or delete {_redone(path, 'looked at')}."
         )
 
 

@@ -1,4 +1,7 @@
-"""The gradient of a model's loss with respect to its input, as numbers. To train through one: :mod:`kdiga.gradients.routes`."""
+"""The gradient of a model's loss with respect to its input, as numbers.
+
+To train through an input gradient see :mod:`kdiga.gradients.routes`.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.data import Share
-from kdiga.distributed.batch_shards import BatchShard, on_batch_shard
+from kdiga.distributed.batch_shards import BatchShard, Share, on_batch_shard
 from kdiga.distributed.process_group import ALONE, ProcessGroup
 from kdiga.distributed.rng_streams import RngStreams
 from kdiga.distributed.sync_batch_norm import share_statistics

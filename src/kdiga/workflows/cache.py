@@ -172,8 +172,8 @@ def _check_room(plan: CachePlan) -> None:
     free = shutil.disk_usage(place).free
     if needed and needed + MARGIN > free:
         raise InputError(
-            f"the teacher cache needs {format_bytes(needed)} more in {str(plan.folder)!r} and {format_bytes(free)} are free; "
-            "choose another cache.folder, fewer cache.views, cache.dtype int8, or cache.downsample 2."
+            f"the teacher cache needs {format_bytes(needed)} more in {str(plan.folder)!r} and {format_bytes(free)} are "
+            "free; choose another cache.folder, fewer cache.views, cache.dtype int8, or cache.downsample 2."
         )
 
 
