@@ -41,11 +41,11 @@ def dry_run(name: str) -> tuple[dict[str, Any], list[str]]:
     """
     if name.startswith("study-"):
         study = load_study(name)
-        cells, out, states = study.cells, study.out, ["open"] * len(study.cells)
+        cells, out, states = study.run_specs, study.out, ["open"] * len(study.run_specs)
     else:
         claims = load_claims(name)
         records = RunRecords(default_kept(find_recipe(name)))
-        cells, out = claims.cells, claims.out
+        cells, out = claims.run_specs, claims.out
         states = ["kept" if records.holds(cell) else "open" for cell in cells]
     return planned(cells, states, out), [_hash(_settings(cell)) for cell in cells]
 

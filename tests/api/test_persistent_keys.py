@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import kdiga
-from kdiga import certification, work_units
+from kdiga import certification
 from kdiga.analysis.explain import explain
 from kdiga.analysis.scores import Connected
 from kdiga.analysis.search import WorstCaseSearch
@@ -26,6 +26,7 @@ from kdiga.export.score_attack import scored
 from kdiga.export.transfer import Victim, transferred
 from kdiga.methods import method_by_name
 from kdiga.models import Classifier, ModelSpec, available_models, build
+from kdiga.runs import work_units
 from kdiga.runs.fingerprints import architecture_of, fingerprint_of_images, fingerprint_of_model, fingerprint_of_tensors
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.manifest import Manifest
@@ -368,7 +369,7 @@ def test_the_identity_of_a_training_run():
 
 
 def test_the_settings_in_records_of_claims():
-    cells = load_claims("claims-cpu").cells
+    cells = load_claims("claims-cpu").run_specs
     cell = next(cell for cell in cells if cell.after)
     assert record_name(cell) == "kd--resnet4b-to-cnn-8--seed-0"
     assert {step.file: step.asked for step in cell.after} == {
