@@ -72,7 +72,12 @@ def _parameter(name: str, hint: Any, option: Option, default: Any) -> inspect.Pa
         if default == ():
             hint, default = hint | None, None
     flags = option.flags or ((f"--{name.replace('_', '-')}",) if hint is bool else ())
-    form: dict[str, Any] = {"help": option.help, "metavar": option.metavar, "min": option.least}
+    form: dict[str, Any] = {
+        "help": option.help,
+        "metavar": option.metavar,
+        "min": option.least,
+        "hidden": option.hidden,
+    }
     declared: Any = typer.Argument if option.argument else typer.Option
     annotation = Annotated[hint, declared(*flags, autocompletion=complete, **form)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -28,6 +28,7 @@ class Option:
         names: Values that the shell offers on TAB, or a function that returns them.
         read: Function from the text on the command line to the value. Default: by the type.
         argument: Whether the value stands on the command line without a flag.
+        hidden: Whether ``--help`` leaves it out.
     """
 
     help: str
@@ -37,6 +38,7 @@ class Option:
     names: Names | None = None
     read: Callable[[str], Any] | None = None
     argument: bool = False
+    hidden: bool = False
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

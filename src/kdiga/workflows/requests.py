@@ -19,7 +19,7 @@ from kdiga.workflows.options import (
     model_names,
 )
 
-Examples = Annotated[int | None, Option("Number of test images, the first ones. Default: all.", least=1)]
+Examples = Annotated[int, Option("Number of test images, the first ones.", least=1)]
 Restarts = Annotated[int, Option("Number of random starts of each search for the worst image in the ball.", least=1)]
 
 
@@ -45,7 +45,7 @@ class ModelRequest:
 class JudgeRequest(ModelRequest):
     """A question about models on test images under one threat model, with an answer in a folder."""
 
-    examples: Examples = None
+    examples: Annotated[int | None, Option("Number of test images, the first ones. Default: all.")] = None
     eps: Annotated[str | None, Option("Radius of the ball, pixels in [0, 1]: 8/255. Default: the run's.")] = None
     norm: Annotated[str | None, Option("linf or l2. Default: the run's, else linf.", names=("linf", "l2"))] = None
     seed: Annotated[int, Option("Seed of all random numbers.")] = 0
