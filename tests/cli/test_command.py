@@ -90,14 +90,6 @@ def test_a_json_file_that_cannot_be_is_refused_before_the_command(called, tmp_pa
         called("x", "--json", str(tmp_path))
 
 
-def test_the_help_lists_every_command_in_one_whole_line(tmp_path, monkeypatch):
-    shown = run("--help", cwd=tmp_path)
-    assert "..." not in shown.partition("Commands:")[2]
-    for name, command in GROUP.commands.items():
-        assert len(command.short_help) <= module.LONGEST_SUMMARY, name
-        assert f"  {name:8}  {command.short_help}\n" in shown
-
-
 HELP = """
 import contextlib, io, sys
 from kdiga.cli import main
