@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("adaad", paper="Huang et al. 2023, CVPR")
 @dataclass(frozen=True)
-class AdaAD(Checked):
+class AdaAD(CheckedOptions):
     """Imitate the teacher where student and teacher differ most.
 
     ``L = robust_weight * KL(p_T(x_adv) || p_S(x_adv)) + clean_weight * KL(p_T(x) || p_S(x))``, ``x_adv``

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.iad import distrust, trust
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("adaiad", paper="Huang et al. 2023, CVPR")
 @dataclass(frozen=True)
-class AdaIAD(Checked):
+class AdaIAD(CheckedOptions):
     """Imitate the teacher where the two differ most, and oneself where the teacher is not to be trusted.
 
     ``L = teacher_weight * temperature**2 * KL(p_T(x_adv) || p_S(x_adv))

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.errors import unknown
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
@@ -34,7 +32,7 @@ DEFINITIONS = {
 
 @register("ard", paper="Goldblum et al. 2020, arXiv:1905.09747")
 @dataclass(frozen=True)
-class ARD(Checked):
+class ARD(CheckedOptions):
     """Imitate the teacher's soft labels at the student's adversarial images.
 
     ``L = teacher_weight * temperature**2 * KL(p_T(.) || p_S(x_adv)) + label_weight * CE_s(x)``.

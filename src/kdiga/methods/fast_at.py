@@ -13,10 +13,8 @@ from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
 from kdiga.errors import unknown
 from kdiga.losses import cross_entropy
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 FastStart = Literal["uniform", "clean"]
@@ -24,7 +22,7 @@ FastStart = Literal["uniform", "clean"]
 
 @register("fast-at", paper="Wong et al. 2020, arXiv:2001.03994")
 @dataclass(frozen=True)
-class FastAT(Checked):
+class FastAT(CheckedOptions):
     """Cross-entropy on the images of one attack step: ``L = CE_s(x_adv)``.
 
     With GradAlign (Andriushchenko, Flammarion, 2020, arXiv:2007.02617),

@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("iad", paper="Zhu et al. 2022, arXiv:2106.04928")
 @dataclass(frozen=True)
-class IAD(Checked):
+class IAD(CheckedOptions):
     """Trust the teacher as far as it withstands the student's adversarial images; for the rest, trust oneself.
 
     ``L = teacher_weight * temperature**2 * KL(p_T(x) || p_S(x_adv)) + label_weight * CE_s(x)

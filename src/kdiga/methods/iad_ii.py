@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.iad import distrust, trust_from
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("iad-ii", paper="Zhu et al. 2022, arXiv:2106.04928")
 @dataclass(frozen=True)
-class IADII(Checked):
+class IADII(CheckedOptions):
     """Two teachers and the student's own clean output, all at the adversarial images.
 
     ``L = label_weight * CE(S(x_adv), y)

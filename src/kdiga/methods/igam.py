@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("igam", paper="Chan et al. 2020, arXiv:1912.10185")
 @dataclass(frozen=True)
-class IGAM(Checked):
+class IGAM(CheckedOptions):
     """Match the input gradient of the true class's probability.
 
     ``L = CE_s(x) + gradient_weight * mean_i sum_pixels (u_s,i - u_t,i)**2``, ``u`` the input gradient of

@@ -8,16 +8,14 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("igdm", paper="Lee et al. 2023, arXiv:2312.03286")
 @dataclass(frozen=True)
-class IGDM(Checked):
+class IGDM(CheckedOptions):
     """Match how the logits change along the attack's direction, a stand-in for their input gradients.
 
     With ``d = x_adv - x`` from ``adaad``'s attack, ``L = robust_weight * KL(p_T(x+d) || p_S(x+d))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("kd", paper="Hinton et al. 2015, arXiv:1503.02531")
 @dataclass(frozen=True)
-class KD(Checked):
+class KD(CheckedOptions):
     """Imitate the teacher's soft labels on clean images.
 
     ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)``, both softened

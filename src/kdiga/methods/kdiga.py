@@ -12,10 +12,8 @@ from kdiga import losses
 from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 Convention = Literal["per-example", "author"]
@@ -24,7 +22,7 @@ RAMP = 0.3  # the full weight from the first step collapses training
 
 @register("kdiga", paper="Shao et al. 2021, arXiv:2110.12072")
 @dataclass(frozen=True)
-class KDIGA(Checked):
+class KDIGA(CheckedOptions):
     """Match the teacher's soft labels and the gradient of its loss with respect to the image.
 
     ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)

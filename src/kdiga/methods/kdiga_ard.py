@@ -7,11 +7,9 @@ from typing import Literal, get_args
 
 from kdiga import losses
 from kdiga.errors import unknown
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.kdiga import RAMP
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 Place = Literal["clean", "adv"]
@@ -19,7 +17,7 @@ Place = Literal["clean", "adv"]
 
 @register("kdiga-ard", paper="Shao et al. 2021, public code")
 @dataclass(frozen=True)
-class KDIGAARD(Checked):
+class KDIGAARD(CheckedOptions):
     """Imitate the teacher at adversarial images and match its input gradient.
 
     ``L = teacher_weight * temperature**2 * KL(p_T(.) || p_S(x_adv)) + label_weight * CE_s(x)

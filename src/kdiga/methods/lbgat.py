@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.methods.trades import farthest_output
 from kdiga.types import Objective, Term
 
 
 @register("lbgat", paper="Cui et al. 2021, arXiv:2011.11164")
 @dataclass(frozen=True)
-class LBGAT(Checked):
+class LBGAT(CheckedOptions):
     """Pull the student's adversarial logits towards the clean logits of a natural guide that is trained along.
 
     ``L = guide_weight * MSE(S(x_adv), T(x)) + CE(T(x), y) + robust_weight * KL(p_S(x) || p_S(x_adv))``,

@@ -8,16 +8,14 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.distributed import batch_shards
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("mtard", paper="Zhao et al. 2022, ECCV")
 @dataclass(frozen=True)
-class MTARD(Checked):
+class MTARD(CheckedOptions):
     """A robust teacher at adversarial images and a natural one at clean images, balanced as they are learnt.
 
     ``L = w_a KL(T_rob(x_adv) || S(x_adv)) + w_n KL(T_nat(x) || S(x))``, ``x_adv`` by PGD on the student's

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("peeraid", paper="Jung et al. 2024, arXiv:2403.06668")
 @dataclass(frozen=True)
-class PeerAiD(Checked):
+class PeerAiD(CheckedOptions):
     """Imitate a peer that is trained along, at the same adversarial images.
 
     With ``P`` the peer, ``x_adv`` by PGD on ``KL(p_P(x) || p_S(x_adv))`` from a near start:

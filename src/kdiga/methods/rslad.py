@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("rslad", paper="Zi et al. 2021, arXiv:2108.07969")
 @dataclass(frozen=True)
-class RSLAD(Checked):
+class RSLAD(CheckedOptions):
     """The teacher's clean soft labels in place of hard ones, in the attack as in the loss.
 
     ``L = robust_weight * KL(p_T(x) || p_S(x_adv)) + clean_weight * KL(p_T(x) || p_S(x))``, ``x_adv`` by

@@ -9,17 +9,15 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.distributed import batch_shards
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.igdm import mirror
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("saad", paper="Lee et al. 2026, SAAD")
 @dataclass(frozen=True)
-class SAAD(Checked):
+class SAAD(CheckedOptions):
     """Learn most where the teacher is least certain under attack.
 
     ``L = mean_i { w_i [KL_i(T(x_adv) || S(x_adv)) + difference_weight * progress * IGDM_i]

@@ -10,10 +10,8 @@ from torch import Tensor
 from kdiga import losses
 from kdiga.attacks import project, steepest
 from kdiga.errors import InputError, unknown
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 Learn = Literal["both", "adv"]
@@ -21,7 +19,7 @@ Learn = Literal["both", "adv"]
 
 @register("tangent", paper="kdiga, docs/methods.md")
 @dataclass(frozen=True)
-class Tangent(Checked):
+class Tangent(CheckedOptions):
     """Hold the student's loss below the teacher's tangent plane over the whole threat ball.
 
     ``gap(delta) = CE_s(x + delta) - CE_s(x) - <g_t(x), delta>`` at the delta that maximises it, and

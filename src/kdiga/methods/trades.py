@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("trades", paper="Zhang et al. 2019, arXiv:1901.08573")
 @dataclass(frozen=True)
-class TRADES(Checked):
+class TRADES(CheckedOptions):
     """Trade clean accuracy against the change of the output over the threat ball.
 
     ``L = CE_s(x) + robust_weight * KL(p_S(x) || p_S(x_adv))``, ``x_adv`` by PGD on that KL from a near
