@@ -21,10 +21,10 @@ class AdaAD(CheckedOptions):
     by PGD on the first KL, its gradient through both networks, from a near start.
 
     Args:
-        robust_weight: the paper's lambda, at adversarial images.
-        clean_weight: ``1 - lambda``; at 0 the clean images are not run.
-        steps: PGD steps, each of which asks the teacher.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        robust_weight: Weight at adversarial images, the paper's lambda.
+        clean_weight: Weight at clean images, ``1 - lambda``; 0 leaves their passes out.
+        steps: Number of PGD steps; each queries the teacher.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     robust_weight: float = coefficient(1.0, 0.25, 4)
@@ -44,7 +44,7 @@ class AdaAD(CheckedOptions):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack both, then return the imitation there and, if it weighs anything, at the clean images."""
+        """Attack both networks, then return the imitation there and, with a weight, at the clean images."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images))
         terms = [Term("robust", self.robust_weight, robust.mean())]

@@ -12,7 +12,7 @@ from kdiga.types import Objective, Term
 @register("ce", paper="cross-entropy on clean images")
 @dataclass(frozen=True)
 class CE:
-    """Cross-entropy on clean images: ``L = CE_s(x)``. The floor every robust method is compared with."""
+    """Cross-entropy on clean images: ``L = CE_s(x)``. The baseline of every robust method."""
 
     @property
     def needs(self) -> Needs:

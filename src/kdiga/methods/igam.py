@@ -19,13 +19,13 @@ class IGAM(CheckedOptions):
     the softmax probability of an example's own class. The paper's discriminator between the two
     gradients is left out.
 
-    The paper sums over the batch: its gamma of 10 at a batch of 32 is 320 here, switched on for the last
-    eighth of 320,000 steps. Runs of a few epochs want less for longer, hence these defaults.
+    The paper sums over the batch: its gamma of 10 at a batch of 32 is 320 here, on for the last
+    eighth of 320,000 steps. Runs of a few epochs need a smaller weight for longer, hence these defaults.
 
     Args:
-        gradient_weight: per example.
-        begin: share of the training before which the gradient term is off; the paper has 0.875.
-        ramp: share of the training, from the start, over which the weight rises from 0.
+        gradient_weight: Weight of the matching term, per example.
+        begin: Share of the training, in [0, 1], before which the matching term is off; the paper uses 0.875.
+        ramp: Share of the training, in [0, 1], over which the weight rises linearly from 0.
     """
 
     gradient_weight: float = coefficient(10.0, 1, 100)
@@ -34,7 +34,7 @@ class IGAM(CheckedOptions):
 
     @property
     def needs(self) -> Needs:
-        """One forward serves logits and gradient."""
+        """One forward gives logits and gradient."""
         return Needs(
             student=Passes(1, 2),
             teacher=Passes(1, 1),

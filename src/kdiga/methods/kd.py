@@ -16,12 +16,12 @@ class KD(CheckedOptions):
     """Imitate the teacher's soft labels on clean images.
 
     ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)``, both softened
-    by the temperature. The defaults are those of the KDIGA study.
+    by the temperature. The defaults are the KDIGA study's.
 
     Args:
-        label_weight: of the hard-label cross-entropy.
-        teacher_weight: of the imitation.
-        temperature: above 0.
+        label_weight: Weight of the cross-entropy with the labels.
+        teacher_weight: Weight of the imitation.
+        temperature: Temperature of the imitation, above 0.
     """
 
     label_weight: float = 0.5
@@ -35,7 +35,7 @@ class KD(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Return the label and the imitation term."""
-        target = step.teacher_logits  # before the student's graph is there
+        target = step.teacher_logits  # before the student's graph takes memory
         imitation = losses.kl(step.clean.logits, target, self.temperature)
         return Objective(
             (

@@ -12,11 +12,11 @@ from kdiga.types import Objective, Term
 @register("pgd-at", paper="Madry et al. 2018, arXiv:1706.06083")
 @dataclass(frozen=True)
 class PGDAT(CheckedOptions):
-    """Cross-entropy on the images that PGD on it finds: ``L = CE_s(x_adv)``. For training teachers.
+    """Cross-entropy on the images that PGD on it finds: ``L = CE_s(x_adv)``. It trains teachers.
 
     Args:
-        steps: PGD steps, from a uniform start.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        steps: Number of PGD steps, from a uniform start.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     steps: int = 10

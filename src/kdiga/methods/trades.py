@@ -22,9 +22,9 @@ class TRADES(CheckedOptions):
     start. Gradient flows through both sides of the KL.
 
     Args:
-        robust_weight: the paper's beta.
-        steps: PGD steps.
-        step_size: in pixels in [0, 1]; None is eps / 4 (the paper: 0.007 at eps 0.031).
+        robust_weight: Weight of the KL, the paper's beta.
+        steps: Number of PGD steps.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4 (the paper: 0.007 at eps 0.031).
     """
 
     robust_weight: float = coefficient(6.0, 1, 12)
@@ -33,7 +33,7 @@ class TRADES(CheckedOptions):
 
     @property
     def needs(self) -> Needs:
-        """One forward for the attack's target, which is the same at every step; two for the loss."""
+        """One forward for the attack's target, the same at every step; two for the loss."""
         return Needs(student=Passes(self.steps + 3, self.steps + 2), teachers=0, train_forwards=2)
 
     def __call__(self, step: StepContext) -> Objective:
@@ -46,7 +46,7 @@ class TRADES(CheckedOptions):
 
 
 def farthest_output(step: StepContext, *, steps: int, step_size: float | None) -> Tensor:
-    """Return images that maximise ``KL(p_S(x) || p_S(x_adv))``, the student in its attacked mode at both."""
+    """Return images that maximise ``KL(p_S(x) || p_S(x_adv))``, with the student in its mode for attacks."""
     with step.attacked(), torch.no_grad():
         target = step.predict(step.batch.images)
 
