@@ -45,8 +45,8 @@ class ProcessLostError(KdigaError, RuntimeError):
         cause = reason_of(reason, 400)
         cause = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", cause)[:100]  # without the line in the backend's source
         super().__init__(
-            f"another process of this run ended or cannot be reached ({cause}). The last saved state is valid; continue "
-            "from it with the same command and --resume."
+            f"another process of this run ended or cannot be reached ({cause}). The last saved state is valid; "
+            "continue from it with the same command and --resume."
         )
 
 

@@ -69,7 +69,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 Score = Literal["loss", "probability", "logit"]
-"""Score of an example that an input gradient is taken of: its cross-entropy, or its own class's probability or logit."""
+"""Score of an example that an input gradient is taken of: cross-entropy, or probability or logit of its own class."""
 
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "loss": cross_entropy,

@@ -31,7 +31,7 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Generator[None]:
-    """Restore batch norm's running statistics at the end; batch norm in train mode still uses the batch's statistics."""
+    """Restore batch norm's running statistics at the end; in train mode it still normalises by the batch's."""
     saved = [
         (buffer, buffer.detach().clone())
         for module in model.modules()
