@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class WorstCaseSearch:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data."""
-        return asdict(self)
+        return {"steps": self.steps, "restarts": self.restarts, "step": self.step}
 
     def largest(self, objective: Score, images: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
         """Return the largest value found in the ball, and where; the image itself is among those looked at.
