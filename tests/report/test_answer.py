@@ -7,34 +7,59 @@ from pathlib import Path
 import pytest
 
 from kdiga.report.answer import answer
-from kdiga.report.gaps import gap_of, signed
+from kdiga.report.gaps import gap_of
 from kdiga.report.identities import Register, short_names
 from kdiga.report.model_index import chapters
-from kdiga.report.records import Accuracy, Evaluation, Finding, Ground, Identity, Origin, Run
-from kdiga.report.results import Results
 from kdiga.report.strength import strongest
+from kdiga.report.wording import signed
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.results.folders import Results
+from kdiga.results.runs import RunResult, TrainingRecord
+from kdiga.results.shared import Accuracy, Conditions, ResultOrigin
 from kdiga.statistics import clopper_pearson, paired_difference
+from tests.report.samples import write_json, write_run
 
-GROUND = Ground("digits", "linf", 0.1, "images")
-
-
-def accuracy(right, images=400, ground=GROUND, *, kept=True, shift=0):
-    correct = tuple(shift <= place < right + shift for place in range(images))
-    return Accuracy(right / images, clopper_pearson(right, images), images, correct if kept else None, ground, ORIGIN)
+CONDITIONS = Conditions("digits", "linf", 0.1, "images")
 
 
-ORIGIN = Origin(Path("evaluation.json"), "kdiga evaluate")
+def outcomes(right, images=400, shift=0):
+    return [int(shift <= place < right + shift) for place in range(images)]
 
 
-def judged(name, right, *, attack="autoattack", findings=(), ground=GROUND, **options):
-    found = {"clean": accuracy(380, ground=ground), attack: accuracy(right, ground=ground, **options)}
-    identity = Identity(f"runs/{name}", "best", "cnn", 1000 if name != "teacher" else 5000, f"print-{name}")
-    return Evaluation(identity, ground, ORIGIN, found, findings=findings, version="standard")
+def accuracy(right, images=400, conditions=CONDITIONS, *, shift=0):
+    correct = tuple(map(bool, outcomes(right, images, shift)))
+    return Accuracy(right / images, clopper_pearson(right, images), images, correct, conditions, ORIGIN)
 
 
-def trained(name, method, teacher="runs/teacher"):
-    recipe = {"method": {"name": method}, "training": {"seed": 0}}
-    return Run(Path(f"runs/{name}"), method, teacher, None, "cnn", GROUND, (), 1.0, 10, 1000, 3, ORIGIN, recipe)
+ORIGIN = ResultOrigin(Path("evaluation.json"), "kdiga evaluate")
+
+
+def judged(name, right, *, attack="autoattack", findings=(), shift=0, **options):
+    correct = {"clean": outcomes(380), attack: outcomes(right, shift=shift)}
+    return EvaluationResult.model_validate(
+        {
+            "command": "kdiga evaluate",
+            "model": f"runs/{name}",
+            "which": "best",
+            "architecture": "cnn",
+            "parameters": 1000 if name != "teacher" else 5000,
+            "fingerprint": f"print-{name}",
+            "data": "digits",
+            "threat": {"norm": "linf", "eps": 0.1},
+            "data_fingerprint": "images",
+            "accuracy": {name: sum(found) / len(found) for name, found in correct.items()},
+            "correct": correct,
+            "findings": list(findings),
+            "version": "standard",
+        }
+        | options
+    )
+
+
+def trained(name, method, teacher="runs/teacher", folder=Path("runs")):
+    recipe = {"method": {"name": method}, "training": {"seed": 0}, "teacher": teacher, "student": {"name": "cnn"}}
+    result = {"minutes": 1.0, "passes": {"student_forwards": 10}, "parameters": {"student": 1000}}
+    return RunResult(folder / name, recipe, CONDITIONS, (), TrainingRecord.model_validate(result))
 
 
 def answer_of(*models, runs=()):
@@ -85,7 +110,7 @@ def test_a_robust_model_without_a_teacher_takes_the_claim_back():
 
 
 def test_a_failed_check_comes_before_every_number():
-    masked = [Finding("black-box", "failed", "Square beats PGD.")]
+    masked = [{"name": "black-box", "verdict": "failed", "message": "Square beats PGD."}]
     said = answer_of(judged("teacher", 300), judged("tangent", 298, findings=masked), judged("kd", 100), runs=STUDENTS)
     assert said.headline == "Not to be believed yet: checks of tangent failed"
     assert "not to be believed, for it failed black-box" in next(s.text for s in said.sentences if s.name == "tangent")
@@ -93,8 +118,7 @@ def test_a_failed_check_comes_before_every_number():
 
 
 def test_nothing_attacked_says_so():
-    only = judged("kd", 100)
-    said = answer_of(Evaluation(only.identity, GROUND, ORIGIN, {"clean": only.accuracy["clean"]}))
+    said = answer_of(judged("kd", 100, accuracy={"clean": 0.95}))
     assert said.headline == "Nothing was attacked here, so robustness is unknown"
 
 
@@ -125,14 +149,14 @@ def test_gaps_are_paired_on_the_same_images_only():
     assert (paired.value, paired.low, paired.high) == paired_difference(one.correct, other.correct)
     assert paired.paired
     assert not paired.assumed
-    elsewhere = accuracy(180, ground=Ground("digits", "linf", 0.1, "other images"))
+    elsewhere = accuracy(180, conditions=Conditions("digits", "linf", 0.1, "other images"))
     apart = gap_of([one], [elsewhere])
     assert not apart.paired
     assert apart.value == pytest.approx(0.05)
     spread = ((one.value - one.interval[0]) ** 2 + (other.interval[1] - other.value) ** 2) ** 0.5
     assert apart.low == pytest.approx(0.05 - spread)
     assert not gap_of([one], [accuracy(180, images=399)]).paired
-    older = [accuracy(right, ground=Ground("digits", "linf", 0.1)) for right in (200, 180)]
+    older = [accuracy(right, conditions=Conditions("digits", "linf", 0.1)) for right in (200, 180)]
     assert gap_of(older[:1], older[1:]).assumed
     assert gap_of([elsewhere, one], [other]).paired  # whichever of its measurements can be paired
     assert gap_of([one], []) is None
@@ -145,10 +169,7 @@ def test_signs_of_points():
 def test_results_that_were_moved_find_their_run(tmp_path):
     for name in ("a/kd/seed-0", "b/kd/seed-0", "a/teacher"):
         (tmp_path / name).mkdir(parents=True)
-    runs = [
-        Run(tmp_path / name, "kd", None, None, "cnn", GROUND, (), None, None, None, None, ORIGIN, {})
-        for name in ("a/kd/seed-0", "b/kd/seed-0", "a/teacher")
-    ]
+    runs = [trained(name, "kd", None, tmp_path) for name in ("a/kd/seed-0", "b/kd/seed-0", "a/teacher")]
     register = Register([], runs)
     assert register.locate("old/place/a/kd/seed-0") == (tmp_path / "a/kd/seed-0").resolve()
     assert register.locate("old/a/teacher/best.safetensors") == (tmp_path / "a/teacher").resolve()
@@ -162,10 +183,13 @@ def test_results_that_were_moved_find_their_run(tmp_path):
 
 
 def test_weights_that_changed_are_not_mixed(tmp_path):
-    folder = tmp_path / "kd"
-    first, second = (judged("kd", right) for right in (100, 120))
-    old = Evaluation(Identity("runs/kd", "best", "cnn", 1000, "before", folder), GROUND, ORIGIN, first.accuracy)
-    new = Evaluation(Identity("runs/kd", "best", "cnn", 1000, "after", folder), GROUND, ORIGIN, second.accuracy)
+    write_run(tmp_path / "kd", "kd")
+    found = []
+    for row, (fingerprint, right) in enumerate((("before", 100), ("after", 120))):
+        content = judged("kd", right, fingerprint=fingerprint).to_dict()
+        path = write_json(tmp_path / f"kd/evaluation/{row}/evaluation.json", content)
+        found.append(EvaluationResult.read(path))
+    old, new = found
     (chapter,), remarks = chapters(Results(evaluations=[old, new]))
     assert len(chapter.members) == 2
     assert "different best weights" in remarks[0].reason

@@ -19,6 +19,7 @@ from kdiga.experiments.run_one import attack_run
 from kdiga.experiments.starting_student import validation_attack
 from kdiga.io.file_lock import file_lock
 from kdiga.report.curve import write_curve_files
+from kdiga.results.studies import CurveResult
 from kdiga.runs.folder import RESULT, write_result
 from kdiga.runs.provenance import provenance
 from kdiga.statistics import paired_difference
@@ -73,7 +74,7 @@ def report_curve(sweep: CurvePlan, board: RunBoard, data: DataSet, *, pictures: 
     with file_lock(board.out, "report", wait=True):
         content = collect_curve(sweep, board, data)
         write_result(board.out, content, FILE)
-        write_curve_files(board.out, content, pictures=pictures)
+        write_curve_files(board.out, CurveResult.model_validate(content), pictures=pictures)
     return content
 
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kdiga.report.chapters import PLAIN, Chapter, ReportedModel
-from kdiga.report.gaps import Gap, gap_of, signed
-from kdiga.report.headers import names
-from kdiga.report.records import Accuracy
+from kdiga.report.gaps import Gap, gap_of
 from kdiga.report.trust import trust, untaught_rival
+from kdiga.report.wording import listed, signed
 from kdiga.results.attack_names import attack_name
+from kdiga.results.shared import Accuracy
 
 TOLD = 5  # students that get a sentence; the table has all
 
@@ -99,7 +99,7 @@ def _headline(
         return "Which teacher these models had is not known or was not judged here; they are compared with each other"
     doubt = [one.name for one in (best, chapter.named(best.taught_by)) if one and suspect(one)]
     if doubt:
-        return f"Not to be believed yet: checks of {names(doubt)} failed"
+        return f"Not to be believed yet: checks of {listed(doubt)} failed"
     return _transfer(chapter, best, gap, plain)
 
 
@@ -177,7 +177,7 @@ def _of_student(
     if teacher and teacher.parameters and student.parameters and teacher.parameters > student.parameters:
         parts.append(f"{_times(teacher.parameters / student.parameters)} fewer parameters")
     if failed := suspect(student):
-        parts.append(f"not to be believed, for it failed {names(failed)}")
+        parts.append(f"not to be believed, for it failed {listed(failed)}")
     return Sentence(student.name, "; ".join(parts) + ".")
 
 
@@ -204,14 +204,14 @@ def _sure(found: Accuracy) -> str:
 
 
 def _why(chapter: Chapter) -> list[str]:
-    said = [sentence for explanation in chapter.explanations for sentence in explanation.sentences if sentence]
+    said = [sentence for explanation in chapter.explanations for sentence in explanation.reasons if sentence]
     if said:
         return list(dict.fromkeys(said))
     pointed = [
-        f"{one.name} {one.explained.cosine[0]:.2f}"
+        f"{one.name} {one.explained.gradient.cosine:.2f}"
         for one in chapter.students
-        if one.explained and one.explained.cosine is not None
+        if one.explained and one.explained.gradient.cosine is not None
     ]
     if not pointed:
         return []
-    return [f"Mean cosine of input gradients with the teacher's: {names(pointed)}."]
+    return [f"Mean cosine of input gradients with the teacher's: {listed(pointed)}."]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdiga.report.explained import Explained, Explanation
-from kdiga.report.radii import Certificate
-from kdiga.report.records import Accuracy, Evaluation, Finding, Ground, Identity, Run, Suitability
+from kdiga.results.certificates import CertificateResult
+from kdiga.results.evaluations import EvaluationResult, SuitabilityResult
+from kdiga.results.explanations import ExplainedModel, ExplanationResult
+from kdiga.results.runs import RunResult
+from kdiga.results.shared import Accuracy, Conditions, FindingRecord, ModelIdentity
 
 PLAIN = ("kd", "ce")  # methods by which no robustness is meant to come over
 
@@ -32,14 +34,14 @@ class ReportedModel:
 
     name: str
     place: int | None
-    identity: Identity
-    run: Run | None
+    identity: ModelIdentity
+    run: RunResult | None
     accuracy: Mapping[str, Sequence[Accuracy]]
-    evaluations: Sequence[Evaluation]
-    elsewhere: Sequence[Evaluation]
-    certificates: Sequence[Certificate]
-    explained: Explained | None
-    findings: Sequence[Finding]
+    evaluations: Sequence[EvaluationResult]
+    elsewhere: Sequence[EvaluationResult]
+    certificates: Sequence[CertificateResult]
+    explained: ExplainedModel | None
+    findings: Sequence[FindingRecord]
     taught_by: str | None = None
 
     @property
@@ -63,24 +65,24 @@ class Chapter:
     """Models judged alike.
 
     Args:
-        ground: data set and threat model.
+        conditions: data set and threat model.
         teachers: whose students are here.
         teacher: the one that most students have; None if unknown.
         students: all others, most robust first.
         attack: by which robustness is told; None if none was run.
-        explanations: on this ground.
-        suitabilities: on this ground.
-        certificates: on this ground.
+        explanations: under these conditions.
+        suitabilities: under these conditions.
+        certificates: under these conditions.
     """
 
-    ground: Ground
+    conditions: Conditions
     teachers: Sequence[ReportedModel]
     teacher: ReportedModel | None
     students: Sequence[ReportedModel]
     attack: str | None
-    explanations: Sequence[Explanation]
-    suitabilities: Sequence[Suitability]
-    certificates: Sequence[Certificate]
+    explanations: Sequence[ExplanationResult]
+    suitabilities: Sequence[SuitabilityResult]
+    certificates: Sequence[CertificateResult]
 
     @property
     def members(self) -> list[ReportedModel]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdiga.errors import InputError
 from kdiga.results.attack_names import attack_name
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.results.shared import ThreatRecord
 from kdiga.statistics import paired_difference
 
 
@@ -16,14 +18,14 @@ class Difference:
     """Two models under one attack.
 
     Args:
-        attack: its name.
-        examples: that both were measured on.
-        first: accuracy of the first, in [0, 1].
-        second: of the second.
-        difference: first less second.
-        interval: paired 95 % interval of the difference.
-        only_first: examples that the first alone gets right.
-        only_second: examples that the second alone gets right.
+        attack: Name of the attack.
+        examples: Number of examples.
+        first: Accuracy of the first model, in [0, 1].
+        second: Accuracy of the second model, in [0, 1].
+        difference: First accuracy less the second.
+        interval: Paired 95 % interval of the difference.
+        only_first: Number of examples that only the first model gets right.
+        only_second: Number of examples that only the second model gets right.
     """
 
     attack: str
@@ -50,37 +52,39 @@ class Difference:
         return asdict(self) | {"interval": list(self.interval)}
 
 
-def compare_evaluations(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+def compare_evaluations(first: EvaluationResult, second: EvaluationResult) -> list[Difference]:
     """Return the differences under the attacks that both evaluations have.
 
     Args:
-        first: content of an ``evaluation.json``.
-        second: of another, on the same data under the same threat model.
+        first: Evaluation with outcomes of each image.
+        second: Another one, on the same data under the same threat model.
 
     Raises:
         InputError: if they have no attack in common, or were not measured on the same examples.
     """
     for name in ("data", "threat", "data_fingerprint"):
-        if name in first and name in second and first[name] != second[name]:
+        values = getattr(first, name), getattr(second, name)
+        if None not in values and values[0] != values[1]:
             raise InputError(
-                f"the two evaluations differ in {name} ({_shown(first[name])}, {_shown(second[name])}); only "
-                "results on the same test images under the same threat model can be compared."
+                f"the two evaluations differ in {name} ({_shown(values[0])}, {_shown(values[1])}); only results on the "
+                "same test images under the same threat model can be compared."
             )
-    shared = [attack for attack in first["correct"] if attack in second["correct"]]
+    outcomes = [{attack: right for attack, right in one.correct.items() if right} for one in (first, second)]
+    shared = [attack for attack in outcomes[0] if attack in outcomes[1]]
     if not shared:
         raise InputError(
-            f"the two evaluations have no attack in common ({', '.join(first['correct'])}; "
-            f"{', '.join(second['correct'])}); run `kdiga evaluate` with the same --attacks."
+            f"the two evaluations have no attack in common ({', '.join(outcomes[0])}; {', '.join(outcomes[1])}); run "
+            "`kdiga evaluate` with the same --attacks."
         )
-    return [_difference(attack, first["correct"][attack], second["correct"][attack]) for attack in shared]
+    return [_difference(attack, *(list(map(bool, one[attack])) for one in outcomes)) for attack in shared]
 
 
 def _difference(attack: str, first: Sequence[bool], second: Sequence[bool]) -> Difference:
     difference, low, high = paired_difference(first, second)
     n, pairs = len(first), list(zip(first, second, strict=True))
-    only = [sum(bool(a) and not b for a, b in pairs), sum(bool(b) and not a for a, b in pairs)]
+    only = [sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)]
     return Difference(attack, n, sum(first) / n, sum(second) / n, difference, (low, high), *only)
 
 
-def _shown(value: Any) -> str:
-    return value[:12] if isinstance(value, str) else str(value)
+def _shown(value: str | ThreatRecord) -> str:
+    return value[:12] if isinstance(value, str) else str(value.to_dict())

@@ -12,9 +12,7 @@ from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 from kdiga.report.answer import Answer, answer
 from kdiga.report.chapters import Chapter
-from kdiga.report.files import find_results
 from kdiga.report.model_index import chapters
-from kdiga.report.results import LeftOut, Results
 from kdiga.report.sections.bounds import why_section
 from kdiga.report.sections.certified import certified_section
 from kdiga.report.sections.costs import costs_section
@@ -25,10 +23,11 @@ from kdiga.report.sections.missing import missing_section
 from kdiga.report.sections.models import models_section
 from kdiga.report.sections.parts import Section
 from kdiga.report.sections.provenance import left_out_section, provenance_section
-from kdiga.report.sections.studies import study_section
 from kdiga.report.sections.sweeps import sweep_section
 from kdiga.report.sections.training import training_section
+from kdiga.report.study import study_section
 from kdiga.report.theme import page_colours
+from kdiga.results.folders import LeftOut, Results, find_results
 
 GENERATOR = '<meta name="generator" content="kdiga report">'
 FIRST_BYTES = 1000  # of a page, in which the line above is
@@ -82,7 +81,7 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
     left_out = [*results.left_out, *remarks]
     parts = [_part(chapter, found) for chapter in found]
     ends = [section for section in [exports_section(results.exports)] if section]
-    ends += [study_section(folder, content) for folder, content in results.studies]
+    ends += [study_section(study) for study in results.studies]
     ends += [section for section in (left_out_section(left_out), provenance_section(results)) if section]
     _write(path, _html(title or "Did the robustness transfer?", parts, ends, results))
     return Page(path, [part.answer for part in parts], left_out)
@@ -106,8 +105,7 @@ def check_place(path: Path) -> None:
 
 def _part(chapter: Chapter, all_of_them: Sequence[Chapter]) -> _Part:
     said = answer(chapter)
-    ground = chapter.ground
-    same = [other for other in all_of_them if other.ground.key[:2] == ground.key[:2]]
+    same = [other for other in all_of_them if other.conditions.key[:2] == chapter.conditions.key[:2]]
     sections = [
         models_section(chapter, said),
         sweep_section(chapter, first=same[0] is chapter),
@@ -120,7 +118,7 @@ def _part(chapter: Chapter, all_of_them: Sequence[Chapter]) -> _Part:
     ]
     present = [section for section in sections if section is not None]
     missing = missing_section(chapter, [section.title for section in present])
-    title = f"{ground.data}, {ground.norm} eps {ground.eps:.4g}"
+    title = str(chapter.conditions)
     return _Part(title, said, [*present, missing] if missing else present)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdiga.report.records import Accuracy
+from kdiga.results.shared import Accuracy
 from kdiga.statistics import paired_difference
 
 
@@ -38,16 +38,6 @@ class Gap:
         return int(self.low > 0) - int(self.high < 0)
 
 
-def signed(value: float) -> str:
-    """Return a difference of shares in points, with a sign that is as long as a digit.
-
-    >>> signed(-0.123)
-    '−12.3'
-    """
-    rounded = round(100 * value, 1)
-    return f"{'−' if rounded < 0 else '+' if rounded > 0 else '±'}{abs(rounded):.1f}"
-
-
 def gap_of(first: Sequence[Accuracy], second: Sequence[Accuracy]) -> Gap | None:
     """Return the difference of two models under one attack, paired where any of their measurements allow it.
 
@@ -62,7 +52,7 @@ def gap_of(first: Sequence[Accuracy], second: Sequence[Accuracy]) -> Gap | None:
         for other in second:
             if one.correct and other.correct and len(one.correct) == len(other.correct) and _same_images(one, other):
                 value, low, high = paired_difference(one.correct, other.correct)
-                assumed = one.ground.data_fingerprint is None or other.ground.data_fingerprint is None
+                assumed = one.conditions.data_fingerprint is None or other.conditions.data_fingerprint is None
                 return Gap(value, low, high, True, assumed, one, other)
     if not first or not second:
         return None
@@ -74,5 +64,5 @@ def gap_of(first: Sequence[Accuracy], second: Sequence[Accuracy]) -> Gap | None:
 
 
 def _same_images(one: Accuracy, other: Accuracy) -> bool:
-    prints = one.ground.data_fingerprint, other.ground.data_fingerprint
-    return prints[0] == prints[1] if None not in prints else one.ground.data == other.ground.data
+    prints = one.conditions.data_fingerprint, other.conditions.data_fingerprint
+    return prints[0] == prints[1] if None not in prints else one.conditions.data == other.conditions.data

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
-from kdiga.report.records import Identity, Run
+from kdiga.results.runs import RunResult
+from kdiga.results.shared import ModelIdentity
 
 
 class Register:
@@ -19,7 +20,7 @@ class Register:
             itself is not there (results are often moved).
     """
 
-    def __init__(self, identities: Iterable[Identity], runs: Sequence[Run]) -> None:
+    def __init__(self, identities: Iterable[ModelIdentity], runs: Sequence[RunResult]) -> None:
         self._folders = {run.folder.resolve(): run for run in runs}
         self._parent: dict[Hashable, Hashable] = {}
         identities = list(identities)
@@ -33,11 +34,11 @@ class Register:
             for other in others:
                 self._parent[self._root(other)] = self._root(first)
 
-    def model(self, identity: Identity) -> Hashable:
+    def model(self, identity: ModelIdentity) -> Hashable:
         """Return what all identities of one model share."""
         return self._root(self._keys(identity)[0])
 
-    def run_of(self, identity: Identity) -> Run | None:
+    def run_of(self, identity: ModelIdentity) -> RunResult | None:
         """Return the run whose weights a model has; None if unknown, or if its folder has had others since."""
         place = self._place(identity)
         if place is None or (place in self.torn and identity.fingerprint):
@@ -58,18 +59,18 @@ class Register:
         needed = min(len(parts), 2)
         return best[0] if len(best) == 1 and most >= max(1, needed) else None
 
-    def identity_of_run(self, folder: Path, which: str = "best") -> Identity:
+    def identity_of_run(self, folder: Path, which: str = "best") -> ModelIdentity:
         """Return the identity of a run's weights."""
-        return Identity(str(folder), which, folder=folder)
+        return ModelIdentity(str(folder), which, folder=folder)
 
-    def _keys(self, identity: Identity) -> list[Hashable]:
+    def _keys(self, identity: ModelIdentity) -> list[Hashable]:
         keys: list[Hashable] = [identity.fingerprint] if identity.fingerprint else []
         place = self._place(identity)
         if place is not None and not (keys and place in self.torn):
             keys.append(place)
         return keys or [(identity.model, identity.which, identity.name)]
 
-    def _place(self, identity: Identity) -> tuple[Path, str] | None:
+    def _place(self, identity: ModelIdentity) -> tuple[Path, str] | None:
         folder = identity.folder or (self.locate(identity.model) if identity.model else None)
         if folder is None:
             return None

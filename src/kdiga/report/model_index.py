@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdiga.report.chapters import PLAIN, Chapter, ReportedModel
-from kdiga.report.explained import Explained, Explanation
 from kdiga.report.identities import Register, short_names
-from kdiga.report.records import Accuracy, Evaluation, Ground, Identity, Run
-from kdiga.report.results import LeftOut, Results
 from kdiga.report.strength import strongest
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.results.explanations import ExplainedModel, ExplanationResult
+from kdiga.results.folders import LeftOut, Results
+from kdiga.results.runs import RunResult
+from kdiga.results.shared import Accuracy, Conditions, ModelIdentity
 from kdiga.statistics import clopper_pearson
 
 Key = tuple[str, str, str]
@@ -23,7 +25,7 @@ OLDER = ("best-test.json", "last-test.json")
 def chapters(results: Results) -> tuple[list[Chapter], list[LeftOut]]:
     """Return the chapters, the one with most models first, and remarks on what does not fit together."""
     spare = _spare_cells(results)
-    kept = [found for found in results.evaluations if not (found.origin.path.name in OLDER and _in(found, spare))]
+    kept = [found for found in results.evaluations if not (found.path.name in OLDER and _in(found, spare))]
     results = replace(results, evaluations=kept)
     register = Register(_identities(results), results.runs)
     shelf = _Shelf(results, register, spare)
@@ -33,7 +35,7 @@ def chapters(results: Results) -> tuple[list[Chapter], list[LeftOut]]:
         for place in sorted(register.torn, key=str)
         if isinstance(place, tuple)
     ]
-    return sorted(found, key=lambda chapter: (-len(chapter.members), chapter.ground.key)), remarks
+    return sorted(found, key=lambda chapter: (-len(chapter.members), chapter.conditions.key)), remarks
 
 
 class _Shelf:
@@ -41,7 +43,7 @@ class _Shelf:
 
     def __init__(self, results: Results, register: Register, spare: set[tuple[Path, str]]) -> None:
         self.results, self.register = results, register
-        self.identities: dict[Hashable, list[Identity]] = defaultdict(list)
+        self.identities: dict[Hashable, list[ModelIdentity]] = defaultdict(list)
         for identity in _identities(results):
             self.identities[register.model(identity)].append(identity)
         self.models: dict[Key, dict[Hashable, None]] = defaultdict(dict)
@@ -51,7 +53,7 @@ class _Shelf:
         for run in results.runs:
             model = register.model(register.identity_of_run(run.folder))
             if model not in judged and (run.folder.resolve(), "best") not in spare:
-                self.models[run.ground.key][model] = None
+                self.models[run.conditions.key][model] = None
         self.names = self._names()
 
     @property
@@ -71,11 +73,11 @@ class _Shelf:
         merged = self.merged(model)
         return str(merged.folder or merged.model or "model"), merged.which
 
-    def merged(self, model: Hashable) -> Identity:
+    def merged(self, model: Hashable) -> ModelIdentity:
         """Return what all results say of a model, the first that says it."""
         found = self.identities[model]
 
-        return Identity(
+        return ModelIdentity(
             model=found[0].model,
             which=next((one.which for one in found if one.which), None),
             architecture=next((one.architecture for one in found if one.architecture), ""),
@@ -85,7 +87,7 @@ class _Shelf:
             name=next((one.name for one in found if one.name), ""),
         )
 
-    def run(self, model: Hashable) -> Run | None:
+    def run(self, model: Hashable) -> RunResult | None:
         return next((run for one in self.identities[model] if (run := self.register.run_of(one))), None)
 
     def second_teacher_of(self, model: Hashable) -> Hashable | None:
@@ -94,16 +96,17 @@ class _Shelf:
         folder = self.register.locate(run.second_teacher) if run and run.second_teacher else None
         return None if folder is None else self.register.model(self.register.identity_of_run(folder))
 
-    def teacher_of(self, model: Hashable, explanations: Iterable[Explanation]) -> Hashable | None:
+    def teacher_of(self, model: Hashable, explanations: Iterable[ExplanationResult]) -> Hashable | None:
         """Return the model that taught another, as an explanation, a certificate or its recipe says."""
         for explanation in explanations:
-            teachers = [one for one in explanation.models if one.teacher]
-            students = {self.register.model(one.identity) for one in explanation.models if not one.teacher}
+            teachers = [one for one in explanation.models if one.is_teacher]
+            students = {self.register.model(one.identity) for one in explanation.models if not one.is_teacher}
             if teachers and model in students:
                 return self.register.model(teachers[0].identity)
         for certificate in self.results.certificates:
-            if certificate.teacher and self.register.model(certificate.identity) == model:
-                return self.register.model(certificate.teacher)
+            teacher = certificate.against.teacher
+            if teacher and self.register.model(certificate.identity) == model:
+                return self.register.model(teacher.identity)
         run = self.run(model)
         folder = self.register.locate(run.teacher) if run and run.teacher else None
         return None if folder is None else self.register.model(self.register.identity_of_run(folder))
@@ -111,7 +114,7 @@ class _Shelf:
 
 def _chapter(key: Key, shelf: _Shelf) -> Chapter:
     results = shelf.results
-    explanations = [found for found in results.explanations if found.ground.key == key]
+    explanations = [found for found in results.explanations if found.conditions.key == key]
     models = list(shelf.models[key])
     teachers = {model: shelf.teacher_of(model, explanations) for model in models}
     votes = Counter(teacher for teacher in teachers.values() if teacher is not None)
@@ -132,16 +135,16 @@ def _chapter(key: Key, shelf: _Shelf) -> Chapter:
     students = [replace(member, place=places.get(member.name)) for member in others]
     teachers_here = [replace(member, place=-1 if member.name == main else None) for member in taught]
     grounds = [ground for _, ground in _judged(results) if ground.key == key]
-    grounds += [run.ground for run in results.runs if run.ground.key == key]
+    grounds += [run.conditions for run in results.runs if run.conditions.key == key]
     return Chapter(
-        ground=grounds[0],
+        conditions=grounds[0],
         teachers=teachers_here,
         teacher=teachers_here[0] if teacher else None,
         students=students,
         attack=attack,
         explanations=explanations,
-        suitabilities=[found for found in results.suitabilities if found.ground.key == key],
-        certificates=[found for found in results.certificates if found.ground.key == key],
+        suitabilities=[found for found in results.suitabilities if found.conditions.key == key],
+        certificates=[found for found in results.certificates if found.conditions.key == key],
     )
 
 
@@ -154,10 +157,10 @@ def _places(students: Sequence[ReportedModel]) -> dict[str, int]:
     return {member.name: place for place, member in enumerate(shown)}
 
 
-def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Explanation]) -> ReportedModel:
+def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[ExplanationResult]) -> ReportedModel:
     register, results = shelf.register, shelf.results
     own = [found for found in results.evaluations if register.model(found.identity) == model]
-    here = [found for found in own if found.ground.key == key]
+    here = [found for found in own if found.conditions.key == key]
     explained = [
         (one, explanation)
         for explanation in explanations
@@ -166,7 +169,7 @@ def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Exp
     ]
     accuracy: dict[str, list[Accuracy]] = defaultdict(list)
     for found in here:
-        for attack, measured in found.accuracy.items():
+        for attack, measured in found.measured.items():
             accuracy[attack].append(measured)
     for one, explanation in explained:
         _add_explained(accuracy, one, explanation)
@@ -180,24 +183,28 @@ def _member(model: Hashable, key: Key, shelf: _Shelf, explanations: Sequence[Exp
         run=shelf.run(model),
         accuracy=dict(accuracy),
         evaluations=here,
-        elsewhere=[found for found in own if found.ground.key[:2] == key[:2] and found.ground.key != key],
-        certificates=[c for c in results.certificates if c.ground.key == key and register.model(c.identity) == model],
+        elsewhere=[found for found in own if found.conditions.key[:2] == key[:2] and found.conditions.key != key],
+        certificates=[
+            c for c in results.certificates if c.conditions.key == key and register.model(c.identity) == model
+        ],
         explained=explained[0][0] if explained else None,
-        findings=list(dict.fromkeys(findings)),
+        findings=list({(one.name, one.verdict, one.message): one for one in findings}.values()),
     )
 
 
-def _add_explained(accuracy: dict[str, list[Accuracy]], one: Explained, explanation: Explanation) -> None:
+def _add_explained(accuracy: dict[str, list[Accuracy]], one: ExplainedModel, explanation: ExplanationResult) -> None:
     """Use the accuracies of an explanation as well."""
-    images, ground, origin = explanation.images, explanation.ground, explanation.origin
+    images, conditions, origin = explanation.examples, explanation.conditions, explanation.origin
     if not images:
         return
-    given = {"clean": (one.clean, None), one.attack: (one.robust, one.robust_interval)}
+    given: dict[str, tuple[float | None, list[float] | None]] = {"clean": (one.clean_accuracy, None)}
+    if one.robust and one.robust.attack:
+        given[one.robust.attack] = one.robust.accuracy, one.robust.interval_95
     for attack, (value, ends) in given.items():
-        if value is None or not attack:
+        if value is None:
             continue
-        interval = ends or clopper_pearson(round(value * images), images)
-        accuracy[attack].append(Accuracy(value, interval, images, one.correct.get(attack), ground, origin))
+        low, high = ends or clopper_pearson(round(value * images), images)
+        accuracy[attack].append(Accuracy(value, (low, high), images, one.outcomes(attack), conditions, origin))
 
 
 def _attack(teacher: ReportedModel | None, students: Sequence[ReportedModel]) -> str | None:
@@ -212,21 +219,21 @@ def _attack(teacher: ReportedModel | None, students: Sequence[ReportedModel]) ->
     return strongest(attack for attack, count in counts.items() if count == most)
 
 
-def _judged(results: Results) -> Iterable[tuple[Identity, Ground]]:
+def _judged(results: Results) -> Iterable[tuple[ModelIdentity, Conditions]]:
     for found in (*results.evaluations, *results.suitabilities):
-        yield found.identity, found.ground
+        yield found.identity, found.conditions
     for certificate in results.certificates:
-        yield certificate.identity, certificate.ground
-        if certificate.teacher is not None:
-            yield certificate.teacher, certificate.ground
+        yield certificate.identity, certificate.conditions
+        if certificate.against.teacher is not None:
+            yield certificate.against.teacher.identity, certificate.conditions
     for explanation in results.explanations:
         for one in explanation.models:
-            yield one.identity, explanation.ground
+            yield one.identity, explanation.conditions
 
 
-def _identities(results: Results) -> Iterable[Identity]:
+def _identities(results: Results) -> Iterable[ModelIdentity]:
     for run in results.runs:
-        yield Identity(str(run.folder), "best", run.architecture, run.parameters, folder=run.folder)
+        yield ModelIdentity(str(run.folder), "best", run.architecture, run.parameters, folder=run.folder)
     for identity, _ in _judged(results):
         yield identity
 
@@ -234,14 +241,14 @@ def _identities(results: Results) -> Iterable[Identity]:
 def _spare_cells(results: Results) -> set[tuple[Path, str]]:
     """Return a study's cells but the first seed's best weights: its own table has them all."""
     spare: set[tuple[Path, str]] = set()
-    for folder, content in results.studies:
-        for entry in [*content["teachers"], *content["methods"]]:
-            for row, run in enumerate(entry["runs"]):
-                place = (folder / str(run.get("folder"))).resolve()
+    for study in results.studies:
+        for _, entry in study.entries:
+            for row, run in enumerate(entry.runs):
+                place = (study.path.parent / run.folder).resolve()
                 spare.update((place, which) for which in ("best", "last") if row or which == "last")
     return spare
 
 
-def _in(found: Evaluation, spare: set[tuple[Path, str]]) -> bool:
+def _in(found: EvaluationResult, spare: set[tuple[Path, str]]) -> bool:
     folder = found.identity.folder
     return folder is not None and (folder.resolve(), found.identity.which or "best") in spare

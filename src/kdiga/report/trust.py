@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdiga.report.chapters import PLAIN, Chapter, ReportedModel
-from kdiga.report.gaps import Gap, gap_of, signed
-from kdiga.report.headers import names
-from kdiga.report.validation import fields
+from kdiga.report.gaps import Gap, gap_of
+from kdiga.report.wording import listed, signed
 from kdiga.results.attack_names import attack_name
+from kdiga.results.fields import fields
 
 MOST = 4  # names in a sentence
 
@@ -44,7 +44,7 @@ def _checks(chapter: Chapter) -> list[str]:
             if found:
                 alike.setdefault((found, len(member.findings)), []).append(member.name)
         sentences += [
-            f"{names(members)} {words} {len(found)} of {count} checks: {names(found)}."
+            f"{listed(members)} {words} {len(found)} of {count} checks: {listed(found)}."
             for (found, count), members in alike.items()
         ]
     sentences += [
@@ -54,7 +54,7 @@ def _checks(chapter: Chapter) -> list[str]:
         if finding.verdict == "failed"
     ]
     sentences += [
-        f"{one.identity.name or one.identity.model} as a teacher: {one.verdict}"
+        f"{one.name or one.model} as a teacher: {one.summary}"
         for one in chapter.suitabilities
         if any(finding.verdict == "failed" for finding in one.findings)
     ]
@@ -69,7 +69,7 @@ def _checks(chapter: Chapter) -> list[str]:
 
 
 def _some(values: Sequence[str]) -> str:
-    return names(values if len(values) <= MOST else [*values[:MOST], f"{len(values) - MOST} more"])
+    return listed(values if len(values) <= MOST else [*values[:MOST], f"{len(values) - MOST} more"])
 
 
 def untaught_rival(chapter: Chapter, best: ReportedModel) -> tuple[ReportedModel, Gap] | None:
@@ -112,9 +112,9 @@ def _attack(chapter: Chapter) -> list[str]:
         return []
     versions = sorted({one.version for member in chapter.members for one in member.evaluations if one.version})
     doubted = [one.name for one in chapter.members if any(any(found.notes.values()) for found in one.evaluations)]
-    notes = [f"AutoAttack itself has doubts about {names(doubted)}; see the findings."] if doubted else []
+    notes = [f"AutoAttack itself has doubts about {listed(doubted)}; see the findings."] if doubted else []
     if attack == "autoattack":
-        return [f"Robust accuracy is AutoAttack's{f', version {names(versions)}' if versions else ''}.", *notes]
+        return [f"Robust accuracy is AutoAttack's{f', version {listed(versions)}' if versions else ''}.", *notes]
     return [
         f"Robust accuracy is {attack_name(attack)}'s alone. A stronger attack can only find more, so true robustness "
         "is at most this; AutoAttack was not run on teacher and students both."

@@ -237,11 +237,18 @@ class ClaimRecord(ResultModel):
     rankings: dict[str, dict[str, CorrelationRecord]] = {}
 
 
+class ValidationRecord(ResultModel):
+    """Accuracies on validation images."""
+
+    clean: Number
+    robust: Number
+
+
 class SearchTrial(ResultModel):
-    """A trial of coefficients; ``best`` has accuracies on validation images."""
+    """A trial of coefficients; ``best`` is None if it has not ended."""
 
     status: str
-    best: dict[str, Number | None] | None = None
+    best: ValidationRecord | None = None
 
 
 class SearchRecord(ResultModel):

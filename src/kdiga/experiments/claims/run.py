@@ -21,6 +21,7 @@ from kdiga.experiments.starting_student import save_start
 from kdiga.io.file_lock import file_lock
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
+from kdiga.results.studies import ClaimsResult
 from kdiga.runs.folder import RESULT, write_result
 
 FILE = "claims.json"
@@ -153,7 +154,7 @@ def report_claims(claims: Claims, board: RunBoard, data: DataSet) -> dict[str, A
         content = collect_claims(claims, board, data)
         board.out.mkdir(parents=True, exist_ok=True)
         write_result(board.out, content, FILE)
-        write_claims(content, board.out / "claims.md")
+        write_claims(ClaimsResult.model_validate(content), board.out / "claims.md")
     return content
 
 

@@ -7,20 +7,10 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.explained import Explanation, Split
-from kdiga.report.sections.parts import (
-    Key,
-    Plot,
-    Section,
-    Table,
-    TableCell,
-    commands_of,
-    mark,
-    percent,
-    swatch,
-    tick,
-)
+from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, mark, swatch, tick
 from kdiga.report.theme import INK, WIDTH, axes_of, colour, drawing, inline_svg, short_key
+from kdiga.report.wording import percent
+from kdiga.results.explanations import BoundRecord, ExplanationResult
 
 TITLES = {"student": "Student bound", "transfer": "Transfer bound"}
 SAYS = {
@@ -51,13 +41,13 @@ def why_section(chapter: Chapter) -> Section | None:
     if not explained:
         return None
     commands = commands_of([explanation.origin for explanation in chapter.explanations])
-    kinds = list(dict.fromkeys(kind for one in explained if one.explained for kind in one.explained.bounds))
+    kinds = list(dict.fromkeys(kind for one in explained if one.explained for kind in one.explained.known_bounds))
     blocks: list[Table | Plot] = [_table(explained)]
     for kind in kinds:
         bars = [
-            (member, member.explained.bounds[kind])
+            (member, member.explained.known_bounds[kind])
             for member in explained
-            if member.explained and kind in member.explained.bounds
+            if member.explained and kind in member.explained.known_bounds
         ]
         blocks.append(_plot(chapter, kind, bars, commands))
     blocks += [table for explanation in chapter.explanations if (table := _ranking(explanation))]
@@ -72,11 +62,11 @@ def _table(explained: Sequence[ReportedModel]) -> Table:
         rows.append(
             [
                 TableCell(member.name, mark=mark(member.place)),
-                TableCell("–" if one.robust is None else percent(one.robust)),
-                TableCell("–" if one.kept is None else percent(one.kept)),
-                _measure(one.cosine),
-                TableCell("–" if one.distance is None else f"{one.distance:.3g}"),
-                _measure(one.linearity),
+                TableCell(percent(one.robust.accuracy if one.robust else None)),
+                TableCell(percent(one.robustness_kept)),
+                _measure(one.gradient.cosine, one.gradient.cosine_interval_95),
+                _measure(one.gradient.distance),
+                _measure(one.linearity.mean, one.linearity.interval_95),
             ]
         )
     head = ["model", "robust", "of the teacher's", "gradient cosine", "gradient distance", "remainder from linearity"]
@@ -84,14 +74,15 @@ def _table(explained: Sequence[ReportedModel]) -> Table:
     return Table([head[column] for column in kept], [[row[column] for column in kept] for row in rows])
 
 
-def _measure(found: tuple[float, tuple[float, float] | None] | None) -> TableCell:
-    if found is None:
+def _measure(value: float | None, ends: Sequence[float] | None = None) -> TableCell:
+    if value is None:
         return TableCell("–")
-    value, ends = found
     return TableCell(f"{value:.3g}", f"{ends[0]:.3g} – {ends[1]:.3g}" if ends else "")
 
 
-def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[ReportedModel, Split]], commands: Sequence[str]) -> Plot:
+def _plot(
+    chapter: Chapter, kind: str, bars: Sequence[tuple[ReportedModel, BoundRecord]], commands: Sequence[str]
+) -> Plot:
     pieces = list(dict.fromkeys(piece for _, split in bars for piece in split.pieces))
     hue = {piece: COLOURS.get(piece, 5 + row % 3) for row, piece in enumerate(pieces)}
     with drawing():
@@ -106,7 +97,7 @@ def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[ReportedModel, Split
         axes.set(xlabel="loss (nats)", yticks=[], xlim=(0, None), ylim=(len(bars) - 0.5, -0.8))
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        svg = inline_svg(figure, short_key(f"bound {kind} {chapter.ground.key}"))
+        svg = inline_svg(figure, short_key(f"bound {kind} {chapter.conditions.key}"))
     alt = "; ".join(
         f"{member.name} {split.mean:.3g} ({', '.join(f'{_named(p)} {v:.3g}' for p, v in split.pieces.items())}), "
         f"measured {split.measured:.3g}"
@@ -125,14 +116,14 @@ def _plot(chapter: Chapter, kind: str, bars: Sequence[tuple[ReportedModel, Split
     )
 
 
-def _numbers(bars: Sequence[tuple[ReportedModel, Split]], pieces: Sequence[str]) -> Table:
+def _numbers(bars: Sequence[tuple[ReportedModel, BoundRecord]], pieces: Sequence[str]) -> Table:
     rows = [
         [
             TableCell(member.name),
             *(TableCell(f"{split.pieces[piece]:.4g}" if piece in split.pieces else "–") for piece in pieces),
             TableCell(f"{split.mean:.4g}"),
             TableCell(f"{split.measured:.4g}"),
-            TableCell("–" if split.tightness is None else percent(split.tightness)),
+            TableCell(percent(split.tightness)),
         ]
         for member, split in bars
     ]
@@ -147,18 +138,18 @@ def _short(name: str) -> str:
     return name if len(name) <= 34 else f"…{name[-33:]}"
 
 
-def _ranking(explanation: Explanation) -> Table | None:
+def _ranking(explanation: ExplanationResult) -> Table | None:
     """Return how measures rank the students; None where that was not asked."""
     rows: list[list[TableCell]] = []
     for entry in explanation.ranking:
-        value, ends, chance, count = (entry.get(name) for name in ("spearman", "interval_95", "p_value", "models"))
-        count = len(count) if isinstance(count, list) else count
-        sure = f"{ends[0]:.2f} – {ends[1]:.2f}" if isinstance(ends, list) and len(ends) == 2 else ""
+        value, ends, chance = entry.spearman, entry.interval_95, entry.p_value
+        count = len(entry.models) if isinstance(entry.models, list) else entry.models
+        sure = f"{ends[0]:.2f} – {ends[1]:.2f}" if ends else ""
         rows.append(
             [
-                TableCell(str(entry.get("bound", "a bound")).replace("_", " ")),
-                TableCell(f"{value:.2f}", sure) if isinstance(value, int | float) else TableCell("too few students"),
-                TableCell(f"{chance:.2g}" if isinstance(chance, int | float) else "–"),
+                TableCell(str(entry.bound).replace("_", " ")),
+                TableCell("too few students") if value is None else TableCell(f"{value:.2f}", sure),
+                TableCell("–" if chance is None else f"{chance:.2g}"),
                 TableCell(str(count)),
             ]
         )

@@ -9,11 +9,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.radii import Radii
-from kdiga.report.records import Curve, Origin
-from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, key_of, mark, percent, span
+from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
 from kdiga.report.sections.sweeps import mark_eps
 from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
+from kdiga.report.wording import percent, span
+from kdiga.results.certificates import RadiiRecord
+from kdiga.results.shared import AccuracyCurve, ResultOrigin
 
 TITLES = {
     "clever": "CLEVER radius",
@@ -30,11 +31,11 @@ LABELS = {"clever": "CLEVER", "smoothing": "smoothing", "interval": "interval bo
 
 def certified_section(chapter: Chapter) -> Section | None:
     """Return the certified curves; None where nothing was certified."""
-    found: dict[tuple[str, str], list[tuple[ReportedModel, Radii, Origin]]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[ReportedModel, RadiiRecord, ResultOrigin]]] = defaultdict(list)
     for member in chapter.members:
         for certificate in member.certificates:
             for kind, radii in certificate.radii.items():
-                found[kind, radii.norm].append((member, radii, certificate.origin))
+                found[kind, certificate.norm_of(kind)].append((member, radii, certificate.origin))
     if not found:
         return None
     plots = [_plot(chapter, kind, norm, entries) for (kind, norm), entries in sorted(found.items())]
@@ -43,15 +44,17 @@ def certified_section(chapter: Chapter) -> Section | None:
     return Section("Certified robustness", [*plots, *held], lead)
 
 
-def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[ReportedModel, Radii, Origin]]) -> Plot:
+def _plot(
+    chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[ReportedModel, RadiiRecord, ResultOrigin]]
+) -> Plot:
     shown = [entry for entry in entries if entry[0].place is not None] or list(entries)
-    lines = [(member, radii.curve) for member, radii, _ in shown]
+    lines = [(member, radii.curve.curve) for member, radii, _ in shown]
     keys = [key_of(member) for member, _ in lines]
     borrowed = _teacher_curve(chapter, kind, [member for member, _, _ in entries])
     with drawing():
         figure, axes = axes_of()
-        if norm == chapter.ground.norm:
-            mark_eps(axes, chapter.ground.eps)
+        if norm == chapter.conditions.norm:
+            mark_eps(axes, chapter.conditions.eps)
         if borrowed:
             _line(axes, -1, borrowed[1])
             keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
@@ -60,20 +63,21 @@ def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[Report
             _line(axes, place, curve)
         axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
         percent_axis(axes)
-        svg = inline_svg(figure, short_key(f"certified {kind} {norm} {chapter.ground.key}"))
-    alt = "; ".join(f"{member.name} {_at(curve, chapter.ground.eps)}" for member, curve in lines)
+        svg = inline_svg(figure, short_key(f"certified {kind} {norm} {chapter.conditions.key}"))
+    alt = "; ".join(f"{member.name} {_at(curve, chapter.conditions.eps)}" for member, curve in lines)
     return Plot(
         title=f"{TITLES[kind]}, {norm}",
         svg=Markup(svg),
         alt=f"{LABELS[kind]}: share of images right with at least a radius. {alt}.",
         keys=keys,
-        caption=STATEMENTS[kind] + (f" Dotted: eps {chapter.ground.eps:.4g}." if norm == chapter.ground.norm else ""),
+        caption=STATEMENTS[kind]
+        + (f" Dotted: eps {chapter.conditions.eps:.4g}." if norm == chapter.conditions.norm else ""),
         commands=commands_of([origin for _, _, origin in shown]),
         numbers=_numbers(entries, norm, chapter),
     )
 
 
-def _line(axes: Axes, place: int, curve: Curve) -> None:
+def _line(axes: Axes, place: int, curve: AccuracyCurve) -> None:
     axes.plot(
         curve.at,
         curve.accuracy,
@@ -85,32 +89,32 @@ def _line(axes: Axes, place: int, curve: Curve) -> None:
     )
 
 
-def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[ReportedModel]) -> tuple[str, Curve] | None:
+def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[ReportedModel]) -> tuple[str, AccuracyCurve] | None:
     """Return the teacher's curve from a student's certificate, where the teacher has none of its own."""
     for member in drawn:
         for certificate in member.certificates:
             teacher = chapter.named(member.taught_by)
-            against = certificate.against.get(kind)
+            against = certificate.comparisons.get(kind)
             if against and against.teacher_curve and teacher not in drawn:
-                return member.taught_by or "teacher", against.teacher_curve
+                return member.taught_by or "teacher", against.teacher_curve.curve
     return None
 
 
-def _at(curve: Curve, eps: float) -> str:
+def _at(curve: AccuracyCurve, eps: float) -> str:
     end = max((row for row, radius in enumerate(curve.at) if radius <= eps * (1 + 1e-9)), default=0)
     start = f"{percent(curve.accuracy[0])} at radius {curve.at[0]:.3g}"
     return f"{start} and {percent(curve.accuracy[end])} at {curve.at[end]:.3g}"
 
 
-def _numbers(entries: Sequence[tuple[ReportedModel, Radii, Origin]], norm: str, chapter: Chapter) -> Table:
-    grid = max((radii.curve.at for _, radii, _ in entries), key=len)
+def _numbers(entries: Sequence[tuple[ReportedModel, RadiiRecord, ResultOrigin]], norm: str, chapter: Chapter) -> Table:
+    grid = max((radii.curve.radius for _, radii, _ in entries), key=len)
     step = max(1, len(grid) // 5)
     at = list(dict.fromkeys([*grid[::step], grid[-1]]))
     rows: list[list[TableCell]] = []
     for member, radii, _ in entries:
-        known = dict(zip(radii.curve.at, radii.curve.accuracy, strict=True))
+        known = dict(zip(radii.curve.radius, radii.curve.accuracy, strict=True))
         settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in radii.settings.items())
-        about = ", ".join(part for part in (f"{radii.images} images", radii.missing, settings) if part)
+        about = ", ".join(part for part in (f"{len(radii.radius)} images", radii.missing, settings) if part)
         median = "–" if radii.median is None else f"{radii.median:.4g}"
         rows.append(
             [
@@ -125,10 +129,10 @@ def _numbers(entries: Sequence[tuple[ReportedModel, Radii, Origin]], norm: str, 
 def _held(chapter: Chapter) -> Table | None:
     """Return on how many images students' radii reach their teacher's."""
     found = [
-        (member, certificate.against)
+        (member, certificate.comparisons)
         for member in chapter.members
         for certificate in member.certificates
-        if certificate.against
+        if certificate.comparisons
     ]
     kinds = [kind for kind in LABELS if any(kind in against for _, against in found)]
     if not kinds:
@@ -137,7 +141,7 @@ def _held(chapter: Chapter) -> Table | None:
         [
             TableCell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
             *(
-                TableCell(percent(against[kind].share), span(against[kind].interval))
+                TableCell(percent(against[kind].share_at_least_teacher), span(against[kind].share_interval_95))
                 if kind in against
                 else TableCell("–")
                 for kind in kinds
@@ -154,14 +158,14 @@ def _guaranteed(chapter: Chapter) -> Table | None:
     rows = [
         [
             TableCell(member.name, f"by {LABELS[kind]}", mark=mark(member.place)),
-            TableCell(f"{found.rho:.2f}"),
+            TableCell(f"{rho:.2f}"),
             TableCell("–" if found.guaranteed is None else f"{found.guaranteed:.3g}"),
-            TableCell("–" if found.of_own is None else percent(found.of_own)),
+            TableCell(percent(found.alignment.median_guaranteed_over_measured)),
         ]
         for member in chapter.members
         for certificate in member.certificates
-        for kind, found in certificate.against.items()
-        if found.rho is not None
+        for kind, found in certificate.comparisons.items()
+        if (rho := found.alignment.median_rho_over_lipschitz) is not None
     ]
     if not rows:
         return None

@@ -9,13 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.records import Accuracy, Run
-from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, key_of, mark, percent, span
+from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
 from kdiga.report.theme import INK, SOFT, axes_of, colour, drawing, inline_svg, marker, short_key
-from kdiga.report.validation import fields
+from kdiga.report.wording import percent, span
 from kdiga.results.attack_names import attack_name
+from kdiga.results.fields import fields
+from kdiga.results.runs import RunResult
+from kdiga.results.shared import Accuracy
 
-Cost = Callable[[Run], float | None]
+Cost = Callable[[RunResult], float | None]
 COSTS: tuple[tuple[str, Cost], ...] = (
     ("minutes of training", lambda run: run.minutes),
     ("network passes in training", lambda run: run.passes),
@@ -69,7 +71,7 @@ def _plot(chapter: Chapter, name: str, points: Sequence[tuple[ReportedModel, flo
             )
         _scale(axes, spent)
         axes.set(xlabel=name, ylabel=f"right under {attack} (%)")
-        svg = inline_svg(figure, short_key(f"cost {name} {chapter.ground.key}"))
+        svg = inline_svg(figure, short_key(f"cost {name} {chapter.conditions.key}"))
     best, cheapest = max(points, key=lambda point: point[2].value), min(points, key=lambda point: point[1])
     alt = (
         f"{attack} accuracy of {len(points)} students against {name}, from {min(spent):,.4g} to {max(spent):,.4g}. "

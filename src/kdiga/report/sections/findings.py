@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from kdiga.report.chapters import Chapter
-from kdiga.report.records import Finding, Suitability
 from kdiga.report.sections.parts import Items, ListItem, Section
+from kdiga.results.evaluations import SuitabilityResult
+from kdiga.results.shared import FindingRecord
 
 ORDER = {"failed": 0, "warning": 1, "skipped": 2, "passed": 3}
 
@@ -21,7 +22,7 @@ def findings_section(chapter: Chapter) -> Section | None:
         for note in said
         if note
     ]
-    verdicts = [ListItem(one.verdict, title=f"{_named(one)} as a teacher") for one in chapter.suitabilities]
+    verdicts = [ListItem(one.summary, title=f"{_named(one)} as a teacher") for one in chapter.suitabilities]
     found += [(finding, f"{_named(one)} as a teacher") for one in chapter.suitabilities for finding in one.findings]
     if not (found or notes or verdicts):
         return None
@@ -38,9 +39,9 @@ def findings_section(chapter: Chapter) -> Section | None:
     return Section("Findings", blocks, lead)
 
 
-def _named(one: Suitability) -> str:
-    return one.identity.name or one.identity.model
+def _named(one: SuitabilityResult) -> str:
+    return one.name or one.model
 
 
-def _item(finding: Finding, name: str) -> ListItem:
+def _item(finding: FindingRecord, name: str) -> ListItem:
     return ListItem(finding.message, finding.verdict, f"{name}: {finding.name.replace('_', ' ').replace('-', ' ')}")

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.explained import Explanation, Gallery, Seen
 from kdiga.report.sections.parts import Picture, PictureTable, Section, commands_of
+from kdiga.results.explanations import ExplanationResult, Gallery, ModelPictures
 
 SHOWN = 6  # images; more would make a page long without saying more
 
@@ -23,31 +23,27 @@ def gallery_section(chapter: Chapter) -> Section | None:
     return Section("Input gradients and adversarial examples", tables) if tables else None
 
 
-def _table(chapter: Chapter, explanation: Explanation, gallery: Gallery) -> PictureTable:
+def _table(chapter: Chapter, explanation: ExplanationResult, gallery: Gallery) -> PictureTable:
     by_part = {id(member.explained): member for member in chapter.members}
     members = [by_part.get(id(one)) for one in explanation.models]
-    names = [
-        member.name if member else one.identity.name for member, one in zip(members, explanation.models, strict=True)
-    ]
+    names = [member.name if member else one.name for member, one in zip(members, explanation.models, strict=True)]
     rows = [
         [
             [_clean(gallery, row)],
-            *(_cell(gallery, seen, row, name) for seen, name in zip(gallery.seen, names, strict=True)),
+            *(_cell(gallery, seen, row, name) for seen, name in zip(gallery.models, names, strict=True)),
         ]
         for row in range(min(SHOWN, len(gallery.images)))
     ]
-    attacked = any(seen.adversarial is not None for seen in gallery.seen)
     caption = (
         "Left of each pair: the gradient of the loss with respect to the pixels, red where a brighter pixel raises the "
-        "loss, blue where it lowers it, each on its own scale. "
+        "loss, blue where it lowers it, each on its own scale. Right: the adversarial image found for that model, and "
+        "the class the model gives it."
     )
-    if attacked:
-        caption += "Right: the adversarial image found for that model, and the class the model gives it."
     return PictureTable(
         title="The same test images through the eyes of each model",
         head=["image", *(_head(name, member) for name, member in zip(names, members, strict=True))],
         rows=rows,
-        caption=caption if attacked else caption.replace("Left of each pair: the", "The"),
+        caption=caption,
         commands=commands_of([explanation.origin]),
     )
 
@@ -61,16 +57,14 @@ def _clean(gallery: Gallery, row: int) -> Picture:
     return Picture(_pixels(gallery.images[row]), f"Test image {row + 1} of class {label}", label)
 
 
-def _cell(gallery: Gallery, seen: Seen, row: int, name: str) -> list[Picture]:
+def _cell(gallery: Gallery, seen: ModelPictures, row: int, name: str) -> list[Picture]:
     about = f"image {row + 1}, {_class(gallery, gallery.labels[row])}"
     words, verdict = _sees(gallery, seen.predictions, row)
     alt = f"Input gradient of {name} at {about}" + (f", which it takes for {words}" if words else "")
-    pictures = [Picture(_gradient(seen.gradient[row]), alt, words, verdict)]
-    if seen.adversarial is not None:
-        words, verdict = _sees(gallery, seen.fooled, row)
-        alt = f"Adversarial version for {name} of {about}" + (f", which it takes for {words}" if words else "")
-        pictures.append(Picture(_pixels(seen.adversarial[row]), alt, words, verdict))
-    return pictures
+    gradient = Picture(_gradient(seen.gradient[row]), alt, words, verdict)
+    words, verdict = _sees(gallery, seen.fooled, row)
+    alt = f"Adversarial version for {name} of {about}" + (f", which it takes for {words}" if words else "")
+    return [gradient, Picture(_pixels(seen.adversarial[row]), alt, words, verdict)]
 
 
 def _sees(gallery: Gallery, predictions: Sequence[int] | None, row: int) -> tuple[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.headers import command_of
 from kdiga.report.sections.parts import Items, ListItem, Section
+from kdiga.results.shared import command_of
 
 EXPLAINED = 4  # students in a command that is offered
 
@@ -26,7 +26,7 @@ def missing_section(chapter: Chapter, present: Sequence[str]) -> Section | None:
     path, master = _path(some), _path(teacher) if teacher else "TEACHER"
     against = ["--against", master] if students else []
     explain = ["explain", master, *(_path(one) for one in students[:EXPLAINED])]
-    ground = ["--norm", chapter.ground.norm, "--eps", f"{chapter.ground.eps:.6g}"]
+    ground = ["--norm", chapter.conditions.norm, "--eps", f"{chapter.conditions.eps:.6g}"]
     pictured = "Input gradients and adversarial examples" in present
     rules: list[tuple[bool, str, list[str]]] = [
         (chapter.attack != "autoattack", "AutoAttack", ["evaluate", path, "--attacks", "clean,pgd-20,autoattack"]),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from kdiga.report.answer import Answer
 from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.gaps import signed
-from kdiga.report.records import Accuracy
-from kdiga.report.sections.parts import Section, Table, TableCell, mark, percent, span
+from kdiga.report.sections.parts import Section, Table, TableCell, mark
 from kdiga.report.strength import strength
+from kdiga.report.wording import percent, signed, span
 from kdiga.results.attack_names import attack_name
+from kdiga.results.shared import Accuracy
 
 SIGNS = {1: "more", -1: "less", 0: "undecided"}
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from kdiga.report.chapters import ReportedModel
-from kdiga.report.records import Origin
+from kdiga.results.shared import ResultOrigin
 
 DASHES = ("none", "7 3", "8 2.5 2 2.5", "2.5 2.5")  # as LINES, for the legend
 LINES = ("-", "--", "-.", ":")
@@ -147,17 +147,7 @@ class Section:
         return [(kind, list(blocks)) for kind, blocks in groupby(self.blocks, key=lambda block: block.kind)]
 
 
-def percent(value: float | None) -> str:
-    """Return a share in percent; a dash for None."""
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def span(ends: tuple[float, float] | None) -> str:
-    """Return an interval of shares in percent; nothing for None."""
-    return "" if ends is None else f"{100 * ends[0]:.1f} – {100 * ends[1]:.1f}"
-
-
-def commands_of(origins: Sequence[Origin]) -> list[str]:
+def commands_of(origins: Sequence[ResultOrigin]) -> list[str]:
     """Return the commands of some results, each once."""
     return list(dict.fromkeys(origin.command for origin in origins if origin.command))
 

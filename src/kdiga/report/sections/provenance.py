@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiga.report.records import Origin
-from kdiga.report.results import LeftOut, Results
 from kdiga.report.sections.parts import Items, ListItem, Section, Table, TableCell
-from kdiga.report.validation import fields
+from kdiga.results.fields import fields
+from kdiga.results.folders import LeftOut, Results
+from kdiga.results.shared import ResultOrigin
 
 
 def provenance_section(results: Results) -> Section:
@@ -17,7 +17,7 @@ def provenance_section(results: Results) -> Section:
     origins = [found.origin for found in (*results.evaluations, *results.certificates, *results.explanations)]
     origins += [found.origin for found in (*results.suitabilities, *results.exports, *results.runs)]
     distinct = list({origin.path: origin for origin in origins}.values())
-    by_command: dict[tuple[str, bool], list[Origin]] = defaultdict(list)
+    by_command: dict[tuple[str, bool], list[ResultOrigin]] = defaultdict(list)
     for origin in distinct:
         by_command[origin.command, origin.recorded].append(origin)
     rows = [
@@ -50,19 +50,19 @@ def left_out_section(left_out: Sequence[LeftOut]) -> Section | None:
     return Section("Left out", [Items(items)])
 
 
-def _files(found: Sequence[Origin]) -> str:
+def _files(found: Sequence[ResultOrigin]) -> str:
     return str(found[0].path) if len(found) == 1 else f"{found[0].path} and {len(found) - 1} more files"
 
 
-def _date(origin: Origin) -> str:
+def _date(origin: ResultOrigin) -> str:
     return str(origin.provenance.get("date") or "no date")[:10]
 
 
-def _seed(origin: Origin) -> str:
+def _seed(origin: ResultOrigin) -> str:
     return "" if origin.seed is None else f", seed {origin.seed}"
 
 
-def _machines(origins: Sequence[Origin]) -> list[ListItem]:
+def _machines(origins: Sequence[ResultOrigin]) -> list[ListItem]:
     machines = {_hardware(found) for one in origins if (found := fields(one.provenance.get("hardware")))}
     versions = {_versions(found) for one in origins if (found := fields(one.provenance.get("versions")))}
     dates = sorted({date for one in origins if (date := _date(one)) != "no date"})

@@ -8,9 +8,10 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.records import Run
-from kdiga.report.sections.parts import LINES, Key, Plot, Section, Table, TableCell, commands_of, dash, key_of, percent
+from kdiga.report.sections.parts import LINES, Key, Plot, Section, Table, TableCell, commands_of, dash, key_of
 from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
+from kdiga.report.wording import percent
+from kdiga.results.runs import RunResult
 
 WANTED = (("robust", "robust accuracy on validation images"), ("clean", "clean accuracy on validation images"))
 
@@ -33,8 +34,10 @@ def training_section(chapter: Chapter) -> Section | None:
     return Section("Training", [*plots, *losses], lead) if plots or losses else None
 
 
-def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[ReportedModel, Run]]) -> Plot | None:
-    lines: list[tuple[ReportedModel, Run, list[tuple[int, float]]]] = []
+def _validation(
+    chapter: Chapter, name: str, title: str, shown: Sequence[tuple[ReportedModel, RunResult]]
+) -> Plot | None:
+    lines: list[tuple[ReportedModel, RunResult, list[tuple[int, float]]]] = []
     for member, run in shown:
         points = [(one.epoch + 1, value) for one in run.epochs if (value := getattr(one, name)) is not None]
         if points:
@@ -56,7 +59,7 @@ def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[R
         axes.set(xlabel="epoch", ylabel=f"{name} accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(axes)
-        svg = inline_svg(figure, short_key(f"validation {name} {chapter.ground.key}"))
+        svg = inline_svg(figure, short_key(f"validation {name} {chapter.conditions.key}"))
     alt = "; ".join(
         f"{member.name} from {percent(points[0][1])} to {percent(points[-1][1])} in {points[-1][0]} epochs"
         for member, _, points in lines
@@ -72,8 +75,8 @@ def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[R
     )
 
 
-def _best(run: Run) -> str:
-    return "–" if run.best is None else str(run.best + 1)
+def _best(run: RunResult) -> str:
+    return "–" if run.best_epoch is None else str(run.best_epoch + 1)
 
 
 def _ends(points: Sequence[tuple[int, float]]) -> list[TableCell]:
@@ -81,9 +84,12 @@ def _ends(points: Sequence[tuple[int, float]]) -> list[TableCell]:
     return [TableCell(percent(value)) for value in (values[0], max(values), values[-1])]
 
 
-def _terms(chapter: Chapter, member: ReportedModel, run: Run) -> Plot | None:
-    names = list(dict.fromkeys(name for one in run.epochs for name in one.terms))
-    lines = {name: [(one.epoch + 1, one.terms[name]) for one in run.epochs if name in one.terms] for name in names}
+def _terms(chapter: Chapter, member: ReportedModel, run: RunResult) -> Plot | None:
+    names = list(dict.fromkeys(name for one in run.epochs for name in one.known_terms))
+    lines = {
+        name: [(one.epoch + 1, one.known_terms[name]) for one in run.epochs if name in one.known_terms]
+        for name in names
+    }
     if not names:
         return None
     values = [value for points in lines.values() for _, value in points]
@@ -91,8 +97,8 @@ def _terms(chapter: Chapter, member: ReportedModel, run: Run) -> Plot | None:
         figure, axes = axes_of(height=2.4)
         for place, points in enumerate(lines.values()):
             axes.plot(*zip(*points, strict=True), color=colour(place), linestyle=LINES[place % 4])
-        if run.best is not None:
-            axes.axvline(run.best + 1, color=SOFT, linewidth=1.2, linestyle=":")
+        if run.best_epoch is not None:
+            axes.axvline(run.best_epoch + 1, color=SOFT, linewidth=1.2, linestyle=":")
         if min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
@@ -101,13 +107,13 @@ def _terms(chapter: Chapter, member: ReportedModel, run: Run) -> Plot | None:
             axes.set_ylim(min(0.0, *values), None)
         axes.set(xlabel="epoch", ylabel="loss term, unweighted")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        svg = inline_svg(figure, short_key(f"terms {member.name} {chapter.ground.key}"))
+        svg = inline_svg(figure, short_key(f"terms {member.name} {chapter.conditions.key}"))
     alt = "; ".join(f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in lines.items())
     return Plot(
         title=f"Loss terms of {member.name}",
         svg=Markup(svg),
         alt=f"Loss terms of {member.name} over {len(run.epochs)} epochs: {alt}.",
         keys=[Key(name, dash(place)) for place, name in enumerate(names)],
-        caption="Dotted: the epoch whose weights were kept as best." if run.best is not None else "",
+        caption="Dotted: the epoch whose weights were kept as best." if run.best_epoch is not None else "",
         commands=commands_of([run.origin]),
     )
