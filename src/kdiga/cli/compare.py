@@ -88,9 +88,9 @@ def _evaluation(path: Path) -> EvaluationResult:
 
     try:
         found = EvaluationResult.read(path)
-        problem = "" if any(found.correct.values()) else "it has no per-example results"
+        if any(found.correct.values()):
+            return found
+        problem = "it has no per-example results"
     except ValueError as error:
         problem = str(error)
-    if problem:
-        raise InputError(f"{str(path)!r} is not an evaluation ({problem}); give what `kdiga evaluate` wrote.")
-    return found
+    raise InputError(f"{str(path)!r} is not an evaluation ({problem}); give what `kdiga evaluate` wrote.")

@@ -167,7 +167,7 @@ def untested(claims: ClaimsResult) -> Iterator[str]:
     """Return what a reader might take for tested and is not."""
     missing = [run for run in claims.runs if run.status in ("open", "failed")]
     if missing:
-        yield f"{len(missing)} runs have no result yet: {_some([run['folder'] for run in missing])}."
+        yield f"{len(missing)} runs have no result yet: {_some([run.folder for run in missing])}."
     diverged = [run.folder for run in claims.runs if run.status == "diverged"]
     if diverged:
         yield f"{len(diverged)} runs diverged and count as wrong on every image: {_some(diverged)}."

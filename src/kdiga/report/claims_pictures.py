@@ -143,7 +143,7 @@ def draw_bounds(claims: ClaimsResult) -> Figure | None:
             for row in rows:
                 axes.plot(
                     getattr(row, f"{name}_mean"),
-                    100 * row.robust,
+                    100 * (row.robust or 0.0),
                     marker(teachers.index(row.teacher)),
                     color=colour(methods.index(row.method)),
                     markersize=5.5,
