@@ -20,8 +20,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kdiga.cli.compare import _pair
 from kdiga.errors import InputError
 from kdiga.experiments.board import read_json
-from kdiga.report import compose, write_page
-from kdiga.report.comparison import compare_evaluations
+from kdiga.report import page as report_page
+from kdiga.report import write_page
+from kdiga.report.differences import compare_evaluations
 from kdiga.results.folders import Results, find_results
 from kdiga.runs.folder import read_result
 from kdiga.workflows.class_names import check_classes
@@ -118,8 +119,8 @@ def quickly(*, drawn: bool) -> Generator[list[Results]]:
         return seen[-1]
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(compose, "Environment", return_value=templates()))
-        stack.enter_context(mock.patch.object(compose, "find_results", kept))
+        stack.enter_context(mock.patch.object(report_page, "Environment", return_value=templates()))
+        stack.enter_context(mock.patch.object(report_page, "find_results", kept))
         for name in () if drawn else DRAWING:
             module = importlib.import_module(name)
             stack.enter_context(mock.patch.object(module, "inline_svg", return_value="<svg></svg>"))

@@ -15,7 +15,7 @@ from kdiga.statistics import clopper_pearson
 # Modules of the report that draw figures.
 DRAWING = [
     "kdiga.report.study",
-    *(f"kdiga.report.sections.{name}" for name in ("bounds", "certified", "costs", "sweeps", "training")),
+    *(f"kdiga.report.sections.{name}" for name in ("accuracy", "certified", "training", "why")),
 ]
 CLASSES = ("shirt", "trouser", "bag", "sneaker")
 IMAGES = 200

@@ -19,7 +19,8 @@ from kdiga.errors import InputError
 from kdiga.export.card import Card, CardOrigin, Number
 from kdiga.export.robustbench import loader_source
 from kdiga.models.registry import ModelSpec
-from kdiga.report import compose, write_page
+from kdiga.report import page as report_page
+from kdiga.report import write_page
 from kdiga.report.claims import claims_markdown
 from kdiga.report.curve import curve_markdown
 from kdiga.report.study import table_markdown
@@ -171,9 +172,9 @@ def quick(monkeypatch):
     """Figures are made and not drawn: what they hold of names is drawn as paths or told in their labels."""
     for module in DRAWING:
         monkeypatch.setattr(f"{module}.inline_svg", lambda *_: "<svg></svg>")
-    once = functools.cache(compose.Environment)
-    monkeypatch.setattr(compose, "PackageLoader", functools.cache(PackageLoader))
-    monkeypatch.setattr(compose, "Environment", once)
+    once = functools.cache(report_page.Environment)
+    monkeypatch.setattr(report_page, "PackageLoader", functools.cache(PackageLoader))
+    monkeypatch.setattr(report_page, "Environment", once)
 
 
 def page_with(folder: Path) -> str:

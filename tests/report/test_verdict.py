@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from kdiga.report.answer import answer
-from kdiga.report.gaps import gap_of
-from kdiga.report.identities import Register, short_names
-from kdiga.report.model_index import chapters
-from kdiga.report.strength import strongest
+from kdiga.report.differences import difference_of
+from kdiga.report.groups import group_models
+from kdiga.report.model_registry import ModelRegistry, short_names
+from kdiga.report.verdict import judge_group
 from kdiga.report.wording import signed
+from kdiga.results.attack_names import strongest
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results
 from kdiga.results.runs import RunResult, TrainingRecord
@@ -63,8 +63,8 @@ def trained(name, method, teacher="runs/teacher", folder=Path("runs")):
 
 
 def answer_of(*models, runs=()):
-    found, _ = chapters(Results(evaluations=models, runs=[trained("teacher", "pgd-at", None), *runs]))
-    return answer(found[0])
+    found, _ = group_models(Results(evaluations=models, runs=[trained("teacher", "pgd-at", None), *runs]))
+    return judge_group(found[0])
 
 
 STUDENTS = [trained("tangent", "tangent"), trained("kd", "kd")]
@@ -103,10 +103,10 @@ def test_a_robust_model_without_a_teacher_takes_the_claim_back():
     models = judged("teacher", 300), judged("tangent", 240), judged("kd", 100)
     as_good = answer_of(*models, judged("alone", 235, shift=20), runs=runs)
     assert as_good.headline.endswith("but alone has as much without a teacher")
-    assert any("alone had no teacher and is not told apart from tangent" in line for line in as_good.trust)
+    assert any("alone had no teacher and is not told apart from tangent" in line for line in as_good.reliability)
     weaker = answer_of(*models, judged("alone", 200), runs=runs)
     assert weaker.headline.startswith("Yes, in part")
-    assert not any("no teacher" in line for line in weaker.trust)
+    assert not any("no teacher" in line for line in weaker.reliability)
 
 
 def test_a_failed_check_comes_before_every_number():
@@ -114,7 +114,7 @@ def test_a_failed_check_comes_before_every_number():
     said = answer_of(judged("teacher", 300), judged("tangent", 298, findings=masked), judged("kd", 100), runs=STUDENTS)
     assert said.headline == "Not to be believed yet: checks of tangent failed"
     assert "not to be believed, for it failed black-box" in next(s.text for s in said.sentences if s.name == "tangent")
-    assert said.trust[0] == "tangent failed 1 of 1 checks: black-box."
+    assert said.reliability[0] == "tangent failed 1 of 1 checks: black-box."
 
 
 def test_nothing_attacked_says_so():
@@ -130,7 +130,7 @@ def test_the_attack_is_one_that_teacher_and_student_share():
         runs=STUDENTS,
     )
     assert "under PGD-20" in said.sentences[0].text
-    assert any("AutoAttack was not run on teacher and students both" in line for line in said.trust)
+    assert any("AutoAttack was not run on teacher and students both" in line for line in said.reliability)
     assert strongest(["clean", "fgsm", "pgd-20", "pgd-100", "cw-50"]) == "pgd-100"
     assert strongest(["pgd-100", "autoattack"]) == "autoattack"
     assert strongest(["clean"]) is None
@@ -140,26 +140,26 @@ def test_the_best_of_many_is_said_to_be_picked():
     names = ["tangent", "kdiga", "igam"]
     models = [judged(name, 240 - 20 * row) for row, name in enumerate(names)]
     said = answer_of(judged("teacher", 300), *models, runs=[trained(name, name) for name in names])
-    assert any("The most robust of 3 students was picked by these same images" in line for line in said.trust)
+    assert any("The most robust of 3 students was picked by these same images" in line for line in said.reliability)
 
 
 def test_gaps_are_paired_on_the_same_images_only():
     one, other = accuracy(200, shift=50), accuracy(180)
-    paired = gap_of([one], [other])
+    paired = difference_of([one], [other])
     assert (paired.value, paired.low, paired.high) == paired_difference(one.correct, other.correct)
     assert paired.paired
     assert not paired.assumed
     elsewhere = accuracy(180, conditions=Conditions("digits", "linf", 0.1, "other images"))
-    apart = gap_of([one], [elsewhere])
+    apart = difference_of([one], [elsewhere])
     assert not apart.paired
     assert apart.value == pytest.approx(0.05)
     spread = ((one.value - one.interval[0]) ** 2 + (other.interval[1] - other.value) ** 2) ** 0.5
     assert apart.low == pytest.approx(0.05 - spread)
-    assert not gap_of([one], [accuracy(180, images=399)]).paired
+    assert not difference_of([one], [accuracy(180, images=399)]).paired
     older = [accuracy(right, conditions=Conditions("digits", "linf", 0.1)) for right in (200, 180)]
-    assert gap_of(older[:1], older[1:]).assumed
-    assert gap_of([elsewhere, one], [other]).paired  # whichever of its measurements can be paired
-    assert gap_of([one], []) is None
+    assert difference_of(older[:1], older[1:]).assumed
+    assert difference_of([elsewhere, one], [other]).paired  # whichever of its measurements can be paired
+    assert difference_of([one], []) is None
 
 
 def test_signs_of_points():
@@ -170,7 +170,7 @@ def test_results_that_were_moved_find_their_run(tmp_path):
     for name in ("a/kd/seed-0", "b/kd/seed-0", "a/teacher"):
         (tmp_path / name).mkdir(parents=True)
     runs = [trained(name, "kd", None, tmp_path) for name in ("a/kd/seed-0", "b/kd/seed-0", "a/teacher")]
-    register = Register([], runs)
+    register = ModelRegistry([], runs)
     assert register.locate("old/place/a/kd/seed-0") == (tmp_path / "a/kd/seed-0").resolve()
     assert register.locate("old/a/teacher/best.safetensors") == (tmp_path / "a/teacher").resolve()
     assert register.locate("kd/seed-0") is None  # two fit
@@ -190,9 +190,9 @@ def test_weights_that_changed_are_not_mixed(tmp_path):
         path = write_json(tmp_path / f"kd/evaluation/{row}/evaluation.json", content)
         found.append(EvaluationResult.read(path))
     old, new = found
-    (chapter,), remarks = chapters(Results(evaluations=[old, new]))
-    assert len(chapter.members) == 2
+    (group,), remarks = group_models(Results(evaluations=[old, new]))
+    assert len(group.members) == 2
     assert "different best weights" in remarks[0].reason
-    (chapter,), remarks = chapters(Results(evaluations=[new, new]))
-    assert len(chapter.members) == 1
+    (group,), remarks = group_models(Results(evaluations=[new, new]))
+    assert len(group.members) == 1
     assert remarks == []

@@ -30,7 +30,7 @@ def compare(
 
     Example: kdiga compare runs/demo/tangent runs/demo/kd
     """
-    from kdiga.report.comparison import compare_evaluations
+    from kdiga.report.differences import compare_evaluations
 
     output = Output(json_file, quiet=quiet)
     console = output.console

@@ -58,8 +58,8 @@ def demo(
     write_summary(out / "figure.png", models, out / "explanation.json")
     say(console, f"{DATA}, {models[0]['examples']} test images:")
     print_table(console, _table(models))
-    for answer in page.answers:
-        for sentence in answer.sentences:
+    for verdict in page.verdicts:
+        for sentence in verdict.sentences:
             say(console, str(sentence))
     say(console, f"\n{(time.perf_counter() - started) / 60:.1f} minutes. Open {page.path}")
     output.result({"kind": "demo", "page": str(page.path), "models": models}, page.path)

@@ -1,15 +1,15 @@
-"""What sections are made of; the template turns each into HTML and escapes every text."""
+"""Parts of sections; the template turns each into HTML and escapes every text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from markupsafe import Markup
 
-from kdiga.report.chapters import ReportedModel
+from kdiga.report.groups import ReportedModel
 from kdiga.results.shared import ResultOrigin
 
 DASHES = ("none", "7 3", "8 2.5 2 2.5", "2.5 2.5")  # as LINES, for the legend
@@ -18,19 +18,15 @@ LINES = ("-", "--", "-.", ":")
 
 @dataclass(frozen=True)
 class TableCell:
-    """A table's cell.
-
-    Args:
-        text: in it.
-        small: below it, smaller.
-        bar: share in [0, 1], drawn as a bar below; None for none.
-        mark: in front of it.
-    """
+    """A table's cell: text, smaller text below it, a share in [0, 1] drawn as a bar, a mark in front."""
 
     text: str
     small: str = ""
     bar: float | None = None
     mark: Markup | None = None
+
+
+NO_VALUE = TableCell("–")
 
 
 @dataclass(frozen=True)
@@ -53,18 +49,12 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure.
+    """A figure with title, legend, caption, the commands that made its numbers, and the numbers themselves.
 
     Args:
-        title: of it.
-        svg: to stand in the page.
-        alt: what it shows, in numbers.
-        keys: its legend.
-        caption: how to read it.
-        commands: that made its numbers.
-        numbers: what it is drawn from; None for none.
-        wide: it takes the whole width of the page.
-        least: width in rem below which it scrolls in its card.
+        alt: What the figure shows, in numbers.
+        wide: Whether it takes the whole width of the page.
+        least: Width in rem below which it scrolls in its card.
     """
 
     title: str
@@ -81,14 +71,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with words.
-
-    Args:
-        uri: data URI.
-        alt: what it shows.
-        words: below it.
-        verdict: "right", "wrong" or "".
-    """
+    """An image as a data URI, with words below it; the verdict is "right", "wrong" or ""."""
 
     uri: str
     alt: str
@@ -98,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureTable:
-    """Pictures in rows, an image a row and one or two a model."""
+    """Pictures in rows: a row an image, one or two pictures a model."""
 
     title: str
     head: Sequence[str]
@@ -110,14 +93,7 @@ class PictureTable:
 
 @dataclass(frozen=True)
 class ListItem:
-    """A line of a list.
-
-    Args:
-        text: of it.
-        tone: "failed", "warning", "skipped", "passed" or "".
-        title: before the text.
-        command: after it.
-    """
+    """A line of a list: title, text, command; the tone is a finding's verdict or ""."""
 
     text: str
     tone: str = ""
@@ -127,27 +103,30 @@ class ListItem:
 
 @dataclass(frozen=True)
 class Items:
-    """A list, or, folded, one that is opened by its title."""
+    """A list; with ``folded``, one that is opened by that title."""
 
     items: Sequence[ListItem]
     folded: str = ""
     kind: str = field(default="items", init=False)
 
 
+Block = Table | Plot | PictureTable | Items
+
+
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under a heading of its own."""
+    """A part of the page under its heading."""
 
     title: str
-    blocks: Sequence[Table | Plot | PictureTable | Items]
+    blocks: Sequence[Block]
     lead: Sequence[str] = ()
 
-    def groups(self) -> list[tuple[str, list[Table | Plot | PictureTable | Items]]]:
-        """Return the blocks by kind, neighbouring figures together so that they can stand side by side."""
+    def groups(self) -> list[tuple[str, list[Block]]]:
+        """Return the blocks by kind; neighbouring figures stand next to each other on the page."""
         return [(kind, list(blocks)) for kind, blocks in groupby(self.blocks, key=lambda block: block.kind)]
 
 
-def commands_of(origins: Sequence[ResultOrigin]) -> list[str]:
+def commands_of(origins: Iterable[ResultOrigin]) -> list[str]:
     """Return the commands of some results, each once."""
     return list(dict.fromkeys(origin.command for origin in origins if origin.command))
 

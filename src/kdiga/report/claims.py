@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import one_line, safe
-from kdiga.report.claims_pictures import PICTURES, to_png
+from kdiga.report.charts import drawing, write_png
+from kdiga.report.claims_pictures import PICTURES
 from kdiga.report.claims_tables import TABLES, coefficient_rows, model_rows
-from kdiga.report.plots import replace_file
 from kdiga.report.tables import NOTHING, markdown_table, when_and_where
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult, CorrelationRecord
@@ -38,9 +39,10 @@ def write_claims(claims: ClaimsResult, page: Path, images: Path | None = None) -
         figure = draw(claims)
         if figure is not None:
             path = folder / f"{page.stem}-{name}.png"
-            replace_file(path, to_png(figure))
+            with drawing():
+                write_png(path, figure, dpi=130, facecolor="white")
             drawn[name] = path.relative_to(page.parent).as_posix()
-    replace_file(page, claims_markdown(claims, drawn).encode())
+    write_atomically(page, claims_markdown(claims, drawn))
 
 
 def claims_markdown(claims: ClaimsResult, pictures: Mapping[str, str]) -> str:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kdiga.report.charts import INK, SOFT, colour, drawing, marker
 from kdiga.report.claims_tables import RADII
-from kdiga.report.theme import INK, SOFT, colour, drawing, marker
 from kdiga.results.studies import ClaimRow, ClaimsResult
 
 WIDTH, ROW = 7.2, 0.42  # inches: of a figure, and of a pair in it
-
-
-def to_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
-    written = io.BytesIO()
-    with drawing():
-        figure.savefig(written, format="png", dpi=130, facecolor="white")
-    return written.getvalue()
 
 
 def draw_kd(claims: ClaimsResult) -> Figure | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import safe
+from kdiga.report.charts import file_svg, write_png
 from kdiga.report.curve_picture import draw_curve
-from kdiga.report.plots import replace_file, to_svg
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import AttackedRecord, CurveResult, CurveRun
@@ -25,15 +25,13 @@ def write_curve_files(folder: Path, curve: CurveResult, *, pictures: bool = True
         curve: Content of ``curve.json``.
         pictures: False leaves the pictures as they are; drawing them takes seconds.
     """
-    replace_file(folder / "curve.csv", curve_csv(curve).encode())
-    replace_file(folder / "curve.md", curve_markdown(curve).encode())
+    write_atomically(folder / "curve.csv", curve_csv(curve))
+    write_atomically(folder / "curve.md", curve_markdown(curve))
     if not pictures:
         return
     for name, dark in (("curve.png", False), ("curve-dark.png", True)):
-        written = io.BytesIO()
-        draw_curve(curve, dark=dark).savefig(written, format="png", dpi=150)
-        replace_file(folder / name, written.getvalue())
-    replace_file(folder / "curve.svg", to_svg(draw_curve(curve)).encode())
+        write_png(folder / name, draw_curve(curve, dark=dark), dpi=150)
+    write_atomically(folder / "curve.svg", file_svg(draw_curve(curve)))
 
 
 def headings(curve: CurveResult) -> list[str]:

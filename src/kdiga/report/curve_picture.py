@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kdiga.report.charts import SERIES
 from kdiga.report.labels import Label, main_attack, place_labels
-from kdiga.report.theme import SERIES
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import CurvePoint, CurveResult
 

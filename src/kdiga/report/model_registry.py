@@ -11,24 +11,24 @@ from kdiga.results.runs import RunResult
 from kdiga.results.shared import ModelIdentity
 
 
-class Register:
-    """Tells models apart.
+class ModelRegistry:
+    """Decides which results are about the same model.
 
     Args:
-        identities: of all results.
-        runs: that were found; a model named by a path is looked for among them, by its last parts where the path
-            itself is not there (results are often moved).
+        identities: Identities of all results.
+        runs: Runs; a model named by a path is searched among them, by the last parts of the path if the path itself
+            does not exist (results are often moved).
     """
 
     def __init__(self, identities: Iterable[ModelIdentity], runs: Sequence[RunResult]) -> None:
         self._folders = {run.folder.resolve(): run for run in runs}
         self._parent: dict[Hashable, Hashable] = {}
         identities = list(identities)
-        weights: dict[Hashable, set[str]] = defaultdict(set)
+        weights: dict[tuple[Path, str], set[str]] = defaultdict(set)
         for identity in identities:
             if identity.fingerprint and (place := self._place(identity)):
                 weights[place].add(identity.fingerprint)
-        self.torn = {place for place, found in weights.items() if len(found) > 1}
+        self.conflicting = {place for place, found in weights.items() if len(found) > 1}
         for identity in identities:
             first, *others = self._keys(identity)
             for other in others:
@@ -41,7 +41,7 @@ class Register:
     def run_of(self, identity: ModelIdentity) -> RunResult | None:
         """Return the run whose weights a model has; None if unknown, or if its folder has had others since."""
         place = self._place(identity)
-        if place is None or (place in self.torn and identity.fingerprint):
+        if place is None or (place in self.conflicting and identity.fingerprint):
             return None
         return self._folders.get(place[0])
 
@@ -59,14 +59,14 @@ class Register:
         needed = min(len(parts), 2)
         return best[0] if len(best) == 1 and most >= max(1, needed) else None
 
-    def identity_of_run(self, folder: Path, which: str = "best") -> ModelIdentity:
-        """Return the identity of a run's weights."""
-        return ModelIdentity(str(folder), which, folder=folder)
+    def model_of_run(self, folder: Path) -> Hashable:
+        """Return what all identities of a run's best weights share."""
+        return self.model(ModelIdentity(str(folder), "best", folder=folder))
 
     def _keys(self, identity: ModelIdentity) -> list[Hashable]:
         keys: list[Hashable] = [identity.fingerprint] if identity.fingerprint else []
         place = self._place(identity)
-        if place is not None and not (keys and place in self.torn):
+        if place is not None and not (keys and place in self.conflicting):
             keys.append(place)
         return keys or [(identity.model, identity.which, identity.name)]
 
@@ -84,7 +84,7 @@ class Register:
 
 
 def short_names(places: Sequence[tuple[str, str | None]]) -> list[str]:
-    """Return the shortest endings of paths that tell models apart, and which weights where they are the last.
+    """Return the shortest distinct endings of paths, with "(last)" for last weights.
 
     >>> short_names([("runs/kd/seed-0", "best"), ("runs/kd/seed-1", "best"), ("runs/teacher", "last")])
     ['kd/seed-0', 'kd/seed-1', 'teacher (last)']

@@ -10,28 +10,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
-from kdiga.report.answer import Answer, answer
-from kdiga.report.chapters import Chapter
-from kdiga.report.model_index import chapters
-from kdiga.report.sections.bounds import why_section
+from kdiga.report.blocks import Section
+from kdiga.report.charts import page_colours
+from kdiga.report.groups import ModelGroup, group_models
+from kdiga.report.sections.accuracy import costs_section, models_section, sweep_section
 from kdiga.report.sections.certified import certified_section
-from kdiga.report.sections.costs import costs_section
-from kdiga.report.sections.exports import exports_section
-from kdiga.report.sections.findings import findings_section
-from kdiga.report.sections.gallery import gallery_section
-from kdiga.report.sections.missing import missing_section
-from kdiga.report.sections.models import models_section
-from kdiga.report.sections.parts import Section
-from kdiga.report.sections.provenance import left_out_section, provenance_section
-from kdiga.report.sections.sweeps import sweep_section
+from kdiga.report.sections.notes import (
+    exports_section,
+    findings_section,
+    left_out_section,
+    missing_section,
+    provenance_section,
+)
 from kdiga.report.sections.training import training_section
+from kdiga.report.sections.why import gallery_section, why_section
 from kdiga.report.study import study_section
-from kdiga.report.theme import page_colours
+from kdiga.report.verdict import GroupVerdict, judge_group
 from kdiga.results.folders import LeftOut, Results, find_results
 
 GENERATOR = '<meta name="generator" content="kdiga report">'
-FIRST_BYTES = 1000  # of a page, in which the line above is
-LONG = 4  # sections from which on a page gets a table of contents
+FIRST_BYTES = 1000  # beginning of a page, with the line above
+LONG = 4  # least number of sections for a table of contents
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,22 @@ class Page:
     """What was written.
 
     Args:
-        path: of the page.
-        answers: of each chapter, in the page's order.
-        left_out: files that were found and not used.
+        path: Path of the page.
+        verdicts: Verdict on each group of models, in the page's order.
+        left_out: Files that were found and not used.
     """
 
     path: Path
-    answers: Sequence[Answer]
+    verdicts: Sequence[GroupVerdict]
     left_out: Sequence[LeftOut]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A chapter as the template needs it."""
+    """A group of models as the template needs it."""
 
     title: str
-    answer: Answer
+    verdict: GroupVerdict
     sections: Sequence[Section]
 
 
@@ -62,29 +61,29 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
     """Write a page about all results in some folders.
 
     Args:
-        folders: searched for result files, 8 levels deep.
-        out: of the page; None is ``report.html`` in the first folder.
-        title: of the page; None is the question that it answers.
+        folders: Folders, searched for result files 8 levels deep.
+        out: Path of the page; None is ``report.html`` in the first folder.
+        title: Title of the page; None is the question that it answers.
 
     Returns:
-        where it is and what it says first. The same results give the same bytes.
+        Path of the page and what it says first. The same results give the same bytes.
 
     Raises:
-        InputError: if a folder is none or holds nothing readable, or ``out`` is a file that is no page of ours.
+        InputError: if a folder does not exist or holds nothing readable, or ``out`` is a file that is not such a page.
     """
     if not folders:
         raise InputError("no folder was given; name folders of runs, studies or results.")
     path = out or folders[0] / "report.html"
     check_place(path)
     results = find_results(folders)
-    found, remarks = chapters(results)
+    groups, remarks = group_models(results)
     left_out = [*results.left_out, *remarks]
-    parts = [_part(chapter, found) for chapter in found]
-    ends = [section for section in [exports_section(results.exports)] if section]
-    ends += [study_section(study) for study in results.studies]
-    ends += [section for section in (left_out_section(left_out), provenance_section(results)) if section]
+    parts = [_part(group, groups) for group in groups]
+    studies = [study_section(study) for study in results.studies]
+    sections = [exports_section(results.exports), *studies, left_out_section(left_out), provenance_section(results)]
+    ends = [section for section in sections if section]
     _write(path, _html(title or "Did the robustness transfer?", parts, ends, results))
-    return Page(path, [part.answer for part in parts], left_out)
+    return Page(path, [part.verdict for part in parts], left_out)
 
 
 def check_place(path: Path) -> None:
@@ -100,26 +99,25 @@ def check_place(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(FIRST_BYTES)
     if GENERATOR.encode() not in start:
-        raise InputError(f"{str(path)!r} is no page of kdiga's and would be lost; give another name with --out.")
+        raise InputError(f"{str(path)!r} is not a page of kdiga's and would be lost; give another name with --out.")
 
 
-def _part(chapter: Chapter, all_of_them: Sequence[Chapter]) -> _Part:
-    said = answer(chapter)
-    same = [other for other in all_of_them if other.conditions.key[:2] == chapter.conditions.key[:2]]
+def _part(group: ModelGroup, groups: Sequence[ModelGroup]) -> _Part:
+    verdict = judge_group(group)
+    first = next(other for other in groups if other.conditions.key[:2] == group.conditions.key[:2])
     sections = [
-        models_section(chapter, said),
-        sweep_section(chapter, first=same[0] is chapter),
-        costs_section(chapter),
-        certified_section(chapter),
-        why_section(chapter),
-        gallery_section(chapter),
-        training_section(chapter),
-        findings_section(chapter),
+        models_section(group, verdict),
+        sweep_section(group, first=first is group),
+        costs_section(group),
+        certified_section(group),
+        why_section(group),
+        gallery_section(group),
+        training_section(group),
+        findings_section(group),
     ]
     present = [section for section in sections if section is not None]
-    missing = missing_section(chapter, [section.title for section in present])
-    title = str(chapter.conditions)
-    return _Part(title, said, [*present, missing] if missing else present)
+    missing = missing_section(group, [section.title for section in present])
+    return _Part(str(group.conditions), verdict, [*present, missing] if missing else present)
 
 
 def _html(title: str, parts: Sequence[_Part], ends: Sequence[Section], results: Results) -> str:

@@ -1,4 +1,4 @@
-"""How far a chapter's numbers can be believed, in sentences computed from how they were measured."""
+"""How far numbers can be believed, in sentences computed from how they were measured."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdiga.report.chapters import PLAIN, Chapter, ReportedModel
-from kdiga.report.gaps import Gap, gap_of
-from kdiga.report.wording import listed, signed
+from kdiga.report.differences import AccuracyDifference, difference_of
+from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
+from kdiga.report.wording import listed, signed, some_names
 from kdiga.results.attack_names import attack_name
 from kdiga.results.fields import fields
 
-MOST = 4  # names in a sentence
 
-
-def trust(chapter: Chapter, gaps: Sequence[Gap], taught: Sequence[ReportedModel]) -> list[str]:
+def reliability(
+    group: ModelGroup, differences: Sequence[AccuracyDifference], taught: Sequence[ReportedModel]
+) -> list[str]:
     """Return what speaks for and against the numbers.
 
     Args:
-        chapter: whose numbers.
-        gaps: the differences that its verdict rests on.
-        taught: students among which the best was looked for.
+        group: Models.
+        differences: Differences that the verdict rests on.
+        taught: Students of which the verdict names the best.
     """
     return [
-        *_checks(chapter),
-        *_attack(chapter),
-        *_untaught(chapter, taught),
-        *_images(gaps),
+        *_checks(group),
+        *_attack(group),
+        *_without_teacher(group, taught),
+        *_images(differences),
         *_choice(taught),
-        *_seeds(chapter),
+        *_seeds(group),
     ]
 
 
-def _checks(chapter: Chapter) -> list[str]:
+def _checks(group: ModelGroup) -> list[str]:
     sentences: list[str] = []
-    checked = [one for one in chapter.members if one.findings]
+    checked = [one for one in group.members if one.findings]
     for verdict, words in (("failed", "failed"), ("warning", "drew a warning from")):
         # Models that the same checks are about share a sentence.
         alike: dict[tuple[tuple[str, ...], int], list[str]] = {}
@@ -49,69 +49,67 @@ def _checks(chapter: Chapter) -> list[str]:
         ]
     sentences += [
         f"{finding.name}: {finding.message}"
-        for explanation in chapter.explanations
+        for explanation in group.explanations
         for finding in explanation.findings
         if finding.verdict == "failed"
     ]
     sentences += [
         f"{one.name or one.model} as a teacher: {one.summary}"
-        for one in chapter.suitabilities
+        for one in group.suitabilities
         if any(finding.verdict == "failed" for finding in one.findings)
     ]
     good = [one for one in checked if not any(finding.verdict in ("failed", "warning") for finding in one.findings)]
     if good:
-        sentences.append(f"{_some([one.name for one in good])} passed all checks for masked gradients that were made.")
-    unchecked = [one.name for one in chapter.members if one.accuracy and not one.findings]
+        sentences.append(
+            f"{some_names([one.name for one in good])} passed all checks for masked gradients that were made."
+        )
+    unchecked = [one.name for one in group.members if one.accuracy and not one.findings]
     if unchecked:
-        whom = "Nobody" if not checked else "For " + _some(unchecked) + " nobody"
+        whom = "Nobody" if not checked else "For " + some_names(unchecked) + " nobody"
         sentences.append(f"{whom} checked whether gradients are masked; attacks may be fooled by that.")
     return sentences
 
 
-def _some(values: Sequence[str]) -> str:
-    return listed(values if len(values) <= MOST else [*values[:MOST], f"{len(values) - MOST} more"])
-
-
-def untaught_rival(chapter: Chapter, best: ReportedModel) -> tuple[ReportedModel, Gap] | None:
+def rival_without_teacher(group: ModelGroup, best: ReportedModel) -> tuple[ReportedModel, AccuracyDifference] | None:
     """Return the most robust model that had no teacher, if it is not less robust than the best taught one.
 
     Args:
-        chapter: of both.
-        best: the most robust taught student.
+        group: Models.
+        best: Most robust student with a teacher.
 
     Returns:
-        the model, and its robust accuracy less the student's; None where that is below 0 or all had teachers.
+        The model, and its robust accuracy less the student's; None if that is below 0 or all had teachers.
     """
     alone = [
         one
-        for one in chapter.students
-        if one.run and not one.run.teacher and one.method not in PLAIN and one.of(chapter.attack)
+        for one in group.students
+        if one.run and not one.run.teacher and one.method not in PLAIN and one.under(group.attack)
     ]
-    if not alone or chapter.attack is None:
+    if not alone or group.attack is None:
         return None
-    gap = gap_of(alone[0].accuracy[chapter.attack], best.accuracy[chapter.attack])
-    return None if gap is None or gap.sign < 0 else (alone[0], gap)
+    difference = difference_of(alone[0].accuracy[group.attack], best.accuracy[group.attack])
+    return None if difference is None or difference.sign < 0 else (alone[0], difference)
 
 
-def _untaught(chapter: Chapter, taught: Sequence[ReportedModel]) -> list[str]:
-    rival = untaught_rival(chapter, taught[0]) if taught else None
+def _without_teacher(group: ModelGroup, taught: Sequence[ReportedModel]) -> list[str]:
+    rival = rival_without_teacher(group, taught[0]) if taught else None
     if rival is None:
         return []
-    one, gap = rival
-    how = "more robust than" if gap.sign else "not told apart from"
-    points = f"{signed(gap.value)} points, 95 %: {signed(gap.low)} to {signed(gap.high)}"
+    one, difference = rival
+    how = "more robust than" if difference.sign else "not told apart from"
+    points = f"{signed(difference.value)} points, 95 %: {signed(difference.low)} to {signed(difference.high)}"
     return [
         f"{one.name} had no teacher and is {how} {taught[0].name} ({points}): robustness like this can come from "
         "training alone."
     ]
 
 
-def _attack(chapter: Chapter) -> list[str]:
-    attack = chapter.attack
+def _attack(group: ModelGroup) -> list[str]:
+    attack = group.attack
     if attack is None:
         return []
-    versions = sorted({one.version for member in chapter.members for one in member.evaluations if one.version})
-    doubted = [one.name for one in chapter.members if any(any(found.notes.values()) for found in one.evaluations)]
+    versions = sorted({one.version for member in group.members for one in member.evaluations if one.version})
+    doubted = [one.name for one in group.members if any(any(found.notes.values()) for found in one.evaluations)]
     notes = [f"AutoAttack itself has doubts about {listed(doubted)}; see the findings."] if doubted else []
     if attack == "autoattack":
         return [f"Robust accuracy is AutoAttack's{f', version {listed(versions)}' if versions else ''}.", *notes]
@@ -121,18 +119,18 @@ def _attack(chapter: Chapter) -> list[str]:
     ]
 
 
-def _images(gaps: Sequence[Gap]) -> list[str]:
-    if not gaps:
+def _images(differences: Sequence[AccuracyDifference]) -> list[str]:
+    if not differences:
         return []
-    counts = sorted({min(gap.first.images, gap.second.images) for gap in gaps})
-    widest = max(gap.high - gap.low for gap in gaps) / 2
+    counts = sorted({min(difference.first.images, difference.second.images) for difference in differences})
+    widest = max(difference.high - difference.low for difference in differences) / 2
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     sentences = [f"Differences rest on {images} images and are known to about ± {100 * widest:.0f} points or better."]
-    if unpaired := sum(not gap.paired for gap in gaps):
+    if unpaired := sum(not difference.paired for difference in differences):
         sentences.append(
-            f"{unpaired} of {len(gaps)} differences are not of the same images, so their intervals are wider."
+            f"{unpaired} of {len(differences)} differences are not of the same images, so their intervals are wider."
         )
-    if any(gap.assumed for gap in gaps):
+    if any(difference.assumed for difference in differences):
         sentences.append("Some files do not name their images: the same number of one data set was taken for the same.")
     return sentences
 
@@ -146,8 +144,8 @@ def _choice(taught: Sequence[ReportedModel]) -> list[str]:
     ]
 
 
-def _seeds(chapter: Chapter) -> list[str]:
-    ran = [one.run for one in chapter.students if one.run]
+def _seeds(group: ModelGroup) -> list[str]:
+    ran = [one.run for one in group.students if one.run]
     if not ran:
         return ["Intervals are over test images; they do not cover what another seed of training would give."]
     recipes = Counter(str(_without_seed(run.recipe)) for run in ran)

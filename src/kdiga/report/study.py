@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from kdiga.errors import InputError
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import safe
+from kdiga.report.blocks import Plot, Section, Table, TableCell
+from kdiga.report.charts import MARKERS, drawing, file_svg, inline_svg, write_png
 from kdiga.report.labels import SIZE, Label, main_attack, place_labels
-from kdiga.report.plots import MARKERS, replace_file, to_svg
-from kdiga.report.sections.parts import Plot, Section, Table, TableCell
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
-from kdiga.report.theme import drawing, inline_svg, short_key
 from kdiga.results.attack_names import attack_name
 from kdiga.results.fields import DamagedError
 from kdiga.results.studies import StudyEntry, StudyResult, TuningChoice
@@ -130,15 +128,13 @@ def write_tables(folder: Path, *, pictures: bool = True) -> None:
         InputError: if there is no readable ``study.json``.
     """
     study = read_study(folder)
-    replace_file(folder / "cells.csv", _runs_csv(study).encode())
-    replace_file(folder / "table.md", table_markdown(study).encode())
+    write_atomically(folder / "cells.csv", _runs_csv(study))
+    write_atomically(folder / "table.md", table_markdown(study))
     if not pictures:
         return
     figure = scatter(study)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
-    replace_file(folder / "scatter.png", picture.getvalue())
-    replace_file(folder / "scatter.svg", to_svg(figure).encode())
+    write_png(folder / "scatter.png", figure, dpi=130)
+    write_atomically(folder / "scatter.svg", file_svg(figure))
 
 
 def _runs_csv(study: StudyResult) -> str:
@@ -211,7 +207,7 @@ def study_section(study: StudyResult) -> Section:
 
 def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
     with drawing():
-        svg = inline_svg(scatter(study, stacked=True), short_key(f"study {study.path.parent}"))
+        svg = inline_svg(scatter(study, stacked=True), f"study {study.path.parent}")
     attack, which = list(study.attacks)[-1], _drawn_weights(study)
     scored = [
         (row.label, found.mean) for row in rows if (found := row.accuracy.get((which, attack))) and not row.teacher
@@ -220,7 +216,7 @@ def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
     most = ", ".join(f"{label} {100 * mean:.1f} %" for label, mean in best)
     return Plot(
         title="Robust accuracy against training cost, over all seeds",
-        svg=Markup(svg),
+        svg=svg,
         alt=f"{attack_name(attack)} accuracy of {len(scored)} methods against training cost. Most robust: {most}.",
         caption="Bars are sample standard deviations over seeds; dashed lines are teachers.",
         commands=[study.command] if study.command else [],
@@ -290,7 +286,7 @@ def _draw(axes: Axes, points: Sequence[tuple[StudyRow, float | None, MeanAndRang
             100 * score.mean,
             yerr=spread,
             color=ink,
-            marker=MARKERS[position % len(MARKERS)],
+            marker=MARKERS[position % 7],
             markersize=7,
             capsize=3,
             linewidth=1.2,

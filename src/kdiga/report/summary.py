@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdiga.report.plots import MARKERS
+from kdiga.report.charts import MARKERS
 from kdiga.results.attack_names import attack_name
 
 # After Okabe and Ito: told apart by colour-blind readers.
@@ -55,7 +55,7 @@ def _draw_curves(axes: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
             color=COLOURS[place % len(COLOURS)],
             linewidth=2,
             markersize=5,
-            marker=MARKERS[place % len(MARKERS)],
+            marker=MARKERS[place % 7],
         )
     sweep = evaluations[0]["sweep"]
     axes.set(xlim=(0, max(sweep["eps"])), ylim=(0, 1.02), xlabel="eps (pixels in [0, 1])")

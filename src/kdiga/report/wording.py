@@ -32,3 +32,8 @@ def listed(values: Sequence[str]) -> str:
     'a, b and c'
     """
     return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}" if values else ""
+
+
+def some_names(values: Sequence[str], most: int = 4) -> str:
+    """Return the first names of a list, and how many more there are."""
+    return listed(values if len(values) <= most else [*values[:most], f"{len(values) - most} more"])
