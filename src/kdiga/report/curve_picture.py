@@ -34,25 +34,15 @@ DARK = Ink("#16181c", "#ececec", "#a9abb2", "#34373d", SERIES[0][1], SERIES[1][1
 
 @dataclass(frozen=True)
 class Spot:
-    """A point of the picture, in percent.
-
-    Args:
-        label: Label.
-        clean: Accuracy on test images, mean over seeds.
-        robust: Accuracy under attack, mean over seeds.
-        low: Lower end of the 95 % interval of a single run's robust accuracy; None for several runs.
-        high: Upper end.
-        within: Whether it lost no more validation clean accuracy than allowed.
-        chosen: Whether it is the answer.
-    """
+    """A point of the picture, in percent: accuracies on test images, means over seeds."""
 
     label: str
     clean: float
     robust: float
-    low: float | None
+    low: float | None  # 95 % interval of robust accuracy; None for several runs
     high: float | None
-    within: bool
-    chosen: bool
+    within: bool  # whether it lost no more clean validation accuracy than allowed
+    chosen: bool  # whether it is the answer
 
 
 def draw_curve(curve: CurveResult, *, dark: bool = False) -> Figure:

@@ -16,18 +16,13 @@ from kdiga.statistics import paired_difference
 
 @dataclass(frozen=True)
 class AccuracyDifference:
-    """The first of two accuracies less the second, in [-1, 1], with its 95 % interval.
-
-    Args:
-        paired: Whether both were measured on the same images, one by one.
-        assumed: Whether a file does not name its images, and the same number of one data set was taken for the same.
-    """
+    """The first of two accuracies less the second, with its 95 % interval."""
 
     value: float
     low: float
     high: float
-    paired: bool
-    assumed: bool
+    paired: bool  # measured on the same images, one by one
+    assumed: bool  # a file does not name its images; the same number of one data set was taken for the same
     first: Accuracy
     second: Accuracy
 
@@ -69,26 +64,15 @@ def _same_images(one: Accuracy, other: Accuracy) -> bool:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Two models under one attack.
-
-    Args:
-        attack: Name of the attack.
-        examples: Number of examples.
-        first: Accuracy of the first model, in [0, 1].
-        second: Accuracy of the second model, in [0, 1].
-        difference: First accuracy less the second.
-        interval: Paired 95 % interval of the difference.
-        only_first: Number of examples that only the first model gets right.
-        only_second: Number of examples that only the second model gets right.
-    """
+    """Two models under one attack; the difference is the first accuracy less the second."""
 
     attack: str
-    examples: int
+    examples: int  # number of examples
     first: float
     second: float
     difference: float
-    interval: tuple[float, float]
-    only_first: int
+    interval: tuple[float, float]  # paired, 95 %
+    only_first: int  # number of examples that only the first model gets right
     only_second: int
 
     def sentence(self) -> str:

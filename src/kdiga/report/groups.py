@@ -25,33 +25,19 @@ OLDER = ("best-test.json", "last-test.json")
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """A model in a group.
+    """A model in a group, with all its results."""
 
-    Args:
-        name: Short name, unique on the page.
-        place: Place of its colour and marker; -1 for the teacher, None for models that figures draw grey or not at all.
-        identity: What all its results say about it.
-        run: Run that trained it; None if unknown.
-        accuracy: Measurements by attack, most images first.
-        evaluations: Evaluations under the group's conditions.
-        at_other_eps: Evaluations at other eps, on the same data and norm.
-        certificates: Certificates under the group's conditions.
-        explained: Its part of an explanation; None for none.
-        findings: Findings about its numbers.
-        taught_by: Name of its teacher; None if unknown.
-    """
-
-    name: str
-    place: int | None
-    identity: ModelIdentity
+    name: str  # short, unique on the page
+    place: int | None  # of its colour; -1 for the teacher, None for grey
+    identity: ModelIdentity  # what all its results say about it
     run: RunResult | None
-    accuracy: Mapping[str, Sequence[Accuracy]]
-    evaluations: Sequence[EvaluationResult]
-    at_other_eps: Sequence[EvaluationResult]
-    certificates: Sequence[CertificateResult]
-    explained: ExplainedModel | None
+    accuracy: Mapping[str, Sequence[Accuracy]]  # by attack, most images first
+    evaluations: Sequence[EvaluationResult]  # under the group's conditions
+    at_other_eps: Sequence[EvaluationResult]  # on the same data and norm
+    certificates: Sequence[CertificateResult]  # under the group's conditions
+    explained: ExplainedModel | None  # its part of an explanation
     findings: Sequence[FindingRecord]
-    taught_by: str | None = None
+    taught_by: str | None = None  # name of its teacher
 
     @property
     def method(self) -> str:
@@ -76,23 +62,13 @@ class ReportedModel:
 
 @dataclass(frozen=True)
 class ModelGroup:
-    """Models measured under the same conditions.
-
-    Args:
-        conditions: Data set and threat model.
-        teachers: Models with students in the group.
-        teacher: Teacher of most students; None if unknown.
-        students: All other models, most robust first.
-        attack: Attack that robust accuracy is measured by; None without any.
-        explanations: Explanations under these conditions.
-        suitabilities: Suitabilities under these conditions.
-    """
+    """Models measured under the same conditions."""
 
     conditions: Conditions
-    teachers: Sequence[ReportedModel]
-    teacher: ReportedModel | None
-    students: Sequence[ReportedModel]
-    attack: str | None
+    teachers: Sequence[ReportedModel]  # models with students in the group
+    teacher: ReportedModel | None  # of most students
+    students: Sequence[ReportedModel]  # all other models, most robust first
+    attack: str | None  # that robust accuracy is measured by; None without any
     explanations: Sequence[ExplanationResult]
     suitabilities: Sequence[SuitabilityResult]
 

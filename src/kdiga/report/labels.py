@@ -18,20 +18,12 @@ CLOSE, SIZE = 14, 8.5  # beyond so many points a line leads to the label; size o
 
 @dataclass(frozen=True)
 class Label:
-    """A point's label.
-
-    Args:
-        text: Text.
-        x: Place of the point, in data units.
-        y: Place of the point, in data units.
-        spread: Half the length of the error bar, in data units.
-        ink: Colour.
-    """
+    """A point's label; places are in data units."""
 
     text: str
     x: float
     y: float
-    spread: float
+    spread: float  # half the length of the error bar
     ink: str
 
 

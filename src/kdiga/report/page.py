@@ -35,13 +35,7 @@ LONG = 4  # least number of sections for a table of contents
 
 @dataclass(frozen=True)
 class Page:
-    """What was written.
-
-    Args:
-        path: Path of the page.
-        verdicts: Verdict on each group of models, in the page's order.
-        left_out: Files that were found and not used.
-    """
+    """The page that was written, and what it says first about each group of models."""
 
     path: Path
     verdicts: Sequence[GroupVerdict]

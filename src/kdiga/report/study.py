@@ -32,21 +32,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0", "#E69F00", "#5
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A line of the table.
-
-    Args:
-        label: Label of a method or a teacher.
-        teacher: Whether it is a teacher of the study.
-        runs: Number of finished runs, and what became of the others.
-        accuracy: Accuracies by weights and attack, such as ("best", "clean").
-        costs: Minutes and passes of a run, means over seeds; None where not measured.
-    """
+    """A line of the table."""
 
     label: str
     teacher: bool
-    runs: str
-    accuracy: Mapping[tuple[str, str], MeanAndRange | None]
-    costs: Mapping[str, float | None]
+    runs: str  # number of finished runs, and what became of the others
+    accuracy: Mapping[tuple[str, str], MeanAndRange | None]  # by weights and attack, such as ("best", "clean")
+    costs: Mapping[str, float | None]  # minutes and passes of a run, means over seeds
 
     def texts(self) -> list[str]:
         """Return the line's cells."""

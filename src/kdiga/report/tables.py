@@ -17,16 +17,10 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class MeanAndRange:
-    """Mean and sample standard deviation of a few numbers.
-
-    Args:
-        mean: Mean.
-        deviation: Standard deviation with n - 1 in the denominator; None for a single number.
-        n: Count of numbers.
-    """
+    """Mean and sample standard deviation of some numbers."""
 
     mean: float
-    deviation: float | None
+    deviation: float | None  # with n - 1 in the denominator; None for a single number
     n: int
 
     @classmethod

@@ -33,25 +33,19 @@ class Sentence:
 
 @dataclass(frozen=True)
 class GroupVerdict:
-    """What the page says first about a group.
-
-    Args:
-        headline: Verdict in a few words.
-        sentences: How much robustness transferred, a sentence a model.
-        why: What an explanation measured; empty without one.
-        reliability: How far the numbers can be believed.
-        against_teacher: Robust accuracy of each student less its teacher's, by name.
-        against_plain: Robust accuracy of each student less the best plain student's, by name.
-        plain: Name of the best plain student; None without one.
-    """
+    """What the page says first about a group; differences are of robust accuracies, by student."""
 
     headline: str
-    sentences: Sequence[Sentence]
-    why: Sequence[str]
-    reliability: Sequence[str]
-    against_teacher: Differences = field(default_factory=dict[str, AccuracyDifference])
-    against_plain: Differences = field(default_factory=dict[str, AccuracyDifference])
-    plain: str | None = None
+    sentences: Sequence[Sentence]  # how much robustness transferred, a sentence a model
+    why: Sequence[str]  # what an explanation measured
+    reliability: Sequence[str]  # how far the numbers can be believed
+    against_teacher: Differences = field(
+        default_factory=dict[str, AccuracyDifference]
+    )
+    against_plain: Differences = field(
+        default_factory=dict[str, AccuracyDifference]
+    )
+    plain: str | None = None  # name of the best plain student
 
 
 def judge_group(group: ModelGroup) -> GroupVerdict:

@@ -120,35 +120,21 @@ class ExplainedModel(ModelRecord):
 
 @dataclass(frozen=True)
 class ModelPictures:
-    """Pictures of one model, in the order of the images.
+    """Pictures of one model, in the order of the images; float arrays of shape (image, channel, height, width)."""
 
-    Args:
-        gradient: Input gradients, float, shape (image, channel, height, width).
-        adversarial: Adversarial images, the same shape, pixels in [0, 1].
-        predictions: Class of each clean image; None if unknown.
-        fooled: Class of each adversarial image; None if unknown.
-    """
-
-    gradient: np.ndarray
-    adversarial: np.ndarray
-    predictions: tuple[int, ...] | None = None
-    fooled: tuple[int, ...] | None = None
+    gradient: np.ndarray  # input gradients
+    adversarial: np.ndarray  # pixels in [0, 1]
+    predictions: tuple[int, ...] | None = None  # class of each clean image
+    fooled: tuple[int, ...] | None = None  # class of each adversarial image
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images, and pictures of each model.
+    """Images, and pictures of each model in the order of the explanation."""
 
-    Args:
-        images: Float, shape (image, channel, height, width), pixels in [0, 1].
-        labels: Label of each image.
-        classes: Names of the classes; empty if unknown.
-        models: Pictures of each model, in the explanation's order.
-    """
-
-    images: np.ndarray
+    images: np.ndarray  # float, shape (image, channel, height, width), pixels in [0, 1]
     labels: tuple[int, ...]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names; empty if unknown
     models: Sequence[ModelPictures]
 
 

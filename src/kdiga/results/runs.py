@@ -66,21 +66,13 @@ class TrainingRecord(ResultModel):
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished or unfinished run.
-
-    Args:
-        folder: Folder of the run.
-        recipe: Content of ``config.yaml``.
-        conditions: Data set and threat model of the recipe.
-        epochs: Epochs of the journal.
-        training: Content of ``result.json``; all fields are empty for an unfinished run.
-    """
+    """A finished or unfinished run."""
 
     folder: Path
-    recipe: Mapping[str, Any]
-    conditions: Conditions
-    epochs: Sequence[EpochLine]
-    training: TrainingRecord
+    recipe: Mapping[str, Any]  # content of config.yaml
+    conditions: Conditions  # of the recipe
+    epochs: Sequence[EpochLine]  # of the journal
+    training: TrainingRecord  # content of result.json; empty for an unfinished run
 
     @classmethod
     def read(cls, folder: Path) -> RunResult:

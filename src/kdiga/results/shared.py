@@ -31,42 +31,25 @@ JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model a result is about.
+    """Which model a result is about; empty or None where a file does not say it."""
 
-    Args:
-        model: Name on the command line.
-        which: "best" or "last" weights of a run; None elsewhere.
-        architecture: Name; "" if unknown.
-        parameters: Number of parameters; None if unknown.
-        fingerprint: Fingerprint of the weights; None in older files.
-        folder: Folder of the run, if the file lies in one.
-        name: Short label that the file gives; "" for none.
-    """
-
-    model: str
-    which: str | None = None
+    model: str  # name on the command line
+    which: str | None = None  # "best" or "last" weights of a run
     architecture: str = ""
     parameters: int | None = None
-    fingerprint: str | None = None
-    folder: Path | None = None
-    name: str = ""
+    fingerprint: str | None = None  # of the weights
+    folder: Path | None = None  # of the run, if the file lies in one
+    name: str = ""  # short label that the file gives
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Data set and threat model of a measurement.
-
-    Args:
-        data: Name of the data set.
-        norm: "linf" or "l2".
-        eps: Pixels in [0, 1].
-        data_fingerprint: Fingerprint of the test images; None in older files.
-    """
+    """Data set and threat model of a measurement."""
 
     data: str
-    norm: str
-    eps: float
-    data_fingerprint: str | None = None
+    norm: str  # "linf" or "l2"
+    eps: float  # pixels in [0, 1]
+    data_fingerprint: str | None = None  # of the test images; None in older files
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -79,59 +62,35 @@ class Conditions:
 
 @dataclass(frozen=True)
 class ResultOrigin:
-    """Where a result comes from.
-
-    Args:
-        path: Path of its file, as found.
-        command: Command that made it, or that measures the same; "" for none.
-        recorded: Whether the file itself holds the command.
-        provenance: Date, versions, hardware.
-        seed: Seed of attacks or samples; None if unknown.
-    """
+    """Where a result comes from: file, command, date, versions, hardware, seed."""
 
     path: Path
-    command: str = ""
-    recorded: bool = True
+    command: str = ""  # made the file, or measures the same; "" for none
+    recorded: bool = True  # whether the file itself holds the command
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
     seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of images that a model classifies correctly under one attack.
+    """Share of images that a model classifies correctly under one attack."""
 
-    Args:
-        value: Accuracy in [0, 1].
-        interval: 95 % interval over the images.
-        images: Number of images.
-        correct: Outcome of each image; None if the file has none.
-        conditions: Data set and threat model.
-        origin: Origin of the measurement.
-    """
-
-    value: float
-    interval: tuple[float, float]
-    images: int
-    correct: tuple[bool, ...] | None
+    value: float  # in [0, 1]
+    interval: tuple[float, float]  # 95 %, over the images
+    images: int  # number of images
+    correct: tuple[bool, ...] | None  # outcome of each image; None if the file has none
     conditions: Conditions
     origin: ResultOrigin
 
 
 @dataclass(frozen=True)
 class AccuracyCurve:
-    """Accuracy against eps or a radius.
+    """Accuracy against eps or a radius."""
 
-    Args:
-        at: Places, rising.
-        accuracy: Accuracy at each place, in [0, 1].
-        intervals: 95 % interval of each place; empty for none.
-        attack: Attack; "" for certificates.
-    """
-
-    at: tuple[float, ...]
-    accuracy: tuple[float, ...]
-    intervals: tuple[tuple[float, float], ...] = ()
-    attack: str = ""
+    at: tuple[float, ...]  # eps or radii, rising
+    accuracy: tuple[float, ...]  # in [0, 1]
+    intervals: tuple[tuple[float, float], ...] = ()  # 95 %; empty for none
+    attack: str = ""  # "" for certificates
 
 
 class ThreatRecord(ResultModel):
