@@ -17,8 +17,8 @@ from kdiga.certification import (
     smooth_against,
 )
 from kdiga.certification.interval import lipschitz_bounds
+from kdiga.certification.interval_network import take_apart
 from kdiga.certification.lipschitz import Sampling
-from kdiga.certification.network import take_apart
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel

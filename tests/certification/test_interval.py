@@ -13,8 +13,8 @@ import kdiga
 from kdiga.attacks import PGD, uniform_start
 from kdiga.certification import gradient_bounds, interval_bounds
 from kdiga.certification.class_scores import other_classes
-from kdiga.certification.network import run, take_apart
-from kdiga.certification.propagation import ball_of, margins, reach
+from kdiga.certification.interval_network import run, take_apart
+from kdiga.certification.interval_propagation import ball_of, margins, reach
 from kdiga.errors import InputError
 from kdiga.losses import margin
 from kdiga.model_state import seeded

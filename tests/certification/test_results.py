@@ -19,7 +19,7 @@ from kdiga.certification import (
     interval_bounds,
     smooth,
 )
-from kdiga.certification.curve import certified_accuracy, curve_of, median_radius, share
+from kdiga.certification.certificate import certified_accuracy, curve_of, median_radius, share
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise, lower_bound
 from kdiga.certification.statement import Statement, statement_of

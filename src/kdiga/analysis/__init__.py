@@ -5,7 +5,7 @@ from kdiga.analysis.bounds import Bound, student_bound, transfer_bound
 from kdiga.analysis.explain import explain
 from kdiga.analysis.explanation import Explained, Explanation
 from kdiga.analysis.linearity import Expansion, local_linearity
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import WorstCaseSearch
 
 __all__ = [
     "Bound",

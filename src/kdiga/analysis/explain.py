@@ -12,8 +12,8 @@ from kdiga.analysis.bounds import student_bound, transfer_bound
 from kdiga.analysis.explanation import Explained, Explanation, GradientAgreement
 from kdiga.analysis.measures import OfModel, OfPair
 from kdiga.analysis.scores import checked_logits
-from kdiga.analysis.search import WorstCaseSearch
 from kdiga.analysis.work import PART, Work
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name

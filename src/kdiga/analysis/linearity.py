@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdiga.analysis.scores import Score
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.losses import DUAL_ORDER
 from kdiga.types import ThreatModel
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdiga.analysis.agreement import cosines, gradient_distance
 from kdiga.analysis.linearity import Expansion, local_linearity
 from kdiga.analysis.scores import loss_of
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.model_state import evaluating, frozen_parameters
 from kdiga.types import ThreatModel
 

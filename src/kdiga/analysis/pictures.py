@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kdiga.analysis.measures import worst_images
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.model_state import device_of, evaluating, seeded
 from kdiga.types import ThreatModel
 

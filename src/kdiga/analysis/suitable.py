@@ -15,8 +15,8 @@ from kdiga.analysis.explain import check_ball, check_same_shape
 from kdiga.analysis.measures import OfModel
 from kdiga.analysis.preprocessing import class_order_finding, clean_finding, preprocessing_finding
 from kdiga.analysis.resampling import ratio_interval
-from kdiga.analysis.search import WorstCaseSearch
 from kdiga.analysis.work import Work
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.model_state import device_of, evaluating

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdiga.analysis.measures import OfModel, OfPair, measure_model, measure_pair
 from kdiga.analysis.scores import Connected
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.evaluation import AttackResult, evaluate
 from kdiga.model_state import device_of, evaluating, seeded
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors

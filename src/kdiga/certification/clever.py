@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.certification.certificate import as_numbers, certified_accuracy, curve_of
 from kdiga.certification.class_scores import ClassScores, class_scores
-from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.certification.lipschitz import Lipschitz, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
 from kdiga.errors import InputError

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.certification.certificate import as_numbers, curve_of, share
 from kdiga.certification.class_scores import ClassScores, class_scores
 from kdiga.certification.clever import Clever, radii_of
-from kdiga.certification.curve import as_numbers, curve_of, share
 from kdiga.certification.interval import PORTION, IntervalBounds, interval_bounds, lipschitz_bounds
+from kdiga.certification.interval_network import Network, run, take_apart
 from kdiga.certification.lipschitz import Sampling, estimate_lipschitz
-from kdiga.certification.network import Network, run, take_apart
 from kdiga.certification.smoothing import Smoothed, smooth
 from kdiga.certification.statement import Statement, statement_of
 from kdiga.checks import check_same_classes

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.certification.certificate import as_numbers, certified_accuracy, curve_of, share
 from kdiga.certification.class_scores import class_scores
-from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of, share
-from kdiga.certification.network import Network, take_apart
-from kdiga.certification.propagation import Box, ball_of, dual_norms, gradients, margins, reach
+from kdiga.certification.interval_network import Network, take_apart
+from kdiga.certification.interval_propagation import Box, ball_of, dual_norms, gradients, margins, reach
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors

@@ -19,8 +19,8 @@ import torch
 from scipy.stats import beta, norm
 from torch import Tensor, nn
 
+from kdiga.certification.certificate import as_numbers, certified_accuracy, curve_of
 from kdiga.certification.class_scores import class_scores
-from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating, frozen_parameters, mix_seed
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors

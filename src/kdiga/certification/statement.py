@@ -20,8 +20,8 @@ from typing import Any
 
 from torch import Tensor
 
+from kdiga.certification.certificate import Radii, as_numbers, share
 from kdiga.certification.clever import smallest_ratio
-from kdiga.certification.curve import Radii, as_numbers, share
 
 ROUNDING = 1e-6  # relative: what float32 margins may differ by
 

@@ -22,8 +22,8 @@ from kdiga.certification import (
     smooth,
     smooth_against,
 )
+from kdiga.certification.interval_network import take_apart
 from kdiga.certification.lipschitz import Sampling
-from kdiga.certification.network import take_apart
 from kdiga.certification.smoothing import Noise
 from kdiga.data.images import to_pixels
 from kdiga.errors import InputError, unknown

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from kdiga.certification.layers import BATCH, COVERED, VALUE, Map, of_call, of_layer
+from kdiga.certification.interval_layers import BATCH, COVERED, VALUE, Map, of_call, of_layer
 from kdiga.errors import InputError
 
 

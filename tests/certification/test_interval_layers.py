@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdiga.certification.layers import by_channel
-from kdiga.certification.network import Network, take_apart
+from kdiga.certification.interval_layers import by_channel
+from kdiga.certification.interval_network import Network, take_apart
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 

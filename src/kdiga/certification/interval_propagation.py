@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from kdiga.certification.class_scores import other_classes
-from kdiga.certification.layers import by_channel
-from kdiga.certification.network import AffineLayer, Network
+from kdiga.certification.interval_layers import by_channel
+from kdiga.certification.interval_network import AffineLayer, Network
 from kdiga.types import ThreatModel
 
 UNIT = 2.0**-52  # twice the unit of rounding of float64

@@ -1,4 +1,4 @@
-"""The functions of each layer that interval bounds cover; see :class:`kdiga.certification.network.AffineLayer`."""
+"""The functions of each layer that interval bounds cover; see :class:`kdiga.certification.interval_network.AffineLayer`."""
 
 from __future__ import annotations
 

@@ -10,8 +10,17 @@ from torch import nn
 
 from kdiga.certification.class_scores import other_classes
 from kdiga.certification.interval import lipschitz_bounds
-from kdiga.certification.network import take_apart
-from kdiga.certification.propagation import UNIT, Box, allowance, ball_of, dual_norms, gradients, margins, reach
+from kdiga.certification.interval_network import take_apart
+from kdiga.certification.interval_propagation import (
+    UNIT,
+    Box,
+    allowance,
+    ball_of,
+    dual_norms,
+    gradients,
+    margins,
+    reach,
+)
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
