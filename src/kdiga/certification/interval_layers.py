@@ -1,9 +1,14 @@
-"""The functions of each layer that interval bounds cover; see :class:`kdiga.certification.interval_network.AffineLayer`."""
+"""The layers that interval bounds cover, each as the functions that the bounds need.
+
+Every covered layer but the ReLU is affine in eval mode, ``y = A x + b``. It becomes three functions: the layer itself;
+``|A|``, which propagates radii of intervals; and ``A`` with squared entries, which propagates squared row norms.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,33 +20,45 @@ COVERED = (
     "Conv2d, Linear, ReLU, AvgPool2d, AdaptiveAvgPool2d(1), BatchNorm, Flatten, Identity, Dropout, sums of branches, "
     "slices, zero padding, and arithmetic with constants"
 )
-VALUE: Any = object()  # stands for an argument that depends on the images
-BATCH: Any = object()  # stands for the number of images
+VALUE: Any = object()  # placeholder for an argument that depends on the images
+BATCH: Any = object()  # placeholder for the number of images
 
 
-def of_layer(layer: nn.Module) -> dict[str, Any] | None:
-    """Return a layer's functions, in eval mode; None for one that is not covered.
+@dataclass(frozen=True)
+class AffineLayer:
+    """One layer of a network, as functions of its input values; a ReLU has ``apply`` only.
 
-    By exact type: a subclass may compute something else.
+    Args:
+        apply: The layer.
+        magnitude: ``|A|``; None for a ReLU.
+        squared: ``A`` with squared entries; None for a ReLU and a sum of branches.
+        offset: Upper bound of ``|b|``, one value or one per channel: the rounding of ``b`` is relative to it.
+        terms: Upper bound of the number of products in the sum of one output.
+        diagonal: Whether each output uses at most one input, and each input at most one output.
+        sources: Earlier values that are the inputs: 0 is the images, i the output of layer i - 1.
+        name: Name in the traced network.
     """
-    kind = type(layer)
-    if kind in (nn.Identity, nn.Dropout, nn.Dropout2d):
-        return _moved(_same)
-    if kind is nn.ReLU:
-        return {"apply": torch.relu}
-    reader = _READERS.get(kind)
+
+    apply: Map
+    magnitude: Map | None = None
+    squared: Map | None = None
+    offset: Tensor | None = None
+    terms: int = 1
+    diagonal: bool = False
+    sources: tuple[int, ...] = ()
+    name: str = ""
+
+
+def affine_module(layer: nn.Module) -> AffineLayer | None:
+    """Return the functions of a module in eval mode; None if it is not covered.
+
+    The exact type decides: a subclass may compute something else.
+    """
+    reader = _READERS.get(type(layer))
     return None if reader is None else reader(layer)
 
 
-def _flatten(layer: nn.Flatten) -> dict[str, Any] | None:
-    return _moved(_flat) if (layer.start_dim, layer.end_dim) == (1, -1) else None
-
-
-def _linear(layer: nn.Linear) -> dict[str, Any]:
-    return _weighted(F.linear, layer.weight, cast("Tensor | None", layer.bias), layer.in_features)
-
-
-def _convolution(layer: nn.Conv2d) -> dict[str, Any] | None:
+def _convolution(layer: nn.Conv2d) -> AffineLayer | None:
     if layer.padding_mode != "zeros":
         return None
     stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
@@ -52,7 +69,7 @@ def _convolution(layer: nn.Conv2d) -> dict[str, Any] | None:
     return _weighted(convolve, layer.weight, layer.bias, layer.weight[0].numel())
 
 
-def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, Any] | None:
+def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> AffineLayer | None:
     mean, var = layer.running_mean, layer.running_var
     weight, bias = cast("Tensor | None", layer.weight), cast("Tensor | None", layer.bias)
     if mean is None or var is None:
@@ -60,11 +77,12 @@ def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, Any] | None
     scale = (var + layer.eps).rsqrt()
     scale = scale if weight is None else scale * weight
     moved = mean * scale
-    shift, offset = (-moved, moved.abs()) if bias is None else (bias - moved, bias.abs() + moved.abs())
-    return _scaled(scale, shift) | {"offset": offset}
+    if bias is None:
+        return _scaling(scale, -moved, moved.abs())
+    return _scaling(scale, bias - moved, bias.abs() + moved.abs())
 
 
-def _average(layer: nn.AvgPool2d) -> dict[str, Any] | None:
+def _average(layer: nn.AvgPool2d) -> AffineLayer | None:
     size, stride = layer.kernel_size, layer.stride
     if layer.divisor_override is not None or layer.ceil_mode or layer.padding not in (0, (0, 0)):
         return None
@@ -73,77 +91,72 @@ def _average(layer: nn.AvgPool2d) -> dict[str, Any] | None:
     def pool(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, size, stride)
 
-    def squared(r: Tensor) -> Tensor:
-        return pool(r) / count
-
-    return {"apply": pool, "magnitude": pool, "squared": squared, "terms": count}
+    return AffineLayer(pool, magnitude=pool, squared=lambda r: pool(r) / count, terms=count)
 
 
-def _adaptive_average(layer: nn.AdaptiveAvgPool2d) -> dict[str, Any] | None:
-    return _means(keep=True) if layer.output_size in (1, (1, 1)) else None
-
-
-_READERS: dict[type[nn.Module], Callable[..., dict[str, Any] | None]] = {
-    nn.Flatten: _flatten,
-    nn.Linear: _linear,
+_READERS: dict[type[nn.Module], Callable[[Any], AffineLayer | None]] = {
+    nn.Identity: lambda _: _moving(_identity),
+    nn.Dropout: lambda _: _moving(_identity),
+    nn.Dropout2d: lambda _: _moving(_identity),
+    nn.ReLU: lambda _: AffineLayer(torch.relu),
+    nn.Flatten: lambda layer: _moving(_flat) if (layer.start_dim, layer.end_dim) == (1, -1) else None,
+    nn.Linear: lambda layer: _weighted(F.linear, layer.weight, layer.bias, layer.in_features),
     nn.Conv2d: _convolution,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.AvgPool2d: _average,
-    nn.AdaptiveAvgPool2d: _adaptive_average,
+    nn.AdaptiveAvgPool2d: lambda layer: _spatial_mean(keepdim=True) if layer.output_size in (1, (1, 1)) else None,
 }
 
 
-def of_call(name: str, values: Sequence[Any], options: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the functions of a call in a forward method; None for one that is not covered.
+def affine_call(name: str, values: Sequence[Any], options: Mapping[str, Any]) -> AffineLayer | None:
+    """Return the functions of a call in a forward method; None if it is not covered.
 
     Args:
-        name: of the function or method.
-        values: its arguments, :data:`VALUE` where they depend on the images.
-        options: its keyword arguments.
+        name: Name of the function or method.
+        values: Positional arguments, :data:`VALUE` for those that depend on the images.
+        options: Keyword arguments.
     """
     rest = [value for value in values if value is not VALUE]
     if name in ("relu", "relu_"):
-        return {"apply": torch.relu}
+        return AffineLayer(torch.relu)
     if name in ("add", "iadd", "sub", "mul", "truediv"):
         return None if options or len(values) != 2 else _arithmetic(name, values, len(values) - len(rest))
     if name == "mean":
         dims = rest[0] if rest else options.get("dim")
         both = isinstance(dims, (tuple, list)) and tuple(dims) in ((2, 3), (-2, -1))
-        return _means(keep=bool(options.get("keepdim", False))) if both else None
+        return _spatial_mean(keepdim=bool(options.get("keepdim", False))) if both else None
     if name == "adaptive_avg_pool2d":
-        return _means(keep=True) if rest in ([1], [(1, 1)]) and not options else None
-    return _of_movement(name, rest, options)
+        return _spatial_mean(keepdim=True) if rest in ([1], [(1, 1)]) and not options else None
+    return _moving_call(name, rest, options)
 
 
-def _of_movement(name: str, rest: Sequence[Any], options: dict[str, Any]) -> dict[str, Any] | None:
+def _moving_call(name: str, rest: Sequence[Any], options: Mapping[str, Any]) -> AffineLayer | None:
     if name == "flatten":
         start = rest[0] if rest else options.get("start_dim", 0)
-        return _moved(_flat) if start == 1 and len(rest) < 2 and "end_dim" not in options else None
+        return _moving(_flat) if start == 1 and len(rest) < 2 and "end_dim" not in options else None
     if name == "getitem" and rest and isinstance(rest[0], tuple):
         where = rest[0]
-        whole = all(isinstance(part, slice) for part in where) and where[0] == slice(None)
-        return _moved(lambda x: x[where]) if whole else None
+        slices = all(isinstance(part, slice) for part in where) and where[0] == slice(None)
+        return _moving(lambda x: x[where]) if slices else None
     if name == "pad" and rest and _pads_zeros(rest[1:], options):
         widths = rest[0]
-        return _moved(lambda x: F.pad(x, widths)) if len(widths) in (4, 6) and min(widths) >= 0 else None
+        return _moving(lambda x: F.pad(x, widths)) if len(widths) in (4, 6) and min(widths) >= 0 else None
     if name in ("view", "reshape"):
-        return _moved(_flat) if list(rest) == [BATCH, -1] else None
-    if name == "contiguous":
-        return _moved(_same)
-    return None
+        return _moving(_flat) if list(rest) == [BATCH, -1] else None
+    return _moving(_identity) if name == "contiguous" else None
 
 
-def _pads_zeros(rest: Sequence[Any], options: dict[str, Any]) -> bool:
-    given = dict(zip(("mode", "value"), rest, strict=False)) | options
+def _pads_zeros(rest: Sequence[Any], options: Mapping[str, Any]) -> bool:
+    given = {**dict(zip(("mode", "value"), rest, strict=False)), **options}
     return given.get("mode", "constant") == "constant" and given.get("value") in (None, 0, 0.0)
 
 
-def _arithmetic(name: str, values: Sequence[Any], branches: int) -> dict[str, Any] | None:
+def _arithmetic(name: str, values: Sequence[Any], branches: int) -> AffineLayer | None:
     if branches == 2:
         if name not in ("add", "iadd", "sub"):
             return None
-        return {"apply": operator.sub if name == "sub" else operator.add, "magnitude": operator.add, "terms": 2}
+        return AffineLayer(operator.sub if name == "sub" else operator.add, magnitude=operator.add, terms=2)
     constant = next(value for value in values if value is not VALUE)
     first = values[0] is VALUE
     if not isinstance(constant, (int, float, Tensor)) or (name in ("sub", "truediv") and not first):
@@ -152,12 +165,11 @@ def _arithmetic(name: str, values: Sequence[Any], branches: int) -> dict[str, An
     if number.dim() not in (0, 4) or (number.dim() == 4 and number.shape[0] != 1):
         return None
     if name in ("add", "iadd", "sub"):
-        sign = -1.0 if name == "sub" else 1.0
-        return _scaled(None, sign * number)
-    return _scaled(number if name == "mul" else 1 / number, None)
+        return _scaling(None, -number if name == "sub" else number, number.abs())
+    return _scaling(number if name == "mul" else 1 / number, None, None)
 
 
-def _same(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
@@ -165,54 +177,54 @@ def _flat(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-def _moved(function: Map) -> dict[str, Any]:
-    """Return the functions of a layer that moves values, leaves some out or adds zeros, and computes nothing."""
-    return {"apply": function, "magnitude": function, "squared": function, "diagonal": True}
+def _moving(function: Map) -> AffineLayer:
+    """Return a layer that moves values, drops some or adds zeros, without arithmetic."""
+    return AffineLayer(function, magnitude=function, squared=function, diagonal=True)
 
 
-def _scaled(scale: Tensor | None, shift: Tensor | None) -> dict[str, Any]:
-    """Return the functions of ``x * scale + shift``, by channel where they have a value a channel."""
+def _scaling(scale: Tensor | None, shift: Tensor | None, offset: Tensor | None) -> AffineLayer:
+    """Return the layer ``x * scale + shift``, each one value, one per channel, or None."""
 
-    def times(x: Tensor, by: Tensor | None) -> Tensor:
-        return x if by is None else x * by_channel(by, x)
+    def times(x: Tensor, factor: Tensor | None) -> Tensor:
+        return x if factor is None else x * by_channel(factor, x)
 
     size = None if scale is None else scale.abs()
     square = None if scale is None else scale.square()
-    return {
-        "apply": lambda x: times(x, scale) if shift is None else times(x, scale) + by_channel(shift, x),
-        "magnitude": lambda r: times(r, size),
-        "squared": lambda r: times(r, square),
-        "offset": None if shift is None else shift.abs(),
-        "terms": 8,  # the scale itself is a rounded quotient and root
-        "diagonal": True,
-    }
+    return AffineLayer(
+        lambda x: times(x, scale) if shift is None else times(x, scale) + by_channel(shift, x),
+        magnitude=lambda r: times(r, size),
+        squared=lambda r: times(r, square),
+        offset=offset,
+        terms=8,  # the scale itself is a rounded quotient and root
+        diagonal=True,
+    )
 
 
 def by_channel(values: Tensor, like: Tensor) -> Tensor:
-    """Return one value, or one a channel, in a shape that goes with a layer's output."""
+    """Return one value, or one per channel, in a shape that broadcasts with the output of a layer."""
     values = values.to(like)
     return values.view(1, -1, *(1,) * (like.dim() - 2)) if values.dim() == 1 else values
 
 
-def _weighted(function: Map, weight: Tensor, bias: Tensor | None, terms: int) -> dict[str, Any]:
+def _weighted(function: Map, weight: Tensor, bias: Tensor | None, terms: int) -> AffineLayer:
     size, square = weight.abs(), weight.square()
-    return {
-        "apply": lambda x: function(x, weight, bias),
-        "magnitude": lambda r: function(r, size, None),
-        "squared": lambda r: function(r, square, None),
-        "offset": None if bias is None else bias.abs(),
-        "terms": terms,
-    }
+    return AffineLayer(
+        lambda x: function(x, weight, bias),
+        magnitude=lambda r: function(r, size, None),
+        squared=lambda r: function(r, square, None),
+        offset=None if bias is None else bias.abs(),
+        terms=terms,
+    )
 
 
-def _means(*, keep: bool) -> dict[str, Any]:
-    """Return the functions of a mean over all pixels of each channel."""
+def _spatial_mean(*, keepdim: bool) -> AffineLayer:
+    """Return the mean over all pixels of each channel."""
 
     def mean(x: Tensor) -> Tensor:
-        return x.mean((2, 3), keepdim=keep)
+        return x.mean((2, 3), keepdim=keepdim)
 
     def squared(r: Tensor) -> Tensor:
         return mean(r) / (r.shape[2] * r.shape[3])
 
-    # The number of pixels is not known here; no map that fits in memory beside its channels has more.
-    return {"apply": mean, "magnitude": mean, "squared": squared, "terms": 2**16}
+    # The number of pixels is unknown here; no feature map that fits in memory has more per channel.
+    return AffineLayer(mean, magnitude=mean, squared=squared, terms=2**16)

@@ -1,12 +1,12 @@
-"""Interval bounds carried through a network: forwards for values, backwards for input gradients.
+"""Interval bounds of the values of a network (forward) and of its input gradients (backward).
 
-Gowal et al. (2018, arXiv 1810.12715) carry a box forwards by its centre and radius, ``A c + b`` and ``|A| r``; a ReLU
-takes both ends of the interval. Backwards the same is done with the transposes, and the slope of a ReLU is 1 where its
-input is surely above 0, 0 where it is surely below, and anything in [0, 1] elsewhere.
+Gowal et al. (2018, arXiv 1810.12715) propagate a box by its center and radius, ``A c + b`` and ``|A| r``; a ReLU
+applies to both ends of each interval. The backward pass does the same with the transposes. The slope of a ReLU is 1 if
+its input is always above 0, 0 if it is always below, and anything in [0, 1] otherwise.
 
-Everything is computed in float64, and every radius is widened by more than the rounding of the step: a sum of ``n``
-products is off by at most ``(n + 2) u`` of the sum of their sizes, ``u`` the unit of rounding, in whatever order it is
-added up (Higham, 2002, section 3.1); here ``2 (n + 8) u`` is taken.
+All computations are in float64, and each radius is widened by more than the rounding of its step: a sum of ``n``
+products has an error of at most ``(n + 2) u`` of the sum of their sizes, ``u`` the unit roundoff, in any order of
+summation (Higham, 2002, section 3.1); the code takes ``2 (n + 8) u``.
 """
 
 from __future__ import annotations
@@ -18,236 +18,238 @@ import torch
 from torch import Tensor
 
 from kdiga.certification.class_scores import other_classes
-from kdiga.certification.interval_layers import by_channel
-from kdiga.certification.interval_network import AffineLayer, Network
-from kdiga.types import ThreatModel
+from kdiga.certification.interval_layers import AffineLayer, by_channel
+from kdiga.certification.interval_network import TracedNetwork
 
-UNIT = 2.0**-52  # twice the unit of rounding of float64
+UNIT = 2.0**-52  # twice the unit roundoff of float64
 
 
 @dataclass(frozen=True)
-class Box:
+class IntervalTensor:
     """Intervals ``center - radius`` to ``center + radius``, float64, any shape with the examples first."""
 
     center: Tensor
     radius: Tensor
 
     @classmethod
-    def between(cls, low: Tensor, high: Tensor) -> Box:
-        """Return the box of two ends."""
+    def between(cls, low: Tensor, high: Tensor) -> IntervalTensor:
+        """Return the intervals from ``low`` to ``high``."""
         return cls((low + high) / 2, (high - low).clamp_min(0) / 2 + 2 * UNIT * (low.abs() + high.abs()))
 
     @property
     def size(self) -> Tensor:
-        """The largest absolute value in each interval."""
+        """Largest absolute value in each interval."""
         return self.center.abs() + self.radius
 
 
 @dataclass(frozen=True)
-class GradientBounds:
-    """Values ``center + weight * z``, elementwise, where z lies in an L2 ball of each example's own radius."""
+class Ellipsoid:
+    """Values ``center + weight * z``, elementwise, for all z in an L2 ball per example."""
 
     center: Tensor
     weight: Tensor
 
 
 @dataclass(frozen=True)
-class Reached:
-    """What a network's values may be while the images stay in their balls.
+class ValueBounds:
+    """Bounds of all values of a network over a ball around each image.
 
     Args:
-        boxes: of every value, the images first.
-        spread: the last value in terms of an L2 ball, where only rescaling lies between; else None.
-        radius: float64 (example,), of the balls.
+        intervals: Intervals of each value, the images first, the input of the last linear layer last.
+        ellipsoid: The last value as an ellipsoid, for an L2 ball that only rescaling layers have changed; else None.
+        radius: Radii of the balls, float64 (example,).
     """
 
-    boxes: Sequence[Box]
-    spread: GradientBounds | None
+    intervals: Sequence[IntervalTensor]
+    ellipsoid: Ellipsoid | None
     radius: Tensor
 
 
-def reach(network: Network, images: Tensor, radius: Tensor, norm: str) -> Reached:
-    """Return bounds of every value.
+def bound_values(network: TracedNetwork, images: Tensor, radius: Tensor, norm: str) -> ValueBounds:
+    """Return bounds of all values.
 
     Args:
-        network: taken apart.
-        images: float64 (example, channel, height, width), pixels in [0, 1].
-        radius: float64 (example,), in the norm.
-        norm: "linf" or "l2" of the balls, each intersected with [0, 1]. An L2 ball is used as one up to the first layer
-            that mixes pixels, by the length of its rows; from there on it is a box.
+        network: Traced network.
+        images: Float64 (example, channel, height, width), pixels in [0, 1].
+        radius: Radii of the balls, float64 (example,).
+        norm: Norm of the balls, "linf" or "l2"; each ball is intersected with [0, 1]. An L2 ball is used up to the
+            first layer that mixes pixels, by the lengths of its rows; from there on it is a box.
     """
-    reaching = by_example(radius, images)
-    boxes = [Box.between((images - reaching).clamp_min(0), (images + reaching).clamp_max(1))]
-    spreads: list[GradientBounds | None] = [GradientBounds(images, torch.ones_like(images)) if norm == "l2" else None]
-    for step in network.steps:
-        sources = [boxes[source] for source in step.sources]
-        spread = spreads[step.sources[0]] if len(step.sources) == 1 else None
-        if step.magnitude is None:
-            boxes.append(_relu(sources[0]))
-            spreads.append(None)
+    distance = _per_example(radius, images)
+    intervals = [IntervalTensor.between((images - distance).clamp_min(0), (images + distance).clamp_max(1))]
+    ellipsoids: list[Ellipsoid | None] = [Ellipsoid(images, torch.ones_like(images)) if norm == "l2" else None]
+    for layer in network.layers:
+        sources = [intervals[source] for source in layer.sources]
+        ellipsoid = ellipsoids[layer.sources[0]] if len(layer.sources) == 1 else None
+        if layer.magnitude is None:
+            intervals.append(_relu(sources[0]))
+            ellipsoids.append(None)
             continue
-        box = _affine(step, sources)
+        bounds = _affine(layer, sources)
         passed = None
-        if spread is not None and step.diagonal:
-            passed = GradientBounds(step.apply(spread.center), step.magnitude(spread.weight))
-        elif spread is not None:
-            box = _meet(box, _rows(step, spread, radius))
-        boxes.append(box)
-        spreads.append(passed)
-    return Reached(boxes, spreads[-1], radius)
+        if ellipsoid is not None and layer.diagonal:
+            passed = Ellipsoid(layer.apply(ellipsoid.center), layer.magnitude(ellipsoid.weight))
+        elif ellipsoid is not None:
+            bounds = _intersection(bounds, _row_lengths(layer, ellipsoid, radius))
+        intervals.append(bounds)
+        ellipsoids.append(passed)
+    return ValueBounds(intervals, ellipsoids[-1], radius)
 
 
-def margins(network: Network, reached: Reached, labels: Tensor) -> Tensor:
+def bound_margins(network: TracedNetwork, values: ValueBounds, labels: Tensor) -> Tensor:
     """Return lower bounds of ``f_c - f_j``, float64 (example, num_classes - 1), classes as in :func:`other_classes`.
 
-    The last layer's rows are subtracted first: its own margin is bounded, not two logits by themselves.
+    The rows of the last layer are subtracted first: the margin is bounded directly, not as two logits.
     """
-    last = reached.boxes[-1]
+    last = values.intervals[-1]
     others = other_classes(labels, len(network.weight))
     found = torch.empty_like(others, dtype=torch.float64)
     for label in labels.unique():
         rows = labels == label
         weight, bias, offset = _differences(network, label, others[rows][0])
-        slack = allowance(weight.shape[1])
+        slack = rounding_allowance(weight.shape[1])
         center, radius = last.center[rows], last.radius[rows]
         size = center.abs() @ weight.abs().T + offset
         low = center @ weight.T + bias - (radius @ weight.abs().T) * (1 + slack) - slack * size
-        if reached.spread is not None:
-            at, scale = reached.spread.center[rows], reached.spread.weight[rows]
-            length = (scale.square() @ weight.square().T).sqrt() * reached.radius[rows, None] * (1 + slack)
+        if values.ellipsoid is not None:
+            at, scale = values.ellipsoid.center[rows], values.ellipsoid.weight[rows]
+            length = (scale.square() @ weight.square().T).sqrt() * values.radius[rows, None] * (1 + slack)
             size = at.abs() @ weight.abs().T + offset
             low = low.maximum(at @ weight.T + bias - length - slack * size)
         found[rows] = low
     return found
 
 
-def gradients(network: Network, reached: Reached, labels: Tensor) -> Box:
-    """Return bounds of the input gradients of ``f_c - f_j`` anywhere in the balls.
+def bound_gradients(network: TracedNetwork, values: ValueBounds, labels: Tensor) -> IntervalTensor:
+    """Return bounds of the input gradients of ``f_c - f_j`` everywhere in the balls.
 
-    Where a ReLU has no derivative, any slope between its two is covered.
+    At the kink of a ReLU, the bounds cover every slope in [0, 1].
 
     Returns:
-        Box: (example * (num_classes - 1), channel, height, width), the classes of an example together.
+        Intervals (example * (num_classes - 1), channel, height, width), the classes of an example together.
     """
     classes = len(network.weight) - 1
     others = other_classes(labels, classes + 1)
     weight = network.weight[labels][:, None] - network.weight[others]
-    last = reached.boxes[-1].center
-    start = weight.reshape(len(labels) * classes, *last.shape[1:])
-    held: list[Box | None] = [None] * len(network.steps) + [Box(start, 2 * UNIT * start.abs())]
-    for place in reversed(range(len(network.steps))):
-        step, outgoing = network.steps[place], held[place + 1]
+    start = weight.reshape(len(labels) * classes, *values.intervals[-1].center.shape[1:])
+    gradients: list[IntervalTensor | None] = [None] * len(network.layers)
+    gradients.append(IntervalTensor(start, 2 * UNIT * start.abs()))
+    for place in reversed(range(len(network.layers))):
+        layer, outgoing = network.layers[place], gradients[place + 1]
         if outgoing is None:
             continue
-        sources = [reached.boxes[source] for source in step.sources]
-        if step.magnitude is None:
+        sources = [values.intervals[source] for source in layer.sources]
+        if layer.magnitude is None:
             passed = [_relu_slopes(outgoing, sources[0], classes)]
         else:
-            passed = _transposed(step, sources, outgoing, classes)
-        for source, box in zip(step.sources, passed, strict=True):
-            held[source] = _sum(held[source], box)
-    found = held[0]
-    if found is None:
-        found = Box(*(torch.zeros(len(start), *reached.boxes[0].center.shape[1:]).to(start) for _ in range(2)))
-    return found
+            passed = _transposed(layer, sources, outgoing, classes)
+        for source, gradient in zip(layer.sources, passed, strict=True):
+            gradients[source] = _sum(gradients[source], gradient)
+    if gradients[0] is None:
+        zeros = start.new_zeros(len(start), *values.intervals[0].center.shape[1:])
+        return IntervalTensor(zeros, zeros)
+    return gradients[0]
 
 
-def dual_norms(box: Box, norm: str) -> Tensor:
-    """Return the largest dual norm in each row of a box of gradients, float64 (row,)."""
-    size = box.size.flatten(1)
+def largest_dual_norms(gradients: IntervalTensor, norm: str) -> Tensor:
+    """Return the largest dual norm in each row of gradient intervals, float64 (row,)."""
+    size = gradients.size.flatten(1)
     length = size.sum(1) if norm == "linf" else torch.linalg.vector_norm(size, dim=1)
-    return length * (1 + allowance(size.shape[1]))
+    return length * (1 + rounding_allowance(size.shape[1]))
 
 
-def allowance(terms: int) -> float:
-    """Return by how much of its size a sum of so many products is widened."""
+def rounding_allowance(terms: int) -> float:
+    """Return the relative widening of a sum of so many products."""
     return (terms + 8) * UNIT
 
 
-def by_example(values: Tensor, like: Tensor) -> Tensor:
-    """Return one value an example in a shape that goes with images."""
+def _per_example(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (like.dim() - 1))
 
 
-def ball_of(threat: ThreatModel, images: Tensor) -> Tensor:
-    """Return the threat's radius for every example, float64 (example,)."""
-    return torch.full((len(images),), threat.eps, dtype=torch.float64, device=images.device)
+def _affine(layer: AffineLayer, sources: Sequence[IntervalTensor]) -> IntervalTensor:
+    slack = rounding_allowance(layer.terms)
+    center = layer.apply(*(source.center for source in sources))
+    widened = (source.radius * (1 + slack) + slack * source.center.abs() for source in sources)
+    radius = _magnitude(layer)(*widened) * (1 + slack)
+    return IntervalTensor(center, _with_offset(layer, radius, slack))
 
 
-def _affine(step: AffineLayer, sources: Sequence[Box]) -> Box:
-    slack = allowance(step.terms)
-    center = step.apply(*(box.center for box in sources))
-    widened = (box.radius * (1 + slack) + slack * box.center.abs() for box in sources)
-    radius = _magnitude(step)(*widened) * (1 + slack)
-    if step.offset is not None:
-        radius = radius + slack * by_channel(step.offset, radius)
-    return Box(center, radius)
+def _row_lengths(layer: AffineLayer, ellipsoid: Ellipsoid, radius: Tensor) -> IntervalTensor:
+    """Return the bounds of a mixing layer by the lengths of its rows (Cauchy-Schwarz)."""
+    slack = rounding_allowance(layer.terms)
+    center = layer.apply(ellipsoid.center)
+    assert layer.squared is not None  # every affine layer of one source has it
+    length = (layer.squared(ellipsoid.weight.square()) * (1 + slack)).sqrt() * (1 + slack)
+    rounding = slack * _magnitude(layer)(ellipsoid.center.abs()) * (1 + slack)
+    return IntervalTensor(center, _with_offset(layer, length * _per_example(radius, length) + rounding, slack))
 
 
-def _rows(step: AffineLayer, spread: GradientBounds, radius: Tensor) -> Box:
-    """Return the bounds of a mixing layer by the length of its rows: Cauchy and Schwarz."""
-    slack = allowance(step.terms)
-    center = step.apply(spread.center)
-    assert step.squared is not None  # every affine step of one source has it
-    length = (step.squared(spread.weight.square()) * (1 + slack)).sqrt() * (1 + slack)
-    reached = length * by_example(radius, length) + slack * _magnitude(step)(spread.center.abs()) * (1 + slack)
-    return Box(center, reached if step.offset is None else reached + slack * by_channel(step.offset, reached))
+def _with_offset(layer: AffineLayer, radius: Tensor, slack: float) -> Tensor:
+    return radius if layer.offset is None else radius + slack * by_channel(layer.offset, radius)
 
 
-def _meet(one: Box, two: Box) -> Box:
-    low = (one.center - one.radius).maximum(two.center - two.radius)
-    high = (one.center + one.radius).minimum(two.center + two.radius)
-    met = Box.between(low, high)
-    return Box(met.center, met.radius + 2 * UNIT * (one.size + two.size))
+def _intersection(first: IntervalTensor, second: IntervalTensor) -> IntervalTensor:
+    low = (first.center - first.radius).maximum(second.center - second.radius)
+    high = (first.center + first.radius).minimum(second.center + second.radius)
+    found = IntervalTensor.between(low, high)
+    return IntervalTensor(found.center, found.radius + 2 * UNIT * (first.size + second.size))
 
 
-def _relu(box: Box) -> Box:
-    low, high = box.center - box.radius, box.center + box.radius
-    rounding = 2 * UNIT * box.size
-    met = Box.between(low.clamp_min(0), high.clamp_min(0))
-    return Box(met.center, met.radius + torch.where(high + rounding > 0, rounding, 0.0))
+def _relu(values: IntervalTensor) -> IntervalTensor:
+    low, high = values.center - values.radius, values.center + values.radius
+    rounding = 2 * UNIT * values.size
+    found = IntervalTensor.between(low.clamp_min(0), high.clamp_min(0))
+    return IntervalTensor(found.center, found.radius + torch.where(high + rounding > 0, rounding, 0.0))
 
 
-def _relu_slopes(gradient: Box, values: Box, classes: int) -> Box:
+def _relu_slopes(gradient: IntervalTensor, values: IntervalTensor, classes: int) -> IntervalTensor:
     rounding = 2 * UNIT * values.size
     on = (values.center - values.radius - rounding > 0).repeat_interleave(classes, 0)
     off = (values.center + values.radius + rounding < 0).repeat_interleave(classes, 0)
     low, high = gradient.center - gradient.radius, gradient.center + gradient.radius
-    either = Box.between(low.clamp_max(0), high.clamp_min(0))
+    either = IntervalTensor.between(low.clamp_max(0), high.clamp_min(0))
     center = torch.where(on, gradient.center, either.center).masked_fill(off, 0.0)
     unsure = either.radius + 2 * UNIT * gradient.size
-    return Box(center, torch.where(on, gradient.radius, unsure).masked_fill(off, 0.0))
+    return IntervalTensor(center, torch.where(on, gradient.radius, unsure).masked_fill(off, 0.0))
 
 
-def _transposed(step: AffineLayer, sources: Sequence[Box], gradient: Box, classes: int) -> list[Box]:
-    """Carry a gradient back through an affine step, to each of its sources."""
-    zeros = [box.center.new_zeros(()).expand_as(box.center.repeat_interleave(classes, 0)) for box in sources]
-    # An input goes into no more outputs than there are.
-    slack = allowance(gradient.center[0].numel())
-    centers = _pulled_back(step.apply, zeros, gradient.center)
-    radii = _pulled_back(_magnitude(step), zeros, gradient.radius * (1 + slack) + slack * gradient.center.abs())
-    return [Box(center, radius * (1 + slack)) for center, radius in zip(centers, radii, strict=True)]
+def _transposed(
+    layer: AffineLayer, sources: Sequence[IntervalTensor], gradient: IntervalTensor, classes: int
+) -> list[IntervalTensor]:
+    """Propagate a gradient back through an affine layer, to each of its sources."""
+    zeros = [torch.zeros_like(source.center.repeat_interleave(classes, 0)) for source in sources]
+    # An input contributes to at most all outputs.
+    slack = rounding_allowance(gradient.center[0].numel())
+    centers = _vector_jacobian_product(layer.apply, zeros, gradient.center)
+    widened = gradient.radius * (1 + slack) + slack * gradient.center.abs()
+    radii = _vector_jacobian_product(_magnitude(layer), zeros, widened)
+    return [IntervalTensor(center, radius * (1 + slack)) for center, radius in zip(centers, radii, strict=True)]
 
 
-def _pulled_back(function: Callable[..., Tensor], at: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor]:
-    places = [place.detach().clone().requires_grad_() for place in at]
+def _vector_jacobian_product(
+    function: Callable[..., Tensor], at: Sequence[Tensor], gradient: Tensor
+) -> Sequence[Tensor]:
+    inputs = [value.detach().clone().requires_grad_() for value in at]
     with torch.enable_grad():
-        out = function(*places)
-    return torch.autograd.grad(out, places, gradient)
+        output = function(*inputs)
+    return torch.autograd.grad(output, inputs, gradient)
 
 
-def _sum(one: Box | None, two: Box) -> Box:
-    if one is None:
-        return two
-    return Box(one.center + two.center, one.radius + two.radius + UNIT * (one.size + two.size))
+def _sum(first: IntervalTensor | None, second: IntervalTensor) -> IntervalTensor:
+    if first is None:
+        return second
+    rounding = UNIT * (first.size + second.size)
+    return IntervalTensor(first.center + second.center, first.radius + second.radius + rounding)
 
 
-def _differences(network: Network, label: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _differences(network: TracedNetwork, label: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weight and bias of ``f_c - f_j``, and the size of the two biases."""
     weight = network.weight[label] - network.weight[others]
     bias = network.bias[label] - network.bias[others]
     return weight, bias, network.bias[label].abs() + network.bias[others].abs()
 
 
-def _magnitude(step: AffineLayer) -> Callable[..., Tensor]:
-    assert step.magnitude is not None  # asked of affine steps only
-    return step.magnitude
+def _magnitude(layer: AffineLayer) -> Callable[..., Tensor]:
+    assert layer.magnitude is not None  # only a ReLU has none
+    return layer.magnitude
