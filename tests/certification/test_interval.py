@@ -261,7 +261,7 @@ class Branching(Twice):
         (lambda: Twice(lambda x: x * x), "mul"),
         (lambda: Twice(lambda x: 1 / (1 + x)), "truediv"),
         (lambda: Twice(nn.Softmax(1)), "Softmax"),
-        (lambda: Branching(nn.ReLU()), "taken apart"),
+        (lambda: Branching(nn.ReLU()), "cannot be traced"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.ReLU()), "end in a linear layer"),
         (lambda: nn.Sequential(nn.MaxPool2d(1), nn.Flatten(), nn.Linear(9, 4)), "MaxPool2d"),
         (

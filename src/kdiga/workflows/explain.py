@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kdiga.analysis.explain import explain
+from kdiga.analysis.explain import explain, short_model_names
 from kdiga.analysis.explanation import Explanation
-from kdiga.analysis.names import short_model_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.images import to_pixels
