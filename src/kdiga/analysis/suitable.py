@@ -106,14 +106,12 @@ def suitable(
     return Suitability(_measures(own, clean, attacked, threat.eps, seed), findings)
 
 
-def _measures(
-    own: ModelMeasures, clean: Sequence[bool], attacked: AttackResult, eps: float, seed: int
-) -> dict[str, Any]:
+def _measures(own: ModelMeasures, clean: Sequence[bool], robust: AttackResult, eps: float, seed: int) -> dict[str, Any]:
     return {
         "clean": fmean(clean),
         "clean_interval_95": list(clopper_pearson(sum(clean), len(clean))),
-        "robust": {"attack": ATTACK, "accuracy": attacked.accuracy, "interval_95": list(attacked.interval)},
-        "ratio": attacked.accuracy / fmean(clean) if any(clean) else None,
+        "robust": {"attack": ATTACK, "accuracy": robust.accuracy, "interval_95": list(robust.interval)},
+        "ratio": robust.accuracy / fmean(clean) if any(clean) else None,
         "linearity": {
             "mean": fmean(own["linearity"]),
             "change": fmean(own["change"]),
@@ -128,15 +126,13 @@ def _measures(
     }
 
 
-def _robust(clean: Sequence[bool], attacked: AttackResult) -> Finding:
-    right, standing = sum(clean), sum(attacked.correct)
+def _robust(clean: Sequence[bool], robust: AttackResult) -> Finding:
+    right, standing = sum(clean), sum(robust.correct)
     if right == 0:
         return Finding("robust-accuracy", "failed", "right on no image, so nothing can be attacked.", {})
     share, (low, high) = standing / right, clopper_pearson(standing, right)
     verdict: Verdict = "failed" if high < FRAGILE else "warning" if share < WEAK else "passed"
-    message = (
-        f"{attacked.accuracy:.1%} under {ATTACK}, {share:.0%} [{low:.0%}, {high:.0%}] of what it gets right without"
-    )
+    message = f"{robust.accuracy:.1%} under {ATTACK}, {share:.0%} [{low:.0%}, {high:.0%}] of what it gets right without"
     message += {
         "failed": "; it has no robustness to pass on.",
         "warning": "; it has little robustness to pass on.",

@@ -1,4 +1,4 @@
-"""The search for the worst image of a ball, which every "maximum" of the analysis rests on, and the scores it follows."""
+"""The search for the worst image of a ball, on which every maximum of the analysis rests, and its scores."""
 
 from __future__ import annotations
 
