@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from kdiga.attacks import PGD
 from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError
 from kdiga.losses import cross_entropy
+from kdiga.runs.fingerprints import printed
 from kdiga.types import ThreatModel
 
 LARGEST_STEP = 0.25
@@ -48,7 +49,7 @@ class WorstCaseSearch:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain data."""
-        return asdict(self)
+        return {"steps": self.steps, "restarts": self.restarts, "step": self.step}
 
     def largest(self, objective: Score, images: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
         """Return the largest value in the ball that the search finds, and its images; the images themselves count too.
@@ -98,8 +99,8 @@ class Differentiable(nn.Module):
         super().__init__()
         self.model = model
 
-    def _get_name(self) -> str:
-        return "Connected"  # part of the printed model, which decides the keys of cached attack results
+    def __repr__(self) -> str:
+        return f"connected({printed(self.model)})"  # the fingerprint contains no class name of kdiga
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of the model."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def run_certification(
+def certify(
     model: ModelName,
     against: Annotated[
         str | None, typer.Option(metavar="TEACHER", help="Compare with this run or .safetensors file, by example.")
