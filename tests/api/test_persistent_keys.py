@@ -83,14 +83,12 @@ def test_fingerprints(model):
 
 
 def test_a_fingerprint_of_a_wrapped_model_has_no_name_of_a_class(model):
-    class Renamed(Connected):
+    class Renamed(Differentiable):
         pass
 
-    assert (
-        fingerprint_of_model(Differentiable(model))
-        == "c24b9051af2ffc026f96dea96549aea3f288c53a3f2e307a33bf2b61ad388b1e"
-    )
-    assert fingerprint_of_model(Renamed(model)) == fingerprint_of_model(Differentiable(model))
+    found = fingerprint_of_model(Differentiable(model))
+    assert found == "c24b9051af2ffc026f96dea96549aea3f288c53a3f2e307a33bf2b61ad388b1e"
+    assert fingerprint_of_model(Renamed(model)) == found
 
 
 def test_evaluation(model, tmp_path):
