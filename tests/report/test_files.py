@@ -9,11 +9,21 @@ import pytest
 
 from kdiga.errors import InputError
 from kdiga.report import write_page
+from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.fields import DamagedError
-from kdiga.results.folders import find_results
+from kdiga.results.folders import FILES, find_results
 from kdiga.results.shared import validated
 from kdiga.results.studies import StudyResult
-from tests.report.samples import certificate, evaluation, explanation, pictures, write_json, write_run, write_study
+from tests.report.samples import (
+    certificate,
+    evaluation,
+    explanation,
+    pictures,
+    write_all,
+    write_json,
+    write_run,
+    write_study,
+)
 
 
 @pytest.fixture
@@ -183,3 +193,22 @@ def test_nothing_readable_is_an_error(tmp_path):
         find_results([tmp_path / "absent"])
     with pytest.raises(InputError, match="no folder was given"):
         write_page([])
+
+
+def test_files_are_written_as_they_were_read(tmp_path):
+    write_all(tmp_path / "all")
+    write_study(tmp_path / "study")
+    read = 0
+    for path in sorted(tmp_path.rglob("*.json")):
+        if path.name in FILES and "portions" not in path.parts:
+            FILES[path.name].read(path).write(tmp_path / "again.json")
+            assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text()), path
+            read += 1
+    assert read > 20
+
+
+def test_unknown_fields_are_preserved(tmp_path):
+    content = evaluation("kd") | {"future": {"a": [1, None]}}
+    content["sweep"]["future"] = 2
+    EvaluationResult.read(write_json(tmp_path / "evaluation.json", content)).write(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == content

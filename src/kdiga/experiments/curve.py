@@ -73,8 +73,9 @@ def report_curve(sweep: CurvePlan, board: RunBoard, data: DataSet, *, pictures: 
     """Write ``curve.json``, table and pictures from what is there, and return the first's content."""
     with file_lock(board.out, "report", wait=True):
         content = collect_curve(sweep, board, data)
-        write_result(board.out, content, FILE)
-        write_curve_files(board.out, CurveResult.model_validate(content), pictures=pictures)
+        curve = CurveResult.model_validate(content)
+        curve.write(board.out / FILE, indent=2)
+        write_curve_files(board.out, curve, pictures=pictures)
     return content
 
 

@@ -39,12 +39,8 @@ class GroupVerdict:
     sentences: Sequence[Sentence]  # how much robustness transferred, a sentence a model
     why: Sequence[str]  # what an explanation measured
     reliability: Sequence[str]  # how far the numbers can be believed
-    against_teacher: Differences = field(
-        default_factory=dict[str, AccuracyDifference]
-    )
-    against_plain: Differences = field(
-        default_factory=dict[str, AccuracyDifference]
-    )
+    against_teacher: Differences = field(default_factory=dict[str, AccuracyDifference])
+    against_plain: Differences = field(default_factory=dict[str, AccuracyDifference])
     plain: str | None = None  # name of the best plain student
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import parse_json
 from kdiga.results.fields import (
     Count,
@@ -149,6 +150,11 @@ class FileModel(ResultModel):
         found = validated(cls, load_content(path, cls.KIND))
         found._path = path
         return found
+
+    def write(self, path: Path, *, indent: int = 1) -> None:
+        """Write the fields that were given as JSON, at once or not at all."""
+        text = json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        write_atomically(path, text + "\n", shared=True)
 
     @property
     def path(self) -> Path:

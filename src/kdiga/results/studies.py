@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from kdiga.results.fields import EmptyAsNone, Fields, Interval, Number, ResultModel, Share
+from kdiga.results.fields import Interval, Number, ResultModel, Share
 from kdiga.results.shared import FileModel, ThreatRecord
 
 LEAST = 1e-9  # least minutes or passes above 0, which are drawn on a logarithmic axis
@@ -40,9 +40,9 @@ class RunSummary(ResultModel):
     best_epoch: Any = None
     parameters: Number | None = None
     minutes: Cost | None = None
-    passes: Annotated[dict[str, Cost | None] | None, EmptyAsNone] = None
+    passes: dict[str, Cost | None] | None = None
     date: str | None = None
-    hardware: Annotated[Fields | None, EmptyAsNone] = None
+    hardware: dict[str, Any] | None = None
 
     def passes_of(self, role: str) -> float | None:
         """Return forward and backward passes of "student" or "teacher"; None if they were not counted."""
