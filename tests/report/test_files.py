@@ -41,7 +41,7 @@ def broken(change):
 DAMAGED = {
     "it holds NaN": lambda c: c["accuracy"].update(autoattack=float("nan")),
     "not a finite number": lambda c: c["accuracy"].update(autoattack="0.9"),
-    "leaves out 0.8": lambda c: c["interval_95"].update(clean=[0.1, 0.2]),
+    "leaves out its value 0.8": lambda c: c["interval_95"].update(clean=[0.1, 0.2]),
     "null character": lambda c: c.update(model="\0"),
     "not in [0, 1]": lambda c: c["accuracy"].update(clean=80.0),
     "are marked right": lambda c: c["accuracy"].update(clean=0.5),
