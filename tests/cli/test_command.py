@@ -18,7 +18,6 @@ from kdiga.cli import command as module
 from kdiga.cli.output import Output
 from kdiga.errors import InputError
 from kdiga.workflows.options import Option, comma_separated
-from tests.cli.test_cli import run
 
 for name in application.COMMANDS:
     importlib.import_module(f"kdiga.cli.{name}")

@@ -23,6 +23,8 @@ def demo(request: DemoRequest, output: Output) -> None:
     from kdiga.cli.progress import JobProgress, TrainingProgress
     from kdiga.distributed.launch import check_started_once
     from kdiga.report import write_page, write_summary
+    from kdiga.results.evaluations import EvaluationResult
+    from kdiga.results.explanations import ExplanationResult
     from kdiga.workflows.demo import DATA, EPOCHS, TEACHER, THREAT, run_demo
 
     check_started_once("the demo", "without it")
@@ -38,11 +40,12 @@ def demo(request: DemoRequest, output: Output) -> None:
     ):
         models = run_demo(request, on_step=teacher.on_step, on_epoch=teacher.on_epoch, on_job=jobs)
     page = write_page([request.out])
-    write_summary(request.out / "figure.png", models, request.out / "explanation.json")
+    evaluations = [EvaluationResult.model_validate(model) for model in models]
+    write_summary(request.out / "figure.png", evaluations, ExplanationResult.read(request.out / "explanation.json"))
     say(console, f"{DATA}, {models[0]['examples']} test images:")
     show_table(console, ("model", "parameters", "clean", "PGD-40", "AutoAttack", "95 % interval"), map(_row, models))
-    for answer in page.answers:
-        for sentence in answer.sentences:
+    for verdict in page.verdicts:
+        for sentence in verdict.sentences:
             say(console, str(sentence))
     say(console, f"\n{(time.perf_counter() - started) / 60:.1f} minutes. Open {page.path}")
     output.result({"kind": "demo", "page": str(page.path), "models": models}, page.path)

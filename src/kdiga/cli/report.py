@@ -13,9 +13,9 @@ from kdiga.cli.printing import say
 from kdiga.workflows.options import Option
 
 if TYPE_CHECKING:
-    from kdiga.report.compose import Page
+    from kdiga.report.page import Page
 
-PARTS = ("sentences", "why", "trust")  # parts of an answer
+PARTS = {"sentences": "sentences", "why": "why", "trust": "reliability"}  # of a verdict, by name in the JSON output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ def report(request: ReportRequest, output: Output) -> None:
 
     console = output.console
     page = write_page(request.folders, request.out, request.title)
-    for answer in page.answers:
-        say(console, answer.headline, style="bold")
-        for sentence in (*answer.sentences, *answer.why, *answer.trust):
+    for verdict in page.verdicts:
+        say(console, verdict.headline, style="bold")
+        for sentence in (*verdict.sentences, *verdict.why, *verdict.reliability):
             say(console, f"- {sentence}")
     for one in page.left_out:
         say(console, f"left out: {one.path}, because {one.reason}.", style="yellow")
@@ -54,10 +54,10 @@ def report(request: ReportRequest, output: Output) -> None:
 
 
 def _content(page: Page) -> dict[str, Any]:
-    """Return the answers of the page as plain data."""
+    """Return the verdicts of the page as plain data."""
     answers = [
-        {"headline": one.headline} | {name: [str(sentence) for sentence in getattr(one, name)] for name in PARTS}
-        for one in page.answers
+        {"headline": one.headline} | {key: [str(line) for line in getattr(one, name)] for key, name in PARTS.items()}
+        for one in page.verdicts
     ]
     left_out = [{"path": str(one.path), "reason": one.reason} for one in page.left_out]
     return {"kind": "report", "page": str(page.path), "answers": answers, "left_out": left_out}

@@ -21,15 +21,16 @@ from kdiga.certification import (
     smooth,
     smooth_against,
 )
+from kdiga.certification.interval_network import trace_network
 from kdiga.certification.lipschitz import Sampling
-from kdiga.certification.network import take_apart
 from kdiga.certification.smoothing import Noise
 from kdiga.data.images import to_pixels
 from kdiga.errors import unknown
+from kdiga.results.certificates import CertificateResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
 from kdiga.types import ThreatModel, parse_number
-from kdiga.workflows.judging import ResultFile, load_with_test_set, result_folder
+from kdiga.workflows.judging import ResultFolder, load_with_test_set, result_folder
 from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model
 from kdiga.workflows.requests import CertifyRequest
 
@@ -77,9 +78,10 @@ def run_certification(
     if "interval" in methods:
         _check_coverage(models, test_set)
     about = loaded.about | test_set.about() | {"seed": request.seed}
-    file = ResultFile(
+    results = ResultFolder(
         result_folder(request, request.model, "certification", test_set),
         FILE,
+        CertificateResult,
         {name: about[name] for name in IDENTITY},
         overwrite=request.overwrite,
     )
@@ -87,7 +89,7 @@ def run_certification(
     for name in methods:
         certify, compare, settings = _method(name, request, test_set.threat)
         arguments = (*(one.model for one in models), to_pixels(test_set.images.images), test_set.images.labels)
-        settings |= {"folder": file.work_units, "progress": progress}
+        settings |= {"folder": results.work_units, "progress": progress}
         if others:
             against[name] = compare(*arguments, **settings)
             certificates[name] = against[name].student
@@ -97,7 +99,7 @@ def run_certification(
     content |= {name: found.to_dict() for name, found in certificates.items()}
     for teacher in models[1:]:
         content["against"] = {"teacher": teacher.about} | {name: found.to_dict() for name, found in against.items()}
-    return CertifyOutcome(certificates, against, file.write(content, _joined), file.folder)
+    return CertifyOutcome(certificates, against, results.write(content, _joined), results.folder)
 
 
 def _methods(request: CertifyRequest) -> list[str]:
@@ -122,7 +124,7 @@ def _check_coverage(models: Sequence[LoadedModel], test_set: TestSet) -> None:
     """Refuse a network that intervals do not cover before minutes go into the other methods."""
     image = to_pixels(test_set.images.images[:1])[0].to(_device(models[0]))
     for loaded, role in zip(models, ("model", "teacher"), strict=False):
-        take_apart(loaded.model, image, role)
+        trace_network(loaded.model, image, role)
 
 
 def _method(

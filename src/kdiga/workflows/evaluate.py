@@ -16,9 +16,10 @@ from kdiga.distributed.launch import follow_parent
 from kdiga.distributed.threads import one_thread
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.masking import Finding, check_masking
+from kdiga.results.evaluations import EvaluationResult
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import parse_number
-from kdiga.workflows.judging import ResultFile, load_with_test_set, result_folder
+from kdiga.workflows.judging import ResultFolder, load_with_test_set, result_folder
 from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model
 from kdiga.workflows.requests import EvaluateRequest
 
@@ -60,17 +61,18 @@ def run_evaluation(
     _check(request)
     loaded, test_set = load_with_test_set(request, request.model)
     about = loaded.about | test_set.about() | {"seed": request.seed, "version": request.version}
-    file = ResultFile(
+    results = ResultFolder(
         result_folder(request, request.model, "evaluation", test_set),
         FILE,
+        EvaluationResult,
         {name: about[name] for name in IDENTITY},
         overwrite=request.overwrite,
     )
-    with _helpers(request, file.work_units):
-        report, found = _attack(request, loaded, test_set, file.work_units, progress)
+    with _helpers(request, results.work_units):
+        report, found = _attack(request, loaded, test_set, results.work_units, progress)
     content = {"kind": "evaluation", "command": command} | about | found
-    content = file.write(content, lambda old, new: _joined(old, new, request))
-    return EvaluateOutcome(report, content, file.folder)
+    content = results.write(content, lambda old, new: _joined(old, new, request))
+    return EvaluateOutcome(report, content, results.folder)
 
 
 def _check(request: EvaluateRequest) -> None:

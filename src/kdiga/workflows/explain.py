@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from kdiga.analysis.explain import explain
+from kdiga.analysis.explain import explain, short_model_names
 from kdiga.analysis.explanation import Explanation
-from kdiga.analysis.names import short_model_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.images import to_pixels
 from kdiga.io.atomic_write import replacing
+from kdiga.results.explanations import ExplanationResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress
-from kdiga.workflows.judging import ResultFile, load_with_test_set
+from kdiga.workflows.judging import ResultFolder, load_with_test_set
 from kdiga.workflows.loaded_model import LoadedModel, TestSet, default_folder, load_judged_model
 from kdiga.workflows.requests import ExplainRequest
 
@@ -59,7 +59,7 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
         "attack": request.attack.strip().lower(),
         "compared": [loaded.about["fingerprint"] for loaded in loaded_models],
     }
-    file = ResultFile(request.out, FILE, identity, overwrite=request.overwrite)
+    results = ResultFolder(request.out, FILE, ExplanationResult, identity, overwrite=request.overwrite)
     found = explain(
         teacher.model,
         {name: loaded.model for name, loaded in zip(names[1:], loaded_models[1:], strict=True)},
@@ -70,7 +70,7 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
         attack=request.attack,
         seed=request.seed,
         search=search,
-        result_cache=file.cache,
+        result_cache=results.cache,
         on_progress=progress,
         attack_folders=[_attack_folder(model, test_set, request) for model in given],
     )
@@ -80,7 +80,7 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
     if request.pictures:
         content["pictures"] = PICTURES
         _write_pictures(request, found, loaded_models, test_set)
-    return file.write(content)
+    return results.write(content)
 
 
 def _attack_folder(model: str, test_set: TestSet, request: ExplainRequest) -> Path:

@@ -23,7 +23,7 @@ from kdiga.export.score_attack import scored
 from kdiga.export.transfer import Victim, transfer_attacks, transferred
 from kdiga.export.written import REFERENCE, Written, write_all
 from kdiga.runs.provenance import installed_version, provenance
-from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.export_folder import claim_export, finish_export
 from kdiga.workflows.judging import load_with_test_set
@@ -75,20 +75,21 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     }
     about = loaded.about | test_set.about() | {"seed": request.seed, "measured": measured}
     files = [one.file for one in chosen] + [INT8_FILE] * request.int8
-    old = claim_export(folder, {name: about[name] for name in IDENTITY}, files, overwrite=request.overwrite)
+    results = claim_export(folder, {name: about[name] for name in IDENTITY}, files, overwrite=request.overwrite)
     calibration = (
         training_images([request.model], request.calibration, data=request.data, root=request.root)
         if request.int8
         else None
     )
     written = write_all(loaded.model, chosen, folder, calibration)
-    formats = _judge(request, loaded, test_set, written, ResultCache(folder / FOLDER), progress)
+    formats = _judge(request, loaded, test_set, written, results.cache, progress)
     content = {"kind": "export", "command": command} | about | {"provenance": _provenance()}
     content["calibration"] = request.calibration if request.int8 else None
-    content["formats"] = old.get("formats", {}) | {name: one.to_dict() for name, one in formats.items()}
-    content = old | content
+    content["formats"] = results.earlier.get("formats", {}) | {name: one.to_dict() for name, one in formats.items()}
+    content = {**results.earlier, **content}
     write_cards(folder, request.model, loaded, test_set, content)
-    finish_export(folder, content)
+    results.write(content)
+    finish_export(folder)
     return ExportOutcome(folder, formats, content)
 
 

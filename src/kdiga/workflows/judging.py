@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdiga.io.atomic_write import write_atomically
 from kdiga.io.file_lock import file_lock
+from kdiga.results.shared import FileModel
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.workflows.loaded_model import (
     LoadedModel,
@@ -63,12 +62,15 @@ def result_folder(request: JudgeRequest, model: str, kind: str, test_set: TestSe
     return request.out or default_folder(model, kind, test_set, request.which)
 
 
-class ResultFile:
-    """A JSON file of results. Later calls with the same question add to it; other results are not replaced by accident.
+class ResultFolder:
+    """A folder with a JSON file of results and finished work units.
+
+    Later calls with the same question add to the file; other results are not replaced by accident.
 
     Args:
-        folder: Folder of the file and of finished work units; it is created. None stores nothing.
-        name: File name.
+        folder: The folder; it is created. None stores nothing.
+        name: Name of the file.
+        kind: Class of its content.
         identity: Plain data; results with equal values here answer the same question.
         overwrite: Whether other results may be replaced.
 
@@ -76,16 +78,24 @@ class ResultFile:
         InputError: If the folder holds other results, or cannot be written.
     """
 
-    def __init__(self, folder: Path | None, name: str, identity: Mapping[str, Any], *, overwrite: bool) -> None:
-        self.folder, self.name, self.identity, self.overwrite = folder, name, identity, overwrite
+    def __init__(
+        self,
+        folder: Path | None,
+        name: str,
+        kind: type[FileModel],
+        identity: Mapping[str, Any],
+        *,
+        overwrite: bool,
+    ) -> None:
+        self.folder, self.name, self.kind, self.identity, self.overwrite = folder, name, kind, identity, overwrite
         self.work_units = None if folder is None else folder / FOLDER
+        self.earlier: Mapping[str, Any] = {} if folder is None else self._read(folder)
         if folder is not None:
-            self._earlier(folder)
             make_folder(folder)
 
     @property
     def cache(self) -> ResultCache:
-        """Finished work units, in memory alone where there is no folder."""
+        """Finished work units; without a folder they are in memory alone."""
         return ResultCache(self.work_units)
 
     def write(self, content: dict[str, Any], join: Join | None = None) -> dict[str, Any]:
@@ -99,9 +109,9 @@ class ResultFile:
             return content
         with file_lock(self.work_units, self.name, wait=True):  # another call may have ended in the meantime
             if join is not None:
-                content = join(self._earlier(self.folder), content)
-            write_atomically(self.folder / self.name, json.dumps(content, indent=1) + "\n", shared=True)
+                content = join(self._read(self.folder), content)
+            self.kind.model_validate(content).write(self.folder / self.name)
         return content
 
-    def _earlier(self, folder: Path) -> dict[str, Any]:
+    def _read(self, folder: Path) -> dict[str, Any]:
         return check_earlier_result(folder / self.name, self.identity, overwrite=self.overwrite)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdiga.analysis.search import WorstCaseSearch
 from kdiga.analysis.suitable import suitable
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.images import to_pixels
+from kdiga.results.evaluations import SuitabilityResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
-from kdiga.workflows.judging import ResultFile, load_with_test_set, result_folder
+from kdiga.workflows.judging import ResultFolder, load_with_test_set, result_folder
 from kdiga.workflows.requests import SuitableRequest
 
 FILE = "suitability.json"
@@ -42,7 +43,7 @@ def run_suitable(
         "fingerprint": loaded.about["fingerprint"],
     }
     folder = result_folder(request, request.teacher, "suitability", test_set)
-    file = ResultFile(folder, FILE, identity, overwrite=request.overwrite)
+    results = ResultFolder(folder, FILE, SuitabilityResult, identity, overwrite=request.overwrite)
     found = suitable(
         loaded.model,
         to_pixels(test_set.images.images),
@@ -50,9 +51,9 @@ def run_suitable(
         threat=test_set.threat,
         seed=request.seed,
         search=search,
-        result_cache=file.cache,
+        result_cache=results.cache,
         on_progress=progress,
     )
     content = identity | {"command": command} | loaded.about | found.to_dict()
     content["provenance"] = provenance(next(loaded.model.parameters()).device)
-    return file.write(content), folder
+    return results.write(content), folder
