@@ -79,7 +79,7 @@ def _parameter(name: str, hint: Any, option: Option, default: Any) -> inspect.Pa
         "hidden": option.hidden,
     }
     declared: Any = typer.Argument if option.argument else typer.Option
-    annotation = Annotated[hint, declared(*flags, autocompletion=complete, hidden=option.hidden, **form)]
+    annotation = Annotated[hint, declared(*flags, autocompletion=complete, **form)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
