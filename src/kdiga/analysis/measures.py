@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.analysis.linearity import Expansion, cosines, gradient_distance, local_linearity
-from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, checked_logits, loss_score
-from kdiga.checks import check_labels, check_same_classes
+from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, loss_score
+from kdiga.checks import check_examples, check_labels, check_logits, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult, evaluate
 from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
@@ -101,9 +101,6 @@ def measure_pair(
     }
 
 
-Measure = Callable[[Tensor, Tensor], Mapping[str, Any]]
-
-
 class Measurements:
     """Measures models on the same images, in work units that a result cache stores.
 
@@ -117,7 +114,7 @@ class Measurements:
         on_progress: Called with the task, the finished and the total number of examples.
 
     Raises:
-        InputError: If eps is 0, or there is not one integer label per image.
+        InputError: If eps is 0, there are no examples, or images or labels are out of range.
     """
 
     def __init__(
@@ -133,7 +130,7 @@ class Measurements:
     ) -> None:
         if threat.eps == 0:
             raise InputError("eps was 0; a ball of radius 0 has nothing to search. Give an eps above 0.")
-        check_labels(labels, images)
+        check_examples(images, labels)
         self.images, self.labels, self.threat, self.seed = images, labels.long(), threat, seed
         self.search = search or WorstCaseSearch()
         self.result_cache, self.on_progress = result_cache or ResultCache(), on_progress
@@ -141,44 +138,33 @@ class Measurements:
         self.fingerprints = dict[int, str]()
 
     def num_classes(self, models: Sequence[nn.Module]) -> int:
-        """Check models with the images and labels, and return their number of classes.
+        """Check the logits of models on all images, and return their number of classes.
 
         Raises:
-            InputError: If there are no examples, images or labels are out of range, logits are not finite, or the
-                models have different classes.
+            InputError: If logits are not finite, labels are out of range, or the models have different classes.
         """
         checked = list[Tensor]()
         for model in models:
             device = device_of(model)
-            with evaluating(model):
+            with evaluating(model), torch.no_grad():
                 for images, labels in self._chunks():
-                    checked.append(checked_logits(model, images.to(device), labels.to(device))[:1])
+                    checked.append(check_logits(model(images.to(device)), images)[:1])
+                    check_labels(labels, images, checked[-1].shape[1])
                     check_same_classes(checked[-1], checked[0])
         return checked[0].shape[1]
 
     def of_models(self, models: Sequence[nn.Module]) -> list[ModelMeasures]:
         """Return the measures of each model, on its device."""
-
-        def wanted(model: nn.Module) -> tuple[dict[str, str], Measure]:
-            device = device_of(model)
-            return {"work": "linearity", "model": self._fingerprint(model)}, lambda images, labels: measure_model(
-                model, images.to(device), labels.to(device), self.threat, self.search
-            )
-
-        outcomes = self._run("local linearity", MODEL_STREAM, [wanted(model) for model in models])
-        return cast("list[ModelMeasures]", outcomes)
+        keys = [{"work": "linearity", "model": self._fingerprint(model)} for model in models]
+        groups = [(model,) for model in models]
+        return cast("list[ModelMeasures]", self._run("local linearity", MODEL_STREAM, measure_model, keys, groups))
 
     def of_pairs(self, teacher: nn.Module, students: Sequence[nn.Module]) -> list[PairMeasures]:
         """Return the measures of each student and the teacher, all on the device of the teacher."""
-        device = device_of(teacher)
-
-        def wanted(student: nn.Module) -> tuple[dict[str, str], Measure]:
-            key = {"work": "bounds", "teacher": self._fingerprint(teacher), "student": self._fingerprint(student)}
-            return key, lambda images, labels: measure_pair(
-                teacher, student, images.to(device), labels.to(device), self.threat, self.search
-            )
-
-        return cast("list[PairMeasures]", self._run("bounds", PAIR_STREAM, [wanted(student) for student in students]))
+        prints = [self._fingerprint(model) for model in (teacher, *students)]
+        keys = [{"work": "bounds", "teacher": prints[0], "student": student} for student in prints[1:]]
+        groups = [(teacher, student) for student in students]
+        return cast("list[PairMeasures]", self._run("bounds", PAIR_STREAM, measure_pair, keys, groups))
 
     def attacked(self, model: nn.Module, attack: str, folder: Path | None) -> tuple[Sequence[bool], AttackResult]:
         """Return whether each example is classified correctly, and the result of an attack, cached in a folder."""
@@ -200,21 +186,28 @@ class Measurements:
         return list(zip(self.images.split(CHUNK_SIZE), self.labels.split(CHUNK_SIZE), strict=True))
 
     def _run(
-        self, task: str, stream: int, wanted: Sequence[tuple[dict[str, str], Measure]]
+        self,
+        task: str,
+        stream: int,
+        measure: Callable[..., Mapping[str, Any]],
+        keys: Sequence[Mapping[str, Any]],
+        groups: Sequence[tuple[nn.Module, ...]],
     ) -> list[dict[str, list[Any]]]:
-        """Return the measures that each key and function describe, joined over all chunks."""
+        """Return the measures of each group of models, joined over all chunks."""
         chunks = self._chunks()
         prints = [fingerprint_of_tensors(*chunk) for chunk in chunks]
 
-        def unit(key: dict[str, str], measure: Measure, place: int) -> WorkUnit:
+        def unit(key: Mapping[str, Any], models: tuple[nn.Module, ...], place: int) -> WorkUnit:
             def work() -> dict[str, Any]:
+                images, labels = (tensor.to(device_of(models[0])) for tensor in chunks[place])
                 with seeded(self.seed, stream, place):
-                    return dict(measure(*chunks[place]))
+                    return dict(measure(*models, images, labels, self.threat, self.search))
 
-            about = key | self.common_key | {"batch": prints[place], "place": place}
+            about = {**key, **self.common_key, "batch": prints[place], "place": place}
             return WorkUnit(task, about, len(chunks[place][0]), work)
 
-        work_units = [unit(key, measure, place) for key, measure in wanted for place in range(len(chunks))]
+        places = range(len(chunks))
+        work_units = [unit(*each, place) for each in zip(keys, groups, strict=True) for place in places]
         outcomes: list[dict[str, list[Any]]] = run_work_units(work_units, self.result_cache, self.on_progress)
         grouped = [outcomes[start : start + len(chunks)] for start in range(0, len(outcomes), len(chunks))]
         return [{name: [value for one in group for value in one[name]] for name in group[0]} for group in grouped]
