@@ -61,13 +61,9 @@ def local_linearity(expansion: Expansion, threat: ThreatModel, search: WorstCase
     Gamma is a lower bound of the true maximum. The search starts at random, because the remainder and its gradient are
     zero at the image itself. It runs once for each sign, because an ascent on the absolute value stays at one sign.
 
-    Args:
-        expansion: Expansion of the score.
-        threat: The ball; adversarial images are also in [0, 1].
-        search: Settings of the search.
-
     Returns:
-        tuple[Tensor, Tensor]: Gamma in the unit of the score, float64 (batch,), at least 0; and the images.
+        tuple[Tensor, Tensor]: Gamma in the unit of the score, float64 (batch,), at least 0; and the images, which are
+            in the ball and in [0, 1].
 
     >>> images = torch.full((1, 1, 1, 2), 0.5)
     >>> squares = Expansion.around(images, lambda images: images.flatten(1).square().sum(1))
@@ -81,11 +77,8 @@ def local_linearity(expansion: Expansion, threat: ThreatModel, search: WorstCase
 def cosines(a: Tensor, b: Tensor) -> tuple[float | None, ...]:
     """Return the cosine of the two gradients of each example; None if one of them is exactly zero.
 
-    A zero gradient has no direction. A cosine of 0 would mean gradients at a right angle.
-
-    Args:
-        a: Gradients, (batch, channel, height, width).
-        b: Gradients of the same images.
+    A zero gradient has no direction. A cosine of 0 would mean gradients at a right angle. Both gradients have the shape
+    of the images.
 
     >>> cosines(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]]), torch.tensor([[[[6.0, 8.0]]], [[[1.0, 0.0]]]]))
     (1.0, None)

@@ -61,13 +61,7 @@ def share(flags: Sequence[bool]) -> tuple[float | None, list[float] | None]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive examples that one work unit certifies.
-
-    Args:
-        start: Index of the first example.
-        images: Float (example, channel, height, width).
-        labels: Int (example,).
-    """
+    """Consecutive examples, from index ``start``, that one work unit certifies."""
 
     start: int
     images: Tensor
@@ -85,17 +79,11 @@ def run_chunks(
     folder: Path | None,
     progress: OnProgress | None,
 ) -> list[Any]:
-    """Return the outcome of each chunk; finished chunks come from the result cache in ``folder``.
+    """Return the outcome of each chunk of ``size`` examples, as plain data.
 
-    Args:
-        task: Name for ``progress``.
-        images: Float (example, channel, height, width).
-        labels: Int (example,).
-        size: Number of examples per chunk.
-        key: Everything that decides the outcome of a chunk, except its examples.
-        work: Function that computes the outcome as plain data.
-        folder: Folder of the result cache; None caches nothing.
-        progress: Called with the task, the finished and the total number of examples.
+    ``key`` returns everything that decides the outcome of a chunk, except its examples. Finished chunks come from the
+    result cache in ``folder``; None caches nothing. ``progress`` is called with the task, the finished and the total
+    number of examples.
     """
     work_units = list[WorkUnit]()
     for start in range(0, len(images), size):

@@ -91,7 +91,7 @@ def _check_deterministic(model: nn.Module, images: Tensor, logits: Tensor) -> No
 def _check_uses_input(model: nn.Module, images: Tensor, logits: Tensor) -> None:
     with seeded(_STREAM):
         noise = torch.rand(1, *images.shape[1:])
-    answers = torch.cat((logits, model(noise.to(images))))
+    answers = torch.cat((logits, check_logits(model(noise.to(images)), noise)))
     if bool((answers == answers[:1]).all()):
         raise InputError(
             "the model ignores its input: it gave one answer to every image and to noise. Check for dead units and "

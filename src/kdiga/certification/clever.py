@@ -180,17 +180,11 @@ def clever_radii(scores: ClassScores, estimates: LipschitzEstimates, sampling: S
 
 
 def smallest_ratio(margins: Tensor, constants: Tensor, largest: Tensor, most: float) -> tuple[float | None, int | None]:
-    """Return the smallest ratio of a margin and its Lipschitz constant, at most ``most``, and the class that decides.
+    """Return the smallest ratio of a margin and its Lipschitz constant, at most ``most``, and the place of its class.
 
-    Args:
-        margins: Margins of a correctly classified example, (num_classes - 1,).
-        constants: Lipschitz constants (num_classes - 1,), NaN if unknown.
-        largest: Lower bounds of the constants, (num_classes - 1,).
-        most: Radius of the ball.
-
-    Returns:
-        The radius, and the place of the deciding class. The radius is None if an unknown constant, at up to twice its
-        lower bound, could decide it; the place is None if no constant is known.
+    The tensors, each (num_classes - 1,), are the margins of a correctly classified example, the constants, NaN if
+    unknown, and lower bounds of the constants. The radius is None if an unknown constant, at up to twice its lower
+    bound, could decide it; the place is None if no constant is known.
     """
     # A constant of zero counts as unknown: no point has a gradient, and the radius would be infinite.
     known = constants > 0

@@ -39,9 +39,9 @@ ROUNDING = 1e-6  # relative difference that float32 margins may have
 
 @dataclass(frozen=True)
 class AlignmentGuarantee:
-    """The radius that alignment guarantees, and what it follows from, for each example.
+    """The radius that alignment guarantees for each example.
 
-    The last three belong to the class that decides the radius; they are None for a wrong answer or a failed fit.
+    The last three values belong to the class that decides the radius; None for a wrong answer or a failed fit.
 
     Args:
         radius: Guaranteed radius; 0.0 for a wrong answer of the student, None for a failed fit.
@@ -56,11 +56,7 @@ class AlignmentGuarantee:
     margin_gap: Radii
 
     def to_dict(self, measured: Radii) -> dict[str, Any]:
-        """Return all values and a summary as plain data.
-
-        Args:
-            measured: Radii of the student by the same method.
-        """
+        """Return all values, and a summary with the radii of the student by the same method, as plain data."""
         ratios = [rho / constant for rho, constant in _known_pairs(self.rho, self.teacher_lipschitz) if constant > 0]
         both = [pair for pair in _known_pairs(self.radius, measured) if pair[0] > 0]
         within, interval = share([guaranteed <= found * (1 + ROUNDING) for guaranteed, found in both])
@@ -84,22 +80,12 @@ class AlignmentGuarantee:
 
 
 def alignment_guarantee(
-    margins: tuple[Tensor, Tensor],
-    correct: Tensor,
-    lipschitz: Tensor,
-    rho: Tensor,
-    at_least: Tensor,
-    most: float,
+    margins: tuple[Tensor, Tensor], correct: Tensor, lipschitz: Tensor, rho: Tensor, at_least: Tensor, most: float
 ) -> AlignmentGuarantee:
-    """Return the radius that alignment guarantees for each example.
+    """Return the radius that alignment guarantees for each example, in a ball of radius ``most``.
 
-    Args:
-        margins: Margins of the student and of the teacher, each float64 (example, num_classes - 1).
-        correct: Whether the student is right, bool (example,).
-        lipschitz: The constants ``L_j`` (example, num_classes - 1), NaN if unknown.
-        rho: The differences ``rho_j`` (example, num_classes - 1), NaN if unknown.
-        at_least: Lower bounds of ``L_j + rho_j``, (example, num_classes - 1).
-        most: Radius of the ball.
+    All tensors but ``correct`` (example,) are float64 (example, num_classes - 1): the margins of student and teacher,
+    the constants ``L_j`` and ``rho_j``, NaN if unknown, and a lower bound of their sum.
     """
     radius = list[float | None]()
     deciding: tuple[list[float | None], ...] = ([], [], [])
@@ -188,23 +174,11 @@ def clever_against(
     """Compare a student with its teacher by CLEVER: all results are estimates.
 
     Both models share all points. The difference of their gradients is sampled there too, and the same extreme-value fit
-    estimates its largest norm ``rho_j``. The radii of each model are those of :func:`kdiga.certification.clever` with
-    the same settings. The guaranteed radius holds for exact ``L_j`` and ``rho_j``; if it exceeds the estimate of the
-    student, the fits are the reason.
+    estimates its largest norm ``rho_j``. The guaranteed radius holds for exact ``L_j`` and ``rho_j``; if it exceeds the
+    estimate of the student, the fits are the reason.
 
-    Args:
-        student: Maps images to logits. It runs in eval mode; its modes and parameters do not change.
-        teacher: Like the student, with the same classes and on the same device.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int (example,).
-        norm: "linf" or "l2".
-        max_radius: Radius of the ball in pixels in [0, 1], a number or a fraction.
-        batches: Number of maxima per fit, at least 5.
-        batch_size: Number of points per maximum.
-        seed: Seed of the points.
-        points: Number of points per pass through the network; None chooses by device.
-        folder: Folder of finished work units, which several processes can share; None saves nothing.
-        progress: Called with "clever", the finished and the total number of examples.
+    The models are two as for :func:`kdiga.certification.clever`, with the same classes and on the same device. The
+    other arguments, and the radii of each model, are as there.
 
     Raises:
         InputError: As :func:`kdiga.certification.clever`, or if the models have different classes.
@@ -230,15 +204,8 @@ def smooth_against(
 ) -> CertificateComparison:
     """Compare a student with its teacher by randomized smoothing, both under the same noise.
 
-    Args:
-        student: Maps images to logits; its modes and parameters do not change.
-        teacher: Like the student, with the same classes.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int (example,).
-        settings: Keyword arguments of :func:`kdiga.certification.smooth`.
-
-    Raises:
-        InputError: As :func:`kdiga.certification.smooth`.
+    The models are two as for :func:`kdiga.certification.smooth`, with the same classes. The other arguments, keyword
+    arguments included, and the errors are as there.
     """
     found = smooth(student, images, labels, **settings)
     return CertificateComparison(found, smooth(teacher, images, labels, **settings), found.noise.largest_radius)
@@ -262,16 +229,8 @@ def interval_against(
     fast with it. The guaranteed radius and the radius that the student's own bounds prove are both proved; either can
     be the larger one.
 
-    Args:
-        student: A model as for :func:`kdiga.certification.interval_bounds`.
-        teacher: Like the student, with the same classes and on the same device.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int (example,).
-        norm: "linf" or "l2".
-        eps: Radius of the certified accuracy, in pixels in [0, 1].
-        max_radius: Largest radius to try; None is eps.
-        folder: Folder of finished work units, which several processes can share; None saves nothing.
-        progress: Called with "interval" for each model, then "gradients", and the finished and total examples.
+    The models are two as for :func:`kdiga.certification.interval_bounds`, with the same classes and on the same device.
+    The other arguments are as there; ``progress`` is called with "interval" for each model, then with "gradients".
 
     Raises:
         InputError: As :func:`kdiga.certification.interval_bounds`, or if the models have different classes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,9 @@ def interval_bounds(
         "max_radius": largest,
         "halvings": HALVINGS,
     }
+    work = partial(_certify, network, threat, largest)
     outcomes = run_chunks(
-        "interval",
-        images,
-        labels,
-        CHUNK_SIZE,
-        key=lambda _: key,
-        work=lambda chunk: _certify(network, chunk, threat, largest),
-        folder=folder,
-        progress=progress,
+        "interval", images, labels, CHUNK_SIZE, key=lambda _: key, work=work, folder=folder, progress=progress
     )
     radius, proved, correct = zip(*(row for outcome in outcomes for row in outcome), strict=True)
     return IntervalBounds(threat, largest, radius, tuple(map(bool, proved)), tuple(map(bool, correct)))
@@ -141,7 +136,7 @@ def interval_bounds(
 
 @torch.no_grad()
 def _certify(
-    network: TracedNetwork, chunk: Chunk, threat: ThreatModel, largest: float
+    network: TracedNetwork, threat: ThreatModel, largest: float, chunk: Chunk
 ) -> list[tuple[float, bool, bool]]:
     """Return the radius of each example, whether it is proved at eps, and whether the model is right."""
     images = chunk.images.double()
@@ -189,15 +184,8 @@ def lipschitz_bounds(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return proved upper bounds of Lipschitz constants over a ball, each float64 (example, num_classes - 1).
 
-    Args:
-        student: Traced student.
-        teacher: Traced teacher.
-        images: Float64 (example, channel, height, width), pixels in [0, 1].
-        labels: Int64 (example,), the classes c.
-        ball: Norm, and radius as eps; intersected with [0, 1].
-
-    Returns:
-        ``max ||grad (f_c - f_j)||_q`` of the student, of the teacher, and of the difference of their gradients.
+    They are ``max ||grad (f_c - f_j)||_q`` of the student, of the teacher, and of the difference of their gradients.
+    The images are float64; the ball is intersected with [0, 1].
     """
     own, reference = (_gradients(network, images, labels, ball) for network in (student, teacher))
     difference = IntervalTensor(own.center - reference.center, own.radius + reference.radius)

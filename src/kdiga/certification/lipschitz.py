@@ -108,16 +108,8 @@ def estimate_lipschitz(
 ) -> list[LipschitzEstimates]:
     """Return the estimates of each model and, for two models, of the difference of their gradients.
 
-    An example is left out if no model classifies it correctly.
-
-    Args:
-        models: One or two models, in eval mode, parameters frozen. They share all points.
-        images: Float (example, channel, height, width), on the device of the models.
-        scores: Logits of each model, and the labels c.
-        sampling: Points of each example.
-        points: Number of points per pass through the network; None chooses by device.
-        folder: Folder of the result cache; None caches nothing.
-        progress: Called with "clever", the finished and the total number of examples.
+    The models are in eval mode with frozen parameters, and share all points. An example is left out if no model
+    classifies it correctly. ``points`` is the number of points per pass through the network; None chooses by device.
     """
     fingerprints = [fingerprint_of_model(model) for model in models] if folder is not None else []
     kinds = len(models) + (len(models) == 2)
@@ -195,20 +187,18 @@ def largest_norms(
     them: one forward pass serves ``num_classes - 1`` backward passes.
 
     Args:
-        models: One model, or two, whose difference is then measured too. In eval mode, parameters frozen.
+        models: One model, or two, in eval mode, parameters frozen.
         image: Float (channel, height, width).
         label: Int64 (), the class c.
         ball: Norm, and radius as eps.
         batches: Number of batches.
         batch_size: Number of points per batch.
         seed: Integers that decide the points.
-        points: Number of points per pass through the network; None chooses by device. It changes results by rounding
-            only.
+        points: Number of points per pass; None chooses by device. It changes results by rounding only.
 
     Returns:
         For each model, and for the difference of two, float (batches, num_classes - 1): the largest
-        ``||grad (f_c - f_j)||_q`` of each batch, in logits per unit of the ball's norm, with ``q`` the dual order. The
-        classes ``j`` are in the order of :func:`kdiga.certification.class_scores.other_classes`.
+        ``||grad (f_c - f_j)||_q``, in logits per unit of the ball's norm, classes j as in :func:`other_classes`.
     """
     count = batches * batch_size
     with seeded(*seed):
