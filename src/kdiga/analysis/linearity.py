@@ -45,13 +45,12 @@ class Expansion:
         linear = ((adv_images.double() - self.images.double()) * self.gradient.double()).flatten(1).sum(1)
         return self.score(adv_images).double() - self.values - linear
 
-    def dual_norm(self, threat: ThreatModel) -> Tensor:
-        """Return the dual norm of each gradient, float64 (batch,): the largest change of a linear score per eps."""
-        return dual_norm(self.gradient, threat)
-
 
 def dual_norm(gradient: Tensor, threat: ThreatModel) -> Tensor:
-    """Return the dual norm of the gradient of each example, float64 (batch,): L1 for Linf, L2 for L2."""
+    """Return the dual norm of the gradient of each example, float64 (batch,): L1 for Linf, L2 for L2.
+
+    It is the largest change of a linear score per eps.
+    """
     return torch.linalg.vector_norm(gradient.flatten(1).double(), ord=DUAL_ORDER[threat.norm], dim=1)
 
 

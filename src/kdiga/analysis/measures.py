@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from kdiga.analysis.linearity import Expansion, cosines, gradient_distance, local_linearity
+from kdiga.analysis.linearity import Expansion, cosines, dual_norm, gradient_distance, local_linearity
 from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, loss_score
 from kdiga.checks import check_examples, check_labels, check_logits, check_same_classes
 from kdiga.errors import InputError
@@ -68,7 +68,7 @@ def measure_model(
     return {
         "loss": expansion.values.tolist(),
         "linearity": gamma.tolist(),
-        "gradient_norm": expansion.dual_norm(threat).tolist(),
+        "gradient_norm": dual_norm(expansion.gradient, threat).tolist(),
         "change": change.clamp_min(0).tolist(),
     }
 

@@ -45,9 +45,9 @@ def accuracy_curve(radii: Radii, largest: float) -> dict[str, list[float]]:
     return {"radius": grid, "accuracy": [certified_accuracy(radii, radius) for radius in grid]}
 
 
-def median_radius(radii: Radii) -> float | None:
-    """Return the median of all known radii, zeros included; None if there are none."""
-    known = [radius for radius in radii if radius is not None]
+def median_known(values: Radii) -> float | None:
+    """Return the median of all values that are not None, zeros included; None if there are none."""
+    known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 

@@ -10,7 +10,6 @@ find the steepest gradients only by chance: the result is an estimate, not a low
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Certificate, Radii, accuracy_curve
+from kdiga.certification.certificate import Certificate, Radii, accuracy_curve, median_known
 from kdiga.certification.class_scores import ClassScores, class_scores
 from kdiga.certification.lipschitz import LipschitzEstimates, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
@@ -68,7 +67,7 @@ class Clever(Certificate):
             "failed": self.failed,
             "wrong": self.wrong,
             "goodness": {
-                "median_p": statistics.median(fitted) if fitted else None,
+                "median_p": median_known(fitted),
                 "rejected_share": sum(p < SIGNIFICANT for p in fitted) / len(fitted) if fitted else None,
                 "fits": len(fitted),
             },

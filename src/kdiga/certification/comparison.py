@@ -12,8 +12,6 @@ With perfect alignment, ``rho_j = 0``, and the margins of the teacher this is th
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Chunk, Radii, accuracy_curve, run_chunks, share
+from kdiga.certification.certificate import Chunk, Radii, accuracy_curve, median_known, run_chunks, share
 from kdiga.certification.class_scores import ClassScores
 from kdiga.certification.clever import Clever, clever_radii, sample_margins, smallest_ratio
 from kdiga.certification.interval import CHUNK_SIZE, IntervalBounds, interval_bounds, lipschitz_bounds
@@ -68,9 +66,9 @@ class AlignmentGuarantee:
             "alignment": {
                 "known": sum(radius is not None and radius > 0 for radius in self.radius),
                 "failed": sum(radius is None for radius in self.radius),
-                "median_rho_over_lipschitz": _median(ratios),
-                "median_margin_gap": _median([gap for gap in self.margin_gap if gap is not None]),
-                "median_guaranteed_over_measured": _median(
+                "median_rho_over_lipschitz": median_known(ratios),
+                "median_margin_gap": median_known(self.margin_gap),
+                "median_guaranteed_over_measured": median_known(
                     [guaranteed / found for guaranteed, found in both if found > 0]
                 ),
                 "share_within_measured": within,
@@ -102,10 +100,6 @@ def alignment_guarantee(
 
 def _known_pairs(first: Radii, second: Radii) -> list[tuple[float, float]]:
     return [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True)

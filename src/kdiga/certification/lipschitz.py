@@ -129,16 +129,7 @@ def estimate_lipschitz(
 
     def work(chunk: Chunk) -> list[list[list[list[float | None]]]]:
         maxima = [
-            largest_norms(
-                models,
-                chunk.images[row],
-                chunk.labels[row],
-                ball=sampling.ball,
-                batches=sampling.batches,
-                batch_size=sampling.batch_size,
-                seed=(sampling.seed, chunk.start + row),
-                points=points,
-            )
+            largest_norms(models, chunk.images[row], chunk.labels[row], sampling, chunk.start + row, points=points)
             for row in rows(chunk).nonzero()[:, 0].tolist()
         ]
         if not maxima:
@@ -174,11 +165,9 @@ def largest_norms(
     models: Sequence[nn.Module],
     image: Tensor,
     label: Tensor,
+    sampling: Sampling,
+    example: int,
     *,
-    ball: ThreatModel,
-    batches: int,
-    batch_size: int,
-    seed: Sequence[int],
     points: int | None = None,
 ) -> list[Tensor]:
     """Return the largest gradient norm of each batch of random points around an image, for every other class.
@@ -190,22 +179,22 @@ def largest_norms(
         models: One model, or two, in eval mode, parameters frozen.
         image: Float (channel, height, width).
         label: Int64 (), the class c.
-        ball: Norm, and radius as eps.
-        batches: Number of batches.
-        batch_size: Number of points per batch.
-        seed: Integers that decide the points.
+        sampling: Points and seed.
+        example: Index of the example, which decides its random stream.
         points: Number of points per pass; None chooses by device. It changes results by rounding only.
 
     Returns:
         For each model, and for the difference of two, float (batches, num_classes - 1): the largest
         ``||grad (f_c - f_j)||_q``, in logits per unit of the ball's norm, classes j as in :func:`other_classes`.
     """
-    count = batches * batch_size
-    with seeded(*seed):
-        start = uniform_start(image[None].expand(count, *image.shape), ball)
+    count, order = sampling.batches * sampling.batch_size, DUAL_ORDER[sampling.ball.norm]
+    with seeded(sampling.seed, example):
+        start = uniform_start(image[None].expand(count, *image.shape), sampling.ball)
     parts = start.split(points or POINTS.get(image.device.type, 500))
-    norms = [_gradient_norms(models, part, label.expand(len(part)), DUAL_ORDER[ball.norm]) for part in parts]
-    return [torch.cat(each).view(batches, batch_size, -1).amax(1) for each in zip(*norms, strict=True)]
+    norms = [_gradient_norms(models, part, label.expand(len(part)), order) for part in parts]
+    return [
+        torch.cat(each).view(sampling.batches, sampling.batch_size, -1).amax(1) for each in zip(*norms, strict=True)
+    ]
 
 
 def _gradient_norms(models: Sequence[nn.Module], points: Tensor, labels: Tensor, order: int) -> list[Tensor]:
