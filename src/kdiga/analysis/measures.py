@@ -15,8 +15,9 @@ from kdiga.checks import check_examples, check_labels, check_logits, check_same_
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult, evaluate
 from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
-from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
+from kdiga.runs.chunks import Chunk, ChunkJob, run_chunks, split_chunks
+from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 CHUNK_SIZE = 100  # examples per work unit
@@ -132,6 +133,7 @@ class Measurements:
             raise InputError("eps was 0; a ball of radius 0 has nothing to search. Give an eps above 0.")
         check_examples(images, labels)
         self.images, self.labels, self.threat, self.seed = images, labels.long(), threat, seed
+        self.chunks = split_chunks(self.images, self.labels, CHUNK_SIZE)
         self.search = search or WorstCaseSearch()
         self.result_cache, self.on_progress = result_cache or ResultCache(), on_progress
         self.common_key = {"threat": [threat.norm, threat.eps], "seed": seed, "search": self.search.to_dict()}
@@ -147,9 +149,9 @@ class Measurements:
         for model in models:
             device = device_of(model)
             with evaluating(model), torch.no_grad():
-                for images, labels in self._chunks():
-                    checked.append(check_logits(model(images.to(device)), images)[:1])
-                    check_labels(labels, images, checked[-1].shape[1])
+                for chunk in self.chunks:
+                    checked.append(check_logits(model(chunk.images.to(device)), chunk.images)[:1])
+                    check_labels(chunk.labels, chunk.images, checked[-1].shape[1])
                     check_same_classes(checked[-1], checked[0])
         return checked[0].shape[1]
 
@@ -182,9 +184,6 @@ class Measurements:
         attacked = next(result for name, result in report.results.items() if name != "clean")
         return report.results["clean"].correct, attacked
 
-    def _chunks(self) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(self.images.split(CHUNK_SIZE), self.labels.split(CHUNK_SIZE), strict=True))
-
     def _run(
         self,
         task: str,
@@ -194,23 +193,21 @@ class Measurements:
         groups: Sequence[tuple[nn.Module, ...]],
     ) -> list[dict[str, list[Any]]]:
         """Return the measures of each group of models, joined over all chunks."""
-        chunks = self._chunks()
-        prints = [fingerprint_of_tensors(*chunk) for chunk in chunks]
 
-        def unit(key: Mapping[str, Any], models: tuple[nn.Module, ...], place: int) -> WorkUnit:
-            def work() -> dict[str, Any]:
-                images, labels = (tensor.to(device_of(models[0])) for tensor in chunks[place])
-                with seeded(self.seed, stream, place):
+        def job(key: Mapping[str, Any], models: tuple[nn.Module, ...]) -> ChunkJob:
+            def about(chunk: Chunk) -> dict[str, Any]:
+                return {**key, **self.common_key, "batch": chunk.fingerprint, "place": chunk.start // CHUNK_SIZE}
+
+            def work(chunk: Chunk) -> dict[str, Any]:
+                images, labels = (tensor.to(device_of(models[0])) for tensor in (chunk.images, chunk.labels))
+                with seeded(self.seed, stream, chunk.start // CHUNK_SIZE):
                     return dict(measure(*models, images, labels, self.threat, self.search))
 
-            about = {**key, **self.common_key, "batch": prints[place], "place": place}
-            return WorkUnit(task, about, len(chunks[place][0]), work)
+            return about, work
 
-        places = range(len(chunks))
-        work_units = [unit(*each, place) for each in zip(keys, groups, strict=True) for place in places]
-        outcomes: list[dict[str, list[Any]]] = run_work_units(work_units, self.result_cache, self.on_progress)
-        grouped = [outcomes[start : start + len(chunks)] for start in range(0, len(outcomes), len(chunks))]
-        return [{name: [value for one in group for value in one[name]] for name in group[0]} for group in grouped]
+        jobs = [job(*each) for each in zip(keys, groups, strict=True)]
+        found = run_chunks(task, self.chunks, jobs, self.result_cache, self.on_progress)
+        return [{name: [value for part in parts for value in part[name]] for name in parts[0]} for parts in found]
 
     def _fingerprint(self, model: nn.Module) -> str:
         if id(model) not in self.fingerprints:

@@ -1,18 +1,10 @@
-"""What all certification methods share: radii, their summaries, and work in chunks of examples."""
+"""What the results of all certification methods share: a radius per example, and its summaries."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor
-
-from kdiga.runs.fingerprints import fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.statistics import clopper_pearson
 
 CURVE_POINTS = 41
@@ -57,37 +49,3 @@ def share(flags: Sequence[bool]) -> tuple[float | None, list[float] | None]:
         return None, None
     count = sum(flags)
     return count / len(flags), list(clopper_pearson(count, len(flags)))
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive examples, from index ``start``, that one work unit certifies."""
-
-    start: int
-    images: Tensor
-    labels: Tensor
-
-
-def run_chunks(
-    task: str,
-    images: Tensor,
-    labels: Tensor,
-    size: int,
-    *,
-    key: Callable[[Chunk], Mapping[str, Any]],
-    work: Callable[[Chunk], Any],
-    folder: Path | None,
-    progress: OnProgress | None,
-) -> list[Any]:
-    """Return the outcome of each chunk of ``size`` examples, as plain data.
-
-    ``key`` returns everything that decides the outcome of a chunk, except its examples. Finished chunks come from the
-    result cache in ``folder``; None caches nothing. ``progress`` is called with the task, the finished and the total
-    number of examples.
-    """
-    work_units = list[WorkUnit]()
-    for start in range(0, len(images), size):
-        chunk = Chunk(start, images[start : start + size], labels[start : start + size])
-        about = {"examples": fingerprint_of_tensors(chunk.images, chunk.labels), **key(chunk)}
-        work_units.append(WorkUnit(task, about, len(chunk.images), partial(work, chunk)))
-    return run_work_units(work_units, ResultCache(folder), progress)

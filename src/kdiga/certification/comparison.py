@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Chunk, Radii, accuracy_curve, median_known, run_chunks, share
+from kdiga.certification.certificate import Radii, accuracy_curve, median_known, share
 from kdiga.certification.class_scores import ClassScores
 from kdiga.certification.clever import Clever, clever_radii, sample_margins, smallest_ratio
 from kdiga.certification.interval import CHUNK_SIZE, IntervalBounds, interval_bounds, lipschitz_bounds
@@ -28,8 +28,9 @@ from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Smoothed, smooth
 from kdiga.checks import check_same_classes
 from kdiga.model_state import device_of
+from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.work_units import OnProgress
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 ROUNDING = 1e-6  # relative difference that float32 margins may have
@@ -248,9 +249,12 @@ def interval_against(
         margins = [ClassScores(network.logits(pixels), chunk.labels).margins for network in networks]
         return [part.tolist() for part in (*bounds, *margins)]
 
-    chunks = run_chunks("gradients", images, labels, CHUNK_SIZE, key=lambda _: about, work=work, **shared)
+    job = lambda chunk: about | {"examples": chunk.fingerprint}, work
+    (outcomes,) = run_chunks(
+        "gradients", split_chunks(images, labels, CHUNK_SIZE), [job], ResultCache(folder), progress
+    )
     _, lipschitz, rho, margins, teacher_margins = (
-        torch.tensor([row for chunk in chunks for row in chunk[place]], dtype=torch.float64) for place in range(5)
+        torch.tensor([row for outcome in outcomes for row in outcome[place]], dtype=torch.float64) for place in range(5)
     )
     guarantee = alignment_guarantee(
         (margins, teacher_margins), torch.tensor(found.correct), lipschitz, rho, lipschitz + rho, ball.eps

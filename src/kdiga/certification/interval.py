@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Certificate, Chunk, Radii, accuracy_curve, run_chunks, share
+from kdiga.certification.certificate import Certificate, Radii, accuracy_curve, share
 from kdiga.certification.class_scores import class_scores
 from kdiga.certification.interval_network import TracedNetwork, trace_network
 from kdiga.certification.interval_propagation import (
@@ -22,8 +22,9 @@ from kdiga.certification.interval_propagation import (
 )
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating
+from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.work_units import OnProgress
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 CHUNK_SIZE = 20  # examples per work unit
@@ -119,7 +120,7 @@ def interval_bounds(
         class_scores(model, images, labels)
         network = trace_network(model, images[0], role)
         fingerprint = fingerprint_of_model(model) if folder is not None else ""
-    key = {
+    about = {
         "certification": "interval",
         "model": fingerprint,
         "threat": [threat.norm, threat.eps],
@@ -127,9 +128,9 @@ def interval_bounds(
         "halvings": HALVINGS,
     }
     work = partial(_certify, network, threat, largest)
-    outcomes = run_chunks(
-        "interval", images, labels, CHUNK_SIZE, key=lambda _: key, work=work, folder=folder, progress=progress
-    )
+    chunks = split_chunks(images, labels, CHUNK_SIZE)
+    job = lambda chunk: about | {"examples": chunk.fingerprint}, work
+    (outcomes,) = run_chunks("interval", chunks, [job], ResultCache(folder), progress)
     radius, proved, correct = zip(*(row for outcome in outcomes for row in outcome), strict=True)
     return IntervalBounds(threat, largest, radius, tuple(map(bool, proved)), tuple(map(bool, correct)))
 

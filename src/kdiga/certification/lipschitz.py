@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.attacks import uniform_start
-from kdiga.certification.certificate import Chunk, run_chunks
 from kdiga.certification.class_scores import ClassScores, other_classes
 from kdiga.certification.weibull import LEAST_OBSERVATIONS, fit_reverse_weibull
 from kdiga.errors import InputError
 from kdiga.losses import DUAL_ORDER
 from kdiga.model_state import seeded
+from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.work_units import OnProgress
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 CHUNK_SIZE = 5  # examples per work unit
@@ -122,6 +122,7 @@ def estimate_lipschitz(
         return {
             "certification": "lipschitz",
             "models": fingerprints,
+            "examples": chunk.fingerprint,
             "start": chunk.start,
             "wanted": rows(chunk).int().tolist(),
             "sampling": sampling.key(),
@@ -137,9 +138,8 @@ def estimate_lipschitz(
         return [_to_plain(LipschitzEstimates.from_maxima(each)) for each in zip(*maxima, strict=True)]
 
     with fast_convolutions(models):
-        outcomes = run_chunks(
-            "clever", images, scores[0].labels, CHUNK_SIZE, key=key, work=work, folder=folder, progress=progress
-        )
+        chunks = split_chunks(images, scores[0].labels, CHUNK_SIZE)
+        (outcomes,) = run_chunks("clever", chunks, [(key, work)], ResultCache(folder), progress)
     num_others = scores[0].num_classes - 1
     return [_from_plain([outcome[kind] for outcome in outcomes], wanted, num_others) for kind in range(kinds)]
 
