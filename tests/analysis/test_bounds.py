@@ -34,7 +34,7 @@ def test_terms_add_up():
         "measured": 2.5,
         "tightness": 0.5,
         "tightness_median": 0.5,
-        "terms": {"linearity": 1.5, "teacher_gradient": 1.5, "gradient_distance": 2.0},
+        "pieces": {"linearity": 1.5, "teacher_gradient": 1.5, "gradient_distance": 2.0},
     }
     assert found.largest_term == ("gradient_distance", 0.4)
     assert found.violations == 0
