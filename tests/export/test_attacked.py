@@ -171,7 +171,7 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
         with torch.no_grad():
             return model(images)
 
-    settings = {"threat": ThreatModel("linf", EPS), "queries": 300, "shelf": ResultCache(tmp_path), "batch_size": 30}
+    settings = {"threat": ThreatModel("linf", EPS), "queries": 300, "result_cache": ResultCache(tmp_path), "batch_size": 30}
     found = scored(Victim("file", call, "d"), *examples, **settings)
     exact = withstands(model, *examples)
     right = torch.tensor(found.correct)
@@ -182,7 +182,7 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
     assert sum(queries) <= 60 + 60 * 303
     before = len(queries)
     assert (
-        scored(Victim("file", call, "d"), *examples, **settings | {"shelf": ResultCache(tmp_path)}).correct
+        scored(Victim("file", call, "d"), *examples, **settings | {"result_cache": ResultCache(tmp_path)}).correct
         == found.correct
     )
     assert len(queries) - before <= 2  # clean accuracy; the attack itself is kept

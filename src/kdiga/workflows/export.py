@@ -240,7 +240,7 @@ def _attack(
     shared: dict[str, Any] = {
         "threat": test_set.threat,
         "seed": request.seed,
-        "shelf": result_cache,
+        "result_cache": result_cache,
         "on_progress": progress,
     }
     loaded.model.to(device)
