@@ -9,7 +9,6 @@ from typing import Any
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError, KdigaError
-from kdiga.evaluation import clopper_pearson
 from kdiga.experiments.board import FAILURE, RunBoard, read_json, test_file
 from kdiga.experiments.check import check_folder, check_models
 from kdiga.experiments.claims.collect import collect_claims
@@ -22,6 +21,7 @@ from kdiga.io.file_lock import file_lock
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
 from kdiga.runs.folder import RESULT, write_result
+from kdiga.statistics import clopper_pearson
 
 FILE = "claims.json"
 
