@@ -28,7 +28,6 @@ ALLOWED = {
     "kdiga.certification.comparison.clever_against",
     "kdiga.certification.comparison.interval_against",
     "kdiga.certification.interval.interval_bounds",
-    "kdiga.certification.lipschitz.estimate_lipschitz",
     "kdiga.certification.smoothing.smooth",
     "kdiga.evaluation.evaluate.evaluate",
     "kdiga.evaluation.masking.check.check_masking",
