@@ -14,7 +14,7 @@ from kdiga.experiments.claims.plan import load_claims
 from kdiga.experiments.claims.records import WEIGHTS, RunRecords
 from kdiga.experiments.curve_plan import load_curve
 from kdiga.experiments.study import load_study
-from kdiga.export.hub_folder import write_hub_folder
+from kdiga.export.safetensors_file import write_hub_folder
 from kdiga.export.torch_program import write_program
 from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model

@@ -370,7 +370,7 @@ def test_a_copy_of_the_hub_whose_config_is_of_another_form(tmp_path, change):
 
 def test_a_damaged_program_is_told_in_one_line(tmp_path, caplog, capfd):
     (tmp_path / "model.pt2").write_bytes(b"PK" + bytes(200))
-    with pytest.raises(InputError, match="is no readable program"):
+    with pytest.raises(InputError, match="is not a readable program"):
         read_program(tmp_path / "model.pt2")
     assert not caplog.records
     assert capfd.readouterr().err == ""

@@ -11,8 +11,8 @@ from kdiga.data import FileSet, Images, ImageSet, MixedSet
 from kdiga.distributed.process_group import ALONE, ProcessGroup
 from kdiga.errors import OutOfMemoryError
 from kdiga.evaluation import evaluate
-from kdiga.evaluation.attacks import seed_at
 from kdiga.evaluation.evaluate import BATCH_SIZE
+from kdiga.evaluation.stages import seed_at
 from kdiga.model_state import mix_seed
 from kdiga.training.settings import Selection
 from kdiga.types import ThreatModel

@@ -9,7 +9,6 @@ from typing import Any
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError, KdigaError
-from kdiga.evaluation import clopper_pearson
 from kdiga.experiments.board import FAILURE, RunBoard, read_json, test_file
 from kdiga.experiments.check import check_folder, check_models
 from kdiga.experiments.claims.collect import collect_claims
@@ -23,6 +22,7 @@ from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult
 from kdiga.runs.folder import RESULT
+from kdiga.statistics import clopper_pearson
 
 FILE = "claims.json"
 

@@ -1,8 +1,8 @@
-"""Files by which RobustBench (Croce et al., 2021) can benchmark an exported model, without kdiga.
+"""Files with which RobustBench (Croce et al., 2021) can benchmark an exported model, without kdiga.
 
-``robustbench_model.py`` loads ``model.pt2`` beside it: a plain module from pixels in [0, 1] to logits, which can be
-differentiated, as AutoAttack's gradient attacks need. ``robustbench.json`` holds the fields of RobustBench's own
-``model_info``; what nobody but the author knows is null.
+``robustbench_model.py`` loads ``model.pt2`` from its own folder: a plain module from pixels in [0, 1] to logits, which
+is differentiable, as AutoAttack's gradient attacks require. ``robustbench.json`` has the fields of RobustBench's own
+``model_info``; fields that only the author knows are null.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdiga.evaluation.autoattack import OFFICIAL_NORM
 from kdiga.types import ThreatModel
 
 LOADER, INFO = "robustbench_model.py", "robustbench.json"
-NORMS = {"linf": "Linf", "l2": "L2"}  # as RobustBench spells them
-DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet": "imagenet"}  # that it has
 
 SOURCE = '''"""A robust classifier for RobustBench: pixels in [0, 1] to logits, normalisation inside.
 
-Needs PyTorch and model.pt2 beside this file. With RobustBench installed:
+It needs PyTorch, and model.pt2 in the folder of this file. With RobustBench installed:
 
     from robustbench.eval import benchmark
     from robustbench_model import DATASET, EPS, THREAT_MODEL, load_model
@@ -37,7 +36,7 @@ INPUT_SHAPE, NUM_CLASSES = {shape!r}, {classes!r}
 
 
 class Exported(nn.Module):
-    """The network as it was exported, in eval mode for good."""
+    """The exported network, always in eval mode."""
 
     def __init__(self, program):
         super().__init__()
@@ -51,12 +50,12 @@ class Exported(nn.Module):
         return self.program(images)
 
     def train(self, mode=True):
-        """Change nothing: a program has one mode."""
+        """Change nothing, since a program has one mode."""
         return self
 
 
 def load_model(file=FILE, device="cpu"):
-    """Return the model on a device. It can be differentiated to its input; its weights are frozen."""
+    """Return the model on a device, differentiable with respect to its input, with frozen weights."""
     exported = torch.export.load(file)
     if torch.device(device).type != "cpu":
         from torch.export.passes import move_to_device_pass
@@ -70,14 +69,14 @@ def loader_source(threat: ThreatModel, data: str, takes: tuple[int, int, int]) -
     """Return the text of ``robustbench_model.py``.
 
     Args:
-        threat: norm and eps.
-        data: name of the data set.
-        takes: channels and size of the images, and number of classes.
+        threat: Norm and eps.
+        data: Name of the data set.
+        takes: Channels and size of the images, and number of classes.
     """
     channels, size, classes = takes
     return SOURCE.format(
-        dataset=DATASETS.get(data, data),
-        norm=NORMS[threat.norm],
+        dataset=data,
+        norm=OFFICIAL_NORM[threat.norm],
         eps=threat.eps,
         shape=(channels, size, size),
         classes=classes,
@@ -89,14 +88,14 @@ def loader_source(threat: ThreatModel, data: str, takes: tuple[int, int, int]) -
 def model_info(
     *, threat: ThreatModel, data: str, architecture: str, clean: float | None, autoattack: float | None
 ) -> Mapping[str, Any]:
-    """Return the fields of RobustBench's ``model_info``, percentages as text as it writes them.
+    """Return the fields of RobustBench's ``model_info``, with percentages as text, as RobustBench writes them.
 
     Args:
-        threat: norm and eps.
-        data: name of the data set.
-        architecture: of the network.
-        clean: accuracy in [0, 1]; None if not measured.
-        autoattack: accuracy under AutoAttack in [0, 1]; None if not measured.
+        threat: Norm and eps.
+        data: Name of the data set.
+        architecture: Name of the network.
+        clean: Clean accuracy in [0, 1]; None if not measured.
+        autoattack: Accuracy under AutoAttack in [0, 1]; None if not measured.
     """
     return {
         "link": None,
@@ -104,7 +103,7 @@ def model_info(
         "authors": None,
         "additional_data": None,
         "number_forward_passes": 1,
-        "dataset": DATASETS.get(data, data),
+        "dataset": data,
         "venue": None,
         "architecture": architecture,
         "eps": str(threat.eps),

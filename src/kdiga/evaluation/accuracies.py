@@ -1,4 +1,4 @@
-"""What an evaluation found, example by example, with what is needed to believe it."""
+"""What an evaluation found, example by example, with intervals and provenance."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kdiga.types import ThreatModel
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What one attack left standing.
+    """The result of one attack.
 
     Args:
-        attack: its name.
-        correct: for each example, whether it is still classified correctly.
-        seconds: the work's time, of all processes that shared it together.
-        notes: what the attack found suspicious.
-        stages: accuracy after each stage of the attack, by its name: AutoAttack's attacks, PGD's restarts.
+        attack: Name of the attack.
+        correct: Whether each example is still classified correctly.
+        seconds: Duration of the work, added over all processes that shared it.
+        notes: Warnings of the attack.
+        stages: Accuracy after each stage by its name: AutoAttack's attacks, PGD's restarts.
     """
 
     attack: str
@@ -31,7 +31,7 @@ class AttackResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of all examples still right, in [0, 1]."""
+        """Share of all examples that are still classified correctly, in [0, 1]."""
         return sum(self.correct) / len(self.correct)
 
     @property
@@ -45,11 +45,11 @@ class Evaluation:
     """Accuracies of one model under one threat model.
 
     Args:
-        threat: norm and eps.
-        results: one an attack, by name.
-        seed: of the attacks.
-        provenance: versions, hardware, date.
-        findings: reasons to doubt all of it: a model that ignores its input, or is randomised.
+        threat: Norm and eps.
+        results: Results by the name of the attack.
+        seed: Seed of the attacks.
+        provenance: Versions, hardware, date.
+        findings: Reasons to doubt all accuracies: the model ignores its input, or is randomised.
     """
 
     threat: ThreatModel
@@ -60,7 +60,7 @@ class Evaluation:
 
     @property
     def examples(self) -> int:
-        """How many examples were looked at."""
+        """Number of examples."""
         return len(next(iter(self.results.values())).correct)
 
     def __getitem__(self, attack: str) -> float:
@@ -82,4 +82,34 @@ class Evaluation:
             "correct": {name: [int(right) for right in result.correct] for name, result in results},
             "findings": [finding.to_dict() for finding in self.findings],
             "provenance": dict(self.provenance),
+        }
+
+
+@dataclass(frozen=True)
+class EpsSweep:
+    """Accuracy at several eps.
+
+    Args:
+        attack: Name of the attack.
+        eps: Values of eps, increasing.
+        correct: For each eps, whether each example is still classified correctly.
+    """
+
+    attack: str
+    eps: Sequence[float]
+    correct: Sequence[Sequence[bool]]
+
+    @property
+    def accuracy(self) -> list[float]:
+        """Share of all examples that are still classified correctly at each eps, in [0, 1]."""
+        return [sum(right) / len(right) for right in self.correct]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, with 95 % Clopper-Pearson intervals."""
+        return {
+            "attack": self.attack,
+            "eps": list(self.eps),
+            "accuracy": self.accuracy,
+            "interval_95": [list(clopper_pearson(sum(right), len(right))) for right in self.correct],
+            "correct": [[int(one) for one in right] for right in self.correct],
         }
