@@ -27,21 +27,21 @@ import sys, time
 begun = time.perf_counter()
 import kdiga
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.workflows.train import build_models, data_of
+from kdiga.workflows.train import build_models, load_recipe_data
 from kdiga.data import augmentation_by_name, feed_of, split
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import validation_subset
 
 def main():
     imported = time.perf_counter()
     data = {"name": sys.argv[1], "image_size": 64}
     recipe = recipe_from_dict({"data": data, "student": "resnet18", "method": "ce"})
-    data = data_of(recipe.data)
+    data = load_recipe_data(recipe.data)
     scanned = time.perf_counter()
     student = build_models(recipe, data).student
     built = time.perf_counter()
     train, held_out = split(data.train, 0.1, 0)
-    looked_at(held_out, 1000)
+    validation_subset(held_out, 1000)
     feed = feed_of(train, batch_size=128, seed=0, augmentation=augmentation_by_name("resized-crop-flip", 64),
                    device=device_by_name("cpu"))
     next(iter(feed.epoch(0)))

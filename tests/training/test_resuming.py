@@ -14,7 +14,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError, InterruptedRunError
 from kdiga.model_state import seeded
-from kdiga.training import state as state_module
+from kdiga.training import resume_state as state_module
 from kdiga.training.interruption import SAVE, Interruption
 from kdiga.types import ThreatModel
 from tests.training.test_loop import small

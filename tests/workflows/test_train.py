@@ -6,13 +6,13 @@ import errno
 import threading
 
 import pytest
-from kdiga.config import run as module
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
 from kdiga.recipes.load import recipe_from_dict
+from kdiga.workflows import train as module
 from kdiga.workflows.train import run_recipe
 
 TRAINING = {"epochs": 4, "batch_size": 20, "lr": 2e-2, "validation_steps": 2}
