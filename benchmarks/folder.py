@@ -27,7 +27,7 @@ import sys, time
 begun = time.perf_counter()
 import kdiga
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.workflows.train import build_models, load_recipe_data
+from kdiga.workflows.prepare import build_models, load_recipe_data
 from kdiga.data import augmentation_by_name, feed_of, split
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
@@ -99,7 +99,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     from kdiga.methods import method_by_name
     from kdiga.model_state import seeded
     from kdiga.training import TrainingSettings
-    from kdiga.training.stepper import Stepper
+    from kdiga.training.stepper import Stepper, TrainingTask
     from kdiga.types import Batch, ThreatModel
 
     train = kdiga.load_data(folder, image_size=image_size, in_memory=False, workers=workers).train
@@ -109,7 +109,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     synthetic = ImageSet(pixels, torch.arange(len(pixels)) % train.num_classes, train.classes)
     model = kdiga.load_model(student, num_classes=train.num_classes, image_size=image_size)
     settings = TrainingSettings(epochs=1, batch_size=batch_size, optimizer="sgd", lr=1e-3, schedule="constant")
-    stepper = Stepper(model, [], method_by_name("ce"), ThreatModel(), settings, Exact(), steps=10**6)
+    stepper = Stepper(TrainingTask(model, [], method_by_name("ce"), ThreatModel()), settings, Exact(), steps=10**6)
     stepper.train_mode()
     sources = {
         name: feed_of(

@@ -19,26 +19,25 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import kdiga
-from kdiga.distributed.process_group import ALONE, ProcessGroup
+from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.gradients.routes import Exact
 from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.stepper import Stepper
+from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch, ThreatModel
 
 REPEATS = 5
 CASES = [("resnet20", "rslad"), ("resnet20", "kdiga")]
 
 
-def stepper_of(name: str, method: str, team: ProcessGroup) -> Stepper:
+def stepper_of(name: str, method: str, process_group: ProcessGroup) -> Stepper:
     """Return what takes steps of a CIFAR-sized run."""
     with seeded(0):
         student, teacher = (kdiga.load_model(one, num_classes=10, in_channels=3, image_size=32) for one in (name, name))
     settings = TrainingSettings(device="cpu", batch_size=32)
-    return Stepper(
-        student, [teacher.eval()], method_by_name(method), ThreatModel(), settings, Exact(), steps=1000, team=team
-    )
+    task = TrainingTask(student, [teacher.eval()], method_by_name(method), ThreatModel())
+    return Stepper(task, settings, Exact(), steps=1000, process_group=process_group)
 
 
 def measure(rank: int, port: int) -> None:
@@ -46,10 +45,10 @@ def measure(rank: int, port: int) -> None:
     torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
     os.environ.update({name: str(value) for name, value in told.items()})
-    team = ProcessGroup.here(torch.device("cpu"))
+    process_group = ProcessGroup.connect(torch.device("cpu"))
     batch = Batch(torch.rand(32, 3, 32, 32), torch.arange(32) % 10, torch.arange(32))
     for name, method in CASES:
-        one, two = stepper_of(name, method, ALONE), stepper_of(name, method, team)
+        one, two = stepper_of(name, method, SINGLE_PROCESS), stepper_of(name, method, process_group)
         times: dict[str, list[float]] = {"one": [], "two": [], "average": []}
         for number in range(REPEATS + 1):
             if team.leads:

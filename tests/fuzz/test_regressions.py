@@ -30,10 +30,9 @@ from kdiga.recipes.source import STUDY, read_source
 from kdiga.report import write_page
 from kdiga.report.runs import read_run
 from kdiga.report.study import read_study, table_markdown
-from kdiga.runs.folder import read_config, read_result
+from kdiga.runs.folder import Journal, read_config, read_result, write_atomically
 from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import Manifest
-from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
 from tests.fuzz.guard import Limits, guarded, within
 from tests.fuzz.mutations import bomb

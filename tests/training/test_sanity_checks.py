@@ -232,7 +232,7 @@ def test_only_a_few_steps_are_looked_at(trained, digits, monkeypatch):
             made.append(self)
             super().__init__(device)
 
-    monkeypatch.setattr("kdiga.training.stepper.Witness", Counted)
+    monkeypatch.setattr("kdiga.training.stepper.StepStatistics", Counted)
     kdiga.distill(five_layers(1), trained, digits.train, method="kd", epochs=1, accumulate=2, **SETTINGS)
     assert len(made) == 2 * sum(step < 19 for step in STEPS)
 

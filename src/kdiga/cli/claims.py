@@ -60,7 +60,7 @@ def claims(
     from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.workers import default_workers
     from kdiga.report.claims import write_claims
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.prepare import load_recipe_data
 
     check_started_once("a test of claims", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdiga.distributed.threads import one_thread
+from kdiga.distributed.launch import one_thread
 from kdiga.export.formats import Logits
 
 BATCHES = (1, 64)

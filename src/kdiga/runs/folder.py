@@ -15,7 +15,7 @@ import yaml
 from kdiga.errors import InputError, reason_of, words_of
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
-from kdiga.io.atomic_write import write_atomically
+from kdiga.io.atomic_write import asking_the_disk, write_atomically
 
 LARGEST = 1e18  # no figure of a run comes near, and what is more overflows in text
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
@@ -146,3 +146,28 @@ def _may_be_number(value: object) -> bool:
 def write_result(folder: Path, result: dict[str, Any], name: str = RESULT) -> None:
     """Write a result as JSON."""
     write_atomically(folder / name, json.dumps(result, indent=2) + "\n")
+
+
+class Journal:
+    """Appends events to the journal of a run: one JSON object a line, readable during the run.
+
+    Args:
+        path: Path of the JSON-lines file; None only counts the events.
+        keep: Number of present lines that belong to the run. Later lines, from after the checkpoint that a resumed run
+            starts from, are removed.
+    """
+
+    def __init__(self, path: Path | None, *, keep: int = 0) -> None:
+        self.path = path
+        self.count = keep
+        if path is None:
+            return
+        text = path.read_text(errors="replace") if keep and path.is_file() else ""
+        write_atomically(path, "".join(text.splitlines(keepends=True)[:keep]))
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append an event."""
+        self.count += 1
+        if self.path is not None:
+            with asking_the_disk(self.path), self.path.open("a") as file:
+                file.write(json.dumps(event) + "\n")

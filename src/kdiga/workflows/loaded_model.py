@@ -21,8 +21,7 @@ from kdiga.runs.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
-from kdiga.workflows.class_names import check_classes
-from kdiga.workflows.train import build_model, check_fits, load_recipe_data
+from kdiga.workflows.prepare import build_model, check_classes, check_fits, load_recipe_data
 
 
 @dataclass(frozen=True)
