@@ -51,15 +51,15 @@ def measure(rank: int, port: int) -> None:
         one, two = stepper_of(name, method, SINGLE_PROCESS), stepper_of(name, method, process_group)
         times: dict[str, list[float]] = {"one": [], "two": [], "average": []}
         for number in range(REPEATS + 1):
-            if team.leads:
+            if process_group.leads:
                 times["one"].append(timed(one, batch, number))
             dist.barrier()
-            times["two"].append(timed(two, batch.rows(team.share.rows(32)), number))
+            times["two"].append(timed(two, batch.rows(process_group.share.rows(32)), number))
             dist.barrier()
             begun = time.process_time()
-            team.average([p.grad for p in two.parameters if p.grad is not None])
+            process_group.average([p.grad for p in two.parameters if p.grad is not None])
             times["average"].append(time.process_time() - begun)
-        if team.leads:
+        if process_group.leads:
             ratios = [a / b for a, b in zip(times["one"][1:], times["two"][1:], strict=True)]
             middle = {key: statistics.median(values[1:]) for key, values in times.items()}
             size = sum(p.numel() for p in two.parameters) / 1e6

@@ -263,7 +263,7 @@ def test_a_shard_that_another_finished_meanwhile_is_not_written_again(filler, fi
         yield True
 
     monkeypatch.setattr(fill_module, "file_lock", held_late)
-    build.fill(filled, filler.source(), lambda *told: pytest.fail("written"))
+    fill_module.fill(filled, filler.source(), lambda *told: pytest.fail("written"))
     assert times(filled.folder) == stamps
 
 

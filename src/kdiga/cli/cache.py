@@ -107,7 +107,8 @@ def _about(plan: CachePlan) -> str:
         kind += f" and {manifest.dtype} gradients of the {manifest.gradient_of}{blocks}"
     lines = [
         f"kdiga cache: {kind}; {manifest.examples:,} examples, {manifest.views} views: {format_bytes(plan.size)} in "
-        f"{plan.store.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues it."
+        f"{plan.store.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues "
+        "it."
     ]
     asked = plan.run.recipe.cache
     if asked is not None and manifest.views != asked.views:

@@ -83,7 +83,8 @@ def recipe_from_dict(
     if data.get("method") is not None:
         sections["method"] = _read_method(reader, data["method"])
     reader.check()
-    recipe = Recipe(**{"teacher": None, "threat": ThreatModel(), "training": TrainingSettings()} | sections)
+    defaults: dict[str, Any] = {"teacher": None, "threat": ThreatModel(), "training": TrainingSettings()}
+    recipe = Recipe(**defaults | sections)
     _check_teachers(reader, recipe)
     _check_cache(reader, recipe)
     if recipe.data.extra is not None and recipe.data.extra.labels == "teacher" and recipe.teacher is None:

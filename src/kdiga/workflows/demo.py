@@ -25,6 +25,7 @@ from kdiga.distributed.launch import one_thread
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.runs.folder import prepare_run_folder
 from kdiga.training import EpochRecord
+from kdiga.training.loop import TrainingCallbacks
 from kdiga.types import ThreatModel
 from kdiga.workflows.evaluate import EvaluateRequest, run_evaluation
 from kdiga.workflows.explain import ExplainRequest, explain_runs
