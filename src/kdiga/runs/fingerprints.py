@@ -23,8 +23,12 @@ def fingerprint_of_model(model: nn.Module) -> str:
     The description is the spec of a :class:`kdiga.models.Classifier`, and the ``repr`` of any other module. It must
     determine the model's outputs, together with the ``state_dict``.
     """
-    what = architecture_of(model) if isinstance(model, Classifier) else repr(model)
-    return _hash(what, sorted(model.state_dict().items()))
+    return _hash(printed(model), sorted(model.state_dict().items()))
+
+
+def printed(model: nn.Module) -> str:
+    """Return the spec of a :class:`kdiga.models.Classifier` as text, the printed form of any other module."""
+    return architecture_of(model) if isinstance(model, Classifier) else repr(model)
 
 
 def architecture_of(model: nn.Module) -> str:

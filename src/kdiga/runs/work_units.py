@@ -31,7 +31,8 @@ class WorkUnit:
 
     Args:
         task: Name of the work, for progress.
-        key: Plain data with everything that decides the outcome; the version of kdiga is added.
+        key: Plain data with everything that decides the outcome; the version of kdiga is added. It has no class
+            names and no ``repr`` of objects, so that it does not change when code is renamed.
         size: Amount of work, such as the number of examples.
         work: Function that does the work and returns plain data with finite numbers.
     """

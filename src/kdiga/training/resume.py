@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from kdiga.training.settings import TrainingSettings
 from kdiga.types import ThreatModel
 
 FILE = "state.pt"
-FORMAT = "3"
-CHANGEABLE = ("accumulate", "save_every")  # settings that may change when a run is continued
+FORMAT = "4"
+CHANGEABLE = ("training.accumulate", "training.save_every")  # settings that may change when a run is continued
 GetState = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
 """Returns the state that is the same in all processes, and the state of this process."""
 
@@ -55,14 +56,23 @@ class Progress:
 def identity_of(
     method: Method, threat: ThreatModel, settings: TrainingSettings, views: int | None
 ) -> dict[str, str | None]:
-    """Return what must be equal in an interrupted run and the run that continues it."""
-    defaults = {name: getattr(TrainingSettings(), name) for name in CHANGEABLE}
+    """Return what must be equal in an interrupted run and the run that continues it: values by a recipe's keys."""
     return {
         "state format": FORMAT,
-        "method": repr(method),
-        "threat": repr(threat),
-        "settings": repr(replace(settings, **defaults)),
+        "method": method.info.name,
+        **_texts("method", method),
+        "threat.norm": threat.norm,
+        "threat.eps": str(threat.eps),
+        **{key: value for key, value in _texts("training", settings).items() if key not in CHANGEABLE},
         "stored views": str(views) if views else None,
+    }
+
+
+def _texts(section: str, settings: Method | TrainingSettings) -> dict[str, str]:
+    """Return each setting as JSON, with the ``repr`` of values that JSON does not have, such as a user's class."""
+    return {
+        f"{section}.{one.name}": json.dumps(getattr(settings, one.name), default=repr)
+        for one in fields(settings)  # pyright: ignore[reportArgumentType]
     }
 
 
