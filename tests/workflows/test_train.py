@@ -83,7 +83,7 @@ def test_one_process_at_a_time(options, data, tmp_path):
     other.start()
     ready.wait(30)
     try:
-        with pytest.raises(InputError, match="run folder .* is in use by another process"):
+        with pytest.raises(InputError, match=r"run folder .* is in use by another process"):
             run_recipe(prepare(recipe_from_dict(RECIPE), data), tmp_path, **options)
     finally:
         done.set()
