@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard
@@ -18,7 +19,7 @@ from kdiga.export.torch_program import write_program
 from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
 from kdiga.report import write_page
-from kdiga.report.plots import replace_file
+from kdiga.report.charts import write_png
 from kdiga.runs.folder import Journal
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.store import write_durably
@@ -91,7 +92,7 @@ def kept_portion(path):
 
 WRITERS = {
     "text": lambda path: write_atomically(path, "new"),
-    "bytes": lambda path: replace_file(path, b"new"),
+    "a picture": lambda path: write_png(path, Figure(figsize=(1, 1))),
     "durably": lambda path: write_durably(path, b"new"),
     "weights": lambda path: save_model(small(), path),
     "a page": page,

@@ -13,14 +13,23 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError, reason_of, words_of
+from kdiga.io.atomic_write import disk_error_as_write_error, write_atomically
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
-from kdiga.io.atomic_write import asking_the_disk, write_atomically
 
 LARGEST = 1e18  # limit for the numbers of a result; larger numbers are damaged
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
-OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.pt", "report.html", "explanation.json",
-        "explanation.npz")
+OURS = (
+    CONFIG,
+    RESULT,
+    JOURNAL,
+    "best.safetensors",
+    "last.safetensors",
+    "state.pt",
+    "report.html",
+    "explanation.json",
+    "explanation.npz",
+)
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
@@ -169,5 +178,5 @@ class Journal:
         """Append an event."""
         self.count += 1
         if self.path is not None:
-            with asking_the_disk(self.path), self.path.open("a") as file:
+            with disk_error_as_write_error(self.path), self.path.open("a") as file:
                 file.write(json.dumps(event) + "\n")

@@ -103,7 +103,7 @@ class Store:
                     there.check(manifest.wanted(), folder, ELSEWHERE)
                     return cls(folder, there)
                 _clear(folder)
-                _write_durably(folder / FILE, manifest.to_json().encode())
+                write_durably(folder / FILE, manifest.to_json().encode())
         except OSError as error:
             raise _write_error(error, folder) from None
         return cls(folder, manifest)
@@ -149,7 +149,7 @@ class Store:
                     file.write(block)
                     digest.update(block)
             record = {"sha256": digest.hexdigest(), "bytes": self.bytes_of(shard), "store": self.manifest.digest()}
-            _write_durably(path.with_suffix(".json"), (json.dumps(record) + "\n").encode())
+            write_durably(path.with_suffix(".json"), (json.dumps(record) + "\n").encode())
         except OSError as error:
             raise _write_error(error, self.folder) from None
 
@@ -257,7 +257,8 @@ class Store:
         return buffer.getvalue()
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file atomically, also after a power failure."""
     with atomic_file(path, durable=True) as partial:
         partial.write_bytes(content)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdiga.checks import check_labels, check_same_classes
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError, KdigaWarning
-from kdiga.gradients.step_statistics import saturated
+from kdiga.gradients.student_pass import saturated
 from kdiga.model_state import all_in_eval_mode, evaluating
 from kdiga.training.stepper import Stepper
 from kdiga.types import Batch
