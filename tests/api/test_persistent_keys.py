@@ -31,8 +31,8 @@ from kdiga.runs.fingerprints import architecture_of, fingerprint_of_images, fing
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.manifest import Manifest
 from kdiga.training import TrainingSettings
-from kdiga.training.cached_teachers import conditions
-from kdiga.training.resume_state import identity_of
+from kdiga.training.resume import identity_of
+from kdiga.training.teacher_sources import conditions
 from kdiga.types import ThreatModel
 
 THREAT = ThreatModel("linf", 0.1)

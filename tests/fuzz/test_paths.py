@@ -20,10 +20,10 @@ from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
 from kdiga.report import write_page
 from kdiga.report.charts import write_png
+from kdiga.runs.folder import Journal
 from kdiga.runs.work_units import ResultCache, key_hash
-from kdiga.teachers.files import write_durably
-from kdiga.training.journal import Journal
-from kdiga.training.resume_state import save_state
+from kdiga.teachers.store import write_durably
+from kdiga.training.resume import save_state
 from tests.fuzz.states import write_store
 from tests.fuzz.texts import CLAIMS, RECIPE, STUDY
 from tests.fuzz.weights import small

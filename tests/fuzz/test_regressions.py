@@ -21,6 +21,7 @@ from kdiga.experiments.claims.records import RunRecords
 from kdiga.experiments.curve_plan import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.export.torch_program import read_program
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
 from kdiga.io.safe_npz import load_arrays
 from kdiga.models import load_model
@@ -31,10 +32,9 @@ from kdiga.report import write_page
 from kdiga.report.study import table_markdown
 from kdiga.results.runs import RunResult
 from kdiga.results.studies import StudyResult
-from kdiga.runs.folder import read_config, read_result
+from kdiga.runs.folder import Journal, read_config, read_result
 from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import Manifest
-from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
 from tests.fuzz.guard import Limits, guarded, within
 from tests.fuzz.mutations import bomb

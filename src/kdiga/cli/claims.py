@@ -62,7 +62,7 @@ def claims(
     from kdiga.experiments.workers import default_workers
     from kdiga.report.claims import write_claims
     from kdiga.results.studies import ClaimsResult
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.prepare import load_recipe_data
 
     check_started_once("a test of claims", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)

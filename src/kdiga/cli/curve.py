@@ -59,7 +59,7 @@ def curve(
     from kdiga.experiments.settings import EvaluateSettings
     from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.workers import default_workers
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.prepare import load_recipe_data
 
     check_started_once("a curve", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)

@@ -47,7 +47,7 @@ def study(
     from kdiga.experiments.study import load_study
     from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.workers import default_workers
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.prepare import load_recipe_data
 
     check_started_once("a study", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)

@@ -47,7 +47,7 @@ def tune(
     from kdiga.experiments.workers import default_workers
     from kdiga.methods import search_space
     from kdiga.recipes.load import load_recipe
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.prepare import load_recipe_data
 
     check_started_once("tuning", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)

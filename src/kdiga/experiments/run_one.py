@@ -22,6 +22,7 @@ from kdiga.runs.folder import write_result
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.loaded_model import describe
+from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe
 
 VERSION = "standard"  # of AutoAttack
@@ -43,7 +44,7 @@ def run_one(run_spec: RunSpec, board: RunBoard, data: DataSet, evaluation: Evalu
         if run_spec.kind == "start":
             result = keep_start(recipe, folder, data)
         else:
-            result = run_recipe(recipe, folder, resume=True, data=data)
+            result = run_recipe(prepare(recipe, data), folder, resume=True)
         test_run(folder, recipe, result, data, run_spec.which, evaluation)
         if run_spec.validated:
             validate_run(folder, recipe, data, evaluation.seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kdiga.data import DataSet, split
+from kdiga.data import DataSet
 from kdiga.evaluation import evaluate
 from kdiga.experiments.board import VALIDATION
 from kdiga.models import count_parameters, load_model, save_model
@@ -17,9 +17,9 @@ from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_con
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import attack_of, validation_subset
+from kdiga.training.validation import attack_of
 from kdiga.workflows.loaded_model import describe
-from kdiga.workflows.train import build_models
+from kdiga.workflows.prepare import build_models, prepare
 
 
 def keep_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
@@ -79,13 +79,12 @@ def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None
     """
     if (folder / VALIDATION).is_file():
         return
-    settings = recipe.training
-    _, held_out = split(data.train, settings.validation_share, settings.seed)
+    settings, images = recipe.training, prepare(recipe, data).validation
     model = load_model(folder, which="best")
     about = describe(model, str(folder), "best")
     report = evaluate(
         model.to(device_by_name(settings.device)),
-        validation_subset(held_out, settings.validation_examples).batches(examples=settings.validation_examples),
+        images.batches(examples=settings.validation_examples),
         eps=recipe.threat.eps,
         norm=recipe.threat.norm,
         attacks=[validation_attack(recipe)],

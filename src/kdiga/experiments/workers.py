@@ -21,7 +21,7 @@ from kdiga.experiments.run_one import run_one
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.io.file_lock import file_lock
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 POLL = 0.5  # seconds between looks at what others hold
 

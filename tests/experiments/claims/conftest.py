@@ -13,7 +13,7 @@ from kdiga.experiments.claims import load_claims, open_claims, run_claims
 from kdiga.experiments.claims.records import RunRecords
 from kdiga.experiments.claims.run import default_kept
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 TINY = """\
 data: {name: digits, train_examples: 300}
