@@ -128,7 +128,7 @@ BAD = {
     "another configuration": (("tiny.yaml", "--set", "methods.kd.temperature=9"), "9.0 here"),
     "a study": (("study.yaml",), "run it with `kdiga study`"),
     "no time": (("tiny.yaml", "--stop-after", "-1"), "--stop-after"),
-    "damaged": (("tiny.yaml", "--kept", "bad", "--out", "y"), "is no record of a finished run"),
+    "damaged": (("tiny.yaml", "--kept", "bad", "--out", "y"), "is not a record of a finished run"),
 }
 
 

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from kdiga.cli.printing import duration, print_table, say, tell_notes
 from kdiga.cli.progress import JobProgress
-from kdiga.experiments.claims import load_claims
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.executors import default_workers
 from kdiga.experiments.sizing import size_runs
 from kdiga.experiments.study import load_study
-from kdiga.experiments.workers import default_workers
 from kdiga.recipes.source import STUDY, FileKind
 from kdiga.workflows.train import load_recipe_data
 

@@ -18,7 +18,7 @@ from kdiga.distributed.threads import one_thread
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.experiments.board import RunSpec
-from kdiga.experiments.check import check_models, with_known_teachers
+from kdiga.experiments.experiment import check_models, with_known_teachers
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.model_state import frozen_parameters
 from kdiga.recipes.schema import Recipe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdiga.experiments.claims.effects import effect
+from kdiga.experiments.claims.evidence import effect
 
 
 def random_outcomes(seed, seeds=3, images=40, share_right=0.6):

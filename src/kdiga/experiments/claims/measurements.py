@@ -1,4 +1,4 @@
-"""What is found out of a student beyond attacks, against its teacher: certified radii, and bounds with their pieces."""
+"""What is measured of a student beyond attacks, against its teacher: certified radii, and bounds with their terms."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 
 CERTIFIED, EXPLAINED = "certificate.json", "explanation.json"
-CHEAP = "pgd-20"  # of the explanation's own check of robustness; the verdicts rest on the evaluation's AutoAttack
+CHEAP = "pgd-20"  # the explanation's check of robustness; the verdicts rest on the evaluation's AutoAttack
 
 
 @dataclass(frozen=True)
 class CertifyMeasurement:
-    """A student's radii beside its teacher's, by CLEVER and by randomized smoothing.
+    """A student's radii and its teacher's, by CLEVER and by randomized smoothing.
 
     Args:
-        teacher: its folder below the study's.
-        settings: of both methods.
-        seed: of points and noise.
+        teacher: Folder of the teacher, below the experiment's.
+        settings: Settings of both methods.
+        seed: Seed of points and noise.
     """
 
     teacher: str
@@ -51,10 +51,10 @@ class CertifyMeasurement:
         return asdict(self.settings)
 
     def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
-        """Write the file; what is finished of an interrupted run is not done again."""
+        """Write the file; an interrupted measurement continues."""
         student, teacher = _models(folder, out / self.teacher, recipe)
         images, labels = _first(data, self.settings.examples)
-        settings, kept = self.settings, folder / FOLDER
+        settings, cache = self.settings, folder / FOLDER
         found: dict[str, Any] = {
             "clever": clever_against(
                 student,
@@ -66,7 +66,7 @@ class CertifyMeasurement:
                 batches=settings.batches,
                 batch_size=settings.batch_size,
                 seed=self.seed,
-                folder=kept,
+                folder=cache,
             ),
             "smoothing": smooth_against(
                 student,
@@ -78,7 +78,7 @@ class CertifyMeasurement:
                 selection_samples=settings.selection_samples,
                 alpha=settings.alpha,
                 seed=self.seed,
-                folder=kept,
+                folder=cache,
             ),
         }
         content = {name: against.to_dict() for name, against in found.items()}
@@ -87,12 +87,12 @@ class CertifyMeasurement:
 
 @dataclass(frozen=True)
 class ExplainMeasurement:
-    """A student's bounds, their pieces, and the worst that a search found, example by example.
+    """A student's bounds, their terms, and the worst case that a search found, example by example.
 
     Args:
-        teacher: its folder below the study's.
-        settings: of the measurement.
-        seed: of random starts.
+        teacher: Folder of the teacher, below the experiment's.
+        settings: Settings of the measurement.
+        seed: Seed of random starts.
     """
 
     teacher: str
@@ -110,7 +110,7 @@ class ExplainMeasurement:
         return asdict(self.settings)
 
     def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
-        """Write the file; what is finished of an interrupted run is not done again."""
+        """Write the file; an interrupted measurement continues."""
         student, teacher = _models(folder, out / self.teacher, recipe)
         images, labels = _first(data, self.settings.examples)
         found = explain(
@@ -129,7 +129,7 @@ class ExplainMeasurement:
 
 
 def _summary(student: Explained) -> dict[str, Any]:
-    """Return a student's measures as plain data: means, and the values of those that order students."""
+    """Return a student's measures as plain data: means, and the values of those that order the students."""
     agreement, bounds = student.agreement, {"student": student.student_bound, "transfer": student.transfer_bound}
     assert agreement is not None
     known = {name: bound for name, bound in bounds.items() if bound is not None}

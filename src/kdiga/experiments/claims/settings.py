@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kdiga.analysis.search import WorstCaseSearch
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise
 from kdiga.errors import InputError
-from kdiga.experiments.settings import TuneSettings
+from kdiga.experiments.settings import EvaluateSettings, TuneSettings, check_positive
 from kdiga.types import ThreatModel
 
 
 @dataclass(frozen=True)
 class Coefficients(TuneSettings):
-    """The one search for coefficients that every method gets, on one teacher and one student.
+    """The one search for coefficients of every method, on one teacher and one student.
 
     Args:
-        trials: runs a method, the first with the coefficients as given.
-        epochs: of each trial; None for the run's own.
-        teacher: that they learn from; None for the first.
-        student: that learns; None for the first.
+        trials: Runs a method, the first with the coefficients as given.
+        epochs: Epochs of each trial; None for the run's own.
+        teacher: Label of the teacher; None for the first.
+        student: Label of the student; None for the first.
     """
 
     teacher: str | None = None
@@ -29,19 +31,19 @@ class Coefficients(TuneSettings):
 
 @dataclass(frozen=True)
 class Certification:
-    """How each student's radii are held against its teacher's; see ``kdiga certify``.
+    """How each student's radii are compared with its teacher's; see ``kdiga certify``.
 
     Args:
-        examples: the first so many test images.
-        batches: of points, for CLEVER.
-        batch_size: points of a batch.
-        sigma: of the noise of smoothing, pixels in [0, 1].
-        samples: of the noise, that bound a probability.
-        selection_samples: of the noise, that select the class.
-        alpha: probability of a wrong radius under smoothing, an example.
+        examples: Number of test images, the first ones.
+        batches: Batches of points, for CLEVER.
+        batch_size: Points of a batch.
+        sigma: Standard deviation of the noise of smoothing, pixels in [0, 1].
+        samples: Samples of the noise that bound a probability.
+        selection_samples: Samples of the noise that select the class.
+        alpha: Probability of a wrong radius under smoothing, an example.
 
     Raises:
-        InputError: for values out of range.
+        InputError: For values out of range.
     """
 
     examples: int = 50
@@ -53,22 +55,22 @@ class Certification:
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        _positive(self.examples)
+        check_positive("examples", self.examples)
         Sampling(ThreatModel("l2", 1.0), self.batches, self.batch_size)
         Noise(self.sigma, self.samples, self.selection_samples, self.alpha)
 
 
 @dataclass(frozen=True)
 class Explaining:
-    """How the bounds and their pieces are measured; see ``kdiga explain``.
+    """How the bounds and their terms are measured; see ``kdiga explain``.
 
     Args:
-        examples: the first so many test images, no more than AutoAttack sees.
-        steps: of each search for the ball's worst images.
-        restarts: of each search.
+        examples: Number of test images, the first ones, no more than AutoAttack attacks.
+        steps: Steps of each search for the ball's worst images.
+        restarts: Restarts of each search.
 
     Raises:
-        InputError: for values out of range.
+        InputError: For values out of range.
     """
 
     examples: int = 100
@@ -76,7 +78,7 @@ class Explaining:
     restarts: int = 3
 
     def __post_init__(self) -> None:
-        _positive(self.examples)
+        check_positive("examples", self.examples)
         _ = self.search
 
     @property
@@ -90,14 +92,14 @@ class Rules:
     """What decides a verdict; docs/claims.md says why these numbers.
 
     Args:
-        kept: share of the teacher's robust accuracy at which robustness counts as preserved.
-        lost: percentage points of clean accuracy that a pre-trained student may lose.
-        gained: percentage points of robust accuracy that it has to gain.
-        covered: share of examples on which the student's certified radius has to reach the teacher's.
-        ranked: rank correlation with AutoAttack that a bound has to reach.
+        kept: Share of the teacher's robust accuracy at which robustness counts as preserved.
+        lost: Percentage points of clean accuracy that a pre-trained student may lose.
+        gained: Percentage points of robust accuracy that it has to gain.
+        covered: Share of examples on which the student's certified radius has to reach the teacher's.
+        ranked: Rank correlation with AutoAttack that a bound has to reach.
 
     Raises:
-        InputError: for values out of range.
+        InputError: For values out of range.
     """
 
     kept: float = 0.9
@@ -113,6 +115,100 @@ class Rules:
                 raise InputError(f"{name} was {value!r}; it must be above 0 and at most {most:g}.")
 
 
-def _positive(examples: int) -> None:
-    if examples < 1:
-        raise InputError(f"examples was {examples}; it must be at least 1.")
+@dataclass(frozen=True)
+class Pretrained:
+    """Students that start from weights which classify already.
+
+    Args:
+        students: Student sections by label.
+        teachers: Labels of their teachers; None for all.
+        training: Section laid over the recipe's.
+        methods: Method sections by label, in place of the recipe's.
+        tune_trials: Trials of their search for coefficients; None for as many as the others.
+        tune_epochs: Epochs of each trial; None for the run's own.
+        at_most: Largest loss of validation clean accuracy of the chosen trial, percentage points.
+
+    Raises:
+        InputError: For values out of range.
+    """
+
+    students: dict[str, Any] | None = None
+    teachers: list[Any] | None = None
+    training: dict[str, Any] | None = None
+    methods: dict[str, Any] | None = None
+    tune_trials: int | None = None
+    tune_epochs: int | None = None
+    at_most: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("tune_trials", self.tune_trials)
+        check_positive("tune_epochs", self.tune_epochs)
+        if not 0 <= self.at_most <= 100:
+            raise InputError(f"at_most was {self.at_most!r}; it is a number of points from 0 to 100.")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student and its teacher, by their labels.
+
+    Args:
+        teacher: Label of the teacher.
+        student: Label of the student.
+        pretrained: Whether the student starts from weights that classify already.
+    """
+
+    teacher: str
+    student: str
+    pretrained: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name in folders and tables."""
+        return f"{self.teacher}-to-{self.student}"
+
+
+@dataclass(frozen=True)
+class ClaimsGrid:
+    """What is crossed, how it is measured, and the rules that decide.
+
+    Args:
+        methods: Names of methods by label.
+        judged: Labels of the methods whose claims are tested, the paper's own first.
+        pairs: Pairs of teacher and student.
+        seeds: Seeds of every student.
+        evaluation: How every model is attacked.
+        tune: The search for coefficients, or None.
+        certify: How radii are found.
+        explain: How bounds are measured.
+        rules: What decides a verdict.
+    """
+
+    methods: Mapping[str, str]
+    judged: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    seeds: tuple[int, ...]
+    evaluation: EvaluateSettings
+    tune: Coefficients | None
+    certify: Certification
+    explain: Explaining
+    rules: Rules
+
+    def label_of(self, method: str) -> str:
+        """Return the label of a method that is not judged, such as kd."""
+        return next(label for label, name in self.methods.items() if name == method)
+
+    def pairs_of(self, *, pretrained: bool) -> list[Pair]:
+        """Return the pairs with or without pre-trained students."""
+        return [pair for pair in self.pairs if pair.pretrained == pretrained]
+
+    def first_pairs(self, *, pretrained: bool) -> list[Pair]:
+        """Return the first pair of each student."""
+        found: dict[str, Pair] = {}
+        for pair in self.pairs_of(pretrained=pretrained):
+            found.setdefault(pair.student, pair)
+        return list(found.values())
+
+    @property
+    def judged_first(self) -> list[str]:
+        """All labels, the judged ones first."""
+        return list(dict.fromkeys([*self.judged, *self.methods]))
