@@ -211,11 +211,16 @@ def test_dask_makes_the_runs(study):
     content = checked.run(
         checked.open(data), data, request=ExecutorRequest("dask", 2), on_progress=lambda progress: None
     )
-    assert [run["status"] for entry in (*content["teachers"], *content["methods"]) for run in entry["runs"]] == [
-        "done"
-    ] * 3
+    entries = (*content["teachers"], *content["methods"])
+    assert [run["status"] for entry in entries for run in entry["runs"]] == ["done"] * 3
+    shutil.rmtree("out/ce/seed-0")
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, host="127.0.0.1", dashboard_address=None
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        host="127.0.0.1",
+        protocol="tcp://",
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
     ) as cluster:
         assert go(checked, ExecutorRequest(f"dask:{cluster.scheduler_address}"), data) == ["ce/seed-0"]
 

@@ -198,7 +198,11 @@ def _dask_executor(address: str, workers: int) -> Generator[Executor]:
     distributed = _module("distributed", "dask")
     try:
         cluster: Any = address or distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            # It serves its state even without a dashboard, by default at a fixed port.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         )
         client = distributed.Client(cluster)
     except (OSError, ValueError) as error:
