@@ -59,15 +59,15 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class Curve(Experiment):
-    """A curve of robust against clean accuracy, checked.
+    """A curve of robust against clean accuracy over the coefficient ``key``, checked.
 
     Args:
-        key: Name of the coefficient that varies, without "method.".
+        key: Name of the coefficient, without "method.".
         values: Its values, rising.
         seeds: Seeds of every value.
         recipe: Recipe that varies.
         at_most: Largest loss of validation clean accuracy of the answer, percentage points.
-        confirmation: Costly attack for two points, or None.
+        confirmation: Costly attack on two points, or None.
     """
 
     key: str

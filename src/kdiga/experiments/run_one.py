@@ -38,16 +38,7 @@ ONE_RUN = threading.Lock()  # two runs in the threads of one process would share
 
 @dataclass(frozen=True)
 class RunTask:
-    """A run with all that another process needs to make it.
-
-    Args:
-        run_spec: The run, whose teachers and trials have ended.
-        trials: Its trials.
-        out: Folder of the experiment.
-        since: See :class:`kdiga.experiments.board.RunBoard`.
-        evaluation: How weights are attacked.
-        working_folder: Folder that relative paths start from.
-    """
+    """A run with all that another process needs to make it; relative paths start from ``working_folder``."""
 
     run_spec: RunSpec
     trials: tuple[RunSpec, ...]
@@ -205,11 +196,7 @@ def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None
     Training saves only accuracies, under an attack with other random starts in every epoch. To compare a run with its
     start image by image, both are attacked alike.
 
-    Args:
-        folder: Folder of the run.
-        recipe: Recipe of the run; its seed decides which images were held out.
-        data: Data whose training images were divided.
-        seed: Seed of the attack.
+    The recipe's seed decides which training images those are; ``seed`` is the attack's.
     """
     settings = recipe.training
     _, held_out = split(data.train, settings.validation_share, settings.seed)

@@ -33,13 +33,7 @@ RESERVED = ("teachers", "tuning", FILE, "cells.csv", "table.md", "scatter.png", 
 
 @dataclass(frozen=True)
 class Study(Experiment):
-    """A study, checked.
-
-    Args:
-        given: Content of the file, overrides applied.
-        seeds: Seeds of every method.
-        tune: Budget for choosing coefficients, or None.
-    """
+    """A study, checked; ``given`` is the content of its file, overrides applied."""
 
     noun: ClassVar[str] = "cell"
 

@@ -25,11 +25,7 @@ FILE, BEST = "tune.json", "best.yaml"
 
 @dataclass(frozen=True)
 class Search(Experiment):
-    """The trials of one recipe's method.
-
-    Args:
-        recipe: Recipe whose method is tuned.
-    """
+    """The trials of one recipe's method."""
 
     noun: ClassVar[str] = "trial"
 

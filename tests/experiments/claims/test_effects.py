@@ -127,7 +127,7 @@ def coverage(run_specs, images, seeds):
     return covered / PAIRS
 
 
-@pytest.mark.parametrize("cells", TRUTHS)
+@pytest.mark.parametrize("run_specs", TRUTHS)
 @pytest.mark.parametrize("images", [50, 200])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_interval_covers_the_truth(run_specs, images, seeds):

@@ -33,14 +33,7 @@ FILE = "claims.json"
 
 @dataclass(frozen=True)
 class Claims(Experiment):
-    """A test of the claims, checked.
-
-    Args:
-        given: Content of the recipe, overrides applied.
-        grid: What is crossed, and the rules.
-        records: Records of finished runs, from which they are restored.
-        despite_findings: Whether to go on with a teacher that is not robust.
-    """
+    """A test of the claims, checked; ``given`` is the content of the recipe, overrides applied."""
 
     given: Mapping[str, Any]
     grid: ClaimsGrid

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
-from kdiga.experiments.claims.measurements import CertifyMeasurement, ExplainMeasurement
+from kdiga.experiments.claims.measurements import TeacherComparison
 from kdiga.experiments.claims.settings import ClaimsGrid, Pair
 from kdiga.experiments.settings import COSTLY
 
@@ -74,7 +74,7 @@ class Evidence:
         A student without a teacher is compared with one teacher alone.
         """
         return any(
-            isinstance(measurement, CertifyMeasurement | ExplainMeasurement)
+            isinstance(measurement, TeacherComparison)
             and (measurement.file, measurement.teacher) == (file, f"teachers/{pair.teacher}")
             for run_spec in self.run_specs(label, pair)[:1]
             for measurement in run_spec.after

@@ -149,13 +149,7 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Pair:
-    """A student and its teacher, by their labels.
-
-    Args:
-        teacher: Label of the teacher.
-        student: Label of the student.
-        pretrained: Whether the student starts from weights that classify already.
-    """
+    """Labels of a teacher and a student; a pre-trained student starts from weights that classify already."""
 
     teacher: str
     student: str
@@ -171,16 +165,7 @@ class Pair:
 class ClaimsGrid:
     """What is crossed, how it is measured, and the rules that decide.
 
-    Args:
-        methods: Names of methods by label.
-        judged: Labels of the methods whose claims are tested, the paper's own first.
-        pairs: Pairs of teacher and student.
-        seeds: Seeds of every student.
-        evaluation: How every model is attacked.
-        tune: The search for coefficients, or None.
-        certify: How radii are found.
-        explain: How bounds are measured.
-        rules: What decides a verdict.
+    ``methods`` are names by label, ``judged`` the labels whose claims are tested, the paper's own first.
     """
 
     methods: Mapping[str, str]
