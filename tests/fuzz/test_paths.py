@@ -169,6 +169,6 @@ def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     kept._weights(cell).symlink_to(outside)
     kept._path(cell).unlink()
     kept._path(cell).symlink_to(outside.with_name("new"))
-    RunRecords(tmp_path / "kept").keep(RunBoard(claims.run_specs, claims.out))
+    RunRecords(tmp_path / "kept").write(RunBoard(claims.run_specs, claims.out))
     assert not kept._weights(cell).is_symlink()
     assert not kept._path(cell).is_symlink()

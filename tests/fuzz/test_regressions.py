@@ -161,7 +161,7 @@ def test_a_failure_that_tells_none(tmp_path):
     (tmp_path / "r.yaml").write_text(STUDY_TEXT)
     study = load_study(tmp_path / "r.yaml", tmp_path / "out")
     write_json(tmp_path / "out" / study.run_specs[0].folder / "failure.json", {"error": "x"})
-    with pytest.raises(InputError, match="tells no failure"):
+    with pytest.raises(InputError, match="describes no failure"):
         RunBoard(study.run_specs, study.out).state(study.run_specs[0])
 
 
