@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -203,17 +202,29 @@ def test_a_time_limit_starts_nothing_more(study, noted):
     assert noted == []
 
 
-def test_dask_makes_the_runs(study):
-    """By a cluster of this machine, and by a scheduler that is there already."""
-    distributed = pytest.importorskip("distributed")
-    checked = study(("epochs: 3", "epochs: 1"), ("[0, 1]", "[0]"))
+def test_a_dask_cluster_of_this_machine_makes_the_runs(study):
+    pytest.importorskip("distributed")
+    checked = study(("epochs: 3", "epochs: 1"), ("[0, 1]", "[0]"), ("  ce: ce\n", ""))
     data = load_recipe_data(checked.run_specs[0].recipe.data)
-    content = checked.run(
-        checked.open(data), data, request=ExecutorRequest("dask", 2), on_progress=lambda progress: None
-    )
+    board, request = checked.open(data), ExecutorRequest("dask", 1)
+    content = checked.run(board, data, request=request, on_progress=lambda progress: None)
     entries = (*content["teachers"], *content["methods"])
-    assert [run["status"] for entry in entries for run in entry["runs"]] == ["done"] * 3
-    shutil.rmtree("out/ce/seed-0")
+    assert [run["status"] for entry in entries for run in entry["runs"]] == ["done", "done"]
+
+
+ONE_RUN = (
+    ("epochs: 3", "epochs: 1"),
+    ("  teacher: robust\n", ""),
+    ("teachers:\n  robust: {student: cnn-8, method: ce}\n", ""),
+    ("  kd: {name: kd, temperature: 4}\n", ""),
+    ("[0, 1]", "[0]"),
+)
+
+
+def test_a_dask_scheduler_makes_the_runs(study):
+    """One that was started before, here with a worker in this process."""
+    distributed = pytest.importorskip("distributed")
+    checked = study(*ONE_RUN)
     with distributed.LocalCluster(
         n_workers=1,
         threads_per_worker=1,
@@ -222,16 +233,15 @@ def test_dask_makes_the_runs(study):
         protocol="tcp://",
         scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
     ) as cluster:
-        assert go(checked, ExecutorRequest(f"dask:{cluster.scheduler_address}"), data) == ["ce/seed-0"]
+        assert go(checked, ExecutorRequest(f"dask:{cluster.scheduler_address}")) == ["ce/seed-0"]
+    assert json.loads(Path("out/ce/seed-0/result.json").read_text())["epochs"] == 1
 
 
 def test_submitit_makes_the_runs(study):
     """By its executor for one machine, which starts a process a job."""
     pytest.importorskip("submitit")
-    checked = study(("epochs: 3", "epochs: 1"), ("[0, 1]", "[0]"), ("  kd: {name: kd, temperature: 4}\n", ""))
-    data = load_recipe_data(checked.run_specs[0].recipe.data)
-    ended = go(checked, ExecutorRequest("slurm:cluster=local,timeout_min=5,partition=any"), data)
-    assert sorted(ended) == ["ce/seed-0", "teachers/robust"]
+    checked = study(*ONE_RUN)
+    assert go(checked, ExecutorRequest("slurm:cluster=local,timeout_min=5,partition=any")) == ["ce/seed-0"]
     assert json.loads(Path("out/ce/seed-0/result.json").read_text())["epochs"] == 1
 
 

@@ -94,7 +94,7 @@ def trial_files(folder, robust, test_robust):
 
 def test_the_best_is_chosen_by_validation_accuracy_alone(tmp_path):
     recipe = recipe_from_dict(RECIPE)
-    trials = trial_specs(recipe, "t", label="kd", trials=4, epochs=1)
+    trials = trial_specs(recipe, "t", TuneSettings(4, 1), label="kd")
     for run_spec, robust, test in zip(trials, (0.5, 0.7, 0.7), (0.9, 0.1, 0.2), strict=False):
         trial_files(tmp_path / run_spec.folder, robust, test)
     (tmp_path / trials[3].folder).mkdir()

@@ -349,7 +349,7 @@ def test_all_problems_are_told_at_once(claims):
 
 
 def test_a_file_of_another_kind(claims, tmp_path):
-    recipes = Path(__file__).parents[2] / "recipes"
+    recipes = Path(__file__).parents[3] / "recipes"
     with pytest.raises(InputError, match=r"study-digits.yaml' is not a claims recipe; run it with `kdiga study`"):
         load_claims(recipes / "study-digits.yaml")
     shutil.copy(recipes / "digits-kdiga.yaml", tmp_path / "one.yaml")
