@@ -10,7 +10,7 @@ import torch
 from kdiga.attacks import PGD, project
 from kdiga.errors import InputError
 from kdiga.losses import cross_entropy
-from kdiga.methods.context import StepContext
+from kdiga.methods.context import StepContext, StepModels, StepSettings
 from kdiga.model_state import seeded
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
@@ -99,7 +99,8 @@ def test_a_step_leaves_the_student_as_found(batch):
     student = five_layers(1).train()
     student[4].eval()
     before, modes = copy.deepcopy(student.state_dict()), [module.training for module in student.modules()]
-    step = StepContext(Batch(images, labels, torch.arange(12)), student, None, ThreatModel("linf", 0.1))
+    settings = StepSettings(ThreatModel("linf", 0.1))
+    step = StepContext(Batch(images, labels, torch.arange(12)), StepModels(student), settings)
     with seeded(1):
         step.attack(lambda x: cross_entropy(student(x), labels), steps=3)
     assert [module.training for module in student.modules()] == modes

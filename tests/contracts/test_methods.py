@@ -12,7 +12,7 @@ from torch import nn
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, FiniteDifference
 from kdiga.methods import Passes, available_methods, search_space
-from kdiga.methods.context import StepContext
+from kdiga.methods.context import StepClock, StepContext, StepModels, StepSettings
 from kdiga.methods.kdiga import RAMP
 from kdiga.model_state import seeded
 from kdiga.recipes.load import recipe_from_dict
@@ -112,17 +112,17 @@ def step_of(
         teacher.train()
     return StepContext(
         Batch(images.to(dtype), labels, torch.arange(len(labels))),
-        student,
-        source or (teacher_source(teacher, needs, first=True) if needs.teachers else None),
-        threat or ThreatModel("linf", 0.1),
-        route or Exact(),
-        needs.student_gradient,
-        progress,
-        second_teach=teacher_source(second or five_layers(3).to(dtype).eval(), needs, first=False),
-        trained_teacher=teacher if needs.trains_teacher else None,
-        gradient_of=needs.gradient_of,
-        memory={} if memory is None else memory,
-        **modes,
+        StepModels(
+            student,
+            source or (teacher_source(teacher, needs, first=True) if needs.teachers else None),
+            teacher_source(second or five_layers(3).to(dtype).eval(), needs, first=False),
+            teacher if needs.trains_teacher else None,
+        ),
+        StepSettings(
+            threat or ThreatModel("linf", 0.1), route or Exact(), needs.student_gradient, needs.gradient_of, **modes
+        ),
+        StepClock(progress),
+        {} if memory is None else memory,
     )
 
 

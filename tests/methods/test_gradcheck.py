@@ -8,7 +8,7 @@ from torch import nn
 
 from kdiga.gradients.routes import Exact
 from kdiga.methods import available_methods
-from kdiga.methods.context import StepContext
+from kdiga.methods.context import StepContext, StepModels, StepSettings
 from kdiga.methods.fast_at import mean_angle
 from kdiga.methods.kdiga import _author_gap
 from kdiga.model_state import seeded
@@ -55,12 +55,8 @@ def test_terms(case):
     def term(matrix):
         step = StepContext(
             Batch(images, labels, torch.arange(4)),
-            Net(matrix),
-            teacher_source(Net(other), needs, first=True),
-            ThreatModel("linf", 0.05),
-            Exact(),
-            needs.student_gradient,
-            gradient_of=needs.gradient_of,
+            StepModels(Net(matrix), teacher_source(Net(other), needs, first=True)),
+            StepSettings(ThreatModel("linf", 0.05), Exact(), needs.student_gradient, needs.gradient_of),
         )
         with seeded(1):
             return method(step).total()

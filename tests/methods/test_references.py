@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from kdiga.gradients.routes import Exact
 from kdiga.methods import available_methods
-from kdiga.methods.context import StepContext
+from kdiga.methods.context import StepClock, StepContext, StepModels, StepSettings
 from kdiga.model_state import seeded
 from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, ThreatModel
@@ -18,7 +18,7 @@ from tests.conftest import five_layers
 from tests.methods import formulas
 from tests.methods.formulas import EPS, ce_, kl_
 
-# name of the formula: method, its options, and what else the step is told
+# name of the formula: method, its options, and other arguments of the step
 CASES = {
     "ce": ("ce", {}, {}),
     "kd": ("kd", {}, {}),
@@ -31,10 +31,14 @@ CASES = {
     "kdiga_author": (
         "kdiga",
         {"convention": "author", "temperature": 2.0, "gradient_weight": 40.0},
-        {"progress": 0.0},
+        {"clock": StepClock(progress=0.0)},
     ),
-    "kdiga_part": ("kdiga", {"gradient_weight": 2.0, "align_share": 1 / 3, "align_every": 3}, {"number": 6}),
-    "kdiga_between": ("kdiga", {"align_every": 3}, {"number": 7}),
+    "kdiga_part": (
+        "kdiga",
+        {"gradient_weight": 2.0, "align_share": 1 / 3, "align_every": 3},
+        {"clock": StepClock(number=6)},
+    ),
+    "kdiga_between": ("kdiga", {"align_every": 3}, {"clock": StepClock(number=7)}),
     "kdiga_ard": ("kdiga-ard", {"steps": 3, "temperature": 2.0, "gradient_weight": 1.5}, {}),
     "kdiga_ard_at_adv": ("kdiga-ard", {"steps": 3, "teacher_input": "clean", "align_at": "adv"}, {}),
     "igam": ("igam", {}, {}),
@@ -53,13 +57,13 @@ CASES = {
     "ard_adv_target": ("ard", {"steps": 3, "definition": "adv-target"}, {}),
     "ard_kl_attack": ("ard", {"steps": 3, "definition": "kl-attack"}, {}),
     "rslad": ("rslad", {"steps": 3}, {}),
-    "iad": ("iad", {"steps": 3, "temperature": 2.0, "label_weight": 0.2}, {"progress": 0.3}),
-    "iad_before": ("iad", {"steps": 3, "temperature": 2.0, "label_weight": 0.2}, {"progress": 0.29}),
+    "iad": ("iad", {"steps": 3, "temperature": 2.0, "label_weight": 0.2}, {"clock": StepClock(progress=0.3)}),
+    "iad_before": ("iad", {"steps": 3, "temperature": 2.0, "label_weight": 0.2}, {"clock": StepClock(progress=0.29)}),
     "iad_ii": ("iad-ii", {"steps": 3, "temperature": 2.0}, {}),
     "adaad": ("adaad", {"steps": 3, "robust_weight": 0.9, "clean_weight": 0.1}, {}),
     "adaiad": ("adaiad", {"steps": 3}, {}),
-    "igdm": ("igdm", {"steps": 3, "difference_weight": 20.0}, {"progress": 0.5}),
-    "saad": ("saad", {"steps": 3, "difference_weight": 2.0, "clean_weight": 0.3}, {"progress": 0.5}),
+    "igdm": ("igdm", {"steps": 3, "difference_weight": 20.0}, {"clock": StepClock(progress=0.5)}),
+    "saad": ("saad", {"steps": 3, "difference_weight": 2.0, "clean_weight": 0.3}, {"clock": StepClock(progress=0.5)}),
     "mtard": ("mtard", {"steps": 3}, {"memory": {"first": (0.1, 0.3), "natural_weight": 0.5}}),
     "lbgat": ("lbgat", {"steps": 3, "robust_weight": 6.0}, {}),
     "peeraid": ("peeraid", {"steps": 3, "label_weight": 0.2}, {}),
@@ -83,7 +87,7 @@ def networks():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("case", CASES)
 def test_total_and_updated_weights_equal_the_formula(case, norm):
-    name, options, told = CASES[case]
+    name, options, given = CASES[case]
     method = available_methods()[name](**options)
     needs = method.needs
     with seeded(8):
@@ -92,15 +96,14 @@ def test_total_and_updated_weights_equal_the_formula(case, norm):
     theirs, their_guide, *_ = networks()
     step = StepContext(
         Batch(images, labels, torch.arange(9)),
-        ours,
-        teacher_source(our_guide if needs.trains_teacher else teacher, needs, first=True),
-        ThreatModel(norm, EPS[norm]),
-        Exact(),
-        needs.student_gradient,
-        gradient_of=needs.gradient_of,
-        second_teach=teacher_source(second, needs, first=False),
-        trained_teacher=our_guide,
-        **copy.deepcopy(told),
+        StepModels(
+            ours,
+            teacher_source(our_guide if needs.trains_teacher else teacher, needs, first=True),
+            teacher_source(second, needs, first=False),
+            our_guide,
+        ),
+        StepSettings(ThreatModel(norm, EPS[norm]), Exact(), needs.student_gradient, needs.gradient_of),
+        **copy.deepcopy(given),
     )
     with seeded(6):
         total = method(step).total()

@@ -8,9 +8,8 @@ from torch import nn
 
 import kdiga
 from kdiga.attacks import PGD, steepest
-from kdiga.gradients.routes import Exact
 from kdiga.losses import cross_entropy
-from kdiga.methods.context import StepContext
+from kdiga.methods.context import StepContext, StepModels, StepSettings
 from kdiga.methods.tangent import Tangent
 from kdiga.model_state import seeded
 from kdiga.teachers import OnlineTeacher
@@ -78,7 +77,8 @@ def test_tangent_gap_of_a_linear_loss_is_eps_times_the_dual_norm(norm, dual):
     labels = torch.ones(len(images), dtype=torch.long)
     threat = ThreatModel(norm, 0.1)
     batch = Batch(images, labels, torch.arange(len(images)))
-    step = StepContext(batch, student, OnlineTeacher(teacher, True), threat, Exact(), "value")
+    models = StepModels(student, OnlineTeacher(teacher, True))
+    step = StepContext(batch, models, StepSettings(threat, gradient="value"))
     gap = Tangent()(step).terms[-1].value
     gradient_gap = kdiga.input_gradient(student, images, labels) - kdiga.input_gradient(teacher, images, labels)
     assert gap.item() == pytest.approx(0.1 * gradient_gap.flatten(1).norm(dual, dim=1).mean().item(), rel=1e-9)

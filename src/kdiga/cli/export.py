@@ -19,7 +19,7 @@ from kdiga.results.attack_names import attack_name
 
 
 @app.command()
-def run_export(
+def export(
     model: ModelName,
     to: Annotated[
         str,

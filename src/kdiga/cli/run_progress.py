@@ -62,7 +62,7 @@ def run_experiment(
     if choice.dry_run:
         states = [experiment.shown_state(board, run_spec) for run_spec in board.run_specs]
         _print_runs(console, experiment, states)
-        output.result(_planned(experiment, states))
+        output.result(planned(experiment, states))
         return None
     if choice.report:
         return experiment.report(board, data), []
@@ -76,7 +76,7 @@ def run_experiment(
     return content, board.folders("failed")
 
 
-def _planned(experiment: Experiment, states: Sequence[str]) -> dict[str, Any]:
+def planned(experiment: Experiment, states: Sequence[str]) -> dict[str, Any]:
     """Return the runs of a dry run as plain data."""
     runs = [
         {

@@ -28,6 +28,10 @@ class Augmentation:
     pad: int = 0
     flip: bool = False
 
+    def key(self) -> str:
+        """Return the settings as text, as the manifest of a teacher cache holds them; it does not follow the code."""
+        return f"Augmentation(pad={self.pad}, flip={self.flip})"
+
     def __call__(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
         """Return the view of each image.
 
@@ -67,6 +71,10 @@ class ResizedCrop:
     """
 
     size: int
+
+    def key(self) -> str:
+        """Return the settings as text; see :meth:`Augmentation.key`."""
+        return f"ResizedCrop(size={self.size})"
 
     def crops(self, index: Tensor, *, seed: int, view: int) -> Crops:
         """Return the random numbers of some examples.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,10 @@ class Stage(Protocol):
     @property
     def backwards(self) -> int:
         """About how many backward passes to the images an example takes at most."""
+        ...
+
+    def key(self) -> dict[str, Any]:
+        """Return all settings as plain data; the names in it do not follow the names in the code."""
         ...
 
     def __call__(
@@ -92,6 +96,10 @@ class GradientStage:
     def backwards(self) -> int:
         """One a step."""
         return self.steps
+
+    def key(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        return {"stage": "gradient", "objective": self.objective, "steps": self.steps, "restart": self.restart}
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int

@@ -59,6 +59,10 @@ class OfficialStage:
         """Backward passes to the images of an example that is never fooled, among ten classes."""
         return BACKWARDS[self.name] * self._repeats
 
+    def key(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        return {"stage": "autoattack", "name": self.name, "version": self.version}
+
     @property
     def _repeats(self) -> int:
         return {"plus": 5, "rand": 20}.get(self.version, 1) if self.name in ("apgd-ce", "apgd-dlr", "fab") else 1

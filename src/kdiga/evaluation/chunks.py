@@ -108,7 +108,7 @@ def _key(part: Target, attack: Attack, threat: ThreatModel, seed: int) -> dict[s
     """Return all that decides what an attack on one batch comes to."""
     return {
         "attack": attack.name,
-        "stages": [repr(stage) for stage in attack.stages],
+        "stages": [stage.key() for stage in attack.stages],
         "model": part.fingerprint,
         "examples": fingerprint_of_tensors(part.images, part.labels),
         "standing": "".join(map(str, part.standing.int().tolist())),

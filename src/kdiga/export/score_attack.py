@@ -47,6 +47,10 @@ class SquareStage:
         """None: it sees scores alone."""
         return 0
 
+    def key(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        return {"stage": "square", "queries": self.queries}
+
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, threat: ThreatModel, seed: int
     ) -> StageOutcome:

@@ -91,7 +91,7 @@ def transferred(
             part = images[rows], labels[rows]
             key = {
                 "transfer": attack.name,
-                "stages": [repr(stage) for stage in attack.stages],
+                "stages": [stage.key() for stage in attack.stages],
                 "model": fingerprint,
                 "victims": {victim.name: victim.digest for victim in victims},
                 "seed": seed_at(seed, place),

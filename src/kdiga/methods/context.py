@@ -1,4 +1,4 @@
-"""One training step's shared results: each quantity is computed on first use, and once."""
+"""The shared results of one training step: each quantity is computed once, on first use."""
 
 from __future__ import annotations
 
@@ -25,96 +25,149 @@ T = TypeVar("T")
 
 
 class Teacher(Protocol):
-    """A source of signals about images: a live model, or what one once said."""
+    """A source of teacher signals for images: a live model, or stored signals."""
 
     @property
     def answers_queries(self) -> bool:
-        """Whether it can be asked at images of the method's making."""
+        """Whether it can answer for images that the method generates, such as adversarial images."""
         ...
 
     def __call__(self, batch: Batch) -> TeacherSignal:
-        """Return the signal at the batch's images."""
+        """Return the signal for the batch's images."""
         ...
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the logits at the batch's images, without the input gradient."""
+        """Return the logits for the batch's images, without the input gradient."""
         ...
 
     def at(self, images: Tensor) -> Tensor:
-        """Return logits at any images, with a graph to the images if they ask for one."""
+        """Return logits for any images, with a graph to the images if these require a gradient."""
         ...
+
+
+@dataclass(frozen=True)
+class StepModels:
+    """The models of a training run.
+
+    Args:
+        student: Module in training.
+        teacher: Source of the teacher's signals; None for methods without a teacher.
+        second_teacher: Source of the second teacher's signals, for methods with two teachers.
+        trained_teacher: Teacher module in train mode, for methods that train the teacher together with the student.
+        compiled: Compiled forward of the student, for work that is differentiated once; None runs the module.
+    """
+
+    student: nn.Module
+    teacher: Teacher | None = None
+    second_teacher: Teacher | None = None
+    trained_teacher: nn.Module | None = None
+    compiled: Forward | None = None
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """The threat model of a run, and how its steps compute attacks and input gradients.
+
+    Args:
+        threat: Ball that attacks stay in.
+        route: Way to differentiate input gradients by the parameters.
+        gradient: Use of the student's input gradient.
+        gradient_of: Score of each example that input gradients are taken of.
+        attack_batch_norm: Mode of the student's batch norm during attacks. Running statistics do not change in
+            either mode.
+        alignment_batch_norm: Mode of the student's batch norm for its input gradient; "eval" needs a separate
+            forward pass.
+    """
+
+    threat: ThreatModel
+    route: Route = field(default_factory=Exact)
+    gradient: GradientUse = "differentiable"
+    gradient_of: Score = "loss"
+    attack_batch_norm: BatchNormMode = "eval"
+    alignment_batch_norm: BatchNormMode = "train"
+
+
+@dataclass(frozen=True)
+class StepClock:
+    """Position of a step in the training run.
+
+    Args:
+        progress: Fraction of the training that is done, in [0, 1].
+        number: Number of steps before this one.
+    """
+
+    progress: float = 1.0
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class StepObservers:
+    """Measurements of a step that do not change its results.
+
+    Args:
+        watch: Stopwatch for the sections of the step.
+        statistics: Collector of the student's passes; None collects nothing.
+    """
+
+    watch: Watch = silent
+    statistics: StepStatistics | None = None
 
 
 @dataclass
 class StepContext:
-    """What one step of training can offer a method. Nothing is computed that the method does not use.
+    """Everything that a method can use in one training step. Quantities that a method does not use are not computed.
 
     Args:
-        batch: images in [0, 1], labels, index.
-        student: the module in training.
-        teach: the teacher as a source of signals; None where there is none.
-        threat: the ball that attacks stay in.
-        route: how a differentiable input gradient is formed.
-        gradient: what the method uses the student's input gradient for.
-        progress: share of the training done, in [0, 1].
-        second_teach: the second teacher, for methods that have two.
-        trained_teacher: the teacher's module in train mode, where it is trained along with the student.
-        gradient_of: of which number of an example input gradients are taken.
-        attack_batch_norm: the student's mode while it is attacked. Its running statistics stay as they
-            are either way.
-        alignment_batch_norm: the student's mode where its input gradient is taken; "eval" costs a
-            forward pass of its own.
-        memory: what the method remembers from step to step; saved with the run.
-        number: steps done before this one.
-        compiled: the student's forward, compiled, for work that is differentiated once; None runs the
-            module.
-        watch: told what is being computed.
-        part: the step stands for some examples of the batch only, whose clean images the student sees
-            elsewhere as well; batch norm's running statistics count them there.
-        step_statistics: told of every point of the student; None where nobody looks.
+        batch: Images in [0, 1], labels, indices.
+        models: Student and teachers.
+        settings: Threat model, and how attacks and input gradients are computed.
+        clock: Position of the step in the run.
+        memory: State that the method keeps between steps; saved with the run.
+        observers: Stopwatch and statistics.
+        is_subset: Whether the batch is a subset of the step's batch. The student also sees these images with the
+            whole batch, which updates batch norm's running statistics; the subset does not update them again.
     """
 
     batch: Batch
-    student: nn.Module
-    teach: Teacher | None
-    threat: ThreatModel
-    route: Route = field(default_factory=Exact)
-    gradient: GradientUse = "differentiable"
-    progress: float = 1.0
-    second_teach: Teacher | None = None
-    trained_teacher: nn.Module | None = None
-    gradient_of: Score = "loss"
-    attack_batch_norm: BatchNormMode = "eval"
-    alignment_batch_norm: BatchNormMode = "train"
+    models: StepModels
+    settings: StepSettings
+    clock: StepClock = StepClock()
     memory: dict[str, Any] = field(default_factory=dict)
-    number: int = 0
-    compiled: Forward | None = None
-    watch: Watch = silent
-    part: bool = False
-    step_statistics: StepStatistics | None = None
+    observers: StepObservers = StepObservers()
+    is_subset: bool = False
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The ball that attacks stay in."""
+        return self.settings.threat
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the training that is done, in [0, 1]."""
+        return self.clock.progress
 
     @cached_property
     def teacher(self) -> TeacherSignal:
         """The teacher at the clean images."""
-        with self.watch("teacher"):
-            return _present(self.teach, "a teacher")(self.batch)
+        with self.observers.watch("teacher"):
+            return _present(self.models.teacher, "a teacher")(self.batch)
 
     @cached_property
     def teacher_logits(self) -> Tensor:
-        """Its logits there, which cost less alone where nobody has asked for the gradient."""
+        """The teacher's logits at the clean images, without the cost of its input gradient."""
         if "teacher" in self.__dict__:
             return self.teacher.logits
-        with self.watch("teacher"):
-            return _present(self.teach, "a teacher").logits(self.batch)
+        with self.observers.watch("teacher"):
+            return _present(self.models.teacher, "a teacher").logits(self.batch)
 
     def ask_teacher_first(self, part: StepContext | None) -> Tensor:
-        """Return the teacher's logits, the gradient of a part of the step having been asked for before them.
+        """Return the teacher's logits, after the teacher's input gradient for a part of the step.
 
-        Before the student runs, what the teacher's backward pass keeps does not stand beside the student's
-        graph; and a teacher that is asked for its gradient gives its logits as well.
+        Call it before the student runs: the memory of the teacher's backward pass is then free before the student's
+        graph takes memory. A call for the gradient also gives the logits.
 
         Args:
-            part: whose ``teacher_gradient`` will be used; may be the step itself, None for no gradient.
+            part: Step that uses ``teacher_gradient``; may be this step, None for no gradient.
         """
         if part is not None:
             _ = part.teacher_gradient
@@ -128,67 +181,69 @@ class StepContext:
     @cached_property
     def second_teacher(self) -> TeacherSignal:
         """The second teacher at the clean images."""
-        with self.watch("teacher"):
-            return _present(self.second_teach, "a second teacher")(self.batch)
+        with self.observers.watch("teacher"):
+            return _present(self.models.second_teacher, "a second teacher")(self.batch)
 
     def teacher_at(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits at other images, with a graph to them if they ask for one."""
-        with self.watch("teacher"):
-            return _present(self.teach, "a teacher").at(images)
+        """Return the teacher's logits at other images, with a graph to the images if these require a gradient."""
+        with self.observers.watch("teacher"):
+            return _present(self.models.teacher, "a teacher").at(images)
 
     def guide(self, images: Tensor) -> Tensor:
-        """Return the logits of the teacher that is trained along, in train mode and with a graph to it."""
-        with self.watch("teacher"):
-            return _present(self.trained_teacher, "a teacher that is trained along")(images)
+        """Return the logits of the trained teacher, in train mode and with a graph to its parameters."""
+        with self.observers.watch("teacher"):
+            return _present(self.models.trained_teacher, "a teacher that is trained with the student")(images)
 
     def second_teacher_at(self, images: Tensor) -> Tensor:
         """Return the second teacher's logits at other images."""
-        with self.watch("teacher"):
-            return _present(self.second_teach, "a second teacher").at(images)
+        with self.observers.watch("teacher"):
+            return _present(self.models.second_teacher, "a second teacher").at(images)
 
     @cached_property
     def clean(self) -> StudentPass:
         """The student at the clean images."""
-        gradient = "none" if self.alignment_batch_norm == "eval" else self.gradient
-        return self._point(self.batch.images, gradient, keep_statistics=self.part)
+        gradient = "none" if self.settings.alignment_batch_norm == "eval" else self.settings.gradient
+        return self._student_pass(self.batch.images, gradient, keep_statistics=self.is_subset)
 
     @cached_property
     def aligned(self) -> StudentPass:
-        """The student at the clean images, where its input gradient is taken; the clean point if modes agree."""
-        if self.alignment_batch_norm == "train":
+        """The student at the clean images, in the mode for its input gradient; same as ``clean`` if the modes agree."""
+        if self.settings.alignment_batch_norm == "train":
             return self.clean
-        return self._point(self.batch.images, self.gradient, self.alignment_batch_norm, keep_statistics=self.part)
+        mode = self.settings.alignment_batch_norm
+        return self._student_pass(self.batch.images, self.settings.gradient, mode, keep_statistics=self.is_subset)
 
     def at(self, images: Tensor, batch_norm: BatchNormMode = "train") -> StudentPass:
         """Return the student at other images, without an input gradient."""
-        return self._point(images, "none", batch_norm)
+        return self._student_pass(images, "none", batch_norm)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return the student's logits in the mode it is in, by its compiled forward if it has one."""
-        return (self.compiled or self.student)(images)
+        """Return the student's logits in its present mode, from its compiled forward if it has one."""
+        return (self.models.compiled or self.models.student)(images)
 
     def moved_to(self, images: Tensor) -> StepContext:
-        """Return the step as it would be if these images were the clean ones."""
+        """Return this step with other images as the clean images."""
         return replace(self, batch=replace(self.batch, images=images))
 
     def for_alignment(self, share: float, every: int) -> tuple[StepContext, StepContext | None]:
-        """Divide the step's work where input gradients are matched on fewer images or at fewer steps.
+        """Return separate steps for the alignment and the other terms, to align fewer images or at fewer steps.
 
         Args:
-            share: of the batch that is aligned, in (0, 1]: examples spread evenly over it, so that processes and
-                micro-batches which share a batch choose what one process would.
-            every: align at every so many steps only.
+            share: Fraction of the batch to align, in (0, 1]. The examples are spread evenly over the batch, so that
+                processes and micro-batches that share a batch choose the same examples as one process.
+            every: Number of steps between two alignments.
 
         Returns:
-            The step for the rest of the objective, and that for the alignment: the same one for the whole
-            batch, None when it is not this step's turn.
+            The step for the other terms, and the step for the alignment: the same step for the whole batch, None
+            for a step without alignment.
         """
-        if self.number % every == 0 and share == 1:
+        if self.clock.number % every == 0 and share == 1:
             return self, self
-        rest = replace(self, gradient="none")
-        if self.number % every:
+        rest = replace(self, settings=replace(self.settings, gradient="none"))
+        if self.clock.number % every:
             return rest, None
-        return rest, replace(self, batch=self.batch.spread(max(1, round(share * len(self.batch.labels)))), part=True)
+        aligned = self.batch.spread(max(1, round(share * len(self.batch.labels))))
+        return rest, replace(self, batch=aligned, is_subset=True)
 
     def attack(
         self,
@@ -201,13 +256,13 @@ class StepContext:
     ) -> Tensor:
         """Return images in the ball that maximise a per-example objective of the images, detached.
 
-        The student runs in ``attack_batch_norm`` mode meanwhile: in "eval" mode an example's attack
-        depends on no other example. No running statistic moves in either.
+        The student runs in ``attack_batch_norm`` mode: in "eval" mode the attack on an example does not depend on
+        other examples. Running statistics do not change in either mode.
         """
         pgd = PGD(
             threat=self.threat, steps=steps, step_size=step_size, start=start, allow_large_steps=allow_large_steps
         )
-        with self.watch("attack"), self.attacked():
+        with self.observers.watch("attack"), self.attacked():
             return pgd(objective, self.batch.images)
 
     def attack_loss(self, *, steps: int, step_size: float | None = None, start: Start = "uniform") -> Tensor:
@@ -219,20 +274,20 @@ class StepContext:
         return self.attack(loss, steps=steps, step_size=step_size, start=start)
 
     def attacked(self) -> AbstractContextManager[Any]:
-        """Return the context that puts the student in the mode it is attacked in."""
-        stack = ExitStack()
+        """Return the context in which the student has its mode for attacks."""
+        student, stack = self.models.student, ExitStack()
         stack.enter_context(
-            evaluating(self.student) if self.attack_batch_norm == "eval" else batch_statistics(self.student)
+            evaluating(student) if self.settings.attack_batch_norm == "eval" else batch_statistics(student)
         )
-        # A compiled backward pass forms every derivative it was compiled for; an attack wants the images' alone.
-        stack.enter_context(nullcontext() if self.compiled is None else frozen_parameters(self.student))
+        # A compiled backward pass computes all derivatives that it was compiled for; an attack needs only the images'.
+        stack.enter_context(nullcontext() if self.models.compiled is None else frozen_parameters(student))
         return stack
 
     def ramp(self, share: float) -> float:
-        """Return the factor of a coefficient that rises linearly over the first ``share`` of training."""
-        return 1.0 if share <= 0 else min(1.0, self.progress / share)
+        """Return the factor, in [0, 1], of a coefficient that rises linearly over the first ``share`` of training."""
+        return 1.0 if share <= 0 else min(1.0, self.clock.progress / share)
 
-    def _point(
+    def _student_pass(
         self,
         images: Tensor,
         gradient: GradientUse,
@@ -240,21 +295,21 @@ class StepContext:
         *,
         keep_statistics: bool = False,
     ) -> StudentPass:
-        point = StudentPass(
-            self.student,
+        student_pass = StudentPass(
+            self.models.student,
             images,
             self.batch.labels,
             gradient=gradient,
-            route=self.route,
-            gradient_of=self.gradient_of,
+            route=self.settings.route,
+            gradient_of=self.settings.gradient_of,
             batch_norm=batch_norm,
-            compiled=self.compiled,
+            compiled=self.models.compiled,
             keep_statistics=keep_statistics,
-            watch=self.watch,
+            watch=self.observers.watch,
         )
-        if self.step_statistics is not None:
-            self.step_statistics.points.append(point)
-        return point
+        if self.observers.statistics is not None:
+            self.observers.statistics.points.append(student_pass)
+        return student_pass
 
 
 def _present(part: T | None, what: str) -> T:

@@ -94,7 +94,7 @@ class Tangent(Checked):
         label, gap = rest.clean.losses.mean(), rest.clean.losses.new_zeros(())
         if part is not None:
             adv_images = self._widest_gap(part)
-            gap = part.at(adv_images, part.alignment_batch_norm).losses - part.aligned.losses
+            gap = part.at(adv_images, part.settings.alignment_batch_norm).losses - part.aligned.losses
             gap = (gap - self._rise(part, adv_images)).mean()
         imitation = losses.kl(rest.clean.logits, target, self.temperature)
         return self._objective(step, label, imitation.mean(), gap)

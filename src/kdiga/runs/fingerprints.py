@@ -23,8 +23,12 @@ def fingerprint_of_model(model: nn.Module) -> str:
     What it is: the spec of a :class:`kdiga.models.Classifier`, the printed form of any other module. A module
     whose answers depend on more than that and its ``state_dict`` has no fingerprint of its own.
     """
-    what = architecture_of(model) if isinstance(model, Classifier) else repr(model)
-    return _hash(what, sorted(model.state_dict().items()))
+    return _hash(printed(model), sorted(model.state_dict().items()))
+
+
+def printed(model: nn.Module) -> str:
+    """Return the spec of a :class:`kdiga.models.Classifier` as text, the printed form of any other module."""
+    return architecture_of(model) if isinstance(model, Classifier) else repr(model)
 
 
 def architecture_of(model: nn.Module) -> str:

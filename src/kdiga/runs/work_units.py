@@ -31,7 +31,8 @@ class WorkUnit:
 
     Args:
         task: what it is part of, for progress.
-        key: plain data: everything that decides the outcome; the version of kdiga is added to it.
+        key: plain data: everything that decides the outcome; the version of kdiga is added to it. It holds no name of
+            a class and no printed form of an object, so that it stays the same when code is renamed.
         size: how much it is, say in examples.
         work: does it and returns plain data, with numbers that are finite.
     """

@@ -34,6 +34,8 @@ def _noted() -> Any:
 class Manifest:
     """Everything that decides the numbers of a store, and three notes that do not.
 
+    The names of the fields are the keys of ``manifest.json``: to rename one is to change ``FORMAT``.
+
     Args:
         teacher: SHA-256 of the teacher's spec, tensor names, shapes and bytes.
         architecture: the teacher without its weights.

@@ -37,7 +37,7 @@ def conditions(train: ImageSet | FileSet, needs: Needs, settings: TrainingSettin
         "image_shape": train.image_shape,
         "num_classes": train.num_classes,
         "seed": settings.seed,
-        "augmentation": repr(augmentation_by_name(settings.augment, train.image_size)),
+        "augmentation": augmentation_by_name(settings.augment, train.image_size).key(),
         "gradient_of": needs.gradient_of if needs.teacher_gradient else None,
         "precision": settings.precision,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from kdiga.training.settings import TrainingSettings
 from kdiga.types import ThreatModel
 
 FILE = "state.pt"
-FORMAT = "3"
-FREE = ("accumulate", "save_every")  # settings that a run may be continued with other values of
+FORMAT = "4"
+FREE = ("training.accumulate", "training.save_every")  # settings that a run may be continued with other values of
 
 
 @dataclass
@@ -50,14 +51,23 @@ class Progress:
 def identity_of(
     method: Method, threat: ThreatModel, settings: TrainingSettings, views: int | None
 ) -> dict[str, str | None]:
-    """Return what an interrupted run and the one that continues it have to agree on."""
-    defaults = {name: getattr(TrainingSettings(), name) for name in FREE}
+    """Return what an interrupted run and the one that continues it have to agree on: values by a recipe's keys."""
     return {
         "state format": FORMAT,
-        "method": repr(method),
-        "threat": repr(threat),
-        "settings": repr(replace(settings, **defaults)),
+        "method": method.info.name,
+        **_texts("method", method),
+        "threat.norm": threat.norm,
+        "threat.eps": str(threat.eps),
+        **{key: value for key, value in _texts("training", settings).items() if key not in FREE},
         "stored views": str(views) if views else None,
+    }
+
+
+def _texts(section: str, settings: Method | TrainingSettings) -> dict[str, str]:
+    """Return each setting as JSON; a value of a user's own class, which JSON cannot hold, in its printed form."""
+    return {
+        f"{section}.{one.name}": json.dumps(getattr(settings, one.name), default=repr)
+        for one in fields(settings)  # pyright: ignore[reportArgumentType]
     }
 
 

@@ -17,7 +17,7 @@ from kdiga.errors import InputError
 from kdiga.gradients.routes import Route
 from kdiga.gradients.step_statistics import StepStatistics
 from kdiga.methods import Method
-from kdiga.methods.context import StepContext, Teacher
+from kdiga.methods.context import StepClock, StepContext, StepModels, StepObservers, StepSettings, Teacher
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.averaging import moving_average, running_statistics
 from kdiga.training.freezing import Frozen
@@ -80,16 +80,29 @@ class Stepper:
         self.optimizer = build_optimizer(self._trained, settings)
         self.schedule = build_schedule(self.optimizer, settings, steps)
         self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
-        self._compiled = self.counter.counted("student", self.runtime.compiled(self.student))
-        self._sources = [
+        self._step_models = self._models_of_steps()
+        self._step_settings = StepSettings(
+            threat,
+            route,
+            method.needs.student_gradient,
+            method.needs.gradient_of,
+            settings.attack_batch_norm,
+            settings.alignment_batch_norm,
+        )
+
+    def _models_of_steps(self) -> StepModels:
+        compiled = self.counter.counted("student", self.runtime.compiled(self.student))
+        sources = [
             teacher_source(
                 one,
-                method.needs,
+                self.method.needs,
                 first=not place,
                 compiled=self.counter.counted("teacher", self.runtime.compiled(one)),
             )
             for place, one in enumerate(self.teachers)
         ]
+        first, second = (*sources, None, None)[:2]
+        return StepModels(self.student, first, second, self.trained_teacher, compiled)
 
     @property
     def _trained(self) -> list[nn.Module]:
@@ -142,16 +155,16 @@ class Stepper:
         return objective
 
     def _learn(self, batch: Batch, number: int, one: BatchShard, counts: list[Tensor] | None) -> Objective:
-        step_statistics = None if counts is None else StepStatistics(self.runtime.device)
+        statistics = None if counts is None else StepStatistics(self.runtime.device)
         with on_batch_shard(one):
             with self.watch("loss"), self.runtime.autocast():
-                objective = self.method(self._step(batch, number, step_statistics))
+                objective = self.method(self._context(batch, number, statistics))
                 total = objective.total() / self.settings.accumulate
             with self.watch("backward"):
                 # Only the parameters: images that ask for a gradient would cost one more pass to the input.
                 self.runtime.accelerator.backward(total, inputs=self.parameters)
-        if step_statistics is not None and counts is not None:
-            counts.append(step_statistics.counts())
+        if statistics is not None and counts is not None:
+            counts.append(statistics.counts())
         return objective
 
     def _over_all(self, objectives: Sequence[Objective]) -> Objective:
@@ -168,28 +181,10 @@ class Stepper:
         """Take a step and wait for the device, so that a clock beside it sees the step's end."""
         self.take(batch, number).terms[0].value.detach().item()
 
-    def _step(self, batch: Batch, number: int, step_statistics: StepStatistics | None) -> StepContext:
-        first, second = (*self._sources, None, None)[:2]
-        needs = self.method.needs
-        return StepContext(
-            batch,
-            self.student,
-            first,
-            self.threat,
-            self.route,
-            needs.student_gradient,
-            number / max(1, self.steps - 1),
-            second_teach=second,
-            trained_teacher=self.trained_teacher,
-            gradient_of=needs.gradient_of,
-            attack_batch_norm=self.settings.attack_batch_norm,
-            alignment_batch_norm=self.settings.alignment_batch_norm,
-            memory=self.memory,
-            number=number,
-            compiled=self._compiled,
-            watch=self.watch,
-            step_statistics=step_statistics,
-        )
+    def _context(self, batch: Batch, number: int, statistics: StepStatistics | None) -> StepContext:
+        clock = StepClock(number / max(1, self.steps - 1), number)
+        observers = StepObservers(self.watch, statistics)
+        return StepContext(batch, self._step_models, self._step_settings, clock, self.memory, observers)
 
     def state(self) -> dict[str, Any]:
         """Return everything that changes and is the same in every process, as tensors and plain data."""

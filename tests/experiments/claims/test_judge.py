@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from kdiga.certification.curve import share
+from kdiga.certification.certificate import share
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.evidence import Evidence, effect
 from kdiga.experiments.claims.judges import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Ascent:
     steps: int
     eps: float
 
+    def key(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        return {"objective": self.objective, "steps": self.steps, "eps": self.eps}
+
     def fooled(self, probe: Probe, among: Tensor | None = None) -> Tensor:
         """Return bool (example,), on the CPU: which examples it fools."""
 
@@ -56,7 +60,7 @@ class Ascent:
             with torch.no_grad():
                 return (probe.model(adv_images).argmax(1) != labels).int().tolist()
 
-        return probe.fooled(f"{self.objective}-{self.steps} eps {self.eps:.3g}", asdict(self), work, among=among)
+        return probe.fooled(f"{self.objective}-{self.steps} eps {self.eps:.3g}", self.key(), work, among=among)
 
     def _objective(self, probe: Probe, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
         if self.objective == "margin":

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdiga.analysis.ranking import FEWEST_MODELS, spearman
-from kdiga.analysis.resampling import RESAMPLES, percentile_interval
-from kdiga.certification.curve import share
+from kdiga.analysis.ranking import FEWEST_MODELS, RESAMPLES, percentile_interval, spearman
+from kdiga.certification.certificate import share
 from kdiga.experiments.claims.evidence import (
     Evidence,
     Verdict,

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 
 from kdiga.analysis.explain import explain
-from kdiga.analysis.explanation import Explained
+from kdiga.analysis.model_explanation import ModelExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
 from kdiga.data.images import to_pixels
@@ -130,8 +130,12 @@ class ExplainMeasurement(TeacherComparison[Explaining]):
         return _summary(found.students[0])
 
 
-def _summary(student: Explained) -> dict[str, Any]:
+def _summary(student: ModelExplanation) -> dict[str, Any]:
     """Return a student's measures as plain data: means, and the values of those that order the students."""
+
+
+def _summary(student: ModelExplanation) -> dict[str, Any]:
+    """Return a student's measures as plain data: means, and the values of those that order students."""
     agreement, bounds = student.agreement, {"student": student.student_bound, "transfer": student.transfer_bound}
     assert agreement is not None
     known = {name: bound for name, bound in bounds.items() if bound is not None}
