@@ -131,10 +131,6 @@ class ExplainMeasurement(TeacherComparison[Explaining]):
 
 
 def _summary(student: ModelExplanation) -> dict[str, Any]:
-    """Return a student's measures as plain data: means, and the values of those that order the students."""
-
-
-def _summary(student: ModelExplanation) -> dict[str, Any]:
     """Return a student's measures as plain data: means, and the values of those that order students."""
     agreement, bounds = student.agreement, {"student": student.student_bound, "transfer": student.transfer_bound}
     assert agreement is not None
