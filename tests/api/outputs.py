@@ -17,7 +17,7 @@ from typing import Any
 from kdiga.cli.run_progress import planned
 from kdiga.experiments.board import RunBoard, RunSpec
 from kdiga.experiments.claims.claims import Claims, load_claims
-from kdiga.experiments.claims.records import RunRecords, default_records
+from kdiga.experiments.claims.run_records import RunRecords, default_records
 from kdiga.experiments.study import load_study
 from kdiga.recipes.shipped import find_recipe, shipped
 from kdiga.report import write_page

@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.claims import load_claims
-from kdiga.experiments.claims.records import WEIGHTS, RunRecords
+from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords
 from kdiga.experiments.curve import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.export.hub_folder import write_hub_folder
@@ -18,7 +19,7 @@ from kdiga.export.torch_program import write_program
 from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
 from kdiga.report import write_page
-from kdiga.report.plots import replace_file
+from kdiga.report.charts import write_png
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.files import write_durably
 from kdiga.training.journal import Journal
@@ -91,7 +92,7 @@ def kept_portion(path):
 
 WRITERS = {
     "text": lambda path: write_atomically(path, "new"),
-    "bytes": lambda path: replace_file(path, b"new"),
+    "a picture": lambda path: write_png(path, Figure(figsize=(1, 1))),
     "durably": lambda path: write_durably(path, b"new"),
     "weights": lambda path: save_model(small(), path),
     "a page": page,

@@ -17,7 +17,7 @@ from kdiga.data.shards import _label
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard, read_json
 from kdiga.experiments.claims.claims import load_claims
-from kdiga.experiments.claims.records import RunRecords
+from kdiga.experiments.claims.run_records import RunRecords
 from kdiga.experiments.curve import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.export.torch_program import read_program
@@ -28,8 +28,9 @@ from kdiga.models.normalization import Normalization
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.source import STUDY, read_source
 from kdiga.report import write_page
-from kdiga.report.runs import read_run
-from kdiga.report.study import read_study, table_markdown
+from kdiga.report.study import table_markdown
+from kdiga.results.runs import RunResult
+from kdiga.results.studies import StudyResult
 from kdiga.runs.folder import read_config, read_result
 from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import Manifest
@@ -227,7 +228,7 @@ def test_a_manifest_of_impossible_sizes(tmp_path, change):
 def test_outcomes_that_are_none_are_not_compared(tmp_path, correct):
     for name in "ab":
         write_json(tmp_path / f"{name}.json", evaluation("kd") | {"correct": correct})
-    with pytest.raises(InputError, match="is no evaluation"):
+    with pytest.raises(InputError, match="is not an evaluation"):
         compare(tmp_path / "a.json", tmp_path / "b.json")
 
 
@@ -257,11 +258,12 @@ def test_writing_follows_no_link(tmp_path):
 
 def test_names_are_text_in_a_table(tmp_path):
     evil = "<script>alert(1)</script>|`x`[y](javascript:z)\nnew"
-    content = read_study(write_study(tmp_path))
-    widths = {line.count("|") for line in table_markdown(content).splitlines() if line.startswith("|")}
+    content = json.loads((write_study(tmp_path) / "study.json").read_text())
+    sound = table_markdown(StudyResult.model_validate(content))
+    widths = {line.count("|") for line in sound.splitlines() if line.startswith("|")}
     content["title"] = content["data"]["name"] = content["methods"][0]["label"] = evil
     content["command"] = "kdiga `study`\n# x"
-    text = table_markdown(content)
+    text = table_markdown(StudyResult.model_validate(content))
     assert "<script" not in text
     assert "](java" not in text
     assert "\n# x" not in text
@@ -339,7 +341,7 @@ def test_a_line_of_a_journal_that_tells_no_epoch_ends_it(tmp_path, change):
     lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     lines[1] |= change
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [one.epoch for one in read_run(tmp_path).epochs] == [0]
+    assert [one.epoch for one in RunResult.read(tmp_path).epochs] == [0]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.console import Console
 from kdiga.cli.app import app
 from kdiga.cli.completion import recipe_names
 from kdiga.cli.output import Json, Output, Quiet
+
+if TYPE_CHECKING:
+    from kdiga.results.studies import ClaimsResult
 
 
 @app.command()
@@ -57,6 +60,7 @@ def claims(
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.claims.claims import load_claims
     from kdiga.report.claims import write_claims
+    from kdiga.results.studies import ClaimsResult
 
     check_started_once("a test of claims", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
@@ -68,21 +72,22 @@ def claims(
     if made is None:
         return
     content, failed = made
+    found = ClaimsResult.model_validate(content)
     if page is not None:
-        write_claims(content, page, page.parent / "images")
-    _show(output.console, content, page or checked.out / "claims.md")
+        write_claims(found, page, page.parent / "images")
+    _show(output.console, found, page or checked.out / "claims.md")
     output.result(content, page or checked.out / "claims.md")
     checked.check_none_failed(failed)
 
 
-def _show(console: Console, content: dict[str, Any], page: Path) -> None:
+def _show(console: Console, found: ClaimsResult, page: Path) -> None:
     from kdiga.cli.printing import say
     from kdiga.report.claims import CLAIMS, verdict_line
 
     for name, text in CLAIMS.items():
         say(console, f"{name}. {text}")
-        say(console, f"   {verdict_line(content, name)}")
-    left = content["total"] - content["done"]
+        say(console, f"   {verdict_line(found, name)}")
+    left = found.total - found.done
     if left:
-        say(console, f"{left} of {content['total']} runs are left; the same command continues.")
+        say(console, f"{left} of {found.total} runs are left; the same command continues.")
     say(console, f"Page: {page}")

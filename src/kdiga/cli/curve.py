@@ -59,6 +59,7 @@ def curve(
     from kdiga.experiments.curve import load_curve
     from kdiga.experiments.settings import EvaluateSettings
     from kdiga.report.curve import about, answer_lines, headings, table_rows
+    from kdiga.results.studies import CurveResult
 
     check_started_once("a curve", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
@@ -78,8 +79,9 @@ def curve(
     if made is None:
         return
     content, failed = made
-    show_table(output.console, headings(content), table_rows(content), content["key"])
-    for line in filter(None, [*about(content), *answer_lines(content)]):
+    found = CurveResult.model_validate(content)
+    show_table(output.console, headings(found), table_rows(found), found.key)
+    for line in filter(None, [*about(found), *answer_lines(found)]):
         say(output.console, line.replace("`", ""))
     files = "curve.md, curve.csv, curve.png, curve-dark.png, curve.json"
     say(output.console, f"Tables and pictures: {checked.out}/{files}")

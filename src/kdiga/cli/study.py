@@ -44,6 +44,7 @@ def study(
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.study import load_study
     from kdiga.report.study import about, headings, table_rows
+    from kdiga.results.studies import StudyResult
 
     check_started_once("a study", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
@@ -54,8 +55,9 @@ def study(
     if made is None:
         return
     content, failed = made
-    show_table(output.console, headings(content), [row.texts() for row in table_rows(content)], "method")
-    for line in filter(None, about(content)):
+    found = StudyResult.model_validate(content)
+    show_table(output.console, headings(found), [row.texts() for row in table_rows(found)], "method")
+    for line in filter(None, about(found)):
         say(output.console, line.replace("`", ""))
     say(output.console, f"Tables and pictures: {checked.out}/table.md, cells.csv, scatter.png, study.json")
     output.result(content, checked.out)

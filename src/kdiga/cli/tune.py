@@ -46,7 +46,7 @@ def tune(
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.settings import TuneSettings
     from kdiga.experiments.tune import plan_search
-    from kdiga.methods.registry import search_space
+    from kdiga.methods import search_space
     from kdiga.recipes.load import load_recipe
 
     check_started_once("tuning", "with --workers N")

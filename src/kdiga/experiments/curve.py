@@ -23,6 +23,7 @@ from kdiga.io.file_lock import file_lock
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.schema import Recipe
 from kdiga.report.curve import write_curve_files
+from kdiga.results.studies import CurveResult
 from kdiga.runs.folder import write_result
 from kdiga.runs.provenance import provenance
 from kdiga.statistics import paired_difference
@@ -104,8 +105,9 @@ class Curve(Experiment):
             }
         )
         content["answer"] = answer(content, settled=board.all_ended)
-        write_result(board.out, content, FILE)
-        write_curve_files(board.out, content, pictures=pictures)
+        curve = CurveResult.model_validate(content)
+        curve.write(board.out / FILE, indent=2)
+        write_curve_files(board.out, curve, pictures=pictures)
         return content
 
     def finish(self, board: RunBoard, data: DataSet, content: dict[str, Any]) -> dict[str, Any]:

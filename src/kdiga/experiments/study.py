@@ -20,7 +20,8 @@ from kdiga.models.sources.registry import found_at
 from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source
 from kdiga.report.study import write_tables
-from kdiga.runs.folder import read_config, write_result
+from kdiga.results.studies import StudyResult
+from kdiga.runs.folder import read_config
 from kdiga.runs.provenance import provenance
 
 FILE = "study.json"
@@ -63,7 +64,7 @@ class Study(Experiment):
             "study": dict(self.given),
             "provenance": provenance(),
         }
-        write_result(board.out, content, FILE)
+        StudyResult.model_validate(content).write(board.out / FILE, indent=2)
         write_tables(board.out, pictures=pictures)
         return content
 

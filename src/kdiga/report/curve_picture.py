@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kdiga.report.scatter import Label, panel_size, place_labels
-from kdiga.report.theme import SERIES
+from kdiga.report.charts import SERIES
+from kdiga.report.labels import Label, main_attack, place_labels
 from kdiga.results.attack_names import attack_name
+from kdiga.results.studies import CurvePoint, CurveResult
 
 
 @dataclass(frozen=True)
@@ -34,43 +34,33 @@ DARK = Ink("#16181c", "#ececec", "#a9abb2", "#34373d", SERIES[0][1], SERIES[1][1
 
 @dataclass(frozen=True)
 class Spot:
-    """A point of the picture, in percent.
-
-    Args:
-        label: of it.
-        clean: accuracy on test images, mean over seeds.
-        robust: the same under attack.
-        low: lower end of the 95 % interval of a single run's robust accuracy; None for several.
-        high: upper end.
-        kept: whether it lost no more validation clean accuracy than allowed.
-        chosen: whether it is the answer.
-    """
+    """A point of the picture, in percent: accuracies on test images, means over seeds."""
 
     label: str
     clean: float
     robust: float
-    low: float | None
+    low: float | None  # 95 % interval of robust accuracy; None for several runs
     high: float | None
-    kept: bool
-    chosen: bool
+    within: bool  # whether it lost no more clean validation accuracy than allowed
+    chosen: bool  # whether it is the answer
 
 
-def draw_curve(content: Mapping[str, Any], *, dark: bool = False) -> Figure:
+def draw_curve(curve: CurveResult, *, dark: bool = False) -> Figure:
     """Draw clean test accuracy to the right and robust test accuracy upwards.
 
     Points follow each other as the coefficient rises. A hollow one lost more validation clean accuracy than allowed;
     a ring is around the chosen one, a star marks the start.
 
     Args:
-        content: of ``curve.json``.
-        dark: for a dark page.
+        curve: Content of ``curve.json``.
+        dark: Whether the picture is for a dark page.
     """
     ink = DARK if dark else LIGHT
     figure = Figure(figsize=(5.6, 4.2), layout="constrained", facecolor=ink.paper)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=ink.paper)
-    attack = panel_size([name for name in content["attacks"] if name != "clean"] or ["clean"])
-    spots, start = _spots(content, attack), _spot(content["start"], attack, "start", kept=True, chosen=False)
+    attack = main_attack([name for name in curve.attacks if name != "clean"] or ["clean"])
+    spots, start = _spots(curve, attack), _spot(curve.start, attack, "start", within=True, chosen=False)
     _paint(axes, ink)
     axes.set_xlabel("clean accuracy on test images (%)", color=ink.text)
     axes.set_ylabel(f"accuracy under {attack_name(attack)} (%)", color=ink.text)
@@ -87,23 +77,23 @@ def draw_curve(content: Mapping[str, Any], *, dark: bool = False) -> Figure:
     return figure
 
 
-def _spots(content: Mapping[str, Any], attack: str) -> list[Spot]:
+def _spots(curve: CurveResult, attack: str) -> list[Spot]:
     found: list[Spot | None] = []
-    for point in content["points"]:
-        changes = [run["validation_change"]["clean"][0] for run in point["runs"] if run.get("validation_change")]
-        kept = bool(changes) and -statistics.mean(changes) <= content["at_most"] / 100 + 1e-9
-        chosen = content["answer"]["value"] == point["value"]
-        found.append(_spot(point, attack, f"{point['value']:g}", kept=kept, chosen=chosen))
+    for point in curve.points:
+        changes = [run.validation_change["clean"][0] for run in point.runs if run.validation_change]
+        within = bool(changes) and -statistics.mean(changes) <= curve.at_most / 100 + 1e-9
+        chosen = curve.answer.value == point.value
+        found.append(_spot(point, attack, f"{point.value:g}", within=within, chosen=chosen))
     return [spot for spot in found if spot is not None]
 
 
-def _spot(part: Mapping[str, Any], attack: str, label: str, *, kept: bool, chosen: bool) -> Spot | None:
-    runs: Sequence[Mapping[str, Any]] = [run["test"] for run in part["runs"] if run["test"]]
-    if not runs:
+def _spot(part: CurvePoint, attack: str, label: str, *, within: bool, chosen: bool) -> Spot | None:
+    tests = [run.test for run in part.runs if run.test]
+    if not tests:
         return None
-    clean, robust = (100 * statistics.mean(run["accuracy"][name] for run in runs) for name in ("clean", attack))
-    low, high = (100 * bound for bound in runs[0]["interval_95"][attack]) if len(runs) == 1 else (None, None)
-    return Spot(label, clean, robust, low, high, kept, chosen)
+    clean, robust = (100 * statistics.mean(test.accuracy[name] for test in tests) for name in ("clean", attack))
+    low, high = (100 * end for end in tests[0].interval_95[attack]) if len(tests) == 1 else (None, None)
+    return Spot(label, clean, robust, low, high, within, chosen)
 
 
 def _mark(axes: Axes, spot: Spot, ink: Ink) -> Label:
@@ -118,7 +108,7 @@ def _mark(axes: Axes, spot: Spot, ink: Ink) -> Label:
         markersize=7,
         color=ink.curve,
         zorder=4,
-        markerfacecolor=ink.curve if spot.kept else ink.paper,
+        markerfacecolor=ink.curve if spot.within else ink.paper,
     )
     return Label(spot.label, spot.clean, spot.robust, 0.0, ink.text)
 

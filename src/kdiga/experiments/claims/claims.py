@@ -13,10 +13,10 @@ from kdiga.errors import InputError
 from kdiga.evaluation import clopper_pearson
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.evidence import RULE, Evidence
+from kdiga.experiments.claims.grid import ClaimsGrid
 from kdiga.experiments.claims.judges import judge_all
 from kdiga.experiments.claims.plan import RunLayout, read_grid
-from kdiga.experiments.claims.records import WEIGHTS, RunRecords, default_records
-from kdiga.experiments.claims.settings import ClaimsGrid
+from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords, default_records
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import save_start_weights
 from kdiga.experiments.settings import COSTLY
@@ -25,7 +25,8 @@ from kdiga.experiments.trials import best_trial, coefficients, least_clean, read
 from kdiga.recipes.source import CLAIMS, read_source
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
-from kdiga.runs.folder import RESULT, write_result
+from kdiga.results.studies import ClaimsResult
+from kdiga.runs.folder import RESULT
 from kdiga.runs.provenance import provenance
 
 FILE = "claims.json"
@@ -92,8 +93,9 @@ class Claims(Experiment):
             "recipe": dict(self.given),
             "provenance": provenance(),
         }
-        write_result(board.out, content, FILE)
-        write_claims(content, board.out / "claims.md")
+        result = ClaimsResult.model_validate(content)
+        result.write(board.out / FILE, indent=2)
+        write_claims(result, board.out / "claims.md")
         return content
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
+from kdiga.experiments.claims.grid import ClaimsGrid, Pair
 from kdiga.experiments.claims.measurements import TeacherComparison
-from kdiga.experiments.claims.settings import ClaimsGrid, Pair
 from kdiga.experiments.settings import COSTLY
 
 Outcomes = list[list[bool]]  # for each seed, whether each image is right

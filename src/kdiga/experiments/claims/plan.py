@@ -9,8 +9,7 @@ from typing import Any, cast
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import CleanAccuracyFloor, PostRunMeasurement, RunSpec
-from kdiga.experiments.claims.measurements import CertifyMeasurement, ExplainMeasurement
-from kdiga.experiments.claims.settings import (
+from kdiga.experiments.claims.grid import (
     Certification,
     ClaimsGrid,
     Coefficients,
@@ -19,6 +18,7 @@ from kdiga.experiments.claims.settings import (
     Pretrained,
     Rules,
 )
+from kdiga.experiments.claims.measurements import CertifyMeasurement, ExplainMeasurement
 from kdiga.experiments.settings import COSTLY, EvaluateSettings, TuneSettings
 from kdiga.experiments.specification import Sections, SpecificationReader
 from kdiga.experiments.trials import trial_specs, with_seed
