@@ -183,7 +183,7 @@ def test_a_figure_of_runs_that_are_still_open_has_numbers_on_its_axes(copied, da
         path.unlink()
     checked = load()
     content = checked.report(checked.open(data), data)
-    axes = PICTURES["a"](content).axes[0]
+    axes = PICTURES["a"](ClaimsResult.model_validate(content)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["robust → small"]
     shown = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
     accuracies = {run["folder"]: 100 * run["accuracy"]["autoattack"] for run in content["runs"] if run["accuracy"]}
