@@ -20,8 +20,8 @@ from kdiga.data import ImageSet, augmentation_by_name
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.masking import CHECKS, check_masking
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.experiments.claims import load_claims
-from kdiga.experiments.claims.records import record_name
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.specification import record_name
 from kdiga.export.exported_files import ExportedFile
 from kdiga.export.file_attacks import attack_by_queries, transfer_attacks, transfer_to_files
 from kdiga.methods import method_by_name

@@ -180,11 +180,11 @@ def _suffer(fault: Fault) -> None:
 
 
 def _main() -> None:
-    import kdiga.study
     import torch
 
     import kdiga.cli.app
     import kdiga.workflows.cache
+    import kdiga.experiments.study
     import kdiga.workflows.certify
     import kdiga.workflows.evaluate
 
