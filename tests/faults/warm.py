@@ -183,8 +183,8 @@ def _main() -> None:
     import torch
 
     import kdiga.cli.app
-    import kdiga.workflows.cache
     import kdiga.experiments.study
+    import kdiga.workflows.cache
     import kdiga.workflows.certify
     import kdiga.workflows.evaluate
 
