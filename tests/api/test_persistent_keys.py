@@ -20,8 +20,8 @@ from kdiga.data import ImageSet, augmentation_by_name
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.masking import CHECKS, check_masking
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.experiments.claims import load_claims
-from kdiga.experiments.claims.records import record_name
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.specification import record_name
 from kdiga.export.exported_files import ExportedFile
 from kdiga.export.file_attacks import attack_by_queries, transfer_attacks, transfer_to_files
 from kdiga.methods import method_by_name
@@ -31,8 +31,8 @@ from kdiga.runs.fingerprints import architecture_of, fingerprint_of_images, fing
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.manifest import Manifest
 from kdiga.training import TrainingSettings
-from kdiga.training.cached_teachers import conditions
-from kdiga.training.resume_state import identity_of
+from kdiga.training.resume import identity_of
+from kdiga.training.teacher_sources import conditions
 from kdiga.types import ThreatModel
 
 THREAT = ThreatModel("linf", 0.1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiga.distributed.threads import one_thread
+from kdiga.distributed.launch import one_thread
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult
 from kdiga.export.exported_files import ExportedFile

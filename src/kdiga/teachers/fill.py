@@ -1,4 +1,4 @@
-"""Fill a store with what a live teacher says, shard by shard, together with whoever else fills it."""
+"""Fill a store with a live teacher's signals, shard by shard; several processes can fill it together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdiga.teachers.packing import Rows, pack
 from kdiga.teachers.store import Store, StoreShard
 from kdiga.types import Batch, TeacherSignal
 
-POLL = 0.5  # seconds between looks at what others hold
+POLL = 0.5  # seconds between checks for shards of other processes
 
 Teach = Callable[[Batch], TeacherSignal]
 OnShard = Callable[[str, int, int], None]
@@ -23,12 +23,12 @@ OnShard = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TeacherSource:
-    """What a store is filled from.
+    """The source of a store's signals.
 
     Args:
-        data: the training images, on the teacher's device.
-        augmentation: of each example.
-        teach: the live teacher, in the layout and precision that training runs it in.
+        data: Training images, on the teacher's device.
+        augmentation: Augmentation of each example.
+        teach: Live teacher, in the layout and precision of training.
     """
 
     data: ImageSet | FileSet
@@ -37,17 +37,18 @@ class TeacherSource:
 
 
 def fill(store: Store, source: TeacherSource, on_shard: OnShard | None = None) -> None:
-    """Write every shard that is missing, and wait for those that other processes hold.
+    """Write every missing shard, and wait for the shards that other processes write.
 
     Args:
-        store: begun or half full.
-        source: what it is filled from.
-        on_shard: told of each shard that was written here: its name, how many are there, and of how many.
+        store: Store, empty or partly filled.
+        source: Source of its signals.
+        on_shard: Called after each shard that this process wrote, with its name, the number of complete shards, and
+            the number of all shards.
 
     Raises:
-        StoreFullError: if the disk is full; what is stored so far is kept.
-        InputError: if a signal is not finite.
-        OutOfMemoryError: saying what to reduce.
+        StoreFullError: If the disk is full; the shards so far stay.
+        InputError: If a signal is not finite.
+        OutOfMemoryError: If memory runs out; the message says what to reduce.
     """
     size = store.manifest.batch_size
     with out_of_memory_as_error(f"batches of {size} images were too large; reduce training.batch_size."):
@@ -72,7 +73,7 @@ def _attempt(shard: StoreShard, store: Store, source: TeacherSource, on_shard: O
 def _rows(shard: StoreShard, store: Store, source: TeacherSource) -> Iterator[Rows]:
     manifest = store.manifest
     for start in range(shard.start, shard.stop, manifest.batch_size):
-        # A short last batch is filled up: kernels differ between batch sizes, and with them the last bits.
+        # A short last batch is filled up: kernels, and with them the last bits, depend on the batch size.
         index = torch.arange(start, start + manifest.batch_size, device=source.data.device)
         index = index % manifest.examples
         batch = batch_of(source.data, index, source.augmentation, seed=manifest.seed, view=shard.view)
@@ -80,7 +81,7 @@ def _rows(shard: StoreShard, store: Store, source: TeacherSource) -> Iterator[Ro
 
 
 def discard_damaged(store: Store) -> list[tuple[StoreShard, str]]:
-    """Verify what is there, discard what is damaged so that :func:`fill` writes it again, and return that."""
+    """Verify the shards, discard damaged ones so that :func:`fill` writes them again, and return these."""
     damaged = list[tuple[StoreShard, str]]()
     for shard in store.shards:
         if not store.is_complete(shard):

@@ -1,7 +1,7 @@
-"""What is finished, kept beside the recipe: a later start, in another folder or on another machine, goes on from it.
+"""Records of finished runs, from which a later start, in another folder or on another machine, continues.
 
-A record is a JSON file a run, with the small files of the run's folder in it. The weights of trained teachers are kept
-as well, since students that are still to be trained learn from them; a student's weights are not needed any more.
+A record is a JSON file a run, with the small files of the run's folder in it. The weights of trained teachers are
+copied as well, since students that are not trained yet learn from them; a student's weights are not needed any more.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ import yaml
 
 from kdiga.errors import InputError, some
 from kdiga.experiments.board import ENDED, FAILURE, RunBoard, RunSpec
+from kdiga.experiments.specification import record_name
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.runs.folder import CONFIG, RESULT, write_config, write_result
 
 WEIGHTS = "best.safetensors"
-OUT = "{out}"  # in a record, in place of the folder of the runs, which is called otherwise on another machine
+OUT = "{out}"  # in a record, in place of the folder of the runs, which differs on another machine
 
 
 class RunRecords:
     """The records of finished runs.
 
     Args:
-        folder: of the records.
+        folder: Folder of the records.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,18 +39,18 @@ class RunRecords:
     def holds(self, run_spec: RunSpec) -> bool:
         """Return whether there is a record of a run with all that is asked of it now."""
         record = self._read(run_spec)
-        return record is not None and self._whole(run_spec, record)
+        return record is not None and self._complete(run_spec, record)
 
     def restore(self, board: RunBoard) -> int:
-        """Put finished runs that the board's folder lacks into it, and return how many.
+        """Put finished runs that the board's folder lacks into it, and return their number.
 
         Raises:
-            InputError: for a record that is damaged.
+            InputError: For a damaged record.
         """
         restored = 0
         for run_spec in board.run_specs:
             record, folder = self._read(run_spec), board.out / run_spec.folder
-            if record is None or not self._whole(run_spec, record):
+            if record is None or not self._complete(run_spec, record):
                 continue
             if (folder / CONFIG).is_file() or (folder / FAILURE).is_file():
                 continue
@@ -62,11 +63,11 @@ class RunRecords:
             for name, content in files.items():
                 write_result(folder, _unpacked(content, self._path(run_spec)), name)
             if config is not None:
-                write_config(folder, config)  # last: it says that all is there
+                write_config(folder, config)  # last: with it the run counts as restored
             restored += 1
         return restored
 
-    def keep(self, board: RunBoard) -> None:
+    def write(self, board: RunBoard) -> None:
         """Write the records of runs that have ended since."""
         for run_spec in board.run_specs:
             if run_spec.folder in self._known or board.state(run_spec) not in ENDED:
@@ -76,7 +77,7 @@ class RunRecords:
                 continue
             self.folder.mkdir(parents=True, exist_ok=True)
             if run_spec.kind == "teacher" and (board.out / run_spec.folder / WEIGHTS).is_file():
-                # Before the record, which says that all is there.
+                # Before the record, with which it counts as complete.
                 with replacing(self._weights(run_spec), shared=True) as partial:
                     shutil.copy(board.out / run_spec.folder / WEIGHTS, partial)
             record = _moved(_record(run_spec, board.out / run_spec.folder), str(board.out), OUT)
@@ -96,27 +97,34 @@ class RunRecords:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise InputError(f"{str(path)!r} is no record of a finished run ({error}); delete it.") from None
+            raise InputError(f"{str(path)!r} is not a record of a finished run ({error}); delete it.") from None
         if not isinstance(record, dict) or not all(isinstance(part, dict) for part in cast("Any", record).values()):
-            raise InputError(f"{str(path)!r} is no record of a finished run; delete it.")
+            raise InputError(f"{str(path)!r} is not a record of a finished run; delete it.")
         # Its keys become names of files.
         strange = sorted(cast("dict[str, Any]", record).keys() - {CONFIG, RESULT, FAILURE, *run_spec.reports})
         if strange:
             raise InputError(f"{str(path)!r} has {some(strange, 3)!r:.200}, which no run leaves; delete it.")
         return cast("dict[str, Any]", record)
 
-    def _whole(self, run_spec: RunSpec, record: Mapping[str, Any]) -> bool:
-        """Return whether a record has all that the cell is asked for now; a teacher needs its weights besides."""
+    def _complete(self, run_spec: RunSpec, record: Mapping[str, Any]) -> bool:
+        """Return whether a record has all that is asked of the run now; a teacher needs its weights too."""
         if FAILURE in record:
             return True
-        asked = all(record.get(step.file, {}).get("settings") == step.asked for step in run_spec.after)
-        lent = run_spec.kind != "teacher" or self._weights(run_spec).is_file()
-        return asked and lent and all(name in record for name in (CONFIG, RESULT, *run_spec.reports))
+        asked = all(record.get(one.file, {}).get("settings") == one.asked for one in run_spec.after)
+        weights = run_spec.kind != "teacher" or self._weights(run_spec).is_file()
+        return asked and weights and all(name in record for name in (CONFIG, RESULT, *run_spec.reports))
 
 
-def record_name(run_spec: RunSpec) -> str:
-    """Return what a run's record is called, less its ending: its folder in one word."""
-    return run_spec.folder.replace("/", "--")
+def default_records(recipe: Path) -> Path:
+    """Return the folder of a recipe's records: ``results/NAME`` of the folder that holds the recipe, or ``recipes/``.
+
+    A folder ``NAME.cells`` in the recipe's folder, where earlier versions wrote them, is still used.
+    """
+    earlier = recipe.with_suffix(".cells")
+    if earlier.is_dir():
+        return earlier
+    root = recipe.parent.parent if recipe.parent.name == "recipes" else recipe.parent
+    return root / "results" / recipe.stem
 
 
 def _record(run_spec: RunSpec, folder: Path) -> dict[str, Any]:
