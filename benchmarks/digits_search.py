@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from kdiga.recipes.load import recipe_from_dict
+from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe
 
 SEEDS = (0, 1)
@@ -57,7 +58,7 @@ def validated(folder: Path, seed: int, model: dict, method: dict, teacher: str |
         | ({} if teacher is None else {"teacher": teacher})
     )
     if not (folder / "result.json").is_file():
-        run_recipe(recipe, folder, overwrite=True)
+        run_recipe(prepare(recipe), folder, overwrite=True)
     return json.loads((folder / "result.json").read_text())["validation"]["best"]
 
 

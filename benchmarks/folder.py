@@ -27,21 +27,21 @@ import sys, time
 begun = time.perf_counter()
 import kdiga
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.workflows.train import build_models, data_of
+from kdiga.workflows.prepare import build_models, load_recipe_data
 from kdiga.data import augmentation_by_name, feed_of, split
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import validation_subset
 
 def main():
     imported = time.perf_counter()
     data = {"name": sys.argv[1], "image_size": 64}
     recipe = recipe_from_dict({"data": data, "student": "resnet18", "method": "ce"})
-    data = data_of(recipe.data)
+    data = load_recipe_data(recipe.data)
     scanned = time.perf_counter()
     student = build_models(recipe, data).student
     built = time.perf_counter()
     train, held_out = split(data.train, 0.1, 0)
-    looked_at(held_out, 1000)
+    validation_subset(held_out, 1000)
     feed = feed_of(train, batch_size=128, seed=0, augmentation=augmentation_by_name("resized-crop-flip", 64),
                    device=device_by_name("cpu"))
     next(iter(feed.epoch(0)))
@@ -99,7 +99,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     from kdiga.methods import method_by_name
     from kdiga.model_state import seeded
     from kdiga.training import TrainingSettings
-    from kdiga.training.stepper import Stepper
+    from kdiga.training.stepper import Stepper, TrainingTask
     from kdiga.types import Batch, ThreatModel
 
     train = kdiga.load_data(folder, image_size=image_size, in_memory=False, workers=workers).train
@@ -109,7 +109,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     synthetic = ImageSet(pixels, torch.arange(len(pixels)) % train.num_classes, train.classes)
     model = kdiga.load_model(student, num_classes=train.num_classes, image_size=image_size)
     settings = TrainingSettings(epochs=1, batch_size=batch_size, optimizer="sgd", lr=1e-3, schedule="constant")
-    stepper = Stepper(model, [], method_by_name("ce"), ThreatModel(), settings, Exact(), steps=10**6)
+    stepper = Stepper(TrainingTask(model, [], method_by_name("ce"), ThreatModel()), settings, Exact(), steps=10**6)
     stepper.train_mode()
     sources = {
         name: feed_of(

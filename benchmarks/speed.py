@@ -40,12 +40,12 @@ from kdiga.methods.tangent import Tangent
 from kdiga.model_state import seeded
 from kdiga.runs.provenance import provenance
 from kdiga.teachers import CachedTeacher, Store
-from kdiga.teachers.build import fill
+from kdiga.teachers.fill import fill
 from kdiga.teachers.manifest import Manifest
 from kdiga.training import TrainingSettings
-from kdiga.training.cached_teachers import conditions, live_source
-from kdiga.training.peak_memory import peak_bytes
-from kdiga.training.stepper import Stepper
+from kdiga.training.step_profile import peak_bytes
+from kdiga.training.stepper import Stepper, TrainingTask
+from kdiga.training.teacher_sources import conditions, live_source
 from kdiga.types import ThreatModel
 
 Step = Callable[[], None]
@@ -106,15 +106,8 @@ class Bench:
         settings = self.settings(**changes)
         method = method_by_name(method)
         twice = method.needs.student_gradient == "differentiable"
-        stepper = Stepper(
-            self.model(self.student, 1),
-            [teacher] if method.needs.teachers else [],
-            method,
-            THREAT,
-            settings,
-            route_by_name(route) if twice else Exact(),
-            steps=1000,
-        )
+        task = TrainingTask(self.model(self.student, 1), [teacher] if method.needs.teachers else [], method, THREAT)
+        stepper = Stepper(task, settings, route_by_name(route) if twice else Exact(), steps=1000)
         stepper.train_mode()
         batches = _forever(
             feed_of(

@@ -38,16 +38,15 @@ def cache(request: CacheRequest, output: Output) -> None:
     from kdiga.cli.progress import JobProgress
     from kdiga.distributed.launch import is_main_process
     from kdiga.recipes.load import load_recipe
-    from kdiga.workflows.cache import compare_with_live, format_bytes, plan_cache
-    from kdiga.workflows.fill_cache import fill_cache
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.cache import compare_with_live, fill_cache, format_bytes, plan_cache
+    from kdiga.workflows.prepare import prepare
 
     console, started = output.console, time.perf_counter()
     recipe = load_recipe(request.recipe, request.settings)
-    plan = plan_cache(recipe, load_recipe_data(recipe.data), overwrite=request.overwrite)
+    plan = plan_cache(prepare(recipe), overwrite=request.overwrite)
     say(console, _about(plan))
     if request.dry_run:
-        say(console, f"# would write to {plan.folder}")
+        say(console, f"# would write to {plan.store.folder}")
         output.result(_content(plan, dry_run=True))
         return
     with JobProgress(console, "cache") as progress:
@@ -68,7 +67,7 @@ def cache(request: CacheRequest, output: Output) -> None:
     output.result(
         _content(plan, dry_run=False)
         | {"seconds": seconds, "filled_again": list(damaged), "largest_relative_error": asdict(agreement)},
-        plan.folder,
+        plan.store.folder,
     )
 
 
@@ -76,7 +75,7 @@ def _content(plan: CachePlan, *, dry_run: bool) -> dict[str, Any]:
     """Return the plan as plain data; shards are missing as of now."""
     return {
         "kind": "dry-run" if dry_run else "cache",
-        "folder": str(plan.folder),
+        "folder": str(plan.store.folder),
         "bytes": plan.size,
         "shards": len(plan.store.shards),
         "missing_shards": len(plan.missing),
@@ -95,14 +94,15 @@ def _about(plan: CachePlan) -> str:
         kind += f" and {manifest.dtype} gradients of the {manifest.gradient_of}{blocks}"
     lines = [
         f"kdiga cache: {kind}; {manifest.examples:,} examples, {manifest.views} views: {format_bytes(plan.size)} in "
-        f"{plan.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues it."
+        f"{plan.store.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues "
+        "it."
     ]
-    asked = plan.recipe.cache
+    asked = plan.run.recipe.cache
     if asked is not None and manifest.views != asked.views:
         lines.append("training.augment is none, so all views are alike and one is stored.")
-    if manifest.batch_size != min(plan.recipe.training.batch_size, manifest.examples):
+    if manifest.batch_size != min(plan.run.recipe.training.batch_size, manifest.examples):
         lines.append(
-            f"it is filled at batch size {manifest.batch_size} and training has {plan.recipe.training.batch_size}: "
+            f"it is filled at batch size {manifest.batch_size} and training has {plan.run.recipe.training.batch_size}: "
             "equal to rounding, not bit for bit."
         )
     return "\n".join(lines)

@@ -63,14 +63,13 @@ def profile(request: ProfileRequest, output: Output) -> None:
 def _profile_run(console: Console, request: ProfileRequest) -> dict[str, Any]:
     from kdiga.cli.progress import JobProgress
     from kdiga.recipes.load import load_recipe
+    from kdiga.workflows.prepare import prepare
     from kdiga.workflows.profile import profile_recipe
-    from kdiga.workflows.train import load_recipe_data
 
-    recipe = load_recipe(request.recipe, request.settings)
-    data = load_recipe_data(recipe.data)
-    say_notes(console, data)
+    run = prepare(load_recipe(request.recipe, request.settings))
+    say_notes(console, run.data)
     with JobProgress(console, "profiling") as progress:
-        return profile_recipe(recipe, data, steps=request.steps, compiled=request.compiled, on_variant=progress)
+        return profile_recipe(run, steps=request.steps, compiled=request.compiled, on_variant=progress)
 
 
 def _show_run(console: Console, found: dict[str, Any]) -> None:

@@ -16,10 +16,8 @@ from kdiga.cli.printing import data_line, say, say_notes
 from kdiga.workflows.options import DryRun, Option, RecipeName, Settings, comma_separated_or_none
 
 if TYPE_CHECKING:
-    from kdiga.data import DataSet
-    from kdiga.recipes.schema import Recipe
     from kdiga.training import EpochRecord
-    from kdiga.workflows.train import RunModels
+    from kdiga.workflows.prepare import PreparedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +53,11 @@ def train(request: TrainRequest, output: Output) -> None:
     """
     from kdiga.cli.progress import TrainingProgress
     from kdiga.recipes.load import load_recipe
+    from kdiga.training.loop import TrainingCallbacks
     from kdiga.training.tracking import Trackers
-    from kdiga.workflows.train import build_models, load_recipe_data, run_recipe
+    from kdiga.workflows.cache import stored_teacher
+    from kdiga.workflows.prepare import prepare
+    from kdiga.workflows.train import run_recipe
 
     console = output.console
     recipe = load_recipe(request.recipe, request.settings)
@@ -68,18 +69,19 @@ def train(request: TrainRequest, output: Output) -> None:
         project=request.track_project,
         on_trouble=lambda line: say(console, line, style="yellow"),
     )
-    data = load_recipe_data(recipe.data)
-    say_notes(console, data)
-    models = None if request.resume and not request.dry_run else build_models(recipe, data)
+    run = prepare(recipe)
+    say_notes(console, run.data)
     if request.dry_run:
         say(console, yaml.safe_dump(recipe.to_dict(), sort_keys=False).rstrip())
-    if models is not None:
-        _inspect(console, recipe, models, data, despite_findings=request.despite_findings)
-        if request.dry_run:
-            _show_plan(console, recipe, models, data)
-            say(console, f"# would write to {folder}")
-            output.result({"kind": "dry-run", "folder": str(folder), "recipe": recipe.to_dict()})
-            return
+        _inspect(console, run, despite_findings=request.despite_findings)
+        say(console, f"# data: {data_line(run.data)}, {run.data.source}")
+        if recipe.cache is not None and stored_teacher(run) is not None:
+            say(console, f"# teacher cache: {recipe.cache.folder}, complete")
+        say(console, f"# would write to {folder}")
+        output.result({"kind": "dry-run", "folder": str(folder), "recipe": recipe.to_dict()})
+        return
+    if not request.resume:
+        _inspect(console, run, despite_findings=request.despite_findings)
 
     def on_epoch(record: EpochRecord) -> None:
         progress.on_epoch(record)
@@ -87,28 +89,14 @@ def train(request: TrainRequest, output: Output) -> None:
 
     with TrainingProgress(console, recipe.method.info.name, recipe.training.epochs) as progress, trackers:
         result = run_recipe(
-            recipe,
+            run,
             folder,
             resume=request.resume,
             overwrite=request.overwrite,
-            data=data,
-            models=models,
-            on_step=progress.on_step,
-            on_epoch=on_epoch,
-            on_choice=progress.on_choice,
-            on_warning=progress.on_warning,
+            callbacks=TrainingCallbacks(progress.on_step, on_epoch, progress.on_choice, progress.on_warning),
         )
     _show(console, result, folder)
     output.result(result, folder)
-
-
-def _show_plan(console: Console, recipe: Recipe, models: RunModels, data: DataSet) -> None:
-    from kdiga.workflows.cache import stored_teacher
-
-    say(console, f"# data: {data_line(data)}, {data.source}")
-    if recipe.cache is not None and models.teacher is not None:
-        stored_teacher(recipe, recipe.cache, models.teacher, data)
-        say(console, f"# teacher cache: {recipe.cache.folder}, complete")
 
 
 def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
@@ -123,15 +111,15 @@ def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     say(console, f"{minutes:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack")
 
 
-def _inspect(console: Console, recipe: Recipe, models: RunModels, data: DataSet, *, despite_findings: bool) -> None:
+def _inspect(console: Console, run: PreparedRun, *, despite_findings: bool) -> None:
     """Print what the models are, and stop at a teacher that fails a check."""
     from kdiga.workflows.inspect import check_teachers, inspect_recipe
 
-    found = inspect_recipe(recipe, models, data.train)
+    found = inspect_recipe(run.recipe, run.models, run.data.train)
     for role, inspection in found.items():
         tried = f", tried on {inspection.examples} training images" if inspection.examples else ""
         say(console, f"# {role}{tried}")
         for line in inspection.lines():
             say(console, f"#   {line}", style="yellow" if " failed: " in line else None)
     if not despite_findings:
-        check_teachers(recipe, models, found)
+        check_teachers(run.recipe, run.models, found)

@@ -20,13 +20,15 @@ from typing import Any
 import torch
 
 from kdiga.data import load_data
-from kdiga.distributed.threads import one_thread
+from kdiga.distributed.launch import one_thread
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.runs.folder import prepare_run_folder
 from kdiga.training import EpochRecord
+from kdiga.training.loop import TrainingCallbacks
 from kdiga.types import ThreatModel
 from kdiga.workflows.evaluate import run_evaluation
 from kdiga.workflows.explain import explain_runs
+from kdiga.workflows.prepare import prepare
 from kdiga.workflows.requests import DemoRequest, EvaluateRequest, ExplainRequest
 from kdiga.workflows.train import run_recipe
 
@@ -146,7 +148,8 @@ def _train(member: DemoModel, request: DemoRequest, **listeners: Any) -> None:
     if _has_teacher(member):
         sections["teacher"] = str(request.out / TEACHER.name)
     recipe = recipe_from_dict(sections)
-    run_recipe(recipe, request.out / member.name, overwrite=request.overwrite, **listeners)
+    callbacks = TrainingCallbacks(**listeners)
+    run_recipe(prepare(recipe), request.out / member.name, overwrite=request.overwrite, callbacks=callbacks)
 
 
 def _judge(member: DemoModel, request: DemoRequest) -> dict[str, Any]:
