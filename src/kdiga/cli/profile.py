@@ -105,11 +105,11 @@ def _variants_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _profile_study(console: Console, request: ProfileRequest, kind: FileKind) -> dict[str, Any]:
     from kdiga.cli.progress import JobProgress
-    from kdiga.experiments.claims import load_claims
+    from kdiga.experiments.claims.claims import load_claims
     from kdiga.experiments.sizing import size_runs
     from kdiga.experiments.study import load_study
     from kdiga.recipes.source import STUDY
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.prepare import load_recipe_data
 
     checked = (load_study if kind is STUDY else load_claims)(request.recipe, None, request.settings)
     data = load_recipe_data(checked.run_specs[0].recipe.data)
@@ -121,7 +121,7 @@ def _profile_study(console: Console, request: ProfileRequest, kind: FileKind) ->
 
 
 def _show_study(console: Console, found: dict[str, Any]) -> None:
-    from kdiga.experiments.workers import default_workers
+    from kdiga.experiments.executors import default_workers
 
     training = [
         (
