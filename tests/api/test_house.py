@@ -49,7 +49,6 @@ def test_the_formatter_lays_out_every_line():
     assert [str(path) for path in files if mark in path.read_text()] == []
 
 
-@not_yet
 def test_a_class_name_means_one_thing():
     found = defaultdict(list)
     for module, node in CLASSES:
