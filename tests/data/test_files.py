@@ -10,10 +10,10 @@ import torch
 
 import kdiga
 from kdiga.data import FileSet, ImageSet, augmentation_by_name, feed_of, split
-from kdiga.data import folder as folders
+from kdiga.data import class_folders as folders
+from kdiga.data import decoder_pool as pools
 from kdiga.data import reading as readings
-from kdiga.data import workers as pools
-from kdiga.data.workers import DecodersEndedError, Job, available_workers
+from kdiga.data.decoder_pool import DecodersEndedError, Job, available_workers
 from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.runs.fingerprints import fingerprint_of_images
@@ -152,7 +152,7 @@ def test_the_rule_for_memory(folder, monkeypatch, limit, lazy):
 
 
 def test_more_than_the_machine_holds_is_refused(folder, monkeypatch):
-    monkeypatch.setattr("kdiga.data.files._memory", lambda: 1000)
+    monkeypatch.setattr("kdiga.data.file_set._memory", lambda: 1000)
     with pytest.raises(InputError, match=r"19 images of 16 pixels take .* GB and the machine has .*--examples"):
         on_disk(folder).load()
 

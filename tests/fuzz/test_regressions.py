@@ -13,7 +13,7 @@ import pytest
 
 from kdiga.cli.compare import compare
 from kdiga.data.mnist import _read_idx
-from kdiga.data.shards import _label
+from kdiga.data.webdataset import _label
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard, read_json
 from kdiga.experiments.claims.plan import load_claims

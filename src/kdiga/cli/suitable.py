@@ -47,7 +47,7 @@ def suitable(
     from kdiga.analysis.search import WorstCaseSearch
     from kdiga.analysis.suitable import suitable as examine
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.data.images import to_pixels
+    from kdiga.data.image_set import to_pixels
     from kdiga.io.atomic_write import write_atomically
     from kdiga.runs.provenance import provenance
     from kdiga.runs.work_units import FOLDER, ResultCache

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from kdiga.data.images import ImageSet
+from kdiga.data.image_set import ImageSet
 from kdiga.data.places import download, download_folder, roots
-from kdiga.data.sets import DataSet, register
+from kdiga.data.registry import DataSet, register
 from kdiga.errors import InputError
 
 BINARY = "cifar-10-batches-bin"

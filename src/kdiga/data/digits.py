@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdiga.data.images import ImageSet, split
-from kdiga.data.sets import DataSet, register
+from kdiga.data.image_set import ImageSet, split
+from kdiga.data.registry import DataSet, register
 
 TEST_SHARE = 360 / 1797
 SOURCE = "scikit-learn"

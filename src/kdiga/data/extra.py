@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdiga.data.files import FileSet
-from kdiga.data.folder import read_scan, scan
-from kdiga.data.images import ImageSet
+from kdiga.data.class_folders import read_scan, scan
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading, settle
 from kdiga.errors import InputError, reason_of, some
 from kdiga.io.safe_npz import load_arrays

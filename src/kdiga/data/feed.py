@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from kdiga.checks import check_images, check_labels
-from kdiga.data.filefeed import FileBatch, FileFeed
-from kdiga.data.files import FileSet
-from kdiga.data.images import ImageSet, to_pixels
-from kdiga.data.mixing import MixedFeed, MixedSet
+from kdiga.data.batches import FileBatch, FileFeed
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import ImageSet, to_pixels
+from kdiga.data.mixed_set import MixedFeed, MixedSet
 from kdiga.data.order import batch_rows, batches_in, check_sizes
 from kdiga.data.views import View
 from kdiga.distributed.batch_shards import WHOLE, Share

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from kdiga.data.decoding import DecodeItem
-from kdiga.data.images import split
+from kdiga.data.image_set import split
 from kdiga.data.reading import Reading, read, settle
-from kdiga.data.sets import DataSet, register_files
+from kdiga.data.registry import DataSet, register_files
+from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError, reason_of
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")

@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from kdiga.data.folder import load_folder
+from kdiga.data.class_folders import load_folder
 from kdiga.data.places import roots
 from kdiga.data.reading import Reading
-from kdiga.data.sets import DataSet, register_files
+from kdiga.data.registry import DataSet, register_files
 from kdiga.errors import InputError
 
 CLASSES, IMAGE_SIZE = 1000, 224

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torchvision.datasets import MNIST, FashionMNIST
 
-from kdiga.data.images import ImageSet
+from kdiga.data.image_set import ImageSet
 from kdiga.data.places import download, download_folder, roots
-from kdiga.data.sets import DataSet, register
+from kdiga.data.registry import DataSet, register
 from kdiga.errors import InputError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

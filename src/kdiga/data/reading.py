@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdiga.data.decoding import size_of
-from kdiga.data.files import FileSet
-from kdiga.data.images import ImageSet
+from kdiga.data.decoder_pool import available_workers
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import ImageSet
 from kdiga.data.storage import Storage
-from kdiga.data.workers import available_workers
+from kdiga.decoding import size_of
 from kdiga.errors import InputError
 
 MEMORY_LIMIT = 2**30  # bytes of decoded images that "auto" keeps in memory

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kdiga.data.decoding import DecodeItem
+from kdiga.decoding import DecodeItem
 
 
 class Storage(Protocol):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdiga.data.decoding import ATTEMPTS, Crops, crop_box
+from kdiga.decoding import ATTEMPTS, Crops, crop_box
 from kdiga.errors import unknown
 
 
@@ -62,7 +62,7 @@ class Augmentation:
 class ResizedCrop:
     """A random part of each image, resized to the whole, and a random flip: the usual augmentation for ImageNet.
 
-    The part is that of :func:`kdiga.data.decoding.crop_box`. Images on disk are cut from the file itself, so detail
+    The part is that of :func:`kdiga.decoding.crop_box`. Images on disk are cut from the file itself, so detail
     that resizing the whole image would lose stays; images in memory are cut from the pixels there, which are the
     middle of the file's.
 

@@ -1,7 +1,7 @@
 """Models: every module of this package that defines an architecture registers it."""
 
 from kdiga.models.checkpoint import save_model
-from kdiga.models.load import checkpoint_in, load_model
+from kdiga.models.loading import checkpoint_in, load_model
 from kdiga.models.registry import Classifier, ModelSpec, available_models, build, count_parameters
 
 __all__ = [

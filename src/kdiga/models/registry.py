@@ -217,7 +217,7 @@ def build(spec: ModelSpec) -> Classifier:
     """
     names = available_models()
     if ":" in spec.name:
-        from kdiga.models.sources.registry import source_of
+        from kdiga.models.source import source_of
 
         source, name = source_of(spec.name)
         return Classifier(spec, source.network(replace(spec, name=name)))
@@ -230,7 +230,7 @@ def build(spec: ModelSpec) -> Classifier:
 
 
 def _unknown_model(name: str, names: Sequence[str]) -> InputError:
-    from kdiga.models.sources.registry import suggestions
+    from kdiga.models.source import suggestions
 
     close = list(dict.fromkeys([*nearest(name, names, most=2), *suggestions(name)]))
     if close:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from kdiga.models.layers import layers_of
+from kdiga.models.layer_depths import layers_of
 from kdiga.training.settings import TrainingSettings
 
 

@@ -25,7 +25,7 @@ from kdiga.certification import (
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.network import take_apart
 from kdiga.certification.smoothing import Noise
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.errors import InputError, unknown
 from kdiga.io.atomic_write import write_atomically
 from kdiga.runs.provenance import provenance

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.distributed.launch import follow_parent
 from kdiga.distributed.threads import one_thread
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep

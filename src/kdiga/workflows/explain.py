@@ -15,7 +15,7 @@ from kdiga.analysis.explanation import Explanation
 from kdiga.analysis.names import short_model_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.search import WorstCaseSearch
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache

@@ -9,7 +9,7 @@ from torch import nn
 from kdiga.errors import InputError
 from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.registry import Classifier, ModelSpec, available_models, build
-from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source
+from kdiga.models.source import ModelRequest, ModelSource, register_source
 
 
 @register_source

@@ -8,7 +8,7 @@ from pathlib import Path
 from kdiga.errors import InputError
 from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier
-from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, source_of
+from kdiga.models.source import ModelRequest, ModelSource, register_source, source_of
 
 
 @register_source

@@ -11,7 +11,7 @@ from kdiga.io.safe_json_yaml import load_json
 from kdiga.models.checkpoint import read_checkpoint
 from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier, WeightsOrigin
-from kdiga.models.sources.registry import ModelRequest, ModelSource, missing_package, register_source
+from kdiga.models.source import ModelRequest, ModelSource, missing_package, register_source
 from kdiga.models.sources.timm import create, pretrained_spec, with_outputs
 
 WEIGHTS = "model.safetensors"

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdiga.errors import InputError, unknown
 from kdiga.models.foreign import from_file
 from kdiga.models.registry import Classifier
-from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source
+from kdiga.models.source import ModelRequest, ModelSource, register_source
 
 WHICH = ("best", "last")
 

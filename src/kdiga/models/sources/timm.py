@@ -12,7 +12,7 @@ from kdiga.errors import InputError, reason_of
 from kdiga.models.foreign import fresh_or_filled, with_weights
 from kdiga.models.normalization import Normalization
 from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, WeightsOrigin
-from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, unknown_name
+from kdiga.models.source import ModelRequest, ModelSource, register_source, unknown_name
 
 # Arguments of timm's that name files or say how to load, not what a network is like; options may come out of a file.
 RESERVED = {

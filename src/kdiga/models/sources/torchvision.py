@@ -13,7 +13,7 @@ from kdiga.models.checkpoint import load_weights, read_checkpoint
 from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.layouts import tidied
 from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin, build
-from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, unknown_name
+from kdiga.models.source import ModelRequest, ModelSource, register_source, unknown_name
 
 OUTPUTS = 1000
 # Auxiliary classifiers make the output of train mode another thing than logits.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from kdiga.data.files import FileSet
-from kdiga.data.images import split
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import split
 from kdiga.data.reading import Reading, read, settle
-from kdiga.data.sets import DataSet
+from kdiga.data.registry import DataSet
 from kdiga.data.storage import Files
 from kdiga.errors import InputError, some
 

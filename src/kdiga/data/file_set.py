@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdiga.data.decoding import Crops, DecodeItem, decode, problems
-from kdiga.data.images import ImageSet, check_labelled, to_pixels
+from kdiga.data.decoder_pool import Job
+from kdiga.data.image_set import ImageSet, check_labelled, to_pixels
 from kdiga.data.storage import Storage
-from kdiga.data.workers import Job
+from kdiga.decoding import Crops, DecodeItem, decode, problems
 from kdiga.errors import InputError
 
 R = TypeVar("R", covariant=True)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdiga.data.files import FileSet
-from kdiga.data.images import split
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import split
 from kdiga.data.reading import Reading, read, settle
-from kdiga.data.sets import DataSet, register_files
+from kdiga.data.registry import DataSet, register_files
 from kdiga.data.storage import Members
 from kdiga.errors import InputError
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdiga.data.filefeed import begin_view
-from kdiga.data.files import Begun, FileSet, ahead
-from kdiga.data.images import ImageSet, to_pixels
+from kdiga.data.batches import begin_view
+from kdiga.data.file_set import Begun, FileSet, ahead
+from kdiga.data.image_set import ImageSet, to_pixels
 from kdiga.data.order import batches_in, check_sizes
 from kdiga.data.views import View
 from kdiga.distributed.batch_shards import Share

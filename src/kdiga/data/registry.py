@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.data.feed import Images
-from kdiga.data.files import FileSet
-from kdiga.data.images import ImageSet
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading
 from kdiga.errors import InputError, unknown
 
@@ -134,7 +134,7 @@ def load_data(name: str | Path, *, root: str | Path | None = None, **reading: An
     if loader is not None:
         return loader(text.removeprefix(prefix), place, asked)
     if Path(name).expanduser().is_dir():
-        from kdiga.data.folder import load_folder
+        from kdiga.data.class_folders import load_folder
 
         return load_folder(Path(name).expanduser(), asked)
     raise unknown("data set", text, names, "A folder of class folders is accepted by its path.")

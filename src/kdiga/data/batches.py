@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kdiga.data.files import CPU, Begun, FileSet, ahead
-from kdiga.data.images import ImageSet, to_pixels
+from kdiga.data.file_set import CPU, Begun, FileSet, ahead
+from kdiga.data.image_set import ImageSet, to_pixels
 from kdiga.data.order import batch_rows, batches_in, check_sizes
 from kdiga.data.views import ResizedCrop, View
 from kdiga.distributed.batch_shards import Share

@@ -10,7 +10,7 @@ from kdiga.errors import InputError
 from kdiga.models.imagenet import indices_of
 from kdiga.models.normalization import Normalization, normalization_by_name
 from kdiga.models.registry import Classifier
-from kdiga.models.sources.registry import ModelRequest, Shape, source_of
+from kdiga.models.source import ModelRequest, Shape, source_of
 from kdiga.models.sources.run import WHICH, checkpoint_in
 
 __all__ = ["WHICH", "checkpoint_in", "load_model"]
