@@ -30,7 +30,7 @@ from torch import Tensor
 import kdiga
 from kdiga.certification import clever
 from kdiga.certification.class_scores import ClassScores
-from kdiga.certification.gradients import largest_norms, quick_convolutions
+from kdiga.certification.lipschitz import fast_convolutions, largest_norms
 from kdiga.certification.weibull import fit_reverse_weibull
 from kdiga.data.image_set import to_pixels
 from kdiga.model_state import frozen_parameters
@@ -129,7 +129,7 @@ def toolbox_fit(bench: Bench, row: int, seed: int, gains: list[float]) -> float:
     from scipy.stats import weibull_min
 
     image, label = bench.images[row], bench.labels[row]
-    with frozen_parameters(bench.model), quick_convolutions([bench.model]):
+    with frozen_parameters(bench.model), fast_convolutions([bench.model]):
         (norms,) = largest_norms(
             [bench.model],
             image,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kdiga.analysis import Bound, Expansion, WorstCaseSearch, explain, student_bound, transfer_bound
-from kdiga.analysis.diagnosis import diagnose
+from kdiga.analysis.explanation import diagnose
 from kdiga.analysis.measures import measure_model, measure_pair
-from kdiga.analysis.scores import loss_of
+from kdiga.analysis.worst_case import loss_score
 from kdiga.model_state import evaluating, seeded
 from kdiga.types import ThreatModel
 from tests.conftest import five_layers
@@ -70,7 +70,7 @@ def test_gamma_is_the_largest_remainder_that_any_search_met(teacher, student, ba
         found = measure_pair(teacher, student, *batch, ThreatModel("linf", 0.1), QUICK)
         return {**found, "student_at_transfer": [100.0] * 12, "teacher_at_transfer": [50.0] * 12}
 
-    monkeypatch.setattr("kdiga.analysis.work.measure_pair", pair)
+    monkeypatch.setattr("kdiga.analysis.measures.measure_pair", pair)
     found = explained(teacher, {"a": student}, batch)
     assert (list(found.teacher.linearity), list(found.students[0].linearity)) == ([50.0] * 12, [100.0] * 12)
     assert found.students[0].transfer_bound.mean > 150
@@ -81,7 +81,7 @@ def test_pieces_are_what_a_plain_computation_gives(teacher, student, batch, norm
     images, labels = batch
     found = explained(teacher, {"a": student}, batch, norm, eps).students[0]
     with evaluating(student):
-        ours, theirs = (Expansion.around(images, loss_of(model, labels)) for model in (student, teacher))
+        ours, theirs = (Expansion.around(images, loss_score(model, labels)) for model in (student, teacher))
     lengths = [g.flatten(1).norm(DUAL[norm], dim=1) for g in (ours.gradient - theirs.gradient, theirs.gradient)]
     pieces = found.transfer_bound.pieces
     assert pieces["gradient_distance"] == pytest.approx((eps * lengths[0]).tolist(), rel=1e-5)
@@ -95,7 +95,7 @@ def test_random_images_of_the_ball_are_no_worse_than_what_was_found(teacher, stu
     images, labels = batch
     found = explained(teacher, {"a": student}, batch).students[0]
     with seeded(1), evaluating(student), torch.no_grad():
-        ours, theirs = loss_of(student, labels), loss_of(teacher, labels)
+        ours, theirs = loss_score(student, labels), loss_score(teacher, labels)
         for _ in range(40):
             corner = (images + 0.1 * torch.randn_like(images).sign()).clamp(0, 1)
             rise, apart = ours(corner) - ours(images), (ours(corner) - theirs(corner)).abs()

@@ -10,11 +10,10 @@ from torch import nn
 
 from kdiga.analysis import Explanation, WorstCaseSearch, explain
 from kdiga.analysis.bounds import student_bound, transfer_bound
-from kdiga.analysis.diagnosis import diagnose
-from kdiga.analysis.explanation import Explained, GradientAgreement
-from kdiga.analysis.names import short_model_names
+from kdiga.analysis.explain import short_model_names
+from kdiga.analysis.explanation import diagnose, reason_sentences, transfer_sentences
+from kdiga.analysis.model_explanation import GradientAgreement, ModelExplanation
 from kdiga.analysis.pictures import choose_examples, picture_arrays
-from kdiga.analysis.sentences import reasons_of, transfer_of
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.runs.work_units import ResultCache
@@ -43,11 +42,13 @@ def quickly(teacher, students, batch, **options):
 def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teacher=False):
     """A model of 100 examples, right on the first so many."""
     rows = 100
-    plainly = Explained(name, [True] * rows, [row < robust for row in range(rows)], (), [gamma] * rows, [1.0] * rows)
+    plainly = ModelExplanation(
+        name, [True] * rows, [row < robust for row in range(rows)], (), [gamma] * rows, [1.0] * rows
+    )
     if teacher:
         return plainly
     own = {"distance": [distance] * rows, "measured": [0.1] * rows}
-    return Explained(
+    return ModelExplanation(
         **vars(plainly)
         | {
             "agreement": GradientAgreement([cosine] * rows, [distance] * rows),
@@ -61,7 +62,7 @@ def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teache
 
 def said(*students, teacher=80, seed=0):
     explanation = Explanation(THREAT, "autoattack", seed, 10, constructed(teacher, name="t", teacher=True), students)
-    return [*transfer_of(explanation), *reasons_of(explanation)]
+    return [*transfer_sentences(explanation), *reason_sentences(explanation)]
 
 
 def test_everything_is_plain_finite_data_and_in_one_order(teacher, student, batch):
@@ -111,7 +112,7 @@ def test_a_part_of_the_images_gives_the_same_numbers_for_them(teacher, student, 
     with seeded(2):
         batch = torch.rand(10, 1, 8, 8), torch.randint(0, 10, (10,))
     whole = quickly(teacher, {"a": student}, batch).students[0]
-    monkeypatch.setattr("kdiga.analysis.work.PART", 4)
+    monkeypatch.setattr("kdiga.analysis.measures.CHUNK_SIZE", 4)
     parts = quickly(teacher, {"a": student}, batch).students[0]
     assert parts.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-5)
     assert parts.agreement.cosine == pytest.approx(whole.agreement.cosine, rel=1e-4)
@@ -124,7 +125,7 @@ def test_a_model_that_ignores_its_input_is_a_finding_and_its_cosine_undefined(te
     assert blind["gradient"]["zero"] == 12
     finding = diagnose(found)[1]
     assert (finding.name, finding.verdict) == ("zero-gradients", "failed")
-    assert any("agreement with the teacher's is undefined" in sentence for sentence in reasons_of(found))
+    assert any("agreement with the teacher's is undefined" in sentence for sentence in reason_sentences(found))
     assert diagnose(found)[0].verdict == "passed"
 
 

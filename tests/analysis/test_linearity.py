@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdiga.analysis import Expansion, WorstCaseSearch, local_linearity
-from kdiga.analysis.scores import loss_of
+from kdiga.analysis.worst_case import loss_score
 from kdiga.errors import InputError
 from kdiga.losses import margin
 from kdiga.model_state import seeded
@@ -42,7 +42,7 @@ def test_the_margin_of_a_linear_model_is_linear(norm):
     saturated = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with torch.no_grad():
         saturated[1].bias.copy_(torch.tensor([60.0, 0.0]))
-    gamma, _ = gamma_of(loss_of(saturated, torch.ones(3, dtype=torch.long)), images, norm)
+    gamma, _ = gamma_of(loss_score(saturated, torch.ones(3, dtype=torch.long)), images, norm)
     assert gamma.max() < 1e-4  # float32 logits near 60
 
 
@@ -87,10 +87,10 @@ def test_a_slow_search_over_all_corners_finds_no_more():
     images, labels = inner(2), torch.tensor([1, 2])
     steps = torch.linspace(-EPS, EPS, 9)
     deltas = torch.cartesian_prod(steps, steps, steps, steps).view(-1, 1, 2, 2)
-    gamma, _ = gamma_of(loss_of(model, labels), images, "linf")
+    gamma, _ = gamma_of(loss_score(model, labels), images, "linf")
     for row in range(2):
         own = labels[row].expand(len(deltas))
-        score = loss_of(model, own)
+        score = loss_score(model, own)
         everywhere = images[row : row + 1].expand(len(deltas), -1, -1, -1)
         reference = Expansion.around(everywhere, score).remainder(everywhere + deltas).detach().abs().max()
         assert float(gamma[row]) >= float(reference) * 0.99
@@ -134,4 +134,4 @@ def test_logits_that_are_not_finite_anywhere_in_the_ball_are_an_error():
             return torch.stack([torch.where(total > 2.2, torch.nan, total), 0 * total], 1)
 
     with pytest.raises(InputError, match="not finite"):
-        gamma_of(loss_of(Cracks(), torch.tensor([1])), torch.full((1, 1, 2, 2), 0.5), "linf")
+        gamma_of(loss_score(Cracks(), torch.tensor([1])), torch.full((1, 1, 2, 2), 0.5), "linf")

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from kdiga.analysis.ranking import rank, spearman
-from kdiga.analysis.resampling import mean_interval, ratio_interval
+from kdiga.analysis.ranking import mean_interval, rank, ratio_interval, spearman
 
 EXAMPLES = 40
 

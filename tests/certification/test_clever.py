@@ -8,9 +8,8 @@ from torch import nn
 
 from kdiga.certification import clever
 from kdiga.certification.class_scores import ClassScores, other_classes
-from kdiga.certification.clever import radii_of, smallest_ratio
-from kdiga.certification.gradients import largest_norms, quick_convolutions
-from kdiga.certification.lipschitz import Lipschitz, Sampling
+from kdiga.certification.clever import clever_radii, smallest_ratio
+from kdiga.certification.lipschitz import LipschitzEstimates, Sampling, fast_convolutions, largest_norms
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
@@ -55,7 +54,7 @@ def test_the_norms_are_those_of_single_gradients(norm, dual, batch):
     model = five_layers(2).eval()
     ball = ThreatModel(norm, 0.1)
     shared = {"ball": ball, "batches": 3, "batch_size": 4, "seed": (7, 0)}
-    with quick_convolutions([model]):
+    with fast_convolutions([model]):
         (found,) = largest_norms([model], images[0], labels[0], points=5, **shared)
     from kdiga.attacks import uniform_start
 
@@ -160,7 +159,7 @@ def test_quick_convolutions_change_nothing_but_rounding(batch):
     x = images.clone().requires_grad_()
     expected = model(x)
     (gradient,) = torch.autograd.grad(expected.square().sum(), x)
-    with quick_convolutions([model]):
+    with fast_convolutions([model]):
         found = model(x)
         (again,) = torch.autograd.grad(found.square().sum(), x)
     assert torch.allclose(found, expected, atol=1e-5)
@@ -186,10 +185,10 @@ def test_a_failed_fit_leaves_no_radius_unless_its_class_cannot_decide():
 def test_failures_are_counted_and_never_a_number():
     answers = ClassScores(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 0]))
     nan = float("nan")
-    found = Lipschitz(
+    found = LipschitzEstimates(
         *(torch.tensor(part)[:, None].double() for part in ([2.0, nan, 9.0], [2.0, 8.0, 9.0], [0.5, nan, 1.0]))
     )
-    report = radii_of(answers, found, Sampling(ThreatModel("linf", 1.0)))
+    report = clever_radii(answers, found, Sampling(ThreatModel("linf", 1.0)))
     assert report.radius == (0.5, None, 0.0)
     assert (report.failed, report.wrong) == (1, 1)
     plain = report.to_dict()

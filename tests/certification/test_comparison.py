@@ -17,8 +17,8 @@ from kdiga.certification import (
     smooth_against,
 )
 from kdiga.certification.interval import lipschitz_bounds
+from kdiga.certification.interval_network import trace_network
 from kdiga.certification.lipschitz import Sampling
-from kdiga.certification.network import take_apart
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
@@ -65,9 +65,9 @@ def test_of_linear_models_the_guarantee_is_the_formula(method, norm, dual):
         found = interval_against(student, teacher, images, labels, norm=norm, eps=0.2)
         alone = interval_bounds(student, images, labels, norm=norm, eps=0.2)
     assert found.student == alone, "its radii are those it has alone"
-    assert found.statement is not None
+    assert found.guarantee is not None
     expected = guaranteed(student, teacher, images, labels, dual, 0.2)
-    assert found.statement.radius == pytest.approx(expected, rel=1e-5)
+    assert found.guarantee.radius == pytest.approx(expected, rel=1e-5)
     plain = found.to_dict()
     assert plain["alignment"]["share_within_measured"] == 1.0
     kept = [g / r for g, r in zip(expected, alone.radius, strict=True) if g > 0]
@@ -82,9 +82,9 @@ def test_a_perfect_copy_has_its_teachers_radius():
     labels = teacher(images).argmax(1)
     found = clever_against(beside(1, teacher, 0.0), teacher, images, labels, max_radius=0.2, **QUICK)
     plain = found.to_dict()
-    assert found.statement.radius == pytest.approx(found.teacher.radius, rel=1e-6)
-    assert set(found.statement.rho) == {0.0}
-    assert set(found.statement.margin_gap) == {0.0}
+    assert found.guarantee.radius == pytest.approx(found.teacher.radius, rel=1e-6)
+    assert set(found.guarantee.rho) == {0.0}
+    assert set(found.guarantee.margin_gap) == {0.0}
     assert (plain["compared"], plain["share_at_least_teacher"]) == (8, 1.0)
     assert plain["share_interval_95"] == pytest.approx([0.6306, 1.0], abs=1e-3)
     assert plain["student_curve"] == plain["teacher_curve"]
@@ -133,7 +133,7 @@ def test_models_look_at_the_same_points(batch):
     labels = model(images).argmax(1)
     found = clever_against(model, five_layers(2).eval(), images, labels, max_radius=0.1, **QUICK)
     assert found.student.radius == found.teacher.radius
-    assert {rho for rho in found.statement.rho if rho is not None} <= {0.0}
+    assert {rho for rho in found.guarantee.rho if rho is not None} <= {0.0}
 
 
 def test_smoothing_compares_both_under_one_noise(batch):
@@ -147,7 +147,7 @@ def test_smoothing_compares_both_under_one_noise(batch):
     plain = found.to_dict()
     assert "guaranteed_radius" not in plain
     assert plain["norm"] == "l2"
-    assert plain["teacher_curve"]["radius"][-1] == pytest.approx(found.end)
+    assert plain["teacher_curve"]["radius"][-1] == pytest.approx(found.largest_radius)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -156,9 +156,9 @@ def test_proved_lipschitz_bounds_are_above_sampled_ones(norm, batch):
     ball = ThreatModel(norm, 0.02)
     student, teacher = (five_layers(seed, activation=nn.ReLU).eval() for seed in (2, 3))
     bounds = lipschitz_bounds(
-        take_apart(student, images[0]), take_apart(teacher, images[0]), images.double(), labels, ball
+        trace_network(student, images[0]), trace_network(teacher, images[0]), images.double(), labels, ball
     )
-    from kdiga.certification.gradients import largest_norms
+    from kdiga.certification.lipschitz import largest_norms
 
     for row in range(3):
         sampled = largest_norms(
@@ -180,7 +180,7 @@ def test_intervals_against_a_teacher_keep_their_portions(batch, tmp_path):
     assert interval_against(student, teacher, images, labels, **shared) == first
     assert sorted(tmp_path.glob("*.json")) == files
     # Everything is proved: a guaranteed radius is one that no attack may break.
-    assert all(radius is not None for radius in first.statement.radius)
+    assert all(radius is not None for radius in first.guarantee.radius)
 
 
 def test_progress_of_intervals_against_a_teacher_is_told():

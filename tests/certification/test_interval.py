@@ -13,13 +13,13 @@ import kdiga
 from kdiga.attacks import PGD, uniform_start
 from kdiga.certification import gradient_bounds, interval_bounds
 from kdiga.certification.class_scores import other_classes
-from kdiga.certification.network import run, take_apart
-from kdiga.certification.propagation import ball_of, margins, reach
+from kdiga.certification.interval_network import trace_network
+from kdiga.certification.interval_propagation import bound_margins, bound_values
 from kdiga.errors import InputError
 from kdiga.losses import margin
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
-from tests.certification.nets import closed_form, inner_images, linear, small_convolutional
+from tests.certification.nets import closed_form, inner_images, linear, radii_in, small_convolutional
 from tests.conftest import five_layers
 
 NORMS = [("linf", 1), ("l2", 2)]
@@ -82,11 +82,11 @@ def test_no_point_leaves_the_margins_bounds(norm):
     model, images = small_convolutional().double(), inner_images(5, side=6)
     with seeded(4):
         images = (images + 0.6 * torch.rand_like(images) - 0.3).clamp(0, 1)
-    network, labels = take_apart(model, images[0]), torch.tensor([0, 1, 2, 3, 0])
+    network, labels = trace_network(model, images[0]), torch.tensor([0, 1, 2, 3, 0])
     others = other_classes(labels, 4)
     for radius in (0.0, 0.01, 0.1, 0.5):
         ball = ThreatModel(norm, radius)
-        bound = margins(network, reach(network, images, ball_of(ball, images), norm), labels)
+        bound = bound_margins(network, bound_values(network, images, radii_in(ball, images), norm), labels)
         for seed in range(30):
             with seeded(seed), torch.no_grad():
                 logits = model(uniform_start(images, ball))
@@ -100,31 +100,31 @@ def test_every_value_of_every_layer_stays_inside():
     """Corner by corner, where the worst of a box is for the first layers."""
     model = small_convolutional().double()
     image = inner_images(1, side=6)
-    network = take_apart(model, image[0])
-    assert len(network.steps) >= 12
-    reached = reach(network, image, torch.tensor([0.05], dtype=torch.float64), "linf")
+    network = trace_network(model, image[0])
+    assert len(network.layers) >= 12
+    bounds = bound_values(network, image, torch.tensor([0.05], dtype=torch.float64), "linf")
     with seeded(0):
         signs = torch.randint(0, 2, (300, *image.shape[1:])).double() * 2 - 1
-    values = run(network, image + 0.05 * signs)
-    for value, box in zip(values, reached.boxes, strict=True):
+    values = network.values(image + 0.05 * signs)
+    for value, box in zip(values, bounds.intervals, strict=True):
         assert bool((value >= box.center - box.radius).all())
         assert bool((value <= box.center + box.radius).all())
     # The first convolution's bounds are tight: each output reaches its own at some corner.
-    first = next(place for place, step in enumerate(network.steps) if step.name == "stem") + 1
+    first = next(place for place, layer in enumerate(network.layers) if layer.name == "stem") + 1
     weight = model.stem.weight.detach().sign()[0, 0]
     worst = image.clone()
     worst[0, 0, 1:4, 1:4] += 0.05 * weight
-    box = reached.boxes[first]
-    assert run(network, worst)[first][0, 0, 2, 2] == pytest.approx(
+    box = bounds.intervals[first]
+    assert network.values(worst)[first][0, 0, 2, 2] == pytest.approx(
         float((box.center + box.radius)[0, 0, 2, 2]), abs=1e-9
     )
 
 
 def test_l2_rows_are_tight_for_the_first_layer():
     model, images = two_layers(5), inner_images(3, side=2)
-    network = take_apart(model, images[0])
-    reached = reach(network, images, torch.full((3,), 0.1, dtype=torch.float64), "l2")
-    box = reached.boxes[2]
+    network = trace_network(model, images[0])
+    bounds = bound_values(network, images, torch.full((3,), 0.1, dtype=torch.float64), "l2")
+    box = bounds.intervals[2]
     expected = 0.1 * model[1].weight.norm(dim=1)
     assert torch.allclose(box.radius, expected.expand_as(box.radius), atol=1e-9)
 
@@ -187,8 +187,8 @@ def test_the_built_in_networks_are_covered(name):
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.uniform_(-0.1, 0.1)
                 module.weight.data.uniform_(0.8, 1.2)
-    network = take_apart(model, images[0])
-    features = run(network, images.double())[-1]
+    network = trace_network(model, images[0])
+    features = network.values(images.double())[-1]
     expected = model.double()(images.double())
     assert torch.allclose(features @ network.weight.T + network.bias, expected, rtol=1e-9, atol=1e-12)
 
@@ -261,7 +261,7 @@ class Branching(Twice):
         (lambda: Twice(lambda x: x * x), "mul"),
         (lambda: Twice(lambda x: 1 / (1 + x)), "truediv"),
         (lambda: Twice(nn.Softmax(1)), "Softmax"),
-        (lambda: Branching(nn.ReLU()), "taken apart"),
+        (lambda: Branching(nn.ReLU()), "cannot be traced"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(9, 4), nn.ReLU()), "end in a linear layer"),
         (lambda: nn.Sequential(nn.MaxPool2d(1), nn.Flatten(), nn.Linear(9, 4)), "MaxPool2d"),
         (
@@ -297,17 +297,17 @@ class OfTwo(Reading):
 
 def test_odd_networks():
     images = inner_images(2)
-    shifted = take_apart(Reading(lambda self, x: self.last(x + self.shift)), images[0])
-    assert [step.name for step in shifted.steps] == ["flatten", "add"]
+    shifted = trace_network(Reading(lambda self, x: self.last(x + self.shift)), images[0])
+    assert [layer.name for layer in shifted.layers] == ["flatten", "add"]
     bare = nn.Sequential(nn.Flatten(), nn.Linear(9, 4, bias=False)).double()
-    assert take_apart(bare, images[0]).bias.tolist() == [0.0] * 4
+    assert trace_network(bare, images[0]).bias.tolist() == [0.0] * 4
     branches = Reading(lambda self, x: self.last(torch.relu(x) - 2 * x))
-    network = take_apart(branches, images[0])
-    assert torch.allclose(run(network, images)[-1] @ network.weight.T + network.bias, branches(images))
+    network = trace_network(branches, images[0])
+    assert torch.allclose(network.logits(images), branches(images))
     with pytest.raises(InputError, match=r"a second input of the model"):
-        take_apart(OfTwo(None), images[0])
+        trace_network(OfTwo(None), images[0])
     with pytest.raises(InputError, match=r"its output of the teacher"):
-        take_apart(Reading(lambda self, x: (self.last(x), x)), images[0], "teacher")
+        trace_network(Reading(lambda self, x: (self.last(x), x)), images[0], "teacher")
     for read in (
         lambda self, x: self.last(x) + 1,
         lambda self, x: torch.cat((self.last(x), x), 1),
@@ -315,12 +315,12 @@ def test_odd_networks():
         lambda self, x: self.last(x.relu()).relu(),
     ):
         with pytest.raises(InputError, match=r"of the model|model does not end in a linear layer"):
-            take_apart(Reading(read), images[0])
+            trace_network(Reading(read), images[0])
 
 
 def test_a_model_is_taken_apart_in_float64_and_stays_what_it_was(batch):
     model = five_layers(2, activation=nn.ReLU).train()
-    network = take_apart(model, batch[0][0])
+    network = trace_network(model, batch[0][0])
     assert network.weight.dtype == torch.float64
     assert not network.weight.requires_grad
     assert model.training
@@ -372,7 +372,7 @@ def test_rounding_is_allowed_for():
         model[2].weight.fill_(1.0)
         model[2].bias.fill_(-shift)
     image = torch.full((1, 1, 1, 1), x, dtype=torch.float64)
-    box = reach(take_apart(model, image[0]), image, torch.zeros(1, dtype=torch.float64), "linf").boxes[-1]
+    box = bound_values(trace_network(model, image[0]), image, torch.zeros(1, dtype=torch.float64), "linf").intervals[-1]
     center, radius = Fraction(float(box.center)), Fraction(float(box.radius))
     exact = Fraction(weight) * Fraction(x)
     assert abs(center - exact) > Fraction(1, 10**10), "or nothing was rounded"
@@ -382,13 +382,13 @@ def test_rounding_is_allowed_for():
 
 def test_corners_of_a_tiny_network_are_all_inside():
     model, image = two_layers(8), inner_images(1, side=2)
-    network, label = take_apart(model, image[0]), torch.tensor([0])
-    reached = reach(network, image, torch.tensor([0.2], dtype=torch.float64), "linf")
+    network, label = trace_network(model, image[0]), torch.tensor([0])
+    bounds = bound_values(network, image, torch.tensor([0.2], dtype=torch.float64), "linf")
     corners = torch.stack([image[0] + 0.2 * torch.tensor(signs).view(1, 2, 2) for signs in product((-1, 1), repeat=4)])
     hidden = model[1](corners.flatten(1))
-    box = reached.boxes[2]
-    # Each unit alone is linear, so its bounds are reached at corners, exactly.
+    box = bounds.intervals[2]
+    # Each unit alone is linear, so its bounds are bounds at corners, exactly.
     assert torch.allclose(hidden.amax(0), (box.center + box.radius)[0], atol=1e-12)
     assert torch.allclose(hidden.amin(0), (box.center - box.radius)[0], atol=1e-12)
     logits = model(corners)
-    assert bool(((logits[:, :1] - logits[:, 1:]) >= margins(network, reached, label)).all())
+    assert bool(((logits[:, :1] - logits[:, 1:]) >= bound_margins(network, bounds, label)).all())

@@ -19,10 +19,10 @@ from kdiga.certification import (
     interval_bounds,
     smooth,
 )
-from kdiga.certification.curve import certified_accuracy, curve_of, median_radius, share
+from kdiga.certification.certificate import accuracy_curve, certified_accuracy, median_radius, share
+from kdiga.certification.comparison import AlignmentGuarantee, alignment_guarantee
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise, lower_bound
-from kdiga.certification.statement import Statement, statement_of
 from kdiga.types import ThreatModel
 
 NAN = float("nan")
@@ -95,7 +95,7 @@ def test_smoothing():
 
 def test_a_statement():
     """Right and known, wrong, failed, right with a teacher that has no slope, and measured to be 0."""
-    statement = Statement(
+    statement = AlignmentGuarantee(
         (0.1, 0.0, None, 0.3, 0.2),
         (0.5, None, None, 1.0, 3.0),
         (2.0, None, None, 0.0, 1.0),
@@ -116,7 +116,7 @@ def test_a_statement():
             "share_within_measured_95": pytest.approx([beta.ppf(0.025, 1, 3), beta.ppf(0.975, 2, 2)]),
         },
     }
-    rounded = Statement((0.1 * (1 + 5e-7), 0.1 * (1 + 2e-6)), (None,) * 2, (None,) * 2, (None,) * 2)
+    rounded = AlignmentGuarantee((0.1 * (1 + 5e-7), 0.1 * (1 + 2e-6)), (None,) * 2, (None,) * 2, (None,) * 2)
     plain = rounded.to_dict((0.1, 0.1))["alignment"]
     assert plain["share_within_measured"] == 0.5, "within what float32 margins may differ by"
     assert plain["median_rho_over_lipschitz"] is None
@@ -130,13 +130,13 @@ def test_what_alignment_guarantees_by_hand():
     taught = torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 1.0], [NAN, 1.0]], dtype=torch.float64)
     gap = torch.tensor([[0.5, 3.0], [1.0, 2.0], [1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
     correct, at_least = torch.tensor([True, True, False, True]), torch.full((4, 2), 2.0, dtype=torch.float64)
-    found = statement_of(margins, teachers, correct, (taught, gap), at_least, 0.9)
+    found = alignment_guarantee((margins, teachers), correct, taught, gap, at_least, 0.9)
     assert found.radius == (0.1, 0.9, 0.0, None)
     assert found.rho == (3.0, 2.0, None, None)
     assert found.teacher_lipschitz == (2.0, 2.0, None, None)
     assert found.margin_gap == (0.25, 8.0, None, None)
     at_least[3, 0] = 0.5  # at twice as much the unknown one could not decide
-    assert statement_of(margins, teachers, correct, (taught, gap), at_least, 0.9).radius[3] == 0.5
+    assert alignment_guarantee((margins, teachers), correct, taught, gap, at_least, 0.9).radius[3] == 0.5
 
 
 def test_a_student_beside_its_teacher():
@@ -161,7 +161,7 @@ def test_a_student_beside_its_teacher():
 def test_curves_and_shares_by_hand():
     radii = (0.0, None, 0.5, 1.0)
     assert [certified_accuracy(radii, radius) for radius in (0.0, 0.5, 0.6, 1.0, 1.1)] == [0.5, 0.5, 0.25, 0.25, 0.0]
-    assert curve_of(radii, 1.0)["radius"][:2] == [0.0, 0.025]
+    assert accuracy_curve(radii, 1.0)["radius"][:2] == [0.0, 0.025]
     assert median_radius(radii) == 0.5
     assert median_radius((None, None)) is None
     assert share([]) == (None, None)

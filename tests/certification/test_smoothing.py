@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom, norm
 
 from kdiga.certification import smooth
-from kdiga.certification.smoothing import Noise, lower_bound, radius_of
+from kdiga.certification.smoothing import Noise, certified_radius, lower_bound
 from kdiga.errors import InputError
 from tests.certification.nets import inner_images, linear
 from tests.conftest import five_layers
@@ -58,8 +58,8 @@ def test_the_bound_on_a_probability_fails_as_rarely_as_it_says():
 
 
 def test_radii_by_hand():
-    assert radius_of(1000, 1000, 0.25, 0.001) == pytest.approx(0.25 * norm.ppf(0.001 ** (1 / 1000)))
-    assert radius_of(500, 1000, 0.25, 0.001) == 0.0
+    assert certified_radius(1000, 1000, 0.25, 0.001) == pytest.approx(0.25 * norm.ppf(0.001 ** (1 / 1000)))
+    assert certified_radius(500, 1000, 0.25, 0.001) == 0.0
     assert Noise(0.25, 1000, 100, 0.001).largest_radius == pytest.approx(0.6158, abs=1e-4)
 
 

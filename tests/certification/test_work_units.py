@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from kdiga.certification import clever, clever_against, interval_against, interval_bounds, smooth
-from kdiga.certification.gradients import largest_norms
-from kdiga.certification.lipschitz import Lipschitz, Sampling, estimate_lipschitz
-from kdiga.runs.work_units import ResultCache
+from kdiga.certification.class_scores import ClassScores
+from kdiga.certification.lipschitz import LipschitzEstimates, Sampling, estimate_lipschitz, largest_norms
 from kdiga.types import ThreatModel
 from tests.certification.nets import inner_images
 from tests.certification.test_interval import two_layers
@@ -62,29 +62,34 @@ def test_of_a_student_beside_its_teacher(certify, tmp_path):
         assert kept == certify(*models, images, labels, folder=tmp_path, **settings), "taken up"
 
 
+def scores_where(right: torch.Tensor, labels: torch.Tensor) -> ClassScores:
+    """Logits of three classes that are right on some examples."""
+    return ClassScores(nn.functional.one_hot(torch.where(right, labels, (labels + 1) % 3), 3).double(), labels)
+
+
 def test_every_example_has_its_own_stream_and_place():
-    """Seven examples in two portions, of which some are not wanted, against one example at a time."""
+    """Seven examples in two work units, of which some are classified by neither model, against one at a time."""
     models, images, ball = [two_layers(1), two_layers(2)], inner_images(7, side=2), ThreatModel("linf", 0.2)
     wanted = torch.tensor([True, False, True, True, False, True, True])
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    found = estimate_lipschitz(
-        models, images, labels, wanted, 2, Sampling(ball, 8, 3, seed=5), result_cache=ResultCache()
-    )
+    one = wanted & (torch.arange(7) < 3)
+    scores = [scores_where(one, labels), scores_where(wanted & ~one, labels)]
+    found = estimate_lipschitz(models, images, scores, Sampling(ball, 8, 3, seed=5))
     assert len(found) == 3
     for row in range(7):
         alone = largest_norms(models, images[row], labels[row], ball=ball, batches=8, batch_size=3, seed=(5, row))
         for estimate, maxima in zip(found, alone, strict=True):
-            one = Lipschitz.of([maxima])
+            single = LipschitzEstimates.from_maxima([maxima])
             for name in ("location", "largest", "p_value"):
                 here = getattr(estimate, name)[row]
-                there = getattr(one, name)[0] if wanted[row] else torch.full_like(here, torch.nan)
+                there = getattr(single, name)[0] if wanted[row] else torch.full_like(here, torch.nan)
                 assert torch.allclose(here, there, equal_nan=True), name
 
 
-def test_where_nothing_is_wanted_nothing_is_known():
-    none = torch.zeros(4, dtype=torch.bool)
+def test_where_nothing_is_right_nothing_is_known():
+    wrong = scores_where(torch.zeros(4, dtype=torch.bool), LABELS)
     sampling = Sampling(ThreatModel("l2", 0.1), 5, 1)
     for models, kinds in (([two_layers(1)], 1), ([two_layers(1), two_layers(2)], 3)):
-        found = estimate_lipschitz(models, IMAGES, LABELS, none, 2, sampling, result_cache=ResultCache())
+        found = estimate_lipschitz(models, IMAGES, [wrong] * len(models), sampling)
         assert len(found) == kinds
         assert all(part.location.isnan().all() and part.location.shape == (4, 2) for part in found)

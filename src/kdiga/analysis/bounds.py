@@ -1,4 +1,4 @@
-"""Two bounds on what the ball does to a student's loss, piece by piece, beside the worst that was measured.
+"""Two bounds on the effect of the ball on a student's loss, term by term, and the worst case that a search found.
 
 For every ``d`` of the ball, with ``r(d)`` the remainder of a loss to first order, ``g`` its input gradient and
 ``q`` the dual norm::
@@ -6,10 +6,10 @@ For every ``d`` of the ball, with ``r(d)`` the remainder of a loss to first orde
     student bound    l_s(x+d) - l_s(x)         <= gamma_s + eps ||g_t||_q + eps ||g_s - g_t||_q
     transfer bound   |l_s(x+d) - l_t(x+d)|     <= |l_s - l_t|(x) + eps ||g_s - g_t||_q + gamma_s + gamma_t
 
-Both are the triangle inequality and Hoelder's, and hold for the true ``gamma = max |r|``. A search finds at most
-that; where the remainder at the attacked image is larger, it is taken instead, and then the bounds hold at that
-image by construction. That they are never violated tests this software and says nothing about the models.
-Evidence is how tight they are and how they rank students.
+Both follow from the triangle inequality and Hoelder's inequality, and hold for the true ``gamma = max |r|``. A search
+finds at most that. If the remainder at the attacked image is larger, it replaces gamma, so the bounds hold there by
+construction: violations test this software and say nothing about the models. The evidence is how tight the bounds are,
+and how they rank students.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-ROUNDING = 1e-4  # relative; pixels and losses are float32
+ROUNDING = 1e-4  # relative rounding of float32 pixels and losses
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound on one student's loss in nats, and what was measured.
+    """A bound on the loss of one student in nats, and the measured worst case.
 
     Args:
-        pieces: by name, one value an example; they add up to the bound.
-        measured: the worst that a search found, one value an example.
+        pieces: Terms of the bound by name, one value per example; their sum is the bound.
+        measured: Worst case that a search found, one value per example.
     """
 
     pieces: Mapping[str, Sequence[float]]
@@ -36,34 +36,34 @@ class Bound:
 
     @property
     def values(self) -> list[float]:
-        """The bound of each example."""
-        return [sum(parts) for parts in zip(*self.pieces.values(), strict=True)]
+        """Bound of each example."""
+        return [sum(terms) for terms in zip(*self.pieces.values(), strict=True)]
 
     @property
     def mean(self) -> float:
-        """The bound, a mean over examples."""
+        """Mean of the bound over examples."""
         return fmean(self.values)
 
     @property
     def tightness(self) -> float | None:
-        """Mean measured over mean bound, in [0, 1]: 1 where the bound says all. None where the bound is 0."""
+        """Mean measured worst case over mean bound, in [0, 1]; None for a bound of 0."""
         return fmean(self.measured) / self.mean if self.mean > 0 else None
 
     @property
     def violations(self) -> int:
-        """Number of examples on which the measured worst exceeds the bound by more than rounding does."""
+        """Number of examples with a measured worst case above the bound, beyond rounding."""
         pairs = zip(self.measured, self.values, strict=True)
         return sum(measured > value * (1 + ROUNDING) + ROUNDING for measured, value in pairs)
 
     @property
     def largest_piece(self) -> tuple[str, float | None]:
-        """The piece that is largest on the mean, and its share of the bound."""
+        """Term with the largest mean, and its share of the bound; None for a bound of 0."""
         means = {name: fmean(values) for name, values in self.pieces.items()}
         name = max(means, key=lambda piece: means[piece])
         return name, means[name] / self.mean if self.mean > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return means as plain data, and the median of the examples' own tightness."""
+        """Return the means and the median tightness of single examples as plain data."""
         each = [measured / value for measured, value in zip(self.measured, self.values, strict=True) if value > 0]
         return {
             "mean": self.mean,
@@ -82,14 +82,14 @@ def student_bound(
     distance: Sequence[float],
     measured: Sequence[float],
 ) -> Bound:
-    """Return the student bound: what its loss may rise by, from the teacher's gradient and the gap between both.
+    """Return the student bound: the largest rise of the student's loss.
 
     Args:
-        eps: of the ball.
-        linearity: the student's gamma.
-        teacher_gradient: dual norms of the teacher's gradients.
-        distance: dual norms of the differences between the two gradients.
-        measured: largest rise of the student's loss found.
+        eps: Radius of the ball.
+        linearity: Gamma of the student.
+        teacher_gradient: Dual norms of the teacher's gradients.
+        distance: Dual norms of the differences of the gradients.
+        measured: Largest rise of the student's loss that a search found.
     """
     pieces = {
         "linearity": linearity,
@@ -108,17 +108,17 @@ def transfer_bound(
     teacher_linearity: Sequence[float],
     measured: Sequence[float],
 ) -> Bound:
-    """Return the transfer bound: how far the two losses may be apart anywhere in the ball.
+    """Return the transfer bound: the largest distance of the two losses anywhere in the ball.
 
-    It has two sides, so it also counts against a student that is better than its teacher.
+    It has two sides, so a student that is better than its teacher has a larger bound too.
 
     Args:
-        eps: of the ball.
-        clean_gap: how far they are apart on the image itself.
-        distance: dual norms of the differences between the two gradients.
-        student_linearity: the student's gamma.
-        teacher_linearity: the teacher's gamma.
-        measured: the largest distance found.
+        eps: Radius of the ball.
+        clean_gap: Distance of the losses at the clean image.
+        distance: Dual norms of the differences of the gradients.
+        student_linearity: Gamma of the student.
+        teacher_linearity: Gamma of the teacher.
+        measured: Largest distance of the losses that a search found.
     """
     pieces = {
         "clean_gap": clean_gap,

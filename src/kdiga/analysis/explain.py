@@ -1,7 +1,8 @@
-"""Did robustness transfer from a teacher to its students, how much, and why: everything measured on the same images."""
+"""Measure whether robustness transferred from a teacher to its students, how much, and possible reasons."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,16 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kdiga.analysis.bounds import student_bound, transfer_bound
-from kdiga.analysis.explanation import Explained, Explanation, GradientAgreement
-from kdiga.analysis.measures import OfModel, OfPair
-from kdiga.analysis.scores import checked_logits
-from kdiga.analysis.search import WorstCaseSearch
-from kdiga.analysis.work import PART, Work
-from kdiga.checks import check_labels, check_same_classes
+from kdiga.analysis.explanation import Explanation
+from kdiga.analysis.measures import Measurements, ModelMeasures, PairMeasures
+from kdiga.analysis.model_explanation import GradientAgreement, ModelExplanation
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name
-from kdiga.model_state import device_of, evaluating
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
+
+_GENERIC = re.compile(r"seed-\d+|(best|last)\.safetensors")  # parts of a path that do not identify a model
 
 
 def explain(
@@ -39,89 +39,60 @@ def explain(
 ) -> Explanation:
     """Measure robustness, local linearity, agreement of input gradients and the two bounds of each student.
 
-    Models run in eval mode on the device they are on and are left as found.
+    Models run in eval mode on their own devices; their modes and parameters do not change.
 
     Args:
-        teacher: maps images to logits (batch, num_classes).
-        students: by a short name, at least one.
-        images: float (batch, channel, height, width), pixels in [0, 1].
-        labels: int64 (batch,).
-        threat: the ball; eps above 0.
-        teacher_name: a short name.
-        attack: that robust accuracy is measured by: "autoattack", "pgd-STEPS" or "fgsm".
-        search: for the worst images of the ball; None is its defaults.
-        seed: of random starts and resamples.
-        result_cache: where finished portions are kept; None keeps them for this call alone. A module whose answers
-            depend on more than what it prints and its ``state_dict`` must not share a shelf with another.
-        attack_folders: where what the attack has come to is kept, one a model, teacher first; see
-            :func:`kdiga.evaluate`. None keeps it with the rest.
-        on_progress: told the task, examples done and examples in all.
+        teacher: Maps images to logits (batch, num_classes).
+        students: At least one student, by a short name.
+        images: Float (batch, channel, height, width), pixels in [0, 1].
+        labels: Int64 (batch,).
+        threat: The ball; eps above 0.
+        teacher_name: Short name of the teacher.
+        attack: Attack of the robust accuracy: "autoattack", "pgd-STEPS" or "fgsm".
+        search: Search for the worst images of the ball; None is its defaults.
+        seed: Seed of random starts and resamples.
+        result_cache: Cache of finished work units; None caches in memory, for this call only. Models with the same
+            printed form and ``state_dict`` share results.
+        attack_folders: Folders of cached attack results, one per model, teacher first; see :func:`kdiga.evaluate`. None
+            is the folder of the result cache.
+        on_progress: Called with the task, the finished and the total number of examples.
 
     Raises:
-        InputError: for no student or example, an eps of 0, images or labels out of range, logits that are not
-            finite, or a student with other classes than its teacher.
+        InputError: If there is no student or example, eps is 0, the attack is unknown, images or labels are out of
+            range, logits are not finite, or the models have different classes.
     """
     if not students:
-        raise InputError("no student was given; give at least one beside the teacher.")
-    check_ball(threat)
+        raise InputError("no student was given; give at least one student and its teacher.")
+    measurements = Measurements(
+        images, labels, threat=threat, search=search, seed=seed, result_cache=result_cache, on_progress=on_progress
+    )
     if (chosen := attack_by_name(attack)) is None:
         raise InputError(f"attack was {attack!r}; robustness needs one: autoattack, pgd-40 or fgsm.")
     models = [teacher, *students.values()]
-    classes = check_same_shape(models, images, labels)
-    work = Work(
-        images,
-        labels.long(),
-        threat=threat,
-        search=search or WorstCaseSearch(),
-        seed=seed,
-        result_cache=result_cache or ResultCache(),
-        on_progress=on_progress,
-    )
-    owns = work.of_models(models)
-    pairs = work.of_pairs(teacher, models[1:])
-    folders = attack_folders or [work.result_cache.folder] * len(models)
-    fought = [work.attacked(model, chosen.name, folder) for model, folder in zip(models, folders, strict=True)]
-    explained = [
-        Explained(name, clean, left.correct, left.notes, own["linearity"], own["gradient_norm"])
-        for name, own, (clean, left) in zip([teacher_name, *students], owns, fought, strict=True)
+    num_classes = measurements.num_classes(models)
+    measures = measurements.of_models(models)
+    pairs = measurements.of_pairs(teacher, models[1:])
+    folders = attack_folders or [measurements.result_cache.folder] * len(models)
+    attacked = [
+        measurements.attacked(model, chosen.name, folder) for model, folder in zip(models, folders, strict=True)
     ]
-    first = replace(explained[0], linearity=_larger(owns[0], [pair["teacher_at_transfer"] for pair in pairs]))
-    rest = [_student(*one, first, threat.eps) for one in zip(explained[1:], owns[1:], pairs, strict=True)]
-    return Explanation(threat, chosen.name, seed, classes, first, rest)
+    found = [
+        ModelExplanation(name, clean, result.correct, result.notes, own["linearity"], own["gradient_norm"])
+        for name, own, (clean, result) in zip([teacher_name, *students], measures, attacked, strict=True)
+    ]
+    reference = replace(
+        found[0], linearity=_largest_remainder(measures[0], [pair["teacher_at_transfer"] for pair in pairs])
+    )
+    rest = [_student(*each, reference, threat.eps) for each in zip(found[1:], measures[1:], pairs, strict=True)]
+    return Explanation(threat, chosen.name, seed, num_classes, reference, rest)
 
 
-def check_ball(threat: ThreatModel) -> None:
-    """Check that a ball has an extent.
-
-    Raises:
-        InputError: if its eps is 0.
-    """
-    if threat.eps == 0:
-        raise InputError("eps was 0; in a ball without extent there is nothing to search. Give an eps above 0.")
-
-
-def check_same_shape(models: Sequence[nn.Module], images: Tensor, labels: Tensor) -> int:
-    """Check models against images and labels, and return their number of classes.
-
-    Raises:
-        InputError: for no example, images or labels out of range, something other than finite logits, or models
-            that tell other classes apart than the first.
-    """
-    check_labels(labels, images)
-    checked = list[Tensor]()
-    for model in models:
-        device = device_of(model)
-        with evaluating(model):
-            for part, answers in zip(images.split(PART), labels.split(PART), strict=True):
-                checked.append(checked_logits(model, part.to(device), answers.to(device))[:1])
-                check_same_classes(checked[-1], checked[0])
-    return checked[0].shape[1]
-
-
-def _student(plainly: Explained, own: OfModel, pair: OfPair, teacher: Explained, eps: float) -> Explained:
-    gamma = _larger(own, [pair["student_at_transfer"]])
+def _student(
+    found: ModelExplanation, own: ModelMeasures, pair: PairMeasures, teacher: ModelExplanation, eps: float
+) -> ModelExplanation:
+    gamma = _largest_remainder(own, [pair["student_at_transfer"]])
     return replace(
-        plainly,
+        found,
         linearity=gamma,
         agreement=GradientAgreement(pair["cosine"], pair["distance"]),
         student_bound=student_bound(
@@ -142,6 +113,28 @@ def _student(plainly: Explained, own: OfModel, pair: OfPair, teacher: Explained,
     )
 
 
-def _larger(own: OfModel, met: Sequence[Sequence[float]]) -> list[float]:
-    """Return the largest remainder that any search met: each is a lower bound of the one true maximum."""
-    return [max(values) for values in zip(own["linearity"], *met, strict=True)]
+def _largest_remainder(own: ModelMeasures, others: Sequence[Sequence[float]]) -> list[float]:
+    """Return the largest remainder that any search found: each is a lower bound of the true maximum."""
+    return [max(values) for values in zip(own["linearity"], *others, strict=True)]
+
+
+def short_model_names(models: Sequence[str]) -> list[str]:
+    """Return the shortest unique ending of the path of each model; repeated models get a number.
+
+    A name does not begin with a part that is only a seed or a weights file.
+
+    >>> short_model_names(["runs/teachers/robust", "runs/kd/seed-0", "runs/tangent/seed-0", "runs/kd/seed-0"])
+    ['robust', 'kd/seed-0', 'tangent/seed-0', 'kd/seed-0 (2)']
+    """
+    parts = [Path(model).parts or (model,) for model in models]
+    names = list[str]()
+    for place, own in enumerate(parts):
+        others = [other for other in parts if other != own]
+        length = next((count for count in range(1, len(own)) if _identifies(own[-count:], others)), len(own))
+        name, before = "/".join(own[-length:]), sum(other == own for other in parts[:place])
+        names.append(f"{name} ({before + 1})" if before else name)
+    return names
+
+
+def _identifies(ending: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> bool:
+    return not _GENERIC.fullmatch(ending[0]) and all(other[-len(ending) :] != ending for other in others)

@@ -1,4 +1,7 @@
-"""What an explanation holds: a teacher and its students, measured alike, and what follows from the numbers."""
+"""The explanation of robustness transfer: measures of a teacher and its students, findings, and sentences.
+
+Fixed rules turn the numbers and their intervals into sentences; docs/explain.md states the rules.
+"""
 
 from __future__ import annotations
 
@@ -7,154 +10,76 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from kdiga.analysis.bounds import Bound
-from kdiga.analysis.ranking import Ranking, rank
-from kdiga.analysis.resampling import Interval, mean_interval, ratio_interval
-from kdiga.statistics import clopper_pearson
+from kdiga.analysis.model_explanation import ModelExplanation
+from kdiga.analysis.ranking import FEWEST_MODELS, ConfidenceInterval, Ranking, mean_interval, rank, ratio_interval
+from kdiga.evaluation.masking.finding import Finding, Verdict
+from kdiga.results.attack_names import attack_name
+from kdiga.statistics import clopper_pearson, paired_difference
 from kdiga.types import ThreatModel
 
-
-@dataclass(frozen=True)
-class GradientAgreement:
-    """A student's input gradients beside its teacher's.
-
-    Args:
-        cosine: of each example; None where one of the two is zero.
-        distance: dual norm of each difference, nats per pixel unit.
-    """
-
-    cosine: Sequence[float | None]
-    distance: Sequence[float]
-
-    @property
-    def defined(self) -> list[float]:
-        """The cosines there are."""
-        return [value for value in self.cosine if value is not None]
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One model's measures, one value an example.
-
-    Args:
-        name: a short one.
-        clean: whether each example is right.
-        robust: whether it is still right under the attack.
-        notes: what the attack found suspicious.
-        linearity: gamma, the largest remainder found, in nats.
-        gradient_norm: dual norm of the input gradient, nats per pixel unit.
-        agreement: with the teacher; None for the teacher itself.
-        bounds: "student" and "transfer"; none for the teacher.
-    """
-
-    name: str
-    clean: Sequence[bool]
-    robust: Sequence[bool]
-    notes: Sequence[str]
-    linearity: Sequence[float]
-    gradient_norm: Sequence[float]
-    agreement: GradientAgreement | None = None
-    student_bound: Bound | None = None
-    transfer_bound: Bound | None = None
-
-    @property
-    def zero_gradients(self) -> int:
-        """Number of examples whose input gradient is exactly zero."""
-        return sum(norm == 0 for norm in self.gradient_norm)
-
-    def to_dict(self, attack: str, seed: int) -> dict[str, Any]:
-        """Return means, their intervals and the values as plain data."""
-        return {
-            "role": "teacher" if self.agreement is None else "student",
-            "name": self.name,
-            "clean": fmean(self.clean),
-            "robust": {
-                "attack": attack,
-                "accuracy": fmean(self.robust),
-                "interval_95": list(clopper_pearson(sum(self.robust), len(self.robust))),
-                "notes": list(self.notes),
-            },
-            "correct": {"clean": [int(right) for right in self.clean], attack: [int(right) for right in self.robust]},
-            "linearity": {
-                "mean": fmean(self.linearity),
-                "interval_95": plain(mean_interval(self.linearity, seed)),
-                "values": list(self.linearity),
-            },
-            "gradient": {"norm": fmean(self.gradient_norm), "zero": self.zero_gradients} | self._agreement(seed),
-        } | (
-            {}
-            if self.student_bound is None or self.transfer_bound is None
-            else {"bounds": {"student": self.student_bound.to_dict(), "transfer": self.transfer_bound.to_dict()}}
-        )
-
-    def _agreement(self, seed: int) -> dict[str, Any]:
-        if self.agreement is None:
-            return {}
-        defined = self.agreement.defined
-        return {
-            "cosine": fmean(defined) if defined else None,
-            "cosine_interval_95": plain(mean_interval(defined, seed)) if defined else None,
-            "cosine_undefined": len(self.agreement.cosine) - len(defined),
-            "distance": fmean(self.agreement.distance),
-            "cosine_values": list(self.agreement.cosine),
-            "distance_values": list(self.agreement.distance),
-        }
+MANY_ZEROS = 0.05  # share of examples without a gradient above which means over the rest are doubtful
+ALIGNED, UNALIGNED = 0.5, 0.25  # cosines above which gradients point along the teacher's, and below which they do not
+NEARLY_ALL, HALF = 0.9, 0.5  # shares of the teacher's robust accuracy
+SIGNIFICANCE = 0.05  # p-value below which a measure orders students
+PIECES = {
+    "linearity": "the student's own non-linearity",
+    "teacher_gradient": "the teacher's gradient",
+    "gradient_distance": "the distance between the gradients",
+    "clean_gap": "the gap on the clean images",
+    "student_linearity": "the student's non-linearity",
+    "teacher_linearity": "the teacher's non-linearity",
+}
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A teacher and its students.
+    """Measures of a teacher and its students on the same images.
 
     Args:
-        threat: the ball.
-        attack: that robust accuracy is measured by.
-        seed: of attacks and resamples.
-        num_classes: of all models.
-        teacher: first.
-        students: at least one.
+        threat: The ball.
+        attack: Attack of the robust accuracy.
+        seed: Seed of attacks and resamples.
+        num_classes: Number of classes of all models.
+        teacher: Measures of the teacher.
+        students: Measures of at least one student.
     """
 
     threat: ThreatModel
     attack: str
     seed: int
     num_classes: int
-    teacher: Explained
-    students: Sequence[Explained]
+    teacher: ModelExplanation
+    students: Sequence[ModelExplanation]
 
     @property
     def teacher_is_robust(self) -> bool:
-        """Whether the teacher's robust accuracy is above chance, its whole interval: else there is none to pass on."""
+        """Whether the interval of the teacher's robust accuracy is above chance, so there is robustness to transfer."""
         low, _ = clopper_pearson(sum(self.teacher.robust), len(self.teacher.robust))
         return low > 1 / self.num_classes
 
-    def kept(self, student: Explained) -> float | None:
-        """Return the student's robust accuracy over the teacher's; None where the teacher has none."""
-        return fmean(student.robust) / fmean(self.teacher.robust) if self.teacher_is_robust else None
+    def robustness_ratio(self, student: ModelExplanation) -> tuple[float | None, ConfidenceInterval | None]:
+        """Return the student's robust accuracy over the teacher's, and its 95 % interval over images.
 
-    def kept_interval(self, student: Explained) -> Interval | None:
-        """Return its 95 % interval, over images."""
-        return ratio_interval(student.robust, self.teacher.robust, self.seed) if self.teacher_is_robust else None
+        Both are None if the teacher has no robustness.
+        """
+        if not self.teacher_is_robust:
+            return None, None
+        ratio = fmean(student.robust) / fmean(self.teacher.robust)
+        return ratio, ratio_interval(student.robust, self.teacher.robust, self.seed)
 
     def rankings(self) -> list[Ranking]:
-        """Return how each bound and each of its pieces ranks the students against the attack."""
-        promises = dict[str, list[Sequence[float | None]]]()
-        for student in self.students:
-            for name, values in _promises(student).items():
-                promises.setdefault(name, []).append(values)
-        return rank(promises, [student.robust for student in self.students], self.seed)
+        """Return how each bound and each of its terms ranks the students, compared with the attack."""
+        measures = [_ranked_measures(student) for student in self.students]
+        by_name = {name: [values[name] for values in measures] for name in measures[0]}
+        return rank(by_name, [student.robust for student in self.students], self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data, the teacher first among the models."""
-        from kdiga.analysis.diagnosis import diagnose
-        from kdiga.analysis.sentences import reasons_of, transfer_of
-
+        """Return everything as plain data, the teacher first in the models."""
         models = [self.teacher.to_dict(self.attack, self.seed)]
         for student in self.students:
-            kept = {
-                "robustness_kept": self.kept(student),
-                "robustness_kept_interval_95": plain(self.kept_interval(student)),
-            }
-            models.append(student.to_dict(self.attack, self.seed) | kept)
+            ratio, interval = self.robustness_ratio(student)
+            found = {"robustness_kept": ratio, "robustness_kept_interval_95": interval}
+            models.append(student.to_dict(self.attack, self.seed) | found)
         return {
             "examples": len(self.teacher.clean),
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
@@ -163,17 +88,13 @@ class Explanation:
             "models": models,
             "ranking": [ranking.to_dict() for ranking in self.rankings()],
             "findings": [finding.to_dict() for finding in diagnose(self)],
-            "sentences": transfer_of(self),
-            "reasons": reasons_of(self),
+            "sentences": transfer_sentences(self),
+            "reasons": reason_sentences(self),
         }
 
 
-def plain(interval: Interval | None) -> list[float] | None:
-    """Return an interval as JSON holds it."""
-    return None if interval is None else list(interval)
-
-
-def _promises(student: Explained) -> dict[str, Sequence[float | None]]:
+def _ranked_measures(student: ModelExplanation) -> dict[str, Sequence[float | None]]:
+    """Return the measures that can rank students, larger for more expected robustness."""
     assert student.agreement is not None
     assert student.student_bound is not None
     assert student.transfer_bound is not None
@@ -185,7 +106,200 @@ def _promises(student: Explained) -> dict[str, Sequence[float | None]]:
         "gradient norm": student.gradient_norm,
         "measured loss change": student.student_bound.measured,
     }
-    promises: dict[str, Sequence[float | None]] = {
+    measures: dict[str, Sequence[float | None]] = {
         name: [-value for value in values] for name, values in smaller_is_better.items()
     }
-    return promises | {"cosine": student.agreement.cosine}
+    return measures | {"cosine": student.agreement.cosine}
+
+
+def diagnose(explanation: Explanation) -> list[Finding]:
+    """Return whether all models have gradients, the teacher has robustness to transfer, and the bounds hold."""
+    models = [explanation.teacher, *explanation.students]
+    findings = [_zero_gradients(model) for model in models]
+    right, examples = sum(explanation.teacher.robust), len(explanation.teacher.robust)
+    robust = explanation.teacher_is_robust
+    message = f"the teacher is right on {right} of {examples} images under {attack_name(explanation.attack)}"
+    message += "." if robust else ", which is not above chance: there is no robustness that a student could keep."
+    evidence = {"robust": right / examples, "chance": 1 / explanation.num_classes}
+    findings.append(Finding("teacher-robust", "passed" if robust else "failed", message, evidence))
+    bounds = [bound for student in explanation.students for bound in (student.student_bound, student.transfer_bound)]
+    violations = sum(bound.violations for bound in bounds if bound is not None)
+    message = (
+        "no bound is below what was measured; gamma includes the attacked images, so this tests the software alone."
+        if violations == 0
+        else f"{violations} bounds are below what was measured, which cannot be: do not use these numbers, report them."
+    )
+    findings.append(Finding("bounds-hold", "failed" if violations else "passed", message, {"violations": violations}))
+    return findings
+
+
+def _zero_gradients(model: ModelExplanation) -> Finding:
+    zeros, examples = model.zero_gradients, len(model.gradient_norm)
+    evidence = {"model": model.name, "zero": zeros, "examples": examples}
+    found = f"{model.name} has an input gradient of exactly zero on {zeros} of {examples} images"
+    verdict: Verdict = "passed"
+    if zeros == examples:
+        verdict = "failed"
+        found += ": it ignores its input, cannot be differentiated, or is saturated; its gradients say nothing"
+    elif zeros > MANY_ZEROS * examples:
+        verdict = "warning"
+        found += "; cosines leave these out, and gradient attacks cannot start there"
+    return Finding("zero-gradients", verdict, f"{found}.", evidence)
+
+
+def transfer_sentences(explanation: Explanation) -> list[str]:
+    """Return how much of the teacher's robustness each student has."""
+    attack, robust = attack_name(explanation.attack), fmean(explanation.teacher.robust)
+    sentences = list[str]()
+    if not explanation.teacher_is_robust:
+        sentences.append(
+            f"{explanation.teacher.name} has no robustness to pass on: {robust:.1%} under {attack}, where guessing "
+            f"gives {1 / explanation.num_classes:.1%}."
+        )
+    for student in explanation.students:
+        own = fmean(student.robust)
+        ratio, interval = explanation.robustness_ratio(student)
+        sentences.append(
+            f"{student.name}: {own:.1%} under {attack}."
+            if ratio is None
+            else f"{student.name} has {ratio:.0%}{_within(interval, '.0%')} of the teacher's robust accuracy "
+            f"({own:.1%} of {robust:.1%} under {attack}): {_verdict(interval)}."
+        )
+    return sentences
+
+
+def reason_sentences(explanation: Explanation) -> list[str]:
+    """Return possible reasons from the other numbers: a comparison of students, rankings, then each student."""
+    students = explanation.students
+    sentences = [_extremes(explanation)] if len(students) > 1 else []
+    sentences += _rankings(explanation)
+    for student in students:
+        sentences += [_agreement(explanation, student), _linearity(explanation, student)]
+    return sentences
+
+
+def _verdict(interval: ConfidenceInterval | None) -> str:
+    if interval is None:
+        return "one image decides nothing"
+    low, high = interval
+    if low >= 1:
+        return "at least as much"
+    if low >= NEARLY_ALL:
+        return "nearly all of it"
+    if low >= HALF:
+        return "more than half of it"
+    return "less than half of it" if high < HALF else "whether more than half of it, these images do not decide"
+
+
+def _agreement(explanation: Explanation, student: ModelExplanation) -> str:
+    assert student.agreement is not None
+    defined = student.agreement.defined
+    if not defined:
+        return f"{student.name}: a gradient is zero on every image, so agreement with the teacher's is undefined."
+    interval = mean_interval(defined, explanation.seed)
+    low, high = interval or (-1.0, 1.0)
+    direction = "point along" if low >= ALIGNED else "do not point along" if high < UNALIGNED else "point partly along"
+    distance, norm = student.agreement.distance, explanation.teacher.gradient_norm
+    ratio = ""
+    if fmean(norm) > 0:
+        within = _within(ratio_interval(distance, norm, explanation.seed), ".1f")
+        ratio = f"; their distance is {fmean(distance) / fmean(norm):.1f}{within} times the length of the teacher's"
+    return (
+        f"{student.name}: its input gradients {direction} the teacher's (cosine {fmean(defined):.2f}"
+        f"{_within(interval, '.2f')}){ratio}."
+    )
+
+
+def _linearity(explanation: Explanation, student: ModelExplanation) -> str:
+    assert student.student_bound is not None
+    own, reference = fmean(student.linearity), fmean(explanation.teacher.linearity)
+    interval = ratio_interval(student.linearity, explanation.teacher.linearity, explanation.seed)
+    ratio = "" if reference == 0 else f", {own / reference:.1f}{_within(interval, '.1f')} times the teacher's"
+    bound = student.student_bound
+    piece, share = bound.largest_piece
+    tight = ""
+    if share is not None and bound.tightness is not None:
+        tight = (
+            f" The student bound allows a rise of {bound.mean:.2f} nats, {share:.0%} of it {PIECES[piece]}; "
+            f"{fmean(bound.measured):.2f} were found (tightness {bound.tightness:.2f})."
+        )
+    return f"{student.name}: its loss leaves its tangent by up to {own:.2f} nats within the ball{ratio}.{tight}"
+
+
+def _extremes(explanation: Explanation) -> str:
+    """Compare the most and the least robust student, measure by measure, on the same images."""
+    ordered = sorted(explanation.students, key=lambda student: fmean(student.robust))
+    least, most = ordered[0], ordered[-1]
+    difference, low, high = paired_difference(most.robust, least.robust)
+    points = f"{100 * difference:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+    if low <= 0 <= high:
+        return f"Between the most and the least robust student, {most.name} and {least.name}, lie {points}: undecided."
+    assert most.agreement is not None
+    assert least.agreement is not None
+    rows = [
+        ("non-linearity", most.linearity, least.linearity, -1),
+        ("gradient distance", most.agreement.distance, least.agreement.distance, -1),
+        ("gradient length", most.gradient_norm, least.gradient_norm, -1),
+        ("cosine", most.agreement.cosine, least.agreement.cosine, 1),
+    ]
+    differences = [text for row in rows if (text := _difference(*row, explanation.seed))]
+    return f"{most.name} is more robust than {least.name} by {points}. What differs: {', '.join(differences)}."
+
+
+def _difference(
+    name: str, most: Sequence[float | None], least: Sequence[float | None], sign: int, seed: int
+) -> str | None:
+    """Compare a measure of two students; ``sign`` is 1 if larger values promise robustness, else -1."""
+    pairs = [(a, b) for a, b in zip(most, least, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return None
+    low, high = mean_interval([a - b for a, b in pairs], seed) or (-1.0, 1.0)
+    direction = sign if low > 0 else -sign if high < 0 else 0
+    verdict = {1: "as expected", -1: "against expectation", 0: "undecided"}[direction]
+    return f"{name} {fmean(a for a, _ in pairs):.2f} against {fmean(b for _, b in pairs):.2f} ({verdict})"
+
+
+def _rankings(explanation: Explanation) -> list[str]:
+    count = len(explanation.students)
+    if count < FEWEST_MODELS:
+        given = "1 student is" if count == 1 else f"{count} students are"
+        return [f"{given} not enough to say how the bounds rank students; give at least {FEWEST_MODELS}."]
+    by_name = {ranking.bound: ranking for ranking in explanation.rankings()}
+    bounds = ("student bound", "transfer bound")
+    attack = attack_name(explanation.attack)
+    return [
+        *(_ranking(by_name[name], attack) for name in bounds),
+        _single_measures([ranking for name, ranking in by_name.items() if name not in bounds]),
+    ]
+
+
+def _ranking(ranking: Ranking, attack: str) -> str:
+    if ranking.spearman is None or ranking.p_value is None:
+        return f"The {ranking.bound} cannot be held against {attack}: all students are equal in one of them."
+    how = "orders" if _orders(ranking) else "is not shown to order"
+    return (
+        f"The {ranking.bound} {how} these {ranking.models} students as {attack} does: rank correlation "
+        f"{ranking.spearman:.2f}{_within(ranking.interval_95, '.2f')} over images; an order drawn by chance does as "
+        f"well with probability {ranking.p_value:.2g}."
+    )
+
+
+def _single_measures(rankings: Sequence[Ranking]) -> str:
+    """Say which of the terms of the bounds, and of the measured values, order the students."""
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    for ranking in rankings:
+        correlation = "undefined" if ranking.spearman is None else f"{ranking.spearman:.2f}"
+        texts[_orders(ranking)].append(f"{ranking.bound} ({correlation})")
+    parts = [f"this orders them: {', '.join(texts[True])}"] if texts[True] else []
+    parts += [f"this is not shown to: {', '.join(texts[False])}"] if texts[False] else []
+    return f"By itself, {'; '.join(parts)}."
+
+
+def _orders(ranking: Ranking) -> bool:
+    if ranking.p_value is None or ranking.interval_95 is None:
+        return False
+    return ranking.interval_95[0] > 0 and ranking.p_value < SIGNIFICANCE
+
+
+def _within(interval: ConfidenceInterval | None, form: str) -> str:
+    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"

@@ -1,4 +1,4 @@
-"""Local linearity: how far a loss leaves its tangent plane within the ball (Qin et al., 2019)."""
+"""Input gradients of a score: local linearity (Qin et al., 2019), and the agreement of two models' gradients."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdiga.analysis.scores import Score
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import Score, WorstCaseSearch
 from kdiga.losses import DUAL_ORDER
 from kdiga.types import ThreatModel
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """A score to first order around images: ``value + <d, gradient>``.
+    """First-order expansion of a score around images: ``value + <d, gradient>``.
 
     Args:
-        score: that is expanded.
-        images: around which, float (batch, channel, height, width).
-        values: of the score there, float64 (batch,).
-        gradient: of the score there, like the images.
+        score: The score.
+        images: Images of the expansion, float (batch, channel, height, width).
+        values: Values of the score at the images, float64 (batch,).
+        gradient: Gradient of the score at the images, same shape as the images.
     """
 
     score: Score
@@ -41,40 +40,70 @@ class Expansion:
     def remainder(self, adv_images: Tensor) -> Tensor:
         """Return ``score(x + d) - score(x) - <d, gradient>``, signed, float64 (batch,).
 
-        Differences of nearby numbers: they are formed in float64, whatever the score computes in.
+        The differences of nearby numbers are in float64 for every precision of the score.
         """
-        moved = ((adv_images.double() - self.images.double()) * self.gradient.double()).flatten(1).sum(1)
-        return self.score(adv_images).double() - self.values - moved
+        linear = ((adv_images.double() - self.images.double()) * self.gradient.double()).flatten(1).sum(1)
+        return self.score(adv_images).double() - self.values - linear
 
     def dual_norm(self, threat: ThreatModel) -> Tensor:
-        """Return the dual norm of each gradient, float64 (batch,): per eps, the most a linear score can change."""
+        """Return the dual norm of each gradient, float64 (batch,): the largest change of a linear score per eps."""
         return dual_norm(self.gradient, threat)
 
 
 def dual_norm(gradient: Tensor, threat: ThreatModel) -> Tensor:
-    """Return the norm of each example's gradient that is dual to the threat model's: L1 for Linf, L2 for L2."""
+    """Return the dual norm of the gradient of each example, float64 (batch,): L1 for Linf, L2 for L2."""
     return torch.linalg.vector_norm(gradient.flatten(1).double(), ord=DUAL_ORDER[threat.norm], dim=1)
 
 
 def local_linearity(expansion: Expansion, threat: ThreatModel, search: WorstCaseSearch) -> tuple[Tensor, Tensor]:
-    """Return ``gamma = max over the ball of |remainder|`` as far as the search finds it, and where.
+    """Return ``gamma = max over the ball of |remainder|`` that the search finds, and its images.
 
-    A lower bound of the true maximum. The search starts at random and runs once for each sign: at the image
-    itself the remainder and its gradient are both zero, so an ascent from there would never move, and one on
-    the absolute value would only see the side it happened to start on.
+    Gamma is a lower bound of the true maximum. The search starts at random, because the remainder and its gradient are
+    zero at the image itself. It runs once for each sign, because an ascent on the absolute value stays at one sign.
 
     Args:
-        expansion: of the score.
-        threat: the ball; adversarial images are also in [0, 1].
-        search: how hard to look.
+        expansion: Expansion of the score.
+        threat: The ball; adversarial images are also in [0, 1].
+        search: Settings of the search.
 
     Returns:
-        tuple[Tensor, Tensor]: gamma in the score's unit, float64 (batch,), at least 0; and the images.
+        tuple[Tensor, Tensor]: Gamma in the unit of the score, float64 (batch,), at least 0; and the images.
 
     >>> images = torch.full((1, 1, 1, 2), 0.5)
     >>> squares = Expansion.around(images, lambda images: images.flatten(1).square().sum(1))
-    >>> gamma, _ = local_linearity(squares, ThreatModel("linf", 0.1), Search())
+    >>> gamma, _ = local_linearity(squares, ThreatModel("linf", 0.1), WorstCaseSearch())
     >>> round(float(gamma), 4)
     0.02
     """
-    return search.farthest(expansion.remainder, expansion.images, threat)
+    return search.largest_absolute(expansion.remainder, expansion.images, threat)
+
+
+def cosines(a: Tensor, b: Tensor) -> tuple[float | None, ...]:
+    """Return the cosine of the two gradients of each example; None if one of them is exactly zero.
+
+    A zero gradient has no direction. A cosine of 0 would mean gradients at a right angle.
+
+    Args:
+        a: Gradients, (batch, channel, height, width).
+        b: Gradients of the same images.
+
+    >>> cosines(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]]), torch.tensor([[[[6.0, 8.0]]], [[[1.0, 0.0]]]]))
+    (1.0, None)
+    """
+    first, second = a.flatten(1).double(), b.flatten(1).double()
+    lengths = [torch.linalg.vector_norm(gradient, dim=1) for gradient in (first, second)]
+    defined = (lengths[0] > 0) & (lengths[1] > 0)
+    # Both are normalised first: the product of two very small lengths would be zero.
+    units = [
+        gradient / length.clamp_min(1e-300)[:, None] for gradient, length in zip((first, second), lengths, strict=True)
+    ]
+    values = (units[0] * units[1]).sum(1).clamp(-1, 1)
+    return tuple(value if there else None for value, there in zip(values.tolist(), defined.tolist(), strict=True))
+
+
+def gradient_distance(a: Tensor, b: Tensor, threat: ThreatModel) -> Tensor:
+    """Return the dual norm of the difference of the two gradients of each example, float64 (batch,).
+
+    Times eps, it is the largest change of the difference of two linear losses within the ball.
+    """
+    return dual_norm(a.double() - b.double(), threat)

@@ -1,25 +1,33 @@
-"""What is measured of one model, and of a student beside its teacher, as plain numbers an example."""
+"""Measurements of models on the same images, as numbers per example, in resumable work units."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.analysis.agreement import cosines, gradient_distance
-from kdiga.analysis.linearity import Expansion, local_linearity
-from kdiga.analysis.scores import loss_of
-from kdiga.analysis.search import WorstCaseSearch
-from kdiga.model_state import evaluating, frozen_parameters
+from kdiga.analysis.linearity import Expansion, cosines, gradient_distance, local_linearity
+from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, checked_logits, loss_score
+from kdiga.checks import check_labels, check_same_classes
+from kdiga.errors import InputError
+from kdiga.evaluation import AttackResult, evaluate
+from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
+from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
+from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
 from kdiga.types import ThreatModel
 
+CHUNK_SIZE = 100  # examples per work unit
+MODEL_STREAM, PAIR_STREAM = 11, 12  # random streams of the restarts
 
-class OfModel(TypedDict):
-    """One model's measures, a number an example: nats, and nats per pixel unit for the gradient.
 
-    ``change`` is the largest rise of the loss that was found, ``linearity`` the largest remainder, that at the
-    image of the largest rise among them.
+class ModelMeasures(TypedDict):
+    """Measures of one model, one number per example, in nats; the gradient norm is in nats per pixel unit.
+
+    ``change`` is the largest rise of the loss that a search finds. ``linearity`` is the largest remainder, including
+    the remainder at the image of the largest rise.
     """
 
     loss: list[float]
@@ -28,11 +36,11 @@ class OfModel(TypedDict):
     change: list[float]
 
 
-class OfPair(TypedDict):
-    """A student's measures beside its teacher's, a number an example, in nats but for the cosine.
+class PairMeasures(TypedDict):
+    """Measures of a student and its teacher, one number per example, in nats except for the cosine.
 
-    ``transfer`` is the largest distance of the two losses that was found; the remainders of both models at the image
-    where it was stand beside it.
+    ``transfer`` is the largest distance of the two losses that a search finds; ``student_at_transfer`` and
+    ``teacher_at_transfer`` are the remainders of both models at its image.
     """
 
     cosine: list[float | None]
@@ -45,14 +53,13 @@ class OfPair(TypedDict):
 
 def measure_model(
     model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: WorstCaseSearch
-) -> OfModel:
-    """Return a model's loss, local linearity, the dual norm of its input gradient and its largest rise found.
+) -> ModelMeasures:
+    """Return the measures of a model, which runs in eval mode and does not change.
 
-    ``d = 0`` is in the ball, so a rise is at least 0. Random starts come from the caller's stream. The model runs in
-    eval mode and is left as found.
+    ``d = 0`` is in the ball, so a rise is at least 0. The random stream of the caller decides the starts.
     """
     with evaluating(model), frozen_parameters(model):
-        expansion = Expansion.around(images, loss_of(model, labels))
+        expansion = Expansion.around(images, loss_score(model, labels))
         gamma, _ = local_linearity(expansion, threat, search)
         _, worst = search.largest(expansion.score, images, threat)
         with torch.no_grad():
@@ -68,36 +75,162 @@ def measure_model(
 
 def measure_pair(
     teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: WorstCaseSearch
-) -> OfPair:
-    """Return how a student's input gradients agree with its teacher's, and how far apart the ball brings their losses.
+) -> PairMeasures:
+    """Return the agreement of the input gradients of two models, and the largest distance of their losses in the ball.
 
-    The largest ``|l_s(x+d) - l_t(x+d)|`` is searched on both sides. ``d = 0`` is in the ball, so it is at least the
+    The search covers both signs of ``l_s(x+d) - l_t(x+d)``. ``d = 0`` is in the ball, so the distance is at least the
     gap on the clean image.
     """
     with evaluating(teacher), evaluating(student), frozen_parameters(teacher), frozen_parameters(student):
-        ours = Expansion.around(images, loss_of(student, labels))
-        theirs = Expansion.around(images, loss_of(teacher, labels))
+        own = Expansion.around(images, loss_score(student, labels))
+        reference = Expansion.around(images, loss_score(teacher, labels))
 
-        def apart(adv_images: Tensor) -> Tensor:
-            return ours.score(adv_images).double() - theirs.score(adv_images).double()
+        def difference(adv_images: Tensor) -> Tensor:
+            return own.score(adv_images).double() - reference.score(adv_images).double()
 
-        transfer, farthest = search.farthest(apart, images, threat)
+        transfer, farthest = search.largest_absolute(difference, images, threat)
         with torch.no_grad():
-            remainders = [expansion.remainder(farthest).abs().tolist() for expansion in (ours, theirs)]
+            remainders = [expansion.remainder(farthest).abs().tolist() for expansion in (own, reference)]
     return {
-        "cosine": list(cosines(ours.gradient, theirs.gradient)),
-        "distance": gradient_distance(ours.gradient, theirs.gradient, threat).tolist(),
-        "clean_gap": (ours.values - theirs.values).abs().tolist(),
+        "cosine": list(cosines(own.gradient, reference.gradient)),
+        "distance": gradient_distance(own.gradient, reference.gradient, threat).tolist(),
+        "clean_gap": (own.values - reference.values).abs().tolist(),
         "transfer": transfer.tolist(),
         "student_at_transfer": remainders[0],
         "teacher_at_transfer": remainders[1],
     }
 
 
-def worst_images(
-    model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, search: WorstCaseSearch
-) -> tuple[Tensor, Tensor]:
-    """Return a model's input gradients, and the images of the ball with the largest loss found."""
-    with evaluating(model), frozen_parameters(model):
-        expansion = Expansion.around(images, loss_of(model, labels))
-        return expansion.gradient, search.largest(expansion.score, images, threat)[1]
+Measure = Callable[[Tensor, Tensor], Mapping[str, Any]]
+
+
+class Measurements:
+    """Measures models on the same images, in work units that a result cache stores.
+
+    Args:
+        images: Float (example, channel, height, width), pixels in [0, 1].
+        labels: Int (example,).
+        threat: The ball; eps above 0.
+        search: Search for the worst images; None is its defaults.
+        seed: Seed of random starts.
+        result_cache: Cache of finished work units; None caches in memory.
+        on_progress: Called with the task, the finished and the total number of examples.
+
+    Raises:
+        InputError: If eps is 0, or there is not one integer label per image.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        threat: ThreatModel,
+        search: WorstCaseSearch | None,
+        seed: int,
+        result_cache: ResultCache | None,
+        on_progress: OnProgress | None,
+    ) -> None:
+        if threat.eps == 0:
+            raise InputError("eps was 0; a ball of radius 0 has nothing to search. Give an eps above 0.")
+        check_labels(labels, images)
+        self.images, self.labels, self.threat, self.seed = images, labels.long(), threat, seed
+        self.search = search or WorstCaseSearch()
+        self.result_cache, self.on_progress = result_cache or ResultCache(), on_progress
+        self.common_key = {"threat": [threat.norm, threat.eps], "seed": seed, "search": self.search.to_dict()}
+        self.fingerprints = dict[int, str]()
+
+    def num_classes(self, models: Sequence[nn.Module]) -> int:
+        """Check models with the images and labels, and return their number of classes.
+
+        Raises:
+            InputError: If there are no examples, images or labels are out of range, logits are not finite, or the
+                models have different classes.
+        """
+        checked = list[Tensor]()
+        for model in models:
+            device = device_of(model)
+            with evaluating(model):
+                for images, labels in self._chunks():
+                    checked.append(checked_logits(model, images.to(device), labels.to(device))[:1])
+                    check_same_classes(checked[-1], checked[0])
+        return checked[0].shape[1]
+
+    def of_models(self, models: Sequence[nn.Module]) -> list[ModelMeasures]:
+        """Return the measures of each model, on its device."""
+
+        def wanted(model: nn.Module) -> tuple[dict[str, str], Measure]:
+            device = device_of(model)
+            return {"work": "linearity", "model": self._fingerprint(model)}, lambda images, labels: measure_model(
+                model, images.to(device), labels.to(device), self.threat, self.search
+            )
+
+        outcomes = self._run("local linearity", MODEL_STREAM, [wanted(model) for model in models])
+        return cast("list[ModelMeasures]", outcomes)
+
+    def of_pairs(self, teacher: nn.Module, students: Sequence[nn.Module]) -> list[PairMeasures]:
+        """Return the measures of each student and the teacher, all on the device of the teacher."""
+        device = device_of(teacher)
+
+        def wanted(student: nn.Module) -> tuple[dict[str, str], Measure]:
+            key = {"work": "bounds", "teacher": self._fingerprint(teacher), "student": self._fingerprint(student)}
+            return key, lambda images, labels: measure_pair(
+                teacher, student, images.to(device), labels.to(device), self.threat, self.search
+            )
+
+        return cast("list[PairMeasures]", self._run("bounds", PAIR_STREAM, [wanted(student) for student in students]))
+
+    def attacked(self, model: nn.Module, attack: str, folder: Path | None) -> tuple[Sequence[bool], AttackResult]:
+        """Return whether each example is classified correctly, and the result of an attack, cached in a folder."""
+        target = model if is_differentiable(model, self.images[:1]) else Differentiable(model)
+        report = evaluate(
+            target,
+            [(self.images, self.labels)],
+            eps=self.threat.eps,
+            norm=self.threat.norm,
+            attacks=[attack],
+            seed=self.seed,
+            folder=folder,
+            progress=self.on_progress,
+        )
+        attacked = next(result for name, result in report.results.items() if name != "clean")
+        return report.results["clean"].correct, attacked
+
+    def _chunks(self) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.images.split(CHUNK_SIZE), self.labels.split(CHUNK_SIZE), strict=True))
+
+    def _run(
+        self, task: str, stream: int, wanted: Sequence[tuple[dict[str, str], Measure]]
+    ) -> list[dict[str, list[Any]]]:
+        """Return the measures that each key and function describe, joined over all chunks."""
+        chunks = self._chunks()
+        prints = [fingerprint_of_tensors(*chunk) for chunk in chunks]
+
+        def unit(key: dict[str, str], measure: Measure, place: int) -> WorkUnit:
+            def work() -> dict[str, Any]:
+                with seeded(self.seed, stream, place):
+                    return dict(measure(*chunks[place]))
+
+            about = key | self.common_key | {"batch": prints[place], "place": place}
+            return WorkUnit(task, about, len(chunks[place][0]), work)
+
+        work_units = [unit(key, measure, place) for key, measure in wanted for place in range(len(chunks))]
+        outcomes: list[dict[str, list[Any]]] = run_work_units(work_units, self.result_cache, self.on_progress)
+        grouped = [outcomes[start : start + len(chunks)] for start in range(0, len(outcomes), len(chunks))]
+        return [{name: [value for one in group for value in one[name]] for name in group[0]} for group in grouped]
+
+    def _fingerprint(self, model: nn.Module) -> str:
+        if id(model) not in self.fingerprints:
+            self.fingerprints[id(model)] = fingerprint_of_model(model)
+        return self.fingerprints[id(model)]
+
+
+def is_differentiable(model: nn.Module, images: Tensor) -> bool:
+    """Return whether autograd connects the logits of a model with its input."""
+    with torch.enable_grad(), evaluating(model):
+        inputs = images.to(device_of(model)).detach().clone().requires_grad_()
+        logits = model(inputs)
+        if not logits.requires_grad:
+            return False
+        logits.sum().backward(inputs=[inputs])
+    return inputs.grad is not None

@@ -1,4 +1,4 @@
-"""Input gradients and worst images of the same few examples, for the eye."""
+"""Arrays for pictures: input gradients and worst images of all models on the same few examples."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdiga.analysis.measures import worst_images
-from kdiga.analysis.search import WorstCaseSearch
-from kdiga.model_state import device_of, evaluating, seeded
+from kdiga.analysis.linearity import Expansion
+from kdiga.analysis.worst_case import WorstCaseSearch, loss_score
+from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
 from kdiga.types import ThreatModel
 
 PICTURE_STREAM = 13
 
 
 def choose_examples(right: Sequence[bool], labels: Tensor, count: int) -> list[int]:
-    """Return rows to show: those the teacher gets right first, and among them new classes first, in stored order.
+    """Return rows to show: correct ones of the teacher first, new classes first among them, in stored order.
 
     Args:
-        right: whether the teacher is right on each example.
-        labels: int64 (batch,).
-        count: how many; fewer where there are fewer.
+        right: Whether the teacher classifies each example correctly.
+        labels: Int64 (batch,).
+        count: Largest number of rows.
     """
     seen, fresh, again, wrong = set[int](), list[int](), list[int](), list[int]()
     for row, (is_right, label) in enumerate(zip(right, labels.tolist(), strict=True)):
@@ -48,20 +48,20 @@ def picture_arrays(
     search: WorstCaseSearch | None = None,
     seed: int = 0,
 ) -> dict[str, NDArray[Any]]:
-    """Return arrays by name: ``images``, ``labels``, ``classes``, and of model i ``gradient_i``, ``adversarial_i``,
-    ``prediction_i`` and ``adversarial_prediction_i``.
+    """Return ``images``, ``labels``, ``classes``, and the gradients, adversarial images and predictions of each model.
 
-    The adversarial image is the one of the ball with the largest loss that the search found.
+    Those of model i are ``gradient_i``, ``adversarial_i``, ``prediction_i`` and ``adversarial_prediction_i``. The
+    adversarial image is the one in the ball with the largest loss that the search finds.
 
     Args:
-        models: teacher first.
-        images: float (batch, channel, height, width), pixels in [0, 1], few.
-        labels: int64 (batch,).
-        classes: their names.
-        threat: the ball.
-        search: for the worst images; None is its defaults.
-        seed: of its random starts.
-    """  # noqa: D205
+        models: Models, teacher first.
+        images: A few images, float (batch, channel, height, width), pixels in [0, 1].
+        labels: Int64 (batch,).
+        classes: Names of the classes.
+        threat: The ball.
+        search: Search for the worst images; None is its defaults.
+        seed: Seed of random starts.
+    """
     arrays: dict[str, NDArray[Any]] = {
         "images": _array(images.float()),
         "labels": _array(labels),
@@ -69,13 +69,14 @@ def picture_arrays(
     }
     for place, model in enumerate(models):
         device = device_of(model)
-        shown, answers = images.to(device), labels.to(device)
-        with seeded(seed, PICTURE_STREAM):
-            gradient, adversarial = worst_images(model, shown, answers, threat, search or WorstCaseSearch())
-        with evaluating(model), torch.no_grad():
-            predictions = [model(pictures).argmax(1) for pictures in (shown, adversarial)]
+        shown = images.to(device)
+        with seeded(seed, PICTURE_STREAM), evaluating(model), frozen_parameters(model):
+            expansion = Expansion.around(shown, loss_score(model, labels.to(device)))
+            _, adversarial = (search or WorstCaseSearch()).largest(expansion.score, shown, threat)
+            with torch.no_grad():
+                predictions = [model(pictures).argmax(1) for pictures in (shown, adversarial)]
         arrays |= {
-            f"gradient_{place}": _array(gradient.float()),
+            f"gradient_{place}": _array(expansion.gradient.float()),
             f"adversarial_{place}": _array(adversarial.float()),
             f"prediction_{place}": _array(predictions[0]),
             f"adversarial_prediction_{place}": _array(predictions[1]),

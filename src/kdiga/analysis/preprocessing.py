@@ -1,12 +1,15 @@
-"""Is a model given the pixels it was trained on? Held against the commonest other preprocessings, image by image."""
+"""Checks that a model gets the pixels, image size and class order of its training, against common alternatives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from kdiga.evaluation.masking.finding import Finding, Verdict
@@ -15,23 +18,24 @@ from kdiga.models import Classifier
 from kdiga.models.normalization import NORMALIZATIONS, Normalization, Normalize
 from kdiga.statistics import clopper_pearson
 
-SIGNIFICANCE = 0.01  # of all candidates together
+SIGNIFICANCE = 0.01  # p-value for all alternatives together
 LEAST_GAIN = 0.05
 BATCH_SIZE = 250
-MIN_SIZE, MAX_SIZE = 8, 256  # at which other sizes are tried
+MIN_SIZE, MAX_SIZE = 8, 256  # range of the other image sizes
 
 Preprocessed = Callable[[Tensor], Tensor]
+"""Maps pixels in [0, 1] to logits."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """What another way to read pixels or classes does to accuracy.
+    """Accuracy with another preprocessing or class order, on the same images.
 
     Args:
-        name: of the way, in words.
-        given: accuracy as the model is, in [0, 1].
-        other: accuracy the other way, on the same images.
-        p_value: of the exact one-sided sign test over the images on which only one of the two is right.
+        name: Name of the alternative, in words.
+        given: Accuracy of the model as it is, in [0, 1].
+        other: Accuracy with the alternative.
+        p_value: P-value of the exact one-sided sign test over the images on which only one of the two is right.
     """
 
     name: str
@@ -40,45 +44,48 @@ class Alternative:
     p_value: float
 
     @classmethod
-    def of(cls, name: str, given: Tensor, other: Tensor) -> Alternative:
-        """Compare two ways example by example; bool (example,) says where each is right."""
-        from scipy.stats import binomtest
-
+    def compare(cls, name: str, given: Tensor, other: Tensor) -> Alternative:
+        """Compare two ways from the correctness of each example, bool (example,)."""
         wins, losses = int((other & ~given).sum()), int((given & ~other).sum())
         p_value = 1.0 if wins + losses == 0 else float(binomtest(wins, wins + losses, alternative="greater").pvalue)
         return cls(name, float(given.double().mean()), float(other.double().mean()), p_value)
 
     def is_better(self, tries: int) -> bool:
-        """Return whether the other way is better beyond chance, by at least 5 points.
+        """Return whether the alternative is better beyond chance, by at least 5 points.
 
         Args:
-            tries: how many ways were tried; the significance is shared by them (Bonferroni).
+            tries: Number of alternatives, which share the significance level (Bonferroni).
         """
         return self.p_value < SIGNIFICANCE / tries and self.other - self.given >= LEAST_GAIN
 
+    def evidence(self) -> dict[str, Any]:
+        """Return the comparison as the evidence of a finding."""
+        return {"given": self.given, "best_other": self.name, "other": self.other, "p_value": self.p_value}
+
+
+@torch.no_grad()
+def predictions_of(model: Preprocessed, images: Tensor) -> Tensor:
+    """Return the predicted classes, int64 (example,)."""
+    return torch.cat([model(part).argmax(1) for part in images.split(BATCH_SIZE)])
+
 
 def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> Finding:
-    """Return whether the model is far better with other preprocessing: normalised twice, wrongly or not at all.
+    """Return whether the model is much better with other preprocessing: a double, wrong or missing normalisation.
 
     Args:
-        model: in [0, 1] in front; a :class:`kdiga.models.Classifier` is also tried without its own normalisation.
-        images: float (batch, channel, height, width), pixels in [0, 1], on the model's device.
-        labels: int64 (batch,).
+        model: Maps pixels in [0, 1] to logits; a :class:`kdiga.models.Classifier` is also tried without its
+            normalisation.
+        images: Float (batch, channel, height, width), pixels in [0, 1], on the device of the model.
+        labels: Int64 (batch,).
     """
     with evaluating(model):
-        given = _predictions(model, images) == labels
+        given = predictions_of(model, images) == labels
         found = [
-            Alternative.of(name, given, _predictions(preprocessed, images) == labels)
+            Alternative.compare(name, given, predictions_of(preprocessed, images) == labels)
             for name, preprocessed in candidates(model, images).items()
         ]
     best = max(found, key=lambda alternative: alternative.other)
-    evidence = {
-        "given": best.given,
-        "best_other": best.name,
-        "other": best.other,
-        "p_value": best.p_value,
-        "tried": {alternative.name: alternative.other for alternative in found},
-    }
+    evidence = best.evidence() | {"tried": {alternative.name: alternative.other for alternative in found}}
     if best.is_better(len(found)):
         message = (
             f"right on {best.given:.1%} of the images as it is and on {best.other:.1%} with {best.name}: its "
@@ -90,110 +97,90 @@ def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> F
 
 
 def candidates(model: nn.Module, images: Tensor) -> dict[str, Preprocessed]:
-    """Return the other preprocessings by name, each a function from pixels in [0, 1] to logits.
+    """Return the model with each other preprocessing, by name.
 
-    Those of a :class:`kdiga.models.Classifier` come after its images were resized to its network's size and channels.
+    A :class:`kdiga.models.Classifier` first resizes the images to the size and channels of its network.
     """
-    if isinstance(model, Classifier) and not model.fit.changes_nothing:
-        fit = model.fit
-        own = _candidates(_Inside(model), model, fit(images[:1]).shape[1], _moments(fit(images)), images.device)
-        return {name: _before(tried, fit) for name, tried in own.items()}
-    return _candidates(model, model, images.shape[1], _moments(images), images.device)
+    if not isinstance(model, Classifier):
+        return _variants(model, None, images)
+    bare, normalize, fit = _without_preprocessing(model), model.normalize, model.fit
+    resized = fit(images)
+
+    def inside(pixels: Tensor) -> Tensor:
+        return bare(normalize(pixels))
+
+    identity = bool((normalize.mean == 0).all()) and bool((normalize.std == 1).all())
+    variants = _variants(inside, None if identity else bare, resized)
+    return {name: _after(variant, fit) for name, variant in variants.items()}
 
 
-def _candidates(
-    inside: Preprocessed, model: nn.Module, channels: int, moments: Normalization, device: torch.device
-) -> dict[str, Preprocessed]:
-    layers = _layers(channels, moments, device)
-    own: dict[str, Preprocessed] = {}
-    if isinstance(model, Classifier) and not _is_identity(model.normalize):
-        bare = _Bare(model)
-        own["its own normalisation left out"] = bare
-        own |= {f"{name} normalisation for its own": _before(bare, layer) for name, layer in layers.items()}
+def _without_preprocessing(model: Classifier) -> Preprocessed:
+    """Return a classifier without its resize and its normalisation."""
+
+    def bare(pixels: Tensor) -> Tensor:
+        logits = model.network(pixels)
+        return logits[:, model.picked] if model.spec.classes else logits
+
+    return bare
+
+
+def _variants(model: Preprocessed, bare: Preprocessed | None, images: Tensor) -> dict[str, Preprocessed]:
+    """Return the variants of a model, and of the model without its normalisation if it has one."""
+    layers = _normalizations(images)
+    variants: dict[str, Preprocessed] = {}
+    if bare is not None:
+        variants["its own normalisation left out"] = bare
+        variants |= {f"{name} normalisation for its own": _after(bare, layer) for name, layer in layers.items()}
     else:
-        own |= {f"{name} normalisation in front": _before(inside, layer) for name, layer in layers.items()}
-    own |= {f"{name} normalisation undone in front": _before(inside, _Undone(layer)) for name, layer in layers.items()}
-    own["pixels from 0 to 255"] = lambda pixels: inside(255 * pixels)
-    if channels > 1:
-        own["channels in reverse order"] = lambda pixels: inside(pixels.flip(1))
-    return own
+        variants |= {f"{name} normalisation in front": _after(model, layer) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        variants[f"{name} normalisation undone in front"] = _after(model, _inverse(layer))
+    variants["pixels from 0 to 255"] = lambda pixels: model(255 * pixels)
+    if images.shape[1] > 1:
+        variants["channels in reverse order"] = lambda pixels: model(pixels.flip(1))
+    return variants
 
 
-class _Bare(nn.Module):
-    """A classifier without its resize and its normalisation."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        logits = self.model.network(pixels)
-        return logits[:, self.model.picked] if self.model.spec.classes else logits
-
-
-class _Inside(_Bare):
-    """A classifier without its resize."""
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return super().forward(self.model.normalize(pixels))
+def _normalizations(images: Tensor) -> dict[str, Normalize]:
+    channels = images.shape[1]
+    mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp_min(1e-3)
+    named = {
+        name: value
+        for name, value in NORMALIZATIONS.items()
+        if len(value.mean) in (1, channels) and value != NORMALIZATIONS["none"]
+    }
+    named["the data's"] = Normalization(tuple(mean.tolist()), tuple(std.tolist()))
+    return {name: Normalize(value, channels).to(images.device) for name, value in named.items()}
 
 
-class _Undone(nn.Module):
-    """The inverse of a normalisation."""
-
-    def __init__(self, layer: Normalize) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return pixels * self.layer.std + self.layer.mean
+def _inverse(layer: Normalize) -> Preprocessed:
+    return lambda pixels: pixels * layer.std + layer.mean
 
 
-def _moments(images: Tensor) -> Normalization:
-    return Normalization(tuple(images.mean((0, 2, 3)).tolist()), tuple(images.std((0, 2, 3)).clamp_min(1e-3).tolist()))
-
-
-def _layers(channels: int, moments: Normalization, device: torch.device) -> dict[str, Normalize]:
-    named = {name: value for name, value in NORMALIZATIONS.items() if len(value.mean) in (1, channels)}
-    named = {name: value for name, value in named.items() if value != NORMALIZATIONS["none"]} | {"the data's": moments}
-    return {name: Normalize(value, channels).to(device) for name, value in named.items()}
-
-
-def _is_identity(layer: Normalize) -> bool:
-    return bool((layer.mean == 0).all()) and bool((layer.std == 1).all())
-
-
-def _before(model: Callable[[Tensor], Tensor], layer: Callable[[Tensor], Tensor]) -> Preprocessed:
+def _after(model: Preprocessed, layer: Preprocessed) -> Preprocessed:
     return lambda pixels: model(layer(pixels))
 
 
 def size_finding(model: Classifier, images: Tensor, labels: Tensor) -> Finding:
-    """Return whether the network is far better at half or twice the size that it is given now.
+    """Return whether the network is much better at half or twice its present image size.
 
     Args:
-        model: with a network that takes images of several sizes; of another nothing is to be found out.
-        images: float (batch, channel, height, width), pixels in [0, 1], on the model's device.
-        labels: int64 (batch,).
+        model: A classifier; the check is skipped if its network takes one size only.
+        images: Float (batch, channel, height, width), pixels in [0, 1], on the device of the model.
+        labels: Int64 (batch,).
     """
     size = model.spec.image_size
     with evaluating(model):
-        given = _predictions(model, images) == labels
+        given = predictions_of(model, images) == labels
         found = list[Alternative]()
         for other in (size // 2, 2 * size):
-            resized = _at_size(model, other)
-            predictions = None if resized is None else _tried(resized, images)
+            predictions = _predictions_at(model, other, images)
             if predictions is not None:
-                found.append(Alternative.of(f"{other} pixels", given, predictions == labels))
+                found.append(Alternative.compare(f"{other} pixels", given, predictions == labels))
     if not found:
         return Finding("input-size", "skipped", f"its network takes images of {size} pixels only.", {"size": size})
     best = max(found, key=lambda alternative: alternative.other)
-    evidence = {
-        "size": size,
-        "given": best.given,
-        "best_other": best.name,
-        "other": best.other,
-        "p_value": best.p_value,
-    }
+    evidence = {"size": size} | best.evidence()
     if best.is_better(len(found)):
         message = (
             f"right on {best.given:.1%} of the images at {size} pixels and on {best.other:.1%} at {best.name}: it was "
@@ -206,34 +193,27 @@ def size_finding(model: Classifier, images: Tensor, labels: Tensor) -> Finding:
     return Finding("input-size", "passed", message, evidence)
 
 
-def _at_size(model: Classifier, size: int) -> Classifier | None:
+def _predictions_at(model: Classifier, size: int, images: Tensor) -> Tensor | None:
+    """Return the predictions at another image size; None if the network does not take it."""
     if not MIN_SIZE <= size <= max(MAX_SIZE, model.spec.image_size):
         return None
     channels, given, _ = model.spec.takes
     spec = replace(model.spec, image_size=size, input_size=given, input_channels=channels)
     other = Classifier(spec, model.network)
     other.normalize = model.normalize
-    return other.to(model.normalize.mean.device).train(model.training)
-
-
-def _tried(model: Preprocessed, images: Tensor) -> Tensor | None:
+    other.to(model.normalize.mean.device).train(model.training)
     try:
-        return _predictions(model, images)
+        return predictions_of(other, images)
     except (RuntimeError, AssertionError, ValueError):  # a linear layer after flattening, a fixed grid of patches
         return None
 
 
-@torch.no_grad()
-def _predictions(model: Preprocessed, images: Tensor) -> Tensor:
-    return torch.cat([model(part).argmax(1) for part in images.split(BATCH_SIZE)])
-
-
 def clean_finding(clean: Sequence[bool], num_classes: int) -> Finding:
-    """Return whether the model is right more often than guessing is, beyond chance.
+    """Return whether the clean accuracy is above guessing, beyond chance.
 
     Args:
-        clean: which images it is right on.
-        num_classes: that it tells apart.
+        clean: Whether each image is classified correctly.
+        num_classes: Number of classes.
     """
     low, high = clopper_pearson(sum(clean), len(clean))
     chance = 1 / num_classes
@@ -244,15 +224,15 @@ def clean_finding(clean: Sequence[bool], num_classes: int) -> Finding:
 
 
 def class_order_finding(predictions: Tensor, labels: Tensor, num_classes: int) -> Finding:
-    """Return whether the model's classes are the data's in another order.
+    """Return whether the classes of the model are those of the data in another order.
 
-    The order that agrees best is sought on every other image of each class and tested on the rest: sought and tested
-    on the same images, some order would always fit better.
+    Every other image of each class decides the best order, and the rest tests it: tested on the same images, some order
+    would always fit better.
 
     Args:
-        predictions: int64 (example,).
-        labels: int64 (example,).
-        num_classes: of both.
+        predictions: Int64 (example,).
+        labels: Int64 (example,).
+        num_classes: Number of classes of both.
     """
     first = _every_other(labels, num_classes)
     order = best_order(predictions[first], labels[first], num_classes)
@@ -260,32 +240,30 @@ def class_order_finding(predictions: Tensor, labels: Tensor, num_classes: int) -
     moved = {str(predicted): label for predicted, label in enumerate(order.tolist()) if predicted != label}
     if not moved or not len(rest):
         return Finding("class-order", "passed", "no other order of the classes fits better.", {"moved": {}})
-    found = Alternative.of("another order", rest == answers, order.to(rest.device)[rest] == answers)
+    found = Alternative.compare("another order", rest == answers, order.to(rest.device)[rest] == answers)
     evidence = {"given": found.given, "other": found.other, "p_value": found.p_value, "moved": moved}
     if not found.is_better(1):
         message = "no other order of the classes fits better beyond chance by 5 points."
         return Finding("class-order", "passed", message, evidence)
-    told = ", ".join(f"{predicted} is {label}" for predicted, label in list(moved.items())[:10])
+    shown = ", ".join(f"{predicted} is {label}" for predicted, label in list(moved.items())[:10])
     message = (
         f"right on {found.given:.1%} of the images as it is and on {found.other:.1%} with its classes in another order "
-        f"({told}{', ...' if len(moved) > 10 else ''}): it was trained with other labels. Reorder its last layer."
+        f"({shown}{', ...' if len(moved) > 10 else ''}): it was trained with other labels. Reorder its last layer."
     )
     return Finding("class-order", "failed", message, evidence)
 
 
 def _every_other(labels: Tensor, num_classes: int) -> Tensor:
-    """Return bool (example,): the first, third, ... of each class, whatever order the classes come in."""
-    met = nn.functional.one_hot(labels, num_classes).cumsum(0).gather(1, labels[:, None])[:, 0]
-    return met % 2 == 1
+    """Return whether each example is the first, third, ... of its class, bool (example,)."""
+    count = nn.functional.one_hot(labels, num_classes).cumsum(0).gather(1, labels[:, None])[:, 0]
+    return count % 2 == 1
 
 
 def best_order(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return the permutation of classes that agrees with most labels, int64 (num_classes,): predicted to label.
+    """Return the permutation from predicted classes to labels that agrees most often, int64 (num_classes,).
 
-    Where several agree with as many, the one that moves fewest classes (Kuhn, 1955, on the confusion matrix).
+    Of several such permutations it is the one that moves the fewest classes (Kuhn, 1955, on the confusion matrix).
     """
-    from scipy.optimize import linear_sum_assignment
-
     cells = predictions.cpu() * num_classes + labels.cpu()
     confusion = torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes).double()
     stay = torch.eye(num_classes, dtype=torch.float64) / (2 * num_classes)

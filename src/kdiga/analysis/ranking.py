@@ -1,8 +1,8 @@
-"""Whether a measure puts students in the order in which attacks put them: Spearman's rank correlation."""
+"""Rank correlations between a measure of students and their robustness, and bootstrap intervals over images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import factorial
@@ -10,64 +10,113 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from kdiga.analysis.resampling import Interval, percentile_interval, resampled_rows
 from kdiga.model_state import mix_seed
 
 FEWEST_MODELS = 3
-MOST_ORDERS = 40320  # 8 students: up to here every order is tried
+MOST_ORDERS = 40320  # all orders of 8 students; above that, orders are sampled
+RESAMPLES = 2000
+FEWEST_EXAMPLES = 2  # one example has no spread
 
+ConfidenceInterval = tuple[float, float]
 Values = NDArray[np.float64]
+
+
+def resampled_rows(examples: int, seed: int) -> NDArray[np.int64]:
+    """Return the examples of each bootstrap resample (Efron, 1979), (resamples, examples)."""
+    return np.random.default_rng(mix_seed(seed, examples)).integers(0, examples, (RESAMPLES, examples))
+
+
+def percentile_interval(draws: Values) -> ConfidenceInterval | None:
+    """Return the middle 95 % of the finite draws; None if fewer than half are finite."""
+    defined = draws[np.isfinite(draws)]
+    if len(defined) * 2 < len(draws) or not len(defined):
+        return None
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float], seed: int) -> ConfidenceInterval | None:
+    """Return the 95 % interval of a mean over examples; None for fewer than 2.
+
+    >>> mean_interval([1.0, 1.0, 1.0], 0)
+    (1.0, 1.0)
+    """
+    return _interval([values], lambda means: means[0], seed)
+
+
+def ratio_interval(above: Sequence[float], below: Sequence[float], seed: int) -> ConfidenceInterval | None:
+    """Return the 95 % interval of a ratio of two means over the same examples; None if it is undefined.
+
+    The resamples are paired, because an example that is hard for one is often hard for the other.
+
+    Args:
+        above: Numerator, one value per example.
+        below: Denominator, one value per example.
+        seed: Seed of the resamples.
+    """
+
+    def ratio(means: Sequence[Values]) -> Values:
+        return np.divide(means[0], means[1], out=np.full_like(means[0], np.nan), where=means[1] > 0)
+
+    return _interval([above, below], ratio, seed)
+
+
+def _interval(
+    columns: Sequence[Sequence[float]], statistic: Callable[[Sequence[Values]], Values], seed: int
+) -> ConfidenceInterval | None:
+    if len(columns[0]) < FEWEST_EXAMPLES:
+        return None
+    rows = resampled_rows(len(columns[0]), seed)
+    return percentile_interval(statistic([np.asarray(values, dtype=float)[rows].mean(1) for values in columns]))
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How a measure ranks students against their robust accuracy.
+    """Agreement of the order of students by a measure with their order by robust accuracy.
 
     Args:
-        bound: the measure's name.
-        spearman: +1 where the measure that promises robustness orders the students as the attack does; None for
-            fewer than 3 students, or where all are equal.
-        interval_95: over other images, the students staying as they are. It does not cover other students.
-        p_value: how often an order drawn by chance does at least as well: what so few students can show. One
-            side, exact for up to 8 students.
-        models: number of students.
+        bound: Name of the measure.
+        spearman: Rank correlation, +1 for the same order; None for fewer than 3 students, or if all are equal.
+        interval_95: Interval over images, for these students. It does not cover other students.
+        p_value: Share of random orders that agree at least as well; one-sided, exact for up to 8 students.
+        models: Number of students.
     """
 
     bound: str
     spearman: float | None
-    interval_95: Interval | None
+    interval_95: ConfidenceInterval | None
     p_value: float | None
     models: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        interval = None if self.interval_95 is None else list(self.interval_95)
-        return vars(self) | {"interval_95": interval}
+        """Return all results as plain data."""
+        return dict(vars(self))
 
 
 def rank(
-    promises: Mapping[str, Sequence[Sequence[float | None]]], right: Sequence[Sequence[bool]], seed: int
+    measures: Mapping[str, Sequence[Sequence[float | None]]], right: Sequence[Sequence[bool]], seed: int
 ) -> list[Ranking]:
     """Return how each measure ranks students.
 
     Args:
-        promises: by measure, for each student one value an example, larger where it promises more robustness; None
-            where it is not defined, which leaves the example out of the mean.
-        right: for each student, whether each example is still right under the attack.
-        seed: of the resamples.
+        measures: Values by measure, student and example, larger for more expected robustness. None is undefined, and
+            the mean over examples leaves it out.
+        right: Whether each example is classified correctly under the attack, by student.
+        seed: Seed of the resamples.
     """
     models = len(right)
     if models < FEWEST_MODELS:
-        return [Ranking(name, None, None, None, models) for name in promises]
+        return [Ranking(name, None, None, None, models) for name in measures]
     truth = np.asarray(right, dtype=float)
     rows = resampled_rows(truth.shape[1], seed)
     found = list[Ranking]()
-    for name, values in promises.items():
+    for name, values in measures.items():
         table = np.asarray([[np.nan if value is None else value for value in row] for row in values], dtype=float)
-        whole = np.arange(truth.shape[1])[None]
-        promised, reached = _means(table, whole), _means(truth, whole)
-        observed = float(spearman(promised, reached)[0])
+        every = np.arange(truth.shape[1])[None]
+        measured, robust = _means(table, every), _means(truth, every)
+        observed = float(spearman(measured, robust)[0])
         draws = spearman(_means(table, rows), _means(truth, rows)) if truth.shape[1] > 1 else np.asarray([np.nan])
         known = bool(np.isfinite(observed))
         found.append(
@@ -75,7 +124,7 @@ def rank(
                 name,
                 observed if known else None,
                 percentile_interval(draws) if known else None,
-                _chance(promised[0], reached[0], observed, seed) if known else None,
+                _p_value(measured[0], robust[0], observed, seed) if known else None,
                 models,
             )
         )
@@ -83,19 +132,13 @@ def rank(
 
 
 def spearman(a: Values, b: Values) -> Values:
-    """Return the rank correlation of each row of ``a`` with that of ``b``, ties by their mean rank.
+    """Return Spearman's rank correlation of each row of ``a`` and ``b``, both (rows, models); ties get the mean rank.
 
-    NaN where a row is constant or holds a NaN.
-
-    Args:
-        a: (rows, models).
-        b: (rows, models).
+    It is NaN for a row that is constant or contains a NaN.
 
     >>> spearman(np.array([[1.0, 2.0, 5.0]]), np.array([[3.0, 4.0, 9.0]])).round(6).tolist()
     [1.0]
     """
-    from scipy.stats import rankdata
-
     ranks = [np.asarray(rankdata(values, axis=1, nan_policy="propagate"), dtype=float) for values in (a, b)]
     first, second = (values - values.mean(1, keepdims=True) for values in ranks)
     scale = np.sqrt((first**2).sum(1) * (second**2).sum(1))
@@ -104,7 +147,7 @@ def spearman(a: Values, b: Values) -> Values:
 
 
 def _means(table: Values, rows: NDArray[np.int64]) -> Values:
-    """Return the mean of each model over the defined examples of each resample, (resamples, models)."""
+    """Return the mean over the defined examples of each resample, (resamples, models)."""
     defined = np.isfinite(table)
     filled = np.where(defined, table, 0.0)
     totals = np.stack([values[rows].sum(1) for values in filled], axis=1)
@@ -112,13 +155,13 @@ def _means(table: Values, rows: NDArray[np.int64]) -> Values:
     return np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
 
 
-def _chance(promised: Values, reached: Values, observed: float, seed: int) -> float:
-    models = len(promised)
+def _p_value(measured: Values, robust: Values, observed: float, seed: int) -> float:
+    models = len(measured)
     exact = factorial(models) <= MOST_ORDERS
     if exact:
         orders = np.asarray(list(permutations(range(models))))
     else:
         generator = np.random.default_rng(mix_seed(seed, models))
         orders = np.stack([generator.permutation(models) for _ in range(MOST_ORDERS)])
-    as_good = int((spearman(promised[orders], np.broadcast_to(reached, orders.shape)) >= observed - 1e-9).sum())
+    as_good = int((spearman(measured[orders], np.broadcast_to(robust, orders.shape)) >= observed - 1e-9).sum())
     return as_good / len(orders) if exact else (as_good + 1) / (len(orders) + 1)

@@ -1,4 +1,4 @@
-"""Is a teacher worth distilling? Asked before any training, answered by rules that docs/explain.md states."""
+"""Whether a teacher is worth distilling, before any training, by rules that docs/explain.md states."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from kdiga.analysis.diagnosis import MANY_ZEROS
-from kdiga.analysis.explain import check_ball, check_same_shape
-from kdiga.analysis.measures import OfModel
-from kdiga.analysis.preprocessing import class_order_finding, clean_finding, preprocessing_finding
-from kdiga.analysis.resampling import ratio_interval
-from kdiga.analysis.search import WorstCaseSearch
-from kdiga.analysis.work import Work
+from kdiga.analysis.explanation import MANY_ZEROS
+from kdiga.analysis.measures import Measurements, ModelMeasures
+from kdiga.analysis.preprocessing import class_order_finding, clean_finding, predictions_of, preprocessing_finding
+from kdiga.analysis.ranking import ratio_interval
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.model_state import device_of, evaluating
@@ -26,16 +23,16 @@ from kdiga.types import ThreatModel
 
 ATTACK = "pgd-20"
 FRAGILE, WEAK = 0.2, 0.4  # shares of clean accuracy that survive the attack
-CURVED = 0.9  # remainder over rise from which on the gradient foretells little
+CURVED = 0.9  # remainder over rise above which the gradient predicts little
 
 
 @dataclass(frozen=True)
 class Suitability:
-    """What was found about a teacher.
+    """Measures of a teacher, and one finding per check.
 
     Args:
-        measures: by name, plain data.
-        findings: one a check.
+        measures: Measures by name, as plain data.
+        findings: Findings of all checks.
     """
 
     measures: dict[str, Any]
@@ -43,18 +40,18 @@ class Suitability:
 
     @property
     def verdict(self) -> Literal["suitable", "doubtful", "unsuitable"]:
-        """Unsuitable if any check failed, doubtful if any warns, else suitable."""
+        """Unsuitable if any check failed, doubtful if any check warns, else suitable."""
         verdicts = {finding.verdict for finding in self.findings}
         return "unsuitable" if "failed" in verdicts else "doubtful" if "warning" in verdicts else "suitable"
 
     def sentence(self) -> str:
-        """Return the verdict in one line, with the checks it rests on."""
-        told = [
+        """Return the verdict and its reasons in one line."""
+        reasons = [
             f"{finding.name} {'failed' if finding.verdict == 'failed' else 'gives a warning'}"
             for finding in self.findings
             if finding.verdict != "passed"
         ]
-        return f"{self.verdict}: {', '.join(told) or f'all {len(self.findings)} checks passed'}."
+        return f"{self.verdict}: {', '.join(reasons) or f'all {len(self.findings)} checks passed'}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -73,60 +70,53 @@ def suitable(
     result_cache: ResultCache | None = None,
     on_progress: OnProgress | None = None,
 ) -> Suitability:
-    """Measure what distillation would take from a teacher, and check that it is given what it was trained on.
+    """Measure what a student would learn from a teacher, and check that the teacher gets the inputs of its training.
 
     Args:
-        teacher: maps images to logits; runs in eval mode on its device and is left as found.
-        images: float (batch, channel, height, width), pixels in [0, 1].
-        labels: int64 (batch,).
-        threat: the ball; eps above 0.
-        search: for its worst images; None is its defaults.
-        seed: of random starts.
-        result_cache: where finished portions are kept; None keeps them for this call alone.
-        on_progress: told the task, examples done and examples in all.
+        teacher: Maps images to logits. It runs in eval mode on its own device; its modes and parameters do not change.
+        images: Float (batch, channel, height, width), pixels in [0, 1].
+        labels: Int64 (batch,).
+        threat: The ball; eps above 0.
+        search: Search for the worst images; None is its defaults.
+        seed: Seed of random starts.
+        result_cache: Cache of finished work units; None caches in memory, for this call only.
+        on_progress: Called with the task, the finished and the total number of examples.
 
     Raises:
-        InputError: for no example, an eps of 0, images or labels out of range, or logits that are not finite.
+        InputError: If there are no examples, eps is 0, images or labels are out of range, or logits are not finite.
     """
-    check_ball(threat)
-    num_classes = check_same_shape([teacher], images, labels)
-    work = Work(
-        images,
-        labels.long(),
-        threat=threat,
-        search=search or WorstCaseSearch(),
-        seed=seed,
-        result_cache=result_cache or ResultCache(),
-        on_progress=on_progress,
+    measurements = Measurements(
+        images, labels, threat=threat, search=search, seed=seed, result_cache=result_cache, on_progress=on_progress
     )
-    (own,) = work.of_models([teacher])
-    clean, left = work.attacked(teacher, ATTACK, work.result_cache.folder)
-    pixels, answers = images.to(device_of(teacher)), labels.long().to(device_of(teacher))
-    with evaluating(teacher), torch.no_grad():
-        predictions = torch.cat([teacher(part).argmax(1) for part in pixels.split(250)])
+    num_classes = measurements.num_classes([teacher])
+    (own,) = measurements.of_models([teacher])
+    clean, attacked = measurements.attacked(teacher, ATTACK, measurements.result_cache.folder)
+    device = device_of(teacher)
+    images, labels = images.to(device), labels.long().to(device)
+    with evaluating(teacher):
+        predictions = predictions_of(teacher, images)
     findings = [
         clean_finding(clean, num_classes),
-        _robust(clean, left),
+        _robust(clean, attacked),
         _linearity(own),
         _gradients(own, threat.eps),
-        preprocessing_finding(teacher, pixels, answers),
-        class_order_finding(predictions, answers, num_classes),
+        preprocessing_finding(teacher, images, labels),
+        class_order_finding(predictions, labels, num_classes),
     ]
-    return Suitability(_measures(own, clean, left, threat.eps, seed), findings)
+    return Suitability(_measures(own, clean, attacked, threat.eps, seed), findings)
 
 
-def _measures(own: OfModel, clean: Sequence[bool], left: AttackResult, eps: float, seed: int) -> dict[str, Any]:
-    interval = ratio_interval(own["linearity"], own["change"], seed)
+def _measures(own: ModelMeasures, clean: Sequence[bool], robust: AttackResult, eps: float, seed: int) -> dict[str, Any]:
     return {
         "clean": fmean(clean),
         "clean_interval_95": list(clopper_pearson(sum(clean), len(clean))),
-        "robust": {"attack": ATTACK, "accuracy": left.accuracy, "interval_95": list(left.interval)},
-        "ratio": left.accuracy / fmean(clean) if any(clean) else None,
+        "robust": {"attack": ATTACK, "accuracy": robust.accuracy, "interval_95": list(robust.interval)},
+        "ratio": robust.accuracy / fmean(clean) if any(clean) else None,
         "linearity": {
             "mean": fmean(own["linearity"]),
             "change": fmean(own["change"]),
             "relative": _relative(own),
-            "relative_interval_95": None if interval is None else list(interval),
+            "relative_interval_95": ratio_interval(own["linearity"], own["change"], seed),
         },
         "gradient": {
             "norm": fmean(own["gradient_norm"]),
@@ -136,13 +126,13 @@ def _measures(own: OfModel, clean: Sequence[bool], left: AttackResult, eps: floa
     }
 
 
-def _robust(clean: Sequence[bool], left: AttackResult) -> Finding:
-    right, standing = sum(clean), sum(left.correct)
+def _robust(clean: Sequence[bool], robust: AttackResult) -> Finding:
+    right, standing = sum(clean), sum(robust.correct)
     if right == 0:
         return Finding("robust-accuracy", "failed", "right on no image, so nothing can be attacked.", {})
     share, (low, high) = standing / right, clopper_pearson(standing, right)
     verdict: Verdict = "failed" if high < FRAGILE else "warning" if share < WEAK else "passed"
-    message = f"{left.accuracy:.1%} under {ATTACK}, {share:.0%} [{low:.0%}, {high:.0%}] of what it gets right without"
+    message = f"{robust.accuracy:.1%} under {ATTACK}, {share:.0%} [{low:.0%}, {high:.0%}] of what it gets right without"
     message += {
         "failed": "; it has no robustness to pass on.",
         "warning": "; it has little robustness to pass on.",
@@ -151,12 +141,12 @@ def _robust(clean: Sequence[bool], left: AttackResult) -> Finding:
     return Finding("robust-accuracy", verdict, message, {"ratio": share, "interval_95": [low, high]})
 
 
-def _relative(own: OfModel) -> float | None:
+def _relative(own: ModelMeasures) -> float | None:
     change = fmean(own["change"])
     return fmean(own["linearity"]) / change if change > 0 else None
 
 
-def _linearity(own: OfModel) -> Finding:
+def _linearity(own: ModelMeasures) -> Finding:
     gamma, change, relative = fmean(own["linearity"]), fmean(own["change"]), _relative(own)
     evidence = {"linearity": gamma, "change": change, "relative": relative}
     if relative is None:
@@ -169,7 +159,7 @@ def _linearity(own: OfModel) -> Finding:
     return Finding("linearity", "warning" if curved else "passed", message, evidence)
 
 
-def _gradients(own: OfModel, eps: float) -> Finding:
+def _gradients(own: ModelMeasures, eps: float) -> Finding:
     zeros, examples = sum(norm == 0 for norm in own["gradient_norm"]), len(own["gradient_norm"])
     length = eps * fmean(own["gradient_norm"])
     verdict: Verdict = "failed" if zeros * 2 > examples else "warning" if zeros > MANY_ZEROS * examples else "passed"

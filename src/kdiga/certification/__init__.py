@@ -1,4 +1,4 @@
-"""What can be proved, stated with a confidence, or estimated about the radius within which an answer cannot change."""
+"""Radii within which an answer cannot change: proved, certified with a confidence, or estimated."""
 
 from kdiga.certification.clever import Clever, clever
 from kdiga.certification.comparison import CertificateComparison, clever_against, interval_against, smooth_against

@@ -1,10 +1,10 @@
 """CLEVER (Weng et al., 2018, arXiv 1801.10578): an estimate of the radius within which a label cannot change.
 
-If ``||grad (f_c - f_j)||_q <= L_j`` everywhere in a ball of radius R, a perturbation shorter than
-``(f_c - f_j)(x) / L_j``, and than R, leaves class c ahead of class j (Hein and Andriushchenko, 2017, theorem 2.1). The
-smallest of these radii over the classes would be a proof, were L_j known. Here it is estimated from random points,
-which find the gradients that an adversary looks for only by chance: an estimate, not a lower bound (Goodfellow, 2018,
-arXiv 1804.07870).
+If ``||grad (f_c - f_j)||_q <= L_j`` everywhere in a ball of radius R, then class c stays ahead of class j for every
+perturbation shorter than ``(f_c - f_j)(x) / L_j`` and than R (Hein and Andriushchenko, 2017, theorem 2.1). With exact
+``L_j`` the smallest of these radii over all classes j is proved. CLEVER estimates ``L_j`` from random points, which
+find the steepest gradients only by chance: the result is an estimate, not a lower bound (Goodfellow, 2018, arXiv
+1804.07870).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,55 +20,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.certification.certificate import Certificate, Radii, accuracy_curve
 from kdiga.certification.class_scores import ClassScores, class_scores
-from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
-from kdiga.certification.lipschitz import Lipschitz, Sampling, estimate_lipschitz
+from kdiga.certification.lipschitz import LipschitzEstimates, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
+from kdiga.checks import check_same_classes
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating, frozen_parameters
-from kdiga.runs.work_units import OnProgress, ResultCache
+from kdiga.runs.work_units import OnProgress
 from kdiga.types import ThreatModel
 
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Clever:
+class Clever(Certificate):
     """Estimated radii of one model.
 
     Args:
-        sampling: norm, largest radius and points.
-        radius: one an example; 0.0 where the model is wrong, None where a fit that matters failed.
-        p_value: of the fit of the class that decides an example's radius; None where there is none, as where
-            the maxima are one number.
-        wrong: misclassified examples.
-        failed: right ones without a radius.
+        sampling: Norm, largest radius and sampled points.
+        radius: Radius of each example; 0.0 for a wrong answer, None if a fit that matters failed.
+        p_value: P-value of the fit of the class that decides the radius of each example; None without a fit.
+        wrong: Number of misclassified examples.
+        failed: Number of correctly classified examples without a radius.
     """
 
     sampling: Sampling
-    radius: Sequence[float | None]
-    p_value: Sequence[float | None]
+    radius: Radii
+    p_value: Radii
     wrong: int
     failed: int
 
     @property
     def correct(self) -> tuple[bool, ...]:
-        """For each example, whether the model is right."""
+        """Whether each example is classified correctly."""
         return tuple(radius != 0.0 for radius in self.radius)
 
-    def accuracy(self, radius: float) -> float:
-        """Return the share of all examples that are right with an estimated radius of at least ``radius``."""
-        return certified_accuracy(self.radius, radius)
-
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data."""
+        """Return all results as plain data."""
         fitted = [p for p in self.p_value if p is not None]
         return {
             "norm": self.sampling.ball.norm,
             "max_radius": self.sampling.ball.eps,
             "batches": self.sampling.batches,
             "batch_size": self.sampling.batch_size,
-            "radius": as_numbers(self.radius),
+            "radius": list(self.radius),
             "failed": self.failed,
             "wrong": self.wrong,
             "goodness": {
@@ -75,7 +72,7 @@ class Clever:
                 "rejected_share": sum(p < SIGNIFICANT for p in fitted) / len(fitted) if fitted else None,
                 "fits": len(fitted),
             },
-            "curve": curve_of(self.radius, self.sampling.ball.eps),
+            "curve": accuracy_curve(self.radius, self.sampling.ball.eps),
         }
 
 
@@ -93,30 +90,30 @@ def clever(
     folder: Path | None = None,
     progress: OnProgress | None = None,
 ) -> Clever:
-    """Estimate for each example the radius within which its label cannot change.
+    """Estimate the radius of each example within which its label cannot change.
 
-    Points are drawn uniformly from the ball and clipped to [0, 1]; all classes share them. The Lipschitz constant of a
-    margin is the location of a reverse Weibull fit of its batches' largest gradient norms
-    (:mod:`kdiga.certification.weibull`). Where these are one number up to rounding the margin is taken to be linear
-    in the ball, and the number is the constant. Where a fit fails, its class is set aside only if
-    it could not decide the radius at twice the largest norm seen; else the example has no radius.
+    Points are uniform in the ball and clipped to [0, 1]; all classes share them. The Lipschitz constant of a margin is
+    the location of a reverse Weibull fit of the largest gradient norms of the batches
+    (:mod:`kdiga.certification.weibull`). If these norms are equal up to rounding, the margin counts as linear in the
+    ball, and the norm is the constant. If a fit fails, its class is left out if it cannot decide the radius even at
+    twice the largest norm; else the example has no radius.
 
     Args:
-        model: maps images to logits (batch, num_classes), where its parameters are. It is run in eval mode and left
-            as found.
-        images: float (example, channel, height, width), pixels in [0, 1].
-        labels: int (example,).
+        model: Maps images to logits (batch, num_classes). It runs in eval mode on its own device; its modes and
+            parameters do not change.
+        images: Float (example, channel, height, width), pixels in [0, 1].
+        labels: Int (example,).
         norm: "linf" or "l2".
-        max_radius: of the ball, in pixels in [0, 1]; no radius is above it.
-        batches: maxima of each fit, at least 5.
-        batch_size: points of each maximum.
-        seed: of the points.
-        points: that go through the network together; None chooses by device.
-        folder: where finished portions are kept and shared between processes; None keeps none.
-        progress: called with "clever", examples done and examples to do.
+        max_radius: Radius of the ball in pixels in [0, 1], a number or a fraction; no radius is larger.
+        batches: Number of maxima per fit, at least 5.
+        batch_size: Number of points per maximum.
+        seed: Seed of the points.
+        points: Number of points per pass through the network; None chooses by device.
+        folder: Folder of finished work units, which several processes can share; None saves nothing.
+        progress: Called with "clever", the finished and the total number of examples.
 
     Raises:
-        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.class_scores`.
+        InputError: If a setting is out of range, or as :func:`kdiga.certification.class_scores.class_scores`.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> with torch.no_grad():
@@ -126,69 +123,76 @@ def clever(
     [0.05]
     """
     sampling = Sampling(ThreatModel.parse(norm, max_radius), batches, batch_size, seed)
-    device = device_of(model, images.device)
+    (scores,), (estimates,) = sample_margins(
+        [model], images, labels, sampling, points=points, folder=folder, progress=progress
+    )
+    return clever_radii(scores, estimates, sampling)
+
+
+def sample_margins(
+    models: Sequence[nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    sampling: Sampling,
+    *,
+    points: int | None,
+    folder: Path | None,
+    progress: OnProgress | None,
+) -> tuple[list[ClassScores], list[LipschitzEstimates]]:
+    """Return the logits of each model, and what :func:`estimate_lipschitz` returns. The arguments are as there."""
+    device = device_of(models[0], images.device)
     images, labels = images.to(device), labels.to(device)
-    with evaluating(model), frozen_parameters(model):
-        answers = class_scores(model, images, labels)
-        (found,) = estimate_lipschitz(
-            [model],
-            images,
-            answers.labels,
-            answers.correct.cpu(),
-            answers.num_classes - 1,
-            sampling,
-            points=points,
-            result_cache=ResultCache(folder),
-            progress=progress,
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(evaluating(model))
+            stack.enter_context(frozen_parameters(model))
+        scores = [class_scores(model, images, labels) for model in models]
+        check_same_classes(scores[0].logits, scores[-1].logits)
+        return scores, estimate_lipschitz(
+            models, images, scores, sampling, points=points, folder=folder, progress=progress
         )
-    return radii_of(answers, found, sampling)
 
 
-def radii_of(answers: ClassScores, found: Lipschitz, sampling: Sampling) -> Clever:
-    """Return the radii that margins and Lipschitz constants give.
-
-    Args:
-        answers: the model's, whose right ones were looked at.
-        found: its constants.
-        sampling: how they were found.
+def clever_radii(scores: ClassScores, estimates: LipschitzEstimates, sampling: Sampling) -> Clever:
+    """Return the radii that the margins and the estimated Lipschitz constants of a model give.
 
     Raises:
-        InputError: if no gradient was found anywhere.
+        InputError: If all sampled gradients are zero.
     """
-    correct = answers.correct.cpu()
-    if bool(correct.any()) and not bool(found.largest[correct].any()):
+    correct = scores.correct.cpu()
+    if bool(correct.any()) and not bool(estimates.largest[correct].any()):
         raise InputError(
-            "every input gradient of the model's margins was exactly zero: it ignores its input, or hides its "
-            "gradients (rounding, saturation). CLEVER cannot judge it; use smoothing, or attacks without gradients."
+            "every input gradient of the margins of the model was exactly zero: the model ignores its input, or hides "
+            "its gradients (rounding, saturation). CLEVER cannot judge it; use smoothing, or attacks without gradients."
         )
-    margins = answers.margins.detach().double().cpu()
+    margins = scores.margins.detach().double().cpu()
     radius, p_value = list[float | None](), list[float | None]()
     for row in range(len(margins)):
-        if not correct[row]:
-            radius.append(0.0)
-            p_value.append(None)
-            continue
-        limit, place = smallest_ratio(margins[row], found.location[row], found.largest[row], sampling.ball.eps)
+        limit, place = 0.0, None
+        if correct[row]:
+            limit, place = smallest_ratio(
+                margins[row], estimates.location[row], estimates.largest[row], sampling.ball.eps
+            )
         radius.append(limit)
-        p = math.nan if place is None else float(found.p_value[row, place])
+        p = math.nan if place is None else float(estimates.p_value[row, place])
         p_value.append(None if math.isnan(p) else p)
-    return Clever(sampling, tuple(radius), tuple(p_value), int((~correct).sum()), sum(r is None for r in radius))
+    return Clever(sampling, tuple(radius), tuple(p_value), int((~correct).sum()), radius.count(None))
 
 
 def smallest_ratio(margins: Tensor, constants: Tensor, largest: Tensor, most: float) -> tuple[float | None, int | None]:
-    """Return the smallest margin in units of its Lipschitz constant, at most ``most``, and which class decides.
+    """Return the smallest ratio of a margin and its Lipschitz constant, at most ``most``, and the class that decides.
 
     Args:
-        margins: (num_classes - 1,) of an example that is right.
-        constants: (num_classes - 1,), NaN where unknown.
-        largest: (num_classes - 1,): what an unknown constant is at least.
-        most: the radius of the ball.
+        margins: Margins of a correctly classified example, (num_classes - 1,).
+        constants: Lipschitz constants (num_classes - 1,), NaN if unknown.
+        largest: Lower bounds of the constants, (num_classes - 1,).
+        most: Radius of the ball.
 
     Returns:
-        The radius, None if an unknown constant, at up to twice what it is at least, might decide it; the place of the
-        deciding class, None if no class is known.
+        The radius, and the place of the deciding class. The radius is None if an unknown constant, at up to twice its
+        lower bound, could decide it; the place is None if no constant is known.
     """
-    # A zero constant is no knowledge: the points found no gradient at all, and a radius would be infinite.
+    # A constant of zero counts as unknown: no point has a gradient, and the radius would be infinite.
     known = constants > 0
     ratios = torch.where(known, margins / constants, torch.inf)
     place = int(ratios.argmin()) if bool(known.any()) else None

@@ -1,77 +1,173 @@
-"""A student's radii beside its teacher's, example by example, by each method."""
+"""A student and its teacher, example by example: their radii, and the radius that gradient alignment guarantees.
+
+For an example of class c let ``m_j = (f_c - f_j)(x)`` be the margins of the student. In the ball of radius R let
+``L_j`` be the largest ``||grad (f_c - f_j)||_q`` of the teacher, and ``rho_j`` the largest dual norm of the difference
+between the gradients of ``f_c - f_j`` of student and teacher. Then no gradient of the student is longer than
+``L_j + rho_j``, so by Hein and Andriushchenko (2017) its answer holds within
+
+    min(R, min_j m_j / (L_j + rho_j)).
+
+With perfect alignment, ``rho_j = 0``, and the margins of the teacher this is the Lipschitz radius of the teacher.
+"""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.class_scores import ClassScores, class_scores
-from kdiga.certification.clever import Clever, radii_of
-from kdiga.certification.curve import as_numbers, curve_of, share
-from kdiga.certification.interval import PORTION, IntervalBounds, interval_bounds, lipschitz_bounds
-from kdiga.certification.lipschitz import Sampling, estimate_lipschitz
-from kdiga.certification.network import Network, run, take_apart
+from kdiga.certification.certificate import Chunk, Radii, accuracy_curve, run_chunks, share
+from kdiga.certification.class_scores import ClassScores
+from kdiga.certification.clever import Clever, clever_radii, sample_margins, smallest_ratio
+from kdiga.certification.interval import CHUNK_SIZE, IntervalBounds, interval_bounds, lipschitz_bounds
+from kdiga.certification.interval_network import trace_network
+from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Smoothed, smooth
-from kdiga.certification.statement import Statement, statement_of
 from kdiga.checks import check_same_classes
-from kdiga.model_state import device_of, evaluating, frozen_parameters
-from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
+from kdiga.model_state import device_of
+from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.work_units import OnProgress
 from kdiga.types import ThreatModel
+
+ROUNDING = 1e-6  # relative difference that float32 margins may have
+
+
+@dataclass(frozen=True)
+class AlignmentGuarantee:
+    """The radius that alignment guarantees, and what it follows from, for each example.
+
+    The last three belong to the class that decides the radius; they are None for a wrong answer or a failed fit.
+
+    Args:
+        radius: Guaranteed radius; 0.0 for a wrong answer of the student, None for a failed fit.
+        rho: Largest dual norm of the difference of the gradients.
+        teacher_lipschitz: Lipschitz constant of the margin of the teacher.
+        margin_gap: Margin of the student minus that of the teacher, in logits.
+    """
+
+    radius: Radii
+    rho: Radii
+    teacher_lipschitz: Radii
+    margin_gap: Radii
+
+    def to_dict(self, measured: Radii) -> dict[str, Any]:
+        """Return all values and a summary as plain data.
+
+        Args:
+            measured: Radii of the student by the same method.
+        """
+        ratios = [rho / constant for rho, constant in _known_pairs(self.rho, self.teacher_lipschitz) if constant > 0]
+        both = [pair for pair in _known_pairs(self.radius, measured) if pair[0] > 0]
+        within, interval = share([guaranteed <= found * (1 + ROUNDING) for guaranteed, found in both])
+        return {
+            "guaranteed_radius": list(self.radius),
+            "rho": list(self.rho),
+            "teacher_lipschitz": list(self.teacher_lipschitz),
+            "margin_gap": list(self.margin_gap),
+            "alignment": {
+                "known": sum(radius is not None and radius > 0 for radius in self.radius),
+                "failed": sum(radius is None for radius in self.radius),
+                "median_rho_over_lipschitz": _median(ratios),
+                "median_margin_gap": _median([gap for gap in self.margin_gap if gap is not None]),
+                "median_guaranteed_over_measured": _median(
+                    [guaranteed / found for guaranteed, found in both if found > 0]
+                ),
+                "share_within_measured": within,
+                "share_within_measured_95": interval,
+            },
+        }
+
+
+def alignment_guarantee(
+    margins: tuple[Tensor, Tensor],
+    correct: Tensor,
+    lipschitz: Tensor,
+    rho: Tensor,
+    at_least: Tensor,
+    most: float,
+) -> AlignmentGuarantee:
+    """Return the radius that alignment guarantees for each example.
+
+    Args:
+        margins: Margins of the student and of the teacher, each float64 (example, num_classes - 1).
+        correct: Whether the student is right, bool (example,).
+        lipschitz: The constants ``L_j`` (example, num_classes - 1), NaN if unknown.
+        rho: The differences ``rho_j`` (example, num_classes - 1), NaN if unknown.
+        at_least: Lower bounds of ``L_j + rho_j``, (example, num_classes - 1).
+        most: Radius of the ball.
+    """
+    radius = list[float | None]()
+    deciding: tuple[list[float | None], ...] = ([], [], [])
+    sources = rho, lipschitz, margins[0] - margins[1]
+    for row in range(len(correct)):
+        limit, place = 0.0, None
+        if correct[row]:
+            limit, place = smallest_ratio(margins[0][row], (lipschitz + rho)[row], at_least[row], most)
+        radius.append(limit)
+        for values, source in zip(deciding, sources, strict=True):
+            values.append(None if place is None else float(source[row, place]))
+    return AlignmentGuarantee(tuple(radius), *map(tuple, deciding))
+
+
+def _known_pairs(first: Radii, second: Radii) -> list[tuple[float, float]]:
+    return [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True)
 class CertificateComparison:
-    """A student held against its teacher, by one method.
+    """The certificates of a student and its teacher, by one method, on the same examples.
 
     Args:
-        student: its radii.
-        teacher: its teacher's, on the same examples, found in the same way.
-        end: the largest radius that the method can find.
-        statement: what alignment guarantees; None where the method says nothing of gradients.
+        student: Certificate of the student.
+        teacher: Certificate of the teacher.
+        largest_radius: Largest radius that the method can find.
+        guarantee: What alignment guarantees; None for a method without gradients.
     """
 
     student: Clever | Smoothed | IntervalBounds
     teacher: Clever | Smoothed | IntervalBounds
-    end: float
-    statement: Statement | None = None
+    largest_radius: float
+    guarantee: AlignmentGuarantee | None = None
 
     @property
     def compared(self) -> list[int]:
-        """Examples that both get right, where the teacher has a radius and the student's is known."""
+        """Examples that both classify correctly, with a known radius of the student and one above 0 of the teacher."""
         rows = zip(self.student.correct, self.teacher.correct, self.student.radius, self.teacher.radius, strict=True)
         return [
             place
-            for place, (right, taught, own, radius) in enumerate(rows)
-            if right and taught and own is not None and radius is not None and radius > 0
+            for place, (student_right, teacher_right, own, reference) in enumerate(rows)
+            if student_right and teacher_right and own is not None and reference is not None and reference > 0
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data."""
-        own, others = self.student.radius, self.teacher.radius
-        at_least = [(own[place] or 0.0) >= (others[place] or 0.0) for place in self.compared]
-        examples = len(own)
+        """Return all results as plain data."""
+        own, reference = self.student.radius, self.teacher.radius
+        at_least = [(own[place] or 0.0) >= (reference[place] or 0.0) for place in self.compared]
         of_compared, interval = share(at_least)
-        of_all, interval_of_all = share(at_least + [False] * (examples - len(at_least)))
+        of_all, interval_of_all = share(at_least + [False] * (len(own) - len(at_least)))
         found: dict[str, Any] = {
             "norm": self.student.to_dict()["norm"],
-            "teacher_radius": as_numbers(others),
-            "student_radius": as_numbers(own),
+            "teacher_radius": list(reference),
+            "student_radius": list(own),
             "both_right": sum(a and b for a, b in zip(self.student.correct, self.teacher.correct, strict=True)),
             "compared": len(at_least),
             "share_at_least_teacher": of_compared,
             "share_interval_95": interval,
             "share_of_all": of_all,
             "share_of_all_interval_95": interval_of_all,
-            "teacher_curve": curve_of(others, self.end),
-            "student_curve": curve_of(own, self.end),
+            "teacher_curve": accuracy_curve(reference, self.largest_radius),
+            "student_curve": accuracy_curve(own, self.largest_radius),
         }
-        return found if self.statement is None else found | self.statement.to_dict(own)
+        return found if self.guarantee is None else found | self.guarantee.to_dict(own)
 
 
 def clever_against(
@@ -89,75 +185,60 @@ def clever_against(
     folder: Path | None = None,
     progress: OnProgress | None = None,
 ) -> CertificateComparison:
-    """Hold a student against its teacher by CLEVER: everything is an estimate.
+    """Compare a student with its teacher by CLEVER: all results are estimates.
 
-    Both models look at the same points, and so does the difference of their gradients, whose largest norm ``rho_j`` is
-    found by the same extreme-value fit. Each model's radii are those of :func:`kdiga.certification.clever` with the
-    same settings. The guaranteed radius is one for exact ``L_j`` and ``rho_j``; where it exceeds the student's own
-    estimate, that comes from the fits.
+    Both models share all points. The difference of their gradients is sampled there too, and the same extreme-value fit
+    estimates its largest norm ``rho_j``. The radii of each model are those of :func:`kdiga.certification.clever` with
+    the same settings. The guaranteed radius holds for exact ``L_j`` and ``rho_j``; if it exceeds the estimate of the
+    student, the fits are the reason.
 
     Args:
-        student: maps images to logits; run in eval mode, left as found.
-        teacher: likewise, with the same classes and on the same device.
-        images: as for :func:`kdiga.certification.clever`, as are all further arguments.
-        labels: int (example,).
+        student: Maps images to logits. It runs in eval mode; its modes and parameters do not change.
+        teacher: Like the student, with the same classes and on the same device.
+        images: Float (example, channel, height, width), pixels in [0, 1].
+        labels: Int (example,).
         norm: "linf" or "l2".
-        max_radius: of the ball.
-        batches: maxima of each fit.
-        batch_size: points of each maximum.
-        seed: of the points.
-        points: that go through a network together.
-        folder: where finished portions are kept.
-        progress: called with "clever", examples done and examples to do.
+        max_radius: Radius of the ball in pixels in [0, 1], a number or a fraction.
+        batches: Number of maxima per fit, at least 5.
+        batch_size: Number of points per maximum.
+        seed: Seed of the points.
+        points: Number of points per pass through the network; None chooses by device.
+        folder: Folder of finished work units, which several processes can share; None saves nothing.
+        progress: Called with "clever", the finished and the total number of examples.
 
     Raises:
-        InputError: as :func:`kdiga.certification.clever`, or if the models have different classes.
+        InputError: As :func:`kdiga.certification.clever`, or if the models have different classes.
     """
     sampling = Sampling(ThreatModel.parse(norm, max_radius), batches, batch_size, seed)
-    device = device_of(student, images.device)
-    images, labels = images.to(device), labels.to(device)
-    with evaluating(student), evaluating(teacher), frozen_parameters(student), frozen_parameters(teacher):
-        own, others = class_scores(student, images, labels), class_scores(teacher, images, labels)
-        check_same_classes(own.logits, others.logits)
-        wanted = (own.correct | others.correct).cpu()
-        found, taught, gap = estimate_lipschitz(
-            [student, teacher],
-            images,
-            own.labels,
-            wanted,
-            own.num_classes - 1,
-            sampling,
-            points=points,
-            result_cache=ResultCache(folder),
-            progress=progress,
-        )
-    statement = statement_of(
-        own.margins.double().cpu(),
-        others.margins.double().cpu(),
+    (own, reference), (estimates, teacher_estimates, rho) = sample_margins(
+        [student, teacher], images, labels, sampling, points=points, folder=folder, progress=progress
+    )
+    guarantee = alignment_guarantee(
+        (own.margins.double().cpu(), reference.margins.double().cpu()),
         own.correct.cpu(),
-        (taught.location, gap.location),
-        taught.largest + gap.largest,
+        teacher_estimates.location,
+        rho.location,
+        teacher_estimates.largest + rho.largest,
         sampling.ball.eps,
     )
-    return CertificateComparison(
-        radii_of(own, found, sampling), radii_of(others, taught, sampling), sampling.ball.eps, statement
-    )
+    radii = clever_radii(own, estimates, sampling), clever_radii(reference, teacher_estimates, sampling)
+    return CertificateComparison(*radii, sampling.ball.eps, guarantee)
 
 
 def smooth_against(
     student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, **settings: Any
 ) -> CertificateComparison:
-    """Hold a student against its teacher by randomized smoothing, both under the same noise.
+    """Compare a student with its teacher by randomized smoothing, both under the same noise.
 
     Args:
-        student: maps images to logits; left as found.
-        teacher: likewise, with the same classes.
-        images: float (example, channel, height, width), pixels in [0, 1].
-        labels: int (example,).
-        settings: of :func:`kdiga.certification.smooth`.
+        student: Maps images to logits; its modes and parameters do not change.
+        teacher: Like the student, with the same classes.
+        images: Float (example, channel, height, width), pixels in [0, 1].
+        labels: Int (example,).
+        settings: Keyword arguments of :func:`kdiga.certification.smooth`.
 
     Raises:
-        InputError: as :func:`kdiga.certification.smooth`.
+        InputError: As :func:`kdiga.certification.smooth`.
     """
     found = smooth(student, images, labels, **settings)
     return CertificateComparison(found, smooth(teacher, images, labels, **settings), found.noise.largest_radius)
@@ -175,69 +256,50 @@ def interval_against(
     folder: Path | None = None,
     progress: OnProgress | None = None,
 ) -> CertificateComparison:
-    """Hold a student against its teacher by interval bounds: everything is proved.
+    """Compare a student with its teacher by interval bounds: all results are proved.
 
-    ``L_j`` and ``rho_j`` are bounded from above over the ball of ``max_radius`` by intervals of the input gradients,
-    which get wide fast with it. The guaranteed radius and the one that the student's own bounds prove are both proved;
-    neither is always the larger.
+    Intervals of the input gradients bound ``L_j`` and ``rho_j`` from above over the ball of ``max_radius``; they widen
+    fast with it. The guaranteed radius and the radius that the student's own bounds prove are both proved; either can
+    be the larger one.
 
     Args:
-        student: as for :func:`kdiga.certification.interval_bounds`.
-        teacher: likewise, with the same classes and on the same device.
-        images: float (example, channel, height, width), pixels in [0, 1].
-        labels: int (example,).
+        student: A model as for :func:`kdiga.certification.interval_bounds`.
+        teacher: Like the student, with the same classes and on the same device.
+        images: Float (example, channel, height, width), pixels in [0, 1].
+        labels: Int (example,).
         norm: "linf" or "l2".
-        eps: at which certified accuracy is asked for.
-        max_radius: largest radius; None is eps.
-        folder: where finished portions are kept.
-        progress: called with "interval", for each model, then "gradients"; examples done and examples to do.
+        eps: Radius of the certified accuracy, in pixels in [0, 1].
+        max_radius: Largest radius to try; None is eps.
+        folder: Folder of finished work units, which several processes can share; None saves nothing.
+        progress: Called with "interval" for each model, then "gradients", and the finished and total examples.
 
     Raises:
-        InputError: as :func:`kdiga.certification.interval_bounds`, or if the models have different classes.
+        InputError: As :func:`kdiga.certification.interval_bounds`, or if the models have different classes.
     """
-    shared = partial(
-        interval_bounds,
-        images=images,
-        labels=labels,
-        norm=norm,
-        eps=eps,
-        max_radius=max_radius,
-        folder=folder,
-        progress=progress,
-    )
-    found, taught = shared(student, role="student"), shared(teacher, role="teacher")
+    settings: dict[str, Any] = {"norm": norm, "eps": eps, "max_radius": max_radius}
+    shared: dict[str, Any] = {"folder": folder, "progress": progress}
+    found = interval_bounds(student, images, labels, role="student", **settings, **shared)
+    reference = interval_bounds(teacher, images, labels, role="teacher", **settings, **shared)
     ball = ThreatModel.parse(norm, found.max_radius)
     device = device_of(student, images.device)
     images, labels = images.to(device), labels.to(device).long()
-    own, others = take_apart(student, images[0], "student"), take_apart(teacher, images[0], "teacher")
-    check_same_classes(own.bias[None], others.bias[None])
-    names = [fingerprint_of_model(model) for model in (student, teacher)] if folder is not None else []
-    work_units: list[WorkUnit] = []
-    for part, answers in zip(images.split(PORTION), labels.split(PORTION), strict=True):
-        key = {
-            "certification": "interval-lipschitz",
-            "models": names,
-            "examples": fingerprint_of_tensors(part, answers),
-            "ball": [ball.norm, ball.eps],
-        }
-        work_units.append(WorkUnit("gradients", key, len(part), partial(_bounds, own, others, part, answers, ball)))
-    rows = run_work_units(work_units, ResultCache(folder), progress)
-    _, teachers, gaps, margins, taught_margins = (
-        torch.tensor([row for chunk in rows for row in chunk[place]], dtype=torch.float64) for place in range(5)
-    )
-    statement = statement_of(
-        margins, taught_margins, torch.tensor(found.correct), (teachers, gaps), teachers + gaps, ball.eps
-    )
-    return CertificateComparison(found, taught, found.max_radius, statement)
+    networks = trace_network(student, images[0], "student"), trace_network(teacher, images[0], "teacher")
+    check_same_classes(networks[0].bias[None], networks[1].bias[None])
+    fingerprints = [fingerprint_of_model(model) for model in (student, teacher)] if folder is not None else []
+    about = {"certification": "interval-lipschitz", "models": fingerprints, "ball": [ball.norm, ball.eps]}
 
+    @torch.no_grad()
+    def work(chunk: Chunk) -> list[list[list[float]]]:
+        pixels = chunk.images.double()
+        bounds = lipschitz_bounds(*networks, pixels, chunk.labels, ball)
+        margins = [ClassScores(network.logits(pixels), chunk.labels).margins for network in networks]
+        return [part.tolist() for part in (*bounds, *margins)]
 
-@torch.no_grad()
-def _bounds(student: Network, teacher: Network, images: Tensor, labels: Tensor, ball: ThreatModel) -> list[Any]:
-    """Return bounds of the Lipschitz constants, and both models' margins, as plain data."""
-    images = images.double()
-    bounds = lipschitz_bounds(student, teacher, images, labels, ball)
-    margins = (
-        ClassScores(run(network, images)[-1] @ network.weight.T + network.bias, labels).margins
-        for network in (student, teacher)
+    chunks = run_chunks("gradients", images, labels, CHUNK_SIZE, key=lambda _: about, work=work, **shared)
+    _, lipschitz, rho, margins, teacher_margins = (
+        torch.tensor([row for chunk in chunks for row in chunk[place]], dtype=torch.float64) for place in range(5)
     )
-    return [part.tolist() for part in (*bounds, *margins)]
+    guarantee = alignment_guarantee(
+        (margins, teacher_margins), torch.tensor(found.correct), lipschitz, rho, lipschitz + rho, ball.eps
+    )
+    return CertificateComparison(found, reference, found.max_radius, guarantee)

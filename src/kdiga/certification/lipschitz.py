@@ -1,38 +1,48 @@
-"""Local Lipschitz constants of margins, estimated from the gradients at random points by an extreme-value fit."""
+"""Local Lipschitz constants of margins: gradient norms at random points of a ball, and an extreme-value fit."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.gradients import largest_norms, quick_convolutions
+from kdiga.attacks import uniform_start
+from kdiga.certification.certificate import Chunk, run_chunks
+from kdiga.certification.class_scores import ClassScores, other_classes
 from kdiga.certification.weibull import LEAST_OBSERVATIONS, fit_reverse_weibull
 from kdiga.errors import InputError
-from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
+from kdiga.losses import DUAL_ORDER
+from kdiga.model_state import seeded
+from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.work_units import OnProgress
 from kdiga.types import ThreatModel
 
-PORTION = 5  # examples that are kept together
+CHUNK_SIZE = 5  # examples per work unit
+# Points per pass through the network. On a CPU the activations of a pass have to stay in the allocator's own pool: with
+# 500 points of 28x28 pixels up to half of the time went into page faults.
+POINTS = {"cpu": 50, "cuda": 2000}
+FEW_CHANNELS = 8
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which points gradients are taken at.
+    """Points at which gradients are sampled.
 
     Args:
-        ball: norm, and radius as eps, above 0.
-        batches: of points, each of which gives one maximum; at least 5.
-        batch_size: points of a batch, at least 1.
-        seed: of the points; example i draws from a stream of its own.
+        ball: Norm, and radius as eps, above 0.
+        batches: Number of batches of points, at least 5. Each batch gives one maximum.
+        batch_size: Number of points per batch, at least 1.
+        seed: Seed of the points; each example has its own random stream.
 
     Raises:
-        InputError: for values out of range.
+        InputError: If a value is out of range.
     """
 
     ball: ThreatModel
@@ -53,7 +63,7 @@ class Sampling:
             )
 
     def key(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the settings as plain data."""
         return {
             "norm": self.ball.norm,
             "radius": self.ball.eps,
@@ -64,13 +74,13 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Lipschitz:
+class LipschitzEstimates:
     """Estimates of ``max ||grad (f_c - f_j)||_q`` over a ball, each float64 (example, num_classes - 1) on the CPU.
 
     Args:
-        location: the estimate; NaN where the fit failed or the example was not looked at.
-        largest: the largest norm seen.
-        p_value: of the fit; NaN where there is none, or where every maximum was one number and needed no fit.
+        location: The estimate; NaN for a failed fit and for an example that was left out.
+        largest: Largest sampled norm.
+        p_value: P-value of the fit; NaN without a fit, also if all maxima are equal.
     """
 
     location: Tensor
@@ -78,116 +88,191 @@ class Lipschitz:
     p_value: Tensor
 
     @classmethod
-    def of(cls, maxima: Sequence[Tensor]) -> Lipschitz:
-        """Return the estimates of some examples' maxima, each (batches, num_classes - 1); all fits at once."""
+    def from_maxima(cls, maxima: Sequence[Tensor]) -> LipschitzEstimates:
+        """Fit the maxima of some examples, each (batches, num_classes - 1), all at once."""
         rows = torch.cat([part.T for part in maxima]).cpu()
         fit = fit_reverse_weibull(rows)
         shape = len(maxima), maxima[0].shape[1]
-        largest = rows.double().amax(1)
-        return cls(*(part.view(shape) for part in (fit.location, largest, fit.p_value)))
-
-    def to_plain(self) -> list[list[list[float | None]]]:
-        """Return plain data, None for NaN."""
-        return [[_plain(row) for row in part.tolist()] for part in (self.location, self.largest, self.p_value)]
-
-    @classmethod
-    def from_plain(cls, plain: Sequence[Sequence[Sequence[float | None]]], wanted: Tensor, classes: int) -> Lipschitz:
-        """Return what :meth:`to_plain` wrote of the examples that were wanted."""
-        parts = [torch.full((len(wanted), classes), torch.nan, dtype=torch.float64) for _ in range(3)]
-        for part, rows in zip(parts, plain, strict=True):
-            if rows:
-                part[wanted] = torch.tensor(
-                    [[math.nan if x is None else x for x in row] for row in rows], dtype=torch.float64
-                )
-        return cls(*parts)
+        return cls(*(part.view(shape) for part in (fit.location, rows.double().amax(1), fit.p_value)))
 
 
 def estimate_lipschitz(
     models: Sequence[nn.Module],
     images: Tensor,
-    labels: Tensor,
-    wanted: Tensor,
-    classes: int,
+    scores: Sequence[ClassScores],
     sampling: Sampling,
     *,
     points: int | None = None,
-    result_cache: ResultCache,
+    folder: Path | None = None,
     progress: OnProgress | None = None,
-    task: str = "clever",
-) -> list[Lipschitz]:
-    """Return the estimates of each model and, after two models, of the difference of their gradients.
+) -> list[LipschitzEstimates]:
+    """Return the estimates of each model and, for two models, of the difference of their gradients.
+
+    An example is left out if no model classifies it correctly.
 
     Args:
-        models: one or two, in eval mode, parameters frozen; they look at the same points.
-        images: float (example, channel, height, width), on the models' device.
-        labels: int64 (example,), the classes c.
-        wanted: bool (example,), on the CPU: which examples to look at.
-        classes: other classes than the example's own.
-        sampling: which points.
-        points: that go through a network together; None chooses by device.
-        result_cache: where estimates are kept.
-        progress: called with the task, examples done and examples to do.
-        task: what progress calls it.
+        models: One or two models, in eval mode, parameters frozen. They share all points.
+        images: Float (example, channel, height, width), on the device of the models.
+        scores: Logits of each model, and the labels c.
+        sampling: Points of each example.
+        points: Number of points per pass through the network; None chooses by device.
+        folder: Folder of the result cache; None caches nothing.
+        progress: Called with "clever", the finished and the total number of examples.
     """
-    fingerprints = [fingerprint_of_model(model) for model in models] if result_cache.folder is not None else []
-    work_units: list[WorkUnit] = []
-    for start in range(0, len(images), PORTION):
-        rows = slice(start, start + PORTION)
-        part = images[rows], labels[rows], wanted[rows]
-        key = {
+    fingerprints = [fingerprint_of_model(model) for model in models] if folder is not None else []
+    kinds = len(models) + (len(models) == 2)
+    wanted = torch.stack([each.correct for each in scores]).any(0).cpu()
+
+    def rows(chunk: Chunk) -> Tensor:
+        return wanted[chunk.start : chunk.start + len(chunk.images)]
+
+    def key(chunk: Chunk) -> dict[str, Any]:
+        return {
             "certification": "lipschitz",
             "models": fingerprints,
-            "examples": fingerprint_of_tensors(*part[:2]),
-            "start": start,
-            "wanted": part[2].int().tolist(),
+            "start": chunk.start,
+            "wanted": rows(chunk).int().tolist(),
             "sampling": sampling.key(),
         }
-        work = partial(_work, models, *part, start, sampling, points)
-        work_units.append(WorkUnit(task, key, len(part[0]), work))
-    with quick_convolutions(models):
-        outcomes = run_work_units(work_units, result_cache, progress)
-    kinds = len(models) + (len(models) == 2)
-    chunks = wanted.split(PORTION)
-    return [
-        _joined([Lipschitz.from_plain(out[kind], mask, classes) for out, mask in zip(outcomes, chunks, strict=True)])
-        for kind in range(kinds)
-    ]
 
+    def work(chunk: Chunk) -> list[list[list[list[float | None]]]]:
+        maxima = [
+            largest_norms(
+                models,
+                chunk.images[row],
+                chunk.labels[row],
+                ball=sampling.ball,
+                batches=sampling.batches,
+                batch_size=sampling.batch_size,
+                seed=(sampling.seed, chunk.start + row),
+                points=points,
+            )
+            for row in rows(chunk).nonzero()[:, 0].tolist()
+        ]
+        if not maxima:
+            return [[[], [], []]] * kinds
+        return [_to_plain(LipschitzEstimates.from_maxima(each)) for each in zip(*maxima, strict=True)]
 
-def _work(
-    models: Sequence[nn.Module],
-    images: Tensor,
-    labels: Tensor,
-    wanted: Tensor,
-    start: int,
-    sampling: Sampling,
-    points: int | None,
-) -> list[list[list[list[float | None]]]]:
-    found = [
-        largest_norms(
-            models,
-            images[row],
-            labels[row],
-            ball=sampling.ball,
-            batches=sampling.batches,
-            batch_size=sampling.batch_size,
-            seed=(sampling.seed, start + row),
-            points=points,
+    with fast_convolutions(models):
+        outcomes = run_chunks(
+            "clever", images, scores[0].labels, CHUNK_SIZE, key=key, work=work, folder=folder, progress=progress
         )
-        for row in wanted.nonzero()[:, 0].tolist()
-    ]
-    if not found:
-        return [[[], [], []]] * (len(models) + (len(models) == 2))
-    return [Lipschitz.of(maxima).to_plain() for maxima in zip(*found, strict=True)]
+    num_others = scores[0].num_classes - 1
+    return [_from_plain([outcome[kind] for outcome in outcomes], wanted, num_others) for kind in range(kinds)]
 
 
-def _joined(parts: Sequence[Lipschitz]) -> Lipschitz:
-    return Lipschitz(
-        torch.cat([part.location for part in parts]),
-        torch.cat([part.largest for part in parts]),
-        torch.cat([part.p_value for part in parts]),
+def _to_plain(estimates: LipschitzEstimates) -> list[list[list[float | None]]]:
+    parts = estimates.location, estimates.largest, estimates.p_value
+    return [[[None if math.isnan(value) else value for value in row] for row in part.tolist()] for part in parts]
+
+
+def _from_plain(
+    chunks: Sequence[Sequence[Sequence[Sequence[float | None]]]], wanted: Tensor, num_others: int
+) -> LipschitzEstimates:
+    """Join the outcomes of all chunks; examples that were left out become NaN."""
+    parts = [torch.full((len(wanted), num_others), torch.nan, dtype=torch.float64) for _ in range(3)]
+    if bool(wanted.any()):
+        for place, part in enumerate(parts):
+            rows = [[math.nan if x is None else x for x in row] for chunk in chunks for row in chunk[place]]
+            part[wanted] = torch.tensor(rows, dtype=torch.float64)
+    return LipschitzEstimates(*parts)
+
+
+def largest_norms(
+    models: Sequence[nn.Module],
+    image: Tensor,
+    label: Tensor,
+    *,
+    ball: ThreatModel,
+    batches: int,
+    batch_size: int,
+    seed: Sequence[int],
+    points: int | None = None,
+) -> list[Tensor]:
+    """Return the largest gradient norm of each batch of random points around an image, for every other class.
+
+    The points are uniform in the ball and clipped to [0, 1], like the start of an attack. All models and classes share
+    them: one forward pass serves ``num_classes - 1`` backward passes.
+
+    Args:
+        models: One model, or two, whose difference is then measured too. In eval mode, parameters frozen.
+        image: Float (channel, height, width).
+        label: Int64 (), the class c.
+        ball: Norm, and radius as eps.
+        batches: Number of batches.
+        batch_size: Number of points per batch.
+        seed: Integers that decide the points.
+        points: Number of points per pass through the network; None chooses by device. It changes results by rounding
+            only.
+
+    Returns:
+        For each model, and for the difference of two, float (batches, num_classes - 1): the largest
+        ``||grad (f_c - f_j)||_q`` of each batch, in logits per unit of the ball's norm, with ``q`` the dual order. The
+        classes ``j`` are in the order of :func:`kdiga.certification.class_scores.other_classes`.
+    """
+    count = batches * batch_size
+    with seeded(*seed):
+        start = uniform_start(image[None].expand(count, *image.shape), ball)
+    parts = start.split(points or POINTS.get(image.device.type, 500))
+    norms = [_gradient_norms(models, part, label.expand(len(part)), DUAL_ORDER[ball.norm]) for part in parts]
+    return [torch.cat(each).view(batches, batch_size, -1).amax(1) for each in zip(*norms, strict=True)]
+
+
+def _gradient_norms(models: Sequence[nn.Module], points: Tensor, labels: Tensor, order: int) -> list[Tensor]:
+    """Return the norms (point, num_classes - 1) of each model, and of the difference of two."""
+    points = points.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = [model(points) for model in models]
+    if not all(z.requires_grad for z in logits):
+        raise InputError(
+            "no gradient reaches the input of the model, and CLEVER needs gradients; certify the model by smoothing."
+        )
+    num_classes = logits[0].shape[1]
+    others = other_classes(labels, num_classes)
+    found: list[list[Tensor]] = [[] for _ in range(len(models) + (len(models) == 2))]
+    for place in range(num_classes - 1):
+        direction = torch.zeros_like(logits[0])
+        direction.scatter_(1, labels[:, None], 1.0).scatter_(1, others[:, place, None], -1.0)
+        again = place < num_classes - 2
+        gradients = [
+            torch.autograd.grad(z, points, direction, retain_graph=again, materialize_grads=True)[0] for z in logits
+        ]
+        if len(gradients) == 2:
+            gradients.append(gradients[1] - gradients[0])
+        for norms, gradient in zip(found, gradients, strict=True):
+            norms.append(torch.linalg.vector_norm(gradient.flatten(1), ord=order, dim=1))
+    return [torch.stack(norms, 1) for norms in found]
+
+
+@contextmanager
+def fast_convolutions(models: Sequence[nn.Module]) -> Generator[None]:
+    """Choose for each convolution on a CPU the kernels with the fastest input gradients; results change by rounding.
+
+    oneDNN, which PyTorch chooses, is up to ten times slower than a matrix product for inputs of one or a few channels,
+    as in the first layer for grey images. It is twice as slow on channels-first weights as on channels-last ones.
+    """
+    with ExitStack() as stack:
+        for layer in {part for model in models for part in model.modules() if type(part) is nn.Conv2d}:
+            if layer.weight.device.type != "cpu":
+                continue
+            if _suits_matrix_product(layer):
+                setattr(layer, "forward", partial(_by_matrix_product, layer))  # noqa: B010
+                stack.callback(layer.__dict__.pop, "forward")
+            else:
+                stack.callback(setattr, layer.weight, "data", layer.weight.data)
+                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+        yield
+
+
+def _suits_matrix_product(layer: nn.Conv2d) -> bool:
+    plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and layer.groups == 1
+    simple = plain and layer.dilation == (1, 1) and "forward" not in layer.__dict__
+    return simple and layer.in_channels <= FEW_CHANNELS and layer.weight.dtype in (torch.float32, torch.float64)
+
+
+def _by_matrix_product(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    # nn.Conv2d reaches this operator only with oneDNN switched off for the whole process.
+    out = torch.ops.aten.thnn_conv2d(
+        images, layer.weight, list(layer.kernel_size), layer.bias, list(layer.stride), list(layer.padding)
     )
-
-
-def _plain(row: Sequence[float]) -> list[float | None]:
-    return [None if math.isnan(value) else value for value in row]
+    return out.contiguous(memory_format=torch.channels_last) if layer.out_channels > FEW_CHANNELS else out

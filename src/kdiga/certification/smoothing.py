@@ -1,17 +1,16 @@
-"""Randomized smoothing (Cohen, Rosenfeld and Kolter, 2019, arXiv 1902.02918): an L2 radius, stated with a confidence.
+"""Randomized smoothing (Cohen, Rosenfeld and Kolter, 2019, arXiv 1902.02918): an L2 radius with a confidence.
 
-The smoothed classifier answers with the class that the model gives most often under Gaussian noise on the pixels. If
-that class has probability ``p > 1/2``, the smoothed classifier gives the same answer to every image closer than
-``sigma * Phi^-1(p)`` in L2 (theorem 1). ``p`` is bounded from below by counting, so each radius is wrong with
-probability at most ``alpha``. It speaks of the smoothed classifier: the model without noise has no such radius.
+The smoothed classifier answers with the most frequent class of the model under Gaussian noise on the pixels. If this
+class has probability ``p > 1/2``, the smoothed classifier gives the same answer to every image closer than
+``sigma * Phi^-1(p)`` in L2 (theorem 1). Counts of noisy answers bound ``p`` from below, so each radius is wrong with
+probability at most ``alpha``. The radius belongs to the smoothed classifier; the model without noise has none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,32 @@ import torch
 from scipy.stats import beta, norm
 from torch import Tensor, nn
 
+from kdiga.certification.certificate import Certificate, Chunk, Radii, accuracy_curve, run_chunks
 from kdiga.certification.class_scores import class_scores
-from kdiga.certification.curve import as_numbers, certified_accuracy, curve_of
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating, frozen_parameters, mix_seed
-from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
+from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.work_units import OnProgress
 
-PORTION = 10  # examples that are kept together
-DRAW = 50  # noises of one draw: a fixed number, so that a stream gives the same ones for every batch size
-SELECTION, ESTIMATION = 0, 1
+CHUNK_SIZE = 10  # examples per work unit
+DRAW = 50  # noise samples per draw: fixed, so that a stream gives the same samples for every batch size
+SELECTION, ESTIMATION = 0, 1  # random streams of an example
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How a model is smoothed, and how surely.
+    """Noise of a smoothed classifier, and the confidence of its radii.
 
     Args:
-        sigma: standard deviation of the noise, in pixels in [0, 1], above 0. Noisy pixels are not clipped: the theorem
-            needs the noise as it is.
-        samples: that bound the probability of the selected class, at least 1.
-        selection_samples: that select it, at least 1.
-        alpha: probability of a wrong radius, an example, in (0, 1).
-        seed: of the noise; example i draws from a stream of its own.
+        sigma: Standard deviation of the noise, in pixels in [0, 1], above 0. Noisy pixels are not clipped, because the
+            theorem needs Gaussian noise.
+        samples: Number of samples that bound the probability of the selected class, at least 1.
+        selection_samples: Number of samples that select the class, at least 1.
+        alpha: Probability of a wrong radius, per example, in (0, 1).
+        seed: Seed of the noise; each example has its own random streams.
 
     Raises:
-        InputError: for values out of range.
+        InputError: If a value is out of range.
     """
 
     sigma: float = 0.25
@@ -71,64 +70,54 @@ class Noise:
 
     @property
     def largest_radius(self) -> float:
-        """The radius of an example whose samples all agree; no example has a larger one."""
-        return radius_of(self.samples, self.samples, self.sigma, self.alpha)
+        """Radius if all samples agree; no radius is larger."""
+        return certified_radius(self.samples, self.samples, self.sigma, self.alpha)
 
     def key(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {
-            "sigma": self.sigma,
-            "samples": self.samples,
-            "selection_samples": self.selection_samples,
-            "alpha": self.alpha,
-            "seed": self.seed,
-        }
+        """Return the settings as plain data."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
-class Smoothed:
+class Smoothed(Certificate):
     """Certified L2 radii of a smoothed model.
 
     Args:
-        noise: how it was smoothed.
-        radius: one an example; 0.0 where its answer is wrong or withheld.
-        prediction: its answer, None where it abstains.
-        abstained: examples without an answer.
-        wrong: examples with a wrong one.
+        noise: Noise and confidence.
+        radius: Radius of each example; 0.0 for a wrong or withheld answer.
+        prediction: Answer of each example; None if the model abstains.
+        abstained: Number of examples without an answer.
+        wrong: Number of examples with a wrong answer.
     """
 
     noise: Noise
-    radius: Sequence[float]
+    radius: Radii
     prediction: Sequence[int | None]
     abstained: int
     wrong: int
 
     @property
     def correct(self) -> tuple[bool, ...]:
-        """For each example, whether the smoothed model answers, and rightly."""
-        return tuple(radius > 0.0 for radius in self.radius)
-
-    def accuracy(self, radius: float) -> float:
-        """Return the share of all examples answered rightly with a radius of at least ``radius``, in L2."""
-        return certified_accuracy(self.radius, radius)
+        """Whether the smoothed model answers each example, and correctly."""
+        return tuple(radius != 0.0 for radius in self.radius)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data."""
+        """Return all results as plain data."""
         settings = {name: value for name, value in self.noise.key().items() if name != "seed"}
         return {
             "norm": "l2",
             **settings,
             "largest_radius": self.noise.largest_radius,
-            "radius": as_numbers(self.radius),
+            "radius": list(self.radius),
             "prediction": list(self.prediction),
             "abstained": self.abstained,
             "wrong": self.wrong,
-            "curve": curve_of(self.radius, self.noise.largest_radius),
+            "curve": accuracy_curve(self.radius, self.noise.largest_radius),
         }
 
 
 def lower_bound(count: int, samples: int, alpha: float) -> float:
-    """Return the one-sided Clopper-Pearson bound: a probability of which ``count`` of ``samples`` is too lucky.
+    """Return the one-sided Clopper-Pearson lower bound of a probability at confidence ``1 - alpha``.
 
     >>> round(lower_bound(1000, 1000, 0.001), 5)
     0.99312
@@ -136,8 +125,8 @@ def lower_bound(count: int, samples: int, alpha: float) -> float:
     return 0.0 if count == 0 else float(beta.ppf(alpha, count, samples - count + 1))
 
 
-def radius_of(count: int, samples: int, sigma: float, alpha: float) -> float:
-    """Return ``sigma * Phi^-1(lower bound)``, 0.0 where the bound is not above one half."""
+def certified_radius(count: int, samples: int, sigma: float, alpha: float) -> float:
+    """Return ``sigma * Phi^-1(lower bound)``; 0.0 if the bound is not above one half."""
     probability = lower_bound(count, samples, alpha)
     return sigma * float(norm.ppf(probability)) if probability > 0.5 else 0.0
 
@@ -159,21 +148,21 @@ def smooth(
     """Certify each example of the smoothed model: algorithm CERTIFY of Cohen et al. (2019).
 
     Args:
-        model: maps images to logits (batch, num_classes), where its parameters are. It is run in eval mode and left
-            as found.
-        images: float (example, channel, height, width), pixels in [0, 1].
-        labels: int (example,).
-        sigma: standard deviation of the noise, in pixels in [0, 1].
-        samples: that bound the probability of the selected class.
-        selection_samples: that select it, from a stream of their own.
-        alpha: probability of a wrong radius, for each example by itself.
-        seed: of the noise.
-        batch_size: noisy images that go through the network together. No count depends on it.
-        folder: where finished portions are kept and shared between processes; None keeps none.
-        progress: called with "smoothing", examples done and examples to do.
+        model: Maps images to logits (batch, num_classes). It runs in eval mode on its own device; its modes and
+            parameters do not change.
+        images: Float (example, channel, height, width), pixels in [0, 1].
+        labels: Int (example,).
+        sigma: Standard deviation of the noise, in pixels in [0, 1].
+        samples: Number of samples that bound the probability of the selected class.
+        selection_samples: Number of samples that select the class, from a separate random stream.
+        alpha: Probability of a wrong radius, per example.
+        seed: Seed of the noise.
+        batch_size: Number of noisy images per pass through the network. No count depends on it.
+        folder: Folder of finished work units, which several processes can share; None saves nothing.
+        progress: Called with "smoothing", the finished and the total number of examples.
 
     Raises:
-        InputError: for settings out of range, and as :func:`kdiga.certification.class_scores.class_scores`.
+        InputError: If a setting is out of range, or as :func:`kdiga.certification.class_scores.class_scores`.
     """
     noise = Noise(sigma, samples, selection_samples, alpha, seed)
     if batch_size < 1:
@@ -183,80 +172,65 @@ def smooth(
     with evaluating(model), frozen_parameters(model):
         num_classes = class_scores(model, images, labels).num_classes
         fingerprint = fingerprint_of_model(model) if folder is not None else ""
-        work_units: list[WorkUnit] = []
-        for start in range(0, len(images), PORTION):
-            part, answers = images[start : start + PORTION], labels[start : start + PORTION]
-            key = {
+
+        def key(chunk: Chunk) -> dict[str, Any]:
+            return {
                 "certification": "smoothing",
                 "model": fingerprint,
-                "start": start,
+                "start": chunk.start,
                 "noise": noise.key(),
-                "examples": fingerprint_of_tensors(part, answers),
             }
-            work = partial(_work, model, part, num_classes, start, noise, batch_size)
-            work_units.append(WorkUnit("smoothing", key, len(part), work))
-        outcomes = run_work_units(work_units, ResultCache(folder), progress)
-    return _radii([pair for chunk in outcomes for pair in chunk], labels.tolist(), noise)
+
+        def counts(chunk: Chunk, stream: int, number: int) -> Tensor:
+            """Return the number of answers of each class under noise, int64 (example, num_classes)."""
+            batches = _batches(_noisy_images(chunk, noise, stream, number), batch_size)
+            predictions = torch.cat([_predictions(model, batch) for batch in batches]).view(-1, number)
+            return torch.stack([row.bincount(minlength=num_classes) for row in predictions])
+
+        def work(chunk: Chunk) -> list[list[int]]:
+            """Return for each example the selected class, and its count among the other samples."""
+            selected = counts(chunk, SELECTION, noise.selection_samples).argmax(1, keepdim=True)
+            counted = counts(chunk, ESTIMATION, noise.samples).gather(1, selected)
+            return torch.cat((selected, counted), 1).tolist()
+
+        outcomes = run_chunks(
+            "smoothing", images, labels, CHUNK_SIZE, key=key, work=work, folder=folder, progress=progress
+        )
+    return _certify([pair for outcome in outcomes for pair in outcome], labels.tolist(), noise)
 
 
-def _work(
-    model: nn.Module, images: Tensor, num_classes: int, start: int, noise: Noise, batch_size: int
-) -> list[list[int]]:
-    """Return for each example the selected class and how often it was counted again."""
-    shared = partial(_count, model, images, num_classes, start, noise, batch_size)
-    selected = shared(SELECTION, noise.selection_samples).argmax(1)
-    counts = shared(ESTIMATION, noise.samples)
-    return [[int(chosen), int(row[chosen])] for chosen, row in zip(selected, counts, strict=True)]
+def _noisy_images(chunk: Chunk, noise: Noise, stream: int, samples: int) -> Iterator[Tensor]:
+    """Yield ``samples`` noisy copies of each image, image by image, at most :data:`DRAW` at a time."""
+    for row, image in enumerate(chunk.images):
+        generator = torch.Generator(image.device).manual_seed(mix_seed(noise.seed, chunk.start + row, stream))
+        for done in range(0, samples, DRAW):
+            drawn = torch.randn((DRAW, *image.shape), generator=generator, device=image.device, dtype=image.dtype)
+            yield image + noise.sigma * drawn[: samples - done]
+
+
+def _batches(parts: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
+    pending = list[Tensor]()
+    for part in parts:
+        pending.append(part)
+        if sum(map(len, pending)) >= batch_size:
+            yield from torch.cat(pending).split(batch_size)
+            pending.clear()
+    if pending:
+        yield from torch.cat(pending).split(batch_size)
 
 
 @torch.no_grad()
-def _count(
-    model: nn.Module,
-    images: Tensor,
-    num_classes: int,
-    start: int,
-    noise: Noise,
-    batch_size: int,
-    stream: int,
-    samples: int,
-) -> Tensor:
-    """Return int64 (example, num_classes): how often each class was answered under noise."""
-    counts = torch.zeros(len(images), num_classes, dtype=torch.int64)
-    held: list[Tensor] = []
-    rows: list[int] = []
-
-    def count() -> None:
-        for part in torch.cat(held).split(batch_size):
-            logits = model(part)
-            if not bool(logits.isfinite().all()):
-                raise InputError("the model returned logits that are not finite under noise; try a smaller sigma.")
-            predictions.append(logits.argmax(1).cpu())
-
-    predictions: list[Tensor] = []
-    for row, noisy in _noisy(images, start, noise, stream, samples):
-        held.append(noisy)
-        rows += [row] * len(noisy)
-        if sum(map(len, held)) >= batch_size:
-            count()
-            held.clear()
-    if held:
-        count()
-    counts.index_put_((torch.tensor(rows), torch.cat(predictions)), torch.ones((), dtype=torch.int64), accumulate=True)
-    return counts
+def _predictions(model: nn.Module, images: Tensor) -> Tensor:
+    logits = model(images)
+    if not bool(logits.isfinite().all()):
+        raise InputError("the model returned logits that are not finite under noise; try a smaller sigma.")
+    return logits.argmax(1).cpu()
 
 
-def _noisy(images: Tensor, start: int, noise: Noise, stream: int, samples: int) -> Iterator[tuple[int, Tensor]]:
-    for row, image in enumerate(images):
-        generator = torch.Generator(image.device).manual_seed(mix_seed(noise.seed, start + row, stream))
-        for done in range(0, samples, DRAW):
-            drawn = torch.randn((DRAW, *image.shape), generator=generator, device=image.device, dtype=image.dtype)
-            yield row, image + noise.sigma * drawn[: samples - done]
-
-
-def _radii(found: Sequence[Sequence[int]], labels: Sequence[int], noise: Noise) -> Smoothed:
+def _certify(counts: Sequence[Sequence[int]], labels: Sequence[int], noise: Noise) -> Smoothed:
     radius, prediction, wrong = list[float](), list[int | None](), 0
-    for (selected, count), label in zip(found, labels, strict=True):
-        certified = radius_of(count, noise.samples, noise.sigma, noise.alpha)
+    for (selected, count), label in zip(counts, labels, strict=True):
+        certified = certified_radius(count, noise.samples, noise.sigma, noise.alpha)
         prediction.append(selected if certified > 0 else None)
         wrong += certified > 0 and selected != label
         radius.append(certified if selected == label else 0.0)

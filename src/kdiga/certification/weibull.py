@@ -1,18 +1,17 @@
-"""Where maxima end: the reverse Weibull distribution fitted to many samples at once, by maximum likelihood.
+"""Maximum-likelihood fit of a reverse Weibull distribution to many samples of maxima at once.
 
 The largest of many draws of a bounded quantity follows, for large samples, a reverse Weibull distribution
 
     P(M <= m) = exp(-((location - m) / scale) ** shape)    for m <= location,
 
-and ``location`` is the bound (Fisher and Tippett, 1928; Weng et al., 2018, theorem 4.1). Two of its three parameters
-follow from the third: for a given location the distances ``location - m`` are an ordinary Weibull sample, whose shape
-solves one equation and whose scale is a mean. What is left is a function of the location alone, the profile
-likelihood, and it is searched on a grid and then by golden section.
+and ``location`` is the bound (Fisher and Tippett, 1928; Weng et al., 2018, theorem 4.1). For a given location the
+distances ``location - m`` are an ordinary Weibull sample: its shape solves one equation, its scale is a mean. So the
+likelihood is a function of the location alone (profile likelihood). A grid and then a golden-section search find its
+maximum.
 
-The likelihood has no maximum of its own: it grows without bound as the location comes down to the largest observation,
-with a shape below 1 (Smith, 1985). So only locations whose shape is above :data:`LEAST_SHAPE` are looked at, and only
-up to :data:`REACH` times the largest observation; the answer is the highest point inside that range. A likelihood that
-is highest at an end of it has no such point, and the fit has failed.
+The likelihood is unbounded: it grows without limit as the location approaches the largest observation, with a shape
+below 1 (Smith, 1985). So the search covers only locations with a shape above :data:`LEAST_SHAPE`, up to :data:`REACH`
+times the largest observation. If the likelihood is highest at an end of this range, the fit fails.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from torch import Tensor
 
 LEAST_SHAPE = 1.0
 REACH = 2.0
-LEAST_OBSERVATIONS = 5  # for three parameters; below it a fit would be an interpolation
-CONSTANT = 16  # rounding units within which observations are one number
-_NEAREST = 1e-3  # the nearest location looked at, above the largest observation, in spans of the sample
+LEAST_OBSERVATIONS = 5  # three parameters; fewer observations would be interpolated
+CONSTANT = 16  # rounding units within which observations count as equal
+_NEAREST = 1e-3  # distance of the first location from the largest observation, in spans of the sample
 _GRID, _SHAPE_STEPS, _GOLDEN_STEPS = 48, 26, 24
 _LOG_SHAPE_RANGE = (-3.0, 9.0)
 _GOLDEN = (5**0.5 - 1) / 2
@@ -35,15 +34,15 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class WeibullFit:
-    """Fits of many samples, each shape (fit,), float64; NaN where there is none.
+    """Fits of many samples, each float64 (fit,), NaN for a failed fit.
 
     Args:
-        location: the estimated bound of the quantity.
-        shape: above 1.
-        scale: in the quantity's unit.
-        p_value: of a Kolmogorov-Smirnov test of the sample against its own fit. The parameters come from the same
-            sample, so it is too kind; a small one still speaks against the fit.
-        exact: bool, whether the sample is one number up to rounding. Its location is that number; nothing was fitted.
+        location: Estimated bound of the quantity.
+        shape: Shape parameter, above 1.
+        scale: Scale parameter, in the unit of the quantity.
+        p_value: P-value of a Kolmogorov-Smirnov test of the sample against its fit. The parameters come from the same
+            sample, so the test is lenient; a small value still speaks against the fit.
+        exact: Bool, whether all observations are equal up to rounding. Their value is the location, without a fit.
     """
 
     location: Tensor
@@ -54,16 +53,16 @@ class WeibullFit:
 
     @property
     def failed(self) -> Tensor:
-        """Bool (fit,): no location within the range looked at is likeliest."""
+        """Whether the likelihood has no maximum inside the range, bool (fit,)."""
         return self.location.isnan()
 
 
 def fit_reverse_weibull(maxima: Tensor, precision: float | None = None) -> WeibullFit:
-    """Fit every row.
+    """Fit each row.
 
     Args:
-        maxima: float (fit, observation), finite, at least 0; at least 5 observations.
-        precision: relative rounding error of the observations; None is that of their type.
+        maxima: Observations, float (fit, observation), finite, at least 0; at least 5 per fit.
+        precision: Relative rounding error of the observations; None is that of their type.
     """
     precision = torch.finfo(maxima.dtype).eps if precision is None else precision
     maxima = maxima.double()
@@ -77,8 +76,8 @@ def fit_reverse_weibull(maxima: Tensor, precision: float | None = None) -> Weibu
     if fitted.any():
         units = span[fitted, None]
         below = (largest[fitted, None] - maxima[fitted]) / units
-        beyond = _likeliest(below, (REACH - 1) * largest[fitted] / span[fitted])
-        found_shape, found_scale, _ = _at(below, beyond[:, None].nan_to_num(1.0))
+        beyond = _most_likely(below, (REACH - 1) * largest[fitted] / span[fitted])
+        found_shape, found_scale, _ = _best_fit(below, beyond[:, None].nan_to_num(1.0))
         good = beyond.isfinite()
         rows = fitted.nonzero()[:, 0][good]
         location[rows] = largest[rows] + beyond[good] * span[rows]
@@ -87,17 +86,16 @@ def fit_reverse_weibull(maxima: Tensor, precision: float | None = None) -> Weibu
     return WeibullFit(location, shape, scale, p_value, exact)
 
 
-def _likeliest(below: Tensor, farthest: Tensor) -> Tensor:
-    """Return the likeliest location of each row above its largest observation, in spans; NaN where none is inside.
+def _most_likely(below: Tensor, farthest: Tensor) -> Tensor:
+    """Return the most likely location of each row, NaN if it is at an end of the range.
 
-    Args:
-        below: float64 (fit, observation): how far each observation is below the largest, in spans, in [0, 1].
-        farthest: (fit,): the last location looked at.
+    All distances are in spans of the sample, from its largest observation: ``below`` (fit, observation) of the
+    observations, in [0, 1]; ``farthest`` (fit,) of the last location; the result (fit,) above it.
     """
     nearest = torch.full_like(farthest, _NEAREST).minimum(farthest / 4)
     steps = torch.linspace(0, 1, _GRID, dtype=below.dtype, device=below.device)
     grid = nearest[:, None] * (farthest / nearest)[:, None] ** steps
-    shape, _, likelihood = _at(below, grid)
+    shape, _, likelihood = _best_fit(below, grid)
     allowed = shape > LEAST_SHAPE
     best = likelihood.masked_fill(~allowed, -torch.inf).argmax(1)
     inner = (best > 0) & (best < _GRID - 1)
@@ -107,20 +105,19 @@ def _likeliest(below: Tensor, farthest: Tensor) -> Tensor:
     low, high = grid[rows, inside - 1].log(), grid[rows, inside + 1].log()
     for _ in range(_GOLDEN_STEPS):
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        _, _, values = _at(below, torch.stack((left, right), 1).exp())
+        _, _, values = _best_fit(below, torch.stack((left, right), 1).exp())
         falls = values[:, 0] > values[:, 1]
         low, high = torch.where(falls, low, left), torch.where(falls, right, high)
     return ((low + high) / 2).exp().masked_fill(~inner, torch.nan)
 
 
-def _at(below: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return shape, scale and mean log-likelihood of the best fit for each location, each like ``beyond``.
+def _best_fit(below: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return shape, scale and mean log-likelihood of the best fit for each location.
 
-    Args:
-        below: (fit, observation), in spans.
-        beyond: (fit, location): locations above the largest observation, in spans, above 0.
+    ``below`` is (fit, observation); ``beyond`` and the results are (fit, location). Both are distances from the largest
+    observation in spans, above 0 for ``beyond``.
     """
-    logs = (below[:, None] + beyond[..., None]).log()  # of the distances to the location
+    logs = (below[:, None] + beyond[..., None]).log()  # logarithms of the distances to the location
     top = logs.amax(-1, keepdim=True)
     logs = logs - top
     mean = logs.mean(-1)
@@ -129,7 +126,7 @@ def _at(below: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         middle = (low + high) / 2
         shape = middle.exp()
         weights = (shape[..., None] * logs).exp()
-        # Zero at the likeliest shape, and rising with it.
+        # Zero at the most likely shape, and increasing.
         slope = (weights * logs).sum(-1) / weights.sum(-1) - 1 / shape - mean
         low, high = torch.where(slope < 0, middle, low), torch.where(slope < 0, high, middle)
     shape = ((low + high) / 2).exp()
@@ -139,7 +136,7 @@ def _at(below: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _kolmogorov_smirnov(maxima: Tensor, location: Tensor, shape: Tensor, scale: Tensor) -> Tensor:
-    """Return the exact p-value of each row's largest gap between the fitted and the observed distribution."""
+    """Return the exact p-value of the largest gap between the fitted and the observed distribution of each row."""
     ordered = maxima.sort(1).values
     distance = ((location[:, None] - ordered) / scale[:, None]).clamp_min(0)
     expected = (-(distance ** shape[:, None])).exp()

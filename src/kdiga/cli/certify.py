@@ -143,7 +143,7 @@ def _show(console: Console, found: CertifyOutcome, radii: Sequence[float]) -> No
 
 
 def _rows(name: str, found: CertifyOutcome, radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
-    from kdiga.certification.curve import median_radius
+    from kdiga.certification.certificate import median_radius
     from kdiga.statistics import clopper_pearson
 
     certificate, content = found.certificates[name], found.content[name]
@@ -204,7 +204,7 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
 
 
 def _radius(found: dict[str, Any]) -> str:
-    from kdiga.certification.curve import median_radius
+    from kdiga.certification.certificate import median_radius
 
     middle = median_radius([radius for radius in found["guaranteed_radius"] if radius])
     return "nothing" if middle is None else f"a radius of {middle:.4g}"

@@ -49,7 +49,7 @@ def explain(
 
     Example: kdiga explain runs/demo/teacher runs/demo/kd runs/demo/tangent --examples 200
     """
-    from kdiga.analysis.search import WorstCaseSearch
+    from kdiga.analysis.worst_case import WorstCaseSearch
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.explain import FILE, ExplainRequest, explain_runs
 

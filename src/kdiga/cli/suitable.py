@@ -44,8 +44,8 @@ def suitable(
 
     Example: kdiga suitable runs/demo/teacher --examples 500
     """
-    from kdiga.analysis.search import WorstCaseSearch
     from kdiga.analysis.suitable import suitable as examine
+    from kdiga.analysis.worst_case import WorstCaseSearch
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.data.image_set import to_pixels
     from kdiga.io.atomic_write import write_atomically

@@ -22,8 +22,8 @@ from kdiga.certification import (
     smooth,
     smooth_against,
 )
+from kdiga.certification.interval_network import trace_network
 from kdiga.certification.lipschitz import Sampling
-from kdiga.certification.network import take_apart
 from kdiga.certification.smoothing import Noise
 from kdiga.data.image_set import to_pixels
 from kdiga.errors import InputError, unknown
@@ -193,9 +193,9 @@ def _check_coverage(
     if "interval" not in request.methods:
         return
     image = to_pixels(test_set.images.images[:1])[0].to(_device(loaded))
-    take_apart(loaded.model, image)
+    trace_network(loaded.model, image)
     if teacher is not None:
-        take_apart(teacher.model, image, "teacher")
+        trace_network(teacher.model, image, "teacher")
 
 
 def _run(

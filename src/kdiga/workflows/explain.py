@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from kdiga.analysis.explain import explain
+from kdiga.analysis.explain import explain, short_model_names
 from kdiga.analysis.explanation import Explanation
-from kdiga.analysis.names import short_model_names
 from kdiga.analysis.pictures import choose_examples, picture_arrays
-from kdiga.analysis.search import WorstCaseSearch
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.image_set import to_pixels
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.runs.provenance import provenance

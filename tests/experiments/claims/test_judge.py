@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from kdiga.certification.curve import share
+from kdiga.certification.certificate import share
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.collect import _judged
 from kdiga.experiments.claims.effects import effect

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdiga.analysis.ranking import FEWEST_MODELS, spearman
-from kdiga.analysis.resampling import RESAMPLES, percentile_interval
+from kdiga.analysis.ranking import FEWEST_MODELS, RESAMPLES, percentile_interval, spearman
 from kdiga.experiments.claims.evidence import Evidence
 from kdiga.experiments.claims.grid import Pair
 from kdiga.experiments.claims.measurements import EXPLAINED

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from kdiga.certification.curve import share
+from kdiga.certification.certificate import share
 from kdiga.experiments.claims.evidence import Evidence
 from kdiga.experiments.claims.grid import Pair
 from kdiga.experiments.claims.measurements import CERTIFIED

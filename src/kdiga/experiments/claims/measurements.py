@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdiga.analysis.explain import explain
-from kdiga.analysis.explanation import Explained
+from kdiga.analysis.model_explanation import ModelExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
 from kdiga.data.image_set import to_pixels
@@ -128,7 +128,7 @@ class ExplainMeasurement:
         write_result(folder, content, self.file)
 
 
-def _summary(student: Explained) -> dict[str, Any]:
+def _summary(student: ModelExplanation) -> dict[str, Any]:
     """Return a student's measures as plain data: means, and the values of those that order students."""
     agreement, bounds = student.agreement, {"student": student.student_bound, "transfer": student.transfer_bound}
     assert agreement is not None

@@ -10,10 +10,19 @@ from torch import nn
 
 from kdiga.certification.class_scores import other_classes
 from kdiga.certification.interval import lipschitz_bounds
-from kdiga.certification.network import take_apart
-from kdiga.certification.propagation import UNIT, Box, allowance, ball_of, dual_norms, gradients, margins, reach
+from kdiga.certification.interval_network import trace_network
+from kdiga.certification.interval_propagation import (
+    UNIT,
+    IntervalTensor,
+    bound_gradients,
+    bound_margins,
+    bound_values,
+    largest_dual_norms,
+    rounding_allowance,
+)
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
+from tests.certification.nets import radii_in
 
 SEEDS = range(25)
 
@@ -49,16 +58,16 @@ def test_values_and_margins(norm, weights, biases):
         if biases is None:
             with torch.no_grad():
                 model[1].bias.sub_(model[1].weight @ image.flatten())
-        network = take_apart(model, image[0])
-        reached = reach(network, image, torch.zeros(1, dtype=torch.float64), norm)
+        network = trace_network(model, image[0])
+        bounds = bound_values(network, image, torch.zeros(1, dtype=torch.float64), norm)
         hidden = times(*reversed_last(exactly(model[1]), [Fraction(v) for v in image.flatten().tolist()]))
-        box = reached.boxes[-1]
+        box = bounds.intervals[-1]
         for value, center, radius in zip(hidden, box.center[0].tolist(), box.radius[0].tolist(), strict=True):
             assert abs(value - Fraction(center)) <= Fraction(radius)
             assert Fraction(radius) <= Fraction(1, 10**4)
             wrong += value != Fraction(center)
         logits = times(*reversed_last(exactly(model[2]), hidden))
-        lows = margins(network, reached, label)[0].tolist()
+        lows = bound_margins(network, bounds, label)[0].tolist()
         for low, other in zip(lows, other_classes(label, 3)[0].tolist(), strict=True):
             margin = logits[int(label)] - logits[other]
             assert Fraction(low) <= margin
@@ -77,12 +86,12 @@ def test_gradients_and_their_norms(norm):
     for seed in SEEDS:
         models, label = (chain(seed), chain(seed + 100)), torch.tensor([seed % 3])
         image = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
-        networks = [take_apart(model, image[0]) for model in models]
+        networks = [trace_network(model, image[0]) for model in models]
         bounds = lipschitz_bounds(*networks, image, label, ball)
         others, slopes = other_classes(label, 3)[0].tolist(), []
         for model, network in zip(models, networks, strict=True):
             first, last = exactly(model[1])[0], exactly(model[2])[0]
-            box = gradients(network, reach(network, image, ball_of(ball, image), norm), label)
+            box = bound_gradients(network, bound_values(network, image, radii_in(ball, image), norm), label)
             slopes.append([])
             for row, other in enumerate(others):
                 rows = [a - b for a, b in zip(last[int(label)], last[other], strict=True)]
@@ -103,7 +112,7 @@ def test_a_norm_is_never_below_the_exact_one():
     with seeded(1):
         rows = torch.randn(200, 7, dtype=torch.float64)
     for norm in ("linf", "l2"):
-        found = dual_norms(Box(rows, torch.zeros_like(rows)), norm).tolist()
+        found = largest_dual_norms(IntervalTensor(rows, torch.zeros_like(rows)), norm).tolist()
         for row, length in zip(rows.tolist(), found, strict=True):
             parts = [abs(Fraction(v)) for v in row]
             exact = sum(parts) if norm == "linf" else sum(part * part for part in parts)
@@ -114,17 +123,19 @@ def test_boxes_between_two_ends_hold_both():
     with seeded(2):
         low = torch.randn(2000, dtype=torch.float64) * 10.0 ** torch.randint(-8, 8, (2000,))
         high = low + torch.rand(2000, dtype=torch.float64) * low.abs()
-    box = Box.between(low, high)
+    box = IntervalTensor.between(low, high)
     for a, b, center, radius in zip(low.tolist(), high.tolist(), box.center.tolist(), box.radius.tolist(), strict=True):
         assert Fraction(center) - Fraction(radius) <= Fraction(a)
         assert Fraction(b) <= Fraction(center) + Fraction(radius)
         assert radius <= (b - a) / 2 + 1e-14 * (abs(a) + abs(b))
-    crossed = Box.between(torch.tensor([1.0 + 1e-15], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64))
+    crossed = IntervalTensor.between(
+        torch.tensor([1.0 + 1e-15], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
+    )
     assert 0 <= float(crossed.radius) < 1e-14
 
 
 def test_the_allowance_is_more_than_any_order_of_adding_up_needs():
     """A sum of n products is off by at most (n + 2) u of the sum of their sizes."""
     for terms in (1, 10, 1000):
-        assert (terms + 2) * 2.0**-53 < allowance(terms) < 30 * terms * 2.0**-53
+        assert (terms + 2) * 2.0**-53 < rounding_allowance(terms) < 30 * terms * 2.0**-53
     assert torch.finfo(torch.float64).eps == UNIT

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdiga.certification.layers import by_channel
-from kdiga.certification.network import Network, take_apart
+from kdiga.certification.interval_layers import by_channel
+from kdiga.certification.interval_network import TracedNetwork, trace_network
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 
@@ -88,44 +88,44 @@ LAYERS = {
 }
 
 
-def taken_apart(build) -> tuple[nn.Module, Network, torch.Tensor]:
+def traced(build) -> tuple[nn.Module, TracedNetwork, torch.Tensor]:
     with seeded(3):
         between, image = build(), torch.rand(2, 4, 6, dtype=torch.float64)
         module = between.eval() if isinstance(between, nn.Module) else between
         features = module(image[None].float()).numel()
         model = Between(between, features).double().eval()
-    return model, take_apart(model, image), image
+    return model, trace_network(model, image), image
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layers_functions_are_those_of_its_jacobian(name):
-    _, network, image = taken_apart(LAYERS[name])
-    affine = [step for step in network.steps if step.magnitude is not None]
+    _, network, image = traced(LAYERS[name])
+    affine = [layer for layer in network.layers if layer.magnitude is not None]
     assert affine or name == "in place"
     values = [image[None]]
-    for step in network.steps:
-        sources = [values[source] for source in step.sources]
-        values.append(step.apply(*sources))
-        if step.magnitude is None:
+    for layer in network.layers:
+        sources = [values[source] for source in layer.sources]
+        values.append(layer.apply(*sources))
+        if layer.magnitude is None:
             assert torch.equal(values[-1], sources[0].clamp_min(0))
             continue
         zeros = tuple(torch.zeros_like(source) for source in sources)
         outputs = values[-1].numel()
-        parts = torch.autograd.functional.jacobian(step.apply, zeros)
+        parts = torch.autograd.functional.jacobian(layer.apply, zeros)
         matrices = [part.reshape(outputs, -1) for part in parts]
         whole = torch.cat(matrices, 1)
         with seeded(1):
             radii = [torch.rand_like(source) for source in sources]
         widths = sum(matrix.abs() @ radius.flatten() for matrix, radius in zip(matrices, radii, strict=True))
-        assert torch.allclose(step.magnitude(*radii).flatten(), widths)
+        assert torch.allclose(layer.magnitude(*radii).flatten(), widths)
         if len(sources) == 1:
-            assert torch.allclose(step.squared(radii[0]).flatten(), whole.square() @ radii[0].flatten())
-        constant = step.apply(*zeros)
-        offset = torch.zeros(()) if step.offset is None else by_channel(step.offset, constant)
+            assert torch.allclose(layer.squared(radii[0]).flatten(), whole.square() @ radii[0].flatten())
+        constant = layer.apply(*zeros)
+        offset = torch.zeros(()) if layer.offset is None else by_channel(layer.offset, constant)
         assert bool((offset >= constant.abs() * (1 - 1e-12)).all())
         used = whole != 0
-        assert int(used.sum(1).max()) <= step.terms, "a sum of more products than its rounding allows for"
-        if step.diagonal:
+        assert int(used.sum(1).max()) <= layer.terms, "a sum of more products than its rounding allows for"
+        if layer.diagonal:
             assert int(used.sum(1).max()) <= 1
             assert int(used.sum(0).max()) <= 1
         elif len(sources) == 1:
@@ -137,13 +137,12 @@ def test_batch_norm_after_a_linear_layer_is_covered():
         model = nn.Sequential(
             nn.Flatten(), nn.Linear(6, 4), normed(nn.BatchNorm1d(4)), nn.ReLU(), nn.Linear(4, 3)
         ).eval()
-    step = take_apart(model, torch.rand(1, 2, 3)).steps[2]
-    layer = model[2]
-    slope = layer.weight / (layer.running_var + layer.eps).sqrt()
-    assert torch.allclose(step.magnitude(torch.ones(1, 4)), slope.abs())
-    assert torch.allclose(step.apply(torch.zeros(1, 4)), layer.bias - slope * layer.running_mean)
+    layer, norm = trace_network(model, torch.rand(1, 2, 3)).layers[2], model[2]
+    slope = norm.weight / (norm.running_var + norm.eps).sqrt()
+    assert torch.allclose(layer.magnitude(torch.ones(1, 4)), slope.abs())
+    assert torch.allclose(layer.apply(torch.zeros(1, 4)), norm.bias - slope * norm.running_mean)
     # The shift is a difference: its rounding is relative to both of its parts.
-    assert bool((step.offset >= (layer.bias.abs() + (slope * layer.running_mean).abs()) * (1 - 1e-6)).all())
+    assert bool((layer.offset >= (norm.bias.abs() + (slope * norm.running_mean).abs()) * (1 - 1e-6)).all())
 
 
 REFUSED = {
@@ -193,4 +192,4 @@ REFUSED = {
 @pytest.mark.parametrize(("name", "build"), [(name, build) for name, all_ in REFUSED.items() for build in all_])
 def test_what_is_not_covered_is_refused_by_name(name, build):
     with pytest.raises(InputError, match=rf"do not cover the layer {name}\b"):
-        taken_apart(build)
+        traced(build)

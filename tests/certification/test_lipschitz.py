@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdiga.certification import clever, clever_against
-from kdiga.certification.gradients import POINTS, largest_norms, quick_convolutions
+from kdiga.certification.lipschitz import POINTS, fast_convolutions, largest_norms
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 from tests.certification.nets import linear
@@ -36,7 +36,7 @@ def test_every_convolution_keeps_its_answers(kind, dtype):
         before = layer.weight.data
         expected = layer(images)
         (gradient,) = torch.autograd.grad(expected.square().sum(), images)
-        with quick_convolutions([nn.Sequential(layer), layer]):
+        with fast_convolutions([nn.Sequential(layer), layer]):
             assert ("forward" in layer.__dict__) == quick
             assert layer.weight.is_contiguous(memory_format=torch.channels_last) or quick
             found = layer(images)
@@ -55,7 +55,7 @@ def test_a_forward_of_ones_own_and_a_subclass_are_left_alone():
     own, subclass = nn.Conv2d(1, 2, 3), Doubled(1, 2, 3)
     own.forward = lambda x: x
     half = nn.Conv2d(1, 2, 3).to(torch.bfloat16)
-    with quick_convolutions([own, subclass, half]):
+    with fast_convolutions([own, subclass, half]):
         assert own(3) == 3
         assert not {"forward"} & (subclass.__dict__.keys() | half.__dict__.keys())
     assert own(3) == 3
