@@ -1,1 +1,0 @@
-"""Run folders: their content, provenance, and work that resumes."""
