@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -212,3 +214,9 @@ def test_workers(folder):
         kdiga.load_data(folder, worker=1)
     with pytest.raises(InputError, match="image_size was 0"):
         kdiga.load_data(folder, image_size=0)
+
+
+def test_decoding_processes_do_not_import_pytorch():
+    """Each would need its memory, and a second or more to start."""
+    command = "import sys, kdiga.decoding, kdiga.distributed.launch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0

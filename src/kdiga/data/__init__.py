@@ -1,10 +1,9 @@
 """Images in memory or on disk, by name or from a folder, with repeatable augmentation."""
 
-from kdiga.data.batches import FileFeed
-from kdiga.data.feed import Feed, Images, ImageSetFeed, LoaderFeed, batch_of, feed_of
+from kdiga.data.feed import Feed, Images, ImageSetFeed, LoaderFeed, MixedFeed, batch_of, feed_of
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet, split
-from kdiga.data.mixed_set import MixedFeed, MixedSet
+from kdiga.data.mixed_set import MixedSet
 from kdiga.data.reading import Reading
 from kdiga.data.registry import DataSet, available_data, find_data, load_data
 from kdiga.data.views import Augmentation, ResizedCrop, View, augmentation_by_name
@@ -13,7 +12,6 @@ __all__ = [
     "Augmentation",
     "DataSet",
     "Feed",
-    "FileFeed",
     "FileSet",
     "ImageSet",
     "ImageSetFeed",

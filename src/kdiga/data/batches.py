@@ -1,135 +1,181 @@
-"""Batches of images that are decoded ahead of the step that needs them."""
+"""How a batch is made: its rows, decided by (seed, epoch, place) alone, and its images, decoded ahead of their step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from kdiga.data.file_set import CPU, Begun, FileSet, ahead
+from kdiga.data.decoder_pool import Pending
+from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet, to_pixels
-from kdiga.data.order import batch_rows, batches_in, check_sizes
+from kdiga.data.mixed_set import MixedSet
 from kdiga.data.views import ResizedCrop, View
 from kdiga.distributed.batch_shards import Share
+from kdiga.errors import InputError
+from kdiga.model_state import mix_seed
 from kdiga.types import Batch
 
 
-@dataclass(frozen=True)
-class FileFeed:
-    """Shuffles and augments images on disk.
+def check_sizes(batch_size: int, views: int | None) -> None:
+    """Check the numbers that every feed takes.
 
-    A batch is decided by (seed, epoch, place) alone, whatever the number of workers, and is that of an
-    :class:`ImageSetFeed` wherever the augmentation works on decoded images. The last batch is dropped when it is short.
+    Raises:
+        InputError: for a number below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("views", views)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} was {value!r}; it must be at least 1.")
+
+
+def batches_in(examples: int, batch_size: int) -> int:
+    """Return the batches of an epoch: a short last one is dropped, so that every step has the same size."""
+    return max(1, examples // batch_size)
+
+
+def batch_rows(
+    examples: int, batch_size: int, *, seed: int, epoch: int, start: int, share: Share, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield a process's rows of each batch of one epoch, from batch ``start`` on; an epoch has each row once."""
+    order = torch.randperm(examples, generator=_generator(seed, epoch)).to(device)
+    for place in range(start, batches_in(examples, batch_size)):
+        index = order[place * batch_size : (place + 1) * batch_size]
+        yield index[share.rows(len(index))]
+
+
+class ShuffledRows:
+    """The rows 0 .. count - 1 in a random order, then in another one, without end, with access to any range."""
+
+    def __init__(self, count: int, seed: int, stream: int) -> None:
+        self.count, self.seed, self.stream = count, seed, stream
+        self._last: tuple[int, Tensor] | None = None
+
+    def rows(self, start: int, number: int) -> Tensor:
+        """Return the rows at places start .. start + number - 1."""
+        parts = list[Tensor]()
+        while number > 0:
+            turn, place = divmod(start, self.count)
+            part = self._turn(turn)[place : place + number]
+            parts.append(part)
+            start, number = start + len(part), number - len(part)
+        return torch.cat(parts)
+
+    def _turn(self, turn: int) -> Tensor:
+        if self._last is None or self._last[0] != turn:
+            self._last = turn, shuffled(self.count, self.seed, self.stream, turn)
+        return self._last[1]
+
+
+def shuffled(count: int, *seeds: int) -> Tensor:
+    """Return the rows 0 .. count - 1 in the random order of some seeds."""
+    return torch.randperm(count, generator=_generator(*seeds))
+
+
+class PendingView:
+    """One view of some images: decoded from now on if they are on disk, made on request if they are in memory.
 
     Args:
-        data: the training images.
-        batch_size: of all processes together; at most the number of examples.
-        seed: decides order and augmentation, together with the epoch.
-        augmentation: of each example.
-        views: how many there are of an example, used in turn, epoch by epoch; None for a new one each epoch.
-        share: of every batch, for this process.
+        data: The images.
+        rows: Rows of ``data``, int64 (batch,), on the device of its labels.
+        index: Numbers that identify the examples for the augmentation, int64 (batch,).
+        augmentation: Augmentation of each example.
+        seed: Seed of the augmentation.
+        view: Number of the view, for all examples.
     """
 
-    data: FileSet
-    batch_size: int
-    seed: int
-    augmentation: View
-    views: int | None
-    share: Share
+    def __init__(
+        self, data: ImageSet | FileSet, rows: Tensor, index: Tensor, augmentation: View, seed: int, view: int
+    ) -> None:
+        self.data, self.rows, self.index = data, rows, index
+        self.augmentation, self.seed, self.view = augmentation, seed, view
+        self.decoding: Pending[Tensor] | None = None
+        self.cropped = isinstance(data, FileSet) and isinstance(augmentation, ResizedCrop)
+        if isinstance(data, FileSet):
+            crops = augmentation.crops(index, seed=seed, view=view) if isinstance(augmentation, ResizedCrop) else None
+            self.decoding = data.begin(rows, crops)
 
-    def __post_init__(self) -> None:
-        check_sizes(self.batch_size, self.views)
-        self.share.size_of(min(self.batch_size, len(self.data)))
-
-    def __len__(self) -> int:
-        """Return the batches of an epoch."""
-        return batches_in(len(self.data), self.batch_size)
-
-    def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one epoch from ``start`` on, each example once; the epoch decides the view."""
-        view = number if self.views is None else number % self.views
-        parts = batch_rows(
-            len(self.data), self.batch_size, seed=self.seed, epoch=number, start=start, share=self.share, device=CPU
-        )
-        return ahead(FileBatch(self.data, index, self.augmentation, self.seed, view) for index in parts)
-
-
-class FileBatch:
-    """A batch that is being decoded.
-
-    Args:
-        data: where from.
-        index: int64 (batch,), rows of it, on the CPU.
-        augmentation: of each example.
-        seed: of the augmentation.
-        view: of all of them.
-    """
-
-    def __init__(self, data: FileSet, index: Tensor, augmentation: View, seed: int, view: int) -> None:
-        self.data, self.index, self.view = data, index, view
-        self.images = begin_view(data, index, index, augmentation, seed=seed, view=view)
-
-    def result(self) -> Batch:
-        """Wait for it."""
+    def result(self) -> Tensor:
+        """Return the view on the set's device, in the type in which the images are stored."""
         device = self.data.device
-        labels = self.data.labels[self.index].to(device)
-        return Batch(to_pixels(self.images.result()), labels, self.index.to(device), view=self.view)
+        if self.decoding is not None:
+            images = self.decoding.result().to(device)
+        else:
+            assert isinstance(self.data, ImageSet)
+            images = self.data.images[self.rows.to(device)]
+        if self.cropped:
+            return images
+        return self.augmentation(images, self.index.to(device), seed=self.seed, view=self.view)
 
     def cancel(self) -> None:
-        """Do not begin what has not begun."""
+        """Cancel the decoding that has not started."""
+        if self.decoding is not None:
+            self.decoding.cancel()
+
+
+class PendingBatch:
+    """A batch from one set of images whose images are being decoded, or are made on request.
+
+    Args:
+        data: The training images.
+        index: Rows of ``data``, int64 (batch,).
+        augmentation: Augmentation of each example.
+        seed: Seed of the augmentation.
+        view: Number of the view, for all examples.
+    """
+
+    def __init__(self, data: ImageSet | FileSet, index: Tensor, augmentation: View, seed: int, view: int) -> None:
+        self.data, self.view = data, view
+        self.index = index.to(data.labels.device)
+        self.images = PendingView(data, self.index, self.index, augmentation, seed, view)
+
+    def result(self) -> Batch:
+        """Return the batch, on the set's device, when its images are ready."""
+        images, device = to_pixels(self.images.result()), self.data.device
+        return Batch(images, self.data.labels[self.index].to(device), self.index.to(device), view=self.view)
+
+    def cancel(self) -> None:
+        """Cancel the decoding that has not started."""
         self.images.cancel()
 
 
-class BegunView:
-    """A view of images on disk that is being made; see :func:`begin_view`."""
-
-    def __init__(self, data: FileSet, rows: Tensor, index: Tensor, augmentation: View, seed: int, view: int) -> None:
-        self.data, self.index, self.augmentation, self.seed, self.view = data, index, augmentation, seed, view
-        cut = isinstance(augmentation, ResizedCrop)
-        self.pending = data.begin(rows, augmentation.crops(index, seed=seed, view=view) if cut else None)
-        self.cut = cut
-
-    def result(self) -> Tensor:
-        """Return images as bytes, on the set's device."""
-        images = self.pending.result().to(self.data.device)
-        if self.cut:
-            return images
-        return self.augmentation(images, self.index.to(images.device), seed=self.seed, view=self.view)
-
-    def cancel(self) -> None:
-        """Do not begin what has not begun."""
-        self.pending.cancel()
-
-
-class HeldView:
-    """A view of images in memory, made when it is asked for; see :func:`begin_view`."""
-
-    def __init__(self, data: ImageSet, rows: Tensor, index: Tensor, augmentation: View, seed: int, view: int) -> None:
-        self.data, self.rows, self.index = data, rows, index
-        self.augmentation, self.seed, self.view = augmentation, seed, view
-
-    def result(self) -> Tensor:
-        """Return images as they are stored, on the set's device."""
-        rows, index = self.rows.to(self.data.device), self.index.to(self.data.device)
-        return self.augmentation(self.data.images[rows], index, seed=self.seed, view=self.view)
-
-    def cancel(self) -> None:
-        """There is nothing to do."""
-
-
-def begin_view(
-    data: ImageSet | FileSet, rows: Tensor, index: Tensor, augmentation: View, *, seed: int, view: int
-) -> Begun[Tensor]:
-    """Begin to make one view of some images.
+class PendingMixedBatch:
+    """A batch of original and extra images; see :class:`PendingBatch`.
 
     Args:
-        data: where from.
-        rows: int64 (batch,), of it, on the CPU.
-        index: int64 (batch,), what the augmentation knows each example by.
-        augmentation: of each example.
-        seed: of the augmentation.
-        view: of all of them.
+        data: The training images with the extra ones.
+        index: Original rows, and ``len(data)`` plus extra rows, int64 (batch,), on the CPU.
+        augmentation: Augmentation of each example.
+        seed: Seed of the augmentation.
+        view: Number of the view, for all examples.
     """
-    kind = BegunView if isinstance(data, FileSet) else HeldView
-    return kind(data, rows, index, augmentation, seed, view)  # pyright: ignore[reportArgumentType]
+
+    def __init__(self, data: MixedSet, index: Tensor, augmentation: View, seed: int, view: int) -> None:
+        self.data, self.index, self.view = data, index, view
+        is_extra = index >= len(data)
+        self.parts = [
+            (kind.nonzero().flatten(), PendingView(part, index[kind] - first, index[kind], augmentation, seed, view))
+            for kind, part, first in ((~is_extra, data.original, 0), (is_extra, data.extra, len(data)))
+            if kind.any()
+        ]
+
+    def result(self) -> Batch:
+        """Return the batch, on the set's device, when its images are ready."""
+        device, count = self.data.device, len(self.index)
+        images, labels = torch.empty(0, device=device), torch.empty(count, dtype=torch.int64, device=device)
+        for places, part in self.parts:
+            made, stored = to_pixels(part.result()), part.data.labels
+            if not len(images):
+                images = made.new_empty(count, *made.shape[1:])
+            images[places.to(device)] = made
+            labels[places.to(device)] = stored[part.rows.to(stored.device)].to(device)
+        return Batch(images, labels, self.index.to(device), view=self.view)
+
+    def cancel(self) -> None:
+        """Cancel the decoding that has not started."""
+        for _, part in self.parts:
+            part.cancel()
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    return torch.Generator().manual_seed(mix_seed(*seeds))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from kdiga.data import DataSet, FileFeed, ImageSetFeed, augmentation_by_name, feed_of, split
+from kdiga.data import DataSet, ImageSetFeed, augmentation_by_name, feed_of, split
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.provenance import provenance
 from kdiga.training import TrainingSettings
@@ -50,7 +50,7 @@ def profile_recipe(
     settings, loaded_models = recipe.training, {"": run.loaded}
     if recipe.cache is not None and run.models.teacher is not None:
         stored, feed = stored_teacher(recipe, recipe.cache, run.models.teacher, data), run.loaded.feed
-        seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, (ImageSetFeed, FileFeed)) else feed
+        seen = replace(feed, views=stored.store.manifest.views) if isinstance(feed, ImageSetFeed) else feed
         loaded_models = {"live ": run.loaded, "cached ": replace(run.loaded, teachers=[stored], feed=seen)}
     route = run.loaded.auto_route(run.plain)
     profiles = list[StepProfile]()
