@@ -24,7 +24,7 @@ from kdiga.export.torch_program import read_program
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
 from kdiga.io.safe_npz import load_arrays
 from kdiga.models import load_model
-from kdiga.models.normalization import Normalization
+from kdiga.models.input_layers import Normalization
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.source import STUDY, read_source
 from kdiga.report import write_page

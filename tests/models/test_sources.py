@@ -19,8 +19,8 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
-from kdiga.models.registry import WeightsOrigin
-from kdiga.models.source import available_sources
+from kdiga.models.classifier import WeightsOrigin
+from kdiga.models.registry import available_sources
 from kdiga.models.sources import timm as timm_source
 
 SHUFFLE = "shufflenet_v2_x0_5"  # torchvision's smallest

@@ -18,7 +18,7 @@ from jinja2 import PackageLoader
 from kdiga.errors import InputError
 from kdiga.export.card import Card, CardOrigin, Number
 from kdiga.export.robustbench import loader_source
-from kdiga.models.registry import ModelSpec
+from kdiga.models.classifier import ModelSpec
 from kdiga.report import compose, write_page
 from kdiga.report.claims import claims_markdown
 from kdiga.report.curve import curve_markdown

@@ -113,7 +113,7 @@ def models(
 
     from kdiga.errors import InputError
     from kdiga.models import ModelSpec, available_models, build, count_parameters
-    from kdiga.models.source import available_sources
+    from kdiga.models.registry import available_sources
 
     output, counted = Output(json_file), dict[str, int | None]()
     table = Table(title=f"Models for {in_channels}x{image_size}x{image_size} images of {num_classes} classes")

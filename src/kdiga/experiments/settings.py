@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdiga.errors import InputError, nearest, unknown
 from kdiga.evaluation import attack_by_name
-from kdiga.models.loading import WHICH
+from kdiga.models.sources.local import WHICH
 from kdiga.recipes.source import Keys, YamlSource
 
 COSTLY = "autoattack"

@@ -15,7 +15,7 @@ from kdiga.experiments.sections import Sections, named
 from kdiga.experiments.settings import EvaluateSettings, TuneSettings, check_keys, read_section
 from kdiga.experiments.trials import trial_specs
 from kdiga.models import available_models
-from kdiga.models.source import found_at
+from kdiga.models.registry import found_at
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source

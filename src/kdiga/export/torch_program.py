@@ -20,7 +20,7 @@ from kdiga.export.formats import Format, Logits, refusal, register
 from kdiga.export.onnx_file import example_images
 from kdiga.io.atomic_write import WriteError, replacing
 from kdiga.models import Classifier
-from kdiga.models.sums import check_sums
+from kdiga.models.checkpoint import check_sums
 
 
 def write_program(model: Classifier, path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdiga.errors import InputError, reason_of
 from kdiga.io.atomic_write import replacing
 from kdiga.methods import Method
-from kdiga.models.sums import check_sums
+from kdiga.models.checkpoint import check_sums
 from kdiga.training.resume_checks import check_form
 from kdiga.training.settings import TrainingSettings
 from kdiga.types import ThreatModel

@@ -14,7 +14,7 @@ from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
-from kdiga.models.source import source_of
+from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig, Recipe
 from kdiga.runs.folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
 from kdiga.teachers import CachedTeacher

@@ -1,6 +1,6 @@
 """``robustbench:DATASET/THREAT/NAME``: the robust models of RobustBench's leaderboards (Croce et al., 2021).
 
-They take pixels in [0, 1] and normalise inside where they normalise at all, so nothing is put in front.
+They take pixels in [0, 1] and normalise inside if they normalise at all, so they get no layer in front.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch import nn
 
 from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint, why_refused
-from kdiga.models.layouts import NORMALIZERS, tidied
-from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin
-from kdiga.models.source import ModelRequest, ModelSource, missing_package, register_source, unknown_name
+from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
+from kdiga.models.foreign import NORMALIZERS, tidied
+from kdiga.models.registry import ModelSource, missing_package, register_source, unknown_name
+from kdiga.models.request import ModelRequest
 
 SHAPES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}  # classes, image size
 THREATS = ("Linf", "L2", "corruptions")
@@ -30,14 +31,14 @@ THREATS = ("Linf", "L2", "corruptions")
 
 @register_source
 class RobustBench(ModelSource):
-    """A model of a leaderboard, by data set, threat model and the paper's name."""
+    """A model of a leaderboard, by data set, threat model and the name of its paper."""
 
     prefix = "robustbench"
     form = "robustbench:DATASET/THREAT/NAME"
     extra = "robustbench"
 
     def load(self, request: ModelRequest, name: str) -> Classifier:
-        """Return the model, fetched by RobustBench, or filled from ``weights``."""
+        """Return the model with weights that RobustBench fetches, or those of ``weights``."""
         request.refuse("RobustBench's models know their own", "architecture", "activation", "options", "matched")
         request.refuse("its models take pixels in [0, 1] and normalise inside", "normalization")
         dataset, threat, model = self._parts(name)
@@ -90,7 +91,7 @@ class RobustBench(ModelSource):
     def _zoo(self) -> dict[Any, Any]:
         try:
             with _autoattack_by_its_other_name(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it imports from timm's former places
+                warnings.simplefilter("ignore")  # it imports from timm's former modules
                 importlib.import_module("robustbench.utils")  # what loading needs
                 from robustbench.model_zoo import model_dicts  # pyright: ignore[reportMissingImports]
         except ImportError as error:
@@ -113,7 +114,7 @@ class RobustBench(ModelSource):
 
         folder = weights_folder() / self.prefix
         try:
-            # It prints what it downloads; what it loads is a state dict, and torch unpickles nothing else.
+            # It prints its downloads; it loads a state dict, and torch unpickles nothing else.
             with redirect_stdout(io.StringIO()):
                 return load_model(model, model_dir=folder, dataset=dataset, threat_model=threat)
         except Exception as error:  # gdown's, requests' and torch's errors share no base
@@ -128,7 +129,7 @@ class RobustBench(ModelSource):
 
 @contextmanager
 def _autoattack_by_its_other_name() -> Generator[None]:
-    """Let RobustBench import ``autoattack``, which PyPI has as ``pyautoattack``, where the first is not installed."""
+    """Let RobustBench import ``autoattack``, which PyPI has as ``pyautoattack``, if the former is not installed."""
     names = ("autoattack", "autoattack.state")
     aliased = [] if importlib.util.find_spec("autoattack") else [name for name in names if name not in sys.modules]
     for name in aliased:
@@ -141,7 +142,7 @@ def _autoattack_by_its_other_name() -> Generator[None]:
 
 
 def weights_folder() -> Path:
-    """Return where fetched weights are kept: ``$KDIGA_WEIGHTS``, else a folder of the user's cache."""
+    """Return the folder for fetched weights: ``$KDIGA_WEIGHTS``, else a folder of the user's cache."""
     if environment := os.environ.get("KDIGA_WEIGHTS"):
         return Path(environment).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kdiga" / "weights"
@@ -151,7 +152,7 @@ def _fill(network: nn.Module, path: Path) -> tuple[str, ...]:
     checkpoint = read_checkpoint(path)
     own = network.state_dict()
     found = tidied(checkpoint.state, own)
-    # Many of RobustBench's files come from before their normalisation was a buffer; the code's values are the paper's.
+    # Many of RobustBench's files are older than the buffers of their normalisation; the code has the paper's values.
     constants = {name: own[name] for pair in NORMALIZERS for name in pair if name in own and name not in found.state}
     notes = (f"{', '.join(constants)} of RobustBench's code, which the file lacks",) * bool(constants)
     return (*checkpoint.notes, *found.notes, *notes, *load_weights(network, found.state | constants, path))
