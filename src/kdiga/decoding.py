@@ -42,12 +42,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class DecodeItem:
-    """One encoded image.
-
-    Args:
-        location: Location of its bytes.
-        name: Its name in messages.
-    """
+    """Location of one encoded image, and its name in messages."""
 
     location: Location
     name: str

@@ -75,13 +75,7 @@ def shuffled(count: int, *seeds: int) -> Tensor:
 class PendingView:
     """One view of some images: decoded from now on if they are on disk, made on request if they are in memory.
 
-    Args:
-        data: The images.
-        rows: Rows of ``data``, int64 (batch,), on the device of its labels.
-        index: Numbers that identify the examples for the augmentation, int64 (batch,).
-        augmentation: Augmentation of each example.
-        seed: Seed of the augmentation.
-        view: Number of the view, for all examples.
+    ``rows`` are rows of the data, on the device of its labels; ``index`` identifies the examples for the augmentation.
     """
 
     def __init__(
@@ -114,15 +108,7 @@ class PendingView:
 
 
 class PendingBatch:
-    """A batch from one set of images whose images are being decoded, or are made on request.
-
-    Args:
-        data: The training images.
-        index: Rows of ``data``, int64 (batch,).
-        augmentation: Augmentation of each example.
-        seed: Seed of the augmentation.
-        view: Number of the view, for all examples.
-    """
+    """A batch of rows of one set; its images are being decoded, or are made on request."""
 
     def __init__(self, data: ImageSet | FileSet, index: Tensor, augmentation: View, seed: int, view: int) -> None:
         self.data, self.view = data, view
@@ -140,15 +126,7 @@ class PendingBatch:
 
 
 class PendingMixedBatch:
-    """A batch of original and extra images; see :class:`PendingBatch`.
-
-    Args:
-        data: The training images with the extra ones.
-        index: Original rows, and ``len(data)`` plus extra rows, int64 (batch,), on the CPU.
-        augmentation: Augmentation of each example.
-        seed: Seed of the augmentation.
-        view: Number of the view, for all examples.
-    """
+    """A batch of original and extra images; an extra row has the index ``len(data)`` plus its row."""
 
     def __init__(self, data: MixedSet, index: Tensor, augmentation: View, seed: int, view: int) -> None:
         self.data, self.index, self.view = data, index, view

@@ -56,15 +56,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Scan:
-    """Content of a folder of class folders.
-
-    Args:
-        folder: The folder.
-        classes: Names of the class folders, sorted.
-        names: Paths of the images, relative to the folder.
-        labels: Number of each image's class folder.
-        ignored: Number of other files, by suffix.
-    """
+    """Content of a folder of class folders: relative paths of the images, and the number of other files by suffix."""
 
     folder: Path
     classes: Sequence[str]

@@ -21,13 +21,7 @@ TEST_NAMES = ("test", "validation", "val", "valid")
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """Encoded images in one column of a table on disk.
-
-    Args:
-        table: A ``datasets.Dataset`` whose images are not decoded.
-        column: Name of the column.
-        name: Name of the table in messages.
-    """
+    """Encoded images in one column of a ``datasets.Dataset``; ``name`` is the table's in messages."""
 
     table: Any
     column: str

@@ -192,14 +192,8 @@ def download_folder(given: Path | None) -> Path:
 def download(name: str, fetch: Callable[[], T], searched: Sequence[Path], by_hand: str) -> T:
     """Run a torchvision download.
 
-    Args:
-        name: Name of the data set.
-        fetch: The download.
-        searched: Folders without the data, for the message.
-        by_hand: What to do without a network.
-
     Raises:
-        InputError: if the download fails.
+        InputError: if it fails; it names the searched folders and what to do by hand.
     """
     try:
         return fetch()

@@ -27,15 +27,7 @@ MOST_CLASSES = 2**31
 
 @dataclass(frozen=True)
 class Members:
-    """Images in uncompressed tar files, found by their position.
-
-    Args:
-        archives: Paths of the tar files.
-        names: Names of the images in their tar files.
-        archive: Number of each image's tar file, int64.
-        offset: Position of its first byte, int64.
-        size: Number of its bytes, int64.
-    """
+    """Images in uncompressed tar files: for each, its name, number of the tar file, first byte and number of bytes."""
 
     archives: Sequence[str]
     names: Sequence[str]
@@ -166,7 +158,7 @@ def _label(content: bytes, suffix: str, name: str) -> int | None:
             if not given:
                 return None
             if not isinstance(given[0], int | str) or isinstance(given[0], bool):
-                raise ValueError("a part of a number is no class")
+                raise ValueError("a class is a whole number")
             label = int(given[0])
     except (ValueError, TypeError):
         raise InputError(f'{name!r} holds no class number; write it as 3, or as {{"label": 3}} in a .json.') from None

@@ -32,13 +32,7 @@ PACKED = 4  # times a file's size that its parts may take unpacked; torch.save d
 
 
 class Checkpoint(NamedTuple):
-    """Content of a file of weights.
-
-    Args:
-        state: Tensors by name.
-        spec: Spec of the model, if kdiga wrote the file.
-        notes: Parts of the file that were left out, a sentence each.
-    """
+    """Tensors of a file by name, the spec of the model if kdiga wrote it, and what was left out, a sentence each."""
 
     state: dict[str, Tensor]
     spec: ModelSpec | None

@@ -32,17 +32,6 @@ NORMALIZERS = (
 )
 ATTACKER = "attacker."  # the robustness library saves its model twice, once inside the attack
 MATCHES = ("name", "order")
-# Errors of timm and torchvision for arguments that an architecture does not take.
-BUILD_ERRORS = (
-    TypeError,
-    ValueError,
-    RuntimeError,
-    AssertionError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-)
 MOST_CHANNELS = 64  # of images; a longer buffer is not a normalisation
 
 
@@ -78,13 +67,7 @@ def with_weights(
 
 
 def with_new_head(model: Classifier, outputs: int, replace_head: Callable[[nn.Module, int], nn.Module]) -> Classifier:
-    """Return a trained classifier with ``outputs`` outputs: with a fresh last layer if it has another number.
-
-    Args:
-        model: The classifier.
-        outputs: Number of outputs.
-        replace_head: Changes the last layer of a network to a number of outputs, and returns the network.
-    """
+    """Return a trained classifier with ``outputs`` outputs: with a fresh last layer if it has another number."""
     trained = model.spec.num_classes
     if outputs == trained:
         return model
@@ -193,13 +176,7 @@ def rebuild(path: Path, checkpoint: Checkpoint, given: dict[str, Any]) -> Classi
 
 
 class Tidied(NamedTuple):
-    """A state dict with a network's names.
-
-    Args:
-        state: Tensors by name.
-        normalization: Normalisation in the file, if there is one.
-        notes: Changes, a sentence each.
-    """
+    """A state dict with a network's names, the normalisation in the file, and the changes, a sentence each."""
 
     state: dict[str, Tensor]
     normalization: Normalization | None

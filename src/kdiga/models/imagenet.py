@@ -45,8 +45,8 @@ def indices_of(classes: Sequence[int] | Sequence[str], num_classes: int) -> tupl
             raise InputError(f"{name!r} is {len(indices)} classes of ImageNet, {list(indices)}; give its WordNet id.")
         close = nearest(_plain(name), _by_name(), most=1)
         raise InputError(
-            f"{name!r} is not a class of ImageNet-1k{f'; did you mean {close[0]!r}?' if close else '.'} Name the data's "
-            "classes by WordNet id (n01440764) or label, or give classes as a list of indices."
+            f"{name!r} is not a class of ImageNet-1k{f'; did you mean {close[0]!r}?' if close else '.'} Name the "
+            "data's classes by WordNet id (n01440764) or label, or give classes as a list of indices."
         )
     return tuple(found[name][0] for name in names)
 

@@ -14,8 +14,8 @@ from kdiga.errors import InputError, reason_of
 def read_onnx_weights(path: Path) -> dict[str, Tensor]:
     """Return the initialisers of an ONNX graph by name.
 
-    PyTorch's exporter transposes the weight of a linear layer and renames it (``onnx::MatMul_12``). Where the product is
-    added to ``LAYER.bias``, it is transposed back and named ``LAYER.weight``.
+    PyTorch's exporter transposes the weight of a linear layer and renames it (``onnx::MatMul_12``). Where the product
+    is added to ``LAYER.bias``, the weight is transposed back and named ``LAYER.weight``.
 
     Raises:
         InputError: for a file that is not ONNX, or if the package is missing.

@@ -27,20 +27,8 @@ class ModelRequest:
 
     Args:
         name: Name with its prefix, as given.
-        weights: A file of weights.
-        num_classes: Outputs of the network.
-        in_channels: Channels of the network's images.
-        image_size: Height and width of the network's images in pixels.
-        activation: Activation in place of the architecture's own.
-        normalization: Normalisation layer in front.
-        pretrained: Whether to load the source's own weights.
-        which: "best" or "last" weights of a run.
-        architecture: Architecture of a file that does not name it.
-        matched: How tensors of a file are assigned: by "name" or in "order".
-        options: More arguments of the source.
         picks: How outputs of the network are picked, by "names" of ImageNet's classes or by "indices", so that it
             needs them all; "" if none are.
-        images: Shape of the model's images; a network without a fixed shape is built for them.
     """
 
     name: str

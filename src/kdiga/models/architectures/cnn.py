@@ -6,7 +6,7 @@ defence was trained with there; their parameters are named as in the public chec
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -23,33 +23,31 @@ STRIDED = {  # name: kernel and padding of two convolutions of stride 2, their c
 def build_cnn(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
     """Three 3x3 convolutions (``width``, 2x, 4x channels; strides 1, 2, 2) and a linear layer."""
     width = int(spec.name.removeprefix("cnn-"))
-    side = math.ceil(spec.image_size / 4)  # two convolutions of stride 2 and padding 1 round up
-    return nn.Sequential(
-        nn.Conv2d(spec.in_channels, width, 3, padding=1),
-        activation(),
-        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-        activation(),
-        nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
-        activation(),
-        nn.Flatten(),
-        nn.Linear(4 * width * side * side, spec.num_classes),
-    )
+    convolutions = [(width, 3, 1, 1), (2 * width, 3, 2, 1), (4 * width, 3, 2, 1)]
+    return _network(spec, activation, convolutions, hidden=())
 
 
 @register(*STRIDED)
 def build_strided(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
     """Two strided convolutions and two linear layers, numbered as in an ``nn.Sequential``."""
-    kernel, padding, (first, second), hidden = STRIDED[spec.name]
-    side = spec.image_size
-    for _ in range(2):
-        side = (side + 2 * padding - kernel) // 2 + 1
-    return nn.Sequential(
-        nn.Conv2d(spec.in_channels, first, kernel, 2, padding),
-        activation(),
-        nn.Conv2d(first, second, kernel, 2, padding),
-        activation(),
-        nn.Flatten(),
-        nn.Linear(second * side * side, hidden),
-        activation(),
-        nn.Linear(hidden, spec.num_classes),
-    )
+    kernel, padding, widths, hidden = STRIDED[spec.name]
+    return _network(spec, activation, [(width, kernel, 2, padding) for width in widths], hidden=(hidden,))
+
+
+def _network(
+    spec: ModelSpec,
+    activation: type[nn.Module],
+    convolutions: Sequence[tuple[int, int, int, int]],
+    hidden: Sequence[int],
+) -> nn.Module:
+    """Return convolutions (channels, kernel, stride, padding) and linear layers, with activations between them."""
+    layers, planes, side = list[nn.Module](), spec.in_channels, spec.image_size
+    for width, kernel, stride, padding in convolutions:
+        layers += [nn.Conv2d(planes, width, kernel, stride, padding), activation()]
+        planes, side = width, (side + 2 * padding - kernel) // stride + 1
+    layers.append(nn.Flatten())
+    features = planes * side * side
+    for width in hidden:
+        layers += [nn.Linear(features, width), activation()]
+        features = width
+    return nn.Sequential(*layers, nn.Linear(features, spec.num_classes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -43,11 +44,7 @@ class PreActResNet(nn.Module):
     def __init__(self, spec: ModelSpec, blocks: Sequence[int], activation: type[nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(spec.in_channels, 64, 3, padding=1, bias=False)
-
-        def block(in_planes: int, planes: int, stride: int) -> nn.Module:
-            return PreActBlock(in_planes, planes, stride, activation, wide=False)
-
-        planes = 64
+        block, planes = partial(PreActBlock, activation=activation, wide=False), 64
         for number, depth in enumerate(blocks, start=1):
             width = 64 * 2 ** (number - 1)
             self.add_module(f"layer{number}", stage(block, planes, width, depth, 2 if number > 1 else 1))
@@ -81,10 +78,7 @@ class WideResNet(nn.Module):
         super().__init__()
         per_stage, planes = (depth - 4) // 6, 16
         self.conv1 = nn.Conv2d(spec.in_channels, planes, 3, padding=1, bias=False)
-
-        def block(in_planes: int, planes: int, stride: int) -> nn.Module:
-            return PreActBlock(in_planes, planes, stride, activation, wide=True)
-
+        block = partial(PreActBlock, activation=activation, wide=True)
         for number in (1, 2, 3):
             width = 16 * widen * 2 ** (number - 1)
             blocks = stage(block, planes, width, per_stage, 2 if number > 1 else 1)

@@ -7,6 +7,7 @@ used in alpha-beta-CROWN's and VNN-COMP's benchmarks, have no batch norm: their 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,14 +23,9 @@ PLAIN = {  # name: channels of the stem, then of each stage's blocks
 
 
 def stage(block: Callable[[int, int, int], nn.Module], planes: int, width: int, depth: int, stride: int) -> nn.Module:
-    """Return ``depth`` blocks in a row; the first one changes the channels and has the stride.
+    """Return ``depth`` blocks in a row, the first from ``planes`` to ``width`` channels and with the stride.
 
-    Args:
-        block: Builder of a block from its input channels, output channels and stride.
-        planes: Input channels.
-        width: Output channels.
-        depth: Number of blocks.
-        stride: Stride of the first block.
+    ``block`` builds one from input channels, output channels and stride.
     """
     first = block(planes, width, stride)
     return nn.Sequential(first, *(block(width, width, 1) for _ in range(depth - 1)))
@@ -97,11 +93,7 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(spec.in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.activation = activation()
-
-        def block(in_planes: int, planes: int, stride: int) -> nn.Module:
-            return BasicBlock(in_planes, planes, stride, activation, padded=padded)
-
-        planes = widths[0]
+        block, planes = partial(BasicBlock, activation=activation, padded=padded), widths[0]
         self.stages = [f"layer{number}" for number in range(1, len(widths) + 1)]
         for name, width, depth in zip(self.stages, widths, blocks, strict=True):
             self.add_module(name, stage(block, planes, width, depth, 1 if name == "layer1" else 2))
@@ -126,10 +118,7 @@ class PlainResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(spec.in_channels, stem, 3, 2, padding=1)
         self.activation = activation()
-
-        def block(in_planes: int, planes: int, stride: int) -> nn.Module:
-            return BasicBlock(in_planes, planes, stride, activation, normed=False)
-
+        block = partial(BasicBlock, activation=activation, normed=False)
         planes, side = stem, (spec.image_size + 1) // 2
         self.stages = [f"layer{number}" for number in range(1, len(widths) + 1)]
         for name, width in zip(self.stages, widths, strict=True):

@@ -54,7 +54,9 @@ class Hub(ModelSource):
             raise missing_package(self, "huggingface_hub") from None
         repository, _, revision = name.partition("@")
         if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
-            raise InputError(f"{self.prefix}:{name} is no folder, and no ORG/NAME of the Hub; give one of the two.")
+            raise InputError(
+                f"{self.prefix}:{name} is neither a folder nor an ORG/NAME of the Hub; give one of the two."
+            )
         wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [CONFIG, WEIGHTS, OLD_WEIGHTS]}
         try:
             folder = Path(snapshot_download(repository, local_files_only=True, **wanted))
@@ -115,14 +117,14 @@ def _settings(request: ModelRequest, config: dict[str, Any]) -> dict[str, Any]:
             f"{found['num_classes']!s:.60}; they must be three whole numbers and one, from 1 to {LARGEST:,}."
         )
     if not all(isinstance(found[name], list) and all(map(_is_number, found[name])) for name in ("mean", "std")):
-        raise InputError(f"{request.name!r} has a mean or std in {CONFIG} that is no list of numbers.")
+        raise InputError(f"{request.name!r} has a mean or std in {CONFIG} that is not a list of numbers.")
     return {name: found[name] for name in ("input_size", "num_classes", "mean", "std")}
 
 
 def _record(request: ModelRequest, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = config.get(name) or {}
     if not isinstance(found, dict):
-        raise InputError(f"{request.name!r} has {name} in {CONFIG} that is no object; download it again.")
+        raise InputError(f"{request.name!r} has {name} in {CONFIG} that is not an object; download it again.")
     return cast("dict[str, Any]", found)
 
 

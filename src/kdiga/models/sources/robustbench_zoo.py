@@ -41,54 +41,48 @@ class RobustBench(ModelSource):
         """Return the model with weights that RobustBench fetches, or those of ``weights``."""
         request.refuse("RobustBench's models know their own", "architecture", "activation", "options", "matched")
         request.refuse("its models take pixels in [0, 1] and normalise inside", "normalization")
-        dataset, threat, model = self._parts(name)
-        classes, size = SHAPES[dataset]
+        entry = self._entry(name)
+        classes, size = SHAPES[name.partition("/")[0]]
         spec = ModelSpec(f"{self.prefix}:{name}", classes, 3, size)
         wrong = spec.contradiction(request.given)
         if wrong is not None:
             raise InputError(f"{spec.name} has {wrong}; leave that out.")
         if request.weights is None:
-            network = self._fetched(dataset, threat, model)
-            return Classifier(spec, network, WeightsOrigin(f"RobustBench's {name}", trained=True)).eval()
-        network = self._fresh(dataset, threat, model)
+            origin = WeightsOrigin(f"RobustBench's {name}", trained=True)
+            return Classifier(spec, self._fetched(name, entry), origin).eval()
+        network = entry["model"]()
         notes = _fill(network, request.weights)
         return Classifier(spec, network, WeightsOrigin(f"file {request.weights}", trained=True, notes=notes)).eval()
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the architecture of a model, freshly initialised."""
-        return self._fresh(*self._parts(spec.name))
+        return self._entry(spec.name)["model"]()
 
     def names(self) -> Iterable[str]:
         """Return every model's name, or none where the package is missing."""
         try:
-            zoo = self._zoo()
+            return list(self._entries())
         except InputError:
             return ()
-        return [
-            f"{dataset.value}/{threat.value}/{name}"
-            for dataset, threats in zoo.items()
-            for threat, models in threats.items()
-            for name in models
-        ]
 
-    def _parts(self, name: str) -> tuple[str, str, str]:
+    def _entry(self, name: str) -> dict[str, Any]:
         parts = name.split("/")
         if len(parts) != 3 or not all(parts):
             raise InputError(
                 f"robustbench:{name} has not the form {self.form}; for example "
                 "robustbench:cifar10/Linf/Rice2020Overfitting."
             )
-        dataset, threat, model = parts
+        dataset, threat, _ = parts
         if dataset not in SHAPES:
             raise unknown("data set of RobustBench", dataset, SHAPES)
         if threat not in THREATS:
             raise unknown("threat model of RobustBench", threat, THREATS)
-        self._zoo()
-        if name not in self.names():
+        entries = self._entries()
+        if name not in entries:
             raise unknown_name(self, name)
-        return dataset, threat, model
+        return entries[name]
 
-    def _zoo(self) -> dict[Any, Any]:
+    def _entries(self) -> dict[str, dict[str, Any]]:
         try:
             with _autoattack_by_its_other_name(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it imports from timm's former modules
@@ -96,34 +90,29 @@ class RobustBench(ModelSource):
                 from robustbench.model_zoo import model_dicts  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise missing_package(self, str(error.name or "robustbench").partition(".")[0]) from None
-        return dict(model_dicts)
+        zoo: dict[Any, Any] = model_dicts
+        return {
+            f"{dataset.value}/{threat.value}/{name}": entry
+            for dataset, threats in zoo.items()
+            for threat, models in threats.items()
+            for name, entry in models.items()
+        }
 
-    def _entry(self, dataset: str, threat: str, model: str) -> dict[str, Any]:
-        return next(
-            models[model]
-            for data, threats in self._zoo().items()
-            for kind, models in threats.items()
-            if (data.value, kind.value) == (dataset, threat)
-        )
-
-    def _fresh(self, dataset: str, threat: str, model: str) -> nn.Module:
-        return self._entry(dataset, threat, model)["model"]()
-
-    def _fetched(self, dataset: str, threat: str, model: str) -> nn.Module:
+    def _fetched(self, name: str, entry: dict[str, Any]) -> nn.Module:
         from robustbench.utils import load_model  # pyright: ignore[reportMissingImports]
 
         folder = weights_folder() / self.prefix
+        dataset, threat, model = name.split("/")
         try:
             # It prints its downloads; it loads a state dict, and torch unpickles nothing else.
             with redirect_stdout(io.StringIO()):
                 return load_model(model, model_dir=folder, dataset=dataset, threat_model=threat)
         except Exception as error:  # gdown's, requests' and torch's errors share no base
-            where = self._entry(dataset, threat, model).get("gdrive_id")
+            where = entry.get("gdrive_id")
             place = f"https://drive.google.com/uc?id={where}" if isinstance(where, str) else "RobustBench's model zoo"
             raise InputError(
-                f"robustbench:{dataset}/{threat}/{model} could not be loaded ({why_refused(error)}); download its "
-                f"file by hand from {place} and put it at {folder / dataset / threat / model}.pt, or give weights: "
-                "FILE."
+                f"robustbench:{name} could not be loaded ({why_refused(error)}); download its file by hand from "
+                f"{place} and put it at {folder / name}.pt, or give weights: FILE."
             ) from error
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdiga.errors import InputError, reason_of
 from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec, WeightsOrigin
-from kdiga.models.foreign import BUILD_ERRORS, by_hand, fresh_or_filled, pretrained_spec, with_new_head, with_weights
+from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, with_new_head, with_weights
 from kdiga.models.input_layers import Normalization
 from kdiga.models.registry import ModelSource, register_source, unknown_name
 from kdiga.models.request import ModelRequest
@@ -71,12 +71,7 @@ class Timm(ModelSource):
 
 
 def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
-    """Build a network with timm.
-
-    Args:
-        name: Name for timm, which may be "hf-hub:ORG/NAME" or "local-dir:FOLDER".
-        spec: Spec of the network.
-        pretrained: Whether to load weights.
+    """Build a network with timm, whose ``name`` may be "hf-hub:ORG/NAME" or "local-dir:FOLDER".
 
     Raises:
         InputError: for arguments that the model does not take, or weights that could not be fetched.
@@ -97,7 +92,7 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
             return timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:  # URLError and the Hub's errors are of this kind
         raise InputError(_not_fetched(name, error)) from error
-    except BUILD_ERRORS as error:
+    except Exception as error:  # for arguments that an architecture does not take, nearly every kind
         raise InputError(f"timm refused to build {name} from {spec}: {reason_of(error, 160)}") from error
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
-from kdiga.models.foreign import BUILD_ERRORS, by_hand, fresh_or_filled, pretrained_spec, tidied, with_new_head
+from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, tidied, with_new_head
 from kdiga.models.input_layers import Normalization
 from kdiga.models.registry import ModelSource, build, register_source, unknown_name
 from kdiga.models.request import ModelRequest
@@ -65,7 +65,7 @@ class TorchVision(ModelSource):
             options[_SIZED[family]] = size if family == "vit" else (size, size)
         try:
             return torchvision.models.get_model(name, weights=None, num_classes=spec.num_classes, **options)
-        except BUILD_ERRORS as error:
+        except Exception as error:  # for arguments that an architecture does not take, nearly every kind
             raise InputError(f"torchvision refused to build {name} from {spec}: {str(error)[:160]}") from error
 
     def names(self) -> Iterable[str]:
