@@ -9,57 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdiga.attacks import PGD as PGD
-    from kdiga.data import DataSet as DataSet
-    from kdiga.data import ImageSet as ImageSet
-    from kdiga.data import available_data as available_data
-    from kdiga.data import load_data as load_data
-    from kdiga.errors import DivergedError as DivergedError
-    from kdiga.errors import InputError as InputError
-    from kdiga.errors import KdigaError as KdigaError
-    from kdiga.errors import KdigaWarning as KdigaWarning
-    from kdiga.evaluation import Evaluation as Evaluation
-    from kdiga.evaluation import evaluate as evaluate
-    from kdiga.gradients.alignment import align as align
-    from kdiga.gradients.input_gradient import input_gradient as input_gradient
-    from kdiga.gradients.routes import Exact as Exact
-    from kdiga.gradients.routes import FiniteDifference as FiniteDifference
-    from kdiga.methods import available_methods as available_methods
-    from kdiga.models import available_models as available_models
-    from kdiga.models import load_model as load_model
-    from kdiga.models import save_model as save_model
-    from kdiga.training import TrainingResult as TrainingResult
-    from kdiga.training import TrainingSettings as TrainingSettings
-    from kdiga.training import distill as distill
-    from kdiga.types import ThreatModel as ThreatModel
+    from kdiga.attacks import PGD
+    from kdiga.data import DataSet, ImageSet, available_data, load_data
+    from kdiga.errors import DivergedError, InputError, KdigaError, KdigaWarning
+    from kdiga.evaluation import Evaluation, evaluate
+    from kdiga.gradients.alignment import align
+    from kdiga.gradients.input_gradient import input_gradient
+    from kdiga.gradients.routes import Exact, FiniteDifference
+    from kdiga.methods import available_methods
+    from kdiga.models import available_models, load_model, save_model
+    from kdiga.training import TrainingResult, TrainingSettings, distill
+    from kdiga.types import ThreatModel
 
 __version__ = "0.1.0"
-
-_HOME = {
-    "align": "gradients.alignment",
-    "PGD": "attacks",
-    "DataSet": "data",
-    "ImageSet": "data",
-    "available_data": "data",
-    "load_data": "data",
-    "DivergedError": "errors",
-    "InputError": "errors",
-    "KdigaError": "errors",
-    "KdigaWarning": "errors",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "Exact": "gradients.routes",
-    "FiniteDifference": "gradients.routes",
-    "input_gradient": "gradients.input_gradient",
-    "available_methods": "methods",
-    "available_models": "models",
-    "load_model": "models",
-    "save_model": "models",
-    "TrainingResult": "training",
-    "TrainingSettings": "training",
-    "distill": "training",
-    "ThreatModel": "types",
-}
 
 __all__ = [
     "PGD",
@@ -87,11 +49,26 @@ __all__ = [
     "save_model",
 ]
 
+_MODULES = {
+    "attacks": ["PGD"],
+    "data": ["DataSet", "ImageSet", "available_data", "load_data"],
+    "errors": ["DivergedError", "InputError", "KdigaError", "KdigaWarning"],
+    "evaluation": ["Evaluation", "evaluate"],
+    "gradients.alignment": ["align"],
+    "gradients.input_gradient": ["input_gradient"],
+    "gradients.routes": ["Exact", "FiniteDifference"],
+    "methods": ["available_methods"],
+    "models": ["available_models", "load_model", "save_model"],
+    "training": ["TrainingResult", "TrainingSettings", "distill"],
+    "types": ["ThreatModel"],
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'kdiga' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"kdiga.{_HOME[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"kdiga.{module}"), name)
+    raise AttributeError(f"module 'kdiga' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What every batch must satisfy, checked where data enters the library and never in an inner loop."""
+"""Checks of a batch, made where data enters the library and never in an inner loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def check_images(images: Tensor, *, values: bool = True) -> None:
     """Check that images are float (batch, channel, height, width) with pixels in [0, 1].
 
     Args:
-        images: what a model is about to be given.
-        values: also look at the pixels, which on a GPU waits for the device.
+        images: Input of a model.
+        values: Whether to check the pixels too; on a GPU this waits for the device.
 
     Raises:
-        InputError: if they are not.
+        InputError: for another rank, type or range.
     """
     if images.dim() != 4:
         raise InputError(
@@ -37,14 +37,14 @@ def check_images(images: Tensor, *, values: bool = True) -> None:
 
 
 def check_labels(labels: Tensor, images: Tensor, num_classes: int | None = None) -> None:
-    """Check that labels are integers, one an image and, if ``num_classes`` is given, below it.
+    """Check that labels are integers, one per image, and in [0, ``num_classes``) if this is given.
 
     Raises:
-        InputError: if they are not.
+        InputError: for another shape, type or range.
     """
     if labels.dim() != 1 or len(labels) != len(images):
         raise InputError(
-            f"labels had shape {tuple(labels.shape)} for {len(images)} images; they must be (batch,), one an image."
+            f"labels had shape {tuple(labels.shape)} for {len(images)} images; they must be (batch,), one per image."
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"labels were {labels.dtype}; they must be integers in [0, num_classes). Use labels.long().")
@@ -58,10 +58,10 @@ def check_labels(labels: Tensor, images: Tensor, num_classes: int | None = None)
 
 
 def check_same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    """Check that teacher and student tell the same classes apart.
+    """Check that teacher and student have the same number of classes.
 
     Raises:
-        InputError: if their numbers of classes differ.
+        InputError: for different numbers.
     """
     if student_logits.shape[-1] != teacher_logits.shape[-1]:
         raise InputError(

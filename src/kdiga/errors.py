@@ -1,4 +1,4 @@
-"""The errors a caller can cause. Each says what was given, what is accepted and what to do, in one line."""
+"""Errors that a caller can cause. Each says what was given, what is accepted and what to do, in one line."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ class InputError(KdigaError, ValueError):
 
 
 class DivergedError(KdigaError, RuntimeError):
-    """Training left the region where its result would mean anything; names the loss term."""
+    """Training reached a state without a useful result; the message names the loss term."""
 
     exit_status = 1
 
 
 class OutOfMemoryError(KdigaError, RuntimeError):
-    """Memory ran out, of the machine or of its accelerator; says what to reduce."""
+    """The memory of the machine or of its accelerator ran out; the message says what to reduce."""
 
     exit_status = 1
 
 
 class KdigaWarning(UserWarning):
-    """Something that works and is hardly ever meant; told once, in one sentence."""
+    """Something that works and is rarely intended; shown once, in one sentence."""
 
 
 class ProcessLostError(KdigaError, RuntimeError):
-    """Another process of the same run has ended, so that this one cannot go on."""
+    """Another process of the same run has ended, so this one cannot continue."""
 
     exit_status = 1
 
     def __init__(self, reason: BaseException) -> None:
-        told = reason_of(reason, 400)
-        told = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", told)[:100]  # a place in the backend's source tells nobody anything
+        cause = reason_of(reason, 400)
+        cause = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", cause)[:100]  # without the line in the backend's source
         super().__init__(
-            f"another process of this run ended or cannot be reached ({told}). What was saved last is kept; the same "
-            "command continues from there with --resume."
+            f"another process of this run ended or cannot be reached ({cause}). The last saved state is valid; "
+            "continue from it with the same command and --resume."
         )
 
 
 class InterruptedRunError(SystemExit):
     """A signal ended a run after its state had been saved.
 
-    A ``SystemExit``, so that nothing which catches errors takes it for one.
+    It is a ``SystemExit``, so that code which catches ``Exception`` does not catch it.
 
     Args:
-        signal: its number; the exit status is 128 more.
-        message: what to tell, in one line.
+        signal: Number of the signal; the exit status is 128 more.
+        message: Message of one line.
     """
 
     def __init__(self, signal: int, message: str) -> None:
@@ -69,7 +69,7 @@ class InterruptedRunError(SystemExit):
 
 
 def some(names: Sequence[str], most: int) -> str:
-    """Return the first names of a list, and how many more there are.
+    """Return the first names of a list, and the number of the others.
 
     >>> some(["a", "b", "c"], 2)
     'a, b and 1 more'
@@ -78,7 +78,7 @@ def some(names: Sequence[str], most: int) -> str:
 
 
 def reason_of(error: BaseException, most: int = 120) -> str:
-    """Return why something failed in a few words: the first line of its message, else the name of its kind.
+    """Return the first line of an error's message, cut to ``most`` characters; without a message its type's name.
 
     >>> reason_of(ValueError("too long" + chr(10) + "see above")), reason_of(KeyError())
     ('too long', 'KeyError')
@@ -87,7 +87,7 @@ def reason_of(error: BaseException, most: int = 120) -> str:
 
 
 def words_of(error: BaseException, most: int = 100) -> str:
-    """Return the whole message of a library's error in one line, cut, for it may hold as much as a file; else its kind.
+    """Return an error's whole message as one line, cut to ``most`` characters; without a message its type's name.
 
     >>> words_of(ValueError("expected ']'" + chr(10) + "in line 3")), words_of(ValueError("x" * 9999), 3)
     ("expected ']' in line 3", 'xxx')
@@ -96,12 +96,12 @@ def words_of(error: BaseException, most: int = 100) -> str:
 
 
 def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> list[str]:
-    """Return up to ``most`` of ``choices`` that look like ``given``, best first."""
+    """Return up to ``most`` of ``choices`` similar to ``given``, best first."""
     return difflib.get_close_matches(given, list(choices), n=most, cutoff=0.5)
 
 
 def unknown(what: str, given: str, choices: Iterable[str], remedy: str = "") -> InputError:
-    """Build the error for a name that is not one of ``choices``, offering the nearest ones."""
+    """Return the error for a name that is not one of ``choices``; it offers the nearest ones."""
     choices = list(choices)
     close = nearest(given, choices)
     hint = f"did you mean {' or '.join(close)}?" if close else f"accepted: {', '.join(choices)}."

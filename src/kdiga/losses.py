@@ -1,7 +1,7 @@
-"""Losses between logits, and distances between input gradients: one number an example.
+"""Losses between logits, and distances between input gradients: one number per example.
 
-Every function returns a tensor of shape (batch,). The mean over the batch is taken where a method
-builds its terms, so that a coefficient means the same for every batch size and number of classes.
+Every function returns a tensor of shape (batch,). A method takes the mean over the batch when it
+builds its terms, so a coefficient means the same for every batch size and number of classes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy of each example in nats.
 
     Args:
-        logits: float (batch, num_classes).
-        labels: int64 (batch,).
+        logits: Float (batch, num_classes).
+        labels: Labels, int64, shape (batch,).
     """
     return F.cross_entropy(_full_precision(logits), labels, reduction="none")
 
@@ -33,9 +33,9 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0)
     reduction of ``nn.KLDivLoss``, would make the coefficient depend on their number.
 
     Args:
-        student_logits: float (batch, num_classes), may carry a graph.
-        teacher_logits: float (batch, num_classes), the target.
-        temperature: above 0; both distributions are softened by it.
+        student_logits: Float (batch, num_classes), with or without a graph.
+        teacher_logits: Float (batch, num_classes), the target.
+        temperature: Temperature of both distributions, above 0.
     """
     student, teacher = (
         F.log_softmax(_full_precision(z) / temperature, dim=-1) for z in (student_logits, teacher_logits)
@@ -50,7 +50,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def true_probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the softmax share of each example's own class."""
+    """Return the softmax probability of each example's own class."""
     return F.softmax(_full_precision(logits), dim=-1).gather(1, labels[:, None])[:, 0]
 
 
@@ -62,14 +62,14 @@ def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the largest other logit minus the true one: above 0 where an example is misclassified.
 
-    What Carlini and Wagner (2017) maximise; unlike the cross-entropy it does not fade where a model is certain.
+    Carlini and Wagner (2017) maximise it; unlike the cross-entropy it does not saturate where a model is certain.
     """
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.amax(1) - true_logit(logits, labels)
 
 
 Score = Literal["loss", "probability", "logit"]
-"""Of which number of an example an input gradient is taken: its cross-entropy, or its own class's share or logit."""
+"""Score of an example that an input gradient is taken of: cross-entropy, or probability or logit of its own class."""
 
 SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "loss": cross_entropy,
@@ -82,7 +82,7 @@ def score_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return one of :data:`SCORES`.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: for an unknown name.
     """
     if name not in SCORES:
         raise unknown("score", name, SCORES)
@@ -115,8 +115,8 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = a.flatten(1), b.flatten(1)
     defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
-    safe = torch.where(defined[:, None], a, torch.ones_like(a))
-    return torch.where(defined, 1 - F.cosine_similarity(safe, b, dim=1, eps=1e-12), a.new_zeros(()))
+    safe_a, safe_b = (torch.where(defined[:, None], one, torch.ones_like(one)) for one in (a, b))
+    return torch.where(defined, 1 - F.cosine_similarity(safe_a, safe_b, dim=1, eps=1e-12), a.new_zeros(()))
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -128,17 +128,17 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 DUAL = {"linf": "l1", "l2": "l2"}
-"""The distance that is dual to a threat model's norm: the largest change of a linear loss over its ball, per eps."""
+"""The distance dual to a threat model's norm: the largest change of a linear loss over its ball, per eps."""
 
 DUAL_ORDER = {"linf": 1, "l2": 2}
-"""The same as the order of a vector norm."""
+"""The order of the dual vector norm."""
 
 
 def check_distance(name: str) -> None:
     """Check the name of a distance, or "dual".
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: for an unknown name.
     """
     if name != "dual" and name not in DISTANCES:
         raise unknown("distance", name, (*DISTANCES, "dual"))
@@ -153,7 +153,7 @@ def distance_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Return one of :data:`DISTANCES`.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: for an unknown name.
     """
     if name not in DISTANCES:
         raise unknown("distance", name, DISTANCES)

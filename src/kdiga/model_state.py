@@ -1,4 +1,4 @@
-"""Run a model in another mode and leave it exactly as it was found."""
+"""Contexts that run a model in another mode or with other random numbers, and restore its state at their end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivate
 
 
 def device_of(model: nn.Module, otherwise: torch.device | None = None) -> torch.device:
-    """Return where a model's parameters are; for one that has none ``otherwise``, by default the CPU."""
+    """Return the device of a model's parameters; without parameters ``otherwise``, by default the CPU."""
     return next((parameter.device for parameter in model.parameters()), otherwise or torch.device("cpu"))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
-    """Put every submodule in eval mode, and each back in its own mode afterwards."""
+    """Put every submodule in eval mode inside, and restore the mode of each at the end."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -31,7 +31,7 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Generator[None]:
-    """Leave batch norm's running statistics as they were, whatever runs inside."""
+    """Restore batch norm's running statistics at the end; in train mode it still normalises by the batch's."""
     saved = [
         (buffer, buffer.detach().clone())
         for module in model.modules()
@@ -47,15 +47,8 @@ def frozen_statistics(model: nn.Module) -> Generator[None]:
 
 
 @contextmanager
-def batch_statistics(model: nn.Module) -> Generator[None]:
-    """Normalise by the batch's own statistics, as in train mode, without a trace in the running ones."""
-    with frozen_statistics(model):
-        yield
-
-
-@contextmanager
 def frozen_parameters(model: nn.Module) -> Generator[None]:
-    """Let no gradient reach the parameters: attacks need none, and some accumulate them if they can."""
+    """Let no gradient reach the parameters: attacks need none, and some would accumulate them."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -68,7 +61,7 @@ def frozen_parameters(model: nn.Module) -> Generator[None]:
 
 @contextmanager
 def seeded(*parts: int) -> Generator[None]:
-    """Draw random numbers from a stream that the parts alone decide; the caller's streams go on as before."""
+    """Draw random numbers from a stream seeded by the parts alone; the caller's streams do not move."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(mix_seed(*parts))
@@ -85,7 +78,7 @@ def mix_seed(*parts: int) -> int:
 
 
 def couples_batch(model: nn.Module) -> bool:
-    """Return whether batch norm makes an example's output depend on the batch it is in, in the present modes."""
+    """Return whether batch norm, in its present modes, makes an example's output depend on the rest of its batch."""
     return any(
         isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats)
         for module in model.modules()
@@ -93,7 +86,7 @@ def couples_batch(model: nn.Module) -> bool:
 
 
 def all_in_eval_mode(model: nn.Module) -> bool:
-    """Return whether a model has batch norm or dropout, and all of it is in eval mode."""
+    """Return whether a model has batch norm or dropout, all of it in eval mode."""
     layers = [
         module
         for module in model.modules()
@@ -104,10 +97,10 @@ def all_in_eval_mode(model: nn.Module) -> bool:
 
 
 class RandomState:
-    """The random streams as they stand now, to be drawn from again: dropout then drops the same units.
+    """The present state of the random streams, to draw the same numbers again: dropout then drops the same units.
 
     Args:
-        device: whose stream is kept beside the CPU's.
+        device: Device whose stream is saved together with the CPU's.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -116,7 +109,7 @@ class RandomState:
 
     @contextmanager
     def again(self) -> Generator[None]:
-        """Draw the same numbers inside; the streams go on outside as if nothing had happened."""
+        """Draw the same numbers inside; the streams outside do not move."""
         with torch.random.fork_rng(devices=[device for device, _ in self._cuda]):
             torch.set_rng_state(self._cpu)
             for device, state in self._cuda:

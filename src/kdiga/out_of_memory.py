@@ -1,4 +1,4 @@
-"""Memory that ran out: told with what to reduce, in place of the allocator's own words."""
+"""Out-of-memory errors that say what to reduce, in place of the allocator's message."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from kdiga.errors import OutOfMemoryError
 
 # A CPU's allocator, and libraries on a GPU, raise a bare RuntimeError; oneDNN does not even name memory.
-TOLD = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|out of memory|_ALLOC_FAILED|could not create a primitive(?! desc)"
 )
-WANTED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
+REQUESTED = re.compile(r"[Tt]ried to allocate ([\d.,]+ ?\w+)")
 
 
 @contextmanager
 def out_of_memory_as_error(remedy: str) -> Generator[None]:
-    """Tell, where memory runs out inside, what to reduce.
+    """Raise an error that says what to reduce if memory runs out inside.
 
     Args:
-        remedy: what was asked for and what to reduce, as the end of a sentence.
+        remedy: What was requested and what to reduce, as the end of a sentence.
 
     Raises:
         OutOfMemoryError: in place of the allocator's error.
@@ -36,14 +36,14 @@ def out_of_memory_as_error(remedy: str) -> Generator[None]:
 
 
 def describe_out_of_memory(error: BaseException, remedy: str) -> str:
-    """Return what to tell of a shortage in one line."""
-    wanted = WANTED.search(str(error))
+    """Return the message of an allocator's error in one line."""
+    requested = REQUESTED.search(str(error))
     where = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) or "CU" in str(error) else "memory"
-    return f"{where} ran out{f' ({wanted[1]} more were asked for)' if wanted else ''}: {remedy}"
+    return f"{where} ran out{f' ({requested[1]} more were requested)' if requested else ''}: {remedy}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and TOLD.search(str(error)) is not None
+        isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
     )

@@ -1,4 +1,4 @@
-"""How far a measured accuracy, or the difference of two, may be from the true one."""
+"""Confidence intervals of an accuracy and of the difference of two accuracies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def clopper_pearson(correct: int, examples: int, confidence: float = 0.95) -> tu
     """Return the exact binomial confidence interval of an accuracy (Clopper and Pearson, 1934).
 
     Args:
-        correct: how many of the examples were right.
-        examples: how many there were, at least 1.
-        confidence: in (0, 1).
+        correct: Number of correct examples.
+        examples: Number of examples, at least 1.
+        confidence: Confidence level, in (0, 1).
 
     >>> [round(bound, 3) for bound in clopper_pearson(90, 100)]
     [0.824, 0.951]
@@ -32,28 +32,28 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Return the difference of two accuracies measured on the same examples, with its confidence interval.
 
-    Two models that are wrong on the same examples differ by less chance than two that are wrong on different ones;
-    so each accuracy's own interval says too little about their difference. This is method 10 of Newcombe (1998,
+    Two models with errors on the same examples differ less by chance than two with errors on different examples, so
+    the two accuracies' intervals say too little about their difference. This is method 10 of Newcombe (1998,
     "Improved confidence intervals for the difference between binomial proportions based on paired data"): the
     Wilson limits of both accuracies, squared and added with the correlation of the two, corrected for continuity.
 
     Args:
-        first: for each example, whether the first model is right.
-        second: the same for the second model, in the same order.
-        confidence: in (0, 1).
+        first: Whether the first model is correct, for each example.
+        second: The same for the second model, in the same order.
+        confidence: Confidence level, in (0, 1).
 
     Returns:
-        accuracy of the first less accuracy of the second, and the limits of its interval, all in [-1, 1].
+        Accuracy of the first model minus accuracy of the second, and the limits of its interval, all in [-1, 1].
 
     Raises:
-        InputError: if there are no examples, or not as many of the one as of the other.
+        InputError: for no examples, or different numbers of examples.
 
     >>> [round(part, 3) for part in paired_difference([True] * 8 + [False] * 2, [True] * 5 + [False] * 5)]
     [0.3, -0.053, 0.567]
     """
     if len(first) != len(second) or not len(first):
         raise InputError(
-            f"the models were right or wrong on {len(first)} and {len(second)} examples; their difference needs the "
+            f"the models have results on {len(first)} and {len(second)} examples; their difference needs the "
             "same examples, at least one. Judge both on the same data with the same --examples."
         )
     n = len(first)

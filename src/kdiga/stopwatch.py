@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by named sections; a section within another is not counted twice."""
+"""The time of a training step by named sections; a section inside another is not counted twice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 Watch = Callable[[str], AbstractContextManager[None]]
-"""Names what is being done while the block runs."""
+"""Names the section that a block belongs to."""
 
 
 def silent(_section: str) -> AbstractContextManager[None]:
-    """Return a context that measures nothing: what training runs under."""
+    """Return a context that measures nothing; the default in training."""
     return nullcontext()
 
 
@@ -20,8 +20,8 @@ class Stopwatch:
     """Adds up wall time by section.
 
     Args:
-        synchronize: waits for the device; called at the edges of every section, since work on a GPU is
-            only queued when a call returns. It costs a few percent of a step there.
+        synchronize: Function that waits for the device, called at both ends of every section: a call on a GPU
+            only queues work. It costs a few percent of a step there.
 
     >>> watch = Stopwatch()
     >>> with watch("outer"), watch("inner"):
@@ -38,7 +38,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, section: str) -> Generator[None]:
-        """Count what happens inside for ``section``, and not for the one around it."""
+        """Add the time of the block to ``section``, and not to the section around it."""
         self._switch()
         self._running.append(section)
         try:

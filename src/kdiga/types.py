@@ -1,4 +1,4 @@
-"""The nouns of the library: a batch, a threat model, what a teacher says, what a method returns."""
+"""The basic types of the library: threat model, batch, teacher signal, loss term and objective."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_number(text: str | float) -> float:
     """
     # A fraction is exact, and one of 1e999999999 has a billion digits.
     if isinstance(text, str) and (len(text) > LONGEST or re.search(r"e[+-]?\d{4}", text, re.IGNORECASE)):
-        raise InputError(f"{text!r:.60} is no number that fits anywhere; write it as 0.1 or as 8/255.")
+        raise InputError(f"{text!r:.60} is too large or too long for a number; write it as 0.1 or as 8/255.")
     try:
         number = float(text) if not isinstance(text, str) else float(Fraction(text.replace(" ", "")))
     except (ValueError, ArithmeticError):
@@ -40,12 +40,12 @@ def parse_number(text: str | float) -> float:
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """What an adversary may do to an image: any change of at most ``eps`` in ``norm``.
+    """The changes that an adversary may make to an image: any of at most ``eps`` in ``norm``.
 
     Args:
         norm: "linf" or "l2", in any case.
-        eps: in pixels, which are in [0, 1]; for Linf the largest change of one pixel, for L2 the
-            Euclidean length over one image.
+        eps: Size in pixels in [0, 1]: for Linf the largest change of one pixel, for L2 the Euclidean length over
+            one image.
 
     Raises:
         InputError: for another norm, a negative or infinite eps, or an Linf eps above 1.
@@ -81,13 +81,13 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images, their labels, and where each came from.
+    """Images, their labels, and their origin in the data set.
 
     Args:
-        images: float (batch, channel, height, width), pixels in [0, 1].
-        labels: int64 (batch,), in [0, num_classes).
-        index: int64 (batch,), the row in the data set.
-        view: which repeatable augmentation of the example this is.
+        images: Float (batch, channel, height, width), pixels in [0, 1].
+        labels: Labels, int64, shape (batch,), in [0, num_classes).
+        index: Rows in the data set, int64, shape (batch,).
+        view: Number of the repeatable augmentation.
     """
 
     images: Tensor
@@ -100,7 +100,7 @@ class Batch:
         return self.rows(slice(count))
 
     def spread(self, count: int) -> Batch:
-        """Return ``count`` examples spread evenly: of every run of rows as large a part as of the whole."""
+        """Return ``count`` examples spread evenly over the batch: every part of it gives the same share."""
         return self.rows(torch.arange(count, device=self.index.device) * len(self.labels) // count)
 
     def rows(self, rows: slice | Tensor) -> Batch:
@@ -110,12 +110,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class TeacherSignal:
-    """What the teacher says about one batch. It never carries an autograd graph.
+    """The teacher's outputs for one batch, without an autograd graph.
 
     Args:
-        logits: float (batch, num_classes).
-        input_gradient: like the images, row i the derivative of example i's cross-entropy by its
-            own pixels (nats per pixel unit); None where the method does not ask for it.
+        logits: Float (batch, num_classes).
+        input_gradient: Shape of the images, row i the derivative of example i's cross-entropy by its
+            own pixels (nats per pixel unit); None if the method does not need it.
     """
 
     logits: Tensor
@@ -133,7 +133,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a method asks the student to minimise at one step."""
+    """The loss terms that the student minimises at one step."""
 
     terms: Sequence[Term]
 

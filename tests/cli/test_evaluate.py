@@ -154,9 +154,9 @@ def test_what_cannot_be_compared_is_told(folder):
     (folder / "odd.json").write_text('{"model": 3}')
     for pair, message in {
         ("twenty", "large"): "differ in threat",
-        ("twenty", "mine-not"): "is no evaluation",
+        ("twenty", "mine-not"): "is not an evaluation",
         ("twenty", "empty"): "make one with `kdiga evaluate",
-        ("odd.json", "twenty"): "no per-example results",
+        ("odd.json", "twenty"): "is not an evaluation (data is missing)",
         ("nest", "large"): "hold 2 and 1 evaluations, none on the same images",
         ("several", "several"): "pairs under 2 threat models; name the folder of one of each",
     }.items():

@@ -205,14 +205,14 @@ def test_how_a_command_ends(status, monkeypatch, streams):
         (
             errno.ENOSPC,
             1,
-            "'runs/x' cannot be written (No space left on device); what was there before is kept. Make "
-            "room and give the same command again; `kdiga train` goes on with --resume.",
+            "'runs/x' cannot be written (No space left on device); its earlier content is unchanged. Make "
+            "room and give the same command again; `kdiga train` continues with --resume.",
         ),
         (
             errno.EROFS,
             2,
-            "'runs/x' cannot be written (Read-only file system); what was there before is kept. Choose a "
-            "place that can be written.",
+            "'runs/x' cannot be written (Read-only file system); its earlier content is unchanged. Choose a "
+            "folder that can be written.",
         ),
     ],
 )

@@ -27,10 +27,10 @@ def test_report_refuses_in_one_line(tmp_path):
     errors = run("report", "empty", cwd=tmp_path, expect=2)
     assert "no readable result is in 'empty'" in errors
     assert len(errors.strip().splitlines()) == 1
-    assert "is no folder" in run("report", "absent", cwd=tmp_path, expect=2)
+    assert "is not a folder" in run("report", "absent", cwd=tmp_path, expect=2)
     write_json(tmp_path / "a/evaluation.json", evaluation("kd"))
     (tmp_path / "a/report.html").write_text("mine")
-    assert "no page of kdiga's" in run("report", "a", cwd=tmp_path, expect=2)
+    assert "not a page of kdiga's" in run("report", "a", cwd=tmp_path, expect=2)
     assert (tmp_path / "a/report.html").read_text() == "mine"
     assert "'empty' is a folder; give the page a file's name" in run(
         "report", "a", "-o", "empty", cwd=tmp_path, expect=2

@@ -297,7 +297,7 @@ def test_coefficients_do_not_depend_on_the_batch_size(variant, teacher, batch, m
     """Repeating the batch leaves every term as it is. (No batch norm, and starts at the clean image.)"""
     if variant.startswith(COUPLED):
         pytest.skip("draws at random in its own way, weighs examples by their batch, or keeps the author's units")
-    monkeypatch.setattr("kdiga.attacks.pgd.PGD._first", lambda self, images: images + 0.01)
+    monkeypatch.setattr("kdiga.attacks.pgd.PGD._start", lambda self, images: images + 0.01)
     images, labels = batch
     twice = images.repeat(2, 1, 1, 1), labels.repeat(2)
     teacher, method = five_layers(2, batch_norm=False).eval(), variant_of(variant)

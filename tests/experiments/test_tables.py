@@ -12,8 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
-from kdiga.report.scatter import Label, panel_size, place_labels
-from kdiga.report.study import MeanAndRange, headings, passes_of, table_rows, write_tables
+from kdiga.report.labels import Label, main_attack, place_labels
+from kdiga.report.study import headings, table_rows, write_tables
+from kdiga.report.tables import MeanAndRange
+from kdiga.results.studies import StudyResult, StudyRun
 
 HARDWARE = {"processor": "a processor", "cores": 2, "threads": 1, "accelerator": None}
 
@@ -83,8 +85,8 @@ def test_mean_and_sample_deviation():
 
 
 def test_rows(content):
-    teacher, kd, long = table_rows(content)
-    assert headings(content) == [
+    teacher, kd, long = table_rows(StudyResult.model_validate(content))
+    assert headings(StudyResult.model_validate(content)) == [
         "method",
         "runs",
         "clean, best",
@@ -109,8 +111,10 @@ def test_rows(content):
         "50",
     ]
     content["methods"][0]["runs"][0]["passes"] = None
-    assert table_rows(content)[1].texts()[-2:] == ["-", "-"], "not a mean over some of the seeds"
-    assert passes_of(run("kd", 0, 0.1, passes=4), "student") == 12
+    assert table_rows(StudyResult.model_validate(content))[1].texts()[-2:] == ["-", "-"], (
+        "not a mean over some of the seeds"
+    )
+    assert StudyRun.model_validate(run("kd", 0, 0.1, passes=4)).passes_of("student") == 12
 
 
 def test_files(content, tmp_path):
@@ -173,5 +177,5 @@ def test_labels_cover_neither_each_other_nor_points():
 
 
 def test_the_measure_that_counts():
-    assert panel_size(["clean", "autoattack", "pgd-20"]) == "autoattack"
-    assert panel_size(["clean", "pgd-20"]) == "pgd-20"
+    assert main_attack(["clean", "autoattack", "pgd-20"]) == "autoattack"
+    assert main_attack(["clean", "pgd-20"]) == "pgd-20"

@@ -25,7 +25,7 @@ from kdiga.experiments.trials import (
 )
 from kdiga.experiments.tune import open_search, run_search
 from kdiga.methods import available_methods
-from kdiga.methods.registry import coefficient, search_space
+from kdiga.methods.base import coefficient, search_space
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe, recipe_from_dict
 from kdiga.workflows.train import load_recipe_data

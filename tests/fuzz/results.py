@@ -20,10 +20,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kdiga.cli.compare import _pair
 from kdiga.errors import InputError
 from kdiga.experiments.board import read_json
-from kdiga.report import compose, write_page
-from kdiga.report.comparison import compare_evaluations
-from kdiga.report.files import find_results
-from kdiga.report.results import Results
+from kdiga.report import page as report_page
+from kdiga.report import write_page
+from kdiga.report.differences import compare_evaluations
+from kdiga.results.folders import Results, find_results
 from kdiga.runs.folder import read_result
 from kdiga.workflows.class_names import check_classes
 from kdiga.workflows.loaded_model import check_earlier_result, recipe_of
@@ -32,6 +32,7 @@ from tests.fuzz.mutations import damaged_json, damaged_lines, damaged_yaml
 from tests.fuzz.oracles import check_leaves, json_of, yaml_of
 from tests.fuzz.target import target
 from tests.report.samples import (
+    DRAWING,
     about,
     certificate,
     evaluation,
@@ -45,7 +46,6 @@ from tests.report.samples import (
 
 FEW = 12  # images
 DRAWN = 40  # one page in so many has its figures drawn, which takes nearly all of a page's time
-DRAWING = ("bounds", "certified", "costs", "studies", "sweeps", "training")  # sections with figures
 
 
 def write_folder(folder: Path) -> None:
@@ -119,10 +119,10 @@ def quickly(*, drawn: bool) -> Generator[list[Results]]:
         return seen[-1]
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(compose, "Environment", return_value=templates()))
-        stack.enter_context(mock.patch.object(compose, "find_results", kept))
+        stack.enter_context(mock.patch.object(report_page, "Environment", return_value=templates()))
+        stack.enter_context(mock.patch.object(report_page, "find_results", kept))
         for name in () if drawn else DRAWING:
-            module = importlib.import_module(f"kdiga.report.sections.{name}")
+            module = importlib.import_module(name)
             stack.enter_context(mock.patch.object(module, "inline_svg", return_value="<svg></svg>"))
         yield seen
 
@@ -142,18 +142,18 @@ def page_of(folder: Path) -> str | None:
 def check_records(results: Results) -> None:
     """Check the figures that were taken out of files against the files."""
     for one in results.evaluations:
-        content = json_of(next(iter(one.accuracy.values())).origin.path)
-        for attack, found in one.accuracy.items():
+        content = json_of(one.path)
+        for attack, found in one.measured.items():
             assert found.value == content["accuracy"][attack], f"another accuracy under {attack}"
             assert found.interval[0] - 1e-6 <= found.value <= found.interval[1] + 1e-6
             if found.correct is not None:
                 assert list(found.correct) == content["correct"][attack], "other outcomes"
                 assert math.isclose(sum(found.correct) / found.images, found.value, abs_tol=1e-6)
     for one in results.exports:
-        content = json_of(one.origin.path)["formats"]
+        content = json_of(one.path)["formats"]
         for name, found in one.formats.items():
-            for attack, measure in found.accuracy.items():
-                assert measure.value == content[name]["accuracy"][attack], f"another accuracy of {name}"
+            for attack, value in found.accuracy.items():
+                assert value == content[name]["accuracy"][attack], f"another accuracy of {name}"
 
 
 def result_target(name: str, files: Mapping[str, Any], write: Callable[[Path], Any]) -> None:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard
@@ -18,7 +19,7 @@ from kdiga.export.torch_program import write_program
 from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
 from kdiga.report import write_page
-from kdiga.report.plots import replace_file
+from kdiga.report.charts import write_png
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.files import write_durably
 from kdiga.training.journal import Journal
@@ -91,7 +92,7 @@ def kept_portion(path):
 
 WRITERS = {
     "text": lambda path: write_atomically(path, "new"),
-    "bytes": lambda path: replace_file(path, b"new"),
+    "a picture": lambda path: write_png(path, Figure(figsize=(1, 1))),
     "durably": lambda path: write_durably(path, b"new"),
     "weights": lambda path: save_model(small(), path),
     "a page": page,
@@ -147,8 +148,8 @@ def test_links_in_a_teacher_cache_and_a_hub_folder_and_among_portions(tmp_path, 
 def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     (tmp_path / "r.yaml").write_text(CLAIMS)
     claims = load_claims(tmp_path / "r.yaml", tmp_path / "out")
-    cell = next(cell for cell in claims.cells if cell.kind == "teacher")
-    board, kept = RunBoard(claims.cells, claims.out), RunRecords(tmp_path / "kept")
+    cell = next(cell for cell in claims.run_specs if cell.kind == "teacher")
+    board, kept = RunBoard(claims.run_specs, claims.out), RunRecords(tmp_path / "kept")
     place = tmp_path / "out" / cell.folder
     place.mkdir(parents=True)
     record = {"config.yaml": {"a": 1}, "result.json": {"b": 2}}
@@ -169,6 +170,6 @@ def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     kept._weights(cell).symlink_to(outside)
     kept._path(cell).unlink()
     kept._path(cell).symlink_to(outside.with_name("new"))
-    RunRecords(tmp_path / "kept").keep(RunBoard(claims.cells, claims.out))
+    RunRecords(tmp_path / "kept").keep(RunBoard(claims.run_specs, claims.out))
     assert not kept._weights(cell).is_symlink()
     assert not kept._path(cell).is_symlink()

@@ -20,8 +20,8 @@ from kdiga.data.extra import load_extra
 from kdiga.data.reading import Reading
 from kdiga.errors import InputError
 from kdiga.models import save_model
-from kdiga.report.explanations import read_arrays
-from kdiga.report.validation import DamagedError
+from kdiga.results.explanations import read_gallery
+from kdiga.results.fields import DamagedError
 from kdiga.teachers import CachedTeacher
 from tests.fuzz.states import resumed, write_state, write_store
 from tests.fuzz.weights import small
@@ -124,7 +124,7 @@ def test_npz_with_objects(tmp_path, proof, image):
     with pytest.raises(InputError, match="cannot be read"):
         load_extra(path, grey, Reading(workers=0))
     with pytest.raises(DamagedError, match="cannot be read"):
-        read_arrays(path)
+        read_gallery(path, 1)
     path.write_bytes(pickle.dumps(Evil(proof)))
     with pytest.raises(InputError, match="cannot be read"):
         load_extra(path, grey, Reading(workers=0))
@@ -164,7 +164,7 @@ def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path):
         for _ in range(300):
             file.write(bytes(2**20))
     with pytest.raises(ValueError, match="unpacks to"):
-        read_arrays(tmp_path / "x.npz")
+        read_gallery(tmp_path / "x.npz", 1)
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])

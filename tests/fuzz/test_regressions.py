@@ -28,8 +28,9 @@ from kdiga.models.input_layers import Normalization
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.source import STUDY, read_source
 from kdiga.report import write_page
-from kdiga.report.runs import read_run
-from kdiga.report.study import read_study, table_markdown
+from kdiga.report.study import table_markdown
+from kdiga.results.runs import RunResult
+from kdiga.results.studies import StudyResult
 from kdiga.runs.folder import read_config, read_result
 from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import Manifest
@@ -137,7 +138,7 @@ def records(folder, **files):
     claims = load_claims(folder / "r.yaml", folder / "out")
     (folder / "kept").mkdir()
     (folder / "kept/ce--small--seed-0.json").write_text(json.dumps(files))
-    return RunRecords(folder / "kept"), RunBoard(claims.cells, claims.out)
+    return RunRecords(folder / "kept"), RunBoard(claims.run_specs, claims.out)
 
 
 @pytest.mark.parametrize("name", ["../escaped.json", "/tmp/kdiga-escaped.json", "other.json"])
@@ -160,9 +161,9 @@ def test_a_record_with_other_outcomes(tmp_path):
 def test_a_failure_that_tells_none(tmp_path):
     (tmp_path / "r.yaml").write_text(STUDY_TEXT)
     study = load_study(tmp_path / "r.yaml", tmp_path / "out")
-    write_json(tmp_path / "out" / study.cells[0].folder / "failure.json", {"error": "x"})
+    write_json(tmp_path / "out" / study.run_specs[0].folder / "failure.json", {"error": "x"})
     with pytest.raises(InputError, match="tells no failure"):
-        RunBoard(study.cells, study.out).state(study.cells[0])
+        RunBoard(study.run_specs, study.out).state(study.run_specs[0])
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 5000, '{"a": "\\ud800"}'])
@@ -227,7 +228,7 @@ def test_a_manifest_of_impossible_sizes(tmp_path, change):
 def test_outcomes_that_are_none_are_not_compared(tmp_path, correct):
     for name in "ab":
         write_json(tmp_path / f"{name}.json", evaluation("kd") | {"correct": correct})
-    with pytest.raises(InputError, match="is no evaluation"):
+    with pytest.raises(InputError, match="is not an evaluation"):
         compare(tmp_path / "a.json", tmp_path / "b.json")
 
 
@@ -257,11 +258,12 @@ def test_writing_follows_no_link(tmp_path):
 
 def test_names_are_text_in_a_table(tmp_path):
     evil = "<script>alert(1)</script>|`x`[y](javascript:z)\nnew"
-    content = read_study(write_study(tmp_path))
-    widths = {line.count("|") for line in table_markdown(content).splitlines() if line.startswith("|")}
+    content = json.loads((write_study(tmp_path) / "study.json").read_text())
+    sound = table_markdown(StudyResult.model_validate(content))
+    widths = {line.count("|") for line in sound.splitlines() if line.startswith("|")}
     content["title"] = content["data"]["name"] = content["methods"][0]["label"] = evil
     content["command"] = "kdiga `study`\n# x"
-    text = table_markdown(content)
+    text = table_markdown(StudyResult.model_validate(content))
     assert "<script" not in text
     assert "](java" not in text
     assert "\n# x" not in text
@@ -339,7 +341,7 @@ def test_a_line_of_a_journal_that_tells_no_epoch_ends_it(tmp_path, change):
     lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     lines[1] |= change
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [one.epoch for one in read_run(tmp_path).epochs] == [0]
+    assert [one.epoch for one in RunResult.read(tmp_path).epochs] == [0]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.gradients.routes import SAFE_PROBES, Exact, FiniteDifference, route_by_name
-from kdiga.gradients.student_pass import StudentPass
+from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.losses import DISTANCES
 from kdiga.model_state import seeded
 from tests.conftest import five_layers
@@ -24,7 +24,7 @@ def derivative(student, route, images, labels, *, distance="l2", batch_norm="tra
     """The parameter gradient of a label and an alignment term together, as one vector."""
     target = torch.zeros_like(images) + 0.05
     point = StudentPass(
-        student, images, labels, gradient="differentiable", route=route, batch_norm=batch_norm, compiled=compiled
+        student, images, labels, PassOptions("differentiable", route, batch_norm=batch_norm), compiled=compiled
     )
     term = DISTANCES[distance](point.input_gradient, target).mean()
     (point.losses.mean() + 3 * term).backward()

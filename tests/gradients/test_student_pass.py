@@ -13,7 +13,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, FiniteDifference, route_by_name
-from kdiga.gradients.student_pass import StudentPass
+from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.model_state import seeded
 from tests.conftest import five_layers
 from tests.gradients.test_routes import Passes
@@ -38,7 +38,7 @@ def test_the_gradient_is_that_of_the_score(score, route, compiled, batch):
     forward = student.forward if compiled else None
     for use in ("value", "differentiable"):
         point = StudentPass(
-            student, *batch, gradient=use, route=route_by_name(route), gradient_of=score, compiled=forward
+            student, *batch, PassOptions(use, route_by_name(route), gradient_of=score), compiled=forward
         )
         found = point.input_gradient_value if use == "value" else point.input_gradient
         assert torch.allclose(found, expected, atol=1e-7)
@@ -50,7 +50,7 @@ def test_the_gradient_is_that_of_the_score(score, route, compiled, batch):
 
 def test_each_quantity_is_computed_once_and_only_when_asked(batch):
     student = Passes(five_layers(1))
-    point = StudentPass(student, *batch, gradient="value", route=Exact())
+    point = StudentPass(student, *batch, PassOptions("value", Exact()))
     assert point.computed() == (None, None)
     assert student.forwards == 0
     assert point.logits is point.logits
@@ -62,7 +62,7 @@ def test_each_quantity_is_computed_once_and_only_when_asked(batch):
     assert point.computed()[1] is value
     assert point.losses is point.losses
     assert student.forwards == 1
-    trained = StudentPass(student, *batch, gradient="differentiable", route=Exact())
+    trained = StudentPass(student, *batch, PassOptions("differentiable", Exact()))
     assert trained.computed()[1] is None
     assert trained.input_gradient is trained.computed()[1]
 
@@ -70,12 +70,12 @@ def test_each_quantity_is_computed_once_and_only_when_asked(batch):
 @pytest.mark.parametrize(("use", "wanted"), [("none", False), ("value", True), ("differentiable", True)])
 def test_images_carry_a_graph_only_for_a_gradient(use, wanted, batch):
     images, labels = batch
-    point = StudentPass(five_layers(1), images.requires_grad_(), labels, gradient=use, route=Exact())
+    point = StudentPass(five_layers(1), images.requires_grad_(), labels, PassOptions(use, Exact()))
     assert point.images.requires_grad == wanted
     assert point.images.is_leaf
     assert images.grad is None
     through = StudentPass(
-        five_layers(1), images, labels, gradient="value", route=Exact(), compiled=five_layers(1).forward
+        five_layers(1), images, labels, PassOptions("value", Exact()), compiled=five_layers(1).forward
     )
     assert not through.images.requires_grad
 
@@ -90,7 +90,7 @@ def test_statistics_move_once_or_not_at_all(route, options, moved, compiled, bat
     student = five_layers(1)
     forward = student.forward if compiled and route != "exact" else None
     point = StudentPass(
-        student, *batch, gradient="differentiable", route=route_by_name(route), compiled=forward, **options
+        student, *batch, PassOptions("differentiable", route_by_name(route), **options), compiled=forward
     )
     point.input_gradient.square().sum().backward()
     assert int(student[1].num_batches_tracked) == moved
@@ -107,10 +107,10 @@ def test_a_compiled_gradient_has_no_pass_through_the_parameters(batch):
         wanting.append((images.requires_grad, any(parameter.requires_grad for parameter in student.parameters())))
         return student(images)
 
-    point = StudentPass(student, *batch, gradient="value", route=FiniteDifference(), compiled=forward)
+    point = StudentPass(student, *batch, PassOptions("value", FiniteDifference()), compiled=forward)
     found = point.input_gradient_value
     assert wanting == [(False, True), (True, False)]
-    plain = StudentPass(five_layers(1), *batch, gradient="value", route=Exact()).input_gradient_value
+    plain = StudentPass(five_layers(1), *batch, PassOptions("value", Exact())).input_gradient_value
     assert torch.allclose(found, plain, atol=1e-7)
     assert int(student[1].num_batches_tracked) == 1
 
@@ -128,7 +128,7 @@ def test_a_separate_pass_drops_the_same_units(route, batch):
         found = []
         for model, forward in ((plain, None), (through, through.forward)):
             with seeded(7):
-                point = StudentPass(model, images, labels, gradient=use, route=route_by_name(route), compiled=forward)
+                point = StudentPass(model, images, labels, PassOptions(use, route_by_name(route)), compiled=forward)
                 found.append(point.input_gradient_value)
         assert torch.allclose(found[0], found[1], atol=1e-7)
 
@@ -141,7 +141,7 @@ def test_what_is_being_computed_is_told(batch):
         told.append(section)
         yield
 
-    point = StudentPass(five_layers(1), *batch, gradient="differentiable", route=FiniteDifference(), watch=watch)
+    point = StudentPass(five_layers(1), *batch, PassOptions("differentiable", FiniteDifference()), watch=watch)
     point.input_gradient.sum().backward()
     assert told == ["student", "alignment", "alignment", "alignment"]
 
@@ -161,7 +161,7 @@ class Spare(nn.Module):
 @pytest.mark.parametrize("route", ["exact", "finite-difference", "one-sided"])
 def test_frozen_and_unused_parameters_get_no_gradient(route, batch):
     student = Spare()
-    point = StudentPass(student, *batch, gradient="differentiable", route=route_by_name(route))
+    point = StudentPass(student, *batch, PassOptions("differentiable", route_by_name(route)))
     point.input_gradient.square().sum().backward()
     assert student.unused.grad is None
     assert student.model[0].weight.grad is None
@@ -172,7 +172,7 @@ def test_frozen_and_unused_parameters_get_no_gradient(route, batch):
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_examples_without_a_share_give_nothing_and_no_nan(route, batch_norm, batch):
     student = five_layers(1, batch_norm=batch_norm)
-    point = StudentPass(student, *batch, gradient="differentiable", route=route_by_name(route))
+    point = StudentPass(student, *batch, PassOptions("differentiable", route_by_name(route)))
     (0.0 * point.input_gradient).sum().backward()
     assert all(float(parameter.grad.abs().max()) == 0 for parameter in student.parameters())
 
@@ -183,7 +183,7 @@ def test_a_half_share_gives_half_the_derivative(batch):
     found = []
     for route in (Exact(), FiniteDifference(0.01), FiniteDifference(0.003, 1)):
         student = five_layers(1, batch_norm=False).double()
-        point = StudentPass(student, batch[0].double(), batch[1], gradient="differentiable", route=route)
+        point = StudentPass(student, batch[0].double(), batch[1], PassOptions("differentiable", route))
         (weights * point.input_gradient).sum().backward()
         found.append(torch.cat([parameter.grad.flatten() for parameter in student.parameters()]))
     for difference in found[1:]:
@@ -230,5 +230,5 @@ def test_an_input_gradient_is_asked_of_sound_batches(teacher, batch):
     images, labels = batch
     with pytest.raises(InputError, match=r"must be in \[0, 1\]"):
         kdiga.input_gradient(teacher, images + 1, labels)
-    with pytest.raises(InputError, match="one an image"):
+    with pytest.raises(InputError, match="one per image"):
         kdiga.input_gradient(teacher, images, labels[:3])

@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from kdiga.report.curve import answer_lines, curve_csv, curve_markdown, headings, table_rows, write_curve_files
-from kdiga.report.curve_picture import DARK, LIGHT, draw_curve
+from kdiga.report.curve import (
+    DARK,
+    LIGHT,
+    answer_lines,
+    curve_csv,
+    curve_markdown,
+    draw_curve,
+    headings,
+    table_rows,
+    write_curve_files,
+)
+from kdiga.results.studies import CurveResult
 
 HARDWARE = {"processor": "a processor", "cores": 2, "threads": 1, "accelerator": None}
 
@@ -69,29 +79,29 @@ def content():
 
 
 def test_the_table(content):
-    assert headings(content)[:3] == ["w", "clean, test", "PGD-20, test"]
-    rows = table_rows(content)
+    assert headings(CurveResult.model_validate(content))[:3] == ["w", "clean, test", "PGD-20, test"]
+    rows = table_rows(CurveResult.model_validate(content))
     assert [row[0] for row in rows] == ["start", "0", "1", "3"]
     assert rows[0] == ["start", "91.2", "0.0", "91.2", "0.0", "-", "2.0", ""]
     assert rows[2] == ["1", "90.0", "40.0", "90.0", "40.0", "0.8", "2.0", "chosen"]
-    assert all(len(row) == len(headings(content)) for row in rows)
+    assert all(len(row) == len(headings(CurveResult.model_validate(content))) for row in rows)
     content["points"][2]["runs"][0] |= {"status": "diverged", "test": None, "validation": None, "error": "nan"}
     del content["points"][2]["runs"][0]["validation_change"]
-    assert table_rows(content)[3] == ["3", "-", "-", "-", "-", "-", "2.0", "diverged"]
-    assert "- w-3/seed-0 diverged: nan" in curve_markdown(content)
+    assert table_rows(CurveResult.model_validate(content))[3] == ["3", "-", "-", "-", "-", "-", "2.0", "diverged"]
+    assert "- w-3/seed-0 diverged: nan" in curve_markdown(CurveResult.model_validate(content))
 
 
 def test_the_answer_tells_gain_and_price(content):
-    first, second = answer_lines(content)
+    first, second = answer_lines(CurveResult.model_validate(content))
     assert "at a loss of at most 1 points of validation clean accuracy: w 1, which lost 0.8 there." in first
     assert "clean 90.0%, -1.2 points [-3.0, +1.0] on 100 images" in second
     assert "PGD-20 40.0%, +40.0 points [+35.0, +45.0] on 100 images" in second
     content["answer"] = {"settled": True, "achieved": False, "value": None, "why": "no point is better"}
-    assert answer_lines(content) == [
+    assert answer_lines(CurveResult.model_validate(content)) == [
         "Not achieved at a loss of at most 1 points of validation clean accuracy: no point is better."
     ]
     content["answer"]["settled"] = False
-    assert answer_lines(content) == ["No answer yet: 4 of 4 runs have ended."]
+    assert answer_lines(CurveResult.model_validate(content)) == ["No answer yet: 4 of 4 runs have ended."]
 
 
 def test_the_costly_attack_is_told_where_it_was_made(content):
@@ -103,9 +113,9 @@ def test_the_costly_attack_is_told_where_it_was_made(content):
         }
     changes = {"clean": [0.0, 0.0, 0.0], "autoattack": [0.35, 0.2, 0.5]}
     content["points"][1]["runs"][0]["confirmed_change"] = changes
-    at = headings(content).index("AutoAttack, 20 test")
-    assert [row[at] for row in table_rows(content)] == ["0.0", "-", "35.0", "-"]
-    told = answer_lines(content)[1]
+    at = headings(CurveResult.model_validate(content)).index("AutoAttack, 20 test")
+    assert [row[at] for row in table_rows(CurveResult.model_validate(content))] == ["0.0", "-", "35.0", "-"]
+    told = answer_lines(CurveResult.model_validate(content))[1]
     assert "AutoAttack 35.0%, +35.0 points [+20.0, +50.0] on 20 images" in told
     assert told.count("clean") == 1
 
@@ -115,15 +125,15 @@ def test_several_seeds_are_means_with_their_spread(content):
         other = copy.deepcopy(part["runs"][0]) | {"seed": 1}
         other["test"]["accuracy"]["clean"] += 0.02
         part["runs"].append(other)
-    assert table_rows(content)[1][1] == "92.0 ± 1.4"
-    assert [line.split(":")[0] for line in answer_lines(content)[1:]] == [
+    assert table_rows(CurveResult.model_validate(content))[1][1] == "92.0 ± 1.4"
+    assert [line.split(":")[0] for line in answer_lines(CurveResult.model_validate(content))[1:]] == [
         "On test images, against the start, seed 0",
         "On test images, against the start, seed 1",
     ]
 
 
 def test_the_csv_has_a_line_a_run(content):
-    lines = list(csv.DictReader(io.StringIO(curve_csv(content))))
+    lines = list(csv.DictReader(io.StringIO(curve_csv(CurveResult.model_validate(content)))))
     assert [line["w"] for line in lines] == ["start", "0", "1", "3"]
     assert [line["chosen"] for line in lines] == ["0", "0", "1", "0"]
     assert float(lines[2]["pgd-20_change_test_low"]) == pytest.approx(0.35)
@@ -132,7 +142,7 @@ def test_the_csv_has_a_line_a_run(content):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_picture_marks_start_choice_and_loss(content, dark):
-    figure = draw_curve(content, dark=dark)
+    figure = draw_curve(CurveResult.model_validate(content), dark=dark)
     (axes,), ink = figure.axes, DARK if dark else LIGHT
     lines = {marker: [line for line in axes.lines if line.get_marker() == marker] for marker in ("*", "o")}
     (star,) = lines["*"]
@@ -167,7 +177,7 @@ def test_files_before_any_run_has_ended(content, tmp_path):
         nothing = {"status": "open", "test": None, "validation": None, "minutes": None, "date": None}
         part["runs"] = [run("x", 0, 0) | nothing]
     content["answer"] = {"settled": False, "achieved": False, "value": None, "why": "not every run has ended"}
-    write_curve_files(tmp_path, content)
+    write_curve_files(tmp_path, CurveResult.model_validate(content))
     assert "No answer yet" in (tmp_path / "curve.md").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {
         "curve.csv",

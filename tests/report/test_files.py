@@ -9,10 +9,21 @@ import pytest
 
 from kdiga.errors import InputError
 from kdiga.report import write_page
-from kdiga.report.files import find_results
-from kdiga.report.studies import check_study
-from kdiga.report.validation import DamagedError
-from tests.report.samples import certificate, evaluation, explanation, pictures, write_json, write_run, write_study
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.results.fields import DamagedError
+from kdiga.results.folders import FILES, find_results
+from kdiga.results.shared import validated
+from kdiga.results.studies import StudyResult
+from tests.report.samples import (
+    certificate,
+    evaluation,
+    explanation,
+    pictures,
+    write_all,
+    write_json,
+    write_run,
+    write_study,
+)
 
 
 @pytest.fixture
@@ -30,16 +41,17 @@ def broken(change):
 DAMAGED = {
     "it holds NaN": lambda c: c["accuracy"].update(autoattack=float("nan")),
     "not a finite number": lambda c: c["accuracy"].update(autoattack="0.9"),
-    "leaves out 0.8": lambda c: c["interval_95"].update(clean=[0.1, 0.2]),
+    "leaves out its value 0.8": lambda c: c["interval_95"].update(clean=[0.1, 0.2]),
     "null character": lambda c: c.update(model="\0"),
     "not in [0, 1]": lambda c: c["accuracy"].update(clean=80.0),
     "are marked right": lambda c: c["accuracy"].update(clean=0.5),
-    "no norm of the threat model": lambda c: c["threat"].update(norm="l7"),
-    "threat is not an object": lambda c: c.pop("threat"),
+    "threat.norm is 'l7', not 'linf' or 'l2'": lambda c: c["threat"].update(norm="l7"),
+    "threat is missing": lambda c: c.pop("threat"),
+    "threat is not an object": lambda c: c.update(threat=[]),
     "it holds no accuracy": lambda c: c.update(accuracy={}),
     "not one accuracy and one interval an eps": lambda c: c["sweep"]["eps"].pop(),
-    "a finding's verdict is 'great'": lambda c: c["findings"][0].update(verdict="great"),
-    "it says that it is of kind 'certificate'": lambda c: c.update(kind="certificate"),
+    "verdict is 'great', not 'passed', 'warning',": lambda c: c["findings"][0].update(verdict="great"),
+    "its kind is 'certificate', not 'evaluation'": lambda c: c.update(kind="certificate"),
     "on how many images": lambda c: (c.pop("correct"), c.pop("examples")),
 }
 
@@ -115,7 +127,7 @@ def test_a_study_without_its_lists_is_left_out(tmp_path):
     content = json.loads((tmp_path / "study.json").read_text())
     del content["methods"]
     write_json(tmp_path / "study.json", content)
-    assert "the study has no methods" in find_results([tmp_path]).left_out[0].reason
+    assert "methods is missing" in find_results([tmp_path]).left_out[0].reason
 
 
 @pytest.mark.parametrize(
@@ -126,8 +138,8 @@ def test_a_study_without_its_lists_is_left_out(tmp_path):
         (("passes", "student_forwards"), 10**400, "student_forwards is 1000"),
         (("passes", "teacher_backwards"), 1e308, "teacher_backwards is 1e.308, not a finite number"),
         (("passes",), [1], "passes is not an object"),
-        (("accuracy", "best", "clean"), 1.5, r"accuracy under clean is 1.5, not in \[0, 1\]"),
-        (("accuracy", "last", "pgd-20"), 10**40, "accuracy under pgd-20 is 1000"),
+        (("accuracy", "best", "clean"), 1.5, r"accuracy.best.clean is 1.5, not in \[0, 1\]"),
+        (("accuracy", "last", "pgd-20"), 10**40, "accuracy.last.pgd-20 is 1000"),
         (("accuracy",), None, "accuracy is not an object"),
     ],
 )
@@ -138,7 +150,7 @@ def test_figures_of_a_study_that_no_picture_can_show(tmp_path, place, value, mes
         at = at[key]
     at[place[-1]] = value
     with pytest.raises(DamagedError, match=message):
-        check_study(content)
+        validated(StudyResult, content)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +159,9 @@ def test_figures_of_a_study_that_no_picture_can_show(tmp_path, place, value, mes
 )
 def test_a_study_whose_columns_cannot_be(tmp_path, key, value):
     content = json.loads((write_study(tmp_path) / "study.json").read_text())
-    assert check_study(content) is content
+    assert validated(StudyResult, content).to_dict() == content
     with pytest.raises(DamagedError):
-        check_study(content | {key: value})
+        validated(StudyResult, content | {key: value})
 
 
 def test_training_of_negative_length_is_left_out(tmp_path):
@@ -159,7 +171,7 @@ def test_training_of_negative_length_is_left_out(tmp_path):
     write_run(tmp_path / "tangent", "tangent")
     results = find_results([tmp_path])
     assert [run.folder.name for run in results.runs] == ["tangent"]
-    assert "took -1 minutes" in results.left_out[0].reason
+    assert "minutes is -1, below 0" in results.left_out[0].reason
 
 
 def test_portions_and_what_lies_too_deep_are_not_searched(folder):
@@ -177,7 +189,26 @@ def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(InputError, match="no readable JSON"):
         find_results([tmp_path])
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         find_results([tmp_path / "absent"])
     with pytest.raises(InputError, match="no folder was given"):
         write_page([])
+
+
+def test_files_are_written_as_they_were_read(tmp_path):
+    write_all(tmp_path / "all")
+    write_study(tmp_path / "study")
+    read = 0
+    for path in sorted(tmp_path.rglob("*.json")):
+        if path.name in FILES and "portions" not in path.parts:
+            FILES[path.name].read(path).write(tmp_path / "again.json")
+            assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text()), path
+            read += 1
+    assert read > 20
+
+
+def test_unknown_fields_are_preserved(tmp_path):
+    content = evaluation("kd") | {"future": {"a": [1, None]}}
+    content["sweep"]["future"] = 2
+    EvaluationResult.read(write_json(tmp_path / "evaluation.json", content)).write(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == content

@@ -19,13 +19,16 @@ from kdiga.errors import InputError
 from kdiga.export.card import Card, CardOrigin, Number
 from kdiga.export.robustbench import loader_source
 from kdiga.models.classifier import ModelSpec
-from kdiga.report import compose, write_page
+from kdiga.report import page as report_page
+from kdiga.report import write_page
 from kdiga.report.claims import claims_markdown
 from kdiga.report.curve import curve_markdown
 from kdiga.report.study import table_markdown
+from kdiga.results.studies import ClaimsResult, CurveResult, StudyResult
 from kdiga.types import ThreatModel
 from tests.experiments.test_tables import content as study_content
 from tests.report.samples import (
+    DRAWING,
     certificate,
     evaluation,
     explanation,
@@ -167,11 +170,11 @@ FILES = {
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are made and not drawn: what they hold of names is drawn as paths or told in their labels."""
-    for section in ("bounds", "certified", "costs", "studies", "sweeps", "training"):
-        monkeypatch.setattr(f"kdiga.report.sections.{section}.inline_svg", lambda *_: "<svg></svg>")
-    once = functools.cache(compose.Environment)
-    monkeypatch.setattr(compose, "PackageLoader", functools.cache(PackageLoader))
-    monkeypatch.setattr(compose, "Environment", once)
+    for module in DRAWING:
+        monkeypatch.setattr(f"{module}.inline_svg", lambda *_: "<svg></svg>")
+    once = functools.cache(report_page.Environment)
+    monkeypatch.setattr(report_page, "PackageLoader", functools.cache(PackageLoader))
+    monkeypatch.setattr(report_page, "Environment", once)
 
 
 def page_with(folder: Path) -> str:
@@ -253,16 +256,20 @@ def check_every_text(content, write, least):
 
 
 def test_texts_of_a_study_in_its_table():
-    check_every_text(study_content.__wrapped__(), table_markdown, least=5)
+    check_every_text(
+        study_content.__wrapped__(), lambda tree: table_markdown(StudyResult.model_validate(tree)), least=5
+    )
 
 
 def test_texts_of_a_curve_in_its_table():
-    check_every_text(curve_content.__wrapped__(), curve_markdown, least=3)
+    check_every_text(
+        curve_content.__wrapped__(), lambda tree: curve_markdown(CurveResult.model_validate(tree)), least=3
+    )
 
 
 def test_texts_of_claims_on_their_page():
     content = json.loads((Path(__file__).with_name("claims.json")).read_text())
-    check_every_text(content, lambda tree: claims_markdown(tree, {"a": "x.png"}), least=10)
+    check_every_text(content, lambda tree: claims_markdown(ClaimsResult.model_validate(tree), {"a": "x.png"}), least=10)
 
 
 CARD = {

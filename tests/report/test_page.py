@@ -274,7 +274,7 @@ def test_a_study_has_its_table_and_one_seed_of_each_method(tmp_path):
 def test_a_page_replaces_only_a_page(folder, tmp_path):
     mine = tmp_path / "mine.html"
     mine.write_text("<!doctype html><p>precious</p>")
-    with pytest.raises(InputError, match="no page of kdiga's"):
+    with pytest.raises(InputError, match="not a page of kdiga's"):
         write_page([folder], mine)
     assert "precious" in mine.read_text()
     with pytest.raises(InputError, match="is a folder"):

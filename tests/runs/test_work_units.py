@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from kdiga.runs.work_units import WorkUnit, ResultCache, key_hash, run_work_units
+from kdiga.runs.work_units import ResultCache, WorkUnit, key_hash, run_work_units
 from tests.reference_process import ended, start, until
 
 
@@ -20,7 +20,9 @@ def work_units(calls, count=4):
 @pytest.mark.parametrize("kept", [False, True])
 def test_outcomes_come_in_order_and_survive_json_exactly(tmp_path, kept):
     told = []
-    outcomes = run_work_units(work_units([]), ResultCache(tmp_path if kept else None), lambda *event: told.append(event))
+    outcomes = run_work_units(
+        work_units([]), ResultCache(tmp_path if kept else None), lambda *event: told.append(event)
+    )
     assert outcomes == [{"square": n**2, "third": n / 3} for n in range(4)]
     assert told == [("squares", 2 * n, 8) for n in range(1, 5)]
 
@@ -37,7 +39,7 @@ def test_what_is_done_is_not_done_again_and_more_is_added(tmp_path):
 def test_a_damaged_or_foreign_file_is_done_again(tmp_path, damage):
     calls = []
     expected = run_work_units(work_units(calls), ResultCache(tmp_path))
-    (tmp_path / f"{name_of({'number': 2})}.json").write_text(damage)
+    (tmp_path / f"{key_hash({'number': 2})}.json").write_text(damage)
     assert run_work_units(work_units(calls), ResultCache(tmp_path)) == expected
     assert calls == [0, 1, 2, 3, 2]
 

@@ -13,8 +13,7 @@ from torch import nn
 import kdiga
 from kdiga.data import Augmentation, feed_of
 from kdiga.errors import DivergedError, InputError
-from kdiga.methods import Needs, Passes, method_by_name
-from kdiga.methods.registry import MethodInfo
+from kdiga.methods import MethodInfo, Needs, Passes, method_by_name
 from kdiga.model_state import seeded
 from kdiga.training import TrainingSettings
 from kdiga.training.optimization import build_optimizer, build_schedule

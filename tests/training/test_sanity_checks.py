@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import kdiga
 from kdiga.errors import DivergedError, InputError, KdigaWarning
-from kdiga.gradients.step_statistics import StepStatistics, saturated
+from kdiga.gradients.student_pass import StepStatistics, saturated
 from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
 from kdiga.training import looks

@@ -1,4 +1,4 @@
-"""Inner attacks: small, ours, and the same object for every method."""
+"""The inner attack of training and evaluation, and the geometry of threat models."""
 
 from kdiga.attacks.balls import project, steepest, uniform_start
 from kdiga.attacks.pgd import PGD

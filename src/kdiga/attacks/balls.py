@@ -1,4 +1,4 @@
-"""The geometry of a threat model: start in the ball, move in it, come back to it."""
+"""The geometry of a threat model: start in the ball, step in it, project onto it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def steepest(direction: Tensor, threat: ThreatModel) -> Tensor:
 
 
 def unit(direction: Tensor, threat: ThreatModel) -> Tensor:
-    """Return ``direction`` as a step of length 1 in the threat model's norm; zero stays zero."""
+    """Return a step of length 1 in the threat model's norm along ``direction``; zero stays zero."""
     if threat.norm == "linf":
         return direction.sign()
     length = direction.flatten(1).norm(dim=1).clamp_min(torch.finfo(direction.dtype).tiny)
@@ -27,9 +27,9 @@ def unit(direction: Tensor, threat: ThreatModel) -> Tensor:
 
 
 def project(adv_images: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
-    """Return the nearest image that is within ``eps`` of ``images``, then clipped to [0, 1].
+    """Return the nearest images within ``eps`` of ``images``, then clipped to [0, 1].
 
-    For ``images`` in [0, 1] clipping only brings each pixel nearer to its original, so the result
+    For ``images`` in [0, 1] clipping only moves each pixel towards its original, so the result
     stays in the ball.
     """
     delta = adv_images - images

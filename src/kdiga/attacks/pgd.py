@@ -1,4 +1,4 @@
-"""Projected gradient ascent (Madry et al., 2018): the one inner attack of training and evaluation."""
+"""Projected gradient ascent (Madry et al., 2018): the inner attack of training and evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from kdiga.attacks.balls import project, uniform_start, unit
 from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
-from kdiga.gradients.differentiation import by_images
+from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.types import ThreatModel
 
 Start = Literal["uniform", "near", "clean"]
@@ -23,14 +23,14 @@ class PGD:
     """Maximise a per-example objective over a threat model's ball.
 
     Args:
-        threat: norm and eps.
-        steps: number of gradient steps, at least 1.
-        step_size: in pixels in [0, 1]; None is eps for one step, eps / 4 for several.
-        start: "uniform" in the ball, "near" (``x + 0.001 N(0, 1)``, as TRADES does) or "clean".
-        allow_large_steps: accept a step size above eps with several steps, which otherwise counts as two
-            arguments swapped.
-        keep_best: return for each example the iterate with the highest objective, the start
-            included, at the cost of one more forward pass; else the last iterate.
+        threat: Norm and eps.
+        steps: Number of gradient steps, at least 1.
+        step_size: Step length in pixels in [0, 1]; None is eps for one step, eps / 4 for several.
+        start: "uniform" in the ball, "near" (``x + 0.001 N(0, 1)``, as in TRADES) or "clean".
+        allow_large_steps: Whether to accept a step size above eps with several steps; otherwise it is an error,
+            as if the two were swapped.
+        keep_best: Whether to return each example's iterate with the highest objective, start included, for one
+            more forward pass; otherwise the last iterate.
 
     Raises:
         InputError: for fewer than 1 step, a step size that is not positive, or one above eps with
@@ -60,25 +60,25 @@ class PGD:
         if self.steps > 1 and self.step_size > self.threat.eps and not self.allow_large_steps:
             raise InputError(
                 f"step_size was {self.step_size:g}, larger than eps {self.threat.eps:g}; with several steps it must "
-                "be at most eps. Did you swap the two? If not, say allow_large_steps=True."
+                "be at most eps. Did you swap the two? If not, set allow_large_steps=True."
             )
 
     def __call__(self, objective: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Return adversarial images, detached, within the ball around ``images`` and in [0, 1].
 
         Args:
-            objective: maps images to one value an example, shape (batch,), differentiable.
-            images: float (batch, channel, height, width), pixels in [0, 1].
+            objective: Differentiable function from images to one value per example, shape (batch,).
+            images: Float (batch, channel, height, width), pixels in [0, 1].
         """
         images = images.detach()
         step_size = self.step_size or (self.threat.eps if self.steps == 1 else self.threat.eps / 4)
-        adv_images = self._first(images)
+        adv_images = self._start(images)
         best = _Best(images) if self.keep_best else None
         for _ in range(self.steps):
             adv_images.requires_grad_()
             with torch.enable_grad():
                 values = objective(adv_images)
-                gradient = by_images(values, adv_images)
+                gradient = gradient_by_images(values, adv_images)
             adv_images = adv_images.detach()
             if best is not None:
                 best.offer(adv_images, values.detach())
@@ -89,7 +89,7 @@ class PGD:
             best.offer(adv_images, objective(adv_images))
         return best.images
 
-    def _first(self, images: Tensor) -> Tensor:
+    def _start(self, images: Tensor) -> Tensor:
         if self.start == "uniform":
             return uniform_start(images, self.threat)
         if self.start == "near":
@@ -98,7 +98,7 @@ class PGD:
 
 
 class _Best:
-    """For each example, the images with the highest value offered so far."""
+    """For each example, the image with the highest value so far."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.clone()

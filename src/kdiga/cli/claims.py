@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
     from kdiga.experiments.claims import Claims
+    from kdiga.results.studies import ClaimsResult
 
 
 @app.command()
@@ -60,6 +61,7 @@ def claims(
     from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.workers import default_workers
     from kdiga.report.claims import write_claims
+    from kdiga.results.studies import ClaimsResult
     from kdiga.workflows.train import load_recipe_data
 
     check_started_once("a test of claims", "with --workers N")
@@ -89,9 +91,10 @@ def claims(
                 despite_findings=despite_findings,
                 minutes=stop_after,
             )
+    found = ClaimsResult.model_validate(content)
     if page is not None:
-        write_claims(content, page, page.parent / "images")
-    _show(console, content, page or checked.out / "claims.md")
+        write_claims(found, page, page.parent / "images")
+    _show(console, found, page or checked.out / "claims.md")
     output.result(content, page or checked.out / "claims.md")
     if not report:
         check_none_failed(board.folders("failed"), "run", checked.out)
@@ -118,14 +121,14 @@ def _list(console: Console, checked: Claims, states: list[str]) -> None:
     console.print(f"# {len(checked.run_specs)} runs; would write to {checked.out}", highlight=False, soft_wrap=True)
 
 
-def _show(console: Console, content: dict[str, Any], page: Path) -> None:
+def _show(console: Console, found: ClaimsResult, page: Path) -> None:
     from kdiga.cli.printing import say
     from kdiga.report.claims import CLAIMS, verdict_line
 
     for name, text in CLAIMS.items():
         say(console, f"{name}. {text}")
-        say(console, f"   {verdict_line(content, name)}")
-    left = content["total"] - content["done"]
+        say(console, f"   {verdict_line(found, name)}")
+    left = found.total - found.done
     if left:
-        say(console, f"{left} of {content['total']} runs are left; the same command continues.")
+        say(console, f"{left} of {found.total} runs are left; the same command continues.")
     say(console, f"Page: {page}")

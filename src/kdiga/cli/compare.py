@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -14,10 +12,11 @@ from kdiga.cli.app import app, command_line
 from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import print_table, say
 from kdiga.errors import InputError
-from kdiga.io.safe_json_yaml import load_json
+
+if TYPE_CHECKING:
+    from kdiga.results.evaluations import EvaluationResult
 
 FILES = ("evaluation.json", "best-test.json")  # what `kdiga evaluate` wrote, else a study
-GROUND = ("data", "threat", "data_fingerprint")  # what two evaluations must share
 
 
 @app.command()
@@ -31,7 +30,7 @@ def compare(
 
     Example: kdiga compare runs/demo/tangent runs/demo/kd
     """
-    from kdiga.report.comparison import compare_evaluations
+    from kdiga.report.differences import compare_evaluations
 
     output = Output(json_file, quiet=quiet)
     console = output.console
@@ -51,23 +50,23 @@ def compare(
             str(row.only_first),
             str(row.only_second),
         )
-    say(console, f"first: {one['model']}, second: {other['model']}, {rows[0].examples} test images of {one['data']}")
+    say(console, f"first: {one.model}, second: {other.model}, {rows[0].examples} test images of {one.data}")
     print_table(console, table)
     for row in rows:
         say(console, row.sentence())
-    content = {"kind": "comparison", "command": command_line(), "first": one["model"], "second": other["model"]}
+    content = {"kind": "comparison", "command": command_line(), "first": one.model, "second": other.model}
     output.result(content | {"attacks": [row.to_dict() for row in rows]})
 
 
-def _pair(first: Path, second: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _pair(first: Path, second: Path) -> tuple[EvaluationResult, EvaluationResult]:
     """Return an evaluation of each; of several, those on the same images under one threat model, the most images."""
     ones, others = _read(first), _read(second)
     if len(ones) == len(others) == 1:
         return ones[0], others[0]
-    pairs = [(a, b) for a in ones for b in others if all(a.get(name) == b.get(name) for name in GROUND)]
-    threats = {json.dumps([pair[0].get(name) for name in GROUND[:2]]) for pair in pairs}
+    pairs = [(a, b) for a in ones for b in others if a.conditions == b.conditions]
+    threats = {pair[0].conditions.key for pair in pairs}
     if len(threats) == 1:
-        return max(pairs, key=lambda pair: len(next(iter(pair[0]["correct"].values()))))
+        return max(pairs, key=lambda pair: max(len(right or ()) for right in pair[0].correct.values()))
     how = "none on the same images" if not pairs else f"pairs under {len(threats)} threat models"
     raise InputError(
         f"{str(first)!r} and {str(second)!r} hold {len(ones)} and {len(others)} evaluations, {how}; name the folder of "
@@ -75,32 +74,23 @@ def _pair(first: Path, second: Path) -> tuple[Mapping[str, Any], Mapping[str, An
     )
 
 
-def _read(path: Path) -> list[Mapping[str, Any]]:
+def _read(path: Path) -> list[EvaluationResult]:
     if not path.is_dir():
-        return [_content(path)]
+        return [_evaluation(path)]
     for name in FILES:
         if found := sorted(path.rglob(name)):
-            return [_content(file) for file in found]
+            return [_evaluation(file) for file in found]
     raise InputError(f"{str(path)!r} holds no evaluation; make one with `kdiga evaluate {path}`.")
 
 
-def _content(path: Path) -> Mapping[str, Any]:
+def _evaluation(path: Path) -> EvaluationResult:
+    from kdiga.results.evaluations import EvaluationResult
+
     try:
-        content = load_json(path)
-        if not all(name in content for name in ("model", "data", "threat", "correct")):
-            problem = "it has no per-example results"
-        elif not _are_outcomes(content["correct"]):
-            problem = "its per-example results are not 0 or 1 an image"
-        else:
-            return content
-    except (OSError, ValueError, TypeError) as error:
+        found = EvaluationResult.read(path)
+        if any(found.correct.values()):
+            return found
+        problem = "it has no per-example results"
+    except ValueError as error:
         problem = str(error)
-    raise InputError(f"{str(path)!r} is no evaluation ({problem}); give what `kdiga evaluate` wrote.")
-
-
-def _are_outcomes(correct: Any) -> bool:
-    """Return whether these are outcomes of the same images under one or more attacks, 1 where the model was right."""
-    rows = list(correct.values()) if isinstance(correct, dict) else []
-    if not rows or not all(isinstance(row, list) and row for row in rows):
-        return False
-    return all(type(one) in (bool, int) and one in (0, 1) for row in rows for one in row)
+    raise InputError(f"{str(path)!r} is not an evaluation ({problem}); give what `kdiga evaluate` wrote.")

@@ -133,14 +133,16 @@ def _list(console: Console, sweep: CurvePlan, states: list[str]) -> None:
 def _show(console: Console, content: dict[str, Any], out: Path) -> None:
     from kdiga.cli.printing import print_table, say
     from kdiga.report.curve import about, answer_lines, headings, table_rows
+    from kdiga.results.studies import CurveResult
 
+    curve = CurveResult.model_validate(content)
     table = Table()
-    for heading in headings(content):
-        first = heading == content["key"]
+    for heading in headings(curve):
+        first = heading == curve.key
         table.add_column(heading, justify="left" if first else "right", no_wrap=first)
-    for row in table_rows(content):
+    for row in table_rows(curve):
         table.add_row(*row)
     print_table(console, table)
-    for line in filter(None, [*about(content), *answer_lines(content)]):
+    for line in filter(None, [*about(curve), *answer_lines(curve)]):
         say(console, line.replace("`", ""))
     say(console, f"Tables and pictures: {out}/curve.md, curve.csv, curve.png, curve-dark.png, curve.json")

@@ -31,6 +31,8 @@ def demo(
     from kdiga.cli.progress import JobProgress, TrainingProgress
     from kdiga.distributed.launch import check_started_once
     from kdiga.report import write_page, write_summary
+    from kdiga.results.evaluations import EvaluationResult
+    from kdiga.results.explanations import ExplanationResult
     from kdiga.workflows.demo import DATA, EPOCHS, TEACHER, THREAT, run_demo
 
     check_started_once("the demo", "without it")
@@ -55,11 +57,12 @@ def demo(
             on_job=jobs,
         )
     page = write_page([out])
-    write_summary(out / "figure.png", models, out / "explanation.json")
+    evaluations = [EvaluationResult.model_validate(model) for model in models]
+    write_summary(out / "figure.png", evaluations, ExplanationResult.read(out / "explanation.json"))
     say(console, f"{DATA}, {models[0]['examples']} test images:")
     print_table(console, _table(models))
-    for answer in page.answers:
-        for sentence in answer.sentences:
+    for verdict in page.verdicts:
+        for sentence in verdict.sentences:
             say(console, str(sentence))
     say(console, f"\n{(time.perf_counter() - started) / 60:.1f} minutes. Open {page.path}")
     output.result({"kind": "demo", "page": str(page.path), "models": models}, page.path)

@@ -12,9 +12,9 @@ from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
 if TYPE_CHECKING:
-    from kdiga.report.compose import Page
+    from kdiga.report.page import Page
 
-PARTS = ("sentences", "why", "trust")  # of an answer
+PARTS = {"sentences": "sentences", "why": "why", "trust": "reliability"}  # of a verdict, by name in the JSON output
 
 
 @app.command()
@@ -36,9 +36,9 @@ def report(
     output = Output(json_file, quiet=quiet)
     console = output.console
     page = write_page(folders, out, title)
-    for answer in page.answers:
-        say(console, answer.headline, style="bold")
-        for sentence in (*answer.sentences, *answer.why, *answer.trust):
+    for verdict in page.verdicts:
+        say(console, verdict.headline, style="bold")
+        for sentence in (*verdict.sentences, *verdict.why, *verdict.reliability):
             say(console, f"- {sentence}")
     for one in page.left_out:
         say(console, f"left out: {one.path}, because {one.reason}.", style="yellow")
@@ -49,8 +49,8 @@ def report(
 def _content(page: Page) -> dict[str, Any]:
     """Return what the page says first, as plain data."""
     answers = [
-        {"headline": one.headline} | {name: [str(sentence) for sentence in getattr(one, name)] for name in PARTS}
-        for one in page.answers
+        {"headline": one.headline} | {key: [str(line) for line in getattr(one, name)] for key, name in PARTS.items()}
+        for one in page.verdicts
     ]
     left_out = [{"path": str(one.path), "reason": one.reason} for one in page.left_out]
     return {"kind": "report", "page": str(page.path), "answers": answers, "left_out": left_out}

@@ -97,15 +97,17 @@ def _list(console: Console, checked: Study, states: list[str]) -> None:
 def _show(console: Console, content: dict[str, Any], out: Path) -> None:
     from kdiga.cli.printing import print_table
     from kdiga.report.study import about, headings, table_rows
+    from kdiga.results.studies import StudyResult
 
+    study = StudyResult.model_validate(content)
     table = Table()
-    for heading in headings(content):
+    for heading in headings(study):
         first = heading == "method"
         table.add_column(heading, justify="left" if first else "right", no_wrap=first)
-    for row in table_rows(content):
+    for row in table_rows(study):
         table.add_row(*row.texts())
     print_table(console, table)
-    for line in filter(None, about(content)):
+    for line in filter(None, about(study)):
         console.print(line.replace("`", ""), highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"Tables and pictures: {out}/table.md, cells.csv, scatter.png, study.json", highlight=False, soft_wrap=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +47,7 @@ def suitable(
     from kdiga.analysis.worst_case import WorstCaseSearch
     from kdiga.cli.progress import EvaluationProgress
     from kdiga.data.image_set import to_pixels
-    from kdiga.io.atomic_write import write_atomically
+    from kdiga.results.evaluations import SuitabilityResult
     from kdiga.runs.provenance import provenance
     from kdiga.runs.work_units import FOLDER, ResultCache
     from kdiga.workflows.loaded_model import (
@@ -91,7 +90,7 @@ def suitable(
     content["provenance"] = provenance(next(loaded.model.parameters()).device)
     _show(output.console, content)
     if folder is not None:
-        write_atomically(folder / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n", shared=True)
+        SuitabilityResult.model_validate(content).write(folder / FILE, indent=2)
         say(output.console, f"Kept in {folder}.")
     output.result(content, folder)
 

@@ -45,7 +45,7 @@ def tune(
     from kdiga.experiments.study_results import describe_outcome
     from kdiga.experiments.tune import open_search, run_search
     from kdiga.experiments.workers import default_workers
-    from kdiga.methods.registry import search_space
+    from kdiga.methods import search_space
     from kdiga.recipes.load import load_recipe
     from kdiga.workflows.train import load_recipe_data
 

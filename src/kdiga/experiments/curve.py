@@ -19,6 +19,7 @@ from kdiga.experiments.run_one import attack_run
 from kdiga.experiments.starting_student import validation_attack
 from kdiga.io.file_lock import file_lock
 from kdiga.report.curve import write_curve_files
+from kdiga.results.studies import CurveResult
 from kdiga.runs.folder import RESULT, write_result
 from kdiga.runs.provenance import provenance
 from kdiga.statistics import paired_difference
@@ -72,8 +73,9 @@ def report_curve(sweep: CurvePlan, board: RunBoard, data: DataSet, *, pictures: 
     """Write ``curve.json``, table and pictures from what is there, and return the first's content."""
     with file_lock(board.out, "report", wait=True):
         content = collect_curve(sweep, board, data)
-        write_result(board.out, content, FILE)
-        write_curve_files(board.out, content, pictures=pictures)
+        curve = CurveResult.model_validate(content)
+        curve.write(board.out / FILE, indent=2)
+        write_curve_files(board.out, curve, pictures=pictures)
     return content
 
 

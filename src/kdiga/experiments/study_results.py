@@ -10,7 +10,8 @@ from kdiga.data import DataSet
 from kdiga.experiments.board import FAILURE, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.study import Study
 from kdiga.experiments.trials import best_trial, read_trials
-from kdiga.runs.folder import RESULT, read_config, write_result
+from kdiga.results.studies import StudyResult
+from kdiga.runs.folder import RESULT, read_config
 from kdiga.runs.provenance import provenance
 
 FILE = "study.json"
@@ -50,7 +51,7 @@ def write_study(study: Study, board: RunBoard, data: DataSet) -> dict[str, Any]:
     """Write ``study.json`` and return its content."""
     content = collect_study(study, board, data)
     board.out.mkdir(parents=True, exist_ok=True)
-    write_result(board.out, content, FILE)
+    StudyResult.model_validate(content).write(board.out / FILE, indent=2)
     return content
 
 

@@ -1,4 +1,4 @@
-"""Input-gradient alignment in one line of anybody's training loop (Shao et al., 2021, arXiv:2110.12072)."""
+"""Input-gradient alignment as one line in any training loop (Shao et al., 2021, arXiv:2110.12072)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdiga.checks import check_images, check_labels, check_same_classes
 from kdiga.errors import InputError, KdigaWarning
 from kdiga.gradients.input_gradient import input_gradient_and_logits
 from kdiga.gradients.routes import Route, route_by_name
-from kdiga.gradients.student_pass import StudentPass
+from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.losses import distance_by_name
 from kdiga.model_state import all_in_eval_mode, evaluating
 
@@ -54,32 +54,32 @@ def align(
     return_logits: bool = False,
     check_values: bool = True,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Return how far the student's input gradients are from the teacher's: the KDIGA term.
+    """Return the distance between the student's and the teacher's input gradients: the KDIGA term.
 
     ``mean_i D(g_s,i , g_t,i)``, with ``g_i`` the gradient of example i's cross-entropy by its own
-    pixels. Add it to a distillation loss; its gradient reaches every parameter of the student and
-    none of the teacher's.
+    pixels. Add it to a distillation loss. Its gradient reaches every parameter of the student and
+    no parameter of the teacher.
 
     Args:
-        student: maps images to logits (batch, num_classes), in the mode it is trained in. Its batch
-            norm, if in train mode, moves its statistics once, and couples the batch's examples.
-        teacher: a robust model of the same classes; run in eval mode and left as found. May be None
-            if ``teacher_gradient`` is given.
-        images: float (batch, channel, height, width), pixels in [0, 1], the same for both models:
+        student: Module that maps images to logits (batch, num_classes), in its mode for training. Batch
+            norm in train mode moves its statistics once, and couples the batch's examples.
+        teacher: Robust model of the same classes. It runs in eval mode and does not change. None is accepted
+            together with ``teacher_gradient``.
+        images: Float (batch, channel, height, width), pixels in [0, 1], the same for both models:
             normalisation is a layer inside each.
-        labels: int (batch,), in [0, num_classes).
+        labels: Labels, integers in [0, num_classes), shape (batch,).
         distance: "l2" (unsquared Euclidean length of an example's gap), "l2-squared", "l1" (the dual
             of Linf) or "cosine" (``1 - cos``).
-        route: how the second derivative is formed: "exact" (double backprop), "finite-difference" (central)
-            or "one-sided" (first-order passes only), or a :class:`kdiga.FiniteDifference` with its own probe.
-        teacher_gradient: like ``images``; replaces the teacher's pass.
-        return_logits: also return the student's logits of the same forward pass, with their graph.
-        check_values: look at pixels and labels too. On a GPU that waits for the device at each call;
-            turn it off once a run is known to be fed correctly.
+        route: Second derivative: "exact" (double backprop), "finite-difference" (central) or "one-sided"
+            (first-order passes only), or a :class:`kdiga.FiniteDifference` with another probe.
+        teacher_gradient: Input gradient of the teacher, shape of ``images``; replaces the teacher's pass.
+        return_logits: Whether to return the student's logits of the same forward pass as well, with their graph.
+        check_values: Whether to check pixels and labels too. On a GPU every call then waits for the device;
+            turn it off once a run has correct data.
 
     Returns:
-        Tensor: scalar in nats per pixel unit (squared for "l2-squared", unitless for "cosine"), or
-            the pair of it and the logits.
+        Tensor: Scalar in nats per pixel unit (squared for "l2-squared", unitless for "cosine"), or
+            the pair of this scalar and the logits.
 
     Raises:
         InputError: for images of another rank, type or range, labels out of range, unequal class
@@ -107,29 +107,29 @@ def align(
             "'finite-difference', or align the module that was compiled."
         )
     labels = labels.long()
-    point = StudentPass(student, images, labels, gradient="differentiable", route=route)
-    check_labels(labels, images, point.logits.shape[-1] if check_values else None)
+    student_pass = StudentPass(student, images, labels, PassOptions("differentiable", route))
+    check_labels(labels, images, student_pass.logits.shape[-1] if check_values else None)
     if teacher_gradient is None:
         if teacher is None:
             raise InputError("align was given neither a teacher nor a teacher_gradient; give one of them.")
         with evaluating(teacher):
             teacher_gradient, teacher_logits = input_gradient_and_logits(teacher, images, labels)
-        check_same_classes(point.logits, teacher_logits)
+        check_same_classes(student_pass.logits, teacher_logits)
     elif teacher_gradient.shape != images.shape:
         raise InputError(
             f"teacher_gradient had shape {tuple(teacher_gradient.shape)} and images {tuple(images.shape)}; they must "
             "be equal, row i the gradient at image i."
         )
-    _check_gradient(student, point.input_gradient, values=check_values)
-    term = measure(point.input_gradient, teacher_gradient.detach()).mean()
-    return (term, point.logits) if return_logits else term
+    _check_gradient(student, student_pass.input_gradient, values=check_values)
+    term = measure(student_pass.input_gradient, teacher_gradient.detach()).mean()
+    return (term, student_pass.logits) if return_logits else term
 
 
 def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> None:
-    """Check that the term can teach the student something; of values only where they are looked at anyhow."""
+    """Check that the term can train the student; check the gradient's values only if ``values`` is set."""
     if not gradient.requires_grad and any(parameter.requires_grad for parameter in student.parameters()):
         raise InputError(
-            "the student's input gradient has no graph to its parameters, so the term would teach it nothing: "
+            "the student's input gradient has no graph to its parameters, so the term cannot train it: "
             "rounding in its forward pass, or a backward pass written without a graph. Let the gradient through; or "
             "use route 'finite-difference', where its value is right."
         )

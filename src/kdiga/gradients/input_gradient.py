@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.checks import check_images, check_labels
-from kdiga.gradients.differentiation import by_images
+from kdiga.errors import InputError
 from kdiga.losses import Score, score_by_name
 from kdiga.model_state import frozen_statistics
 
@@ -17,17 +17,17 @@ from kdiga.model_state import frozen_statistics
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient of each example's cross-entropy by its own pixels, detached.
 
-    The model runs in the mode it is in and is left as found. In eval mode row i depends on example i
+    The model runs in its present mode and does not change. In eval mode row i depends on example i
     alone; batch norm in train mode couples the examples of a batch. To train through an input
     gradient use :func:`kdiga.align`.
 
     Args:
-        model: maps images to logits (batch, num_classes).
-        images: float (batch, channel, height, width), pixels in [0, 1].
-        labels: int64 (batch,).
+        model: Module that maps images to logits, float (batch, num_classes).
+        images: Float (batch, channel, height, width), pixels in [0, 1].
+        labels: Labels, int64, shape (batch,).
 
     Returns:
-        Tensor: like ``images``, in nats per pixel unit.
+        Tensor: Shape of ``images``, in nats per pixel unit.
 
     Raises:
         InputError: for images of another rank, type or range, or labels that do not fit them.
@@ -48,5 +48,37 @@ def input_gradient_and_logits(
     with torch.enable_grad(), frozen_statistics(model):
         images = images.detach().requires_grad_()
         logits = model(images)
-        gradient = by_images(score_by_name(gradient_of)(logits, labels), images)
+        gradient = gradient_by_images(score_by_name(gradient_of)(logits, labels), images)
     return gradient, logits.detach()
+
+
+def gradient_by_images(
+    values: Tensor, images: Tensor, *, retain_graph: bool = False, create_graph: bool = False
+) -> Tensor:
+    """Return the derivative of the sum of values by the images that they were computed from.
+
+    Args:
+        values: Float (batch,), computed from a model's logits.
+        images: Float (batch, channel, height, width), with ``requires_grad``.
+        retain_graph: Whether the graph of the values is needed again.
+        create_graph: Whether the derivative needs a graph.
+
+    Raises:
+        InputError: if autograd finds no graph from the values to the images.
+    """
+    gradient = None
+    if values.requires_grad:
+        (gradient,) = torch.autograd.grad(
+            values.sum(),
+            images,
+            retain_graph=retain_graph or create_graph,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    if gradient is None:
+        raise InputError(
+            "a model's logits have no gradient by its images, so there is nothing to align and no direction to attack "
+            "in: its forward pass, or the call, runs under torch.no_grad, detaches a tensor, or leaves PyTorch. "
+            "Let the gradient through."
+        )
+    return gradient

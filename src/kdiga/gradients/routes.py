@@ -1,10 +1,10 @@
-"""Routes: how an input gradient that is trained through gets its derivative by the parameters.
+"""Routes: ways to differentiate an input gradient by the parameters, in order to train through it.
 
-The value of the gradient is always exact. ``exact`` differentiates it by double backprop;
-``finite-difference`` and ``one-sided`` put a difference of first-order parameter gradients in the
-derivative's place. On smooth networks they agree; on ReLU networks they differ in kind, because exact
-derivatives ignore the kinks that a finite step sees. Neither is an approximation of the other there,
-so a route is a choice, and speed alone never makes it.
+The value of the gradient is always exact. ``exact`` differentiates it by double backprop.
+``finite-difference`` and ``one-sided`` replace the derivative by a difference of first-order parameter
+gradients. On smooth networks they agree. On ReLU networks they differ in kind, because exact
+derivatives ignore the kinks that a finite step crosses. Neither is an approximation of the other there,
+so speed alone never decides between them.
 """
 
 from __future__ import annotations
@@ -20,61 +20,58 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
-from kdiga.gradients.differentiation import by_images
-
-ParameterGradient = Callable[[Tensor, Tensor], Sequence[Tensor | None]]
-"""Maps images and a weight for each example to the parameter gradient of the weighted sum of their scores."""
+from kdiga.gradients.input_gradient import gradient_by_images
 
 SAFE_PROBES = {torch.float64: 0.01, torch.float32: 0.1, torch.bfloat16: 0.5}
-"""Probe lengths in L2 pixels at which rounding is small beside the difference, by the dtype networks compute in."""
+"""Probe lengths in L2 pixels at which rounding is small compared with the difference, by the network's dtype."""
 
 
 @dataclass(frozen=True)
 class ParameterGradients:
-    """The student around the images whose input gradient is taken.
+    """First-order parameter gradients of the student near the images whose input gradient is taken.
 
     Args:
-        parameters: what the gradient may be differentiated by.
-        gradient_at: the parameter gradient of the scores at other images; leaves no trace in the model.
-        coupled: whether an example's score depends on the batch it is in, as with batch norm in train
-            mode. Then all examples have to be moved by one common factor.
+        parameters: Trainable parameters of the student.
+        gradient_at: Function from images and a weight for each example to the parameter gradient of the weighted
+            sum of their scores. It does not change the model.
+        coupled: Whether an example's score depends on the rest of its batch, as with batch norm in train
+            mode. All examples then move by one common factor.
     """
 
     parameters: Sequence[Tensor]
-    gradient_at: ParameterGradient
+    gradient_at: Callable[[Tensor, Tensor], Sequence[Tensor | None]]
     coupled: bool
 
 
 class Route(Protocol):
-    """How the derivative of an input gradient by the parameters is formed."""
+    """A way to differentiate an input gradient by the parameters."""
 
     @property
     def double_backward(self) -> bool:
-        """Whether the network is differentiated twice, so that it has to run eagerly and unfused."""
+        """Whether the network is differentiated twice; it then has to run eagerly and unfused."""
         ...
 
     def forward_context(self) -> AbstractContextManager[Any]:
-        """Return the context in which the forward pass has to run."""
+        """Return the context that the forward pass needs."""
         ...
 
     def __call__(
-        self, scores: Tensor, images: Tensor, around: ParameterGradients, value: Tensor | None = None
+        self, scores: Tensor, images: Tensor, student: ParameterGradients, value: Tensor | None = None
     ) -> Tensor:
         """Return d sum(scores) / d images, differentiable by the parameters.
 
         Args:
-            scores: (batch,), with a graph to the parameters and, unless ``value`` is given, to the images.
-            images: that the scores were computed from.
-            around: the student elsewhere.
-            value: the gradient as numbers, where it was computed elsewhere; of no use to a route that
-                differentiates twice.
+            scores: Float (batch,), with a graph to the parameters and, without ``value``, to the images.
+            images: Images that the scores were computed from.
+            student: Parameter gradients of the student at other images.
+            value: The gradient as numbers, if it is known already; a route that differentiates twice ignores it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Double backprop. Needs kernels that have second derivatives, so attention runs unfused.
+    """Double backprop. It needs kernels with second derivatives, so attention runs unfused.
 
     On a CPU the student runs in float32 whatever the precision: the weights' second derivative of a bfloat16
     convolution of stride 1 is wrong by two thirds where the CPU has AMX (PyTorch 2.14).
@@ -84,15 +81,15 @@ class Exact:
 
     @contextmanager
     def forward_context(self) -> Generator[None]:
-        """Run with the one attention kernel that can be differentiated twice, and on a CPU without autocast."""
+        """Use the only attention kernel that can be differentiated twice, and on a CPU no autocast."""
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", enabled=False):
             yield
 
     def __call__(
-        self, scores: Tensor, images: Tensor, around: ParameterGradients, value: Tensor | None = None
+        self, scores: Tensor, images: Tensor, student: ParameterGradients, value: Tensor | None = None
     ) -> Tensor:
-        """Return the gradient with its own graph."""
-        return by_images(scores, images, twice=True)
+        """Return the gradient with a graph."""
+        return gradient_by_images(scores, images, create_graph=True)
 
 
 Sides = Literal[1, 2]
@@ -102,21 +99,21 @@ Sides = Literal[1, 2]
 class FiniteDifference:
     """A difference of parameter gradients along the cotangent: first-order passes only.
 
-    The derivative of ``sum_i v_i . g_i`` by the parameters is that of the parameter gradient along
+    The derivative of ``sum_i v_i . g_i`` by the parameters is the derivative of the parameter gradient along
     ``v`` in image space: ``[grad L(x + h v) - grad L(x - h v)] / 2h``, or one-sided
-    ``[grad L(x + h v) - grad L(x)] / h``, whose second part shares the backward pass of the clean images, so
-    that it costs one forward and one backward pass in all. Every example is moved by the same length, its
-    share of ``L`` weighted by that of ``v_i``; where batch norm couples the batch, by one common factor,
-    the length being the root mean square.
+    ``[grad L(x + h v) - grad L(x)] / h``. The second part of the latter shares the backward pass of the clean
+    images, so it costs one forward and one backward pass in all. Every example moves by the same length, and its
+    share of ``L`` is weighted by the length of ``v_i``. Where batch norm couples the batch, all examples move by
+    one common factor, and the length is the root mean square.
 
     Args:
-        probe: L2 length of an example's step in pixels in [0, 1]; None is safe for the dtype that the
-            network computes in: 0.01 for float64, 0.1 for float32, 0.5 for bfloat16, since
-            rounding swamps a shorter one there.
-        sides: 2 central, 1 one-sided.
+        probe: L2 length of an example's step in pixels in [0, 1]. None is a safe length for the dtype of the
+            network: 0.01 for float64, 0.1 for float32, 0.5 for bfloat16; rounding hides the difference of a
+            shorter step.
+        sides: 2 for central, 1 for one-sided.
 
     Raises:
-        InputError: for a probe of zero or less, other sides, or when used in float16, whose range the
+        InputError: for a probe of zero or less, other sides, or a network in float16, whose range the
             gradients of confident examples leave.
     """
 
@@ -131,22 +128,22 @@ class FiniteDifference:
             raise InputError(f"sides was {self.sides!r}; accepted: 1 (one-sided) and 2 (central).")
 
     def forward_context(self) -> AbstractContextManager[Any]:
-        """Return a context that changes nothing."""
+        """Return a context without effect."""
         return nullcontext()
 
     def __call__(
-        self, scores: Tensor, images: Tensor, around: ParameterGradients, value: Tensor | None = None
+        self, scores: Tensor, images: Tensor, student: ParameterGradients, value: Tensor | None = None
     ) -> Tensor:
-        """Return the gradient; its backward runs the probes."""
+        """Return the gradient; its backward pass runs the student at the moved images."""
         if value is None:
-            value = by_images(scores, images, keep=True)
+            value = gradient_by_images(scores, images, retain_graph=True)
         device = images.device.type
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         probe = self._length(dtype if enabled else images.dtype)
         autocast = torch.autocast(device, dtype, enabled=enabled)
-        # Asked for now: the backward pass may run in another thread, which knows of no piece.
-        moved = _Difference(images.detach(), around, probe, self.sides, autocast, batch_shards.current_shard())
-        return _Attached.apply(value, scores, moved, *around.parameters)
+        # The shard is read now: the backward pass may run in another thread, which has none.
+        difference = _Difference(images.detach(), student, probe, self.sides, autocast, batch_shards.current_shard())
+        return _WithDifference.apply(value, scores, difference, *student.parameters)
 
     def _length(self, dtype: torch.dtype) -> float:
         if dtype not in SAFE_PROBES:
@@ -159,20 +156,20 @@ class FiniteDifference:
 
 @dataclass(frozen=True)
 class _Difference:
-    """The derivative of a weighted sum of input gradients by the parameters, by moving the images."""
+    """The derivative of a weighted sum of input gradients by the parameters, from moved images."""
 
     images: Tensor
-    around: ParameterGradients
+    student: ParameterGradients
     probe: float
     sides: Sides
     autocast: AbstractContextManager[Any]
-    shared: batch_shards.BatchShard
+    shard: batch_shards.BatchShard
 
     def __call__(self, cotangent: Tensor) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-        """Return the derivative by the clean scores, if it is one-sided, and by the parameters."""
+        """Return the derivative by the clean scores, None for the central one, and by the parameters."""
         lengths = cotangent.flatten(1).norm(dim=1)
-        if self.around.coupled:
-            lengths = self.shared.gather(lengths.square().mean()).mean().sqrt().expand_as(lengths)
+        if self.student.coupled:
+            lengths = self.shard.gather(lengths.square().mean()).mean().sqrt().expand_as(lengths)
         tiny = torch.finfo(lengths.dtype).tiny
         step = self.probe * cotangent / lengths.clamp_min(tiny)[:, None, None, None]
         weights = lengths / (self.sides * self.probe)
@@ -184,10 +181,12 @@ class _Difference:
 
     def _gradient(self, images: Tensor, weights: Tensor) -> Sequence[Tensor | None]:
         with torch.enable_grad(), self.autocast:
-            return self.around.gradient_at(images, weights)
+            return self.student.gradient_at(images, weights)
 
 
-class _Attached(torch.autograd.Function):
+class _WithDifference(torch.autograd.Function):
+    """The identity on a value, with a finite difference as its derivative."""
+
     @staticmethod
     def forward(ctx: Any, value: Tensor, scores: Tensor, difference: _Difference, *parameters: Tensor) -> Tensor:
         ctx.difference = difference
@@ -211,11 +210,11 @@ def route_by_name(route: str | Route, probe: float | None = None) -> Route:
     """Return the route of that name, or the route itself.
 
     Args:
-        route: "exact", "finite-difference" (central), "one-sided", or a configured one.
-        probe: length of a named finite difference's step.
+        route: "exact", "finite-difference" (central), "one-sided", or a configured route.
+        probe: Step length of a named finite difference.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: for an unknown name.
     """
     if not isinstance(route, str):
         return route

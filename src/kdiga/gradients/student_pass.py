@@ -1,16 +1,17 @@
-"""The student at one batch of images: one forward pass serves logits, losses and input gradient."""
+"""One forward pass of the student at a batch of images: its logits, losses and input gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.gradients.differentiation import by_images
+from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.routes import ParameterGradients, Route
 from kdiga.losses import Score, cross_entropy, score_by_name
 from kdiga.model_state import RandomState, couples_batch, evaluating, frozen_parameters, frozen_statistics
@@ -20,29 +21,44 @@ GradientUse = Literal["none", "value", "differentiable"]
 """What a method does with the student's input gradient: nothing, reads it, or trains through it."""
 
 BatchNormMode = Literal["train", "eval"]
-"""Batch norm by the batch's own statistics, or by the running ones."""
+"""Normalisation by the batch's statistics, or by the running statistics."""
 
 Forward = Callable[[Tensor], Tensor]
 
 
-class StudentPass:
-    """The student at one batch of images, each quantity computed on first use.
-
-    A compiled forward is used wherever the network is differentiated once. Its backward pass always forms
-    every derivative it was compiled for, so the input gradient gets a forward pass of its own there,
-    with the parameters frozen: that is cheaper than a parameter gradient that nobody wants.
+@dataclass(frozen=True)
+class PassOptions:
+    """How a pass of the student runs.
 
     Args:
-        student: maps images to logits, in the mode it should run in.
-        images: float (batch, channel, height, width).
-        labels: int64 (batch,).
-        gradient: what the input gradient will be used for; "none" skips its part of the graph.
-        route: how a differentiable input gradient gets its derivative by the parameters.
-        gradient_of: of which number of an example the input gradient is taken.
-        batch_norm: "train" runs the student in the mode it is in, "eval" in eval mode.
-        compiled: the student's forward, compiled; None runs the module.
-        keep_statistics: leave batch norm's running statistics as they are.
-        watch: told what is being computed.
+        gradient: Use of the input gradient; "none" leaves its part of the graph out.
+        route: Way to differentiate the input gradient by the parameters.
+        gradient_of: Score of an example that the input gradient is taken of.
+        batch_norm: "train" runs the student in its present mode, "eval" in eval mode.
+        keep_statistics: Whether batch norm's running statistics stay unchanged.
+    """
+
+    gradient: GradientUse
+    route: Route
+    gradient_of: Score = "loss"
+    batch_norm: BatchNormMode = "train"
+    keep_statistics: bool = False
+
+
+class StudentPass:
+    """The student at one batch of images, each quantity computed once, on first use.
+
+    A compiled forward runs wherever the network is differentiated once. Its backward pass always computes
+    every derivative that it was compiled for. So the input gradient gets a separate forward pass there,
+    with frozen parameters: that costs less than a parameter gradient that is not used.
+
+    Args:
+        student: Module that maps images to logits.
+        images: Float (batch, channel, height, width), pixels in [0, 1].
+        labels: Labels, int64, shape (batch,).
+        options: Use of the input gradient, and how the student runs.
+        compiled: Compiled forward of the student; None runs the module.
+        watch: Stopwatch for the sections of the pass.
     """
 
     def __init__(
@@ -50,21 +66,18 @@ class StudentPass:
         student: nn.Module,
         images: Tensor,
         labels: Tensor,
+        options: PassOptions,
         *,
-        gradient: GradientUse,
-        route: Route,
-        gradient_of: Score = "loss",
-        batch_norm: BatchNormMode = "train",
         compiled: Forward | None = None,
-        keep_statistics: bool = False,
         watch: Watch = silent,
     ) -> None:
-        self._student, self._route, self._watch = student, route, watch
-        self._score, self._batch_norm, self._keep_statistics = score_by_name(gradient_of), batch_norm, keep_statistics
-        self._twice = gradient == "differentiable" and route.double_backward
+        gradient = options.gradient
+        self._student, self._options, self._watch = student, options, watch
+        self._score = score_by_name(options.gradient_of)
+        self._twice = gradient == "differentiable" and options.route.double_backward
         self._compiled = None if self._twice else compiled
-        # Whether the network runs at these images again, or near them, for the same gradient.
-        self._returns = not self._twice and (
+        # Whether the network runs again at these images, or near them, for the same gradient.
+        self._runs_again = not self._twice and (
             gradient == "differentiable" or (gradient == "value" and compiled is not None)
         )
         self._random: RandomState | None = None
@@ -74,10 +87,10 @@ class StudentPass:
     @cached_property
     def logits(self) -> Tensor:
         """Float (batch, num_classes), with a graph to the student."""
-        if self._returns:
+        if self._runs_again:
             self._random = RandomState(self.images.device)
-        with self._watch("student"), self._route.forward_context() if self._twice else nullcontext():
-            return self._run(self.images, leave_no_trace=self._keep_statistics)
+        with self._watch("student"), self._options.route.forward_context() if self._twice else nullcontext():
+            return self._run(self.images, keep_statistics=self._options.keep_statistics)
 
     @cached_property
     def losses(self) -> Tensor:
@@ -86,11 +99,11 @@ class StudentPass:
 
     @cached_property
     def input_gradient(self) -> Tensor:
-        """Row i is the derivative of example i's score by its pixels, with a graph to the parameters."""
+        """Derivative of each example's score by its pixels, like the images, with a graph to the parameters."""
         scores = self._score(self.logits, self.labels)
         with self._watch("alignment"):
             value = None if self._compiled is None else self.input_gradient_value
-            return self._route(scores, self.images, self._surroundings(), value)
+            return self._options.route(scores, self.images, self._parameter_gradients(), value)
 
     @cached_property
     def input_gradient_value(self) -> Tensor:
@@ -99,37 +112,76 @@ class StudentPass:
         if self._compiled is not None:
             return self._separate_gradient()
         with self._watch("alignment"):
-            return by_images(scores, self.images, keep=True)
+            return gradient_by_images(scores, self.images, retain_graph=True)
 
     def computed(self) -> tuple[Tensor | None, Tensor | None]:
-        """Return the logits and the input gradient, each None where nobody asked for it yet."""
+        """Return the logits and the input gradient, each None if it is not computed yet."""
         known = self.__dict__
         return known.get("logits"), known.get("input_gradient", known.get("input_gradient_value"))
 
     def _separate_gradient(self) -> Tensor:
         images = self.images.detach().requires_grad_()
-        with self._watch("alignment"), frozen_parameters(self._student), self._again():
-            scores = self._score(self._run(images, leave_no_trace=True), self.labels)
-            return by_images(scores, images)
+        with self._watch("alignment"), frozen_parameters(self._student), self._same_random():
+            scores = self._score(self._run(images, keep_statistics=True), self.labels)
+            return gradient_by_images(scores, images)
 
-    def _surroundings(self) -> ParameterGradients:
+    def _parameter_gradients(self) -> ParameterGradients:
         parameters = tuple(p for p in self._student.parameters() if p.requires_grad)
 
         def gradient_at(images: Tensor, weights: Tensor) -> Sequence[Tensor | None]:
-            with self._watch("alignment"), self._again():
-                scores = self._score(self._run(images, leave_no_trace=True), self.labels)
+            with self._watch("alignment"), self._same_random():
+                scores = self._score(self._run(images, keep_statistics=True), self.labels)
                 return torch.autograd.grad((weights * scores).sum(), parameters, allow_unused=True)
 
         with self._in_mode():
             return ParameterGradients(parameters, gradient_at, couples_batch(self._student))
 
-    def _run(self, images: Tensor, *, leave_no_trace: bool) -> Tensor:
-        with self._in_mode(), frozen_statistics(self._student) if leave_no_trace else nullcontext():
+    def _run(self, images: Tensor, *, keep_statistics: bool) -> Tensor:
+        with self._in_mode(), frozen_statistics(self._student) if keep_statistics else nullcontext():
             return (self._compiled or self._student)(images)
 
     def _in_mode(self) -> AbstractContextManager[None]:
-        return evaluating(self._student) if self._batch_norm == "eval" else nullcontext()
+        return evaluating(self._student) if self._options.batch_norm == "eval" else nullcontext()
 
-    def _again(self) -> AbstractContextManager[None]:
-        # The same dropout as in the clean pass: a difference between two masks is no derivative.
+    def _same_random(self) -> AbstractContextManager[None]:
+        # The same dropout as in the clean pass: a difference between two masks is not a derivative.
         return nullcontext() if self._random is None else self._random.again()
+
+
+class StepStatistics:
+    """Collects the passes of one step, to count what the loss does not show.
+
+    It reads only what the method computed, so it does not change a bit of the step's result.
+
+    Args:
+        device: Device of the counts.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.passes: list[StudentPass] = []
+
+    def counts(self) -> Tensor:
+        """Return images with logits, those of them saturated, images with an input gradient, those whose is zero.
+
+        Returns:
+            Tensor: Float (4,), without synchronisation with the device.
+        """
+        counts = torch.zeros(4, device=self.device)
+        for one in self.passes:
+            logits, gradient = one.computed()
+            if logits is not None:
+                counts[0] += len(logits)
+                counts[1] += saturated(logits.detach()).sum()
+            if gradient is not None:
+                counts[2] += len(gradient)
+                counts[3] += (gradient.detach() == 0).flatten(1).all(1).sum()
+        return counts
+
+
+def saturated(logits: Tensor) -> Tensor:
+    """Return for each example whether the softmax of its logits is exactly one-hot in float32.
+
+    The largest logit is then more than 103 above the others, and the loss has no slope if it is the right one.
+    """
+    return (logits.float().softmax(1) > 0).sum(1) == 1

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what to say when the disk will not."""
+"""Atomic writes: a file is complete or absent, and a disk error becomes one line."""
 
 from __future__ import annotations
 
@@ -15,68 +15,68 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteError(KdigaError):
-    """The disk did not take a file; what was there before is kept.
+    """A file could not be written; its earlier content is unchanged.
 
     Args:
-        path: of the file.
-        number: of the system's error.
+        path: Path of the file.
+        number: The system's error number.
     """
 
     def __init__(self, path: Path | str, number: int) -> None:
         full = number in FULL
         self.path, self.number, self.exit_status = path, number, 1 if full else 2
         remedy = (
-            "Make room and give the same command again; `kdiga train` goes on with --resume."
+            "Make room and give the same command again; `kdiga train` continues with --resume."
             if full
-            else "Choose a place that can be written."
+            else "Choose a folder that can be written."
         )
         super().__init__(
-            f"{str(path)!r} cannot be written ({os.strerror(number)}); what was there before is kept. {remedy}"
+            f"{str(path)!r} cannot be written ({os.strerror(number)}); its earlier content is unchanged. {remedy}"
         )
 
     def __reduce__(self) -> tuple[type[WriteError], tuple[Path | str, int]]:
-        return type(self), (self.path, self.number)  # workers tell it to the process that started them
+        return type(self), (self.path, self.number)  # workers send it to the process that started them
 
 
 @contextmanager
 def atomic_file(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
-    """Give the block a file to write; at its end that replaces ``path`` at once, and on any error it is removed.
+    """Give the block a partial file to write. It replaces ``path`` at the end, and is removed on an error.
 
     Args:
-        path: of the file to be there in the end, in a folder that is there.
-        shared: other processes may write the same file at the same moment.
-        durable: also if power fails.
+        path: Path of the final file, in a folder that exists.
+        shared: Whether other processes may write the same file at the same time.
+        durable: Whether the file must survive a power failure.
 
     Raises:
-        OSError: if the disk is full or cannot be written; :func:`replacing` tells of that in a line.
+        OSError: if the disk is full or cannot be written; :func:`replacing` raises a :class:`WriteError` instead.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)  # a link there would have it written elsewhere
+        partial.unlink(missing_ok=True)  # a link of this name would move the content elsewhere
         yield partial
         if durable:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # the first error is the one to raise
             partial.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def replacing(path: Path, *, shared: bool = False, durable: bool = False) -> Generator[Path]:
-    """Do as :func:`atomic_file`.
+    """Replace a file as :func:`atomic_file` does.
 
     Raises:
         WriteError: if the disk is full or cannot be written.
     """
-    with asking_the_disk(path), atomic_file(path, shared=shared, durable=durable) as partial:
+    with disk_error_as_write_error(path), atomic_file(path, shared=shared, durable=durable) as partial:
         yield partial
 
 
 def write_atomically(path: Path, text: str, *, shared: bool = False) -> None:
-    """Replace a file's text at once or not at all.
+    """Replace a file's text atomically.
 
     Raises:
         WriteError: if the disk is full or cannot be written.
@@ -86,14 +86,11 @@ def write_atomically(path: Path, text: str, *, shared: bool = False) -> None:
 
 
 @contextmanager
-def asking_the_disk(path: Path) -> Generator[None]:
-    """Tell in a line why the disk did not do what the block asked for.
-
-    Args:
-        path: what it was about.
+def disk_error_as_write_error(path: Path) -> Generator[None]:
+    """Raise :class:`WriteError` for ``path`` in place of a disk error of the block.
 
     Raises:
-        WriteError: in place of the system's error, or of a library's that came of one.
+        WriteError: in place of the system's error, or of a library's error that it caused.
     """
     try:
         yield
@@ -105,14 +102,14 @@ def asking_the_disk(path: Path) -> Generator[None]:
 
 
 def disk_error(error: BaseException) -> int | None:
-    """Return the number of the system's error behind an error, or None.
+    """Return the system's error number behind an error, or None.
 
-    torch.save raises an error of its own while it handles the system's; safetensors has only words for it.
+    torch.save raises another error while it handles the system's; safetensors only quotes it in its message.
     """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:
             return seen.errno
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    return int(told[1]) if told else None
+    quoted = re.search(r"\(os error (\d+)\)", str(error))
+    return int(quoted[1]) if quoted else None

@@ -1,4 +1,4 @@
-"""Who may do a piece of shared work: whoever holds its lock file, which the system frees when a process ends."""
+"""Lock files for work that processes share; the system frees a lock when its process ends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FOLDER = ".locks"
 
 @contextmanager
 def file_lock(out: Path, name: str, *, wait: bool = False) -> Generator[bool]:
-    """Hold a lock while the block runs; the block is told whether it got it.
+    """Take a lock for the block and yield whether it was free.
 
     Args:
-        out: folder that the processes share.
-        name: of what is locked; a path below the folder.
-        wait: until it is free, instead of going without.
+        out: Folder that the processes share.
+        name: Name of the lock, a path below the folder.
+        wait: Whether to wait until the lock is free.
 
     Raises:
         OSError: if the folder cannot be written.

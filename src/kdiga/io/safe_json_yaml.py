@@ -1,7 +1,7 @@
-"""Plain data out of text that anybody may have written: whatever is wrong with it is a ``ValueError`` in one line.
+"""JSON and YAML from untrusted text: every fault is a ``ValueError`` of one line.
 
-The parsers themselves raise nearly everything: RecursionError for what is nested too deep, IndexError for an empty
-``!!int``, AttributeError for a broken date; and a few hundred bytes of YAML can stand for millions of values.
+The parsers raise many other errors: RecursionError for deep nesting, IndexError for an empty ``!!int``,
+AttributeError for a broken date. And a few hundred bytes of YAML can expand to millions of values.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import yaml
 
 from kdiga.errors import words_of
 
-MOST = 20_000  # values that a YAML file may stand for, aliases written out
+MOST_VALUES = 20_000  # of a YAML file with its aliases expanded
 DEEPEST = 100  # levels of nesting of a YAML file; PyYAML needs seconds for a few thousand
 
 
 def load_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no JSON, is nested too deep, or holds half a character, which no file can hold again.
+        ValueError: for invalid JSON, too deep nesting, or half a surrogate pair, which cannot be encoded again.
     """
     return parse_json(path.read_text())
 
 
 def parse_json(text: str) -> Any:
-    """Return what JSON text holds; raises ValueError as :func:`load_json` does."""
+    """Return the content of JSON text; raises ValueError as :func:`load_json` does."""
     try:
         found = json.loads(text)
     except RecursionError:
@@ -40,17 +40,17 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
-    """Return what YAML text holds, and its tree with the lines.
+    """Return the content of YAML text, and its node tree with line numbers.
 
     Raises:
-        ValueError: if it is no YAML, stands for too much, or for something that contains itself.
+        ValueError: for invalid YAML, too many values, too deep nesting, or a value that contains itself.
     """
     loader = None
     try:
         loader = _ShallowLoader(text)
         node = loader.get_single_node()
-        if node is not None and _size(node, {}) > MOST:
-            raise ValueError(f"it stands for more than {MOST:,} values")
+        if node is not None and _size(node, {}) > MOST_VALUES:
+            raise ValueError(f"it expands to more than {MOST_VALUES:,} values")
         return (None if node is None else loader.construct_document(node)), node
     except (yaml.YAMLError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         raise ValueError(words_of(error, 400)) from None
@@ -88,6 +88,6 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     elif isinstance(node, yaml.SequenceNode):
         inside = list(node.value)
     elif isinstance(node.value, str):
-        node.value.encode()  # half a character is an UnicodeEncodeError, which is a ValueError
+        node.value.encode()  # half a surrogate pair is an UnicodeEncodeError, which is a ValueError
     known[id(node)] = 1 + sum(_size(part, known) for part in inside)
     return known[id(node)]

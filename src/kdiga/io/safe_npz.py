@@ -1,4 +1,4 @@
-"""Arrays of numbers and text out of an .npz file that anybody may have written; nothing in it is unpickled."""
+"""Arrays of numbers and text from an untrusted .npz file; nothing in it is unpickled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_hea
 from kdiga.errors import words_of
 
 HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
-SMALL, PACKED = 2**28, 100  # bytes that any file may hold; times its size that a larger one may
+SMALL, RATIO = 2**28, 100  # bytes that any file may unpack to; largest ratio to the size of a larger file
 
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -26,26 +26,26 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as parts:
             unpacked = sum(part.file_size for part in parts.infolist())
-            if unpacked > max(SMALL, PACKED * path.stat().st_size):
+            if unpacked > max(SMALL, RATIO * path.stat().st_size):
                 raise ValueError(f"it unpacks to {unpacked:,} bytes, far more than its size")
             for part in parts.infolist():
                 _check_size(parts, part)
-        with np.load(path, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
-    except Exception as error:  # a damaged header is parsed as Python, and its tokenizer has errors of its own
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # NumPy parses a header as Python, whose tokenizer raises other errors
         raise ValueError(words_of(error, 400)) from None
 
 
 def _check_size(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
-    """Check that an array's header asks for no more memory than there are bytes; NumPy would take it at once."""
+    """Check that an array's header does not claim more bytes than the file has; NumPy would allocate them at once."""
     with parts.open(part) as file:
         if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
-            return  # no array: its bytes are taken as they are
+            return  # not an array: NumPy returns its bytes
         file.seek(0)
         read = HEADERS.get(read_magic(file))
         if read is None:
             raise ValueError(f"{part.filename} is an array of an unknown version")
         shape, _, kind = read(file)
-    size = max(1, kind.itemsize) * math.prod(shape)  # text without letters takes no bytes, however much there is
+    size = max(1, kind.itemsize) * math.prod(shape)  # empty text takes no bytes, for any number of items
     if size > part.file_size:
         raise ValueError(f"{part.filename} says that it holds {size:,} bytes, and has {part.file_size:,}")

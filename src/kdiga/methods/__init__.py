@@ -1,9 +1,10 @@
-"""Training methods: every module of this package defines one and registers it. Nothing else lists them."""
+"""Training methods: every module of this package defines and registers one. There is no other list of them."""
 
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.registry import (
+from kdiga.methods.base import (
     Method,
     MethodInfo,
+    Needs,
+    Passes,
     SearchRange,
     available_methods,
     method_by_name,

@@ -7,26 +7,24 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("adaad", paper="Huang et al. 2023, CVPR")
 @dataclass(frozen=True)
-class AdaAD(Checked):
+class AdaAD(CheckedOptions):
     """Imitate the teacher where student and teacher differ most.
 
     ``L = robust_weight * KL(p_T(x_adv) || p_S(x_adv)) + clean_weight * KL(p_T(x) || p_S(x))``, ``x_adv``
     by PGD on the first KL, its gradient through both networks, from a near start.
 
     Args:
-        robust_weight: the paper's lambda, at adversarial images.
-        clean_weight: ``1 - lambda``; at 0 the clean images are not run.
-        steps: PGD steps, each of which asks the teacher.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        robust_weight: Weight at adversarial images, the paper's lambda.
+        clean_weight: Weight at clean images, ``1 - lambda``; 0 leaves their passes out.
+        steps: Number of PGD steps; each queries the teacher.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     robust_weight: float = coefficient(1.0, 0.25, 4)
@@ -46,7 +44,7 @@ class AdaAD(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack both, then return the imitation there and, if it weighs anything, at the clean images."""
+        """Attack both networks, then return the imitation there and, with a weight, at the clean images."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images))
         terms = [Term("robust", self.robust_weight, robust.mean())]

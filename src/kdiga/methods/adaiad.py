@@ -6,32 +6,30 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.iad import distrust, trust
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("adaiad", paper="Huang et al. 2023, CVPR")
 @dataclass(frozen=True)
-class AdaIAD(Checked):
-    """Imitate the teacher where the two differ most, and oneself where the teacher is not to be trusted.
+class AdaIAD(CheckedOptions):
+    """Imitate the teacher where the two differ most, and the student itself where the teacher is not trusted.
 
     ``L = teacher_weight * temperature**2 * KL(p_T(x_adv) || p_S(x_adv))
     + self_weight * mean_i (1 - A_i) KL_i(p_S(x) || p_S(x_adv))``, the second from ``begin`` on, ``A`` as
     in ``iad``, ``x_adv`` as in ``adaad``.
 
     Args:
-        teacher_weight: of the imitation.
-        self_weight: of the student's own clean output as a target.
-        temperature: of the imitation; the public default is 30.
-        begin: share of the training before which the teacher is trusted wholly.
-        trust_exponent: above 0.
-        detach_self: keep the gradient out of the self-target. The authors let it through.
-        steps: PGD steps, each of which asks the teacher.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        teacher_weight: Weight of the imitation.
+        self_weight: Weight of the self-imitation, the student's clean output being the target.
+        temperature: Temperature of the imitation, above 0; the authors' default is 30.
+        begin: Share of the training, in [0, 1], before which the teacher is fully trusted.
+        trust_exponent: Exponent of the trust, above 0.
+        detach_self: Whether to detach the self-imitation's target. The authors' code does not.
+        steps: Number of PGD steps; each queries the teacher.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     teacher_weight: float = coefficient(1.0, 0.25, 4)
@@ -54,7 +52,7 @@ class AdaIAD(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack both, then return the imitation and the self-imitation."""
+        """Attack both networks, then return the imitation and the self-imitation."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
         own = adv_logits.new_zeros(1)

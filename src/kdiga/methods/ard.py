@@ -1,4 +1,4 @@
-"""Adversarially robust distillation (Goldblum et al., 2020, arXiv:1905.09747), and what else goes by its name."""
+"""Adversarially robust distillation (Goldblum et al., 2020, arXiv:1905.09747), and objectives of the same name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.errors import unknown
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 class Definition(NamedTuple):
-    """One meaning of "ARD": what the teacher sees, what the attack maximises, how soft the labels are."""
+    """One meaning of "ARD": the teacher's images, the attack's objective and the temperature."""
 
     teacher_input: Literal["clean", "adv"]
     attack: Literal["loss", "kl"]
@@ -34,28 +32,28 @@ DEFINITIONS = {
 
 @register("ard", paper="Goldblum et al. 2020, arXiv:1905.09747")
 @dataclass(frozen=True)
-class ARD(Checked):
+class ARD(CheckedOptions):
     """Imitate the teacher's soft labels at the student's adversarial images.
 
     ``L = teacher_weight * temperature**2 * KL(p_T(.) || p_S(x_adv)) + label_weight * CE_s(x)``.
 
-    Four objectives are published under this name, so a table has to say which:
+    Four objectives are published under this name, so a table has to say which one it shows:
 
     - "original": the teacher sees clean images, PGD on the student's cross-entropy, temperature 30;
     - "tau1": the same at temperature 1;
     - "adv-target": the teacher sees the adversarial images, temperature 1;
     - "kl-attack": as the original, but PGD on ``KL(p_T(x) || p_S(x_adv))`` from a near start.
 
-    The original averages the KL over the classes and attacks the student in train mode; here it is summed
-    over them, and the mode is ``attack_batch_norm``'s.
+    The original averages the KL over the classes and attacks the student in train mode. Here the KL is summed
+    over the classes, and ``attack_batch_norm`` sets the mode.
 
     Args:
-        definition: one of the four.
-        temperature: above 0; None is the definition's own.
-        label_weight: 0 in all four; the clean images are then not run through the student.
-        teacher_weight: of the imitation.
-        steps: PGD steps.
-        step_size: in pixels in [0, 1]; None is eps / 4, and eps for one step.
+        definition: Name of one of the four objectives.
+        temperature: Temperature of the imitation, above 0; None is the definition's.
+        label_weight: Weight of the cross-entropy at clean images, 0 in all four; 0 leaves their pass out.
+        teacher_weight: Weight of the imitation.
+        steps: Number of PGD steps.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4, and eps for one step.
     """
 
     definition: str = "original"
@@ -72,7 +70,7 @@ class ARD(Checked):
 
     @property
     def needs(self) -> Needs:
-        """A clean forward only where labels weigh anything."""
+        """A clean forward only if the labels have a weight."""
         clean = int(self.label_weight > 0)
         return Needs(
             student=Passes(self.steps + 1 + clean, self.steps + 1 + clean),
@@ -82,7 +80,7 @@ class ARD(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack the student, then return the imitation there and, if it weighs anything, the label term."""
+        """Attack the student, then return the imitation there and, with a weight, the label term."""
         chosen = DEFINITIONS[self.definition]
         if chosen.attack == "kl":
             adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)

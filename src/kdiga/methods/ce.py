@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdiga.methods.base import Needs, Passes, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.registry import register
 from kdiga.types import Objective, Term
 
 
 @register("ce", paper="cross-entropy on clean images")
 @dataclass(frozen=True)
 class CE:
-    """Cross-entropy on clean images: ``L = CE_s(x)``. The floor every robust method is compared with."""
+    """Cross-entropy on clean images: ``L = CE_s(x)``. The baseline of every robust method."""
 
     @property
     def needs(self) -> Needs:

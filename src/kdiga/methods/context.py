@@ -14,10 +14,9 @@ from kdiga.attacks import PGD
 from kdiga.attacks.pgd import Start
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, Route
-from kdiga.gradients.step_statistics import StepStatistics
-from kdiga.gradients.student_pass import BatchNormMode, Forward, GradientUse, StudentPass
+from kdiga.gradients.student_pass import BatchNormMode, Forward, GradientUse, PassOptions, StepStatistics, StudentPass
 from kdiga.losses import Score, cross_entropy
-from kdiga.model_state import batch_statistics, evaluating, frozen_parameters
+from kdiga.model_state import evaluating, frozen_parameters, frozen_statistics
 from kdiga.stopwatch import Watch, silent
 from kdiga.types import Batch, TeacherSignal, ThreatModel
 
@@ -167,7 +166,7 @@ class StepContext:
         graph takes memory. A call for the gradient also gives the logits.
 
         Args:
-            part: Step that uses ``teacher_gradient``; may be this step, None for no gradient.
+            part: Step that uses ``teacher_gradient``; this step is accepted, None is for no gradient.
         """
         if part is not None:
             _ = part.teacher_gradient
@@ -276,9 +275,7 @@ class StepContext:
     def attacked(self) -> AbstractContextManager[Any]:
         """Return the context in which the student has its mode for attacks."""
         student, stack = self.models.student, ExitStack()
-        stack.enter_context(
-            evaluating(student) if self.settings.attack_batch_norm == "eval" else batch_statistics(student)
-        )
+        stack.enter_context((evaluating if self.settings.attack_batch_norm == "eval" else frozen_statistics)(student))
         # A compiled backward pass computes all derivatives that it was compiled for; an attack needs only the images'.
         stack.enter_context(nullcontext() if self.models.compiled is None else frozen_parameters(student))
         return stack
@@ -295,20 +292,12 @@ class StepContext:
         *,
         keep_statistics: bool = False,
     ) -> StudentPass:
-        student_pass = StudentPass(
-            self.models.student,
-            images,
-            self.batch.labels,
-            gradient=gradient,
-            route=self.settings.route,
-            gradient_of=self.settings.gradient_of,
-            batch_norm=batch_norm,
-            compiled=self.models.compiled,
-            keep_statistics=keep_statistics,
-            watch=self.observers.watch,
-        )
+        settings, watch = self.settings, self.observers.watch
+        options = PassOptions(gradient, settings.route, settings.gradient_of, batch_norm, keep_statistics)
+        labels, compiled = self.batch.labels, self.models.compiled
+        student_pass = StudentPass(self.models.student, images, labels, options, compiled=compiled, watch=watch)
         if self.observers.statistics is not None:
-            self.observers.statistics.points.append(student_pass)
+            self.observers.statistics.passes.append(student_pass)
         return student_pass
 
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
-from kdiga.errors import unknown
-from kdiga.losses import cross_entropy
+from kdiga.losses import cosine
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 FastStart = Literal["uniform", "clean"]
@@ -24,28 +19,23 @@ FastStart = Literal["uniform", "clean"]
 
 @register("fast-at", paper="Wong et al. 2020, arXiv:2001.03994")
 @dataclass(frozen=True)
-class FastAT(Checked):
+class FastAT(CheckedOptions):
     """Cross-entropy on the images of one attack step: ``L = CE_s(x_adv)``.
 
     With GradAlign (Andriushchenko, Flammarion, 2020, arXiv:2007.02617),
     ``+ gradalign_weight * (1 - mean_i cos(g_s(x), g_s(x + U)))``, ``U`` uniform in the threat ball, trained
-    through both gradients. Examples on which either gradient is zero are left out
-    of the mean, as in the paper's code.
+    through both gradients. The mean leaves out examples on which either gradient is zero, as the paper's
+    code does.
 
     Args:
-        start: of the attack: "uniform" in the ball, or "clean" (FGSM).
-        step_size: in pixels in [0, 1]; None is 1.25 eps from a uniform start and eps from a clean one.
-        gradalign_weight: 0 leaves GradAlign out; the paper used 0.2 at eps 8/255 on CIFAR-10.
+        start: Start of the attack: "uniform" in the ball, or "clean" (FGSM).
+        step_size: Step length in pixels in [0, 1]; None is 1.25 eps from a uniform start and eps from a clean one.
+        gradalign_weight: Weight of GradAlign, 0 for none; the paper uses 0.2 at eps 8/255 on CIFAR-10.
     """
 
     start: FastStart = "uniform"
     step_size: float | None = None
     gradalign_weight: float = coefficient(0.0, 0.03, 3)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.start not in get_args(FastStart):
-            raise unknown("attack start", self.start, get_args(FastStart))
 
     @property
     def needs(self) -> Needs:
@@ -57,13 +47,9 @@ class FastAT(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Take the step, then return the loss there and, if asked for, GradAlign's term."""
-
-        def loss(images: Tensor) -> Tensor:
-            return cross_entropy(step.predict(images), step.batch.labels)
-
+        """Take one attack step, then return the loss there and, with a weight, GradAlign's term."""
         step_size = self.step_size or step.threat.eps * (1.25 if self.start == "uniform" else 1.0)
-        adv_images = step.attack(loss, steps=1, step_size=step_size, start=self.start)
+        adv_images = step.attack_loss(steps=1, step_size=step_size, start=self.start)
         terms = [Term("adversarial", 1.0, step.at(adv_images).losses.mean())]
         if self.gradalign_weight:
             noisy = step.moved_to(uniform_start(step.batch.images, step.threat))
@@ -73,10 +59,7 @@ class FastAT(Checked):
 
 
 def mean_angle(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``1 - cos`` averaged over the examples whose gradients are both nonzero; 0 if there are none."""
-    a, b = a.flatten(1), b.flatten(1)
-    defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
-    safe_a, safe_b = (torch.where(defined[:, None], one, torch.ones_like(one)) for one in (a, b))
-    angles = torch.where(defined, 1 - F.cosine_similarity(safe_a, safe_b, dim=1, eps=1e-12), a.new_zeros(()))
-    shared = batch_shards.current_shard()
-    return shared.gather(angles.sum()).sum() / shared.gather(defined.sum()).sum().clamp_min(1)
+    """Return ``1 - cos`` averaged over the examples with two nonzero gradients; 0 without such examples."""
+    defined = a.detach().flatten(1).any(1) & b.detach().flatten(1).any(1)
+    shard = batch_shards.current_shard()
+    return shard.gather(cosine(a, b).sum()).sum() / shard.gather(defined.sum()).sum().clamp_min(1)

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("iad", paper="Zhu et al. 2022, arXiv:2106.04928")
 @dataclass(frozen=True)
-class IAD(Checked):
-    """Trust the teacher as far as it withstands the student's adversarial images; for the rest, trust oneself.
+class IAD(CheckedOptions):
+    """Trust the teacher as far as it is right on the student's adversarial images, and the student for the rest.
 
     ``L = teacher_weight * temperature**2 * KL(p_T(x) || p_S(x_adv)) + label_weight * CE_s(x)
     + self_weight * mean_i (1 - A_i) KL_i(p_S(x) || p_S(x_adv))``, the last from ``begin`` on,
-    ``A_i = p_T(y_i | x_adv,i)**trust_exponent``, ``x_adv`` by PGD on the student's cross-entropy. The
-    teacher's term is not multiplied by ``A``, as in the authors' code.
+    ``A_i = p_T(y_i | x_adv,i)**trust_exponent``, ``x_adv`` by PGD on the student's cross-entropy. As in the
+    authors' code, ``A`` does not multiply the teacher's term.
 
     Args:
-        teacher_weight: of the imitation.
-        self_weight: of the student's own clean output as a target.
-        label_weight: of the cross-entropy at clean images.
-        temperature: of the imitation, above 0.
-        begin: share of the training before which the teacher is trusted wholly (the paper: epoch 60 of 200).
-        trust_exponent: above 0; small values make trust all or nothing.
-        detach_self: keep the gradient out of the self-target. The authors let it through.
-        steps: PGD steps, from a uniform start.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        teacher_weight: Weight of the imitation.
+        self_weight: Weight of the self-imitation, the student's clean output being the target.
+        label_weight: Weight of the cross-entropy at clean images.
+        temperature: Temperature of the imitation, above 0.
+        begin: Share of the training, in [0, 1], before which the teacher is fully trusted (paper: epoch 60 of 200).
+        trust_exponent: Exponent of the trust, above 0; small values make trust all or nothing.
+        detach_self: Whether to detach the self-imitation's target. The authors' code does not.
+        steps: Number of PGD steps, from a uniform start.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     teacher_weight: float = coefficient(1.0, 0.25, 4)
@@ -58,7 +55,7 @@ class IAD(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack the student, then return the imitation, the self-imitation and, if it weighs anything, the label."""
+        """Attack the student, then return the imitation, the self-imitation and, with a weight, the label term."""
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
         adv_logits = step.at(adv_images).logits
         imitation = losses.kl(adv_logits, step.teacher.logits, self.temperature)
@@ -73,7 +70,7 @@ class IAD(Checked):
 
 
 def trust(teacher_logits: Tensor, labels: Tensor, exponent: float) -> Tensor:
-    """Return how far each example's teacher is trusted: its probability of the true class to a power, in [0, 1]."""
+    """Return the trust in the teacher for each example: its true-class probability to a power, in [0, 1]."""
     return losses.true_probability(teacher_logits, labels).pow(exponent)
 
 
@@ -83,10 +80,3 @@ def distrust(
     """Return each example's ``(1 - A) KL(p_S(x) || p_S(x_adv))``."""
     target = clean_logits.detach() if detach else clean_logits
     return (1 - trusted) * losses.kl(adv_logits, target, temperature)
-
-
-def trust_from(begin: float, step: StepContext, teacher_logits: Tensor, exponent: float) -> Tensor:
-    """Return :func:`trust`, or 1 for every example before ``begin``."""
-    if step.progress < begin:
-        return torch.ones_like(step.batch.labels, dtype=teacher_logits.dtype)
-    return trust(teacher_logits, step.batch.labels, exponent)

@@ -5,35 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.iad import distrust, trust_from
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
+from kdiga.methods.iad import distrust, trust
 from kdiga.types import Objective, Term
 
 
 @register("iad-ii", paper="Zhu et al. 2022, arXiv:2106.04928")
 @dataclass(frozen=True)
-class IADII(Checked):
-    """Two teachers and the student's own clean output, all at the adversarial images.
+class IADII(CheckedOptions):
+    """Imitate two teachers and the student's clean output, all at the adversarial images.
 
     ``L = label_weight * CE(S(x_adv), y)
     + teacher_weight * temperature**2 * mean_i [A_i KL_i(T(x_adv) || S(x_adv)) + (1 - A_i) KL_i(S(x) || S(x_adv))]
     + natural_weight * temperature**2 * KL(T_nat(x_adv) || S(x_adv))``, ``A`` as in ``iad`` and 1 before
-    ``begin``, ``x_adv`` by PGD on the student's cross-entropy. ``teacher`` is the robust one and
-    ``second_teacher`` the natural one.
+    ``begin``, ``x_adv`` by PGD on the student's cross-entropy. ``teacher`` is the robust teacher and
+    ``second_teacher`` the natural teacher.
 
     Args:
-        label_weight: of the cross-entropy at adversarial images.
-        teacher_weight: of the robust teacher and the student itself.
-        natural_weight: of the natural teacher.
-        temperature: above 0.
-        begin: share of the training before which the robust teacher is trusted wholly (the paper: epoch 40 of 200).
-        trust_exponent: above 0.
-        detach_self: keep the gradient out of the self-target. The authors let it through.
-        steps: PGD steps, from a uniform start.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        label_weight: Weight of the cross-entropy at adversarial images.
+        teacher_weight: Weight of the imitation of the robust teacher and of the student itself.
+        natural_weight: Weight of the imitation of the natural teacher.
+        temperature: Temperature of the imitation, above 0.
+        begin: Share of the training, in [0, 1], before which the robust teacher is fully trusted (paper: epoch 40
+            of 200).
+        trust_exponent: Exponent of the trust, above 0.
+        detach_self: Whether to detach the self-imitation's target. The authors' code does not.
+        steps: Number of PGD steps, from a uniform start.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     label_weight: float = 0.25
@@ -62,10 +61,10 @@ class IADII(Checked):
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
         adv = step.at(adv_images)
         robust_logits, natural_logits = step.teacher_at(adv_images), step.second_teacher_at(adv_images)
-        trusted = trust_from(self.begin, step, robust_logits, self.trust_exponent)
-        imitation = trusted * losses.kl(adv.logits, robust_logits, self.temperature)
+        imitation = losses.kl(adv.logits, robust_logits, self.temperature)
         if step.progress >= self.begin:
-            imitation = imitation + distrust(
+            trusted = trust(robust_logits, step.batch.labels, self.trust_exponent)
+            imitation = trusted * imitation + distrust(
                 trusted, adv.logits, step.clean.logits, detach=self.detach_self, temperature=self.temperature
             )
         natural = losses.kl(adv.logits, natural_logits, self.temperature)

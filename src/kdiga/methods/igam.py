@@ -5,29 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("igam", paper="Chan et al. 2020, arXiv:1912.10185")
 @dataclass(frozen=True)
-class IGAM(Checked):
+class IGAM(CheckedOptions):
     """Match the input gradient of the true class's probability.
 
     ``L = CE_s(x) + gradient_weight * mean_i sum_pixels (u_s,i - u_t,i)**2``, ``u`` the input gradient of
     the softmax probability of an example's own class. The paper's discriminator between the two
     gradients is left out.
 
-    The paper sums over the batch: its gamma of 10 at a batch of 32 is 320 here, switched on for the last
-    eighth of 320,000 steps. Runs of a few epochs want less for longer, hence these defaults.
+    The paper sums over the batch: its gamma of 10 at a batch of 32 is 320 here, on for the last
+    eighth of 320,000 steps. Runs of a few epochs need a smaller weight for longer, hence these defaults.
 
     Args:
-        gradient_weight: per example.
-        begin: share of the training before which the gradient term is off; the paper has 0.875.
-        ramp: share of the training, from the start, over which the weight rises from 0.
+        gradient_weight: Weight of the matching term, per example.
+        begin: Share of the training, in [0, 1], before which the matching term is off; the paper uses 0.875.
+        ramp: Share of the training, in [0, 1], over which the weight rises linearly from 0.
     """
 
     gradient_weight: float = coefficient(10.0, 1, 100)
@@ -36,7 +34,7 @@ class IGAM(Checked):
 
     @property
     def needs(self) -> Needs:
-        """One forward serves logits and gradient."""
+        """One forward gives logits and gradient."""
         return Needs(
             student=Passes(1, 2),
             teacher=Passes(1, 1),

@@ -8,17 +8,15 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("igdm", paper="Lee et al. 2023, arXiv:2312.03286")
 @dataclass(frozen=True)
-class IGDM(Checked):
-    """Match how the logits change along the attack's direction, a stand-in for their input gradients.
+class IGDM(CheckedOptions):
+    """Match the change of the logits along the attack's direction, in place of their input gradients.
 
     With ``d = x_adv - x`` from ``adaad``'s attack, ``L = robust_weight * KL(p_T(x+d) || p_S(x+d))
     + difference_weight * progress * KL(softmax(T(x+d) - T(x-d)) || softmax(S(x+d) - S(x-d)))``: for
@@ -26,11 +24,11 @@ class IGDM(Checked):
     rises linearly over the whole training.
 
     Args:
-        robust_weight: of the imitation at adversarial images.
-        difference_weight: the paper's alpha; 1 on CIFAR-10, 10 and more on sets of many classes.
-        clip_mirror: clip ``x - d`` to [0, 1]. The paper's is not clipped.
-        steps: PGD steps, each of which asks the teacher.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        robust_weight: Weight of the imitation at adversarial images.
+        difference_weight: Weight of the matching term, the paper's alpha; 1 on CIFAR-10, 10 and more for many classes.
+        clip_mirror: Whether to clip ``x - d`` to [0, 1]. The paper does not.
+        steps: Number of PGD steps; each queries the teacher.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     robust_weight: float = coefficient(1.0, 0.25, 4)
@@ -41,7 +39,7 @@ class IGDM(Checked):
 
     @property
     def needs(self) -> Needs:
-        """AdaAD and, of each network, one pass at the mirrored image."""
+        """AdaAD and one pass of each network at the mirrored image."""
         return Needs(
             student=Passes(self.steps + 2, self.steps + 2),
             teacher=Passes(self.steps + 2, self.steps),
@@ -50,7 +48,7 @@ class IGDM(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack both, then return the imitation and the match of differences."""
+        """Attack both networks, then return the imitation and the matching term."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
         mirrored = mirror(step, adv_images, clip=self.clip_mirror)

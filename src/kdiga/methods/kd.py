@@ -5,25 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("kd", paper="Hinton et al. 2015, arXiv:1503.02531")
 @dataclass(frozen=True)
-class KD(Checked):
+class KD(CheckedOptions):
     """Imitate the teacher's soft labels on clean images.
 
     ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)``, both softened
-    by the temperature. The defaults are those of the KDIGA study.
+    by the temperature. The defaults are the KDIGA study's.
 
     Args:
-        label_weight: of the hard-label cross-entropy.
-        teacher_weight: of the imitation.
-        temperature: above 0.
+        label_weight: Weight of the cross-entropy with the labels.
+        teacher_weight: Weight of the imitation.
+        temperature: Temperature of the imitation, above 0.
     """
 
     label_weight: float = 0.5
@@ -37,7 +35,7 @@ class KD(Checked):
 
     def __call__(self, step: StepContext) -> Objective:
         """Return the label and the imitation term."""
-        target = step.teacher_logits  # before the student's graph is there
+        target = step.teacher_logits  # before the student's graph takes memory
         imitation = losses.kl(step.clean.logits, target, self.temperature)
         return Objective(
             (

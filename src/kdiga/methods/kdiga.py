@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,11 +11,9 @@ from torch import Tensor
 from kdiga import losses
 from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 Convention = Literal["per-example", "author"]
@@ -24,36 +22,36 @@ RAMP = 0.3  # the full weight from the first step collapses training
 
 @register("kdiga", paper="Shao et al. 2021, arXiv:2110.12072")
 @dataclass(frozen=True)
-class KDIGA(Checked):
+class KDIGA(CheckedOptions):
     """Match the teacher's soft labels and the gradient of its loss with respect to the image.
 
     ``L = label_weight * CE_s(x) + teacher_weight * temperature**2 * KL(p_T || p_S)
     + gradient_weight * mean_i D(g_s,i , g_t,i)``, on clean images only.
 
-    ``convention="author"`` is the scalar of the author's public code: KL averaged over the classes too,
+    ``convention="author"`` gives the scalar of the author's public code: the KL averaged over the classes too,
     and ``gamma / B`` times one Euclidean norm over the whole batch's gradients of the batch-mean
     cross-entropy, ``gamma`` being ``gradient_weight``, without a ramp. :func:`per_example_weight`
     converts a gamma.
 
     Args:
-        label_weight: of the hard-label cross-entropy.
-        teacher_weight: of the imitation.
-        temperature: above 0.
-        gradient_weight: per example, whatever the batch size. 1 on the unsquared L2 gap gave 39.0 %
-            PGD-20 on CIFAR-10 at 4/255 from a teacher of 43.3 % (KD: 22.8 %); 10 fell to chance.
+        label_weight: Weight of the cross-entropy with the labels.
+        teacher_weight: Weight of the imitation.
+        temperature: Temperature of the imitation, above 0.
+        gradient_weight: Weight of the alignment, per example and independent of the batch size. 1 on the unsquared
+            L2 gap gave 39.0 % PGD-20 on CIFAR-10 at 4/255 from a teacher of 43.3 % (KD: 22.8 %); 10 fell to chance.
         distance: "l2", "l2-squared", "l1", "cosine", or "dual" to the threat model's norm (l1 for Linf).
         gradient_of: "loss" (cross-entropy), "probability" or "logit" of an example's own class.
-        random_start: KDIGA-RS: everything, teacher included, at ``x`` plus uniform noise from the threat
-            ball, clipped to [0, 1].
-        ramp: share of the training over which ``gradient_weight`` rises linearly from 0; None is 0.3,
+        random_start: Whether to use KDIGA-RS: all terms, the teacher's included, at ``x`` plus uniform noise from
+            the threat ball, clipped to [0, 1].
+        ramp: Share of the training, in [0, 1], over which ``gradient_weight`` rises linearly from 0; None is 0.3,
             and 0 in the author's convention.
         convention: "per-example" or "author".
-        align_share: of the batch whose gradients are aligned, in (0, 1]; the part gets a forward pass of its own.
-        align_every: align at every so many steps only, with so many times the weight.
+        align_share: Share of the batch to align, in (0, 1]; below 1 these examples get a separate forward pass.
+        align_every: Number of steps between two alignments; the weight is multiplied by it.
 
     Raises:
-        InputError: for unknown names, or another distance or score, a part of the batch or of the steps in
-            the author's convention.
+        InputError: for unknown names. In the author's convention also for another distance or score, and for a
+            share of the batch or of the steps.
     """
 
     label_weight: float = 0.5
@@ -71,9 +69,6 @@ class KDIGA(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         losses.check_distance(self.distance)
-        losses.score_by_name(self.gradient_of)
-        if self.convention not in get_args(Convention):
-            raise unknown("convention", self.convention, get_args(Convention))
         if self.convention == "author" and (self.distance, self.gradient_of) != ("l2", "loss"):
             raise InputError(
                 f"distance was {self.distance!r} and gradient_of {self.gradient_of!r}; the author's convention has "
@@ -87,7 +82,7 @@ class KDIGA(Checked):
 
     @property
     def needs(self) -> Needs:
-        """One forward serves logits and gradient; the second backward goes through the first. A part has its own."""
+        """One forward gives logits and gradient; the second backward goes through the first. A part adds a pass."""
         parted = int(self.align_share < 1)
         return Needs(
             student=Passes(1 + parted, 2 + parted),
@@ -119,10 +114,10 @@ class KDIGA(Checked):
         )
 
     def _gap(self, step: StepContext) -> Tensor:
-        ours, theirs = step.aligned.input_gradient, step.teacher_gradient
+        student, teacher = step.aligned.input_gradient, step.teacher_gradient
         if self.convention == "author":
-            return _author_gap(ours, theirs)
-        return losses.distance_under(self.distance, step.threat.norm)(ours, theirs).mean()
+            return _author_gap(student, teacher)
+        return losses.distance_under(self.distance, step.threat.norm)(student, teacher).mean()
 
     @property
     def _ramp(self) -> float:
@@ -144,11 +139,11 @@ def per_example_weight(gamma: float, batch_size: int) -> float:
     return gamma * batch_size**-1.5
 
 
-def _author_gap(ours: Tensor, theirs: Tensor) -> Tensor:
-    shared = batch_shards.current_shard()
-    batch = len(ours) * shared.processes
-    norm = losses.l2((ours / batch).reshape(1, -1), (theirs / batch).reshape(1, -1))
-    if shared.processes > 1:
-        norms = shared.gather(norm).reshape(1, -1)
+def _author_gap(student: Tensor, teacher: Tensor) -> Tensor:
+    shard = batch_shards.current_shard()
+    batch = len(student) * shard.processes
+    norm = losses.l2((student / batch).reshape(1, -1), (teacher / batch).reshape(1, -1))
+    if shard.processes > 1:
+        norms = shard.gather(norm).reshape(1, -1)
         norm = losses.l2(norms, torch.zeros_like(norms))
     return norm[0] / batch

@@ -5,29 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdiga import losses
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.methods.trades import farthest_output
 from kdiga.types import Objective, Term
 
 
 @register("lbgat", paper="Cui et al. 2021, arXiv:2011.11164")
 @dataclass(frozen=True)
-class LBGAT(Checked):
-    """Pull the student's adversarial logits towards the clean logits of a natural guide that is trained along.
+class LBGAT(CheckedOptions):
+    """Pull the student's adversarial logits towards the clean logits of a natural guide, trained at the same time.
 
     ``L = guide_weight * MSE(S(x_adv), T(x)) + CE(T(x), y) + robust_weight * KL(p_S(x) || p_S(x_adv))``,
     the MSE averaged over the classes, ``x_adv`` as in TRADES. The guide ``T`` is the run's teacher: it
-    starts from its own weights, usually fresh ones, and is trained by the same optimizer. The MSE trains
-    both sides.
+    usually starts from fresh weights, and the same optimizer trains it. The MSE trains both sides.
 
     Args:
-        guide_weight: of the MSE.
-        robust_weight: the paper's beta, 0 or 6; at 0 the clean images are not run through the student.
-        steps: PGD steps, from a near start.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        guide_weight: Weight of the MSE.
+        robust_weight: Weight of the KL, the paper's beta, 0 or 6; 0 leaves the student's clean pass out.
+        steps: Number of PGD steps, from a near start.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     guide_weight: float = coefficient(1.0, 0.1, 10)
@@ -37,7 +34,7 @@ class LBGAT(Checked):
 
     @property
     def needs(self) -> Needs:
-        """TRADES' attack, one or two more passes, and one of the guide, trained."""
+        """TRADES' attack, one or two more passes, and one trained pass of the guide."""
         clean = int(self.robust_weight > 0)
         return Needs(
             student=Passes(self.steps + 2 + clean, self.steps + 1 + clean),
@@ -47,7 +44,7 @@ class LBGAT(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack the student, then return the pull, the guide's own loss and, if asked for, TRADES' term."""
+        """Attack the student, then return the MSE, the guide's loss and, with a weight, TRADES' term."""
         adv_images = farthest_output(step, steps=self.steps, step_size=self.step_size)
         adv_logits, guide_logits = step.at(adv_images).logits, step.guide(step.batch.images)
         terms = [

@@ -8,29 +8,27 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.distributed import batch_shards
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("mtard", paper="Zhao et al. 2022, ECCV")
 @dataclass(frozen=True)
-class MTARD(Checked):
-    """A robust teacher at adversarial images and a natural one at clean images, balanced as they are learnt.
+class MTARD(CheckedOptions):
+    """Imitate a robust teacher at adversarial and a natural one at clean images, balanced during training.
 
     ``L = w_a KL(T_rob(x_adv) || S(x_adv)) + w_n KL(T_nat(x) || S(x))``, ``x_adv`` by PGD on the student's
     cross-entropy from a near start. Before each step ``w_n`` moves by ``balance_rate`` of its distance to
-    ``r_n / (r_a + r_n)``, ``r`` a loss over its first value, and ``w_a = 1 - w_n``; both start at a half. So
-    the teacher that is learnt more slowly gains weight. ``teacher`` is the robust one and
-    ``second_teacher`` the natural one.
+    ``r_n / (r_a + r_n)``, ``r`` a loss over its first value, and ``w_a = 1 - w_n``; both start at 0.5. So
+    the teacher that is learnt more slowly gains weight. ``teacher`` is the robust teacher and
+    ``second_teacher`` the natural teacher.
 
     Args:
-        balance_rate: in [0, 1]; 0 keeps both weights at a half. The paper cuts it with the learning rate;
-            here it stays.
-        steps: PGD steps.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        balance_rate: Rate of the balance, in [0, 1]; 0 leaves both weights at 0.5. The paper lowers it with the
+            learning rate; here it is constant.
+        steps: Number of PGD steps.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     balance_rate: float = coefficient(0.025, 0.003, 0.3)

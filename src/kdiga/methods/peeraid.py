@@ -1,4 +1,4 @@
-"""PeerAiD (Jung et al., 2024, arXiv:2403.06668): a peer that learns to withstand the attacks on the student."""
+"""PeerAiD (Jung et al., 2024, arXiv:2403.06668): a peer that learns to resist attacks on the student."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("peeraid", paper="Jung et al. 2024, arXiv:2403.06668")
 @dataclass(frozen=True)
-class PeerAiD(Checked):
-    """Imitate a peer that is trained along, at the same adversarial images.
+class PeerAiD(CheckedOptions):
+    """Imitate a peer that is trained at the same time, at the same adversarial images.
 
     With ``P`` the peer, ``x_adv`` by PGD on ``KL(p_P(x) || p_S(x_adv))`` from a near start:
 
@@ -25,24 +23,24 @@ class PeerAiD(Checked):
     - peer: ``peer_label_weight * CE(P(x_adv), y) + peer_weight * r**2 KL(p_S(x_adv) || p_P(x_adv))``, ``r``
       the peer's temperature.
 
-    The peer is the run's teacher: it starts from its own weights, usually fresh ones, and is trained by
-    the same optimizer. As a target it is in eval mode. As published, the targets taken from the student
-    let gradient through, so the peer's loss trains the student as well.
+    The peer is the run's teacher: it usually starts from fresh weights, and the same optimizer trains it. As a
+    target it is in eval mode. As published, targets from the student are not detached, so the peer's loss
+    trains the student as well.
 
     The paper averages KL over the classes; its weights for CIFAR-10 (0, 1, 1; 1, 0.1) are a tenth of that
     here for the KL terms, since these sum over 10 classes.
 
     Args:
-        label_weight: of the student's labels.
-        teacher_weight: of the peer's soft labels.
-        self_weight: of the student's own clean output as a target.
-        temperature: of both.
-        peer_label_weight: of the peer's labels.
-        peer_weight: of the student's soft labels for the peer.
-        peer_temperature: of these.
-        detach_targets: keep the gradient out of targets taken from the student.
-        steps: PGD steps.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        label_weight: Weight of the student's cross-entropy.
+        teacher_weight: Weight of the imitation of the peer.
+        self_weight: Weight of the self-imitation, the student's clean output being the target.
+        temperature: Temperature of both imitations, above 0.
+        peer_label_weight: Weight of the peer's cross-entropy.
+        peer_weight: Weight of the peer's imitation of the student.
+        peer_temperature: Temperature of the peer's imitation, above 0.
+        detach_targets: Whether to detach targets from the student.
+        steps: Number of PGD steps.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     label_weight: float = 0.0
@@ -58,7 +56,7 @@ class PeerAiD(Checked):
 
     @property
     def needs(self) -> Needs:
-        """The attack and two more passes; the peer as a target at x and at x_adv, and once in training."""
+        """The attack and two more passes; the peer is a target at x and at x_adv, and runs once in training."""
         return Needs(
             student=Passes(self.steps + 2, self.steps + 2),
             teacher=Passes(3, 1),
@@ -70,7 +68,7 @@ class PeerAiD(Checked):
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return its terms and the peer's."""
         adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
-        target = step.teacher_at(adv_images)  # before the peer's own pass moves its running statistics
+        target = step.teacher_at(adv_images)  # before the peer's pass moves its running statistics
         adv, peer_logits = step.at(adv_images), step.guide(adv_images)
         reply, own = adv.logits, step.clean.logits
         if self.detach_targets:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdiga.methods.base import CheckedOptions, Needs, Passes, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import register
 from kdiga.types import Objective, Term
 
 
 @register("pgd-at", paper="Madry et al. 2018, arXiv:1706.06083")
 @dataclass(frozen=True)
-class PGDAT(Checked):
-    """Cross-entropy on the images that PGD on it finds: ``L = CE_s(x_adv)``. For training teachers.
+class PGDAT(CheckedOptions):
+    """Cross-entropy on the images that PGD on it finds: ``L = CE_s(x_adv)``. It trains teachers.
 
     Args:
-        steps: PGD steps, from a uniform start.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        steps: Number of PGD steps, from a uniform start.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     steps: int = 10

@@ -6,26 +6,24 @@ from dataclasses import dataclass
 
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("rslad", paper="Zi et al. 2021, arXiv:2108.07969")
 @dataclass(frozen=True)
-class RSLAD(Checked):
-    """The teacher's clean soft labels in place of hard ones, in the attack as in the loss.
+class RSLAD(CheckedOptions):
+    """Use the teacher's clean soft labels in place of hard labels, in the attack and in the loss.
 
     ``L = robust_weight * KL(p_T(x) || p_S(x_adv)) + clean_weight * KL(p_T(x) || p_S(x))``, ``x_adv`` by
     PGD on the first KL from a near start.
 
     Args:
-        robust_weight: at adversarial images.
-        clean_weight: at clean images.
-        steps: PGD steps.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        robust_weight: Weight of the imitation at adversarial images.
+        clean_weight: Weight of the imitation at clean images.
+        steps: Number of PGD steps.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     robust_weight: float = coefficient(5 / 6, 0.2, 4)
@@ -35,7 +33,7 @@ class RSLAD(Checked):
 
     @property
     def needs(self) -> Needs:
-        """The attack and two more passes; the teacher is asked once."""
+        """The attack and two more passes; one teacher pass."""
         return Needs(student=Passes(self.steps + 2, self.steps + 2), teacher=Passes(1), train_forwards=2)
 
     def __call__(self, step: StepContext) -> Objective:

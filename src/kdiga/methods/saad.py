@@ -9,35 +9,33 @@ from torch import Tensor
 
 from kdiga import losses
 from kdiga.distributed import batch_shards
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.igdm import mirror
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 
 @register("saad", paper="Lee et al. 2026, SAAD")
 @dataclass(frozen=True)
-class SAAD(Checked):
+class SAAD(CheckedOptions):
     """Learn most where the teacher is least certain under attack.
 
     ``L = mean_i { w_i [KL_i(T(x_adv) || S(x_adv)) + difference_weight * progress * IGDM_i]
     + clean_weight * (1 - v_i) KL_i(T(x) || S(x)) }``, ``w_i = entropy_scale * (H_i - min_j H_j)``, ``H`` the
     entropy of ``p_T(x_adv)``, ``v`` being ``w`` scaled to [0, 1] over the batch, IGDM as in ``igdm``. The
-    attack maximises ``KL(p_T~ || p_S(x_adv))`` from a near start, ``T~`` the teacher's clean logits with that
-    of the true class moved along its own input gradient: one teacher backward a batch in place of one a step.
+    attack maximises ``KL(p_T~ || p_S(x_adv))`` from a near start. ``T~`` are the teacher's clean logits, the true
+    class's logit moved along its input gradient: one teacher backward per batch in place of one per step.
 
-    The weights depend on the batch that an example is in, unlike in every other method. The paper's
-    weight averaging is not part of the objective and is left out.
+    Unlike in all other methods, an example's weight depends on its batch. The paper's weight averaging is not
+    part of the objective and is left out.
 
     Args:
-        entropy_scale: of the weights.
-        difference_weight: of the IGDM term, reached linearly at the end of training.
-        clean_weight: the paper's beta; at 0 the clean images are not run through the student.
-        clip_mirror: clip ``x - d`` to [0, 1]. The paper's is not clipped.
-        steps: PGD steps.
-        step_size: in pixels in [0, 1]; None is eps / 4.
+        entropy_scale: Scale of the weights.
+        difference_weight: Weight of the IGDM term; it rises linearly over the whole training.
+        clean_weight: Weight at clean images, the paper's beta; 0 leaves the student's clean pass out.
+        clip_mirror: Whether to clip ``x - d`` to [0, 1]. The paper does not.
+        steps: Number of PGD steps.
+        step_size: Step length in pixels in [0, 1]; None is eps / 4.
     """
 
     entropy_scale: float = coefficient(5.0, 1, 20)
@@ -49,7 +47,7 @@ class SAAD(Checked):
 
     @property
     def needs(self) -> Needs:
-        """The attack asks the teacher nothing; the loss asks it at the image, at x + d and at x - d."""
+        """The attack does not query the teacher; the loss does at x, x + d and x - d."""
         clean = int(self.clean_weight > 0)
         return Needs(
             student=Passes(self.steps + 2 + clean, self.steps + 2 + clean),
@@ -62,19 +60,19 @@ class SAAD(Checked):
         )
 
     def __call__(self, step: StepContext) -> Objective:
-        """Attack the student, then return the weighted imitation, difference and, if asked for, clean term."""
+        """Attack the student, then return the weighted imitation, difference and, with a weight, clean term."""
         adv_images = self._attack(step)
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
         mirrored = mirror(step, adv_images, clip=self.clip_mirror)
         difference = losses.kl(adv_logits - step.at(mirrored).logits, target - step.teacher_at(mirrored))
-        uncertainty, shared = losses.entropy(target), batch_shards.current_shard()
-        weight = self.entropy_scale * (uncertainty - shared.gather(uncertainty.min()).min())
+        uncertainty, shard = losses.entropy(target), batch_shards.current_shard()
+        weight = self.entropy_scale * (uncertainty - shard.gather(uncertainty.min()).min())
         terms = [
             Term("teacher", 1.0, (weight * losses.kl(adv_logits, target)).mean()),
             Term("difference", self.difference_weight * step.progress, (weight * difference).mean()),
         ]
         if self.clean_weight:
-            share = weight / shared.gather(weight.max()).max().clamp_min(torch.finfo(weight.dtype).tiny)
+            share = weight / shard.gather(weight.max()).max().clamp_min(torch.finfo(weight.dtype).tiny)
             clean = (1 - share) * losses.kl(step.clean.logits, step.teacher.logits)
             terms.append(Term("clean", self.clean_weight, clean.mean()))
         return Objective(tuple(terms))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
 from kdiga import losses
 from kdiga.attacks import project, steepest
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError
+from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.needs import Needs, Passes
-from kdiga.methods.options import Checked
-from kdiga.methods.registry import coefficient, register
 from kdiga.types import Objective, Term
 
 Learn = Literal["both", "adv"]
@@ -21,7 +19,7 @@ Learn = Literal["both", "adv"]
 
 @register("tangent", paper="kdiga, docs/methods.md")
 @dataclass(frozen=True)
-class Tangent(Checked):
+class Tangent(CheckedOptions):
     """Hold the student's loss below the teacher's tangent plane over the whole threat ball.
 
     ``gap(delta) = CE_s(x + delta) - CE_s(x) - <g_t(x), delta>`` at the delta that maximises it, and
@@ -29,24 +27,25 @@ class Tangent(Checked):
 
     With one step delta is ``eps * sign(g_s - g_t)`` for Linf and ``eps * (g_s - g_t) / ||.||_2`` for
     L2, so to first order the gap is ``eps`` times the dual norm of the gradient gap; the finite step
-    adds the student's own departure from linearity, the other part of what lets an attack through.
-    The teacher is never asked at a perturbed image. A one-step gap may be negative.
+    adds the student's departure from linearity, the other part that an attack uses.
+    The teacher never sees a perturbed image. A one-step gap may be negative.
 
     Args:
-        label_weight: of the hard-label cross-entropy.
-        teacher_weight: of the imitation.
-        temperature: above 0.
-        gap_weight: of the gap in nats. 1 gave 41.3 % PGD-20 on CIFAR-10 at 4/255 from a teacher of
+        label_weight: Weight of the cross-entropy with the labels.
+        teacher_weight: Weight of the imitation.
+        temperature: Temperature of the imitation, above 0.
+        gap_weight: Weight of the gap in nats. 1 gave 41.3 % PGD-20 on CIFAR-10 at 4/255 from a teacher of
             43.3 % (RSLAD with 7 steps: 40.7 %).
-        steps: 1 is the closed form; more is PGD on the gap.
-        ramp: share of the training over which ``gap_weight`` rises linearly from 0.
-        learn_at: "both" images; or "adv": labels and imitation too at the images of the gap, the clean loss in
-            the gap being a number. Parameters then get their gradient at one point only, a plain step's cost
-            and one forward and one backward to the images more.
-        align_share: of the batch on which the gap is held down, in (0, 1]; the part gets a forward pass of its own.
-        align_every: hold it down at every so many steps only, with so many times the weight.
-        flat: hold the student against a level plane in place of the teacher's tangent, that is, put 0 for
-            ``g_t``: what the method is without the teacher's gradient.
+        steps: Number of steps to the largest gap: 1 is the closed form, more is PGD on the gap.
+        ramp: Share of the training, in [0, 1], over which ``gap_weight`` rises linearly from 0.
+        learn_at: "both" images, or "adv": labels and imitation at the images of the gap too, and the clean loss in
+            the gap a constant. Parameters then get a gradient at one image per example only, for the cost of a
+            plain step, one more forward and one more backward to the images.
+        align_share: Share of the batch with the gap term, in (0, 1]; below 1 these examples get a separate
+            forward pass.
+        align_every: Number of steps between two gap terms; the weight is multiplied by it.
+        flat: Whether to use a level plane in place of the teacher's tangent, that is 0 for ``g_t``: the method
+            without the teacher's gradient.
     """
 
     label_weight: float = 0.5
@@ -62,8 +61,6 @@ class Tangent(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.learn_at not in get_args(Learn):
-            raise unknown("learn_at", self.learn_at, get_args(Learn))
         if self.learn_at == "adv" and (self.align_share, self.align_every) != (1, 1):
             raise InputError(
                 f"align_share was {self.align_share:g} and align_every {self.align_every} with learn_at 'adv', which "
@@ -72,7 +69,7 @@ class Tangent(Checked):
 
     @property
     def needs(self) -> Needs:
-        """One step reads the clean point's input gradient; several are an attack of their own. A part has its own."""
+        """One step reads the clean input gradient; several are an attack. A part adds a pass."""
         several, parted = self.steps > 1, int(self.align_share < 1)
         attack = Passes(self.steps, self.steps) if several else Passes(0, 1)
         adv_only = int(self.learn_at == "adv")
@@ -90,7 +87,7 @@ class Tangent(Checked):
             return self._at_the_gap(step)
         rest, part = step.for_alignment(self.align_share, self.align_every)
         target = rest.ask_teacher_first(None if self.flat else part)
-        # The clean images first: an attack in eval mode sees the running statistics that they leave.
+        # The clean images first: they move the running statistics that an attack in eval mode uses.
         label, gap = rest.clean.losses.mean(), rest.clean.losses.new_zeros(())
         if part is not None:
             adv_images = self._widest_gap(part)
@@ -132,6 +129,6 @@ class Tangent(Checked):
         return step.attack(gap, steps=self.steps)
 
     def _rise(self, step: StepContext, adv_images: Tensor) -> Tensor:
-        """Return how far the teacher's tangent plane rises from the clean image by the delta left after clipping."""
+        """Return the rise of the teacher's tangent plane from the clean image along the clipped delta."""
         delta = adv_images - step.batch.images
         return delta.new_zeros(len(delta)) if self.flat else (step.teacher_gradient * delta).flatten(1).sum(1)

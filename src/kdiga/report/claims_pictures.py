@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kdiga.report.charts import INK, SOFT, axes_of, colour, drawing, marker
 from kdiga.report.claims_tables import RADII
-from kdiga.report.theme import INK, SOFT, colour, drawing, marker
+from kdiga.results.studies import ClaimRow, ClaimsResult
 
-Content = Mapping[str, Any]
 WIDTH, ROW = 7.2, 0.42  # inches: of a figure, and of a pair in it
 
 
-def to_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
-    written = io.BytesIO()
-    with drawing():
-        figure.savefig(written, format="png", dpi=130, facecolor="white")
-    return written.getvalue()
-
-
-def draw_kd(content: Content) -> Figure | None:
+def draw_kd(claims: ClaimsResult) -> Figure | None:
     """Draw robust accuracy of teacher, KD student and plainly trained student, a line a pair."""
-    rows = [row for row in content["claims"]["a"]["rows"] if row["teacher_robust"] is not None]
+    rows = [row for row in claims.claims["a"].rows if row.teacher_robust is not None]
     if not rows:
         return None
     with drawing():
@@ -38,7 +28,9 @@ def draw_kd(content: Content) -> Figure | None:
             ("plain_robust", "student without a teacher", colour(0), "s"),
         )
         for name, label, ink, mark in series:
-            places = [(100 * row[name], place) for place, row in enumerate(rows) if row[name] is not None]
+            places = [
+                (100 * getattr(row, name), place) for place, row in enumerate(rows) if getattr(row, name) is not None
+            ]
             if not places:
                 continue
             axes.plot(
@@ -49,42 +41,41 @@ def draw_kd(content: Content) -> Figure | None:
                 markersize=12 if mark == "|" else 6,
                 markeredgewidth=2.5 if mark == "|" else 1,
             )
-        _pair_axis(axes, [f"{row['teacher']} → {row['student']}" for row in rows])
+        _pair_axis(axes, [f"{row.teacher} → {row.student}" for row in rows])
         axes.set_xlim(left=-2)
         axes.set_xlabel("accuracy under AutoAttack (%)")
         _legend(figure, axes)
     return figure
 
 
-def draw_transfer(content: Content) -> Figure | None:
+def draw_transfer(claims: ClaimsResult) -> Figure | None:
     """Draw how far each student is from the share of its teacher's robust accuracy that counts as preserved."""
-    rows = [row | {"interval": row["against_share"]} for row in content["claims"]["b"]["rows"] if row["against_share"]]
+    effects = [(row, row.against_share) for row in claims.claims["b"].rows if row.against_share]
+    rows = [row for row, _ in effects]
     if not rows:
         return None
     with drawing():
-        figure, (axes,), methods = _by_pair(content, rows, 1)
-        _intervals(axes, rows, methods)
+        figure, (axes,), methods = _by_pair(claims, rows, 1)
+        _intervals(axes, effects, methods, _pairs(rows))
         axes.axvline(0, color=INK, linewidth=1)
-        share = f"{100 * content['rules']['kept']:g} %"
+        share = f"{100 * claims.rules['kept']:g} %"
         axes.set_xlabel(f"robust accuracy less {share} of the teacher's (points); right of 0: preserved")
         _legend(figure, axes)
     return figure
 
 
-def draw_pretrained(content: Content) -> Figure | None:
+def draw_pretrained(claims: ClaimsResult) -> Figure | None:
     """Draw what a pre-trained student gained in robust and lost in clean accuracy."""
-    rows = [row for row in content["claims"]["c"]["rows"] if row["gained"] and row["kept"]]
+    rows = [row for row in claims.claims["c"].rows if row.gained and row.kept]
     if not rows:
         return None
-    methods, students = _order(content), list(dict.fromkeys(row["student"] for row in rows))
+    methods, students = _order(claims), list(dict.fromkeys(row.student for row in rows))
     with drawing():
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+        figure, axes = axes_of(WIDTH, 4.2)
         for row in rows:
-            x, y = ([100 * part for part in row[key]] for key in ("kept", "gained"))
-            place = methods.index(row["method"])
-            name = row["method"] + (f", {row['student']}" if len(students) > 1 else "")
+            x, y = ([100 * part for part in getattr(row, key)] for key in ("kept", "gained"))
+            place = methods.index(row.method)
+            name = row.method + (f", {row.student}" if len(students) > 1 else "")
             axes.errorbar(
                 x[0],
                 y[0],
@@ -95,31 +86,30 @@ def draw_pretrained(content: Content) -> Figure | None:
                 label=name,
                 elinewidth=1.2,
                 capsize=0,
-                markerfacecolor="white" if students.index(row["student"]) else colour(place),
+                markerfacecolor="white" if students.index(row.student) else colour(place),
             )
         axes.plot(0, 0, "*", color=INK, markersize=12, label="start")
-        axes.axvline(-content["rules"]["lost"], color=SOFT, linewidth=1, linestyle=":")
-        axes.axhline(content["rules"]["gained"], color=SOFT, linewidth=1, linestyle=":")
+        axes.axvline(-claims.rules["lost"], color=SOFT, linewidth=1, linestyle=":")
+        axes.axhline(claims.rules["gained"], color=SOFT, linewidth=1, linestyle=":")
         axes.set_xlabel("change of clean accuracy (points)")
         axes.set_ylabel("change under AutoAttack (points)")
         _legend(figure, axes)
     return figure
 
 
-def draw_certified(content: Content) -> Figure | None:
+def draw_certified(claims: ClaimsResult) -> Figure | None:
     """Draw on how many images the student's radius is at least the teacher's, a panel a kind of radius."""
-    rows = [
-        row | {"interval": [row["share"], *row["interval"]]}
-        for row in content["claims"]["d"]["rows"]
-        if row.get("interval")
+    effects = [
+        (row, [row.share, *row.interval]) for row in claims.claims["d"].rows if row.interval and row.share is not None
     ]
+    rows = [row for row, _ in effects]
     if not rows:
         return None
     with drawing():
-        figure, panels, methods = _by_pair(content, rows, 2)
+        figure, panels, methods = _by_pair(claims, rows, 2)
         for axes, (kind, title) in zip(panels, RADII.items(), strict=True):
-            _intervals(axes, [row for row in rows if row["kind"] == kind], methods, pairs=_pairs(rows))
-            axes.axvline(100 * content["rules"]["covered"], color=INK, linewidth=1)
+            _intervals(axes, [one for one in effects if one[0].kind == kind], methods, _pairs(rows))
+            axes.axvline(100 * claims.rules["covered"], color=INK, linewidth=1)
             axes.set_xlim(-3, 103)
             axes.set_title(title)
         figure.supxlabel("images on which the student has at least the teacher's radius (%)", fontsize=10.5)
@@ -127,13 +117,13 @@ def draw_certified(content: Content) -> Figure | None:
     return figure
 
 
-def draw_bounds(content: Content) -> Figure | None:
+def draw_bounds(claims: ClaimsResult) -> Figure | None:
     """Draw robust accuracy against each bound, a point a student: colours are methods, markers teachers."""
-    rows = content["claims"]["e"]["rows"]
+    rows = claims.claims["e"].rows
     if not rows:
         return None
-    methods, teachers = _order(content), list(dict.fromkeys(row["teacher"] for row in rows))
-    shown = [method for method in methods if any(row["method"] == method for row in rows)]
+    methods, teachers = _order(claims), list(dict.fromkeys(row.teacher for row in rows))
+    shown = [method for method in methods if any(row.method == method for row in rows)]
     with drawing():
         figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
         FigureCanvasAgg(figure)
@@ -141,10 +131,10 @@ def draw_bounds(content: Content) -> Figure | None:
         for axes, name in ((first, "student"), (figure.add_subplot(1, 2, 2, sharey=first), "transfer")):
             for row in rows:
                 axes.plot(
-                    row[f"{name}_mean"],
-                    100 * row["robust"],
-                    marker(teachers.index(row["teacher"])),
-                    color=colour(methods.index(row["method"])),
+                    getattr(row, f"{name}_mean"),
+                    100 * (row.robust or 0.0),
+                    marker(teachers.index(row.teacher)),
+                    color=colour(methods.index(row.method)),
                     markersize=5.5,
                 )
             axes.set_xlabel(f"{name} bound (nats, mean over images)")
@@ -157,7 +147,7 @@ def draw_bounds(content: Content) -> Figure | None:
     return figure
 
 
-PICTURES: Mapping[str, Callable[[Content], Figure | None]] = {
+PICTURES: Mapping[str, Callable[[ClaimsResult], Figure | None]] = {
     "a": draw_kd,
     "b": draw_transfer,
     "c": draw_pretrained,
@@ -166,13 +156,13 @@ PICTURES: Mapping[str, Callable[[Content], Figure | None]] = {
 }
 
 
-def _order(content: Content) -> list[str]:
+def _order(claims: ClaimsResult) -> list[str]:
     """Return the methods in the order that gives them their colours, the same in every figure."""
-    return [*content["judged"], *(label for label in content["methods"] if label not in content["judged"])]
+    return [*claims.judged, *(label for label in claims.methods if label not in claims.judged)]
 
 
-def _pairs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(f"{row['teacher']} → {row['student']}" for row in rows))
+def _pairs(rows: Sequence[ClaimRow]) -> list[str]:
+    return list(dict.fromkeys(f"{row.teacher} → {row.student}" for row in rows))
 
 
 def _panels(count: int, rows: int, row: float = ROW) -> tuple[Figure, list[Axes]]:
@@ -181,12 +171,10 @@ def _panels(count: int, rows: int, row: float = ROW) -> tuple[Figure, list[Axes]
     return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
 
 
-def _by_pair(
-    content: Content, rows: Sequence[Mapping[str, Any]], count: int
-) -> tuple[Figure, list[Axes], dict[str, int]]:
+def _by_pair(claims: ClaimsResult, rows: Sequence[ClaimRow], count: int) -> tuple[Figure, list[Axes], dict[str, int]]:
     """Return a figure whose panels share the pairs as their vertical axis, and each method's colour."""
-    methods = {label: place for place, label in enumerate(_order(content))}
-    shown = len({row["method"] for row in rows})
+    methods = {label: place for place, label in enumerate(_order(claims))}
+    shown = len({row.method for row in rows})
     figure, panels = _panels(count, len(_pairs(rows)), 0.17 * shown + 0.15)
     for axes in panels:
         _pair_axis(axes, _pairs(rows))
@@ -202,16 +190,15 @@ def _pair_axis(axes: Axes, pairs: Sequence[str]) -> None:
 
 
 def _intervals(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], methods: Mapping[str, int], pairs: Sequence[str] | None = None
+    axes: Axes, effects: Sequence[tuple[ClaimRow, Sequence[float]]], methods: Mapping[str, int], pairs: Sequence[str]
 ) -> None:
-    """Draw a row's mean and interval at its pair's height, methods below each other."""
-    pairs = pairs or _pairs(rows)
-    shown = [label for label in methods if any(row["method"] == label for row in rows)]
-    for row in rows:
-        mean, low, high = (100 * part for part in row["interval"])
-        place, step = methods[row["method"]], shown.index(row["method"]) - (len(shown) - 1) / 2
-        height = pairs.index(f"{row['teacher']} → {row['student']}") + step / (len(shown) + 1)
-        label = None if row["method"] in axes.get_legend_handles_labels()[1] else row["method"]
+    """Draw mean and interval of each row at its pair's height, methods below each other."""
+    shown = [label for label in methods if any(row.method == label for row, _ in effects)]
+    for row, effect in effects:
+        mean, low, high = (100 * part for part in effect)
+        place, step = methods[row.method], shown.index(row.method) - (len(shown) - 1) / 2
+        height = pairs.index(f"{row.teacher} → {row.student}") + step / (len(shown) + 1)
+        label = None if row.method in axes.get_legend_handles_labels()[1] else row.method
         axes.plot([low, high], [height, height], color=colour(place), linewidth=1.4)
         axes.plot(mean, height, marker(place), color=colour(place), label=label)
 

@@ -1,1 +1,1 @@
-"""Result files."""
+"""Result files: one typed model a kind, that commands write and the report reads. Nothing here imports torch."""

@@ -1,6 +1,9 @@
-"""How things are called in text."""
+"""Names of attacks in text, and which attack is stronger."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
 
 TRANSFER = "transfer "  # begins the name of an attack that was made on another model
 
@@ -18,3 +21,18 @@ def attack_name(attack: str) -> str:
     if kind == "square":
         return f"Square{dash}{steps}"
     return known.get(attack, f"{kind.upper()}{dash}{steps}")
+
+
+def strength(attack: str) -> tuple[int, int]:
+    """Return a rank of an attack by what it finds: FGSM, iterated attacks by their steps, AutoAttack."""
+    if attack == "clean":
+        return -1, 0
+    steps = re.search(r"-(\d+)", attack)
+    kind = 3 if attack.startswith("autoattack") else 2 if attack.startswith(("pgd", "cw", "apgd")) else 1
+    return kind, int(steps.group(1)) if steps else 0
+
+
+def strongest(attacks: Iterable[str]) -> str | None:
+    """Return the strongest attack; None where only clean images were judged."""
+    found = sorted((attack for attack in attacks if attack != "clean"), key=lambda attack: (strength(attack), attack))
+    return found[-1] if found else None

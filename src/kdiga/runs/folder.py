@@ -13,14 +13,23 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError, reason_of, words_of
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
-from kdiga.io.atomic_write import write_atomically
 
 LARGEST = 1e18  # no figure of a run comes near, and what is more overflows in text
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
-OURS = (CONFIG, RESULT, JOURNAL, "best.safetensors", "last.safetensors", "state.pt", "report.html", "explanation.json",
-        "explanation.npz")
+OURS = (
+    CONFIG,
+    RESULT,
+    JOURNAL,
+    "best.safetensors",
+    "last.safetensors",
+    "state.pt",
+    "report.html",
+    "explanation.json",
+    "explanation.npz",
+)
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:

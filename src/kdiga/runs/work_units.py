@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.runs.provenance import installed_version
-from kdiga.io.atomic_write import write_atomically
 
 FOLDER = "portions"  # of a folder of results: where its finished portions lie
 POLL = 0.2  # seconds between looks at what other processes work on
@@ -87,7 +87,9 @@ class ResultCache:
         return self.get(key)
 
 
-def run_work_units(work_units: Sequence[WorkUnit], result_cache: ResultCache, on_progress: OnProgress | None = None) -> list[Any]:
+def run_work_units(
+    work_units: Sequence[WorkUnit], result_cache: ResultCache, on_progress: OnProgress | None = None
+) -> list[Any]:
     """Return the outcome of every portion, doing those that neither this nor another process has done.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdiga.gradients.differentiation import by_images
+from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.student_pass import Forward
 from kdiga.losses import Score, score_by_name
 from kdiga.model_state import evaluating, frozen_parameters
@@ -46,7 +46,7 @@ class OnlineTeacher:
         images = batch.images.detach().requires_grad_()
         with torch.enable_grad(), self._asked():
             logits = self._forward(images)
-            gradient = by_images(score_by_name(self.gradient_of)(logits, batch.labels), images)
+            gradient = gradient_by_images(score_by_name(self.gradient_of)(logits, batch.labels), images)
         return TeacherSignal(logits.detach(), gradient)
 
     def logits(self, batch: Batch) -> Tensor:

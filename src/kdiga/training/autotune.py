@@ -15,7 +15,7 @@ from torch import nn
 from kdiga.data import Feed
 from kdiga.errors import InputError, reason_of
 from kdiga.gradients.routes import Exact, Route, route_by_name
-from kdiga.gradients.student_pass import StudentPass
+from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.methods import Needs
 from kdiga.methods.context import Teacher
 from kdiga.model_state import seeded
@@ -121,10 +121,7 @@ def _obstacle_to_double_backward(student: nn.Module, batch: Batch, needs: Needs)
         student,
         batch.images,
         batch.labels,
-        gradient="differentiable",
-        route=Exact(),
-        gradient_of=needs.gradient_of,
-        keep_statistics=True,
+        PassOptions("differentiable", Exact(), needs.gradient_of, keep_statistics=True),
     )
     try:
         # Through the whole graph: asked for the parameters alone, PyTorch leaves out the branches of

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdiga.io.atomic_write import asking_the_disk, write_atomically
+from kdiga.io.atomic_write import disk_error_as_write_error, write_atomically
 
 
 class Journal:
@@ -31,5 +31,5 @@ class Journal:
         """Append one event."""
         self.count += 1
         if self.path is not None:
-            with asking_the_disk(self.path), self.path.open("a") as file:
+            with disk_error_as_write_error(self.path), self.path.open("a") as file:
                 file.write(json.dumps(event) + "\n")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, KdigaWarning
-from kdiga.gradients.step_statistics import saturated
+from kdiga.gradients.student_pass import saturated
 from kdiga.model_state import evaluating
 
 STEPS = (0, 8, 96, 192)  # looking waits for the device; multiples of 8, so that most `align_every` take their turn

@@ -15,7 +15,7 @@ from kdiga.distributed.rng_streams import RngStreams
 from kdiga.distributed.sync_batch_norm import share_statistics
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Route
-from kdiga.gradients.step_statistics import StepStatistics
+from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
 from kdiga.methods.context import StepClock, StepContext, StepModels, StepObservers, StepSettings, Teacher
 from kdiga.stopwatch import Watch, silent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise
 from kdiga.data.image_set import to_pixels
 from kdiga.errors import InputError, unknown
-from kdiga.io.atomic_write import write_atomically
+from kdiga.results.certificates import CertificateResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress
 from kdiga.types import ThreatModel, parse_number
@@ -182,7 +181,7 @@ def run_certification(
         content["against"] = {"teacher": teacher.about} | {name: found.to_dict() for name, found in against.items()}
     content = _added(old, content)
     if folder is not None:
-        write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n", shared=True)
+        CertificateResult.model_validate(content).write(folder / FILE)
     return CertifyOutcome(certificates, against, content, folder)
 
 

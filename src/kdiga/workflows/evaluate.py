@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ from kdiga.distributed.threads import one_thread
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.evaluation.masking import Finding, check_masking
-from kdiga.io.atomic_write import write_atomically
 from kdiga.io.file_lock import file_lock
+from kdiga.results.evaluations import EvaluationResult
 from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
 from kdiga.types import parse_number
 from kdiga.workflows.loaded_model import (
@@ -171,7 +170,7 @@ def run_evaluation(
             content = _joined(
                 check_earlier_result(folder / FILE, identity, overwrite=request.overwrite), content, request
             )
-            write_atomically(folder / FILE, json.dumps(content, indent=1) + "\n", shared=True)
+            EvaluationResult.model_validate(content).write(folder / FILE)
     return EvaluateOutcome(report, content, folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from kdiga.analysis.explanation import Explanation
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.image_set import to_pixels
-from kdiga.io.atomic_write import replacing, write_atomically
+from kdiga.io.atomic_write import replacing
+from kdiga.results.explanations import ExplanationResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
 from kdiga.workflows.loaded_model import (
@@ -141,7 +141,7 @@ def explain_runs(question: ExplainRequest, *, command: str, progress: OnProgress
     if question.pictures:
         content["pictures"] = PICTURES
         _keep_pictures(question, found, loaded_models, test_set)
-    write_atomically(question.out / FILE, json.dumps(content, indent=2, allow_nan=False) + "\n", shared=True)
+    ExplanationResult.model_validate(content).write(question.out / FILE, indent=2)
     return content
 
 

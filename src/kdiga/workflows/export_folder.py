@@ -14,6 +14,7 @@ from kdiga.export.int8 import FILE as INT8_FILE
 from kdiga.export.robustbench import INFO, LOADER
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json
+from kdiga.results.exports import ExportResult
 from kdiga.workflows.loaded_model import check_earlier_result, make_folder
 
 FILE, CARD, HUB_CARD = "export.json", "model-card.md", "README.md"
@@ -51,7 +52,7 @@ def claim_export(folder: Path, identity: Mapping[str, Any], files: Sequence[str]
 
 def finish_export(folder: Path, content: Mapping[str, Any]) -> None:
     """Write ``export.json``, and note that nothing is left to do."""
-    write_atomically(folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    ExportResult.model_validate(content).write(folder / FILE)
     (folder / UNFINISHED).unlink(missing_ok=True)
 
 

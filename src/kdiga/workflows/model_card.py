@@ -15,10 +15,10 @@ from kdiga.export.robustbench import INFO, LOADER, loader_source, model_info
 from kdiga.export.torch_program import PROGRAM
 from kdiga.io.atomic_write import write_atomically
 from kdiga.methods import available_methods
-from kdiga.report.files import find_results
-from kdiga.report.records import Accuracy, Evaluation, Identity
-from kdiga.report.results import Results
 from kdiga.results.attack_names import attack_name
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.results.folders import Results, find_results
+from kdiga.results.shared import Accuracy, ModelIdentity
 from kdiga.runs.folder import read_config
 from kdiga.workflows.export_folder import CARD, HUB_CARD
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
@@ -36,9 +36,7 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, 
     """
     run = Path(model) if Path(model).is_dir() else Path(model).parent
     results = find_results([run]) if (run / "config.yaml").is_file() else Results()
-    evaluations = [
-        one for one in results.evaluations if _is(one.identity, loaded, run) and one.ground.data == ground.data
-    ]
+    evaluations = [one for one in results.evaluations if _is(one.identity, loaded, run) and one.data == ground.data]
     numbers = [number for one in evaluations for number in _measured(one)]
     numbers += list(_certified(results, loaded, run))
     spec = loaded.model.spec
@@ -74,20 +72,20 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, 
         write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
 
 
-def _is(identity: Identity, loaded: LoadedModel, run: Path) -> bool:
+def _is(identity: ModelIdentity, loaded: LoadedModel, run: Path) -> bool:
     """Return whether a result is about the model: by its weights; older files, which do not say them, by the run."""
     if identity.fingerprint:
         return identity.fingerprint == loaded.about["fingerprint"]
     return identity.folder == run and identity.which == loaded.about["which"]
 
 
-def _measured(one: Evaluation) -> Iterator[Number]:
-    threat = f"{one.ground.norm} eps {one.ground.eps:.4g}"
-    for attack, found in one.accuracy.items():
+def _measured(one: EvaluationResult) -> Iterator[Number]:
+    threat = f"{one.threat.norm} eps {one.threat.eps:.4g}"
+    for attack, found in one.measured.items():
         low, high = found.interval
         what = "clean accuracy" if attack == "clean" else f"accuracy under {attack_name(attack)}, {threat}"
         value = f"{found.value:.1%} ({100 * low:.1f} - {100 * high:.1f})"
-        yield Number(what, value, found.images, one.origin.command or one.origin.path.name)
+        yield Number(what, value, found.images, one.origin.command or one.path.name)
     for finding in one.findings:
         if finding.verdict in ("failed", "warning"):
             yield Number(f"check {finding.name}", f"{finding.verdict}: {finding.message}", None, one.origin.command)
@@ -102,18 +100,18 @@ def _certified(results: Results, loaded: LoadedModel, run: Path) -> Iterator[Num
             continue
         for kind, radii in one.radii.items():
             value = "none" if radii.median is None else f"{radii.median:.4g}"
-            what = f"median {radii.norm} radius, {kind} ({KINDS[kind]})"
-            yield Number(what, value, radii.images, one.origin.command or one.origin.path.name)
+            what = f"median {one.norm_of(kind)} radius, {kind} ({KINDS[kind]})"
+            yield Number(what, value, len(radii.radius), one.origin.command or one.path.name)
 
 
-def _of(evaluations: list[Evaluation], attack: str, ground: TestSet) -> Accuracy | None:
+def _of(evaluations: list[EvaluationResult], attack: str, ground: TestSet) -> Accuracy | None:
     """Return the accuracy under an attack at the export's threat model, on most images."""
     found = [
-        one.accuracy[attack]
+        one.measured[attack]
         for one in evaluations
         if attack in one.accuracy
-        and one.ground.norm == ground.threat.norm
-        and abs(one.ground.eps - ground.threat.eps) < 1e-6
+        and one.threat.norm == ground.threat.norm
+        and abs(one.threat.eps - ground.threat.eps) < 1e-6
     ]
     return max(found, key=lambda one: one.images, default=None)
 

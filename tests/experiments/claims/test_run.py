@@ -14,6 +14,7 @@ from kdiga.errors import InputError
 from kdiga.experiments.claims import report_claims
 from kdiga.report.claims import CLAIMS, verdict_line
 from kdiga.report.claims_pictures import PICTURES
+from kdiga.results.studies import ClaimsResult
 from tests.experiments.claims.conftest import go, loader, open_in, pgd_for_autoattack
 
 RUNS = [
@@ -70,7 +71,7 @@ def without_time(content):
 
 def pictures(content, folder, names):
     """Check that these pictures are there, none else, and that something is drawn on them."""
-    drawn = {name for name, draw in PICTURES.items() if draw(content) is not None}
+    drawn = {name for name, draw in PICTURES.items() if draw(ClaimsResult.model_validate(content)) is not None}
     assert drawn == set(names)
     for name in names:
         image = imread(folder / f"claims-{name}.png")
@@ -107,7 +108,7 @@ def test_from_start_to_end(project):
 def test_the_page(project):
     folder, content = project
     page = (folder / "out/claims.md").read_text()
-    lines = [verdict_line(content, name) for name in CLAIMS]
+    lines = [verdict_line(ClaimsResult.model_validate(content), name) for name in CLAIMS]
     assert len(set(lines)) == 5
     for name, line in zip(CLAIMS, lines, strict=True):
         assert f"## {name}. {CLAIMS[name]}\n\n**{line}**\n\nRule: " in page

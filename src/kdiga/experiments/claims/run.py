@@ -21,7 +21,8 @@ from kdiga.experiments.starting_student import save_start
 from kdiga.io.file_lock import file_lock
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
-from kdiga.runs.folder import RESULT, write_result
+from kdiga.results.studies import ClaimsResult
+from kdiga.runs.folder import RESULT
 
 FILE = "claims.json"
 
@@ -152,8 +153,9 @@ def report_claims(claims: Claims, board: RunBoard, data: DataSet) -> dict[str, A
     with file_lock(board.out, "report", wait=True):
         content = collect_claims(claims, board, data)
         board.out.mkdir(parents=True, exist_ok=True)
-        write_result(board.out, content, FILE)
-        write_claims(content, board.out / "claims.md")
+        result = ClaimsResult.model_validate(content)
+        result.write(board.out / FILE, indent=2)
+        write_claims(result, board.out / "claims.md")
     return content
 
 

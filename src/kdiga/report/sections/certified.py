@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from markupsafe import Markup
-from matplotlib.axes import Axes
-
-from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.radii import Radii
-from kdiga.report.records import Curve, Origin
-from kdiga.report.sections.parts import Key, Plot, Section, Table, TableCell, commands_of, key_of, mark, percent, span
-from kdiga.report.sections.sweeps import mark_eps
-from kdiga.report.theme import axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
+from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
+from kdiga.report.charts import axes_of, dotted_line, draw_line, drawing, inline_svg, percent_axis
+from kdiga.report.groups import ModelGroup, ReportedModel
+from kdiga.report.wording import percent, span
+from kdiga.results.certificates import RadiiComparison, RadiiRecord
+from kdiga.results.shared import AccuracyCurve, ResultOrigin
 
 TITLES = {
     "clever": "CLEVER radius",
@@ -26,142 +23,122 @@ STATEMENTS = {
     "interval": "A proof: no perturbation up to this radius changes the class.",
 }
 LABELS = {"clever": "CLEVER", "smoothing": "smoothing", "interval": "interval bounds"}
+ModelRadii = tuple[ReportedModel, RadiiRecord, ResultOrigin]
 
 
-def certified_section(chapter: Chapter) -> Section | None:
-    """Return the certified curves; None where nothing was certified."""
-    found: dict[tuple[str, str], list[tuple[ReportedModel, Radii, Origin]]] = defaultdict(list)
-    for member in chapter.members:
+def certified_section(group: ModelGroup) -> Section | None:
+    """Return the certified curves; None if nothing was certified."""
+    found: dict[tuple[str, str], list[ModelRadii]] = defaultdict(list)
+    for member in group.members:
         for certificate in member.certificates:
             for kind, radii in certificate.radii.items():
-                found[kind, radii.norm].append((member, radii, certificate.origin))
+                found[kind, certificate.norm_of(kind)].append((member, radii, certificate.origin))
     if not found:
         return None
-    plots = [_plot(chapter, kind, norm, entries) for (kind, norm), entries in sorted(found.items())]
-    held = [table for table in (_held(chapter), _guaranteed(chapter)) if table]
+    plots = [_plot(group, kind, norm, entries) for (kind, norm), entries in sorted(found.items())]
+    compared = [table for table in (_compared(group), _guaranteed(group)) if table]
     lead = ["The share of all images that are right and keep their class up to a radius: the higher, the better."]
-    return Section("Certified robustness", [*plots, *held], lead)
+    return Section("Certified robustness", [*plots, *compared], lead)
 
 
-def _plot(chapter: Chapter, kind: str, norm: str, entries: Sequence[tuple[ReportedModel, Radii, Origin]]) -> Plot:
+def _plot(group: ModelGroup, kind: str, norm: str, entries: Sequence[ModelRadii]) -> Plot:
     shown = [entry for entry in entries if entry[0].place is not None] or list(entries)
-    lines = [(member, radii.curve) for member, radii, _ in shown]
+    lines = [(member, radii.curve.curve) for member, radii, _ in shown]
     keys = [key_of(member) for member, _ in lines]
-    borrowed = _teacher_curve(chapter, kind, [member for member, _, _ in entries])
+    borrowed = _teacher_curve(group, kind, [member for member, _, _ in entries])
     with drawing():
         figure, axes = axes_of()
-        if norm == chapter.ground.norm:
-            mark_eps(axes, chapter.ground.eps)
+        if norm == group.conditions.norm:
+            dotted_line(axes, group.conditions.eps)
         if borrowed:
-            _line(axes, -1, borrowed[1])
+            draw_line(axes, -1, borrowed[1].at, borrowed[1].accuracy, markers=6)
             keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
         for member, curve in lines:
-            place = -1 if member.place is None else member.place
-            _line(axes, place, curve)
+            draw_line(axes, member.place, curve.at, curve.accuracy, markers=6)
         axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
         percent_axis(axes)
-        svg = inline_svg(figure, short_key(f"certified {kind} {norm} {chapter.ground.key}"))
-    alt = "; ".join(f"{member.name} {_at(curve, chapter.ground.eps)}" for member, curve in lines)
+        svg = inline_svg(figure, f"certified {kind} {norm} {group.conditions.key}")
+    eps = group.conditions.eps
+    alt = "; ".join(f"{member.name} {_at(curve, eps)}" for member, curve in lines)
     return Plot(
         title=f"{TITLES[kind]}, {norm}",
-        svg=Markup(svg),
+        svg=svg,
         alt=f"{LABELS[kind]}: share of images right with at least a radius. {alt}.",
         keys=keys,
-        caption=STATEMENTS[kind] + (f" Dotted: eps {chapter.ground.eps:.4g}." if norm == chapter.ground.norm else ""),
-        commands=commands_of([origin for _, _, origin in shown]),
-        numbers=_numbers(entries, norm, chapter),
+        caption=STATEMENTS[kind] + (f" Dotted: eps {eps:.4g}." if norm == group.conditions.norm else ""),
+        commands=commands_of(origin for _, _, origin in shown),
+        numbers=_numbers(entries),
     )
 
 
-def _line(axes: Axes, place: int, curve: Curve) -> None:
-    axes.plot(
-        curve.at,
-        curve.accuracy,
-        color=colour(place),
-        marker=marker(place),
-        linestyle="--" if place < 0 else "-",
-        markevery=max(1, len(curve.at) // 6),
-        markersize=marker_size(place),
-    )
-
-
-def _teacher_curve(chapter: Chapter, kind: str, drawn: Sequence[ReportedModel]) -> tuple[str, Curve] | None:
-    """Return the teacher's curve from a student's certificate, where the teacher has none of its own."""
+def _teacher_curve(group: ModelGroup, kind: str, drawn: Sequence[ReportedModel]) -> tuple[str, AccuracyCurve] | None:
+    """Return the teacher's curve from a student's certificate, if the teacher has no certificate."""
     for member in drawn:
         for certificate in member.certificates:
-            teacher = chapter.named(member.taught_by)
-            against = certificate.against.get(kind)
-            if against and against.teacher_curve and teacher not in drawn:
-                return member.taught_by or "teacher", against.teacher_curve
+            found = certificate.comparisons.get(kind)
+            if found and found.teacher_curve and group.named(member.taught_by) not in drawn:
+                return member.taught_by or "teacher", found.teacher_curve.curve
     return None
 
 
-def _at(curve: Curve, eps: float) -> str:
+def _at(curve: AccuracyCurve, eps: float) -> str:
     end = max((row for row, radius in enumerate(curve.at) if radius <= eps * (1 + 1e-9)), default=0)
     start = f"{percent(curve.accuracy[0])} at radius {curve.at[0]:.3g}"
     return f"{start} and {percent(curve.accuracy[end])} at {curve.at[end]:.3g}"
 
 
-def _numbers(entries: Sequence[tuple[ReportedModel, Radii, Origin]], norm: str, chapter: Chapter) -> Table:
-    grid = max((radii.curve.at for _, radii, _ in entries), key=len)
-    step = max(1, len(grid) // 5)
-    at = list(dict.fromkeys([*grid[::step], grid[-1]]))
+def _numbers(entries: Sequence[ModelRadii]) -> Table:
+    grid = max((radii.curve.radius for _, radii, _ in entries), key=len)
+    at = list(dict.fromkeys([*grid[:: max(1, len(grid) // 5)], grid[-1]]))
     rows: list[list[TableCell]] = []
     for member, radii, _ in entries:
-        known = dict(zip(radii.curve.at, radii.curve.accuracy, strict=True))
+        known = dict(zip(radii.curve.radius, radii.curve.accuracy, strict=True))
         settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in radii.settings.items())
-        about = ", ".join(part for part in (f"{radii.images} images", radii.missing, settings) if part)
-        median = "–" if radii.median is None else f"{radii.median:.4g}"
-        rows.append(
-            [
-                TableCell(member.name, about),
-                TableCell(median),
-                *(TableCell(percent(known.get(radius))) for radius in at),
-            ]
-        )
+        about = ", ".join(part for part in (f"{len(radii.radius)} images", radii.missing, settings) if part)
+        median = NO_VALUE if radii.median is None else TableCell(f"{radii.median:.4g}")
+        rows.append([TableCell(member.name, about), median, *(TableCell(percent(known.get(radius))) for radius in at)])
     return Table(["model", "median radius", *(f"at {radius:.3g}" for radius in at)], rows)
 
 
-def _held(chapter: Chapter) -> Table | None:
+def _comparisons(group: ModelGroup) -> Iterator[tuple[ReportedModel, dict[str, RadiiComparison]]]:
+    for member in group.members:
+        for certificate in member.certificates:
+            if certificate.comparisons:
+                yield member, certificate.comparisons
+
+
+def _compared(group: ModelGroup) -> Table | None:
     """Return on how many images students' radii reach their teacher's."""
-    found = [
-        (member, certificate.against)
-        for member in chapter.members
-        for certificate in member.certificates
-        if certificate.against
-    ]
-    kinds = [kind for kind in LABELS if any(kind in against for _, against in found)]
+    kinds = [kind for kind in LABELS if any(kind in found for _, found in _comparisons(group))]
     if not kinds:
         return None
     rows = [
         [
             TableCell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
-            *(
-                TableCell(percent(against[kind].share), span(against[kind].interval))
-                if kind in against
-                else TableCell("–")
-                for kind in kinds
-            ),
+            *(_share_cell(found.get(kind)) for kind in kinds),
         ]
-        for member, against in found
+        for member, found in _comparisons(group)
     ]
     head = ["model", *(LABELS[kind] for kind in kinds)]
     return Table(head, rows, "Share of images on which the radius is at least the teacher's")
 
 
-def _guaranteed(chapter: Chapter) -> Table | None:
-    """Return what alignment of gradients guarantees of students' radii, where it was held against the data."""
+def _share_cell(found: RadiiComparison | None) -> TableCell:
+    return TableCell(percent(found.share_at_least_teacher), span(found.share_interval_95)) if found else NO_VALUE
+
+
+def _guaranteed(group: ModelGroup) -> Table | None:
+    """Return the radii that alignment of gradients guarantees, if alignment was measured."""
     rows = [
         [
             TableCell(member.name, f"by {LABELS[kind]}", mark=mark(member.place)),
-            TableCell(f"{found.rho:.2f}"),
-            TableCell("–" if found.guaranteed is None else f"{found.guaranteed:.3g}"),
-            TableCell("–" if found.of_own is None else percent(found.of_own)),
+            TableCell(f"{rho:.2f}"),
+            NO_VALUE if found.guaranteed is None else TableCell(f"{found.guaranteed:.3g}"),
+            TableCell(percent(found.alignment.median_guaranteed_over_measured)),
         ]
-        for member in chapter.members
-        for certificate in member.certificates
-        for kind, found in certificate.against.items()
-        if found.rho is not None
+        for member, comparisons in _comparisons(group)
+        for kind, found in comparisons.items()
+        if (rho := found.alignment.median_rho_over_lipschitz) is not None
     ]
     if not rows:
         return None

@@ -4,86 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from kdiga.report.chapters import Chapter, ReportedModel
-from kdiga.report.records import Run
-from kdiga.report.sections.parts import LINES, Key, Plot, Section, Table, TableCell, commands_of, dash, key_of, percent
-from kdiga.report.theme import SOFT, axes_of, colour, drawing, inline_svg, marker, marker_size, percent_axis, short_key
+from kdiga.report.blocks import LINES, Key, Plot, Section, Table, TableCell, commands_of, dash, key_of
+from kdiga.report.charts import axes_of, colour, dotted_line, draw_line, drawing, inline_svg, percent_axis
+from kdiga.report.groups import ModelGroup, ReportedModel
+from kdiga.report.wording import percent
+from kdiga.results.runs import RunResult
 
-WANTED = (("robust", "robust accuracy on validation images"), ("clean", "clean accuracy on validation images"))
+ModelRun = tuple[ReportedModel, RunResult]
 
 
-def training_section(chapter: Chapter) -> Section | None:
+def training_section(group: ModelGroup) -> Section | None:
     """Return validation curves of all coloured models together, and each one's loss terms; None without journals."""
     shown = [
         (member, member.run)
-        for member in chapter.members
+        for member in group.members
         if member.place is not None and member.run and member.run.epochs and member.identity.which != "last"
     ]
-    if not shown:
-        return None
-    plots = [plot for name, title in WANTED if (plot := _validation(chapter, name, title, shown))]
-    losses = [plot for member, run in shown if (plot := _terms(chapter, member, run))]
+    validation = [plot for name in ("robust", "clean") if (plot := _validation(group, name, shown))]
+    losses = [plot for member, run in shown if (plot := _terms(group, member, run))]
     lead = ["Checkpoints are chosen on validation images; the test images take no part."]
-    without = sum(member.place is None and member.run is not None for member in chapter.members)
-    if without:
-        lead.append(f"{without} more runs are not drawn.")
-    return Section("Training", [*plots, *losses], lead) if plots or losses else None
+    others = sum(member.place is None and member.run is not None for member in group.members)
+    if others:
+        lead.append(f"{others} more runs are not drawn.")
+    return Section("Training", [*validation, *losses], lead) if validation or losses else None
 
 
-def _validation(chapter: Chapter, name: str, title: str, shown: Sequence[tuple[ReportedModel, Run]]) -> Plot | None:
-    lines: list[tuple[ReportedModel, Run, list[tuple[int, float]]]] = []
+def _validation(group: ModelGroup, name: str, shown: Sequence[ModelRun]) -> Plot | None:
+    lines: list[tuple[ReportedModel, RunResult, list[int], list[float]]] = []
     for member, run in shown:
         points = [(one.epoch + 1, value) for one in run.epochs if (value := getattr(one, name)) is not None]
         if points:
-            lines.append((member, run, points))
+            lines.append((member, run, [epoch for epoch, _ in points], [value for _, value in points]))
     if not lines:
         return None
+    title = f"{name.capitalize()} accuracy on validation images"
     with drawing():
         figure, axes = axes_of()
-        for member, _, points in lines:
-            place = -1 if member.place is None else member.place
-            axes.plot(
-                *zip(*points, strict=True),
-                color=colour(place),
-                marker=marker(place),
-                markersize=marker_size(place),
-                markevery=max(1, len(points) // 8),
-                linestyle="--" if place < 0 else "-",
-            )
+        for member, _, epochs, values in lines:
+            draw_line(axes, member.place, epochs, values, markers=8)
         axes.set(xlabel="epoch", ylabel=f"{name} accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(axes)
-        svg = inline_svg(figure, short_key(f"validation {name} {chapter.ground.key}"))
+        svg = inline_svg(figure, f"validation {name} {group.conditions.key}")
     alt = "; ".join(
-        f"{member.name} from {percent(points[0][1])} to {percent(points[-1][1])} in {points[-1][0]} epochs"
-        for member, _, points in lines
+        f"{member.name} from {percent(values[0])} to {percent(values[-1])} in {epochs[-1]} epochs"
+        for member, _, epochs, values in lines
     )
-    rows = [[TableCell(member.name), TableCell(_best(run)), *_ends(points)] for member, run, points in lines]
+    rows = [
+        [
+            TableCell(member.name),
+            TableCell("–" if run.best_epoch is None else str(run.best_epoch + 1)),
+            *(TableCell(percent(value)) for value in (values[0], max(values), values[-1])),
+        ]
+        for member, run, _, values in lines
+    ]
     return Plot(
-        title=title.capitalize(),
-        svg=Markup(svg),
-        alt=f"{title.capitalize()} by epoch: {alt}.",
-        keys=[key_of(member) for member, _, _ in lines],
-        commands=commands_of([run.origin for _, run, _ in lines]),
+        title=title,
+        svg=svg,
+        alt=f"{title} by epoch: {alt}.",
+        keys=[key_of(member) for member, *_ in lines],
+        commands=commands_of(run.origin for _, run, *_ in lines),
         numbers=Table(["model", "best epoch", "first", "highest", "last"], rows),
     )
 
 
-def _best(run: Run) -> str:
-    return "–" if run.best is None else str(run.best + 1)
-
-
-def _ends(points: Sequence[tuple[int, float]]) -> list[TableCell]:
-    values = [value for _, value in points]
-    return [TableCell(percent(value)) for value in (values[0], max(values), values[-1])]
-
-
-def _terms(chapter: Chapter, member: ReportedModel, run: Run) -> Plot | None:
-    names = list(dict.fromkeys(name for one in run.epochs for name in one.terms))
-    lines = {name: [(one.epoch + 1, one.terms[name]) for one in run.epochs if name in one.terms] for name in names}
+def _terms(group: ModelGroup, member: ReportedModel, run: RunResult) -> Plot | None:
+    names = list(dict.fromkeys(name for one in run.epochs for name in one.known_terms))
+    lines = {
+        name: [(one.epoch + 1, one.known_terms[name]) for one in run.epochs if name in one.known_terms]
+        for name in names
+    }
     if not names:
         return None
     values = [value for points in lines.values() for _, value in points]
@@ -91,8 +83,8 @@ def _terms(chapter: Chapter, member: ReportedModel, run: Run) -> Plot | None:
         figure, axes = axes_of(height=2.4)
         for place, points in enumerate(lines.values()):
             axes.plot(*zip(*points, strict=True), color=colour(place), linestyle=LINES[place % 4])
-        if run.best is not None:
-            axes.axvline(run.best + 1, color=SOFT, linewidth=1.2, linestyle=":")
+        if run.best_epoch is not None:
+            dotted_line(axes, run.best_epoch + 1)
         if min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
@@ -101,13 +93,13 @@ def _terms(chapter: Chapter, member: ReportedModel, run: Run) -> Plot | None:
             axes.set_ylim(min(0.0, *values), None)
         axes.set(xlabel="epoch", ylabel="loss term, unweighted")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        svg = inline_svg(figure, short_key(f"terms {member.name} {chapter.ground.key}"))
+        svg = inline_svg(figure, f"terms {member.name} {group.conditions.key}")
     alt = "; ".join(f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in lines.items())
     return Plot(
         title=f"Loss terms of {member.name}",
-        svg=Markup(svg),
+        svg=svg,
         alt=f"Loss terms of {member.name} over {len(run.epochs)} epochs: {alt}.",
         keys=[Key(name, dash(place)) for place, name in enumerate(names)],
-        caption="Dotted: the epoch whose weights were kept as best." if run.best is not None else "",
+        caption="Dotted: the epoch whose weights were kept as best." if run.best_epoch is not None else "",
         commands=commands_of([run.origin]),
     )

@@ -1,0 +1,180 @@
+"""What a method is: what it needs, how its options are checked, and the registry that finds it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+from kdiga.errors import InputError, unknown
+from kdiga.gradients.student_pass import GradientUse
+from kdiga.losses import Score
+from kdiga.methods.context import StepContext
+from kdiga.types import Objective
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Network passes of one training step.
+
+    Args:
+        forwards: Number of forward passes, with or without a graph.
+        backwards: Number of backward passes: one for every forward pass that a gradient goes back through, to the
+            images or to the parameters. Double backprop is more work inside one pass and counts once.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs of a step with its present options, and what it costs.
+
+    Args:
+        student: Passes of the student in one step when every term is on.
+        teacher: Passes of all teachers together in one step.
+        teachers: Number of teachers, 0 to 2.
+        teacher_gradient: Whether the first teacher's input gradient at clean images is needed.
+        teacher_queries: Whether a teacher is queried at images other than the clean ones; stored signals cannot
+            serve such a method.
+        trains_teacher: Whether the teacher is trained together with the student.
+        student_gradient: Use of the student's own input gradient.
+        gradient_of: Score of an example that input gradients are taken of.
+        train_forwards: Number of times the running statistics of the student's batch norm move in one step.
+        couples_batch: Whether a term depends on several examples in another way than by their mean. Processes
+            exchange what it takes; micro-batches, one after another, cannot.
+    """
+
+    student: Passes
+    teacher: Passes = Passes()
+    teachers: int = 1
+    teacher_gradient: bool = False
+    teacher_queries: bool = False
+    trains_teacher: bool = False
+    student_gradient: GradientUse = "none"
+    gradient_of: Score = "loss"
+    train_forwards: int = 1
+    couples_batch: bool = False
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """Name of a method and source of its formula."""
+
+    name: str
+    paper: str
+
+
+class Method(Protocol):
+    """A frozen dataclass, at once the method, its configuration and its schema."""
+
+    info: ClassVar[MethodInfo]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs and costs with its present options."""
+        ...
+
+    def __call__(self, step: StepContext) -> Objective:
+        """Map a step's shared results to weighted loss terms."""
+        ...
+
+
+class CheckedOptions:
+    """Base class of methods with options. It checks options by type and name when a method is configured.
+
+    Raises:
+        InputError: for a name that the option's ``Literal`` does not list, a weight that is negative or not finite,
+            a temperature of 0 or less, fewer than 1 step, a step size of 0 or less, or a share of the training or
+            the batch out of range.
+    """
+
+    def __post_init__(self) -> None:
+        """Check every option."""
+        kinds = get_type_hints(type(self))
+        for option in fields(self):  # pyright: ignore[reportArgumentType]
+            value, kind = getattr(self, option.name), kinds[option.name]
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                raise unknown(option.name, str(value), get_args(kind))
+            if value is not None:
+                _check_number(option.name, value)
+
+
+def _check_number(name: str, value: float) -> None:
+    accepted = None
+    if name.endswith("_weight"):
+        accepted = None if value >= 0 and math.isfinite(value) else "a finite number of at least 0"
+    elif name.endswith("temperature") or name == "step_size":
+        accepted = None if value > 0 and math.isfinite(value) else "a number above 0"
+    elif name in ("steps", "align_every"):
+        accepted = None if value >= 1 and value == int(value) else "a whole number of at least 1"
+    elif name == "align_share":
+        accepted = None if 0 < value <= 1 else "a share of the batch, in (0, 1]"
+    elif name in ("ramp", "begin"):
+        accepted = None if 0 <= value <= 1 else "a share of the training, in [0, 1]"
+    if accepted is not None:
+        raise InputError(f"{name} was {value!r}; it must be {accepted}.")
+
+
+@dataclass(frozen=True)
+class SearchRange:
+    """Range of a coefficient that ``kdiga tune`` searches."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
+def coefficient(default: float, low: float, high: float, *, log: bool = True) -> Any:
+    """Return a dataclass field that ``kdiga tune`` may vary between ``low`` and ``high``."""
+    return field(default=default, metadata={"search": SearchRange(low, high, log)})
+
+
+def search_space(method: Method) -> dict[str, SearchRange]:
+    """Return the coefficients of a method that are worth tuning, by name; one that is 0 is off and stays off."""
+    found = {one.name: one.metadata.get("search") for one in fields(method)}  # pyright: ignore[reportArgumentType]
+    return {name: search for name, search in found.items() if search is not None and getattr(method, name)}
+
+
+M = TypeVar("M")
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register(name: str, *, paper: str) -> Callable[[type[M]], type[M]]:
+    """Register a frozen dataclass as the method ``name``."""
+
+    def add(cls: type[M]) -> type[M]:
+        if name in _METHODS:
+            raise InputError(f"two methods are named {name!r}: {_METHODS[name].__module__} and {cls.__module__}.")
+        cls.info = MethodInfo(name, paper)  # pyright: ignore[reportAttributeAccessIssue]
+        _METHODS[name] = cls  # pyright: ignore[reportArgumentType]
+        return cls
+
+    return add
+
+
+def available_methods() -> dict[str, type[Method]]:
+    """Return every method by name, importing this package's modules on first use."""
+    package = importlib.import_module("kdiga.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_METHODS.items()))
+
+
+def method_by_name(method: str | Method) -> Method:
+    """Return the method of that name with its defaults, or the method itself.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if not isinstance(method, str):
+        return method
+    methods = available_methods()
+    if method not in methods:
+        raise unknown("method", method, methods)
+    return methods[method]()

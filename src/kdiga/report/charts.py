@@ -1,0 +1,194 @@
+"""Figures for pages and files: colours in light and dark, markers, and SVG whose names occur once on a page."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from kdiga.io.atomic_write import replacing
+
+# Colours while drawing, which become CSS variables on the page. Colour-blind readers can distinguish them (after Okabe
+# and Ito); they are darkened on white and lightened on black to a contrast of 3 to 1.
+INK, SOFT, GRID = "#000000", "#515253", "#e1e2e3"
+SERIES = (
+    ("#0072b2", "#4aa8e8"),
+    ("#d55e00", "#f08a4b"),
+    ("#00805c", "#2fc79a"),
+    ("#b3508a", "#e69ccb"),
+    ("#8a6500", "#f2bf4a"),
+    ("#6b3fa0", "#b794e6"),
+    ("#2b83ad", "#8fd0f5"),
+    ("#6b6b70", "#b4b4bd"),
+)
+# Colours of figures that are also written to files.
+FILE_COLOURS = {
+    "#e5e5e5": "var(--line)",
+    "#888888": "var(--soft)",
+    "#555555": "var(--soft)",
+    "#d55e00": "var(--c1)",
+    "#009e73": "var(--c2)",
+    "#cc79a7": "var(--c3)",
+    "#e69f00": "var(--c4)",
+    "#7b3fa0": "var(--c5)",
+    "#56b4e9": "var(--c6)",
+    "#8c564b": "var(--c7)",
+}
+PAGE = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--line)"} | {
+    light: f"var(--c{place})" for place, (light, _) in enumerate(SERIES)
+}
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
+WIDTH, HEIGHT = 4.4, 3.1  # inches: a phone's width, so that letters stay readable there
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "axes.labelsize": 10.5,
+    "axes.titlesize": 11,
+    "axes.edgecolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+}
+
+
+@contextmanager
+def drawing() -> Generator[None]:
+    """Draw figures in the page's style; texts are never read as formulas."""
+    with mpl.rc_context(rc=STYLE):
+        yield
+
+
+def axes_of(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """Return an empty figure of one panel, in inches; its labels can be measured."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def draw_line(axes: Axes, place: int | None, at: Sequence[float], values: Sequence[float], markers: int = 0) -> None:
+    """Draw the line of a series; None is the teacher's style.
+
+    Args:
+        axes: Axes.
+        place: Place of the series.
+        at: Horizontal places.
+        values: Heights.
+        markers: Number of markers along the line, about; 0 for one at each point.
+    """
+    place = -1 if place is None else place
+    axes.plot(
+        at,
+        values,
+        color=colour(place),
+        marker=marker(place),
+        markersize=marker_size(place),
+        markevery=max(1, len(at) // markers) if markers else None,
+        linestyle="--" if place < 0 else "-",
+    )
+
+
+def dotted_line(axes: Axes, eps: float) -> None:
+    """Draw a dotted line at the threat model's eps, or at another place of note."""
+    axes.axvline(eps, color=SOFT, linewidth=1.2, linestyle=":")
+
+
+def percent_axis(axes: Axes) -> None:
+    """Show shares on the vertical axis, in percent from 0 to 100."""
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+
+def colour(place: int) -> str:
+    """Return the colour of a series by its place; that of text for -1."""
+    return INK if place < 0 else SERIES[place % len(SERIES)][0]
+
+
+def marker(place: int) -> str:
+    """Return the marker of a series by its place."""
+    return "*" if place < 0 else MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
+
+
+def marker_size(place: int) -> float:
+    """Return a marker's size in points; a star looks smaller than other markers."""
+    return 9.0 if place < 0 else 5.5
+
+
+def write_png(path: Path, figure: Figure, **options: Any) -> None:
+    """Write a figure as a PNG file at once or not at all."""
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", **options)
+
+
+def file_svg(figure: Figure) -> str:
+    """Return a figure as an SVG element for a file, the same bytes for the same numbers."""
+    return _svg(figure, {"svg.hashsalt": "kdiga", "svg.fonttype": "none"}, {"Date": None})
+
+
+def _svg(figure: Figure, style: Any, metadata: Any, **options: Any) -> str:
+    written = io.StringIO()
+    with mpl.rc_context(rc=style):
+        figure.savefig(written, format="svg", metadata=metadata, **options)
+    return written.getvalue()[written.getvalue().index("<svg") :]
+
+
+def inline_svg(figure: Figure, key: str) -> Markup:
+    """Return a figure as an SVG element for a page.
+
+    Args:
+        figure: Figure drawn in :func:`drawing`.
+        key: Description of the figure, unique on the page; all names in the SVG begin with its hash.
+
+    Returns:
+        The element without size, title or role; the same bytes for the same figure.
+    """
+    key = "k" + hashlib.sha256(key.encode()).hexdigest()[:10]
+    metadata = {"Date": None, "Creator": None}
+    svg = _svg(figure, STYLE | {"svg.hashsalt": "kdiga"}, metadata, transparent=True).strip()
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
+    # This style would apply to the whole page.
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    opening, rest = svg.split(">", 1)
+    opening = re.sub(r'\s(width|height|version|xmlns:xlink|xmlns)="[^"]*"', "", opening)
+    rest = re.sub(r'(?<=style=")[^"]*(?=")', lambda found: _style(found.group()), rest)
+    element = f'{opening} focusable="false" aria-hidden="true">{rest}'.replace("xlink:href", "href")
+    return Markup(_with_key(element, key))
+
+
+def page_colours() -> str:
+    """Return the series' colours as CSS variables, first for light pages, then for dark ones."""
+    light, dark = (" ".join(f"--c{place}: {pair[side]};" for place, pair in enumerate(SERIES)) for side in (0, 1))
+    return f":root {{ {light} }} @media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
+
+
+def _style(style: str) -> str:
+    style = re.sub(r"font(-family)?: [^;]*'[^;]*;?\s*", "", style) if "font-family" in style else style
+    return re.sub(r"#[0-9a-f]{6}", lambda found: (FILE_COLOURS | PAGE).get(found.group(), found.group()), style)
+
+
+def _with_key(svg: str, key: str) -> str:
+    """Begin every name that is referred to with the key, and remove the others."""
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{key}-{found.group(1)}"' if found.group(1) in used else "", svg)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", svg)

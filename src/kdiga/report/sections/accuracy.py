@@ -1,0 +1,275 @@
+"""Accuracies: the table of models, accuracy against eps, and accuracy against the cost of training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
+from kdiga.report.charts import (
+    INK,
+    SOFT,
+    axes_of,
+    colour,
+    dotted_line,
+    drawing,
+    inline_svg,
+    marker,
+    marker_size,
+    percent_axis,
+)
+from kdiga.report.groups import ModelGroup, ReportedModel
+from kdiga.report.verdict import GroupVerdict
+from kdiga.report.wording import percent, signed, span
+from kdiga.results.attack_names import attack_name, strength, strongest
+from kdiga.results.fields import fields
+from kdiga.results.runs import RunResult
+from kdiga.results.shared import Accuracy, AccuracyCurve, ResultOrigin
+
+SIGNS = {1: "more", -1: "less", 0: "undecided"}
+COSTS: tuple[tuple[str, Callable[[RunResult], float | None]], ...] = (
+    ("minutes of training", lambda run: run.minutes),
+    ("network passes in training", lambda run: run.passes),
+)
+ModelCurve = tuple[ReportedModel, AccuracyCurve, list[ResultOrigin]]
+
+
+def models_section(group: ModelGroup, verdict: GroupVerdict) -> Section:
+    """Return the table of models, teachers first, then the most robust first."""
+    attacks = sorted({attack for one in group.members for attack in one.accuracy}, key=strength)
+    counts = {attack: {found.images for one in group.members if (found := one.under(attack))} for attack in attacks}
+    costs = any(one.run and one.run.minutes is not None for one in group.members)
+    compared = bool(verdict.against_teacher)
+    head = ["model", "parameters", *map(attack_name, attacks)]
+    head += [f"{attack_name(group.attack or '')} against the teacher, points"] * compared + ["training"] * costs
+    rows = [
+        [
+            TableCell(one.name, _about(one, group), mark=mark(one.place)),
+            NO_VALUE if one.parameters is None else TableCell(f"{one.parameters:,}"),
+            *(_accuracy_cell(one.under(attack), len(counts[attack]) > 1) for attack in attacks),
+            *([_difference_cell(one, verdict)] * compared),
+            *([_cost_cell(one)] * costs),
+        ]
+        for one in group.members
+    ]
+    images = "; ".join(
+        f"{attack_name(attack)} {next(iter(found)):,}" for attack, found in counts.items() if len(found) == 1
+    )
+    lead = "Small figures are 95 % intervals over the test images; they do not cover the spread between seeds."
+    return Section("Models", [Table(head, rows)], [lead + (f" Images: {images}." if images else "")])
+
+
+def _about(one: ReportedModel, group: ModelGroup) -> str:
+    role = "teacher" if one in group.teachers else ""
+    if one.taught_by and one.taught_by != (group.teacher.name if group.teacher else None):
+        role = f"taught by {one.taught_by}"
+    elif not role and one.run and not one.taught_by and group.teacher:
+        role = "no teacher"
+    architecture = one.identity.architecture or (one.run.architecture if one.run else "")
+    which = "last weights" if one.identity.which == "last" else ""
+    return ", ".join(part for part in (role, one.method, architecture, which) if part)
+
+
+def _accuracy_cell(found: Accuracy | None, count: bool) -> TableCell:
+    if found is None:
+        return NO_VALUE
+    images = f" ({found.images:,} images)" if count else ""
+    return TableCell(percent(found.value), span(found.interval) + images, found.value)
+
+
+def _difference_cell(one: ReportedModel, verdict: GroupVerdict) -> TableCell:
+    found = verdict.against_teacher.get(one.name)
+    if found is None:
+        return NO_VALUE
+    how = "" if found.paired else ", not paired"
+    return TableCell(signed(found.value), f"{signed(found.low)} to {signed(found.high)}{how}: {SIGNS[found.sign]}")
+
+
+def _cost_cell(one: ReportedModel) -> TableCell:
+    if one.run is None or one.run.minutes is None:
+        return NO_VALUE
+    return TableCell(f"{one.run.minutes:.2f} min", f"{one.run.passes:,} passes" if one.run.passes else "")
+
+
+def sweep_section(group: ModelGroup, *, first: bool) -> Section | None:
+    """Return accuracy against eps, a figure an attack; None if no model was evaluated at several eps.
+
+    Args:
+        group: Models.
+        first: Whether the group is the first of its data and norm, which shows evaluations at other eps.
+    """
+    by_attack: dict[str, list[ModelCurve]] = defaultdict(list)
+    for member in group.members:
+        if member.place is not None and (found := _curve_of(member, first=first)):
+            by_attack[found[0].attack].append((member, *found))
+    if not by_attack:
+        return None
+    return Section("Accuracy against eps", [_sweep_plot(group, attack, found) for attack, found in by_attack.items()])
+
+
+def _curve_of(member: ReportedModel, *, first: bool) -> tuple[AccuracyCurve, list[ResultOrigin]] | None:
+    for evaluation in member.evaluations:
+        if evaluation.sweep is not None:
+            return evaluation.sweep.curve, [evaluation.origin]
+    return _joined_curve(member) if first else None
+
+
+def _joined_curve(member: ReportedModel) -> tuple[AccuracyCurve, list[ResultOrigin]] | None:
+    """Join evaluations at several eps to one curve of the strongest attack that most of them have, clean at 0."""
+    places: dict[str, dict[float, Accuracy]] = defaultdict(dict)
+    for evaluation in [*member.evaluations, *member.at_other_eps]:
+        for attack, accuracy in evaluation.measured.items():
+            known = places[attack].get(evaluation.threat.eps)
+            if known is None or known.images < accuracy.images:
+                places[attack][evaluation.threat.eps] = accuracy
+    most = max((len(points) for attack, points in places.items() if attack != "clean"), default=0)
+    if most < 2:
+        return None
+    attack = strongest(name for name, points in places.items() if len(points) == most) or ""
+    points = dict(places[attack])
+    if places["clean"]:
+        points[0.0] = max(places["clean"].values(), key=lambda accuracy: accuracy.images)
+    at = tuple(sorted(points))
+    curve = AccuracyCurve(at, tuple(points[eps].value for eps in at), tuple(points[eps].interval for eps in at), attack)
+    return curve, [points[eps].origin for eps in at]
+
+
+def _sweep_plot(group: ModelGroup, attack: str, found: Sequence[ModelCurve]) -> Plot:
+    with drawing():
+        figure, axes = axes_of()
+        dotted_line(axes, group.conditions.eps)
+        for member, curve, _ in found:
+            _draw_curve(axes, -1 if member.place is None else member.place, curve)
+        axes.set(xlabel=f"eps ({group.conditions.norm}, pixels in [0, 1])", xlim=(0, None))
+        axes.set_ylabel(f"accuracy under {attack_name(attack)}")
+        percent_axis(axes)
+        svg = inline_svg(figure, f"sweep {attack} {group.conditions.key}")
+    alt = "; ".join(
+        f"{member.name} falls from {percent(curve.accuracy[0])} at eps {curve.at[0]:.4g} to "
+        f"{percent(curve.accuracy[-1])} at eps {curve.at[-1]:.4g}"
+        for member, curve, _ in found
+    )
+    return Plot(
+        title=f"Accuracy under {attack_name(attack)} as eps grows",
+        svg=svg,
+        alt=f"Accuracy under {attack_name(attack)} against eps. {alt}.",
+        keys=[key_of(member) for member, _, _ in found],
+        caption=f"Dotted: eps {group.conditions.eps:.4g} of the threat model."
+        + (" Bars are 95 % intervals." if any(curve.intervals for _, curve, _ in found) else "")
+        + " A curve that does not near 0 for large eps is a sign of masked gradients.",
+        commands=commands_of(origin for _, _, origins in found for origin in origins),
+        numbers=_sweep_numbers(found),
+    )
+
+
+def _draw_curve(axes: Axes, place: int, curve: AccuracyCurve) -> None:
+    errors = None
+    if curve.intervals:
+        pairs = list(zip(curve.accuracy, curve.intervals, strict=True))
+        errors = [[max(0.0, value - low) for value, (low, _) in pairs], [max(0.0, high - v) for v, (_, high) in pairs]]
+    axes.errorbar(
+        curve.at,
+        curve.accuracy,
+        yerr=errors,
+        elinewidth=1,
+        capsize=2.5,
+        color=colour(place),
+        marker=marker(place),
+        markersize=marker_size(place),
+        linestyle="--" if place < 0 else "-",
+    )
+
+
+def _sweep_numbers(found: Sequence[ModelCurve]) -> Table:
+    at = sorted({eps for _, curve, _ in found for eps in curve.at})
+    rows: list[list[TableCell]] = []
+    for member, curve, _ in found:
+        known = {
+            eps: TableCell(percent(value), span(curve.intervals[row]) if curve.intervals else "")
+            for row, (eps, value) in enumerate(zip(curve.at, curve.accuracy, strict=True))
+        }
+        rows.append([TableCell(member.name), *(known.get(eps, NO_VALUE) for eps in at)])
+    return Table(["model", *(f"eps {eps:.4g}" for eps in at)], rows)
+
+
+def costs_section(group: ModelGroup) -> Section | None:
+    """Return robust accuracy against minutes and passes; None unless two models have both."""
+    plots: list[Plot] = []
+    for name, cost in COSTS:
+        points = [
+            (member, spent, found)
+            for member in group.students
+            if (found := member.under(group.attack)) and member.run and (spent := cost(member.run))
+        ]
+        if len(points) > 1:
+            plots.append(_cost_plot(group, name, points))
+    if not plots:
+        return None
+    lead = ["Cost is a student's training alone, on its machine; its teacher's is not counted."]
+    machines = {str(fields(member.run.origin.provenance.get("hardware"))) for member in group.students if member.run}
+    if len(machines) > 1:
+        lead.append("The runs were trained on different machines: compare their passes, not their minutes.")
+    return Section("Robustness and training cost", plots, lead)
+
+
+def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedModel, float, Accuracy]]) -> Plot:
+    attack = attack_name(group.attack or "")
+    teacher = group.teacher.under(group.attack) if group.teacher else None
+    spent = [cost for _, cost, _ in points]
+    with drawing():
+        figure, axes = axes_of()
+        if teacher:
+            axes.axhline(100 * teacher.value, color=INK, linewidth=1.3, linestyle="--")
+        for member, cost, found in reversed(points):
+            low, high = found.value - found.interval[0], found.interval[1] - found.value
+            grey = member.place is None
+            axes.errorbar(
+                cost,
+                100 * found.value,
+                yerr=[[100 * low], [100 * high]],
+                linestyle="none",
+                capsize=2.5,
+                color=SOFT if member.place is None else colour(member.place),
+                elinewidth=0.6 if grey else 1.2,
+                marker="." if member.place is None else marker(member.place),
+                alpha=0.55 if grey else 1,
+            )
+        _set_cost_axis(axes, spent)
+        axes.set(xlabel=name, ylabel=f"right under {attack} (%)")
+        svg = inline_svg(figure, f"cost {name} {group.conditions.key}")
+    best, cheapest = max(points, key=lambda point: point[2].value), min(points, key=lambda point: point[1])
+    alt = (
+        f"{attack} accuracy of {len(points)} students against {name}, from {min(spent):,.4g} to {max(spent):,.4g}. "
+        f"Most robust: {best[0].name}, {percent(best[2].value)} at {best[1]:,.4g}. "
+        f"Cheapest: {cheapest[0].name}, {percent(cheapest[2].value)} at {cheapest[1]:,.4g}."
+    )
+    keys = [key_of(member) for member, _, _ in points if member.place is not None]
+    others = len(points) - len(keys)
+    rows = [
+        [TableCell(member.name), TableCell(f"{cost:,.4g}"), TableCell(percent(found.value), span(found.interval))]
+        for member, cost, found in points
+    ]
+    return Plot(
+        title=f"Robust accuracy against {name}",
+        svg=svg,
+        alt=alt + (f" The teacher has {percent(teacher.value)}." if teacher else ""),
+        keys=[*keys, Key(f"{others} others", mark(None))] if others else keys,
+        caption=("Dashed: the teacher. " if teacher else "") + "Bars are 95 % intervals over test images.",
+        commands=commands_of(member.run.origin for member, _, _ in points if member.run and member.place is not None),
+        numbers=Table(["model", name, attack], rows),
+    )
+
+
+def _set_cost_axis(axes: Axes, spent: Sequence[float]) -> None:
+    if max(spent) <= 3 * min(spent):
+        axes.set_xlim(0, 1.1 * max(spent))
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(min(spent) / 1.4, max(spent) * 1.4)
+    few = max(spent) < 60 * min(spent)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter("{x:,.12g}")

@@ -1,0 +1,196 @@
+"""The end of a page: findings, exported files, what was not measured, and where the numbers come from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kdiga.report.blocks import NO_VALUE, Items, ListItem, Section, Table, TableCell
+from kdiga.report.groups import ModelGroup, ReportedModel
+from kdiga.report.wording import percent, span
+from kdiga.results.attack_names import attack_name
+from kdiga.results.exports import ExportResult, FormatRecord
+from kdiga.results.fields import fields
+from kdiga.results.folders import LeftOut, Results
+from kdiga.results.shared import FindingRecord, ResultOrigin, command_of
+
+ORDER = {"failed": 0, "warning": 1, "skipped": 2, "passed": 3}
+EXPLAINED = 4  # students in a command that is offered
+EXPORTS_LEAD = (
+    "Each file was run on test images. Transferred attacks were made on the model in PyTorch with its gradients, "
+    "Square asks the file itself for logits alone: together they are weaker than a white-box attack on an int8 file, "
+    "whose robust accuracy is an upper bound. Worst: right without an attack and under every one."
+)
+
+
+def findings_section(group: ModelGroup) -> Section | None:
+    """Return findings and AutoAttack's notes, failed checks first; None if nothing was checked."""
+    found = [(finding, member.name) for member in group.members for finding in member.findings]
+    found += [(finding, "explanation") for one in group.explanations for finding in one.findings]
+    notes = [
+        ListItem(note, "warning", f"{member.name}: a note of {attack}")
+        for member in group.members
+        for evaluation in member.evaluations
+        for attack, noted in evaluation.notes.items()
+        for note in noted
+        if note
+    ]
+    teachers = [(f"{one.name or one.model} as a teacher", one) for one in group.suitabilities]
+    verdicts = [ListItem(one.summary, title=name) for name, one in teachers]
+    found += [(finding, name) for name, one in teachers for finding in one.findings]
+    if not (found or notes or verdicts):
+        return None
+    found.sort(key=lambda entry: ORDER[entry[0].verdict])
+    loud = [_finding(finding, name) for finding, name in found if finding.verdict in ("failed", "warning")]
+    quiet = [_finding(finding, name) for finding, name in found if finding.verdict not in ("failed", "warning")]
+    blocks = [Items([*verdicts, *loud, *notes])] if verdicts or loud or notes else []
+    if quiet:
+        passed = sum(item.tone == "passed" for item in quiet)
+        skipped = f", {len(quiet) - passed} could not be made" if passed < len(quiet) else ""
+        blocks.append(Items(quiet, f"{passed} checks passed{skipped}"))
+    checked = all(member.findings for member in group.members if member.accuracy)
+    lead = ["Nothing was found against the numbers."] if checked and not loud and not notes else []
+    return Section("Findings", blocks, lead)
+
+
+def _finding(finding: FindingRecord, name: str) -> ListItem:
+    return ListItem(finding.message, finding.verdict, f"{name}: {finding.name.replace('_', ' ').replace('-', ' ')}")
+
+
+def exports_section(exports: Sequence[ExportResult]) -> Section | None:
+    """Return size, speed and accuracy of each exported file, a table a model; None without any."""
+    return Section("Exported files", [_export_table(one) for one in exports], [EXPORTS_LEAD]) if exports else None
+
+
+def _export_table(export: ExportResult) -> Table:
+    formats = list(export.formats.values())
+    attacks = list(dict.fromkeys(name for one in formats for name in one.accuracy))
+    batches = list(dict.fromkeys(size for one in formats for size in one.latency_ms))
+    head = ["format", "bytes", "same class as PyTorch", *map(attack_name, attacks)]
+    head += [f"ms, batch {size}" for size in batches]
+    images = {name: one.examples[name] for one in formats for name in one.accuracy}
+    counts = ", ".join(f"{attack_name(name)} {count:,}" for name, count in images.items())
+    caption = (
+        f"{export.model} ({export.architecture}), {export.conditions}. Images: {counts}. Small figures: 95 % "
+        "intervals; quartiles of the time, one thread."
+    )
+    return Table(
+        head, [list(_export_row(name, one, attacks, batches)) for name, one in export.formats.items()], caption
+    )
+
+
+def _export_row(name: str, one: FormatRecord, attacks: Sequence[str], batches: Sequence[str]) -> Iterator[TableCell]:
+    yield TableCell(name, f"the same as {one.same_as}" if one.same_as else one.runtime)
+    yield TableCell(f"{one.bytes:,}") if one.bytes else NO_VALUE
+    yield TableCell(percent(one.agreement.same_class if one.agreement else None))
+    for attack in attacks:
+        yield TableCell(percent(one.accuracy.get(attack)), span(one.interval_95.get(attack)))
+    for size in batches:
+        time = one.latency_ms.get(size)
+        yield TableCell(f"{time.median:.2f}", f"{time.low:.2f} – {time.high:.2f}") if time else NO_VALUE
+
+
+def missing_section(group: ModelGroup, present: Sequence[str]) -> Section | None:
+    """Return what was not measured, and the commands that measure it; None if nothing is missing.
+
+    Args:
+        group: Models.
+        present: Titles of the group's other sections.
+    """
+    students = [one for one in group.students if one.place is not None]
+    some = students[0] if students else group.teacher
+    if some is None:
+        return None
+    path, teacher = _path(some), _path(group.teacher) if group.teacher else "TEACHER"
+    against = ["--against", teacher] if students else []
+    explain = ["explain", teacher, *(_path(one) for one in students[:EXPLAINED])]
+    conditions = ["--norm", group.conditions.norm, "--eps", f"{group.conditions.eps:.6g}"]
+    pictured = "Input gradients and adversarial examples" in present
+    rules: list[tuple[bool, str, list[str]]] = [
+        (group.attack != "autoattack", "AutoAttack", ["evaluate", path, "--attacks", "clean,pgd-20,autoattack"]),
+        ("Accuracy against eps" not in present, "Accuracy against eps", ["evaluate", path, "--sweep", "auto"]),
+        (not any(one.findings for one in group.members), "Checks for masked gradients", ["evaluate", path]),
+        ("Certified robustness" not in present, "Certified robustness", ["certify", path, *against]),
+        (not group.explanations and bool(students), "Why, and the pictures", explain),
+        (bool(group.explanations) and not pictured, "Pictures", [*explain, "--pictures", "6"]),
+        (
+            not group.suitabilities and group.teacher is not None,
+            "Whether the teacher is worth distilling",
+            ["suitable", teacher],
+        ),
+    ]
+    items = [ListItem("", title=title, command=command_of(*parts, *conditions)) for fits, title, parts in rules if fits]
+    if "Training" not in present:
+        items.append(ListItem("name the runs' own folders as well.", title="Training curves and costs"))
+    if group.teacher is None:
+        items.append(
+            ListItem("an explanation or a run's config.yaml tells whose students these are.", title="The teacher")
+        )
+    return Section("Not measured, and how to get it", [Items(items)]) if items else None
+
+
+def _path(member: ReportedModel) -> str:
+    return str(member.run.folder) if member.run else member.identity.model or "MODEL"
+
+
+def left_out_section(left_out: Sequence[LeftOut]) -> Section | None:
+    """Return the files that were found and not used; None without any."""
+    items = [ListItem(f"left out, because {one.reason}.", "warning", str(one.path)) for one in left_out]
+    return Section("Left out", [Items(items)]) if items else None
+
+
+def provenance_section(results: Results) -> Section:
+    """Return the files that the page is made of, their commands, dates, versions and hardware."""
+    origins = [found.origin for found in (*results.evaluations, *results.certificates, *results.explanations)]
+    origins += [found.origin for found in (*results.suitabilities, *results.exports, *results.runs)]
+    distinct = list({origin.path: origin for origin in origins}.values())
+    by_command: dict[tuple[str, bool], list[ResultOrigin]] = defaultdict(list)
+    for origin in distinct:
+        by_command[origin.command, origin.recorded].append(origin)
+    commands = [
+        ListItem(
+            _files(found), title="" if recorded else "Measures the same; the file does not say its own", command=command
+        )
+        for (command, recorded), found in by_command.items()
+        if command
+    ]
+    files = [
+        ListItem(f"{one.path}, {_date(one)}{'' if one.seed is None else f', seed {one.seed}'}") for one in distinct
+    ]
+    blocks = [
+        Items(_machines(distinct)),
+        Items(commands, f"{len(commands)} commands"),
+        Items(files, f"{len(files)} files"),
+    ]
+    return Section("Provenance", blocks)
+
+
+def _files(found: Sequence[ResultOrigin]) -> str:
+    return str(found[0].path) if len(found) == 1 else f"{found[0].path} and {len(found) - 1} more files"
+
+
+def _date(origin: ResultOrigin) -> str:
+    return str(origin.provenance.get("date") or "no date")[:10]
+
+
+def _machines(origins: Sequence[ResultOrigin]) -> list[ListItem]:
+    machines = {_hardware(found) for one in origins if (found := fields(one.provenance.get("hardware")))}
+    versions = {_versions(found) for one in origins if (found := fields(one.provenance.get("versions")))}
+    dates = sorted({date for one in origins if (date := _date(one)) != "no date"})
+    lines = {
+        "Hardware": "; ".join(sorted(machines)),
+        "Versions": "; ".join(sorted(versions)),
+        "Dates": " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",
+    }
+    return [ListItem(text or "not recorded", title=title) for title, text in lines.items()]
+
+
+def _hardware(found: Mapping[str, Any]) -> str:
+    count = found.get("threads")
+    threads = f", {count} thread{'s' * (count != 1)}" if count else ""
+    return f"{found.get('processor')}, {found.get('cores')} cores{threads}, {found.get('accelerator') or 'no GPU'}"
+
+
+def _versions(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items() if version)

@@ -1,0 +1,73 @@
+"""What tables over several runs share: means over seeds, Markdown and CSV, dates and machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdiga.io.markdown import code, safe
+from kdiga.results.studies import RunSummary
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class MeanAndRange:
+    """Mean and sample standard deviation of some numbers."""
+
+    mean: float
+    deviation: float | None  # with n - 1 in the denominator; None for a single number
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> MeanAndRange | None:
+        """Return mean and deviation of some numbers; None for none."""
+        if not values:
+            return None
+        return cls(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+    def percent(self) -> str:
+        """Return it as text in percent."""
+        deviation = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
+        return f"{100 * self.mean:.1f}{deviation}"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = [f"| {' | '.join(map(safe, cells))} |" for cells in (headings, *rows)]
+    return [lines[0], f"|{'---|' * len(headings)}", *lines[1:]]
+
+
+def csv_text(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([headings, *rows])
+    return text.getvalue()
+
+
+def markdown_lines(command: str, lines: Sequence[str]) -> list[str]:
+    """Return lines about a result as Markdown: its command as code, the rest as text."""
+    quoted = f"`{command}`"
+    return [
+        code(command) + safe(line.removeprefix(quoted)) if line.startswith(quoted) else safe(line) for line in lines
+    ]
+
+
+def when_and_where(runs: Iterable[RunSummary]) -> str:
+    """Return when and on which machines runs were made, in a sentence."""
+    runs = list(runs)
+    dates = sorted(run.date[:10] for run in runs if run.date)
+    machines = dict.fromkeys(_machine(run.hardware) for run in runs if run.hardware)
+    when = NOTHING if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return f"{when}; {'; '.join(machines) or NOTHING}."
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    accelerator, threads = hardware.get("accelerator"), hardware.get("threads")
+    device = f", {accelerator}" if accelerator else ", no GPU"
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"{hardware.get('processor')}, {hardware.get('cores')} cores, {each} a run{device}"

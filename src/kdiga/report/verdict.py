@@ -1,0 +1,182 @@
+"""The verdict on a group of models: did robustness transfer, how much, and how certain is that.
+
+Every sentence is computed, by rules that docs/report.md states. If an interval includes 0, the verdict is undecided; a
+failed check of the numbers comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kdiga.report.differences import AccuracyDifference, difference_of
+from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
+from kdiga.report.reliability import reliability, rival_without_teacher
+from kdiga.report.wording import listed, percent, signed
+from kdiga.results.attack_names import attack_name
+from kdiga.results.shared import Accuracy
+
+Differences = Mapping[str, AccuracyDifference]  # by the student's name
+DESCRIBED = 5  # students that get a sentence; the table has all
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is said of a model; without a name, of several."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}" if self.name else self.text
+
+
+@dataclass(frozen=True)
+class GroupVerdict:
+    """What the page says first about a group; differences are of robust accuracies, by student."""
+
+    headline: str
+    sentences: Sequence[Sentence]  # how much robustness transferred, a sentence a model
+    why: Sequence[str]  # what an explanation measured
+    reliability: Sequence[str]  # how far the numbers can be believed
+    against_teacher: Differences = field(default_factory=dict[str, AccuracyDifference])
+    against_plain: Differences = field(default_factory=dict[str, AccuracyDifference])
+    plain: str | None = None  # name of the best plain student
+
+
+def judge_group(group: ModelGroup) -> GroupVerdict:
+    """Return the verdict on a group."""
+    attack = group.attack
+    if attack is None:
+        headline = "Nothing was attacked here, so robustness is unknown"
+        return GroupVerdict(headline, [], _why(group), reliability(group, [], []))
+    measured = [member for member in group.students if member.under(attack)]
+    plain = next((one for one in measured if one.method in PLAIN or one.identity.name in PLAIN), None)
+    against_teacher: dict[str, AccuracyDifference] = {}
+    against_plain: dict[str, AccuracyDifference] = {}
+    for student in measured:
+        teacher = group.teacher_of(student)
+        if teacher and (found := difference_of(student.accuracy[attack], teacher.accuracy.get(attack, ()))):
+            against_teacher[student.name] = found
+        if (
+            plain
+            and student is not plain
+            and (found := difference_of(student.accuracy[attack], plain.accuracy[attack]))
+        ):
+            against_plain[student.name] = found
+    taught = [one for one in measured if one.taught_by and one is not plain]
+    best = next(iter(taught or measured), None)
+    described = list(measured[:DESCRIBED])
+    if plain and plain not in described:
+        described[-1] = plain
+    sentences = [
+        _student_sentence(one, group, against_teacher.get(one.name), against_plain.get(one.name), plain)
+        for one in described
+    ]
+    if len(measured) > len(described):
+        sentences.append(Sentence("", f"{len(measured) - len(described)} more students are in the table below."))
+    return GroupVerdict(
+        _headline(group, best, against_teacher, against_plain),
+        [*_teacher_sentences(group), *sentences],
+        _why(group),
+        reliability(group, [*against_teacher.values(), *against_plain.values()], taught),
+        against_teacher,
+        against_plain,
+        plain.name if plain else None,
+    )
+
+
+def _headline(
+    group: ModelGroup, best: ReportedModel | None, against_teacher: Differences, against_plain: Differences
+) -> str:
+    """Return whether robustness transferred, by the rules in docs/report.md, the first that fits."""
+    if best is None:
+        return "Only teachers were judged here; there is no student to compare"
+    found, plain = against_teacher.get(best.name), against_plain.get(best.name)
+    if found is None or not best.taught_by:
+        return "Which teacher these models had is not known or was not judged here; they are compared with each other"
+    doubtful = [one.name for one in (best, group.named(best.taught_by)) if one and one.failed_checks]
+    if doubtful:
+        return f"Not to be believed yet: checks of {listed(doubtful)} failed"
+    share = (
+        f"{found.first.value / found.second.value:.0%}".replace("%", " %") if found.second.value else "nothing to keep"
+    )
+    has = f"{best.name} has {share} of its teacher's robust accuracy"
+    rival = rival_without_teacher(group, best)
+    without = f"{rival[0].name} has {'more' if rival[1].sign else 'as much'} without a teacher" if rival else ""
+    rules = (
+        (plain and plain.sign < 0, f"No: {best.name} is less robust than a student trained plainly"),
+        (plain and plain.sign == 0, "Undecided: these images cannot tell the student from one trained plainly"),
+        (rival, f"{has}, but {without}"),
+        (not plain, f"{has}; whether by transfer is not known"),
+        (found.sign > 0, f"Yes: {best.name} is more robust than its teacher"),
+        (found.sign == 0, f"Yes: {best.name} cannot be told from its teacher on these images"),
+    )
+    return next((words for fits, words in rules if fits), f"Yes, in part: {has}")
+
+
+def _teacher_sentences(group: ModelGroup) -> list[Sentence]:
+    teacher, attack = group.teacher, group.attack
+    unjudged = sorted({one.taught_by for one in group.students if one.taught_by and not group.named(one.taught_by)})
+    sentences = [Sentence(name, "a teacher, not judged on this data and threat model.") for name in unjudged]
+    if teacher is None or attack is None:
+        return sentences
+    name = teacher.name if teacher.name == "teacher" else f"{teacher.name}, the teacher"
+    found = teacher.under(attack)
+    if found is None:
+        return [*sentences, Sentence(name, f"not attacked with {attack_name(attack)}.")]
+    under = f"under {attack_name(attack)} {_interval(found)}"
+    parts = [f"{percent(found.value)} of {found.images:,} test images right {under}"]
+    if clean := teacher.under("clean"):
+        parts.append(f"{percent(clean.value)} clean")
+    if teacher.parameters:
+        parts.append(f"{teacher.parameters:,} parameters")
+    return [*sentences, Sentence(name, ", ".join(parts) + ".")]
+
+
+def _student_sentence(
+    student: ReportedModel,
+    group: ModelGroup,
+    against_teacher: AccuracyDifference | None,
+    against_plain: AccuracyDifference | None,
+    plain: ReportedModel | None,
+) -> Sentence:
+    found, teacher = student.accuracy[group.attack or ""][0], group.teacher_of(student)
+    parts = [f"{percent(found.value)} right under {attack_name(group.attack or '')} {_interval(found)}"]
+    if against_teacher and teacher:
+        parts.append(_compared(against_teacher, "its teacher" if student.taught_by else "the others' teacher"))
+    if against_plain and plain:
+        parts.append(_compared(against_plain, f"plain {plain.name}"))
+    if teacher and teacher.parameters and student.parameters and teacher.parameters > student.parameters:
+        ratio = teacher.parameters / student.parameters
+        parts.append(f"{ratio:.{0 if ratio >= 10 else 1}f} times fewer parameters")
+    if student.failed_checks:
+        parts.append(f"not to be believed, for it failed {listed(student.failed_checks)}")
+    return Sentence(student.name, "; ".join(parts) + ".")
+
+
+def _compared(found: AccuracyDifference, other: str) -> str:
+    how = "95 %" if found.paired else "95 %, not paired"
+    if found.sign == 0:
+        ends = f"{signed(found.low)} to {signed(found.high)}"
+        return f"undecided against {other}: {signed(found.value)} points ({how}: {ends})"
+    low, high = sorted((abs(found.low), abs(found.high)))
+    side = "above" if found.sign > 0 else "below"
+    return f"{100 * abs(found.value):.1f} points {side} {other} ({how}: {100 * low:.1f} to {100 * high:.1f})"
+
+
+def _interval(found: Accuracy) -> str:
+    return f"(95 %: {100 * found.interval[0]:.1f} to {100 * found.interval[1]:.1f})"
+
+
+def _why(group: ModelGroup) -> list[str]:
+    """Return the sentences of the explanations; without any, how far gradients agree with the teacher's."""
+    reasons = [reason for explanation in group.explanations for reason in explanation.reasons if reason]
+    if reasons:
+        return list(dict.fromkeys(reasons))
+    cosines = [
+        f"{one.name} {one.explained.gradient.cosine:.2f}"
+        for one in group.students
+        if one.explained and one.explained.gradient.cosine is not None
+    ]
+    return [f"Mean cosine of input gradients with the teacher's: {listed(cosines)}."] if cosines else []

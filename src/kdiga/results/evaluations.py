@@ -1,0 +1,114 @@
+"""``evaluation.json``, a run's ``best-test.json`` and ``last-test.json``, and ``suitability.json``."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BeforeValidator, model_validator
+
+from kdiga.results.fields import Interval, NoneAsEmpty, Number, Outcomes, ResultModel, Share, Text, check_around, fields
+from kdiga.results.shared import Accuracy, AccuracyCurve, Findings, JudgedFile, command_of
+from kdiga.statistics import clopper_pearson
+
+Lenient = BeforeValidator(fields)  # anything but an object counts as empty
+
+
+class SweepRecord(ResultModel):
+    """Accuracy at several eps."""
+
+    attack: Text = "an attack"
+    eps: list[Number]
+    accuracy: list[Share]
+    interval_95: Annotated[list[Interval], NoneAsEmpty] = []
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.eps or len(self.eps) != len(self.accuracy) or len(self.interval_95) not in (0, len(self.eps)):
+            raise ValueError("has not one accuracy and one interval an eps")
+        return self
+
+    @property
+    def curve(self) -> AccuracyCurve:
+        """Accuracy against eps."""
+        intervals = tuple((low, high) for low, high in self.interval_95)
+        return AccuracyCurve(tuple(self.eps), tuple(self.accuracy), intervals, self.attack)
+
+
+class EvaluationResult(JudgedFile):
+    """An attacked model: accuracy, interval and outcomes by attack."""
+
+    KIND: ClassVar[str] = "evaluation"
+
+    version: Text = ""
+    accuracy: dict[str, Share]
+    interval_95: Annotated[dict[str, Interval | None], Lenient] = {}
+    seconds: Annotated[dict[str, Number], Lenient] = {}
+    notes: Annotated[dict[str, list[Text]], Lenient] = {}
+    stages: Annotated[dict[str, dict[str, Share]], Lenient] = {}
+    correct: Annotated[dict[str, Outcomes | None], Lenient] = {}
+    findings: Findings = []
+    sweep: SweepRecord | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.accuracy:
+            raise ValueError("it holds no accuracy")
+        for attack, value in self.accuracy.items():
+            correct, interval = self.correct.get(attack), self.interval_95.get(attack)
+            if correct is not None and not correct:
+                raise ValueError(f"correct under {attack} is of no image")
+            if not correct and not self.examples:
+                raise ValueError(f"it does not say on how many images accuracy under {attack} was measured")
+            if correct and abs(sum(correct) / len(correct) - value) > 1e-6:
+                right = f"{sum(correct):g} of the {len(correct)} images are marked right"
+                raise ValueError(f"accuracy under {attack} is {value:g}, yet {right}")
+            if interval is not None:
+                check_around(value, interval, f"interval_95 under {attack}")
+        return self
+
+    @cached_property
+    def measured(self) -> dict[str, Accuracy]:
+        """Accuracy with interval and images, by attack."""
+        return {attack: self._measured(attack, value) for attack, value in self.accuracy.items()}
+
+    def _measured(self, attack: str, value: float) -> Accuracy:
+        correct, given = self.correct.get(attack), self.interval_95.get(attack)
+        images = len(correct) if correct else self.examples or 0
+        low, high = given or clopper_pearson(round(value * images), images)
+        right = tuple(map(bool, correct)) if correct else None
+        return Accuracy(value, (low, high), images, right, self.conditions, self.origin)
+
+    @property
+    def equal_command(self) -> str:
+        """A command that measures the same."""
+        return command_of(
+            "evaluate",
+            self.model or "MODEL",
+            *("--which", self.which or "best"),
+            *("--norm", self.threat.norm, "--eps", self.threat.eps),
+            *("--attacks", ",".join(self.accuracy)),
+            *("--examples", max((len(found) for found in self.correct.values() if found), default=self.examples or 0)),
+            *("--seed", self.seed or 0),
+        )
+
+
+class SuitabilityResult(JudgedFile):
+    """Whether a teacher is worth distilling."""
+
+    KIND: ClassVar[str] = "suitability"
+
+    verdict: Text = ""
+    sentence: Text = ""
+    findings: Findings = []
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.summary:
+            raise ValueError("it holds no verdict")
+        return self
+
+    @property
+    def summary(self) -> str:
+        """Verdict in a sentence, or in a word in older files."""
+        return self.sentence or self.verdict

@@ -1,0 +1,252 @@
+"""What result files of all kinds share: model, data and threat model, origin, findings."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import Field, PrivateAttr, ValidationError
+
+from kdiga.io.atomic_write import write_atomically
+from kdiga.io.safe_json_yaml import parse_json
+from kdiga.results.fields import (
+    Count,
+    DamagedError,
+    Fields,
+    NoneAsEmpty,
+    Number,
+    OptionalText,
+    ResultModel,
+    Text,
+    invalid_reason,
+    shown,
+)
+
+Model = TypeVar("Model", bound=ResultModel)
+JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")  # folders of results inside a run
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model a result is about; empty or None where a file does not say it."""
+
+    model: str  # name on the command line
+    which: str | None = None  # "best" or "last" weights of a run
+    architecture: str = ""
+    parameters: int | None = None
+    fingerprint: str | None = None  # of the weights
+    folder: Path | None = None  # of the run, if the file lies in one
+    name: str = ""  # short label that the file gives
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Data set and threat model of a measurement."""
+
+    data: str
+    norm: str  # "linf" or "l2"
+    eps: float  # pixels in [0, 1]
+    data_fingerprint: str | None = None  # of the test images; None in older files
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What two results must share to be compared."""
+        return self.data, self.norm, f"{self.eps:.6g}"
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.norm} eps {self.eps:.4g}"
+
+
+@dataclass(frozen=True)
+class ResultOrigin:
+    """Where a result comes from: file, command, date, versions, hardware, seed."""
+
+    path: Path
+    command: str = ""  # made the file, or measures the same; "" for none
+    recorded: bool = True  # whether the file itself holds the command
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of images that a model classifies correctly under one attack."""
+
+    value: float  # in [0, 1]
+    interval: tuple[float, float]  # 95 %, over the images
+    images: int  # number of images
+    correct: tuple[bool, ...] | None  # outcome of each image; None if the file has none
+    conditions: Conditions
+    origin: ResultOrigin
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """Accuracy against eps or a radius."""
+
+    at: tuple[float, ...]  # eps or radii, rising
+    accuracy: tuple[float, ...]  # in [0, 1]
+    intervals: tuple[tuple[float, float], ...] = ()  # 95 %; empty for none
+    attack: str = ""  # "" for certificates
+
+
+class ThreatRecord(ResultModel):
+    """Norm and eps of a threat model."""
+
+    norm: Literal["linf", "l2"]
+    eps: Number
+
+
+class FindingRecord(ResultModel):
+    """One check of whether a number can be trusted; the message holds the numbers."""
+
+    name: Text = "unnamed"
+    verdict: Literal["passed", "warning", "failed", "skipped"]
+    message: Text = ""
+
+
+Findings = Annotated[list[FindingRecord], NoneAsEmpty]
+
+
+class ModelRecord(ResultModel):
+    """What a file says about a model."""
+
+    model: Text = ""
+    which: OptionalText = None
+    architecture: Text = ""
+    parameters: Count = None
+    fingerprint: OptionalText = None
+    name: Text = ""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is."""
+        return self.identity_in(None)
+
+    def identity_in(self, folder: Path | None) -> ModelIdentity:
+        """Return which model this is, of the run in a folder."""
+        return ModelIdentity(
+            self.model, self.which, self.architecture, self.parameters, self.fingerprint, folder, self.name
+        )
+
+
+class FileModel(ResultModel):
+    """A whole result file, with its path once it was read."""
+
+    KIND: ClassVar[str]
+    _path: Path = PrivateAttr(Path())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return what a file holds.
+
+        Raises:
+            DamagedError: if it cannot be read, or does not hold what its kind requires.
+        """
+        found = validated(cls, load_content(path, cls.KIND))
+        found._path = path
+        return found
+
+    def write(self, path: Path, *, indent: int = 1) -> None:
+        """Write the fields that were given as JSON, at once or not at all."""
+        text = json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+        write_atomically(path, text + "\n", shared=True)
+
+    @property
+    def path(self) -> Path:
+        """Path of the file."""
+        return self._path
+
+
+class ResultFile(FileModel):
+    """What every result file of a command that judges models holds."""
+
+    kind: Text = ""
+    command: Text = ""
+    data: Annotated[str, Field(min_length=1)]
+    data_fingerprint: OptionalText = None
+    examples: Count = None
+    threat: ThreatRecord
+    seed: Count = None
+    provenance: Fields = {}
+
+    @property
+    def conditions(self) -> Conditions:
+        """Data set and threat model."""
+        return Conditions(self.data, self.threat.norm, self.threat.eps, self.data_fingerprint)
+
+    @property
+    def origin(self) -> ResultOrigin:
+        """Where the result comes from."""
+        command = self.command or self.equal_command
+        return ResultOrigin(self.path, command, bool(self.command), self.provenance, self.seed)
+
+    @property
+    def equal_command(self) -> str:
+        """A command that measures the same, for files without their command; "" for none."""
+        return ""
+
+
+class JudgedFile(ModelRecord, ResultFile):
+    """A result file about one model."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model the result is about."""
+        return self.identity_in(run_folder(self.path))
+
+
+def run_folder(path: Path) -> Path | None:
+    """Return the folder of the run that a result file lies in; None if it lies in none."""
+    folder = path.parent
+    if folder.parent.name in JUDGED:
+        folder = folder.parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def validated(kind: type[Model], content: object) -> Model:
+    """Return plain data as a model.
+
+    Raises:
+        DamagedError: if it does not have the model's form.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise DamagedError(invalid_reason(error)) from None
+
+
+def load_content(path: Path, kind: str) -> dict[str, Any]:
+    """Return the fields of a JSON file.
+
+    Raises:
+        DamagedError: if it is no JSON object of finite numbers and printable text, or names another kind.
+    """
+    try:
+        text = path.read_text()
+        content = json.loads(text, parse_constant=_refuse)
+        parse_json(text)
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(f"it is no readable JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise DamagedError("the file is not an object")
+    if "\\u0000" in text:
+        raise DamagedError("it holds a null character")
+    if content.get("kind", kind) != kind:
+        raise DamagedError(f"its kind is {shown(content['kind'])}, not {kind!r}")
+    return content
+
+
+def _refuse(constant: str) -> None:
+    raise DamagedError(f"it holds {constant}, which is not a number")
+
+
+def command_of(*parts: object) -> str:
+    """Return a command line, quoted for a shell, without the parts that are None."""
+    return shlex.join(["kdiga", *(str(part) for part in parts if part is not None)])

@@ -1,0 +1,1 @@
+"""Run folders: their content, provenance, and work that resumes."""

@@ -1,0 +1,198 @@
+"""The verdict, rule by rule, on models whose numbers are chosen for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdiga.report.differences import difference_of
+from kdiga.report.groups import group_models
+from kdiga.report.model_registry import ModelRegistry, short_names
+from kdiga.report.verdict import judge_group
+from kdiga.report.wording import signed
+from kdiga.results.attack_names import strongest
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.results.folders import Results
+from kdiga.results.runs import RunResult, TrainingRecord
+from kdiga.results.shared import Accuracy, Conditions, ResultOrigin
+from kdiga.statistics import clopper_pearson, paired_difference
+from tests.report.samples import write_json, write_run
+
+CONDITIONS = Conditions("digits", "linf", 0.1, "images")
+
+
+def outcomes(right, images=400, shift=0):
+    return [int(shift <= place < right + shift) for place in range(images)]
+
+
+def accuracy(right, images=400, conditions=CONDITIONS, *, shift=0):
+    correct = tuple(map(bool, outcomes(right, images, shift)))
+    return Accuracy(right / images, clopper_pearson(right, images), images, correct, conditions, ORIGIN)
+
+
+ORIGIN = ResultOrigin(Path("evaluation.json"), "kdiga evaluate")
+
+
+def judged(name, right, *, attack="autoattack", findings=(), shift=0, **options):
+    correct = {"clean": outcomes(380), attack: outcomes(right, shift=shift)}
+    return EvaluationResult.model_validate(
+        {
+            "command": "kdiga evaluate",
+            "model": f"runs/{name}",
+            "which": "best",
+            "architecture": "cnn",
+            "parameters": 1000 if name != "teacher" else 5000,
+            "fingerprint": f"print-{name}",
+            "data": "digits",
+            "threat": {"norm": "linf", "eps": 0.1},
+            "data_fingerprint": "images",
+            "accuracy": {name: sum(found) / len(found) for name, found in correct.items()},
+            "correct": correct,
+            "findings": list(findings),
+            "version": "standard",
+        }
+        | options
+    )
+
+
+def trained(name, method, teacher="runs/teacher", folder=Path("runs")):
+    recipe = {"method": {"name": method}, "training": {"seed": 0}, "teacher": teacher, "student": {"name": "cnn"}}
+    result = {"minutes": 1.0, "passes": {"student_forwards": 10}, "parameters": {"student": 1000}}
+    return RunResult(folder / name, recipe, CONDITIONS, (), TrainingRecord.model_validate(result))
+
+
+def answer_of(*models, runs=()):
+    found, _ = group_models(Results(evaluations=models, runs=[trained("teacher", "pgd-at", None), *runs]))
+    return judge_group(found[0])
+
+
+STUDENTS = [trained("tangent", "tangent"), trained("kd", "kd")]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "tangent", "kd", "headline"),
+    [
+        (300, 240, 100, "Yes, in part: tangent has 80 % of its teacher's robust accuracy"),
+        (300, 298, 100, "Yes: tangent cannot be told from its teacher on these images"),
+        (300, 340, 100, "Yes: tangent is more robust than its teacher"),
+        (300, 100, 99, "Undecided: these images cannot tell the student from one trained plainly"),
+        (300, 60, 150, "No: tangent is less robust than a student trained plainly"),
+    ],
+)
+def test_headline_follows_the_intervals(teacher, tangent, kd, headline):
+    said = answer_of(judged("teacher", teacher), judged("tangent", tangent), judged("kd", kd), runs=STUDENTS)
+    assert said.headline == headline
+    assert said.plain == "kd"
+
+
+def test_without_a_plain_student_transfer_is_not_claimed():
+    said = answer_of(judged("teacher", 300), judged("tangent", 240), runs=STUDENTS[:1])
+    assert said.headline == "tangent has 80 % of its teacher's robust accuracy; whether by transfer is not known"
+
+
+def test_without_a_teacher_models_are_compared_with_each_other():
+    said = answer_of(judged("tangent", 240), judged("kd", 100))
+    assert said.headline.startswith("Which teacher these models had is not known")
+    assert said.against_teacher == {}
+    assert [sentence.name for sentence in said.sentences] == ["tangent", "kd"]
+
+
+def test_a_robust_model_without_a_teacher_takes_the_claim_back():
+    runs = [*STUDENTS, trained("alone", "pgd-at", None)]
+    models = judged("teacher", 300), judged("tangent", 240), judged("kd", 100)
+    as_good = answer_of(*models, judged("alone", 235, shift=20), runs=runs)
+    assert as_good.headline.endswith("but alone has as much without a teacher")
+    assert any("alone had no teacher and is not told apart from tangent" in line for line in as_good.reliability)
+    weaker = answer_of(*models, judged("alone", 200), runs=runs)
+    assert weaker.headline.startswith("Yes, in part")
+    assert not any("no teacher" in line for line in weaker.reliability)
+
+
+def test_a_failed_check_comes_before_every_number():
+    masked = [{"name": "black-box", "verdict": "failed", "message": "Square beats PGD."}]
+    said = answer_of(judged("teacher", 300), judged("tangent", 298, findings=masked), judged("kd", 100), runs=STUDENTS)
+    assert said.headline == "Not to be believed yet: checks of tangent failed"
+    assert "not to be believed, for it failed black-box" in next(s.text for s in said.sentences if s.name == "tangent")
+    assert said.reliability[0] == "tangent failed 1 of 1 checks: black-box."
+
+
+def test_nothing_attacked_says_so():
+    said = answer_of(judged("kd", 100, accuracy={"clean": 0.95}))
+    assert said.headline == "Nothing was attacked here, so robustness is unknown"
+
+
+def test_the_attack_is_one_that_teacher_and_student_share():
+    said = answer_of(
+        judged("teacher", 300, attack="pgd-20"),
+        judged("tangent", 240, attack="pgd-20"),
+        judged("kd", 100),
+        runs=STUDENTS,
+    )
+    assert "under PGD-20" in said.sentences[0].text
+    assert any("AutoAttack was not run on teacher and students both" in line for line in said.reliability)
+    assert strongest(["clean", "fgsm", "pgd-20", "pgd-100", "cw-50"]) == "pgd-100"
+    assert strongest(["pgd-100", "autoattack"]) == "autoattack"
+    assert strongest(["clean"]) is None
+
+
+def test_the_best_of_many_is_said_to_be_picked():
+    names = ["tangent", "kdiga", "igam"]
+    models = [judged(name, 240 - 20 * row) for row, name in enumerate(names)]
+    said = answer_of(judged("teacher", 300), *models, runs=[trained(name, name) for name in names])
+    assert any("The most robust of 3 students was picked by these same images" in line for line in said.reliability)
+
+
+def test_gaps_are_paired_on_the_same_images_only():
+    one, other = accuracy(200, shift=50), accuracy(180)
+    paired = difference_of([one], [other])
+    assert (paired.value, paired.low, paired.high) == paired_difference(one.correct, other.correct)
+    assert paired.paired
+    assert not paired.assumed
+    elsewhere = accuracy(180, conditions=Conditions("digits", "linf", 0.1, "other images"))
+    apart = difference_of([one], [elsewhere])
+    assert not apart.paired
+    assert apart.value == pytest.approx(0.05)
+    spread = ((one.value - one.interval[0]) ** 2 + (other.interval[1] - other.value) ** 2) ** 0.5
+    assert apart.low == pytest.approx(0.05 - spread)
+    assert not difference_of([one], [accuracy(180, images=399)]).paired
+    older = [accuracy(right, conditions=Conditions("digits", "linf", 0.1)) for right in (200, 180)]
+    assert difference_of(older[:1], older[1:]).assumed
+    assert difference_of([elsewhere, one], [other]).paired  # whichever of its measurements can be paired
+    assert difference_of([one], []) is None
+
+
+def test_signs_of_points():
+    assert [signed(value) for value in (0.1, -0.0501, 0.0, -0.0001)] == ["+10.0", "−5.0", "±0.0", "±0.0"]
+
+
+def test_results_that_were_moved_find_their_run(tmp_path):
+    for name in ("a/kd/seed-0", "b/kd/seed-0", "a/teacher"):
+        (tmp_path / name).mkdir(parents=True)
+    runs = [trained(name, "kd", None, tmp_path) for name in ("a/kd/seed-0", "b/kd/seed-0", "a/teacher")]
+    register = ModelRegistry([], runs)
+    assert register.locate("old/place/a/kd/seed-0") == (tmp_path / "a/kd/seed-0").resolve()
+    assert register.locate("old/a/teacher/best.safetensors") == (tmp_path / "a/teacher").resolve()
+    assert register.locate("kd/seed-0") is None  # two fit
+    assert register.locate("resnet18") is None
+    assert short_names([("x/a/kd/seed-0", "best"), ("x/b/kd/seed-0", "best"), ("x/a/teacher", "last")]) == [
+        "a/kd/seed-0",
+        "b/kd/seed-0",
+        "teacher (last)",
+    ]
+
+
+def test_weights_that_changed_are_not_mixed(tmp_path):
+    write_run(tmp_path / "kd", "kd")
+    found = []
+    for row, (fingerprint, right) in enumerate((("before", 100), ("after", 120))):
+        content = judged("kd", right, fingerprint=fingerprint).to_dict()
+        path = write_json(tmp_path / f"kd/evaluation/{row}/evaluation.json", content)
+        found.append(EvaluationResult.read(path))
+    old, new = found
+    (group,), remarks = group_models(Results(evaluations=[old, new]))
+    assert len(group.members) == 2
+    assert "different best weights" in remarks[0].reason
+    (group,), remarks = group_models(Results(evaluations=[new, new]))
+    assert len(group.members) == 1
+    assert remarks == []
