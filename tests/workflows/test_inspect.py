@@ -20,7 +20,7 @@ from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import ModelConfig
 from kdiga.workflows.inspect import check_teachers, inspect_model, inspect_recipe, sample
 from kdiga.workflows.loaded_model import judged
-from kdiga.workflows.train import RunModels, build_model, build_models, check_fits
+from kdiga.workflows.prepare import RunModels, build_model, build_models, check_fits
 
 TRAINED = WeightsOrigin("a test", trained=True)
 WORDNET = ("n01440764", "n02102040", "n02979186", "n03000684")  # 0, 217, 482, 491
