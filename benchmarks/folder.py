@@ -1,12 +1,12 @@
-"""What a folder of images costs: how soon training starts, and whether decoding keeps up with a student.
+"""Cost of a folder of images: time to the first step, and whether decoding is fast enough for a student.
 
     python benchmarks/folder.py start --images 50000
     python benchmarks/folder.py feed --folder data/imagenette --image-size 224 --pairs 5
 
-``start`` writes a folder of so many small JPEGs and times, in a process of its own, all that happens before the first
-training step: scanning, the split, the moments of a sample, the student, the first batch. ``feed`` trains a student on
-a folder and on random images in memory in turns, a few steps each, and forms the ratio of examples a second within
-each pair, so that what else the machine does falls on both. Ratios are told with their median and range.
+``start`` writes a folder of small JPEGs and times, in a separate process, everything before the first training step:
+scanning, the split, the moments of a sample, the student, the first batch. ``feed`` trains a student on a folder and on
+random images in memory in turns, a few steps each. It takes the ratio of examples per second within each pair, so that
+other load on the machine affects both, and prints the median and range of the ratios.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 def start(images: int) -> None:
-    """Time what happens before the first step, on a folder of 100 classes."""
+    """Time everything before the first step, on a folder of 100 classes."""
     import numpy as np
     from PIL import Image
 
@@ -90,7 +90,7 @@ def start(images: int) -> None:
 
 
 def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int, pairs: int, workers: int) -> None:
-    """Form the ratio of a student's throughput on a folder to that on random images in memory."""
+    """Print the ratio of a student's throughput on a folder and on random images in memory."""
     import torch
 
     import kdiga
@@ -131,7 +131,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     batches = {name: forever(source) for name, source in sources.items()}
 
     def seconds(name: str) -> float:
-        stepper.take_and_wait(next(batches[name]), 0)  # the images that were decoded meanwhile are not counted twice
+        stepper.take_and_wait(next(batches[name]), 0)  # images decoded in the meantime are not counted twice
         begun = time.perf_counter()
         for _ in range(steps):
             stepper.take_and_wait(next(batches[name]), 0)
@@ -140,7 +140,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     seconds("folder"), seconds("synthetic")
     found = [(seconds("folder"), seconds("synthetic")) for _ in range(pairs)]
     ratios = sorted(synthetic / own for own, synthetic in found)
-    told = {
+    result = {
         "student": student,
         "image_size": image_size,
         "batch_size": batch_size,
@@ -150,7 +150,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
         "ratio": statistics.median(ratios),
         "range": (ratios[0], ratios[-1]),
     }
-    print(json.dumps(told, indent=1))
+    print(json.dumps(result, indent=1))
 
 
 def main() -> None:

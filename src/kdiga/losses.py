@@ -115,8 +115,8 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = a.flatten(1), b.flatten(1)
     defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
-    safe = torch.where(defined[:, None], a, torch.ones_like(a))
-    return torch.where(defined, 1 - F.cosine_similarity(safe, b, dim=1, eps=1e-12), a.new_zeros(()))
+    safe_a, safe_b = (torch.where(defined[:, None], one, torch.ones_like(one)) for one in (a, b))
+    return torch.where(defined, 1 - F.cosine_similarity(safe_a, safe_b, dim=1, eps=1e-12), a.new_zeros(()))
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -148,8 +148,8 @@ def test_links_in_a_teacher_cache_and_a_hub_folder_and_among_portions(tmp_path, 
 def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     (tmp_path / "r.yaml").write_text(CLAIMS)
     claims = load_claims(tmp_path / "r.yaml", tmp_path / "out")
-    cell = next(cell for cell in claims.cells if cell.kind == "teacher")
-    board, kept = RunBoard(claims.cells, claims.out), RunRecords(tmp_path / "kept")
+    cell = next(cell for cell in claims.run_specs if cell.kind == "teacher")
+    board, kept = RunBoard(claims.run_specs, claims.out), RunRecords(tmp_path / "kept")
     place = tmp_path / "out" / cell.folder
     place.mkdir(parents=True)
     record = {"config.yaml": {"a": 1}, "result.json": {"b": 2}}
@@ -170,6 +170,6 @@ def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     kept._weights(cell).symlink_to(outside)
     kept._path(cell).unlink()
     kept._path(cell).symlink_to(outside.with_name("new"))
-    RunRecords(tmp_path / "kept").keep(RunBoard(claims.cells, claims.out))
+    RunRecords(tmp_path / "kept").keep(RunBoard(claims.run_specs, claims.out))
     assert not kept._weights(cell).is_symlink()
     assert not kept._path(cell).is_symlink()

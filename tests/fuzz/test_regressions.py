@@ -138,7 +138,7 @@ def records(folder, **files):
     claims = load_claims(folder / "r.yaml", folder / "out")
     (folder / "kept").mkdir()
     (folder / "kept/ce--small--seed-0.json").write_text(json.dumps(files))
-    return RunRecords(folder / "kept"), RunBoard(claims.cells, claims.out)
+    return RunRecords(folder / "kept"), RunBoard(claims.run_specs, claims.out)
 
 
 @pytest.mark.parametrize("name", ["../escaped.json", "/tmp/kdiga-escaped.json", "other.json"])
@@ -161,9 +161,9 @@ def test_a_record_with_other_outcomes(tmp_path):
 def test_a_failure_that_tells_none(tmp_path):
     (tmp_path / "r.yaml").write_text(STUDY_TEXT)
     study = load_study(tmp_path / "r.yaml", tmp_path / "out")
-    write_json(tmp_path / "out" / study.cells[0].folder / "failure.json", {"error": "x"})
+    write_json(tmp_path / "out" / study.run_specs[0].folder / "failure.json", {"error": "x"})
     with pytest.raises(InputError, match="tells no failure"):
-        RunBoard(study.cells, study.out).state(study.cells[0])
+        RunBoard(study.run_specs, study.out).state(study.run_specs[0])
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 5000, '{"a": "\\ud800"}'])

@@ -94,13 +94,13 @@ def read_recipe(folder: Path) -> None:
 
 @target("yaml.study", {"r.yaml": damaged_yaml}, writes(STUDY))
 def read_study(folder: Path) -> None:
-    cells = load_study(folder / "r.yaml", out=folder / "out").cells
+    cells = load_study(folder / "r.yaml", out=folder / "out").run_specs
     check_cells(cells, folder / "out", yaml_of(folder / "r.yaml"))
 
 
 @target("yaml.claims", {"r.yaml": damaged_yaml}, writes(FEW))
 def read_claims(folder: Path) -> None:
-    cells = load_claims(folder / "r.yaml", out=folder / "out").cells
+    cells = load_claims(folder / "r.yaml", out=folder / "out").run_specs
     check_cells(cells, folder / "out", yaml_of(folder / "r.yaml"))
 
 
@@ -172,10 +172,10 @@ def read_strings(folder: Path) -> None:
     threat = ThreatModel.parse(norm.removeprefix("norm "), eps.removeprefix("eps "))
     check_leaves(eps.removeprefix("eps "), threat.eps, "eps")
     sweep = load_curve(folder / "r.yaml", over, overrides=[override.removeprefix("--set ")], out=folder / "out")
-    stays_inside([cell.folder for cell in sweep.cells], folder / "out")
+    stays_inside([cell.folder for cell in sweep.run_specs], folder / "out")
     name, _, values = over.partition("=")
     if name.strip() == "method.gradient_weight":
-        found = {float(cell.recipe.method.gradient_weight) for cell in sweep.cells if cell.kind == "method"}
+        found = {float(cell.recipe.method.gradient_weight) for cell in sweep.run_specs if cell.kind == "method"}
         assert {float(Fraction(one.strip())) for one in values.split(",")} == found, (
             f"{values!r:.60} was read as {found}"
         )
@@ -218,4 +218,4 @@ def some_cells() -> Sequence[RunSpec]:
     """Return the runs of the claims recipe, whose records are damaged and not it."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "r.yaml").write_text(CLAIMS)
-        return load_claims(Path(folder) / "r.yaml", out=Path(folder) / "out").cells
+        return load_claims(Path(folder) / "r.yaml", out=Path(folder) / "out").run_specs

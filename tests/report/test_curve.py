@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from kdiga.report.curve import answer_lines, curve_csv, curve_markdown, headings, table_rows, write_curve_files
-from kdiga.report.curve_picture import DARK, LIGHT, draw_curve
+from kdiga.report.curve import (
+    DARK,
+    LIGHT,
+    answer_lines,
+    curve_csv,
+    curve_markdown,
+    draw_curve,
+    headings,
+    table_rows,
+    write_curve_files,
+)
 from kdiga.results.studies import CurveResult
 
 HARDWARE = {"processor": "a processor", "cores": 2, "threads": 1, "accelerator": None}

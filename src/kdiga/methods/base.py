@@ -7,7 +7,7 @@ import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.student_pass import GradientUse
@@ -86,22 +86,26 @@ class Method(Protocol):
 
 
 class CheckedOptions:
-    """Base class of methods with options. It checks their numbers by name when a method is configured.
+    """Base class of methods with options. It checks options by type and name when a method is configured.
 
     Raises:
-        InputError: for a weight that is negative or not finite, a temperature of 0 or less, fewer than
-            1 step, a step size of 0 or less, or a share of the training or the batch out of range.
+        InputError: for a name that the option's ``Literal`` does not list, a weight that is negative or not finite,
+            a temperature of 0 or less, fewer than 1 step, a step size of 0 or less, or a share of the training or
+            the batch out of range.
     """
 
     def __post_init__(self) -> None:
-        """Check every option by its name."""
+        """Check every option."""
+        kinds = get_type_hints(type(self))
         for option in fields(self):  # pyright: ignore[reportArgumentType]
-            value = getattr(self, option.name)
+            value, kind = getattr(self, option.name), kinds[option.name]
+            if get_origin(kind) is Literal and value not in get_args(kind):
+                raise unknown(option.name, str(value), get_args(kind))
             if value is not None:
-                _check(option.name, value)
+                _check_number(option.name, value)
 
 
-def _check(name: str, value: float) -> None:
+def _check_number(name: str, value: float) -> None:
     accepted = None
     if name.endswith("_weight"):
         accepted = None if value >= 0 and math.isfinite(value) else "a finite number of at least 0"

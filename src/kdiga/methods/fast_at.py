@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
-from kdiga.errors import unknown
-from kdiga.losses import cross_entropy
+from kdiga.losses import cosine
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.types import Objective, Term
@@ -40,11 +37,6 @@ class FastAT(CheckedOptions):
     step_size: float | None = None
     gradalign_weight: float = coefficient(0.0, 0.03, 3)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.start not in get_args(FastStart):
-            raise unknown("attack start", self.start, get_args(FastStart))
-
     @property
     def needs(self) -> Needs:
         """GradAlign adds two forwards, each with a backward to the images and one through it."""
@@ -56,12 +48,8 @@ class FastAT(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Take one attack step, then return the loss there and, with a weight, GradAlign's term."""
-
-        def loss(images: Tensor) -> Tensor:
-            return cross_entropy(step.predict(images), step.batch.labels)
-
         step_size = self.step_size or step.threat.eps * (1.25 if self.start == "uniform" else 1.0)
-        adv_images = step.attack(loss, steps=1, step_size=step_size, start=self.start)
+        adv_images = step.attack_loss(steps=1, step_size=step_size, start=self.start)
         terms = [Term("adversarial", 1.0, step.at(adv_images).losses.mean())]
         if self.gradalign_weight:
             noisy = step.moved_to(uniform_start(step.batch.images, step.threat))
@@ -72,9 +60,6 @@ class FastAT(CheckedOptions):
 
 def mean_angle(a: Tensor, b: Tensor) -> Tensor:
     """Return ``1 - cos`` averaged over the examples with two nonzero gradients; 0 without such examples."""
-    a, b = a.flatten(1), b.flatten(1)
-    defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
-    safe_a, safe_b = (torch.where(defined[:, None], one, torch.ones_like(one)) for one in (a, b))
-    angles = torch.where(defined, 1 - F.cosine_similarity(safe_a, safe_b, dim=1, eps=1e-12), a.new_zeros(()))
-    shared = batch_shards.current_shard()
-    return shared.gather(angles.sum()).sum() / shared.gather(defined.sum()).sum().clamp_min(1)
+    defined = a.detach().flatten(1).any(1) & b.detach().flatten(1).any(1)
+    shard = batch_shards.current_shard()
+    return shard.gather(cosine(a, b).sum()).sum() / shard.gather(defined.sum()).sum().clamp_min(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from kdiga import losses
@@ -81,10 +80,3 @@ def distrust(
     """Return each example's ``(1 - A) KL(p_S(x) || p_S(x_adv))``."""
     target = clean_logits.detach() if detach else clean_logits
     return (1 - trusted) * losses.kl(adv_logits, target, temperature)
-
-
-def trust_from(begin: float, step: StepContext, teacher_logits: Tensor, exponent: float) -> Tensor:
-    """Return :func:`trust`, or 1 for every example before ``begin``."""
-    if step.progress < begin:
-        return torch.ones_like(step.batch.labels, dtype=teacher_logits.dtype)
-    return trust(teacher_logits, step.batch.labels, exponent)

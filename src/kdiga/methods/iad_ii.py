@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kdiga import losses
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.iad import distrust, trust_from
+from kdiga.methods.iad import distrust, trust
 from kdiga.types import Objective, Term
 
 
@@ -61,10 +61,10 @@ class IADII(CheckedOptions):
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
         adv = step.at(adv_images)
         robust_logits, natural_logits = step.teacher_at(adv_images), step.second_teacher_at(adv_images)
-        trusted = trust_from(self.begin, step, robust_logits, self.trust_exponent)
-        imitation = trusted * losses.kl(adv.logits, robust_logits, self.temperature)
+        imitation = losses.kl(adv.logits, robust_logits, self.temperature)
         if step.progress >= self.begin:
-            imitation = imitation + distrust(
+            trusted = trust(robust_logits, step.batch.labels, self.trust_exponent)
+            imitation = trusted * imitation + distrust(
                 trusted, adv.logits, step.clean.logits, detach=self.detach_self, temperature=self.temperature
             )
         natural = losses.kl(adv.logits, natural_logits, self.temperature)

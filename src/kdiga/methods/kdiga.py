@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from kdiga import losses
 from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.types import Objective, Term
@@ -69,9 +69,6 @@ class KDIGA(CheckedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         losses.check_distance(self.distance)
-        losses.score_by_name(self.gradient_of)
-        if self.convention not in get_args(Convention):
-            raise unknown("convention", self.convention, get_args(Convention))
         if self.convention == "author" and (self.distance, self.gradient_of) != ("l2", "loss"):
             raise InputError(
                 f"distance was {self.distance!r} and gradient_of {self.gradient_of!r}; the author's convention has "

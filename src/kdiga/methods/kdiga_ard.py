@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from kdiga import losses
-from kdiga.errors import unknown
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.kdiga import RAMP
@@ -51,9 +50,6 @@ class KDIGAARD(CheckedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         losses.check_distance(self.distance)
-        for name in ("teacher_input", "align_at"):
-            if getattr(self, name) not in get_args(Place):
-                raise unknown(name, getattr(self, name), get_args(Place))
 
     @property
     def needs(self) -> Needs:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
 from kdiga import losses
 from kdiga.attacks import project, steepest
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.types import Objective, Term
@@ -61,8 +61,6 @@ class Tangent(CheckedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.learn_at not in get_args(Learn):
-            raise unknown("learn_at", self.learn_at, get_args(Learn))
         if self.learn_at == "adv" and (self.align_share, self.align_every) != (1, 1):
             raise InputError(
                 f"align_share was {self.align_share:g} and align_every {self.align_every} with learn_at 'adv', which "

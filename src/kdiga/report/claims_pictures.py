@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kdiga.report.charts import INK, SOFT, colour, drawing, marker
+from kdiga.report.charts import INK, SOFT, axes_of, colour, drawing, marker
 from kdiga.report.claims_tables import RADII
 from kdiga.results.studies import ClaimRow, ClaimsResult
 
@@ -71,9 +71,7 @@ def draw_pretrained(claims: ClaimsResult) -> Figure | None:
         return None
     methods, students = _order(claims), list(dict.fromkeys(row.student for row in rows))
     with drawing():
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+        figure, axes = axes_of(WIDTH, 4.2)
         for row in rows:
             x, y = ([100 * part for part in getattr(row, key)] for key in ("kept", "gained"))
             place = methods.index(row.method)

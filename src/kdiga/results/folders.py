@@ -50,13 +50,9 @@ class Results:
     explanations: Sequence[ExplanationResult] = ()
     suitabilities: Sequence[SuitabilityResult] = ()
     exports: Sequence[ExportResult] = ()
-    runs: Sequence[RunResult] = ()
     studies: Sequence[StudyResult] = ()
+    runs: Sequence[RunResult] = ()
     left_out: Sequence[LeftOut] = ()
-
-    def __bool__(self) -> bool:
-        found = (self.evaluations, self.certificates, self.explanations, self.suitabilities, self.exports)
-        return any((*found, self.runs, self.studies))
 
 
 def find_results(folders: Sequence[Path]) -> Results:
@@ -74,7 +70,7 @@ def find_results(folders: Sequence[Path]) -> Results:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{str(folder)!r} is not a folder; name folders of runs, studies or results.")
-    by_kind: dict[type, list[Any]] = {kind: [] for kind in (*FILES.values(), RunResult)}
+    by_kind: dict[type, list[Any]] = {kind: [] for kind in (*FILES.values(), RunResult)}  # as in Results
     left_out: list[LeftOut] = []
     for path in _distinct(folders):
         try:
@@ -83,17 +79,8 @@ def find_results(folders: Sequence[Path]) -> Results:
             left_out.append(LeftOut(path, str(error)))
         else:
             by_kind[type(found)].append(found)
-    results = Results(
-        by_kind[EvaluationResult],
-        by_kind[CertificateResult],
-        by_kind[ExplanationResult],
-        by_kind[SuitabilityResult],
-        by_kind[ExportResult],
-        by_kind[RunResult],
-        by_kind[StudyResult],
-        left_out,
-    )
-    if not results:
+    results = Results(*by_kind.values(), left_out)
+    if not any(by_kind.values()):
         because = f"; {left_out[0].path}: {left_out[0].reason}" if left_out else ""
         given = ", ".join(repr(str(folder)) for folder in folders)
         raise InputError(
