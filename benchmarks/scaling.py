@@ -1,9 +1,9 @@
-"""Seconds per step of one process and of two on the same batch, and the share of gradient averaging.
+"""Seconds a step of one process and of two on the same batch, and what part of it is spent averaging gradients.
 
     python benchmarks/scaling.py            # starts the processes itself; one thread each
 
-In turns, one process takes the whole batch and two processes take one half each. Seconds are processor times without
-waiting, so that other programs on the machine do not count: the time on two free cores.
+One process takes the whole batch, then two take half each, by turns. Seconds are those that a process computed, waiting
+left out, so that other programs on the machine do not count: what two free cores would take.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def stepper_of(name: str, method: str, group: ProcessGroup) -> Stepper:
 
 
 def measure(rank: int, port: int) -> None:
-    """Time steps in one of two processes; the first one prints."""
+    """Time steps in one of two processes, and print in the first."""
     torch.set_num_threads(1)
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
     os.environ.update({name: str(value) for name, value in environment.items()})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from kdiga.study import sizing
 
 from kdiga.errors import InputError
+from kdiga.experiments import sizing
 from kdiga.experiments.sizing import size_runs
 from kdiga.training.step_profile import ProfiledRun
 from kdiga.workflows.prepare import load_recipe_data, prepare
@@ -24,7 +24,7 @@ def sized(study, monkeypatch):
     def size(*replaced, **options):
         checked = study(*replaced)
         data = load_recipe_data(checked.run_specs[0].recipe.data)
-        return size_runs(checked.run_specs, checked.out, checked.evaluation, data, **options)
+        return size_runs(checked, data, **options)
 
     return size
 
@@ -77,7 +77,7 @@ def test_it_measures_what_a_run_would_do(study, monkeypatch):
     monkeypatch.setattr(sizing, "to_pixels", lambda images: seen.add(len(images)) or to_pixels(images))
     checked = study(("ce: ce", "ce: ce\n  kdiga: {method: kdiga, training: {route: one-sided, precision: fp32}}"))
     data = load_recipe_data(checked.run_specs[0].recipe.data)
-    found = size_runs(checked.run_specs, checked.out, checked.evaluation, data, steps=1)
+    found = size_runs(checked, data, steps=1)
     assert {row["label"]: row["runs_as"] for row in found["training"]} == {
         "robust": "fp32",
         "ce": "fp32",

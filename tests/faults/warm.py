@@ -180,10 +180,10 @@ def _suffer(fault: Fault) -> None:
 
 
 def _main() -> None:
-    import kdiga.study
     import torch
 
     import kdiga.cli.app
+    import kdiga.experiments.study
     import kdiga.workflows.cache
     import kdiga.workflows.certify
     import kdiga.workflows.evaluate

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard
-from kdiga.experiments.claims.plan import load_claims
-from kdiga.experiments.claims.records import WEIGHTS, RunRecords
-from kdiga.experiments.curve_plan import load_curve
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords
+from kdiga.experiments.curve import load_curve
 from kdiga.experiments.study import load_study
-from kdiga.export.hub_folder import write_hub_folder
+from kdiga.export.safetensors_file import write_hub_folder
 from kdiga.export.torch_program import write_program
 from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
@@ -170,6 +170,6 @@ def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     kept._weights(cell).symlink_to(outside)
     kept._path(cell).unlink()
     kept._path(cell).symlink_to(outside.with_name("new"))
-    RunRecords(tmp_path / "kept").keep(RunBoard(claims.run_specs, claims.out))
+    RunRecords(tmp_path / "kept").write(RunBoard(claims.run_specs, claims.out))
     assert not kept._weights(cell).is_symlink()
     assert not kept._path(cell).is_symlink()

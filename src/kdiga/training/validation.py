@@ -12,8 +12,8 @@ from kdiga.data import FileSet, Images, ImageSet, MixedSet, split
 from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.errors import OutOfMemoryError
 from kdiga.evaluation import evaluate
-from kdiga.evaluation.attacks import seed_at
 from kdiga.evaluation.evaluate import BATCH_SIZE
+from kdiga.evaluation.stages import seed_at
 from kdiga.model_state import mix_seed
 from kdiga.training.settings import Selection, TrainingSettings
 from kdiga.types import ThreatModel
