@@ -32,11 +32,8 @@ BACKWARDS = {"apgd-ce": 100, "apgd-dlr": 100, "fab": 1000, "square": 0, "apgd-t"
 def autoattack_stage(name: str, version: str = "standard") -> Stage:
     """Return one attack of the official ensemble, with the settings of its version.
 
-    The stages one after another give the result of one call of the package. Run one by one, each can be cached.
-
-    Args:
-        name: Name such as "apgd-ce".
-        version: "standard", "plus" or "rand".
+    The stages one after another give the result of one call of the package. Run one by one, each can be cached. Names
+    and versions are those of ``VERSIONS``.
     """
     repeats = {"plus": 5, "rand": 20}.get(version, 1) if name in ("apgd-ce", "apgd-dlr", "fab") else 1
     return Stage(
@@ -77,11 +74,7 @@ def _official_attack(
 
 
 def square_stage(queries: int) -> Stage:
-    """Return Square (Andriushchenko et al., 2020), which needs only logits.
-
-    Args:
-        queries: Number of queries of an example that is never fooled.
-    """
+    """Return Square (Andriushchenko et al., 2020), which needs only logits, with so many queries an example."""
     return Stage(
         name=f"square-{queries}",
         forwards=queries,
@@ -111,11 +104,7 @@ def _official_square(
 
 
 def square_warnings(accuracy: Mapping[str, float]) -> list[str]:
-    """Return a warning if Square lowers the accuracy that gradient attacks before it leave.
-
-    Args:
-        accuracy: Accuracy after each stage, in [0, 1], by stage in the order of the attack.
-    """
+    """Return a warning if Square lowers the accuracy that the stages before it leave."""
     names = list(accuracy)
     if "square" not in names[1:]:
         return []

@@ -108,17 +108,8 @@ def sweep(
     An example that is fooled at one eps counts as fooled at every larger one and is not attacked again, though the
     same attack might miss it there: the true curve never rises.
 
-    Args:
-        model: As in :func:`kdiga.evaluate`, and so are the other arguments.
-        batches: Pairs of images and labels.
-        eps_values: Values of eps, increasing, at least 0.
-        norm: "linf" or "l2".
-        attack: Name of the attack, other than "clean".
-        examples: Number of examples, the first ones; None for all.
-        seed: Seed of random starts.
-        batch_size: Number of examples attacked together.
-        folder: Folder of cached outcomes; None caches nothing.
-        progress: Function called with attack and eps, examples done and examples in total.
+    Values of eps increase from 0 or more. The attack is any but "clean"; progress gets its name and eps. The other
+    arguments are those of :func:`kdiga.evaluate`.
 
     Raises:
         InputError: If eps values do not increase from 0 or more, and as :func:`kdiga.evaluate` does.

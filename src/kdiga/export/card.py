@@ -53,7 +53,7 @@ _FILTERS: dict[str, Any] = {
 
 
 def snippet(name: str, takes: tuple[int, int, int], *, in_hub_folder: bool = False) -> str:
-    """Return Python code that loads a file and runs it on random images; the result is in ``logits``.
+    """Return Python code that loads a format's file and runs it on random images; the result is in ``logits``.
 
     Args:
         name: Name of the format.
@@ -93,19 +93,14 @@ class Card:
     """The content of a card.
 
     Args:
-        name: Name of the model.
-        spec: Description of its network.
-        parameters: Number of parameters.
-        fingerprint: Fingerprint of its weights.
-        data: Name of the data set.
-        class_names: Names of its outputs, in order.
+        name: Name of the model; spec, parameters (their number) and fingerprint are about its network.
+        data: Name of the data set; class names are those of the outputs, in order.
         threat: Threat model of the attacks.
         formats: Measurements by format, as in ``export.json``, the model in PyTorch first.
         numbers: Measurements of the model itself by other commands.
         origin: Training of the model.
         queries: Number of queries of Square.
-        command: Command that made the export.
-        provenance: Date, versions and hardware of the export.
+        command: Command that made the export; provenance is that of the export.
     """
 
     name: str

@@ -70,7 +70,7 @@ def transfer_to_files(
         labels: Labels, int64 (example,).
         attacks: Attacks from :func:`transfer_attacks`.
         fingerprint: Fingerprint of the model.
-        settings: Threat model, seed, batch size, result cache and progress.
+        settings: Settings of all attacks.
 
     Returns:
         Results by the name of the file and by "transfer ATTACK".
@@ -152,15 +152,7 @@ class _FileModule(nn.Module):
 def attack_by_queries(
     file: ExportedFile, images: Tensor, labels: Tensor, *, queries: int = QUERIES, settings: AttackSettings
 ) -> AttackResult:
-    """Attack a file by Square, which needs only its logits.
-
-    Args:
-        file: The file.
-        images: Images, float (example, channel, height, width) in [0, 1].
-        labels: Labels, int64 (example,).
-        queries: Number of queries of an example that is never fooled, at least 1.
-        settings: Threat model, seed, batch size, result cache and progress.
-    """
+    """Attack a file by Square, which needs only its logits; ``queries`` is the number for an example never fooled."""
     module = _FileModule(file.call).eval()
     target = AttackTarget.of(module, images, labels, batch_size=settings.batch_size, fingerprint=file.digest)
     stage = square_stage(queries)

@@ -33,20 +33,12 @@ WORST = "worst"
 class OutputAgreement:
     """How close the logits of a file are to those of its model.
 
-    Args:
-        largest_difference: Largest difference of any logit.
-        largest_logit: Largest absolute logit of the model.
-        same_class: Whether both predict the same class, for each image.
+    The largest logit is the model's, in absolute value; ``same_class`` has an entry for each image.
     """
 
     largest_difference: float
     largest_logit: float
     same_class: tuple[bool, ...]
-
-    @property
-    def share(self) -> float:
-        """Share of images with the same class, in [0, 1]."""
-        return sum(self.same_class) / len(self.same_class)
 
     def check_close(self, what: str) -> None:
         """Check that the file computes the model's function.
@@ -63,23 +55,18 @@ class OutputAgreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the agreement as plain data, with its 95 % Clopper-Pearson interval."""
+        same, examples = sum(self.same_class), len(self.same_class)
         return {
             "largest_difference": self.largest_difference,
             "largest_logit": self.largest_logit,
-            "same_class": self.share,
-            "interval_95": list(clopper_pearson(sum(self.same_class), len(self.same_class))),
-            "examples": len(self.same_class),
+            "same_class": same / examples,
+            "interval_95": list(clopper_pearson(same, examples)),
+            "examples": examples,
         }
 
 
 def logits_of(call: Logits, images: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
-    """Return the logits (example, classes) of many images, float32, on the CPU.
-
-    Args:
-        call: Function from images to logits.
-        images: Images, float (example, channel, height, width) in [0, 1].
-        batch_size: Number of images in one call.
-    """
+    """Return the logits (example, classes) of many images in [0, 1], float32, on the CPU."""
     with torch.no_grad():
         return torch.cat([call(part).detach().float().cpu() for part in images.split(batch_size)])
 
@@ -96,14 +83,7 @@ def agreement(of_file: Tensor, of_model: Tensor) -> OutputAgreement:
 
 @dataclass(frozen=True)
 class Latency:
-    """Duration of a call in milliseconds.
-
-    Args:
-        median: Median over the runs.
-        low: Lower quartile.
-        high: Upper quartile.
-        runs: Number of timed runs.
-    """
+    """Duration of a call in milliseconds: median, lower and upper quartile over the timed runs."""
 
     median: float
     low: float

@@ -32,11 +32,7 @@ CALIBRATION_BATCH = 32
 
 
 def write_onnx(model: Classifier, path: Path) -> None:
-    """Write a classifier with its normalisation: pixels in [0, 1] to logits, any number of images.
-
-    Args:
-        model: Classifier in eval mode, on the CPU.
-        path: Path of the file, which is replaced atomically.
+    """Write a classifier, in eval mode on the CPU, with its normalisation: any number of images to logits.
 
     Raises:
         InputError: If a part of the network has no ONNX form.

@@ -66,13 +66,7 @@ def load_model(file=FILE, device="cpu"):
 
 
 def loader_source(threat: ThreatModel, data: str, takes: tuple[int, int, int]) -> str:
-    """Return the text of ``robustbench_model.py``.
-
-    Args:
-        threat: Norm and eps.
-        data: Name of the data set.
-        takes: Channels and size of the images, and number of classes.
-    """
+    """Return the text of ``robustbench_model.py``; ``takes`` is channels and size of the images, and the classes."""
     channels, size, classes = takes
     return SOURCE.format(
         dataset=data,
@@ -90,12 +84,7 @@ def model_info(
 ) -> Mapping[str, Any]:
     """Return the fields of RobustBench's ``model_info``, with percentages as text, as RobustBench writes them.
 
-    Args:
-        threat: Norm and eps.
-        data: Name of the data set.
-        architecture: Name of the network.
-        clean: Clean accuracy in [0, 1]; None if not measured.
-        autoattack: Accuracy under AutoAttack in [0, 1]; None if not measured.
+    Accuracies are in [0, 1], None if not measured.
     """
     return {
         "link": None,

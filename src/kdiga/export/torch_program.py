@@ -21,11 +21,7 @@ from kdiga.models.checkpoint import check_sums
 
 
 def write_program(model: Classifier, path: Path) -> None:
-    """Write a classifier as a program: pixels in [0, 1] to logits, any number of images.
-
-    Args:
-        model: Classifier in eval mode, on the CPU.
-        path: Path of the file, which is replaced atomically.
+    """Write a classifier, in eval mode on the CPU, as a program: any number of images to logits.
 
     Raises:
         InputError: If the network cannot be traced.

@@ -37,22 +37,14 @@ class DifferentiableModel(nn.Module):
         self.training = False  # only this wrapper
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits.
-
-        Raises:
-            InputError: If they are not finite.
-        """
+        """Return logits; they must be finite."""
         images = images.view_as(images)
         if images.requires_grad:
             images.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0).contiguous())
         return self.with_own_gradient(images)
 
     def with_own_gradient(self, images: Tensor) -> Tensor:
-        """Return logits with the gradient of the wrapped model, NaN included; zero if it has none.
-
-        Raises:
-            InputError: If the logits are not finite.
-        """
+        """Return logits with the gradient of the wrapped model, NaN included; zero if it has none."""
         logits: Tensor = self.model(images)
         if not bool(logits.isfinite().all()):
             raise InputError(
