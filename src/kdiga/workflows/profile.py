@@ -100,10 +100,6 @@ class RunCost(NamedTuple):
 def run_cost(run: PreparedRun, *, steps: int = 5) -> RunCost:
     """Measure a few steps of a recipe's run, and a check. The teacher is a live one, even if there is a store.
 
-    Args:
-        run: Recipe with its data and models.
-        steps: Number of steps to measure.
-
     Raises:
         InputError: If the recipe cannot run.
     """
