@@ -21,7 +21,7 @@ from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe
 from kdiga.statistics import paired_difference
-from kdiga.workflows.train import build_models, load_recipe_data
+from kdiga.workflows.prepare import build_models, load_recipe_data
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},

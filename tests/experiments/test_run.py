@@ -19,8 +19,9 @@ from kdiga.experiments.executors import HERE
 from kdiga.experiments.runner import run_board
 from kdiga.io.atomic_write import WriteError
 from kdiga.models import load_model
-from kdiga.training.journal import Journal
-from kdiga.workflows.train import load_recipe_data, run_recipe
+from kdiga.runs.folder import Journal
+from kdiga.workflows.prepare import load_recipe_data, prepare
+from kdiga.workflows.train import run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def test_a_cell_costs_little_more_than_its_training_and_attacks(study, data):
     started = time.perf_counter()
     for run_spec in checked.run_specs:
         folder = Path("plain", run_spec.folder)
-        run_recipe(run_spec.recipe, folder, data=data)
+        run_recipe(prepare(run_spec.recipe, data), folder)
         evaluate(load_model(folder), data.test.batches(), eps=0.1, attacks=["clean", "pgd-2"], examples=40)
     plain_seconds = time.perf_counter() - started
     assert (study_seconds - plain_seconds) / len(checked.run_specs) < 0.5

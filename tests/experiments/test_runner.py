@@ -22,7 +22,7 @@ from kdiga.experiments.executors import HERE, ExecutorRequest, LocalExecutor, Wo
 from kdiga.experiments.runner import WorkersEndedError, run_board
 from kdiga.io import file_lock as locks
 from kdiga.io.file_lock import file_lock
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from kdiga.methods import available_methods
 from kdiga.methods.base import coefficient, search_space
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe, recipe_from_dict
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},

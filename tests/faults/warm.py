@@ -184,9 +184,9 @@ def _main() -> None:
 
     import kdiga.cli.app
     import kdiga.experiments.study
+    import kdiga.workflows.cache
     import kdiga.workflows.certify
     import kdiga.workflows.evaluate
-    import kdiga.workflows.fill_cache
 
     kdiga.load_data("digits")
 

@@ -16,7 +16,7 @@ from kdiga.experiments.executors import default_workers
 from kdiga.experiments.sizing import size_runs
 from kdiga.experiments.study import load_study
 from kdiga.recipes.source import STUDY, FileKind
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 TRAINING = ("training", "student", "learns from", "as", "runs", "epochs", "step, ms", "takes")
 ATTACKS = ("attacks on", "models", "forward, us an image", "backward, us an image", "takes at most")

@@ -17,7 +17,7 @@ from kdiga.errors import InterruptedRunError, some
 from kdiga.experiments.executors import LOCAL, ExecutorRequest
 from kdiga.experiments.experiment import Experiment, StoppedError, describe_outcome
 from kdiga.experiments.runner import BoardProgress
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 STOPPED = "interrupted; what is finished is kept, and the same command continues."
 

@@ -20,7 +20,7 @@ from kdiga.io.file_lock import file_lock
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import CONFIG, RESULT, check_usable, read_config
-from kdiga.workflows.train import build_models
+from kdiga.workflows.prepare import build_models
 
 SHOWN = 3  # differences that a message names
 TEACHERS = ("teacher", "second_teacher")

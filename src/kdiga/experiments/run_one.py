@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from kdiga.data import DataSet, split
-from kdiga.distributed.threads import one_thread
+from kdiga.data import DataSet
+from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, KdigaError
 from kdiga.evaluation import evaluate
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
@@ -28,9 +28,10 @@ from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_con
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import attack_of, validation_subset
+from kdiga.training.validation import attack_of
 from kdiga.workflows.loaded_model import describe
-from kdiga.workflows.train import build_models, load_recipe_data, run_recipe
+from kdiga.workflows.prepare import load_recipe_data, prepare
+from kdiga.workflows.train import run_recipe
 
 AUTOATTACK_VERSION = "standard"
 ONE_RUN = threading.Lock()  # two runs in the threads of one process would share random streams
@@ -84,7 +85,7 @@ def _run(task: RunTask, data: DataSet) -> None:
         if run_spec.kind == "start":
             result = save_start(recipe, folder, data)
         else:
-            result = run_recipe(recipe, folder, resume=True, data=data)
+            result = run_recipe(prepare(recipe, data), folder, resume=True)
         test_run(folder, run_spec, recipe, result, data, task.evaluation)
         if run_spec.validated and not (folder / VALIDATION).is_file():
             validate_run(folder, recipe, data, task.evaluation.seed)
@@ -130,7 +131,7 @@ def save_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
 
 def save_start_weights(recipe: Recipe, folder: Path, data: DataSet) -> nn.Module:
     """Write the weights alone, and return the student."""
-    student = build_models(recipe, data).student
+    student = prepare(recipe, data).models.student
     save_model(student, folder / "best.safetensors", which="start", seed=recipe.training.seed)
     return student
 
@@ -198,13 +199,12 @@ def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None
 
     The recipe's seed decides which training images those are; ``seed`` is the attack's.
     """
-    settings = recipe.training
-    _, held_out = split(data.train, settings.validation_share, settings.seed)
+    settings, images = recipe.training, prepare(recipe, data).validation
     model = load_model(folder, which="best")
     about = describe(model, str(folder), "best")
     report = evaluate(
         model.to(device_by_name(settings.device)),
-        validation_subset(held_out, settings.validation_examples).batches(examples=settings.validation_examples),
+        images.batches(examples=settings.validation_examples),
         eps=recipe.threat.eps,
         norm=recipe.threat.norm,
         attacks=[validation_attack(recipe)],

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from kdiga.data import DataSet
-from kdiga.data.images import to_pixels
-from kdiga.distributed.threads import one_thread
+from kdiga.data.image_set import to_pixels
+from kdiga.distributed.launch import one_thread
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.experiments.board import RunSpec
@@ -25,8 +25,8 @@ from kdiga.recipes.schema import Recipe
 from kdiga.runs.provenance import provenance
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
+from kdiga.workflows.prepare import build_model, prepare
 from kdiga.workflows.profile import checks_of, run_cost
-from kdiga.workflows.train import build_model
 
 OnPart = Callable[[str, int, int], None]
 
@@ -103,7 +103,7 @@ def _network_of(run_spec: RunSpec, recipe: Recipe) -> str | None:
 
 
 def _training_row(run_specs: Sequence[RunSpec], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
-    cost = run_cost(recipe, data, steps=steps)
+    cost = run_cost(prepare(recipe, data), steps=steps)
     epochs = sum(run_spec.recipe.training.epochs for run_spec in run_specs)
     checks = sum(checks_of(run_spec.recipe.training) for run_spec in run_specs)
     return {

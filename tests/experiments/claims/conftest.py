@@ -11,7 +11,7 @@ import pytest
 from kdiga.experiments import run_one
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 TINY = """\
 data: {name: digits, train_examples: 300}

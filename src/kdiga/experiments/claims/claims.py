@@ -10,7 +10,6 @@ from typing import Any
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError
-from kdiga.evaluation import clopper_pearson
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.evidence import RULE, Evidence
 from kdiga.experiments.claims.grid import ClaimsGrid
@@ -28,6 +27,7 @@ from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult
 from kdiga.runs.folder import RESULT
 from kdiga.runs.provenance import provenance
+from kdiga.statistics import clopper_pearson
 
 FILE = "claims.json"
 
