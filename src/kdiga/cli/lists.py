@@ -112,7 +112,7 @@ def models(request: ModelsRequest, output: Output) -> None:
 
     from kdiga.errors import InputError
     from kdiga.models import ModelSpec, available_models, build, count_parameters
-    from kdiga.models.sources.registry import available_sources
+    from kdiga.models.registry import available_sources
 
     classes, size, channels = request.num_classes, request.image_size, request.in_channels
     counted = dict[str, int | None]()
@@ -141,7 +141,7 @@ def data(output: Output) -> None:
     Example: kdiga data --json -
     """
     from kdiga.data import available_data
-    from kdiga.data.sets import FORMS
+    from kdiga.data.registry import FORMS
 
     for line in (*available_data(), *FORMS):
         say(output.console, line)

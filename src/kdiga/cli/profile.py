@@ -115,9 +115,7 @@ def _profile_study(console: Console, request: ProfileRequest, kind: FileKind) ->
     data = load_recipe_data(checked.run_specs[0].recipe.data)
     say_notes(console, data)
     with JobProgress(console, "profiling") as progress:
-        return size_runs(
-            checked.run_specs, checked.out, checked.evaluation, data, steps=request.steps, on_part=progress
-        )
+        return size_runs(checked, data, steps=request.steps, on_part=progress)
 
 
 def _show_study(console: Console, found: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from kdiga.evaluation.masking.finding import Finding
 from kdiga.model_state import evaluating, seeded
 from kdiga.models import Classifier
 from kdiga.models.description import Description
-from kdiga.models.layouts import MATCHES
+from kdiga.models.foreign import MATCHES
 from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.loaded_model import judged, load_test_set, recipe_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdiga.analysis.suitable import suitable
 from kdiga.analysis.worst_case import WorstCaseSearch
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.results.evaluations import SuitabilityResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
