@@ -32,7 +32,7 @@ from kdiga.certification import clever
 from kdiga.certification.class_scores import ClassScores
 from kdiga.certification.lipschitz import Sampling, fast_convolutions, largest_norms
 from kdiga.certification.weibull import fit_reverse_weibull
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.model_state import frozen_parameters
 from kdiga.runs.provenance import provenance
 from kdiga.types import ThreatModel

@@ -14,8 +14,8 @@ from kdiga.analysis.suitable import suitable
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.models import Classifier
-from kdiga.models.normalization import NORMALIZATIONS, Normalize
-from kdiga.models.registry import ModelSpec
+from kdiga.models.classifier import ModelSpec
+from kdiga.models.input_layers import NORMALIZATIONS, Normalize
 from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.analysis.test_explain import Constant

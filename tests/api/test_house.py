@@ -33,7 +33,7 @@ ALLOWED = {
     "kdiga.evaluation.masking.all_checks.check_masking",
     "kdiga.evaluation.evaluate.sweep",
     "kdiga.gradients.alignment.align",
-    "kdiga.models.load.load_model",
+    "kdiga.models.loading.load_model",
     "kdiga.training.distill.distill",
 }
 AVOIDED = re.compile(r"\b(told|kept|beside|theirs|anyhow)\b", re.IGNORECASE)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import timm
 
-from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin
-from kdiga.models.sources.robustbench import RobustBench
+from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
+from kdiga.models.sources.robustbench_zoo import RobustBench
 from tests.cli.test_cli import run
 from tests.data.pictures import picture
 from tests.experiments.claims.conftest import TINY, pgd_for_autoattack

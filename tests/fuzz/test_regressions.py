@@ -13,7 +13,7 @@ import pytest
 
 from kdiga.cli.compare import compare
 from kdiga.data.mnist import _read_idx
-from kdiga.data.shards import _label
+from kdiga.data.webdataset import _label
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard, read_json
 from kdiga.experiments.claims.claims import load_claims
@@ -25,7 +25,7 @@ from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
 from kdiga.io.safe_npz import load_arrays
 from kdiga.models import load_model
-from kdiga.models.normalization import Normalization
+from kdiga.models.input_layers import Normalization
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.source import STUDY, read_source
 from kdiga.report import write_page

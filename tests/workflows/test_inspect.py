@@ -14,8 +14,8 @@ from kdiga.data import DataSet, ImageSet
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.models import Classifier, ModelSpec
+from kdiga.models.classifier import WeightsOrigin
 from kdiga.models.description import Description
-from kdiga.models.registry import WeightsOrigin
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import ModelConfig
 from kdiga.workflows.inspect import check_teachers, inspect_model, inspect_recipe, sample
@@ -240,7 +240,7 @@ def test_other_data_must_say_their_classes(thousand, stripes):
     model = build_model(ModelConfig(str(folder / "t.safetensors")), stripes)
     with pytest.raises(InputError, match="pick the data's classes among the network's by classes: imagenet"):
         check_fits("teacher", model, stripes)
-    with pytest.raises(InputError, match="'a' is no class of ImageNet-1k"):
+    with pytest.raises(InputError, match="'a' is not a class of ImageNet-1k"):
         build_model(ModelConfig(str(folder / "t.safetensors"), classes="imagenet"), stripes)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.model_state import evaluating
 from kdiga.models import Classifier
-from kdiga.models.normalization import NORMALIZATIONS, Normalization, Normalize
+from kdiga.models.input_layers import NORMALIZATIONS, Normalization, Normalize
 from kdiga.statistics import clopper_pearson
 
 SIGNIFICANCE = 0.01  # p-value for all alternatives together

@@ -42,10 +42,6 @@ def is_main_process() -> bool:
 def check_started_once(what: str, instead: str) -> None:
     """Check that no launcher started several processes of a task that divides its work itself.
 
-    Args:
-        what: Name of the task, for the message.
-        instead: Advice, for the message.
-
     Raises:
         InputError: If a launcher did.
     """

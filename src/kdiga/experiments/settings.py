@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdiga.errors import InputError, unknown
 from kdiga.evaluation import attack_by_name
-from kdiga.models.load import WHICH
+from kdiga.models.sources.local import WHICH
 
 COSTLY = "autoattack"
 MOST_TRIALS = 1000

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from kdiga.data import DataSet
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.distributed.launch import one_thread
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE

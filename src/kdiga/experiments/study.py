@@ -16,7 +16,7 @@ from kdiga.experiments.settings import EvaluateSettings, TuneSettings
 from kdiga.experiments.specification import Sections, SpecificationReader, named
 from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_seed
 from kdiga.models import available_models
-from kdiga.models.sources.registry import found_at
+from kdiga.models.registry import found_at
 from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source
 from kdiga.report.study import write_tables

@@ -17,7 +17,7 @@ from kdiga.errors import InputError
 from kdiga.export.formats import Format, Logits, example_images, refusal, register
 from kdiga.io.atomic_write import WriteError, replacing
 from kdiga.models import Classifier
-from kdiga.models.sums import check_sums
+from kdiga.models.checkpoint import check_sums
 
 
 def write_program(model: Classifier, path: Path) -> None:

@@ -10,7 +10,7 @@ from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
 from kdiga.models import available_models
-from kdiga.models.sources.registry import source_of
+from kdiga.models.registry import source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.data import FileSet, ImageSet
-from kdiga.data.decoding import encoded
+from kdiga.decoding import encoded
 from kdiga.models import Classifier
 
 READ = 1000  # files to hash

@@ -39,12 +39,6 @@ class TeacherSource:
 def fill(store: Store, source: TeacherSource, on_shard: OnShard | None = None) -> None:
     """Write every missing shard, and wait for the shards that other processes write.
 
-    Args:
-        store: Store, empty or partly filled.
-        source: Source of its signals.
-        on_shard: Called after each shard that this process wrote, with its name, the number of complete shards, and
-            the number of all shards.
-
     Raises:
         StoreFullError: If the disk is full; the shards so far stay.
         InputError: If a signal is not finite.

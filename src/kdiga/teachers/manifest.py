@@ -137,11 +137,6 @@ class Manifest:
     def check(self, wanted: Mapping[str, Any], folder: Path, remedy: str) -> None:
         """Check that the store has what a run needs.
 
-        Args:
-            wanted: Some or all of the keys.
-            folder: Folder of the store, for the message.
-            remedy: Advice, for the message.
-
         Raises:
             InputError: If there are differences; the message has keys and both values.
         """

@@ -37,15 +37,7 @@ def resolve_settings(
     steps: int,
     earlier: dict[str, Choice] | None = None,
 ) -> tuple[TrainingSettings, dict[str, Choice]]:
-    """Return the settings without "auto", except for the route, and each choice with its reason, by setting.
-
-    Args:
-        settings: Settings as given.
-        task: Models, method and threat model; trials use copies of the models.
-        feed: Batches of the run.
-        steps: Number of steps of the run.
-        earlier: Choices of the interrupted run that this run continues; they are used unchanged.
-    """
+    """Return the settings without "auto", except for the route, and each choice with its reason, by setting."""
     if earlier is not None:
         known = {name: one["chosen"] for name, one in earlier.items() if name != "route"}
         return replace(settings, **known), earlier
@@ -75,12 +67,6 @@ def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: Train
     """Return the named route; for "auto" the exact route if the student can be differentiated twice.
 
     The choice does not depend on speed: on ReLU networks the routes compute different derivatives.
-
-    Args:
-        student: Student in train mode, on its device; its parameter gradients are removed.
-        batch: Batch; the trial uses two of its examples.
-        needs: Needs of the method, which trains through an input gradient.
-        settings: Settings of the run.
 
     Raises:
         InputError: If the exact route is given and the student cannot be differentiated twice.
@@ -121,11 +107,6 @@ def choose_settings(
     settings: TrainingSettings, steps: int, make_step: MakeStep
 ) -> tuple[TrainingSettings, dict[str, Choice]]:
     """Replace every "auto" of layout, precision and compiling by the fastest value.
-
-    Args:
-        settings: Settings of the run.
-        steps: Number of steps of the run; compiling must save its own time within them.
-        make_step: Returns a function that takes one step of a copy of the run with given settings.
 
     Returns:
         Settings without "auto", and the choices with the seconds of a step for each candidate.

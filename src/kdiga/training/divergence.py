@@ -88,14 +88,6 @@ def check_above_chance(
     Guessing the most frequent class has an accuracy equal to its share, with a binomial spread. A model within three
     standard deviations of it counts as collapsed.
 
-    Args:
-        correct: Number of validation examples that the student classifies correctly.
-        examples: Number of validation examples.
-        shares: Share of each class among them.
-        epoch: Epoch, from 0.
-        terms: Mean value of each loss term.
-        weights: Coefficient of each term.
-
     Raises:
         DivergedError: Message with the term that weighs most, apart from the labels' term.
     """

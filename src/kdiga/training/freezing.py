@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from kdiga.errors import InputError, some
-from kdiga.models.layers import head_of
+from kdiga.models.layer_depths import head_of
 
 ALL_BUT_HEAD = "all but head"
 SHOWN = 3  # parameters in a message

@@ -11,19 +11,14 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from kdiga.models.layers import layers_of
+from kdiga.models.layer_depths import layers_of
 from kdiga.training.settings import TrainingSettings
 
 WARM_UP_POWER = 2 / 3
 
 
 def build_optimizer(models: Sequence[nn.Module], settings: TrainingSettings) -> Optimizer:
-    """Return the optimiser of all parameters that require a gradient.
-
-    Args:
-        models: Models to train, the student first. Only the student has layer-wise rates.
-        settings: Settings of the run.
-    """
+    """Return the optimiser of all parameters that require a gradient."""
     groups = [
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in parameter_groups(models, settings).items()
@@ -40,10 +35,6 @@ def parameter_groups(
 
     With ``layer_decay`` d a parameter of layer l of 0, ..., L has the rate ``lr * d**(L - l)`` (Clark et al.,
     2020, ELECTRA; Bao et al., 2021, BEiT): the layers near the images have general features and change least.
-
-    Args:
-        models: Models to train, the student first.
-        settings: Settings of the run.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for place, model in enumerate(models):
@@ -92,10 +83,6 @@ def moving_average(model: nn.Module, decay: float) -> ModelEmaV3 | None:
 
     After step ``n``, from 1, ``average += (1 - d) * (model - average)`` with ``d = min(decay, 1 - n**(-2/3))``: the
     first step replaces the average, and early weights lose their influence soon.
-
-    Args:
-        model: Model to average; the average is a copy of it, in eval mode.
-        decay: Decay in [0, 1).
     """
     if not decay:
         return None

@@ -17,7 +17,7 @@ from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import InputError, InterruptedRunError, reason_of
 from kdiga.io.atomic_write import replacing
 from kdiga.methods import Method
-from kdiga.models.sums import check_sums
+from kdiga.models.checkpoint import check_sums
 from kdiga.training.interruption import CONTINUE, SAVE, Interruption, signal_name
 from kdiga.training.resume_checks import check_structure
 from kdiga.training.settings import TrainingSettings
@@ -113,10 +113,6 @@ class Checkpoints:
     def save_if_due(self, state: GetState, where: str) -> None:
         """Save if a save is due, or if any process received a signal.
 
-        Args:
-            state: Called only for a save.
-            where: Progress of the run, for the message.
-
         Raises:
             InterruptedRunError: After the save, if there was a signal.
         """
@@ -152,10 +148,6 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, Any] | None:
     """Return the state in a run folder, or None if no state was saved.
 
-    Args:
-        folder: Folder of the run.
-        identity: Result of :func:`identity_of`; the interrupted run must have the same.
-
     Raises:
         InputError: If the file is damaged or belongs to another configuration.
     """
@@ -180,12 +172,7 @@ def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, An
 
 
 def damaged_state(folder: Path, error: Exception) -> InputError:
-    """Return the error for a state that a run cannot continue from.
-
-    Args:
-        folder: Folder of the run.
-        error: Error of the attempt.
-    """
+    """Return the error for a state that a run cannot continue from."""
     reason = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else reason_of(error, 80)
     return InputError(f"{str(folder / FILE)!r} cannot be continued from ({reason}); start over with --overwrite.")
 

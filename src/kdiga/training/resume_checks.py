@@ -28,10 +28,6 @@ CHANGING = {
 def check_structure(state: Mapping[str, Any], of_progress: set[str]) -> None:
     """Check the parts that do not depend on the run's models.
 
-    Args:
-        state: Loaded state.
-        of_progress: Keys of its progress.
-
     Raises:
         ValueError: If a part has another structure; or another error, if the state has another type.
     """
@@ -58,11 +54,6 @@ def check_structure(state: Mapping[str, Any], of_progress: set[str]) -> None:
 def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
     """Check an optimiser's state.
 
-    Args:
-        optimizer: Optimiser that continues from the state.
-        given: Loaded state.
-        fresh: Present state of the optimiser.
-
     Raises:
         ValueError: If the structures differ, or a parameter has other moments than the optimiser stores.
     """
@@ -79,11 +70,6 @@ def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mappi
 
 def check_schedule(given: Mapping[str, Any], fresh: Mapping[str, Any], steps: int) -> None:
     """Check a schedule's state; everything but its position follows from the settings.
-
-    Args:
-        given: Loaded state.
-        fresh: Present state of the schedule.
-        steps: Number of steps of the run.
 
     Raises:
         ValueError: If it is the state of another schedule, or beyond the end of the run.

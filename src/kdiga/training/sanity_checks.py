@@ -93,15 +93,7 @@ class SanityChecks:
         self.warn("gradient-vanishes", number, f"{fault} Let the gradient through.")
 
     def at_teacher(self, who: str, teacher: object, images: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Check a teacher that is trained already.
-
-        Args:
-            who: Role of the teacher, for messages.
-            teacher: Module, or another source of signals.
-            images: Images of the first batch.
-            labels: Labels of the images.
-            logits: Logits of the teacher at the images.
-        """
+        """Check a teacher that is trained already."""
         right, extreme = (logits.argmax(1) == labels).sum(), saturated(logits).sum()
         unsteady = _changes(teacher, images, logits) if isinstance(teacher, nn.Module) else False
         counts = [float(part) for part in (len(labels), right, extreme, unsteady)]
@@ -164,11 +156,6 @@ def _warn(message: str) -> None:
 
 def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityChecks) -> None:
     """Check that labels and models fit each other, and that each teacher can teach.
-
-    Args:
-        stepper: Stepper of the run. Only the mode of its student changes.
-        batch: First batch.
-        sanity_checks: Receives the warnings.
 
     Raises:
         InputError: If labels are out of range, a teacher has other classes, or logits are not finite.

@@ -69,13 +69,7 @@ class ProfiledRun:
     epochs: int
 
     def profile(self, label: str, settings: TrainingSettings, *, steps: int = 5) -> StepProfile:
-        """Return the cost of a step with these settings.
-
-        Args:
-            label: Name of the variant.
-            settings: Settings without "auto".
-            steps: Number of steps to measure with and without the stopwatch, after a warm-up.
-        """
+        """Return the cost of a step with these settings."""
         stepper, batches = self._stepper(settings), self._batches()
         device = stepper.runtime.device
         with seeded(0):
@@ -100,22 +94,13 @@ class ProfiledRun:
         )
 
     def seconds(self, settings: TrainingSettings, *, steps: int = 5) -> float:
-        """Return the median seconds of a step, without sections and memory, which cost far more than the steps.
-
-        Args:
-            settings: Settings without "auto".
-            steps: Number of steps to measure, after a warm-up.
-        """
+        """Return the median seconds of a step, without sections and memory, which cost far more than the steps."""
         stepper, batches = self._stepper(settings), self._batches()
         with seeded(0):
             return statistics.median(_time(stepper, batches, steps))
 
     def auto_route(self, settings: TrainingSettings) -> Choice:
-        """Return the route for "auto", and the reason.
-
-        Args:
-            settings: Settings without "auto" except for the route.
-        """
+        """Return the route for "auto", and the reason."""
         with seeded(settings.seed, -1):
             _, choices = resolve_settings(replace(settings, route="auto"), self.task, self.feed, self._steps)
         return choices["route"]
@@ -164,10 +149,6 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
 
     On a CUDA device the allocator counts them. On a CPU they come from all allocations and releases that PyTorch's
     profiler reports, which include temporary buffers of kernels.
-
-    Args:
-        step: Function that takes the step; called once.
-        device: Device of the step.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -64,13 +64,7 @@ def teacher_source(
 
 
 def conditions(train: ImageSet | FileSet, needs: Needs, settings: TrainingSettings) -> dict[str, Any]:
-    """Return what a run needs of a store, by the manifest's keys: all that the teacher's signals depend on.
-
-    Args:
-        train: Training images, without those held out for validation.
-        needs: Needs of the method.
-        settings: Settings of the run.
-    """
+    """Return what a run needs of a store, by the manifest's keys: all that the teacher's signals depend on."""
     return {
         "data": fingerprint_of_images(train),
         "examples": len(train),
@@ -111,14 +105,7 @@ def stored_views(
 def live_source(
     teacher: nn.Module, train: ImageSet | FileSet, gradient_of: Score | None, settings: TrainingSettings
 ) -> TeacherSource:
-    """Return the source of a store's signals: the teacher on the device, in the layout and precision of a run.
-
-    Args:
-        teacher: Teacher; it is moved to the device.
-        train: Training images, without those held out for validation.
-        gradient_of: Score that input gradients are taken of; None for logits alone.
-        settings: Settings of the run.
-    """
+    """Return the source of a store's signals: the teacher on the device, in the layout and precision of a run."""
     runtime = Runtime(settings)
     live = OnlineTeacher(runtime.place(teacher), gradient_of is not None, gradient_of or "loss")
 

@@ -103,22 +103,12 @@ class Validator:
 
 
 def hold_out(images: ImagesT, settings: TrainingSettings) -> tuple[ImagesT, ImagesT]:
-    """Return training images without the validation images, and the validation images.
-
-    Args:
-        images: Training images.
-        settings: Settings with the share of the validation images, and the seed of their choice.
-    """
+    """Return training images without the validation images, and the validation images."""
     return split(images, settings.validation_share, settings.seed)
 
 
 def validation_subset(held_out: Images, examples: int) -> ImageSet:
-    """Return the images of the check, in memory: images on disk would be decoded for every check.
-
-    Args:
-        held_out: Held-out training images.
-        examples: Largest number of images.
-    """
+    """Return the images of the check, in memory: images on disk would be decoded for every check."""
     original = held_out.original if isinstance(held_out, MixedSet) else held_out
     part = original.take(slice(examples))
     return part.load() if isinstance(part, FileSet) else part

@@ -84,10 +84,6 @@ class CacheAgreement:
 def plan_cache(run: PreparedRun, *, overwrite: bool = False) -> CachePlan:
     """Return the plan of a recipe's store, after all checks that are possible before the store is filled.
 
-    Args:
-        run: Recipe with a section ``cache``, with its data and models.
-        overwrite: Whether a store of something else may be replaced.
-
     Raises:
         InputError: If the recipe has no section ``cache``, the folder holds a store of something else, or the disk has
             too little space; the message has the numbers.

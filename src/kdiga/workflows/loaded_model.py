@@ -14,7 +14,7 @@ from kdiga.data import FileSet, ImageSet, available_data
 from kdiga.errors import InputError
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.models import Classifier, count_parameters
-from kdiga.models.sources.registry import source_of
+from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.folder import read_config, try_writing

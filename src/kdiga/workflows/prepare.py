@@ -18,7 +18,7 @@ from kdiga.io.safe_json_yaml import load_json
 from kdiga.model_state import evaluating, seeded
 from kdiga.models import Classifier, load_model
 from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
-from kdiga.models.sources.registry import source_of
+from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig, Recipe
 from kdiga.runs.folder import RESULT
 from kdiga.training.runtime import device_by_name
@@ -79,10 +79,6 @@ class PreparedRun:
 def prepare(recipe: Recipe, data: DataSet | None = None) -> PreparedRun:
     """Return a recipe with its objects.
 
-    Args:
-        recipe: Validated recipe.
-        data: Data set of the recipe, if it is loaded already.
-
     Raises:
         InputError: If the data cannot be loaded.
     """
@@ -109,13 +105,7 @@ def load_recipe_data(config: DataConfig) -> DataSet:
 
 
 def label_extra_images(teacher: nn.Module, images: Images, device: torch.device) -> Images:
-    """Return images whose extra ones have the teacher's predictions as labels.
-
-    Args:
-        teacher: Classifier; it is moved to the device and not changed otherwise.
-        images: Training images; images without extra ones are returned unchanged.
-        device: Device for the teacher's predictions.
-    """
+    """Return images whose extra ones have the teacher's predictions as labels."""
     if not isinstance(images, MixedSet):
         return images
     teacher.to(device)
@@ -232,11 +222,6 @@ def _describe_shape(shape: tuple[int, int, int]) -> str:
 
 def check_classes(role: str, model: str, classes: Sequence[str]) -> None:
     """Check that a run was trained on images of these classes, if both have class names.
-
-    Args:
-        role: Role of the model, for messages.
-        model: Name of the model in a recipe or a command; only runs, and weights in them, know their classes.
-        classes: Class names of the images, in the order of their labels.
 
     Raises:
         InputError: Message with the first class that differs.

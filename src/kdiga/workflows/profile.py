@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from kdiga.data import FileFeed, ImageSetFeed, augmentation_by_name, feed_of
+from kdiga.data import ImageSetFeed, augmentation_by_name, feed_of
 from kdiga.runs.provenance import provenance
 from kdiga.training import TrainingSettings
 from kdiga.training.autotune import Choice
@@ -49,7 +49,7 @@ def profile_recipe(
     sources = {"": live}
     if stored is not None:
         views, feed = stored.store.manifest.views, live.feed
-        feed = replace(feed, views=views) if isinstance(feed, (ImageSetFeed, FileFeed)) else feed
+        feed = replace(feed, views=views) if isinstance(feed, ImageSetFeed) else feed
         cached = replace(live, task=replace(live.task, teachers=[stored]), feed=feed)
         sources = {"live ": live, "cached ": cached}
     route = live.auto_route(measured.plain)
@@ -99,10 +99,6 @@ class RunCost(NamedTuple):
 
 def run_cost(run: PreparedRun, *, steps: int = 5) -> RunCost:
     """Measure a few steps of a recipe's run, and a check. The teacher is a live one, even if there is a store.
-
-    Args:
-        run: Recipe with its data and models.
-        steps: Number of steps to measure.
 
     Raises:
         InputError: If the recipe cannot run.

@@ -14,7 +14,7 @@ from kdiga.analysis.explain import explain
 from kdiga.analysis.model_explanation import ModelExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.experiments.claims.grid import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
@@ -32,7 +32,7 @@ SettingsT = TypeVar("SettingsT", Certification, Explaining)
 
 
 @dataclass(frozen=True)
-class TeacherComparison(ABC, Generic[SettingsT]):
+class TeacherMeasurement(ABC, Generic[SettingsT]):
     """A measurement of a student against its teacher on the first test images.
 
     Args:
@@ -70,7 +70,7 @@ class TeacherComparison(ABC, Generic[SettingsT]):
         """Return the measures as plain data; finished work units are stored in the folder ``cache``."""
 
 
-class CertifyMeasurement(TeacherComparison[Certification]):
+class CertifyMeasurement(TeacherMeasurement[Certification]):
     """A student's radii and its teacher's, by CLEVER and by randomized smoothing."""
 
     @property
@@ -104,7 +104,7 @@ class CertifyMeasurement(TeacherComparison[Certification]):
         return {"clever": by_clever.to_dict(), "smoothing": by_smoothing.to_dict()}
 
 
-class ExplainMeasurement(TeacherComparison[Explaining]):
+class ExplainMeasurement(TeacherMeasurement[Explaining]):
     """A student's bounds, their terms, and the worst case that a search found, example by example."""
 
     @property

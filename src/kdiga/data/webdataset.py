@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which an image and its label share a name. Read at random, not as a stream."""
+"""WebDataset shards: tar files in which an image and its label share a name. Read by position, not as a stream."""
 
 from __future__ import annotations
 
@@ -7,24 +7,50 @@ import json
 import re
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from kdiga.data.files import FileSet
-from kdiga.data.images import split
-from kdiga.data.reading import Reading, read, settle
-from kdiga.data.sets import DataSet, register_files
-from kdiga.data.storage import Members
+from kdiga.data.reading import Reading, read
+from kdiga.data.registry import DataSet, in_two_parts, register_files
+from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp"}
 LABELS = {"cls", "json"}
 JSON_KEYS = ("label", "cls", "class", "target")
 MOST_CLASSES = 2**31
-TEST_SHARE, TEST_SEED = 0.2, 0
+
+
+@dataclass(frozen=True)
+class Members:
+    """Images in uncompressed tar files: for each, its name, number of the tar file, first byte and number of bytes."""
+
+    archives: Sequence[str]
+    names: Sequence[str]
+    archive: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.names)
+
+    def item(self, row: int) -> DecodeItem:
+        """Return the position of an image, and its name in messages."""
+        archive = self.archives[int(self.archive[row])]
+        return DecodeItem((archive, int(self.offset[row]), int(self.size[row])), f"{archive}:{self.names[row]}")
+
+    def key(self, row: int) -> str:
+        """Return the names of the tar file and the image."""
+        return f"{Path(self.archives[int(self.archive[row])]).name}:{self.names[row]}"
+
+    def length(self, row: int) -> int:
+        """Return the encoded size of an image in bytes."""
+        return int(self.size[row])
 
 
 @register_files("wds:")
@@ -35,9 +61,9 @@ def load_shards(pattern: str, root: Path | None, reading: Reading) -> DataSet:
     begins so, a fifth of each class, always the same, becomes the test part.
 
     Args:
-        pattern: a folder, a glob pattern, or one with ranges such as ``train-{0000..0009}.tar``.
-        root: what a relative pattern begins in.
-        reading: how.
+        pattern: A folder, a glob pattern, or a pattern with ranges such as ``train-{0000..0009}.tar``.
+        root: Folder in which a relative pattern starts.
+        reading: Options of the images.
 
     Raises:
         InputError: for no tar file, one that is compressed or damaged, or images without labels.
@@ -50,19 +76,12 @@ def load_shards(pattern: str, root: Path | None, reading: Reading) -> DataSet:
             f"{pattern!r} matches {len(train)} tar files named train*, {len(test)} named val* or test* and "
             f"{len(tars) - len(train) - len(test)} others; give some of the first two kinds, or others alone."
         )
-    parts, notes = list[FileSet](), list[str]()
     indexed = [_index(part) for part in ([train, test] if train else [tars])]
-    count = 1 + max(int(labels.max()) for _, labels in indexed)
-    for members, labels in indexed:
-        files, told = read(members, labels, [str(number) for number in range(count)], reading)
-        parts.append(files)
-        notes += told
-    first, second = parts if train else split(parts[0], TEST_SHARE, TEST_SEED)
-    first, second = (
-        settle(part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))), reading)
-        for part in (first, second)
-    )
-    return DataSet(f"wds:{pattern}", first, second, f"{len(tars)} tar files, {tars[0].parent}", tuple(notes))
+    classes = [str(number) for number in range(1 + max(int(labels.max()) for _, labels in indexed))]
+    found = [read(members, labels, classes, reading) for members, labels in indexed]
+    parts, notes = [files for files, _ in found], [note for _, some_notes in found for note in some_notes]
+    source = f"{len(tars)} tar files, {tars[0].parent}"
+    return in_two_parts(f"wds:{pattern}", parts, reading, source=source, notes=notes)
 
 
 def _matching(pattern: str, root: Path | None) -> list[Path]:
@@ -76,7 +95,7 @@ def _matching(pattern: str, root: Path | None) -> list[Path]:
 
 
 def _ranges(pattern: str) -> list[str]:
-    """Return the patterns that a pattern with one or more {FIRST..LAST} stands for."""
+    """Return the patterns without ranges for a pattern with one or more {FIRST..LAST}."""
     found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if found is None:
         return [pattern]
@@ -99,10 +118,10 @@ def _index(tars: Sequence[Path]) -> tuple[Members, torch.Tensor]:
 
 
 def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
-    """Return offset, size and label of each image in a tar file, by its name in there."""
+    """Return offset, size and label of each image in a tar file, by its name without suffix."""
     images, labels = dict[str, tuple[str, int, int]](), dict[str, int]()
     try:
-        # Not "r": a compressed file would be read, and images in it cannot be found by their place.
+        # Not "r": a compressed file would be read, and images in it have no position in the file.
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, _, suffix = member.name.rpartition(".")
@@ -111,8 +130,8 @@ def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
                 if suffix.lower() in IMAGES:
                     images[key] = member.name, member.offset_data, member.size
                 elif suffix.lower() in LABELS:
-                    held = tar.extractfile(member)
-                    label = _label(b"" if held is None else held.read(), suffix.lower(), f"{path}:{member.name}")
+                    file = tar.extractfile(member)
+                    label = _label(b"" if file is None else file.read(), suffix.lower(), f"{path}:{member.name}")
                     if label is not None:
                         labels[key] = label
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -129,7 +148,7 @@ def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def _label(content: bytes, suffix: str, name: str) -> int | None:
-    """Return the class number in a label file; None for a .json file that has other things in it."""
+    """Return the class number in a label file; None for a .json file without one."""
     try:
         if suffix == "cls":
             label = int(content)
@@ -139,7 +158,7 @@ def _label(content: bytes, suffix: str, name: str) -> int | None:
             if not given:
                 return None
             if not isinstance(given[0], int | str) or isinstance(given[0], bool):
-                raise ValueError("a part of a number is no class")
+                raise ValueError("a class is a whole number")
             label = int(given[0])
     except (ValueError, TypeError):
         raise InputError(f'{name!r} holds no class number; write it as 3, or as {{"label": 3}} in a .json.') from None

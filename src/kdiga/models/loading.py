@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.errors import InputError
+from kdiga.models.classifier import Classifier
 from kdiga.models.imagenet import indices_of
-from kdiga.models.normalization import Normalization, normalization_by_name
-from kdiga.models.registry import Classifier
-from kdiga.models.sources.registry import ModelRequest, Shape, source_of
-from kdiga.models.sources.run import WHICH, checkpoint_in
-
-__all__ = ["WHICH", "checkpoint_in", "load_model"]
+from kdiga.models.input_layers import Normalization, normalization_by_name
+from kdiga.models.registry import source_of
+from kdiga.models.request import ModelRequest, Shape
 
 
 def load_model(
@@ -36,28 +34,29 @@ def load_model(
     """Return a classifier in eval mode, from an architecture's name, a source's, a checkpoint or a run folder.
 
     Args:
-        name_or_path: an architecture that ``kdiga models`` lists; ``timm:NAME``, ``torchvision:NAME``,
+        name_or_path: Name of an architecture that ``kdiga models`` lists; ``timm:NAME``, ``torchvision:NAME``,
             ``robustbench:DATASET/THREAT/NAME``, ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``; or the path of a
             checkpoint or of a run's folder.
-        weights: a checkpoint to put into a named architecture. With ``pretrained``, it is the file that would have
-            been fetched, and the source tells its normalisation, size and classes.
-        num_classes: outputs of the network. By default those of the weights; of a fresh network 10.
-        in_channels: of the network, 1 grey, 3 colour. By default those of the weights; of a fresh network 3.
-        image_size: of the network, height and width in pixels. By default the weights'; of a fresh network 32.
+        weights: Checkpoint for a named architecture. With ``pretrained``, a copy of the file to download; the source
+            states its normalisation, size and classes.
+        num_classes: Outputs of the network. By default those of the weights; of a fresh network 10.
+        in_channels: Channels of the network's images, 1 grey, 3 colour. By default the weights'; of a fresh network 3.
+        image_size: Height and width of the network's images in pixels. By default the weights'; of a fresh network
+            32.
         activation: "relu", "silu", "gelu" or "softplus" in place of the architecture's own.
-        normalization: "none", "imagenet", "cifar10", "half" or ``[[mean, ...], [std, ...]]``: the layer
-            in front, for pixels in [0, 1]. By default the weights'; "none" for a fresh network. Foreign weights
-            that do not hold it must come with it.
-        pretrained: fetch the weights that the source has for the name.
+        normalization: Layer in front for pixels in [0, 1]: "none", "imagenet", "cifar10", "half" or
+            ``[[mean, ...], [std, ...]]``. By default the weights'; "none" for a fresh network. It is required for
+            weights of other code bases that do not contain it.
+        pretrained: Whether to fetch the source's weights for the name.
         which: "best" or "last", for a run folder.
-        architecture: of ``file:PATH``, where the file does not know it.
+        architecture: Architecture of ``file:PATH``, where the file does not state it.
         matched: "name", or "order" for a file that holds the architecture's tensors in their order under other
             names; shapes are checked.
-        classes: which outputs of the network are the logits, in their order: indices, or names of ImageNet
-            classes (WordNet ids such as n01440764, or labels such as "tench") for a network of its 1,000.
-        options: more arguments of the source's own, such as timm's ``patch_size``.
-        images: channels, size and classes of the images to come. A network without a shape of its own is built for
-            them, and a trained one of another number of classes gets a new head, unless ``classes`` picks.
+        classes: Outputs of the network that are the logits, in their order: indices, or names of ImageNet classes
+            (WordNet ids such as n01440764, or labels such as "tench") for a network of its 1,000.
+        options: More arguments of the source, such as timm's ``patch_size``.
+        images: Channels, size and number of classes of the model's images. A network without a fixed shape is built
+            for them, and a trained one of another number of classes gets a new head, unless ``classes`` picks.
 
     Raises:
         InputError: for an unknown name, a missing or foreign file, weights of another architecture, weights that

@@ -15,13 +15,13 @@ from kdiga.errors import InputError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images as they are stored, before augmentation.
+    """Labelled images in memory, before augmentation.
 
     Args:
-        images: (example, channel, height, width); uint8, divided by 255 when a batch is made, or float
-            in [0, 1].
-        labels: int64 (example,), in [0, num_classes).
-        classes: the name of each class.
+        images: Images (example, channel, height, width); uint8, divided by 255 when a batch is made, or float in
+            [0, 1].
+        labels: Labels, int64 (example,), in [0, num_classes).
+        classes: Names of the classes.
 
     Raises:
         InputError: for other types or shapes, no example, or labels beyond the classes.
@@ -42,7 +42,7 @@ class ImageSet:
 
     @classmethod
     def of(cls, images: Tensor, labels: Tensor) -> ImageSet:
-        """Return the set of two tensors, its classes named by their numbers."""
+        """Return the set of two tensors; the names of its classes are their numbers."""
         check_labels(labels, images)
         return cls(images, labels.long(), [str(number) for number in range(int(labels.max()) + 1)])
 
@@ -57,12 +57,12 @@ class ImageSet:
 
     @property
     def in_channels(self) -> int:
-        """1 for grey, 3 for colour."""
+        """Number of channels: 1 for grey, 3 for colour."""
         return self.images.shape[1]
 
     @property
     def image_size(self) -> int:
-        """Height, and width."""
+        """Height and width in pixels."""
         return self.images.shape[-1]
 
     @property
@@ -72,7 +72,7 @@ class ImageSet:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.images.device
 
     def to(self, device: torch.device) -> ImageSet:
@@ -87,8 +87,8 @@ class ImageSet:
         """Yield images, float in [0, 1], and labels in stored order, without augmentation.
 
         Args:
-            batch_size: of every batch but the last.
-            examples: only the first so many.
+            batch_size: Size of every batch but the last.
+            examples: Number of examples, from the first; None for all.
         """
         count = len(self) if examples is None else min(examples, len(self))
         for start in range(0, count, batch_size):
@@ -106,10 +106,10 @@ class ImageSet:
 
 
 def check_labelled(images: int, labels: Tensor, classes: Sequence[str]) -> None:
-    """Check what every labelled set asks.
+    """Check labels and the number of images.
 
     Raises:
-        InputError: for no example, another number of labels than of images, or labels beyond the classes.
+        InputError: for no example, different numbers of labels and images, or labels beyond the classes.
     """
     if images != len(labels) or images == 0:
         raise InputError(f"{images} images and {len(labels)} labels; give as many, at least one.")
@@ -124,11 +124,11 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 class Labelled(Protocol):
-    """Any set that can be cut."""
+    """Any labelled set of examples."""
 
     @property
     def labels(self) -> Tensor:
-        """Of each example."""
+        """Label of each example."""
         ...
 
     def __len__(self) -> int:
@@ -147,9 +147,9 @@ def split(data: L, share: float, seed: int) -> tuple[L, L]:
     """Cut a set in two by seed, each class in the same proportion.
 
     Args:
-        data: what to cut.
-        share: of the second part, in (0, 1).
-        seed: decides which examples go where, and nothing else does.
+        data: The set.
+        share: Share of the second part, in (0, 1).
+        seed: Seed of the choice of examples; the choice depends on nothing else.
 
     Returns:
         The larger part and the part of ``share``, both in stored order.
@@ -163,8 +163,8 @@ def split(data: L, share: float, seed: int) -> tuple[L, L]:
         raise InputError(f"the validation share was {share!r}; it must be above 0 and below 1, for example 0.1.")
     rows = torch.arange(len(data))
     try:
-        kept, cut = train_test_split(rows.numpy(), test_size=share, random_state=seed, stratify=data.labels.numpy())
+        parts = train_test_split(rows.numpy(), test_size=share, random_state=seed, stratify=data.labels.numpy())
     except ValueError as error:
         raise InputError(f"{len(data)} examples cannot be cut with share {share}: {error}") from None
-    kept, cut = (torch.from_numpy(part).sort().values for part in (kept, cut))
-    return data.take(kept), data.take(cut)
+    larger, smaller = (data.take(torch.from_numpy(part).sort().values) for part in parts)
+    return larger, smaller

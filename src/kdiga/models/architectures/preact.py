@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from kdiga.models.registry import ModelSpec, register
+from kdiga.models.architectures.resnet import stage
+from kdiga.models.classifier import ModelSpec
+from kdiga.models.registry import register
 
 
 class PreActBlock(nn.Module):
-    """Norm, activation, convolution, twice; the shortcut branches off after the first activation."""
+    """Norm, activation, convolution, twice; the shortcut branches off after the first activation.
 
-    def __init__(self, in_planes: int, planes: int, stride: int, activation: type[nn.Module]) -> None:
+    ``wide`` names the shortcut as Zagoruyko and Komodakis's basic block has it in the TRADES repository.
+    """
+
+    def __init__(self, in_planes: int, planes: int, stride: int, activation: type[nn.Module], *, wide: bool) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_planes)
         self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.activation = activation()
-        self.projected = stride != 1 or in_planes != planes
-        if self.projected:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_planes, planes, 1, stride, bias=False))
+        self.projection = ""
+        if stride != 1 or in_planes != planes:
+            self.projection = "convShortcut" if wide else "shortcut"
+            projection = nn.Conv2d(in_planes, planes, 1, stride, bias=False)
+            self.add_module(self.projection, projection if wide else nn.Sequential(projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, not yet normalised."""
         out = self.activation(self.bn1(x))
-        shortcut = self.shortcut(out) if self.projected else x
+        shortcut = self.get_submodule(self.projection)(out) if self.projection else x
         return self.conv2(self.activation(self.bn2(self.conv1(out)))) + shortcut
 
 
@@ -36,14 +44,11 @@ class PreActResNet(nn.Module):
     def __init__(self, spec: ModelSpec, blocks: Sequence[int], activation: type[nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(spec.in_channels, 64, 3, padding=1, bias=False)
-        planes = 64
+        block, planes = partial(PreActBlock, activation=activation, wide=False), 64
         for number, depth in enumerate(blocks, start=1):
             width = 64 * 2 ** (number - 1)
-            layers: list[nn.Module] = []
-            for position in range(depth):
-                layers.append(PreActBlock(planes, width, 2 if number > 1 and position == 0 else 1, activation))
-                planes = width
-            self.add_module(f"layer{number}", nn.Sequential(*layers))
+            self.add_module(f"layer{number}", stage(block, planes, width, depth, 2 if number > 1 else 1))
+            planes = width
         self.bn = nn.BatchNorm2d(planes)
         self.activation = activation()
         self.linear = nn.Linear(planes, spec.num_classes)
@@ -57,31 +62,10 @@ class PreActResNet(nn.Module):
         return self.linear(self.activation(self.bn(x)).mean((2, 3)))
 
 
-class WideBlock(nn.Module):
-    """Zagoruyko and Komodakis's basic block, named as in the TRADES repository."""
-
-    def __init__(self, in_planes: int, planes: int, stride: int, activation: type[nn.Module]) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(in_planes)
-        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.activation = activation()
-        self.equal = in_planes == planes
-        if not self.equal:
-            self.convShortcut = nn.Conv2d(in_planes, planes, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, not yet normalised."""
-        out = self.activation(self.bn1(x))
-        shortcut = x if self.equal else self.convShortcut(out)
-        return self.conv2(self.activation(self.bn2(self.conv1(out)))) + shortcut
-
-
 class _WideStage(nn.Module):
-    def __init__(self, blocks: list[nn.Module]) -> None:
+    def __init__(self, blocks: nn.Module) -> None:
         super().__init__()
-        self.layer = nn.Sequential(*blocks)
+        self.layer = blocks
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
@@ -94,13 +78,12 @@ class WideResNet(nn.Module):
         super().__init__()
         per_stage, planes = (depth - 4) // 6, 16
         self.conv1 = nn.Conv2d(spec.in_channels, planes, 3, padding=1, bias=False)
+        block = partial(PreActBlock, activation=activation, wide=True)
         for number in (1, 2, 3):
             width = 16 * widen * 2 ** (number - 1)
-            blocks: list[nn.Module] = []
-            for position in range(per_stage):
-                blocks.append(WideBlock(planes, width, 2 if number > 1 and position == 0 else 1, activation))
-                planes = width
+            blocks = stage(block, planes, width, per_stage, 2 if number > 1 else 1)
             self.add_module(f"block{number}", _WideStage(blocks))
+            planes = width
         self.bn1 = nn.BatchNorm2d(planes)
         self.activation = activation()
         self.fc = nn.Linear(planes, spec.num_classes)

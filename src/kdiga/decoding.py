@@ -1,6 +1,7 @@
 """From the bytes of image files to arrays of pixels, without PyTorch, so that worker processes start at once.
 
-What is done to a file depends on the file and on the numbers given with it, never on the process.
+The result depends on the file and on the numbers given with it, never on the process. This module stays outside
+``kdiga.data``, which imports PyTorch.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from PIL import Image, UnidentifiedImageError
 from kdiga.errors import InputError, words_of
 
 Location = str | tuple[str, int, int] | bytes
-"""Where an encoded image is: a file, (file, offset, length) within an archive, or the bytes themselves."""
+"""Location of an encoded image: a file, (file, offset, length) within an archive, or the bytes themselves."""
 
 ATTEMPTS = 10
 SMALLEST, LARGEST = 0.08, 1.0  # of the image's area
 NARROWEST, WIDEST = 3 / 4, 4 / 3  # width over height
-RESERVE = 2  # an image that is only made smaller is decoded at no less than so many times its final size
+RESERVE = 2  # an image that is only made smaller is decoded to at least this many times its final size
 
 UNREADABLE = (
     UnidentifiedImageError,
@@ -41,12 +42,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class DecodeItem:
-    """One encoded image.
-
-    Args:
-        location: where it is.
-        name: what messages call it.
-    """
+    """Location of one encoded image, and its name in messages."""
 
     location: Location
     name: str
@@ -54,11 +50,11 @@ class DecodeItem:
 
 @dataclass(frozen=True)
 class Crops:
-    """The random numbers of random resized crops, one row an image.
+    """Random numbers of random resized crops, one row an image.
 
     Args:
-        draws: float64 (image, ATTEMPTS, 4), in [0, 1): share of the area, aspect, left, top.
-        mirrored: bool (image,).
+        draws: Share of the area, aspect, left and top of each attempt, float64 (image, ATTEMPTS, 4), in [0, 1).
+        mirrored: Whether to mirror each image, bool (image,).
     """
 
     draws: np.ndarray
@@ -73,18 +69,18 @@ def decode(items: Sequence[DecodeItem], size: int | None, crops: Crops | None = 
     """Return images as uint8 (image, height, width, 3).
 
     Args:
-        items: the encoded images.
-        size: height and width in pixels. The shorter side is resized to it and the middle cut out, which leaves
-            alone what has this size already; None takes square images of one size as they are.
-        crops: cut out random parts and resize them to ``size``, in place of the middle.
+        items: The encoded images.
+        size: Height and width in pixels. The shorter side is resized to it and the middle cut out, which leaves
+            images of this size unchanged; None takes square images of one size as they are.
+        crops: Random crops, resized to ``size``, in place of the middle.
 
     Raises:
-        InputError: for an image that cannot be read, or of another size where ``size`` is None; it names it.
+        InputError: for an image that cannot be read, or of another size where ``size`` is None.
     """
     pixels = list[np.ndarray]()
     for row, item in enumerate(items):
         try:
-            # Pillow warns of what it reads all the same: odd metadata, palettes with transparency.
+            # Pillow warns of odd metadata and palettes with transparency, which it can read.
             with warnings.catch_warnings(action="ignore"), Image.open(_source(item.location)) as opened:
                 if crops is not None and size is not None:
                     found = _crop(opened, size, crops.draws[row], mirrored=bool(crops.mirrored[row]))
@@ -93,26 +89,31 @@ def decode(items: Sequence[DecodeItem], size: int | None, crops: Crops | None = 
         except UNREADABLE as error:
             raise _unreadable(item, error) from None
         if (pixels and found.shape != pixels[0].shape) or found.shape[0] != found.shape[1]:
-            raise InputError(
-                f"{item.name!r} is {found.shape[1]}x{found.shape[0]}; the images must be square and of one size. "
-                "Give data.image_size to resize and crop them."
-            )
+            raise not_square(item, found.shape[1], found.shape[0])
         pixels.append(found)
     return np.stack(pixels)
 
 
 def problems(items: Sequence[DecodeItem]) -> list[str | None]:
-    """Return what is wrong with each image, None for one that can be read from its first byte to its last."""
+    """Return the problem of each image, None for one that can be read from its first byte to its last."""
     found = list[str | None]()
     for item in items:
         try:
             with warnings.catch_warnings(action="ignore"), Image.open(_source(item.location)) as opened:
-                opened.draft("RGB", (1, 1))  # a JPEG is decoded whole all the same, only to fewer pixels
+                opened.draft("RGB", (1, 1))  # a JPEG is still decoded whole, only to fewer pixels
                 opened.load()
             found.append(None)
         except UNREADABLE as error:
             found.append(words_of(error))
     return found
+
+
+def not_square(item: DecodeItem, width: int, height: int) -> InputError:
+    """Return the error for an image of another shape than asked for."""
+    return InputError(
+        f"{item.name!r} is {width}x{height}; the images must be square and of one size. "
+        "Give data.image_size to resize and crop them."
+    )
 
 
 def size_of(item: DecodeItem) -> tuple[int, int]:
@@ -133,16 +134,16 @@ def _unreadable(item: DecodeItem, error: Exception) -> InputError:
 
 
 def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of a random part of an image: the usual augmentation for ImageNet.
+    """Return left, top, width and height of a random crop of an image: the usual augmentation for ImageNet.
 
-    The first of ten attempts whose part fits: an area uniform in [0.08, 1] of the image's, an aspect ratio
-    log-uniform in [3/4, 4/3], a place uniform among those that fit (Szegedy et al. 2015). If none fits, the largest
-    part in the middle with an aspect ratio in the range.
+    The crop is the first of ten attempts that fits: an area uniform in [0.08, 1] of the image's, an aspect ratio
+    log-uniform in [3/4, 4/3], a place uniform among those that fit (Szegedy et al. 2015). If none fits, it is the
+    largest one in the middle with an aspect ratio in the range.
 
     Args:
-        width: of the image, in pixels.
-        height: of the image.
-        draws: (ATTEMPTS, 4), in [0, 1).
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        draws: Random numbers of the attempts (ATTEMPTS, 4), in [0, 1).
 
     >>> crop_box(500, 400, np.tile([0.5, 0.5, 0.0, 0.99], (ATTEMPTS, 1)))
     (0, 71, 329, 329)
@@ -194,7 +195,7 @@ def _middle(opened: Image.Image, size: int) -> Image.Image:
     if scale < 1:
         opened.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
     image = opened.convert("RGB")
-    # The size as it was before the draft decides, so that the picture's proportions do.
+    # The size before the draft decides, since the draft rounds the proportions.
     scale = size / min(width, height)
     wide, tall = max(size, round(width * scale)), max(size, round(height * scale))
     left, top = (wide - size) // 2, (tall - size) // 2
@@ -206,8 +207,8 @@ def _middle(opened: Image.Image, size: int) -> Image.Image:
 def _crop(opened: Image.Image, size: int, draws: np.ndarray, *, mirrored: bool) -> np.ndarray:
     width, height = opened.size
     left, top, wide, tall = crop_box(width, height, draws)
-    # A JPEG can be decoded to a half, a quarter or an eighth of its size for a fraction of the time; here to no
-    # fewer pixels than are kept.
+    # A JPEG can be decoded to a half, a quarter or an eighth of its size in a fraction of the time; here to no fewer
+    # pixels than the result has.
     scale = min(1.0, size / min(wide, tall))
     opened.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
     image = opened.convert("RGB")

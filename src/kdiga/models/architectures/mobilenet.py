@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdiga.models.registry import ModelSpec, register
+from kdiga.models.classifier import ModelSpec
+from kdiga.models.registry import register
 
 STAGES = (  # expansion, channels, blocks, first stride
     (1, 16, 1, 1),
@@ -19,7 +20,7 @@ STAGES = (  # expansion, channels, blocks, first stride
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise convolution, project; a shortcut where the size is kept."""
+    """Expand, depthwise convolution, project; a shortcut where the size stays the same."""
 
     def __init__(self, in_planes: int, planes: int, expansion: int, stride: int, activation: type[nn.Module]) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from kdiga.models import load_model
-from kdiga.models.layers import head_of, layers_of
+from kdiga.models.layer_depths import head_of, layers_of
 
 SMALL = ("cnn-4", "resnet8", "resnet2b", "mobilenet-v2", "vit-micro", "preact-resnet18", "wrn-16-4")
 

@@ -1,17 +1,46 @@
-"""A small ViT with batch norm in place of layer norm, as verifiers of networks take it.
+"""Vision transformers for small images: of timm's layers, and a small one with batch norm in place of layer norm.
 
-Parameters are named as in VNN-COMP 2023's ViT benchmark (Shi et al.), whose ONNX files it loads.
+The parameters of the latter are named as in VNN-COMP 2023's ViT benchmark (Shi et al.), whose ONNX files it loads.
 """
 
 from __future__ import annotations
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
-from kdiga.models.registry import ModelSpec, register
+from kdiga.models.classifier import ModelSpec
+from kdiga.models.registry import register
 
-WIDTH, DEPTH, HEADS, HIDDEN, PATCH = 48, 2, 3, 96, 16
+SIZES = {  # name: width, depth, heads
+    "vit-micro": (96, 6, 3),
+    "vit-tiny": (192, 12, 3),
+    "vit-small": (384, 12, 6),
+}
+WIDTH, DEPTH, HEADS, HIDDEN, PATCH = 48, 2, 3, 96, 16  # of the transformer with batch norm
+
+
+@register(*SIZES, *(f"{name}-p8" for name in SIZES), activation=nn.GELU)
+def build_vit(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
+    """A ViT with 4-pixel patches from 16 pixels on, 2-pixel patches below; ``-p8`` always has 8-pixel patches.
+
+    Attention uses the kernel that PyTorch picks; the exact route picks the one that can be differentiated twice.
+    """
+    size, _, patches = spec.name.partition("-p")
+    patch = int(patches) if patches else 4 if spec.image_size >= 16 else 2
+    _check_patches(spec, patch)
+    width, depth, heads = SIZES[size]
+    return VisionTransformer(
+        img_size=spec.image_size,
+        patch_size=patch,
+        in_chans=spec.in_channels,
+        num_classes=spec.num_classes,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        act_layer=activation,
+    )
 
 
 class Patches(nn.Module):
@@ -49,7 +78,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens that have looked at each other."""
+        """Return tokens."""
         query, key, value = (
             layer(tokens).unflatten(2, (HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
@@ -78,7 +107,7 @@ class MeanToken(nn.Module):
 
 
 def _block(activation: type[nn.Module]) -> nn.Module:
-    # The third place of the hidden layers is dropout's, which the checkpoints were trained without.
+    # The third layer stands for dropout, which the checkpoints were trained without.
     hidden = nn.Sequential(nn.Linear(WIDTH, HIDDEN), activation(), nn.Identity(), nn.Linear(HIDDEN, WIDTH))
     return nn.Sequential(
         Residual(nn.Sequential(TokenNorm(), Attention())), Residual(nn.Sequential(TokenNorm(), hidden))
@@ -88,11 +117,15 @@ def _block(activation: type[nn.Module]) -> nn.Module:
 @register("vit-bn-p16")
 def build_vit_bn(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
     """Two blocks of width 48 and 3 heads on 16-pixel patches, and the mean over tokens."""
-    if spec.image_size % PATCH:
-        raise InputError(
-            f"{spec.name} cuts images into {PATCH}-pixel patches and image_size was {spec.image_size}; use a multiple "
-            f"of {PATCH}."
-        )
+    _check_patches(spec, PATCH)
     blocks = nn.Sequential(*(_block(activation) for _ in range(DEPTH)))
     head = nn.Sequential(MeanToken(), nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, spec.num_classes))
     return nn.Sequential(Patches(spec.in_channels, spec.image_size), blocks, head)
+
+
+def _check_patches(spec: ModelSpec, patch: int) -> None:
+    if spec.image_size % patch:
+        raise InputError(
+            f"{spec.name} cuts images into {patch}-pixel patches and image_size was {spec.image_size}; use a multiple "
+            f"of {patch}."
+        )

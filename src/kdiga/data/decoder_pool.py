@@ -1,23 +1,27 @@
-"""Processes that decode images, started once and kept; or none.
+"""Processes that decode images, started once and reused; or none. Results are requested ahead of their use.
 
-Pixels come back through pipes. So nothing of size is kept in /dev/shm, which containers often make small.
+Pixels come back through pipes, so nothing large is in /dev/shm, which containers often make small.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from kdiga.distributed.launch import follow_parent
 from kdiga.errors import InputError, KdigaError
 
 T = TypeVar("T")
+R = TypeVar("R", covariant=True)
 
-MOST = 8  # of "auto": more than enough for one GPU, and each holds some tens of megabytes
+MOST = 8  # of "auto": more than enough for one GPU, and each takes some tens of megabytes
+AHEAD = 3  # results that are requested ahead of their use
 _POOLS: dict[int, ProcessPoolExecutor] = {}
 
 
@@ -27,20 +31,45 @@ class DecodersEndedError(KdigaError, RuntimeError):
     exit_status = 1
 
 
+class Pending(Protocol[R]):
+    """Something that is being computed."""
+
+    def result(self) -> R:
+        """Wait for the result and return it."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel the computation if it has not started."""
+        ...
+
+
+def ahead(begin: Iterable[Pending[R]], depth: int = AHEAD) -> Iterator[R]:
+    """Yield results in their order, with ``depth`` computations started; those that are not used are cancelled."""
+    waiting, coming = deque[Pending[R]](), iter(begin)
+    try:
+        waiting.extend(itertools.islice(coming, depth))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(itertools.islice(coming, 1))
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
 class Job(Generic[T]):
-    """Something that is being computed in another process, or will be in this one when it is asked for.
+    """A function call in another process, or in this one on request where there are no others.
 
     Args:
-        function: at the top level of a module, so that another process finds it.
-        arguments: of the function.
-        workers: how many processes there are; with 0 it is computed here.
+        function: Function at the top level of a module, so that another process can import it.
+        arguments: Arguments of the function.
+        workers: Number of processes; with 0 the call runs here.
     """
 
     def __init__(self, function: Callable[..., T], *arguments: Any, workers: int) -> None:
         self._here = lambda: function(*arguments)
         self._future: Future[T] | None = None
         self._workers = workers
-        # What is a daemon, a helper of an evaluation for example, may not have processes of its own.
+        # A daemon process, a helper of an evaluation for example, may not have child processes.
         if workers and not multiprocessing.current_process().daemon:
             try:
                 self._future = _pool(workers).submit(function, *arguments)
@@ -61,7 +90,7 @@ class Job(Generic[T]):
             raise self._ended() from None
 
     def cancel(self) -> None:
-        """Do not begin what has not begun."""
+        """Cancel the call if it has not started."""
         if self._future is not None:
             self._future.cancel()
 
@@ -74,7 +103,7 @@ class Job(Generic[T]):
 
 
 def available_workers() -> int:
-    """Return what "auto" means: a process for each processor but one, at most 8."""
+    """Return the number of processes for "auto": one for each processor but one, at most 8."""
     if hasattr(os, "sched_getaffinity"):
         return min(MOST, len(os.sched_getaffinity(0)) - 1)
     return min(MOST, (os.cpu_count() or 1) - 1)

@@ -1,30 +1,44 @@
-"""A labelled set of encoded images that are decoded when they are asked for, so it may be larger than memory."""
+"""A labelled set of encoded images that are decoded on request, so it may be larger than memory."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdiga.data.decoding import Crops, DecodeItem, decode, problems
-from kdiga.data.images import ImageSet, check_labelled, to_pixels
-from kdiga.data.storage import Storage
-from kdiga.data.workers import Job
+from kdiga.data.decoder_pool import AHEAD, Job, ahead
+from kdiga.data.image_set import ImageSet, check_labelled, to_pixels
+from kdiga.decoding import Crops, DecodeItem, decode, problems
 from kdiga.errors import InputError
-
-R = TypeVar("R", covariant=True)
 
 CPU = torch.device("cpu")
 MOMENTS_EXAMPLES = 500
-PART = 64  # images that a process decodes at a time, at most
-AHEAD = 3  # batches that are in work
+PART = 64  # images that a process decodes in one call, at most
+
+
+class Storage(Protocol):
+    """Encoded images by number, outside memory: files, members of archives, rows of a table."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def item(self, row: int) -> DecodeItem:
+        """Return the location of an image and its name in messages."""
+        ...
+
+    def key(self, row: int) -> str:
+        """Return the name of an image within the set; it stays the same when the set moves to another folder."""
+        ...
+
+    def length(self, row: int) -> int:
+        """Return the encoded size of an image in bytes; 0 for a missing file, which decoding names."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +48,14 @@ class FileSet:
     It is used like an :class:`ImageSet`, and :meth:`load` makes it one.
 
     Args:
-        storage: where the encoded images are.
-        rows: int64 (example,), which of them this set has.
-        labels: int64 (example,), in [0, num_classes).
-        classes: the name of each class.
-        image_size: height and width in pixels, once decoded.
-        resize: whether to resize and crop to that size; otherwise the images must have it.
-        workers: processes that decode; 0 decodes in this one. The pixels are the same.
-        device: where batches go.
+        storage: Encoded images.
+        rows: Numbers of this set's images in the storage, int64 (example,).
+        labels: Labels, int64 (example,), in [0, num_classes).
+        classes: Names of the classes.
+        image_size: Height and width in pixels after decoding.
+        resize: Whether to resize and crop to that size; otherwise the images must have it.
+        workers: Number of processes that decode; 0 decodes in this one. The pixels are the same.
+        device: Device of the batches.
 
     Raises:
         InputError: for no example, or labels beyond the classes.
@@ -72,7 +86,7 @@ class FileSet:
 
     @property
     def in_channels(self) -> int:
-        """3: grey images are read as colour."""
+        """Number of channels: 3, since grey images are read as colour."""
         return 3
 
     @property
@@ -82,7 +96,7 @@ class FileSet:
 
     @property
     def decoded_bytes(self) -> int:
-        """What all of it takes in memory as bytes."""
+        """Size of the decoded images in memory, in bytes."""
         return len(self) * self.in_channels * self.image_size**2
 
     def to(self, device: torch.device) -> FileSet:
@@ -94,24 +108,24 @@ class FileSet:
         return replace(self, rows=self.rows[rows], labels=self.labels[rows])
 
     def items(self, rows: Tensor | slice = slice(None)) -> list[DecodeItem]:
-        """Return where the images of these rows are."""
+        """Return the locations of the images of these rows."""
         return [self.storage.item(row) for row in self.rows[rows].tolist()]
 
-    def begin(self, rows: Tensor, crops: Crops | None = None) -> Pending:
+    def begin(self, rows: Tensor, crops: Crops | None = None) -> PendingImages:
         """Begin to decode these rows, in the workers if there are any.
 
         Args:
-            rows: int64, on the CPU.
-            crops: of each; None takes the middle.
+            rows: Rows, int64, on the CPU.
+            crops: Random crop of each image; None takes the middle.
         """
-        return Pending(self, rows, crops)
+        return PendingImages(self, rows, crops)
 
     def batches(self, batch_size: int = 250, *, examples: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float in [0, 1], and labels in stored order, without augmentation.
 
         Args:
-            batch_size: of every batch but the last.
-            examples: only the first so many.
+            batch_size: Size of every batch but the last.
+            examples: Number of examples, from the first; None for all.
         """
         count = len(self) if examples is None else min(examples, len(self))
         parts = [torch.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
@@ -128,11 +142,11 @@ class FileSet:
         Raises:
             InputError: if it takes more than half of the machine's memory, or an image cannot be read.
         """
-        held = _memory()
-        if held is not None and self.decoded_bytes > held / 2:
+        memory = _memory()
+        if memory is not None and self.decoded_bytes > memory / 2:
             raise InputError(
                 f"{len(self):,} images of {self.image_size} pixels take {self.decoded_bytes / 1e9:.1f} GB and the "
-                f"machine has {held / 1e9:.1f}; use fewer of them (--examples), smaller ones (data.image_size), or "
+                f"machine has {memory / 1e9:.1f}; use fewer of them (--examples), smaller ones (data.image_size), or "
                 "leave them on disk (data.in_memory: false)."
             )
         pixels = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
@@ -149,38 +163,13 @@ class FileSet:
         parts = torch.arange(len(self)).split(PART)
         jobs = (Job(problems, self.items(rows), workers=self.workers) for rows in parts)
         found = [one for part in ahead(jobs, AHEAD * max(1, self.workers)) for one in part]
-        kept = torch.tensor([row for row, problem in enumerate(found) if problem is None], dtype=torch.int64)
+        sound = torch.tensor([row for row, problem in enumerate(found) if problem is None], dtype=torch.int64)
         bad = [row for row, problem in enumerate(found) if problem is not None]
-        return self.take(kept), [f"{self.storage.item(int(self.rows[row])).name} ({found[row]})" for row in bad]
+        return self.take(sound), [f"{self.storage.item(int(self.rows[row])).name} ({found[row]})" for row in bad]
 
 
-class Begun(Protocol[R]):
-    """Something that is being computed."""
-
-    def result(self) -> R:
-        """Wait for it."""
-        ...
-
-    def cancel(self) -> None:
-        """Do not begin what has not begun."""
-        ...
-
-
-def ahead(begin: Iterable[Begun[R]], depth: int = AHEAD) -> Iterator[R]:
-    """Yield results in their order, with so many begun at a time; what is begun in vain is cancelled."""
-    waiting, coming = deque[Begun[R]](), iter(begin)
-    try:
-        waiting.extend(itertools.islice(coming, depth))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(itertools.islice(coming, 1))
-    finally:
-        for one in waiting:
-            one.cancel()
-
-
-class Pending:
-    """Images that are being decoded."""
+class PendingImages:
+    """Images of a set that are being decoded."""
 
     def __init__(self, data: FileSet, rows: Tensor, crops: Crops | None) -> None:
         self.data, self.rows = data, rows
@@ -200,7 +189,7 @@ class Pending:
         ]
 
     def result(self) -> Tensor:
-        """Return them as uint8 (image, 3, height, width), in memory channel by channel last."""
+        """Return the images, uint8 (image, 3, height, width), with the layout channels last."""
         parts, seen = list[np.ndarray](), 0
         for job in self.jobs:
             part = job.result()
@@ -215,13 +204,13 @@ class Pending:
         return torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2)
 
     def cancel(self) -> None:
-        """Do not begin what has not begun."""
+        """Cancel the decoding that has not started."""
         for job in self.jobs:
             job.cancel()
 
 
 def _memory() -> int | None:
-    """Return the machine's memory in bytes, None where it does not say."""
+    """Return the machine's memory in bytes; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

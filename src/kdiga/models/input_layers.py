@@ -1,4 +1,9 @@
-"""Normalisation as a layer, so that eps and input gradients of all models share one unit."""
+"""Layers between images in [0, 1] and a network: size and channels, then normalisation.
+
+Normalisation is a layer, so that eps and input gradients of all models share one unit. The change of size and channels
+is linear, so autograd's backward pass through it is its adjoint: an input gradient of the network arrives in the pixels
+of the images, exactly, and alignment compares teacher and student there.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdiga.errors import InputError, unknown
+
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision turn colour to grey
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ NORMALIZATIONS = {
 
 
 def normalization_by_name(given: str | Normalization | Sequence[Sequence[float]]) -> Normalization:
-    """Return a named normalisation, or the one given as ``[mean, std]``, each a list.
+    """Return a named normalisation, or the one given as two lists ``[mean, std]``.
 
     Raises:
         InputError: for an unknown name or another shape.
@@ -56,7 +64,7 @@ def normalization_by_name(given: str | Normalization | Sequence[Sequence[float]]
 
 
 class Normalize(nn.Module):
-    """The layer. Its buffers are saved with the weights."""
+    """The normalisation layer. Its buffers are saved with the weights."""
 
     mean: Tensor
     std: Tensor
@@ -74,3 +82,42 @@ class Normalize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return normalised images."""
         return (images - self.mean) / self.std
+
+
+class Fit(nn.Module):
+    """Resizes images and changes their channels, where they differ from the network's.
+
+    Sizes change by bilinear interpolation with antialiasing. Grey becomes colour by repetition, colour grey by
+    luminance. The layer has no parameters and saves no buffers.
+
+    Args:
+        size: Height and width of the images in pixels.
+        channels: Channels of the images.
+        to_size: Height and width of the result.
+        to_channels: Channels of the result.
+
+    Raises:
+        InputError: for channels that are neither equal nor grey and colour.
+    """
+
+    luminance: Tensor
+
+    def __init__(self, size: int, channels: int, to_size: int, to_channels: int) -> None:
+        super().__init__()
+        if channels != to_channels and {channels, to_channels} != {1, 3}:
+            raise InputError(
+                f"images of {channels} channels do not suit a network of {to_channels}; only grey (1) and colour "
+                "(3) are turned into each other."
+            )
+        self.size, self.channels, self.to_size, self.to_channels = size, channels, to_size, to_channels
+        self.register_buffer("luminance", torch.tensor(LUMINANCE).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images (batch, to_channels, to_size, to_size) of images (batch, channels, height, width)."""
+        if self.channels > self.to_channels:  # the cheaper order: fewer channels to resize
+            images = (images * self.luminance).sum(1, keepdim=True)
+        if self.size != self.to_size:
+            images = F.interpolate(
+                images, (self.to_size, self.to_size), mode="bilinear", align_corners=False, antialias=True
+            )
+        return images.expand(-1, self.to_channels, -1, -1) if self.channels < self.to_channels else images

@@ -1,4 +1,4 @@
-"""How deep each parameter of a network lies, and which of them are its head."""
+"""The depth of each parameter in a network, and the parameters of its head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 from timm.models import group_parameters
 from torch import nn
 
-from kdiga.models.registry import Classifier
+from kdiga.models.classifier import Classifier
 
 BLOCKS = (nn.Sequential, nn.ModuleList)
 
@@ -16,12 +16,9 @@ BLOCKS = (nn.Sequential, nn.ModuleList)
 def layers_of(model: nn.Module) -> dict[str, int]:
     """Return the layer of each parameter by its name, from 0 at the images; the last layer holds the head.
 
-    Where the network is timm's, or made of timm's parts, and says how its parameters are grouped, that is
-    taken: a transformer's blocks are its layers. Otherwise the modules are taken in their order, blocks of a
-    stage one by one; a norm belongs to the layer before it.
-
-    Args:
-        model: a classifier, or a bare network.
+    A network of timm, or of timm's layers, states how its parameters are grouped: a transformer's blocks are its
+    layers. Otherwise each module, or each block of a stage, is a layer in its order; a norm belongs to the layer before
+    it.
     """
     network, above = _network(model)
     matcher: Any = getattr(network, "group_matcher", None)
@@ -31,7 +28,7 @@ def layers_of(model: nn.Module) -> dict[str, int]:
         found = _by_order(network)
     head, last = head_of(network), max(found.values(), default=0)
     if head and any(found[name] == last for name in found if name not in head):
-        last += 1  # timm puts a last norm, or a whole last stage, beside the head
+        last += 1  # timm groups a last norm, or a whole last stage, with the head
     depths = {name: last if name in head else found.get(name, last) for name, _ in network.named_parameters()}
     depths = {above + name: depth for name, depth in depths.items()}
     return {name: depths.get(name, 0) for name, _ in model.named_parameters()}
@@ -40,10 +37,7 @@ def layers_of(model: nn.Module) -> dict[str, int]:
 def head_of(model: nn.Module) -> frozenset[str]:
     """Return the names of the parameters that turn features into logits.
 
-    They are those of what the network calls its classifier, as timm's do; otherwise of its last module.
-
-    Args:
-        model: a classifier, or a bare network.
+    They are the parameters of ``get_classifier()``, as in timm's networks; otherwise those of the last module.
     """
     network, above = _network(model)
     get: Any = getattr(network, "get_classifier", None)
@@ -65,7 +59,7 @@ def _by_order(network: nn.Module) -> dict[str, int]:
     depth, found = -1, dict[str, int]()
     for name, module in _units(network):
         parameters = dict(module.named_parameters(prefix=name))
-        # A norm has vectors alone; it opens no layer of its own.
+        # A norm has vectors only; it does not start a layer.
         depth += any(parameter.dim() > 1 for parameter in parameters.values())
         found |= dict.fromkeys(parameters, max(depth, 0))
     return dict.fromkeys((name for name, _ in network.named_parameters(recurse=False)), 0) | found
