@@ -1,11 +1,11 @@
-"""What a classifier costs around its network, as a share of a plain training step of that network.
+"""Cost of the classifier around a network, as a share of a plain training step of the network.
 
     python benchmarks/adapter.py --models resnet20,timm:mobilenetv3_small_100 --repeats 20
 
-What is around the network, with no resize in front: the pass through ``fit`` and ``normalize`` forwards, and backwards
-to the images. It is timed by itself, many times over, and divided by a step of the network on normalised images in the
-same repeat: the difference of two steps would drown in what else the machine does. Time is the processor's, of this
-process. Weights and images are random: time does not depend on them.
+The cost is the forward pass through ``fit`` and ``normalize``, without a resize, and the backward pass to the images.
+The benchmark times it alone, many times, and divides it by a step of the network on normalised images in the same
+repeat: the difference of two steps is smaller than the noise of the machine. Times are processor times of this process.
+Weights and images are random, because time does not depend on them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kdiga.model_state import seeded
 
 
 def per_call(call: Callable[[], object], calls: int) -> float:
-    """Return the processor seconds of a call."""
+    """Return the processor seconds per call."""
     begin = time.process_time()
     for _ in range(calls):
         call()
@@ -54,7 +54,7 @@ def measure(name: str, *, size: int, batch: int, repeats: int, calls: int) -> Se
 
 
 def main() -> None:
-    """Print a line a model: median share and its quartiles."""
+    """Print the median share and its quartiles, one line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="resnet20,timm:mobilenetv3_small_100")
     parser.add_argument("--size", type=int, default=32)

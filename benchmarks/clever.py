@@ -1,14 +1,14 @@
-"""CLEVER side by side with the loop of adversarial-robustness-toolbox: seconds and radii, on the same model and images.
+"""CLEVER of kdiga and of adversarial-robustness-toolbox: seconds and radii, on the same model and images.
 
     pip install --target runs/art adversarial-robustness-toolbox six --no-deps     # for this comparison only
     PYTHONPATH=runs/art python benchmarks/clever.py RUN --examples 8 --repeats 3
 
-Both get the same number of batches, points in a batch and largest radius, and one thread; images are those that the
-model gets right, first come first. The toolbox draws its batches from a pool. Its "same points" row gives the pool as
-many points as kdiga draws; its "own pool" row is its default, ten points for one of a batch, however many batches there
-are. Points are clipped to [0, 1] by both. Every repeat has another seed and times all, one after the other; a ratio is
-formed within a repeat. A last column fits kdiga's own maxima as the toolbox does, so that points and fit can be told
-apart, and the two fits' likelihoods are compared.
+Both get the same number of batches, points per batch and largest radius, and one thread, on the first images that the
+model classifies correctly. The toolbox draws its batches from a pool. In its row "same points" the pool has as many
+points as kdiga draws; its row "own pool" is its default, ten times the points of one batch for any number of batches.
+Both clip points to [0, 1]. Every repeat has another seed and times all, one after another; ratios are within a repeat.
+The last column fits the maxima of kdiga with the fit of the toolbox, which separates points from fit, and the benchmark
+compares the likelihoods of the two fits.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from torch import Tensor
 import kdiga
 from kdiga.certification import clever
 from kdiga.certification.class_scores import ClassScores
-from kdiga.certification.lipschitz import fast_convolutions, largest_norms
+from kdiga.certification.lipschitz import Sampling, fast_convolutions, largest_norms
 from kdiga.certification.weibull import fit_reverse_weibull
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.model_state import frozen_parameters
 from kdiga.runs.provenance import provenance
 from kdiga.types import ThreatModel
@@ -44,7 +44,7 @@ ORDER = {"linf": np.inf, "l2": 2}
 
 @dataclass(frozen=True)
 class Bench:
-    """What both are given."""
+    """Inputs of both."""
 
     model: Any
     images: Tensor
@@ -77,7 +77,7 @@ def main() -> None:
         device_type="cpu",
     )
 
-    def theirs(pool_factor: int) -> Callable[[int, int], float]:
+    def toolbox(pool_factor: int) -> Callable[[int, int], float]:
         def measure(row: int, seed: int) -> float:
             np.random.seed(seed)
             return float(
@@ -112,7 +112,7 @@ def main() -> None:
     def refitted(row: int, seed: int) -> float:
         return toolbox_fit(bench, row, seed, gains)
 
-    ways = {"kdiga": ours, "toolbox, same points": theirs(bench.batches), "toolbox, own pool": theirs(10)}
+    ways = {"kdiga": ours, "toolbox, same points": toolbox(bench.batches), "toolbox, own pool": toolbox(10)}
     seconds, radii = measured(ways, len(bench.images), chosen.repeats)
     print(f"{provenance()['hardware']['processor']}, one thread, torch {torch.__version__}, {provenance()['date']}\n")
     print_times(seconds, bench)
@@ -124,37 +124,30 @@ def main() -> None:
 
 
 def toolbox_fit(bench: Bench, row: int, seed: int, gains: list[float]) -> float:
-    """Return the radius that kdiga's maxima give by the toolbox's fit; add the likelihoods kdiga's fit gains on it."""
+    """Return the radius by the toolbox's fit of kdiga's maxima, and append kdiga's gains in likelihood to ``gains``."""
     from art.metrics.metrics import scipy_optimizer
     from scipy.stats import weibull_min
 
     image, label = bench.images[row], bench.labels[row]
     with frozen_parameters(bench.model), fast_convolutions([bench.model]):
-        (norms,) = largest_norms(
-            [bench.model],
-            image,
-            label,
-            ball=ThreatModel(bench.norm, bench.radius),
-            batches=bench.batches,
-            batch_size=bench.batch_size,
-            seed=(seed, 0),
-        )
+        sampling = Sampling(ThreatModel(bench.norm, bench.radius), bench.batches, bench.batch_size, seed)
+        (norms,) = largest_norms([bench.model], image, label, sampling, 0)
     fit = fit_reverse_weibull(norms.T)
     with torch.no_grad():
         margins = ClassScores(bench.model(image[None]), label[None]).margins[0].tolist()
     found = [bench.radius]
     for place, margin in enumerate(margins):
         below = -norms[:, place].double().numpy()
-        theirs = weibull_min.fit(below, 1.0, optimizer=scipy_optimizer)
-        found.append(-margin / theirs[1])
+        toolbox = weibull_min.fit(below, 1.0, optimizer=scipy_optimizer)
+        found.append(-margin / toolbox[1])
         if not fit.failed[place] and not fit.exact[place]:
             own = (float(fit.shape[place]), -float(fit.location[place]), float(fit.scale[place]))
-            gains.append(float(weibull_min.logpdf(below, *own).sum() - weibull_min.logpdf(below, *theirs).sum()))
+            gains.append(float(weibull_min.logpdf(below, *own).sum() - weibull_min.logpdf(below, *toolbox).sum()))
     return min(found)
 
 
 def arguments() -> argparse.Namespace:
-    """Return what the command line says."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a run's folder or a .safetensors file")
     parser.add_argument("--data", help="data set; default: the run's own")
@@ -170,22 +163,21 @@ def arguments() -> argparse.Namespace:
 
 def prepared(chosen: argparse.Namespace) -> Bench:
     """Return the model and the first images that it gets right."""
-    ground = load_test_set(
+    test_set = load_test_set(
         [chosen.model], data=chosen.data, root=chosen.root, eps=chosen.radius, norm=chosen.norm, examples=500
     )
-    model = load_judged_model(chosen.model, ground, device="cpu").model
-    images, labels = to_pixels(ground.images.images), ground.images.labels
+    model = load_judged_model(chosen.model, test_set, device="cpu").model
+    images, labels = to_pixels(test_set.images.images), test_set.images.labels
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).nonzero()[: chosen.examples, 0]
-    return Bench(
-        model, images[right], labels[right], ground.threat.norm, ground.threat.eps, chosen.batches, chosen.batch_size
-    )
+    threat = test_set.threat
+    return Bench(model, images[right], labels[right], threat.norm, threat.eps, chosen.batches, chosen.batch_size)
 
 
 def measured(
     ways: dict[str, Callable[[int, int], float | None]], examples: int, repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, list[list[float | None]]]]:
-    """Return seconds an image, a value a repeat, and radii by repeat and image."""
+    """Return seconds per image by repeat, and radii by repeat and image."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     radii: dict[str, list[list[float | None]]] = {name: [] for name in ways}
     for way in ways.values():

@@ -1,9 +1,9 @@
-"""How the demo's coefficients were chosen: validation accuracy on digits, a table a question.
+"""Search for the coefficients of the demo: validation accuracy on digits, one table per question.
 
     python benchmarks/digits_search.py runs/digits-search
 
-Every cell is a run of its own, kept; a later start repeats none. 30 % of the training images are held out, so that
-the differences mean something; the test images are not touched. About ten minutes on one core.
+Every table cell is a separate run; a later start repeats no finished run. 30 % of the training images are held out, so
+that the differences are significant; the test images are not used. About ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from kdiga.recipes.load import recipe_from_dict
+from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe
 
 SEEDS = (0, 1)
@@ -45,7 +46,7 @@ TEMPERATURES = {
 
 
 def validated(folder: Path, seed: int, model: dict, method: dict, teacher: str | None) -> dict[str, float]:
-    """Train one cell, or read what an earlier start left; return its best epoch's validation accuracy."""
+    """Train one configuration, or read its finished run; return the validation accuracy of the best epoch."""
     recipe = recipe_from_dict(
         {
             "data": "digits",
@@ -57,12 +58,12 @@ def validated(folder: Path, seed: int, model: dict, method: dict, teacher: str |
         | ({} if teacher is None else {"teacher": teacher})
     )
     if not (folder / "result.json").is_file():
-        run_recipe(recipe, folder, overwrite=True)
+        run_recipe(prepare(recipe), folder, overwrite=True)
     return json.loads((folder / "result.json").read_text())["validation"]["best"]
 
 
 def main(out: Path) -> None:
-    """Run every cell and print the tables."""
+    """Run all configurations and print the tables."""
     torch.set_num_threads(1)
     teachers = {}
     for seed in SEEDS:

@@ -1,10 +1,10 @@
-"""AutoAttack through kdiga against the official package called directly, in one process, turn by turn.
+"""Time of AutoAttack through kdiga and through the official package, in one process, in turns.
 
     python benchmarks/evaluation.py --model runs/study/tangent/seed-0 --examples 1000
 
-The ratio of the two times is what counts: above 1 kdiga costs something. Both are given the same model, images and
-seed, run on as many threads, and must come to accuracies within two examples of each other: with several batches the
-package re-forms them after each attack, which changes random starts.
+The result is the ratio of the two times: above 1, kdiga has a cost. Both get the same model, images, seed and number of
+threads, and their accuracies must agree within two examples: with several batches the package rebuilds them after each
+attack, which changes random starts.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from kdiga.workflows.loaded_model import load_judged_model, load_test_set
 
 
 def official(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, batch: int) -> list[bool]:
-    """Return which examples stand, by the package alone."""
+    """Return whether each example withstands the attack, by the package alone."""
     attack = AutoAttack(model, norm="Linf", eps=eps, seed=0, version="standard", device="cpu")
     _, predictions = attack.run_standard_evaluation(images, labels, batch_size=batch)
     return (predictions == labels).tolist()
 
 
 def ours(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, batch: int) -> list[bool]:
-    """Return the same by kdiga."""
+    """Return the same, by kdiga."""
     report = kdiga.evaluate(model, [(images, labels)], eps=eps, attacks=["autoattack"], batch_size=batch)
     return list(report.results["autoattack"].correct)
 
@@ -47,18 +47,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    ground = load_test_set([asked.model], examples=asked.examples)
-    model = load_judged_model(asked.model, ground, device="cpu").model
-    images, labels = next(iter(ground.images.batches(asked.examples)))
+    test_set = load_test_set([asked.model], examples=asked.examples)
+    model = load_judged_model(asked.model, test_set, device="cpu").model
+    images, labels = next(iter(test_set.images.batches(asked.examples)))
     seconds, stood = {"official": list[float](), "kdiga": list[float]()}, dict[str, int]()
     for repeat in range(asked.repeats):
         order = [("official", official), ("kdiga", ours)]
         for name, run in order if repeat % 2 == 0 else reversed(order):
             started = time.perf_counter()
-            stood[name] = sum(run(model, images, labels, ground.threat.eps, asked.batch))
+            stood[name] = sum(run(model, images, labels, test_set.threat.eps, asked.batch))
             seconds[name].append(time.perf_counter() - started)
             print(f"{name}: {seconds[name][-1]:.1f} s, {stood[name]} of {len(labels)} stand", flush=True)
-    ratios = [ours / theirs for ours, theirs in zip(seconds["kdiga"], seconds["official"], strict=True)]
+    ratios = [own / reference for own, reference in zip(seconds["kdiga"], seconds["official"], strict=True)]
     print(f"kdiga / official: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
     if abs(stood["kdiga"] - stood["official"]) > 2:
         raise SystemExit("the two do not agree")

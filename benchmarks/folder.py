@@ -1,12 +1,12 @@
-"""What a folder of images costs: how soon training starts, and whether decoding keeps up with a student.
+"""Cost of a folder of images: time to the first step, and whether decoding is fast enough for a student.
 
     python benchmarks/folder.py start --images 50000
     python benchmarks/folder.py feed --folder data/imagenette --image-size 224 --pairs 5
 
-``start`` writes a folder of so many small JPEGs and times, in a process of its own, all that happens before the first
-training step: scanning, the split, the moments of a sample, the student, the first batch. ``feed`` trains a student on
-a folder and on random images in memory in turns, a few steps each, and forms the ratio of examples a second within
-each pair, so that what else the machine does falls on both. Ratios are told with their median and range.
+``start`` writes a folder of small JPEGs and times, in a separate process, everything before the first training step:
+scanning, the split, the moments of a sample, the student, the first batch. ``feed`` trains a student on a folder and on
+random images in memory in turns, a few steps each. It takes the ratio of examples per second within each pair, so that
+other load on the machine affects both, and prints the median and range of the ratios.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ import sys, time
 begun = time.perf_counter()
 import kdiga
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.workflows.train import build_models, data_of
+from kdiga.workflows.prepare import build_models, load_recipe_data
 from kdiga.data import augmentation_by_name, feed_of, split
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import looked_at
+from kdiga.training.validation import validation_subset
 
 def main():
     imported = time.perf_counter()
     data = {"name": sys.argv[1], "image_size": 64}
     recipe = recipe_from_dict({"data": data, "student": "resnet18", "method": "ce"})
-    data = data_of(recipe.data)
+    data = load_recipe_data(recipe.data)
     scanned = time.perf_counter()
     student = build_models(recipe, data).student
     built = time.perf_counter()
     train, held_out = split(data.train, 0.1, 0)
-    looked_at(held_out, 1000)
+    validation_subset(held_out, 1000)
     feed = feed_of(train, batch_size=128, seed=0, augmentation=augmentation_by_name("resized-crop-flip", 64),
                    device=device_by_name("cpu"))
     next(iter(feed.epoch(0)))
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 def start(images: int) -> None:
-    """Time what happens before the first step, on a folder of 100 classes."""
+    """Time everything before the first step, on a folder of 100 classes."""
     import numpy as np
     from PIL import Image
 
@@ -90,7 +90,7 @@ def start(images: int) -> None:
 
 
 def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int, pairs: int, workers: int) -> None:
-    """Form the ratio of a student's throughput on a folder to that on random images in memory."""
+    """Print the ratio of a student's throughput on a folder and on random images in memory."""
     import torch
 
     import kdiga
@@ -99,7 +99,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     from kdiga.methods import method_by_name
     from kdiga.model_state import seeded
     from kdiga.training import TrainingSettings
-    from kdiga.training.stepper import Stepper
+    from kdiga.training.stepper import Stepper, TrainingTask
     from kdiga.types import Batch, ThreatModel
 
     train = kdiga.load_data(folder, image_size=image_size, in_memory=False, workers=workers).train
@@ -109,7 +109,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     synthetic = ImageSet(pixels, torch.arange(len(pixels)) % train.num_classes, train.classes)
     model = kdiga.load_model(student, num_classes=train.num_classes, image_size=image_size)
     settings = TrainingSettings(epochs=1, batch_size=batch_size, optimizer="sgd", lr=1e-3, schedule="constant")
-    stepper = Stepper(model, [], method_by_name("ce"), ThreatModel(), settings, Exact(), steps=10**6)
+    stepper = Stepper(TrainingTask(model, [], method_by_name("ce"), ThreatModel()), settings, Exact(), steps=10**6)
     stepper.train_mode()
     sources = {
         name: feed_of(
@@ -131,7 +131,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     batches = {name: forever(source) for name, source in sources.items()}
 
     def seconds(name: str) -> float:
-        stepper.take_and_wait(next(batches[name]), 0)  # the images that were decoded meanwhile are not counted twice
+        stepper.take_and_wait(next(batches[name]), 0)  # images decoded in the meantime are not counted twice
         begun = time.perf_counter()
         for _ in range(steps):
             stepper.take_and_wait(next(batches[name]), 0)
@@ -140,7 +140,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
     seconds("folder"), seconds("synthetic")
     found = [(seconds("folder"), seconds("synthetic")) for _ in range(pairs)]
     ratios = sorted(synthetic / own for own, synthetic in found)
-    told = {
+    result = {
         "student": student,
         "image_size": image_size,
         "batch_size": batch_size,
@@ -150,7 +150,7 @@ def feed(folder: str, image_size: int, student: str, batch_size: int, steps: int
         "ratio": statistics.median(ratios),
         "range": (ratios[0], ratios[-1]),
     }
-    print(json.dumps(told, indent=1))
+    print(json.dumps(result, indent=1))
 
 
 def main() -> None:

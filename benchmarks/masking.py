@@ -1,4 +1,4 @@
-"""How often the masking checks flag a masked model, and how often a sound one.
+"""How often the masking checks flag a masked model and a sound one.
 
     python -m benchmarks.masking                 # both tables, on digits
     python -m benchmarks.masking RUN [RUN ...]   # findings on trained models, each with --teacher TEACHER if given
@@ -33,7 +33,7 @@ def linear(seed: int) -> nn.Module:
 
 
 def planted(seeds: range) -> None:
-    """Print, for each masked model and check, the verdict of each seed."""
+    """Print the verdict of each seed for each masked model and check."""
     print(f"| masked model | {' | '.join(NAMES)} |\n|---|{'---|' * len(NAMES)}")
     images, labels = digits()[1]
     for name, model in PLANTED.items():
@@ -48,14 +48,14 @@ def planted(seeds: range) -> None:
 
 
 def sound(seeds: range) -> None:
-    """Print, for each kind of sound model and threat model, how many of its findings were warnings and failures."""
+    """Print the number of warnings and failures for each kind of sound model and threat model."""
     print("| sound model | threat model | models | findings | warnings | failures |\n|---|---|---|---|---|---|")
     images, labels = digits()[1]
     kinds = {"plain": plain, "adversarially trained": robust, "linear": linear, "untrained": lambda s: small(s).eval()}
     for name, build in kinds.items():
         for threat in (ThreatModel("linf", 0.05), THREAT, ThreatModel("l2", 1.0)):
             seen = collections.Counter[str]()
-            told = list[str]()
+            lines = list[str]()
             for seed in seeds:
                 model = build(seed)
                 with torch.no_grad():
@@ -63,11 +63,11 @@ def sound(seeds: range) -> None:
                 teacher = robust((seed + 1) % len(seeds))
                 findings = check_masking(model, images, answers, threat=threat, seed=seed, teacher=teacher)
                 seen.update(finding.verdict for finding in findings)
-                told += [f"{f.name}: {f.message}" for f in findings if f.verdict in ("warning", "failed")]
+                lines += [f"{f.name}: {f.message}" for f in findings if f.verdict in ("warning", "failed")]
             made = seen.total() - seen["skipped"]
             about = f"{threat.norm} {threat.eps:g}"
             print(f"| {name} | {about} | {len(seeds)} | {made} | {seen['warning']} | {seen['failed']} |", flush=True)
-            for line in told:
+            for line in lines:
                 print(f"<!-- {line} -->", flush=True)
 
 
@@ -75,19 +75,21 @@ def runs(models: list[str], teacher: str | None, seed: int) -> None:
     """Print the findings on trained models that are not plain passes, and the seconds they took."""
     total = collections.Counter[str]()
     for model in models:
-        ground = load_test_set([model])
-        images, labels = next(iter(ground.images.batches(500)))
-        subject = load_judged_model(model, ground, device="cpu")
-        taught = None if teacher is None else load_judged_model(teacher, ground, device="cpu", role="teacher").model
+        test_set = load_test_set([model])
+        images, labels = next(iter(test_set.images.batches(500)))
+        loaded = load_judged_model(model, test_set, device="cpu")
+        teacher_model = (
+            None if teacher is None else load_judged_model(teacher, test_set, device="cpu", role="teacher").model
+        )
         started = time.perf_counter()
         findings = check_masking(
-            subject.model,
+            loaded.model,
             images,
             labels,
-            threat=ground.threat,
+            threat=test_set.threat,
             seed=seed,
-            teacher=taught,
-            fingerprint=subject.about["fingerprint"],
+            teacher=teacher_model,
+            fingerprint=loaded.about["fingerprint"],
         )
         total.update(finding.verdict for finding in findings)
         print(f"{model}: {time.perf_counter() - started:.0f} s", flush=True)
@@ -98,7 +100,7 @@ def runs(models: list[str], teacher: str | None, seed: int) -> None:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="*")
     parser.add_argument("--teacher")

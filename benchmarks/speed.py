@@ -1,12 +1,12 @@
-"""What a training step costs, method by method and route by route, as ratios to plain training in the same run.
+"""Cost of a training step by method and route, as ratios to plain training in the same run.
 
     python benchmarks/speed.py --out runs/speed            # `make bench`
     python benchmarks/speed.py --out runs/speed --students resnet8 --repeats 3 --no-compiled
 
 On a CUDA device: students ResNet-18, MobileNetV2 and ViT-tiny, teacher WRN-34-10, 32x32, batch 128, compiled variants
 included. On a CPU smaller stand-ins, and compiled variants only with --compiled. Every repeat times all variants once,
-one after the other, so that what else the machine does falls on all of them; a ratio is formed within a repeat.
-Weights and images are random: time does not depend on them. Writes speed.json and speed.md.
+one after the other, so that other load on the machine affects all of them; ratios are within a repeat. Weights and
+images are random, because time does not depend on them. Writes speed.json and speed.md.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from kdiga.methods.tangent import Tangent
 from kdiga.model_state import seeded
 from kdiga.runs.provenance import provenance
 from kdiga.teachers import CachedTeacher, Store
-from kdiga.teachers.build import fill
+from kdiga.teachers.fill import fill
 from kdiga.teachers.manifest import Manifest
 from kdiga.training import TrainingSettings
-from kdiga.training.cached_teachers import conditions, live_source
-from kdiga.training.peak_memory import peak_bytes
-from kdiga.training.stepper import Stepper
+from kdiga.training.step_profile import peak_bytes
+from kdiga.training.stepper import Stepper, TrainingTask
+from kdiga.training.teacher_sources import conditions, live_source
 from kdiga.types import ThreatModel
 
 Step = Callable[[], None]
@@ -55,7 +55,7 @@ PLAIN, AUTHOR = "CE", "KDIGA, the author's way"
 
 @dataclass(frozen=True)
 class Bench:
-    """What everything is timed with."""
+    """Models, batch and settings of all timings."""
 
     student: str
     teacher: str
@@ -76,12 +76,12 @@ class Bench:
             return kdiga.load_model(name).to(self.device)
 
     def settings(self, **changes: Any) -> TrainingSettings:
-        """Of a run of ten epochs."""
+        """Settings of a run of ten epochs."""
         base = TrainingSettings(epochs=10, batch_size=self.batch, optimizer="sgd", lr=1e-3, schedule="constant")
         return replace(base, device=self.device, route="exact", **changes)
 
     def cached(self, precision: str) -> CachedTeacher:
-        """The teacher's signals in a real store."""
+        """The signals of the teacher in a real store."""
         data, settings = self.data(), self.settings(precision=precision)
         needs = method_by_name("kdiga").needs
         asked = conditions(data, needs, settings)
@@ -102,19 +102,12 @@ class Bench:
         return CachedTeacher(store)
 
     def step(self, method: Any, teacher: Any = None, route: str = "exact", **changes: Any) -> Step:
-        """One step of ours, data included."""
+        """One step of kdiga, data included."""
         settings = self.settings(**changes)
         method = method_by_name(method)
         twice = method.needs.student_gradient == "differentiable"
-        stepper = Stepper(
-            self.model(self.student, 1),
-            [teacher] if method.needs.teachers else [],
-            method,
-            THREAT,
-            settings,
-            route_by_name(route) if twice else Exact(),
-            steps=1000,
-        )
+        task = TrainingTask(self.model(self.student, 1), [teacher] if method.needs.teachers else [], method, THREAT)
+        stepper = Stepper(task, settings, route_by_name(route) if twice else Exact(), steps=1000)
         stepper.train_mode()
         batches = _forever(
             feed_of(
@@ -171,7 +164,7 @@ def author(bench: Bench) -> Step:
 
 
 def variants(bench: Bench) -> dict[str, Callable[[], Step]]:
-    """What is timed; each is built when its turn comes."""
+    """Builders of all timed variants."""
     live = bench.model(bench.teacher, 2).eval()
     stored = {precision: bench.cached(precision) for precision in ("fp32", "bf16")}
     found: dict[str, Callable[[], Step]] = {
@@ -205,7 +198,7 @@ def variants(bench: Bench) -> dict[str, Callable[[], Step]]:
 
 
 def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
-    """Time all variants ``repeats`` times in turn, and each one's memory once."""
+    """Time all variants ``repeats`` times in turn, and measure the memory of each once."""
     built = variants(bench)
     steps, peaks, seconds = dict[str, Step](), dict[str, int](), dict[str, list[float]]()
     for number, (name, build) in enumerate(built.items()):
@@ -217,7 +210,7 @@ def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
         print(f"{bench.student}: repeat {repeat + 1}/{repeats}", file=sys.stderr, flush=True)
         for name, step in steps.items():
             begun, taken = time.perf_counter(), 0
-            # For two fifths of a second at least, so that a short step is the mean of many.
+            # At least 0.4 seconds, so that a short step is a mean of many.
             while taken < 1 or time.perf_counter() - begun < 0.4:
                 step()
                 taken += 1
@@ -236,7 +229,7 @@ def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows of one student as Markdown."""
+    """Return the rows of one student as Markdown."""
     lines = [
         "| step | times the plain CE step | times faster than the author's way | peak memory, of the author's |",
         "|---|---|---|---|",

@@ -34,7 +34,7 @@ def five_layers(seed: int, *, activation: type[nn.Module] = nn.SiLU, batch_norm:
 def decoders_end_with_their_module():
     """Processes that decode images are kept for the next set; what a later test counts or signals is not theirs."""
     yield
-    pools = getattr(sys.modules.get("kdiga.data.workers"), "_POOLS", {})
+    pools = getattr(sys.modules.get("kdiga.data.decoder_pool"), "_POOLS", {})
     while pools:
         pools.popitem()[1].shutdown()
 

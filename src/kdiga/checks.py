@@ -68,3 +68,27 @@ def check_same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
             f"the student has {student_logits.shape[-1]} classes and the teacher {teacher_logits.shape[-1]}; they "
             "must have the same, in the same order. Build the student with the teacher's num_classes."
         )
+
+
+def check_logits(logits: Tensor, images: Tensor, *, least_classes: int = 1) -> Tensor:
+    """Return the logits of images, after a check of their shape and values.
+
+    Raises:
+        InputError: If they are not finite, (batch, num_classes), one row per image.
+    """
+    if logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < least_classes:
+        raise InputError(
+            f"the model returned shape {tuple(logits.shape)} for {len(images)} images; it must be (batch, num_classes) "
+            f"logits, num_classes at least {least_classes}."
+        )
+    if not bool(logits.isfinite().all()):
+        raise InputError("the model returned logits that are not finite; its weights are damaged or diverged.")
+    return logits
+
+
+def check_examples(images: Tensor, labels: Tensor) -> None:
+    """Check images and labels as :func:`check_images` and :func:`check_labels`, and that there is at least one."""
+    check_images(images)
+    check_labels(labels, images)
+    if not len(images):
+        raise InputError("the data held no example; give at least one image and its label.")

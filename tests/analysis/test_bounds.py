@@ -24,7 +24,7 @@ def explained(teacher, students, batch, norm="linf", eps=0.1, **options):
     )
 
 
-def test_pieces_add_up():
+def test_terms_add_up():
     found = student_bound(
         0.5, linearity=[1.0, 2.0], teacher_gradient=[2.0, 4.0], distance=[6.0, 2.0], measured=[1.0, 4.0]
     )
@@ -36,7 +36,7 @@ def test_pieces_add_up():
         "tightness_median": 0.5,
         "pieces": {"linearity": 1.5, "teacher_gradient": 1.5, "gradient_distance": 2.0},
     }
-    assert found.largest_piece == ("gradient_distance", 0.4)
+    assert found.largest_term == ("gradient_distance", 0.4)
     assert found.violations == 0
     found = transfer_bound(
         0.5, clean_gap=[1.0], distance=[2.0], student_linearity=[3.0], teacher_linearity=[4.0], measured=[10.0]
@@ -77,17 +77,17 @@ def test_gamma_is_the_largest_remainder_that_any_search_met(teacher, student, ba
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.8)])
-def test_pieces_are_what_a_plain_computation_gives(teacher, student, batch, norm, eps):
+def test_terms_are_what_a_plain_computation_gives(teacher, student, batch, norm, eps):
     images, labels = batch
     found = explained(teacher, {"a": student}, batch, norm, eps).students[0]
     with evaluating(student):
-        ours, theirs = (Expansion.around(images, loss_score(model, labels)) for model in (student, teacher))
-    lengths = [g.flatten(1).norm(DUAL[norm], dim=1) for g in (ours.gradient - theirs.gradient, theirs.gradient)]
-    pieces = found.transfer_bound.pieces
-    assert pieces["gradient_distance"] == pytest.approx((eps * lengths[0]).tolist(), rel=1e-5)
-    assert pieces["clean_gap"] == pytest.approx((ours.values - theirs.values).abs().tolist(), rel=1e-5)
-    assert found.student_bound.pieces["teacher_gradient"] == pytest.approx((eps * lengths[1]).tolist(), rel=1e-5)
-    assert found.student_bound.pieces["linearity"] == found.linearity == pieces["student_linearity"]
+        own, reference = (Expansion.around(images, loss_score(model, labels)) for model in (student, teacher))
+    lengths = [g.flatten(1).norm(DUAL[norm], dim=1) for g in (own.gradient - reference.gradient, reference.gradient)]
+    terms = found.transfer_bound.terms
+    assert terms["gradient_distance"] == pytest.approx((eps * lengths[0]).tolist(), rel=1e-5)
+    assert terms["clean_gap"] == pytest.approx((own.values - reference.values).abs().tolist(), rel=1e-5)
+    assert found.student_bound.terms["teacher_gradient"] == pytest.approx((eps * lengths[1]).tolist(), rel=1e-5)
+    assert found.student_bound.terms["linearity"] == found.linearity == terms["student_linearity"]
 
 
 def test_random_images_of_the_ball_are_no_worse_than_what_was_found(teacher, student, batch):
@@ -95,10 +95,10 @@ def test_random_images_of_the_ball_are_no_worse_than_what_was_found(teacher, stu
     images, labels = batch
     found = explained(teacher, {"a": student}, batch).students[0]
     with seeded(1), evaluating(student), torch.no_grad():
-        ours, theirs = loss_score(student, labels), loss_score(teacher, labels)
+        own, reference = loss_score(student, labels), loss_score(teacher, labels)
         for _ in range(40):
             corner = (images + 0.1 * torch.randn_like(images).sign()).clamp(0, 1)
-            rise, apart = ours(corner) - ours(images), (ours(corner) - theirs(corner)).abs()
+            rise, apart = own(corner) - own(images), (own(corner) - reference(corner)).abs()
             assert (rise <= torch.tensor(found.student_bound.measured) + 1e-3).all()
             assert (apart <= torch.tensor(found.transfer_bound.measured) + 1e-3).all()
 
@@ -106,7 +106,7 @@ def test_random_images_of_the_ball_are_no_worse_than_what_was_found(teacher, stu
 def test_a_model_beside_itself_has_only_its_own_remainders(teacher, batch):
     found = explained(teacher, {"itself": teacher}, batch).students[0]
     assert found.transfer_bound.measured == [0.0] * 12
-    assert found.transfer_bound.pieces["clean_gap"] == [0.0] * 12
-    assert found.transfer_bound.pieces["gradient_distance"] == [0.0] * 12
+    assert found.transfer_bound.terms["clean_gap"] == [0.0] * 12
+    assert found.transfer_bound.terms["gradient_distance"] == [0.0] * 12
     assert found.transfer_bound.values == pytest.approx([2 * gamma for gamma in found.linearity])
     assert found.agreement.cosine == pytest.approx([1.0] * 12)

@@ -25,7 +25,7 @@ THREAT = ThreatModel("linf", 0.1)
 
 
 class Constant(nn.Module):
-    """The same logits whatever the image."""
+    """The same logits for every image."""
 
     def __init__(self, classes=10):
         super().__init__()

@@ -14,8 +14,8 @@ from kdiga.analysis.suitable import suitable
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.models import Classifier
-from kdiga.models.normalization import NORMALIZATIONS, Normalize
-from kdiga.models.registry import ModelSpec
+from kdiga.models.classifier import ModelSpec
+from kdiga.models.input_layers import NORMALIZATIONS, Normalize
 from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.analysis.test_explain import Constant
@@ -98,7 +98,7 @@ def test_a_teacher_that_is_never_right_is_unsuitable_and_not_divided_by():
 
 
 def test_a_missing_normalisation_is_named():
-    """The network wants (x - 0.5) / 0.5, and nobody gives it that: 0.7 becomes 0.4, 0.2 becomes -0.6."""
+    """The network wants (x - 0.5) / 0.5, but gets other pixels: 0.7 becomes 0.4, 0.2 becomes -0.6."""
     batch = pictures(0.7, 0.2)
     for model in (classifier(Stripes(0.1)), Stripes(0.1)):
         finding = preprocessing_finding(model, *batch)

@@ -9,15 +9,15 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 from kdiga.cli.run_progress import planned
-from kdiga.experiments.board import RunSpec
-from kdiga.experiments.claims import load_claims
-from kdiga.experiments.claims.records import RunRecords
-from kdiga.experiments.claims.run import default_kept
+from kdiga.experiments.board import RunBoard, RunSpec
+from kdiga.experiments.claims.claims import Claims, load_claims
+from kdiga.experiments.claims.run_records import RunRecords, default_records
 from kdiga.experiments.study import load_study
 from kdiga.recipes.shipped import find_recipe, shipped
 from kdiga.report import write_page
@@ -39,15 +39,12 @@ def dry_run(name: str) -> tuple[dict[str, Any], list[str]]:
 
     The images of the recipe are not needed: the command checks that they are there, and prints nothing of them.
     """
-    if name.startswith("study-"):
-        study = load_study(name)
-        cells, out, states = study.run_specs, study.out, ["open"] * len(study.run_specs)
-    else:
-        claims = load_claims(name)
-        records = RunRecords(default_kept(find_recipe(name)))
-        cells, out = claims.run_specs, claims.out
-        states = ["kept" if records.holds(cell) else "open" for cell in cells]
-    return planned(cells, states, out), [_hash(_settings(cell)) for cell in cells]
+    experiment = load_study(name) if name.startswith("study-") else load_claims(name)
+    if isinstance(experiment, Claims):
+        experiment = replace(experiment, records=RunRecords(default_records(find_recipe(name))))
+    board = RunBoard(experiment.run_specs, experiment.out)
+    states = [experiment.shown_state(board, run_spec) for run_spec in experiment.run_specs]
+    return planned(experiment, states), [_hash(_settings(run_spec)) for run_spec in experiment.run_specs]
 
 
 def plan(name: str) -> list[list[Any]]:

@@ -17,12 +17,13 @@ from kdiga import certification
 from kdiga.analysis.explain import explain
 from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch
 from kdiga.data import ImageSet, augmentation_by_name
-from kdiga.evaluation.attacks import attack_by_name
+from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.masking import CHECKS, check_masking
-from kdiga.experiments.claims import load_claims
-from kdiga.experiments.claims.records import record_name
-from kdiga.export.score_attack import scored
-from kdiga.export.transfer import Victim, transferred
+from kdiga.evaluation.stages import AttackSettings
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.specification import record_name
+from kdiga.export.exported_files import ExportedFile
+from kdiga.export.file_attacks import attack_by_queries, transfer_attacks, transfer_to_files
 from kdiga.methods import method_by_name
 from kdiga.models import Classifier, ModelSpec, available_models, build
 from kdiga.runs import work_units
@@ -30,8 +31,8 @@ from kdiga.runs.fingerprints import architecture_of, fingerprint_of_images, fing
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.manifest import Manifest
 from kdiga.training import TrainingSettings
-from kdiga.training.cached_teachers import conditions
-from kdiga.training.resume_state import identity_of
+from kdiga.training.resume import identity_of
+from kdiga.training.teacher_sources import conditions
 from kdiga.types import ThreatModel
 
 THREAT = ThreatModel("linf", 0.1)
@@ -107,7 +108,7 @@ def test_evaluation(model, tmp_path):
 
 
 def test_stages_of_autoattack():
-    assert [stage.key() for stage in attack_by_name("autoattack", version="rand").stages] == [
+    assert [stage.key for stage in attack_by_name("autoattack", version="rand").stages] == [
         {"stage": "autoattack", "name": "apgd-ce", "version": "rand"},
         {"stage": "autoattack", "name": "apgd-dlr", "version": "rand"},
     ]
@@ -132,16 +133,14 @@ def test_checks_for_masked_gradients(model, tmp_path):
 
 
 def test_transfer_to_exported_files(model, tmp_path):
-    victim = Victim("onnx", model, "DIGEST")
-    transferred(
+    transfer_to_files(
         model,
-        [victim],
+        [ExportedFile("onnx", model, "DIGEST", "onnxruntime")],
         IMAGES,
         LABELS,
-        attacks=["pgd-4"],
-        threat=THREAT,
+        attacks=transfer_attacks(["pgd-4"]),
         fingerprint=MODEL,
-        result_cache=ResultCache(tmp_path),
+        settings=AttackSettings(THREAT, 0, 250, ResultCache(tmp_path)),
     )
     assert keys_in(tmp_path) == [
         {
@@ -157,9 +156,9 @@ def test_transfer_to_exported_files(model, tmp_path):
 
 
 def test_attacks_on_exported_files_by_their_logits(model, tmp_path):
-    scored(
-        Victim("onnx", model, "DIGEST"), IMAGES, LABELS, threat=THREAT, queries=3, result_cache=ResultCache(tmp_path)
-    )
+    file = ExportedFile("onnx", model, "DIGEST", "onnxruntime")
+    settings = AttackSettings(THREAT, 0, 100, ResultCache(tmp_path))
+    attack_by_queries(file, IMAGES, LABELS, queries=3, settings=settings)
     assert keys_in(tmp_path) == [
         {
             "attack": "square-3",

@@ -41,7 +41,7 @@ def broken(images: torch.Tensor, value: float) -> torch.Tensor:
     [
         (Of(lambda x: broken(x, float("nan"))), "not finite"),
         (Of(lambda x: x), "must be"),
-        (Of(lambda x: x.flatten(1)[:, :1]), "at least 2 classes"),
+        (Of(lambda x: x.flatten(1)[:, :1]), "num_classes at least 2"),
         (Of(lambda x: torch.ones(len(x), 10) * torch.arange(10)), "ignores its input"),
         (Of(lambda x: x.flatten(1)[:, :10] + torch.randn(len(x), 10)), "differently twice"),
         (Of(lambda x: x.flatten(1)[:, :5]), "5 classes"),

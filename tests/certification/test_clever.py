@@ -53,13 +53,13 @@ def test_the_norms_are_those_of_single_gradients(norm, dual, batch):
     images, labels = batch
     model = five_layers(2).eval()
     ball = ThreatModel(norm, 0.1)
-    shared = {"ball": ball, "batches": 3, "batch_size": 4, "seed": (7, 0)}
+    sampling = Sampling(ball, 5, 4, seed=7)
     with fast_convolutions([model]):
-        (found,) = largest_norms([model], images[0], labels[0], points=5, **shared)
+        (found,) = largest_norms([model], images[0], labels[0], sampling, 0, points=5)
     from kdiga.attacks import uniform_start
 
     with seeded(7, 0):
-        points = uniform_start(images[:1].expand(12, -1, -1, -1), ball)
+        points = uniform_start(images[:1].expand(20, -1, -1, -1), ball)
     for place, other in enumerate(other_classes(labels[:1], 10)[0].tolist()):
         norms = []
         for point in points:
@@ -67,7 +67,7 @@ def test_the_norms_are_those_of_single_gradients(norm, dual, batch):
             logits = model(x)[0]
             (gradient,) = torch.autograd.grad(logits[labels[0]] - logits[other], x)
             norms.append(torch.linalg.vector_norm(gradient.flatten(), ord=dual))
-        assert torch.allclose(found[:, place], torch.stack(norms).view(3, 4).amax(1), rtol=1e-4)
+        assert torch.allclose(found[:, place], torch.stack(norms).view(5, 4).amax(1), rtol=1e-4)
 
 
 def test_points_stay_in_the_ball_and_in_the_pixels():
@@ -79,7 +79,7 @@ def test_points_stay_in_the_ball_and_in_the_pixels():
             return torch.stack((x.sum((1, 2, 3)), -x.sum((1, 2, 3))), 1)
 
     image = torch.tensor([0.02, 0.5, 0.97, 0.5]).view(1, 2, 2)
-    largest_norms([Watch()], image, torch.tensor(0), ball=ThreatModel("linf", 0.1), batches=50, batch_size=4, seed=(1,))
+    largest_norms([Watch()], image, torch.tensor(0), Sampling(ThreatModel("linf", 0.1), 50, 4), 1)
     points = torch.cat(seen)
     assert len(points) == 200
     assert points.min() == 0

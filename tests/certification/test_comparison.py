@@ -28,7 +28,7 @@ from tests.conftest import five_layers
 QUICK = {"batches": 20, "batch_size": 5}
 
 
-def beside(seed: int, model: nn.Module, size: float = 0.3) -> nn.Module:
+def near_copy(seed: int, model: nn.Module, size: float = 0.3) -> nn.Module:
     """A linear model near another."""
     near = linear(seed)
     with torch.no_grad(), seeded(seed):
@@ -55,7 +55,7 @@ def guaranteed(student: nn.Module, teacher: nn.Module, images, labels, dual: int
 @pytest.mark.parametrize("method", ["clever", "interval"])
 def test_of_linear_models_the_guarantee_is_the_formula(method, norm, dual):
     teacher = linear(1)
-    student, images = beside(5, teacher), inner_images(8)
+    student, images = near_copy(5, teacher), inner_images(8)
     labels = student(images).argmax(1)
     labels[0] = (labels[0] + 1) % 4
     if method == "clever":
@@ -70,9 +70,9 @@ def test_of_linear_models_the_guarantee_is_the_formula(method, norm, dual):
     assert found.guarantee.radius == pytest.approx(expected, rel=1e-5)
     plain = found.to_dict()
     assert plain["alignment"]["share_within_measured"] == 1.0
-    kept = [g / r for g, r in zip(expected, alone.radius, strict=True) if g > 0]
+    ratios = [g / r for g, r in zip(expected, alone.radius, strict=True) if g > 0]
     assert plain["alignment"]["median_guaranteed_over_measured"] == pytest.approx(
-        sorted(kept)[len(kept) // 2], rel=1e-3
+        sorted(ratios)[len(ratios) // 2], rel=1e-3
     )
     assert plain["alignment"]["median_rho_over_lipschitz"] > 0
 
@@ -80,7 +80,7 @@ def test_of_linear_models_the_guarantee_is_the_formula(method, norm, dual):
 def test_a_perfect_copy_has_its_teachers_radius():
     teacher, images = linear(1), inner_images(8)
     labels = teacher(images).argmax(1)
-    found = clever_against(beside(1, teacher, 0.0), teacher, images, labels, max_radius=0.2, **QUICK)
+    found = clever_against(near_copy(1, teacher, 0.0), teacher, images, labels, max_radius=0.2, **QUICK)
     plain = found.to_dict()
     assert found.guarantee.radius == pytest.approx(found.teacher.radius, rel=1e-6)
     assert set(found.guarantee.rho) == {0.0}
@@ -94,7 +94,7 @@ def test_which_examples_are_compared():
     """Wrong for either is no comparison; of all examples it still counts against the student."""
     teacher, images = linear(1), inner_images(10)
     labels = teacher(images).argmax(1)
-    student = beside(1, teacher, 0.0)
+    student = near_copy(1, teacher, 0.0)
     with torch.no_grad():
         student[1].weight.mul_(0.5)  # the same radii, the margins halved with the gradients
         student[1].bias.mul_(0.5)
@@ -161,9 +161,7 @@ def test_proved_lipschitz_bounds_are_above_sampled_ones(norm, batch):
     from kdiga.certification.lipschitz import largest_norms
 
     for row in range(3):
-        sampled = largest_norms(
-            [student, teacher], images[row], labels[row], ball=ball, batches=10, batch_size=5, seed=(0, row)
-        )
+        sampled = largest_norms([student, teacher], images[row], labels[row], Sampling(ball, 10, 5), row)
         for bound, norms in zip(bounds, sampled, strict=True):
             assert bool((norms.amax(0).double() <= bound[row] * (1 + 1e-5)).all())
             assert bool((bound[row] < 20 * norms.amax(0)).all())
@@ -184,11 +182,11 @@ def test_intervals_against_a_teacher_keep_their_portions(batch, tmp_path):
 
 
 def test_progress_of_intervals_against_a_teacher_is_told():
-    teacher, images, told = linear(1), inner_images(23), []
+    teacher, images, calls = linear(1), inner_images(23), []
     labels = teacher(images).argmax(1)
-    interval_against(beside(5, teacher), teacher, images, labels, eps=0.1, progress=lambda *step: told.append(step))
+    interval_against(near_copy(5, teacher), teacher, images, labels, eps=0.1, progress=lambda *step: calls.append(step))
     steps = [(20, 23), (23, 23)]
-    assert told == [(task, *step) for task in ("interval", "interval", "gradients") for step in steps]
+    assert calls == [(task, *step) for task in ("interval", "interval", "gradients") for step in steps]
 
 
 def test_models_of_other_classes_are_refused():

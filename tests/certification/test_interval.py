@@ -216,10 +216,10 @@ def test_a_radius_of_its_own_and_the_eps_that_is_asked_for():
 
 def test_more_examples_than_a_portion_holds():
     model, images = linear(), inner_images(45)
-    labels, told = model(images).argmax(1), []
-    found = interval_bounds(model, images, labels, eps=0.2, progress=lambda *step: told.append(step))
+    labels, calls = model(images).argmax(1), []
+    found = interval_bounds(model, images, labels, eps=0.2, progress=lambda *step: calls.append(step))
     assert found.radius == pytest.approx(closed_form(model, images, labels, 1).clamp_max(0.2).tolist(), abs=1e-6)
-    assert told == [("interval", 20, 45), ("interval", 40, 45), ("interval", 45, 45)]
+    assert calls == [("interval", 20, 45), ("interval", 40, 45), ("interval", 45, 45)]
 
 
 class Viewed(nn.Module):
@@ -352,13 +352,13 @@ def test_the_model_is_left_as_found(batch):
 
 def test_finished_portions_are_taken_up(batch, tmp_path):
     model = five_layers(2, activation=nn.ReLU).eval()
-    told = []
-    shared = {"eps": 0.1, "folder": tmp_path, "progress": lambda *step: told.append(step)}
+    calls = []
+    shared = {"eps": 0.1, "folder": tmp_path, "progress": lambda *step: calls.append(step)}
     first = interval_bounds(model, *batch, **shared)
     files = sorted(tmp_path.glob("*.json"))
     assert interval_bounds(model, *batch, **shared) == first
     assert sorted(tmp_path.glob("*.json")) == files
-    assert told[-1] == ("interval", 12, 12)
+    assert calls[-1] == ("interval", 12, 12)
     assert interval_bounds(model, *batch, **shared | {"eps": 0.05}).max_radius == 0.05
 
 

@@ -61,7 +61,7 @@ LAYERS = {
     "dropout of channels": nn.Dropout2d,
     "flatten": nn.Flatten,
     "mean": lambda: lambda x: x.mean((2, 3)),
-    "mean, kept": lambda: lambda x: x.mean(dim=[-2, -1], keepdim=True),
+    "mean, keepdim": lambda: lambda x: x.mean(dim=[-2, -1], keepdim=True),
     "adaptive function": lambda: lambda x: F.adaptive_avg_pool2d(x, 1),
     "adaptive function, pair": lambda: lambda x: F.adaptive_avg_pool2d(x, (1, 1)),
     "sum": lambda: lambda x: x + 2 * x,

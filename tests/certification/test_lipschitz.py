@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdiga.certification import clever, clever_against
-from kdiga.certification.lipschitz import POINTS, fast_convolutions, largest_norms
+from kdiga.certification.lipschitz import POINTS, Sampling, fast_convolutions, largest_norms
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 from tests.certification.nets import linear
@@ -63,26 +63,24 @@ def test_a_forward_of_ones_own_and_a_subclass_are_left_alone():
 
 @pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
 def test_of_two_linear_models_the_differences_norm_is_known(norm, dual):
-    """Of each model, and of the difference, for every class in a circle from the label on, whatever the batch."""
+    """The norms of each model and of the difference, for all other classes in order, in every batch."""
     one, two, image = linear(1), linear(2), torch.full((1, 3, 3), 0.5, dtype=torch.float64)
-    found = largest_norms(
-        [one, two], image, torch.tensor(2), ball=ThreatModel(norm, 0.1), batches=4, batch_size=3, seed=(1,)
-    )
+    found = largest_norms([one, two], image, torch.tensor(2), Sampling(ThreatModel(norm, 0.1), 5, 3), 1)
     first, second = one[1].weight.detach(), two[1].weight.detach()
     for norms, weight in zip(found, (first, second, second - first), strict=True):
         expected = torch.stack([torch.linalg.vector_norm(weight[2] - weight[j], ord=dual) for j in (3, 0, 1)])
-        assert torch.allclose(norms, expected.expand(4, 3))
+        assert torch.allclose(norms, expected.expand(5, 3))
 
 
 def test_points_go_through_the_network_a_few_at_a_time():
     model, sizes = two_layers(1), []
     model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    shared = {"ball": ThreatModel("linf", 0.1), "batches": 11, "batch_size": 7, "seed": (1,)}
+    sampling = Sampling(ThreatModel("linf", 0.1), 11, 7)
     image = torch.full((1, 2, 2), 0.5, dtype=torch.float64)
-    usual = largest_norms([model], image, torch.tensor(0), **shared)
+    usual = largest_norms([model], image, torch.tensor(0), sampling, 1)
     assert sizes == [POINTS["cpu"], 77 - POINTS["cpu"]]
     sizes.clear()
-    few = largest_norms([model], image, torch.tensor(0), points=30, **shared)
+    few = largest_norms([model], image, torch.tensor(0), sampling, 1, points=30)
     assert sizes == [30, 30, 17]
     assert torch.allclose(usual[0], few[0])
     assert usual[0].shape == (11, 2)

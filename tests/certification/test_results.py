@@ -19,7 +19,7 @@ from kdiga.certification import (
     interval_bounds,
     smooth,
 )
-from kdiga.certification.certificate import accuracy_curve, certified_accuracy, median_radius, share
+from kdiga.certification.certificate import accuracy_curve, certified_accuracy, median_known, share
 from kdiga.certification.comparison import AlignmentGuarantee, alignment_guarantee
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise, lower_bound
@@ -162,8 +162,8 @@ def test_curves_and_shares_by_hand():
     radii = (0.0, None, 0.5, 1.0)
     assert [certified_accuracy(radii, radius) for radius in (0.0, 0.5, 0.6, 1.0, 1.1)] == [0.5, 0.5, 0.25, 0.25, 0.0]
     assert accuracy_curve(radii, 1.0)["radius"][:2] == [0.0, 0.025]
-    assert median_radius(radii) == 0.5
-    assert median_radius((None, None)) is None
+    assert median_known(radii) == 0.5
+    assert median_known((None, None)) is None
     assert share([]) == (None, None)
     assert share([True, True]) == (1.0, pytest.approx([0.025**0.5, 1.0]))
     assert lower_bound(3, 10, 0.05) == pytest.approx(beta.ppf(0.05, 3, 8))

@@ -85,8 +85,8 @@ def test_the_noise_has_its_size_is_not_clipped_and_differs_between_streams():
 
     images = torch.full((11, 1, 8, 8), 0.9)
     smooth(Watch(), images, torch.zeros(11).long(), sigma=0.5, samples=80, selection_samples=50, batch_size=200)
-    looks = 2 * 11 + 1  # without noise, twice, and at an image of nothing but noise
-    noisy = torch.cat(seen)[looks:]
+    checks = 2 * 11 + 1  # without noise, twice, and at an image of nothing but noise
+    noisy = torch.cat(seen)[checks:]
     assert len(noisy) == 11 * 130
     delta = noisy - 0.9
     assert float(delta.std()) == pytest.approx(0.5, rel=0.03)

@@ -20,12 +20,12 @@ def test_it_finds_the_likelihoods_highest_point(shape):
     fit = fit_reverse_weibull(torch.from_numpy(data))
     assert not fit.failed.any()
     for row in range(len(data)):
-        ours = fit.shape[row].item(), fit.location[row].item(), fit.scale[row].item()
-        theirs = weibull_max.fit(data[row], shape, loc=5.0, scale=0.7)
-        found, expected = (weibull_max.logpdf(data[row], *parameters).sum() for parameters in (ours, theirs))
+        own = fit.shape[row].item(), fit.location[row].item(), fit.scale[row].item()
+        reference = weibull_max.fit(data[row], shape, loc=5.0, scale=0.7)
+        found, expected = (weibull_max.logpdf(data[row], *parameters).sum() for parameters in (own, reference))
         assert found >= expected - 1e-4
-        assert ours[1] == pytest.approx(theirs[1], abs=2e-3)
-        assert ours[0] == pytest.approx(theirs[0], rel=2e-3)
+        assert own[1] == pytest.approx(reference[1], abs=2e-3)
+        assert own[0] == pytest.approx(reference[0], rel=2e-3)
 
 
 def test_the_bound_is_recovered_within_its_spread():

@@ -1,4 +1,4 @@
-"""Whatever decides an outcome decides where it is kept: one folder for all, and never another setting's answer."""
+"""Everything that decides an outcome is in its key: one folder serves all settings, and none gets another's result."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def test_of_one_model(certify, tmp_path):
     cases = [(1, IMAGES, LABELS, usual), (2, IMAGES, LABELS, usual), (1, OTHER_IMAGES, LABELS, usual)]
     cases.append((1, IMAGES, OTHER_LABELS, usual))
     cases += [(1, IMAGES, LABELS, usual | {name: value}) for name, value in changes.items()]
-    told = []
+    calls = []
     for again in (False, True):
         for seed, images, labels, settings in cases:
-            kept = certify(
-                two_layers(seed), images, labels, folder=tmp_path, progress=lambda *step: told.append(step), **settings
+            cached = certify(
+                two_layers(seed), images, labels, folder=tmp_path, progress=lambda *step: calls.append(step), **settings
             )
-            assert kept == certify(two_layers(seed), images, labels, **settings), (again, settings)
+            assert cached == certify(two_layers(seed), images, labels, **settings), (again, settings)
     assert len(list(tmp_path.glob("*.json"))) >= len(cases)
-    assert {total for _, _, total in told} == {4}
-    assert {task for task, _, _ in told} == {
+    assert {total for _, _, total in calls} == {4}
+    assert {task for task, _, _ in calls} == {
         {clever: "clever", interval_bounds: "interval", smooth: "smoothing"}[certify]
     }
 
@@ -57,9 +57,9 @@ def test_of_a_student_beside_its_teacher(certify, tmp_path):
     cases += [(1, 2, IMAGES, LABELS, usual | {"norm": "l2"})]
     for seed, teacher, images, labels, settings in cases:
         models = two_layers(seed), two_layers(teacher)
-        kept = certify(*models, images, labels, folder=tmp_path, **settings)
-        assert kept == certify(*models, images, labels, **settings), settings
-        assert kept == certify(*models, images, labels, folder=tmp_path, **settings), "taken up"
+        cached = certify(*models, images, labels, folder=tmp_path, **settings)
+        assert cached == certify(*models, images, labels, **settings), settings
+        assert cached == certify(*models, images, labels, folder=tmp_path, **settings), "taken up"
 
 
 def scores_where(right: torch.Tensor, labels: torch.Tensor) -> ClassScores:
@@ -74,10 +74,11 @@ def test_every_example_has_its_own_stream_and_place():
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
     one = wanted & (torch.arange(7) < 3)
     scores = [scores_where(one, labels), scores_where(wanted & ~one, labels)]
-    found = estimate_lipschitz(models, images, scores, Sampling(ball, 8, 3, seed=5))
+    sampling = Sampling(ball, 8, 3, seed=5)
+    found = estimate_lipschitz(models, images, scores, sampling)
     assert len(found) == 3
     for row in range(7):
-        alone = largest_norms(models, images[row], labels[row], ball=ball, batches=8, batch_size=3, seed=(5, row))
+        alone = largest_norms(models, images[row], labels[row], sampling, row)
         for estimate, maxima in zip(found, alone, strict=True):
             single = LipschitzEstimates.from_maxima([maxima])
             for name in ("location", "largest", "p_value"):

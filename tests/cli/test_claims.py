@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import timm
 
-from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin
-from kdiga.models.sources.robustbench import RobustBench
+from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
+from kdiga.models.sources.robustbench_zoo import RobustBench
 from tests.cli.test_cli import run
 from tests.data.pictures import picture
 from tests.experiments.claims.conftest import TINY, pgd_for_autoattack
@@ -48,7 +48,7 @@ def test_the_same_command_completes_it(project):
     assert "c. Robustness goes into a pre-trained student without loss of clean accuracy.\n   Not tested." in output
     content = json.loads((folder / "runs/tiny/claims.json").read_text())
     assert (content["done"], content["command"]) == (4, "kdiga claims tiny.yaml")
-    assert len(list((folder / "tiny.cells").glob("*.json"))) == 4
+    assert len(list((folder / "results/tiny").glob("*.json"))) == 4
 
 
 def test_a_page_elsewhere_with_its_pictures(project):
@@ -73,7 +73,7 @@ def test_report_rewrites_the_page_and_runs_nothing(project):
     assert (folder / "runs/tiny/claims.md").read_text() == before
     # Of nothing, it says so of everything.
     (folder / "empty").mkdir(exist_ok=True)
-    output = run("claims", "tiny.yaml", "--report", "--kept", "empty", "--out", "none", cwd=folder)
+    output = run("claims", "tiny.yaml", "--report", "--records", "empty", "--out", "none", cwd=folder)
     assert "4 of 4 runs are left" in output
     assert "**Undecided for kdiga: " in (folder / "none/claims.md").read_text()
 
@@ -88,13 +88,16 @@ def test_dry_run_lists_and_writes_nothing(project, tmp_path):
         assert part in line
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
     # What is kept counts as done, wherever it would be brought back to.
-    shutil.copytree(folder / "tiny.cells", tmp_path / "other.cells")
-    output = run("claims", "tiny.yaml", "--dry-run", "--kept", "other.cells", cwd=tmp_path)
+    shutil.copytree(folder / "results/tiny", tmp_path / "other")
+    output = run("claims", "tiny.yaml", "--dry-run", "--records", "other", cwd=tmp_path)
     assert sum(" kept " in line for line in output.splitlines()) == 4
     assert not (tmp_path / "runs").exists()
-    output = run(
-        "claims", "tiny.yaml", "--dry-run", "--kept", "other.cells", "--set", "certify.samples=40", cwd=tmp_path
-    )
+    earlier = run("claims", "tiny.yaml", "--dry-run", "--kept", "other", cwd=tmp_path)
+    assert earlier == f"--kept is now called --records, and will be removed.\n{output}"
+    (tmp_path / "other").rename(tmp_path / "tiny.cells")  # where earlier versions wrote them
+    assert run("claims", "tiny.yaml", "--dry-run", cwd=tmp_path) == output
+    (tmp_path / "tiny.cells").rename(tmp_path / "other")
+    output = run("claims", "tiny.yaml", "--dry-run", "--records", "other", "--set", "certify.samples=40", cwd=tmp_path)
     assert sum(" kept " in line for line in output.splitlines()) == 2
 
 
@@ -124,11 +127,14 @@ BAD = {
     "no file": (("none.yaml",), "cannot be read"),
     "unknown key": (("tiny.yaml", "--set", "sedes=[1]"), "did you mean seeds"),
     "bad recipe": (("tiny.yaml", "--set", "judged=[kd-iga]"), "did you mean kdiga"),
-    "unknown model": (("tiny.yaml", "--out", "x", "--kept", "x", "--set", "students.small=cnn4"), "did you mean cnn-4"),
+    "unknown model": (
+        ("tiny.yaml", "--out", "x", "--records", "x", "--set", "students.small=cnn4"),
+        "did you mean cnn-4",
+    ),
     "another configuration": (("tiny.yaml", "--set", "methods.kd.temperature=9"), "9.0 here"),
     "a study": (("study.yaml",), "run it with `kdiga study`"),
     "no time": (("tiny.yaml", "--stop-after", "-1"), "--stop-after"),
-    "damaged": (("tiny.yaml", "--kept", "bad", "--out", "y"), "is no record of a finished run"),
+    "damaged": (("tiny.yaml", "--records", "bad", "--out", "y"), "is not a record of a finished run"),
 }
 
 

@@ -11,7 +11,7 @@ from kdiga.data import FileSet
 from kdiga.errors import InputError
 from kdiga.recipes.load import load_recipe
 from kdiga.workflows.loaded_model import load_judged_model, load_test_set
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 from tests.cli.test_cli import run
 from tests.data.pictures import class_folders
 

@@ -90,12 +90,12 @@ def test_bad_input_gets_one_line_and_status_2(case, finished):
 
 
 def test_failed_cells_end_in_status_1(finished, tmp_path, monkeypatch):
-    from kdiga.study import run as cell_runs
+    from kdiga.experiments import run_one
 
     def fails(*arguments, **keywords):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(cell_runs, "run_recipe", fails)
+    monkeypatch.setattr(run_one, "run_recipe", fails)
     (tmp_path / "tiny.yaml").write_text(TINY)
     output = run("study", "tiny.yaml", "--workers", "1", cwd=tmp_path, expect=1)
     assert "5 cells failed: teachers/robust, ce/seed-0, kd/seed-0" in output
@@ -217,5 +217,5 @@ def test_the_workers_of_a_killed_study_end_too_and_another_study_goes_on(tmp_pat
 
 def test_shipped_studies_are_valid():
     for path in sorted(RECIPES.glob("study-*.yaml")):
-        assert load_study(path).cells
+        assert load_study(path).run_specs
     assert Path(RECIPES / "study-digits.yaml").is_file()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import kdiga
-from kdiga.experiments.claims import load_claims
+from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
 from kdiga.recipes.load import load_recipe
 

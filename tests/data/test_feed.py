@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kdiga.data import ImageSetFeed, LoaderFeed, augmentation_by_name, feed_of
+from kdiga.data.batches import PendingBatch
 from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
@@ -47,11 +48,7 @@ def test_an_epoch_goes_on_from_any_batch(stripes, start):
 
 def test_earlier_batches_are_not_made(stripes, monkeypatch):
     made = []
-
-    def note(data, index, augmentation, **options):
-        made.append(index)
-
-    monkeypatch.setattr("kdiga.data.feed.batch_of", note)
+    monkeypatch.setattr(PendingBatch, "result", lambda self: made.append(self.index))
     assert list(feed(stripes).epoch(0, start=4)) == [None, None]
     assert len(made) == 2
 

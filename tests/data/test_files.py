@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import kdiga
 from kdiga.data import FileSet, ImageSet, augmentation_by_name, feed_of, split
-from kdiga.data import folder as folders
+from kdiga.data import class_folders as folders
+from kdiga.data import decoder_pool as pools
 from kdiga.data import reading as readings
-from kdiga.data import workers as pools
-from kdiga.data.workers import DecodersEndedError, Job, available_workers
+from kdiga.data.decoder_pool import DecodersEndedError, Job, available_workers
 from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.runs.fingerprints import fingerprint_of_images
@@ -152,7 +154,7 @@ def test_the_rule_for_memory(folder, monkeypatch, limit, lazy):
 
 
 def test_more_than_the_machine_holds_is_refused(folder, monkeypatch):
-    monkeypatch.setattr("kdiga.data.files._memory", lambda: 1000)
+    monkeypatch.setattr("kdiga.data.file_set._memory", lambda: 1000)
     with pytest.raises(InputError, match=r"19 images of 16 pixels take .* GB and the machine has .*--examples"):
         on_disk(folder).load()
 
@@ -212,3 +214,9 @@ def test_workers(folder):
         kdiga.load_data(folder, worker=1)
     with pytest.raises(InputError, match="image_size was 0"):
         kdiga.load_data(folder, image_size=0)
+
+
+def test_decoding_processes_do_not_import_pytorch():
+    """Each would need its memory, and a second or more to start."""
+    command = "import sys, kdiga.decoding, kdiga.distributed.launch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 import kdiga
-from kdiga.data import Augmentation, DataSet, FileSet, ImageSet, MixedSet, feed_of, split
+from kdiga.data import Augmentation, FileSet, ImageSet, MixedSet, feed_of, split
 from kdiga.data.extra import load_extra
 from kdiga.data.reading import Reading
 from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import DataConfig, ExtraConfig
-from kdiga.workflows.pseudo_labels import labelled_by
-from kdiga.workflows.train import load_recipe_data, run_recipe
+from kdiga.workflows.prepare import label_extra_images, load_recipe_data, prepare
+from kdiga.workflows.train import run_recipe
 from tests.data.pictures import class_folders
 
 CPU = torch.device("cpu")
@@ -102,14 +102,14 @@ def test_extra_images_of_a_recipe(tmp_path, student):
     assert isinstance(data.train, MixedSet)
     assert isinstance(data.train.extra, ImageSet)
     assert torch.equal(data.train.extra.images, own.images)
-    run_recipe(recipe, tmp_path / "run")
+    run_recipe(prepare(recipe), tmp_path / "run")
     assert isinstance(load_recipe_data(recipe.data.for_test).train, ImageSet)
-    labelled = labelled_by(student.eval(), data, CPU)
-    assert isinstance(labelled.train, MixedSet)
+    labelled = label_extra_images(student.eval(), data.train, CPU)
+    assert isinstance(labelled, MixedSet)
     with torch.no_grad():
         expected = student(own.images / 255).argmax(1)
-    assert torch.equal(labelled.train.extra.labels, expected)
-    assert isinstance(labelled_by(student, DataSet("x", data.train.original, data.test, ""), CPU).train, ImageSet)
+    assert torch.equal(labelled.extra.labels, expected)
+    assert isinstance(label_extra_images(student, data.train.original, CPU), ImageSet)
 
 
 def test_recipes_that_do_not_go_together():

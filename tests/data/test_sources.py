@@ -17,7 +17,7 @@ from kdiga.data import FileSet, ImageSet
 from kdiga.errors import InputError
 from kdiga.models import save_model
 from kdiga.recipes.load import load_recipe
-from kdiga.workflows.train import build_models, load_recipe_data
+from kdiga.workflows.prepare import build_models, load_recipe_data
 from tests.data.pictures import picture
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from kdiga.data import Augmentation, ResizedCrop, augmentation_by_name
-from kdiga.data.decoding import ATTEMPTS, Crops, DecodeItem, crop_box, decode
+from kdiga.decoding import ATTEMPTS, Crops, DecodeItem, crop_box, decode
 from kdiga.errors import InputError
 from tests.data.pictures import picture
 

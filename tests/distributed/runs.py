@@ -14,7 +14,7 @@ from torch import nn
 
 import kdiga
 from kdiga.data import ImageSet
-from kdiga.distributed.process_group import ALONE, ProcessGroup
+from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.distributed.rng_streams import RngStreams
 from kdiga.errors import InputError, InterruptedRunError
 from kdiga.gradients.routes import Exact
@@ -23,7 +23,7 @@ from kdiga.model_state import seeded
 from kdiga.teachers import CachedTeacher
 from kdiga.training.interruption import SAVE, Interruption
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.stepper import Stepper
+from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.training.validation import Scores, Validator
 from kdiga.types import ThreatModel
 from tests.distributed.work import networks, train_all, train_more
@@ -85,7 +85,7 @@ def interrupted(data: ImageSet, out: Path) -> Any:
             raise KeyError
 
     told = ""
-    with mock.patch.object(Interruption, "wish", lambda self: self._signal or SAVE):
+    with mock.patch.object(Interruption, "request", lambda self: self._signal or SAVE):
         try:
             run(dropping, data, out, ema=0.8, on_step=hear)
         except InterruptedRunError as error:
@@ -122,8 +122,8 @@ def own_draws(process_group: ProcessGroup) -> tuple[float, float, float]:
         streams.begin(4, 2)
         with streams.stepping():
             inside = float(torch.rand(()))
-            (piece,) = streams.each_piece()
-            shared = float(piece.uniform(torch.empty(1)).sum())
+            (shard,) = streams.shards()
+            shared = float(shard.uniform(torch.empty(1)).sum())
         return inside, shared, float(torch.rand(()))
 
 
@@ -155,16 +155,8 @@ def begun_equal(process_group: ProcessGroup) -> Any:
     student, teacher, _ = networks(torch.float64)
     with torch.no_grad():
         student[0].weight += process_group.rank
-    stepper = Stepper(
-        student,
-        [teacher],
-        method_by_name("kd"),
-        THREAT,
-        TrainingSettings(device="cpu"),
-        Exact(),
-        steps=1,
-        process_group=process_group,
-    )
+    task = TrainingTask(student, [teacher], method_by_name("kd"), THREAT)
+    stepper = Stepper(task, TrainingSettings(device="cpu"), Exact(), steps=1, process_group=process_group)
     return stepper.student.state_dict()
 
 
@@ -175,13 +167,12 @@ def layer_refused(process_group: ProcessGroup) -> str:
     student = nn.Sequential(Other(1), nn.Flatten(), nn.Linear(64, 4))
     settings = TrainingSettings(device="cpu", sync_batch_norm=True)
     try:
-        Stepper(
-            student, [plain(2)], method_by_name("kd"), THREAT, settings, Exact(), steps=1, process_group=process_group
-        )
+        task = TrainingTask(student, [plain(2)], method_by_name("kd"), THREAT)
+        Stepper(task, settings, Exact(), steps=1, process_group=process_group)
     except InputError as error:
         return str(error)
     return "accepted"
 
 
 def alone_scores(data: ImageSet) -> Scores:
-    return validator(data, ALONE)(plain(1), 3)
+    return validator(data, SINGLE_PROCESS)(plain(1), 3)

@@ -14,12 +14,12 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from kdiga.distributed.process_group import ALONE, ProcessGroup
+from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.gradients.routes import route_by_name
 from kdiga.methods import available_methods
 from kdiga.model_state import seeded
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.stepper import Stepper
+from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 from tests.contracts.test_methods import VARIANTS
@@ -42,7 +42,7 @@ def _one(rank: int, work: Callable[..., Any], folder: Path, port: int, args: tup
     torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": COUNT, "LOCAL_WORLD_SIZE": COUNT, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in told.items()} | {"MASTER_ADDR": "127.0.0.1"})
-    process_group = ProcessGroup.here(torch.device("cpu"))
+    process_group = ProcessGroup.connect(torch.device("cpu"))
     torch.save(work(process_group, *args), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -109,16 +109,9 @@ def trained(
     student, teacher, second = networks(dtype)
     method = configured(variant)
     options = {"optimizer": "sgd", "lr": 0.1, "schedule": "constant", "batch_size": 12} | settings
-    stepper = Stepper(
-        student,
-        [teacher, second][: method.needs.teachers],
-        method,
-        ThreatModel(norm, 0.1),
-        TrainingSettings(**options),
-        route_by_name(route, None),
-        steps=3,
-        process_group=process_group,
-    )
+    task = TrainingTask(student, [teacher, second][: method.needs.teachers], method, ThreatModel(norm, 0.1))
+    settings, route = TrainingSettings(**options), route_by_name(route, None)
+    stepper = Stepper(task, settings, route, steps=3, process_group=process_group)
     stepper.train_mode()
     if not train:
         student.eval()
@@ -130,8 +123,8 @@ def trained(
             # From the middle of a run: before it some terms are off.
             objective = stepper.take(batch.rows(process_group.share.rows(len(batch.labels))), number + 1)
             terms.append([term.weight * float(term.value.detach()) for term in objective.terms])
-    stepper.agree()
-    stepper.leave()
+    stepper.average_statistics()
+    stepper.release_models()
     state = copy.deepcopy(student.state_dict()), copy.deepcopy(teacher.state_dict())
     return {"states": state, "terms": terms, "memory": dict(stepper.memory)}
 
@@ -169,4 +162,4 @@ OTHER_WAYS: dict[str, tuple[tuple[str, str, str], dict[str, Any]]] = {
 
 
 def alone(*one: str, **options: Any) -> Any:
-    return trained(ALONE, *one, **options)
+    return trained(SINGLE_PROCESS, *one, **options)

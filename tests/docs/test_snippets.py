@@ -16,7 +16,7 @@ import yaml
 
 import kdiga
 from kdiga.cli.app import COMMANDS, app
-from kdiga.experiments.claims import load_claims
+from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def test_the_study_and_the_claims_of_their_pages_load(tmp_path):
         snippet = fences(ROOT / f"docs/{name}.md", "yaml")[0]
         path = tmp_path / f"{name}.yaml"
         path.write_text(snippet)
-        assert load(path, tmp_path / "out").cells
+        assert load(path, tmp_path / "out").run_specs
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

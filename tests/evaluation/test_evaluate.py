@@ -12,8 +12,9 @@ from torch import nn
 
 import kdiga
 from kdiga.errors import InputError
-from kdiga.evaluation import clopper_pearson, sweep
+from kdiga.evaluation import sweep
 from kdiga.evaluation.autoattack import VERSIONS
+from kdiga.statistics import clopper_pearson
 from tests.conftest import five_layers
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdiga.evaluation import attack_by_name
-from kdiga.evaluation.autoattack import BACKWARDS, OfficialStage
+from kdiga.evaluation.autoattack import BACKWARDS, autoattack_stage
 from kdiga.model_state import frozen_parameters
 from kdiga.types import ThreatModel
 
@@ -35,18 +35,18 @@ class Sure(nn.Module):
 @pytest.mark.parametrize(
     "stage",
     [
-        *(OfficialStage(name) for name in BACKWARDS),
-        OfficialStage("apgd-ce", "rand"),
+        *(autoattack_stage(name) for name in BACKWARDS),
+        autoattack_stage("apgd-ce", "rand"),
         *(attack_by_name(name).stages[0] for name in ("fgsm", "pgd-20", "cw-7")),
     ],
-    ids=lambda stage: f"{type(stage).__name__}-{stage.name}-{stage.forwards}",
+    ids=lambda stage: f"{stage.name}-{stage.forwards}",
 )
 def test_passes_of_an_attack_on_an_image_that_withstands_it(stage):
     torch.manual_seed(0)
     model, images = Sure().eval(), torch.rand(2, 3, 2, 2)
     with frozen_parameters(model):
-        outcome = stage(model, images, torch.zeros(2, dtype=torch.long), threat=ThreatModel("linf", 0.01), seed=0)
-    assert outcome.right.all()
-    looks = 13 if isinstance(stage, OfficialStage) else 1  # at classes, starts and what came out
+        outcome = stage.attack(model, images, torch.zeros(2, dtype=torch.long), ThreatModel("linf", 0.01), 0)
+    assert outcome.correct.all()
+    looks = 13 if stage.of_autoattack else 1  # at classes, starts and what came out
     assert model.counts["forwards"] / 2 == pytest.approx(stage.forwards, rel=0.05, abs=looks)
     assert model.counts["backwards"] / 2 == pytest.approx(stage.backwards, rel=0.05, abs=1)

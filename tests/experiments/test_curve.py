@@ -9,20 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from kdiga.study import run as cell_runs
 from safetensors.torch import load_file
 
 from kdiga.data import split
 from kdiga.errors import InputError
 from kdiga.evaluation import evaluate
-from kdiga.experiments.curve import answer, open_curve, report_curve, run_curve
-from kdiga.experiments.curve_plan import Confirmation, load_curve, parse_over
+from kdiga.experiments import run_one
+from kdiga.experiments.curve import Confirmation, answer, load_curve, parse_over
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe
 from kdiga.statistics import paired_difference
-from kdiga.workflows.train import build_models, load_recipe_data
+from kdiga.workflows.prepare import build_models, load_recipe_data
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},
@@ -64,8 +63,8 @@ def go(data, **options):
     """Run a sweep in this process; return ``curve.json`` and the folders of the cells that ran."""
     watched = []
     sweep = load_curve("curve.yaml", OVER, out=Path("out"), **({"evaluation": EVALUATION} | options))
-    board = open_curve(sweep, data, since=time.time())
-    content = run_curve(sweep, board, data, workers=1, on_watch=watched.append)
+    board = sweep.open(data, since=time.time())
+    content = sweep.run(board, data, on_progress=watched.append)
     return content, [watch.ended for watch in watched if watch.ended]
 
 
@@ -112,16 +111,16 @@ def test_a_curve_from_start_to_end(project):
 
 
 def test_one_that_stops_in_an_attack_goes_on_there(project, monkeypatch):
-    whole = cell_runs.evaluate
+    whole = run_one.evaluate
     calls = []
 
     def stop_at_third(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 5:  # two attacks a run: on test images and on validation images
             raise KeyboardInterrupt
         return whole(*args, **kwargs)
 
-    monkeypatch.setattr(cell_runs, "evaluate", stop_at_third)
+    monkeypatch.setattr(run_one, "evaluate", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         go(project)
     content = json.loads(Path("out/curve.json").read_text())
@@ -142,8 +141,8 @@ def test_one_that_stops_in_an_attack_goes_on_there(project, monkeypatch):
 def test_a_value_that_diverges_is_a_result_and_no_answer(project):
     write(RECIPE | {"method": {"name": "tangent", "ramp": 0.0}, "training": RECIPE["training"] | {"grad_clip": 0.0}})
     sweep = load_curve("curve.yaml", "method.gap_weight=0,1e39", out=Path("out"), evaluation=EVALUATION)
-    board = open_curve(sweep, project, since=time.time())
-    content = run_curve(sweep, board, project, workers=1, on_watch=lambda watch: None)
+    board = sweep.open(project, since=time.time())
+    content = sweep.run(board, project, on_progress=lambda watch: None)
     point = content["points"][1]["runs"][0]
     assert point["status"] == "diverged"
     assert content["answer"]["settled"]
@@ -160,8 +159,8 @@ def test_a_folder_of_another_curve(project):
     with pytest.raises(InputError, match=r"has clean on 60 test images .* wants 50"):
         go(project, evaluation=EvaluateSettings(("clean", "pgd-3"), 50, which=("best",)))
     sweep = load_curve("curve.yaml", OVER, out=Path("out"), evaluation=EVALUATION, at_most=0.0)
-    board = open_curve(sweep, project)
-    assert report_curve(sweep, board, project)["at_most"] == 0.0, "another bound needs no new run"
+    board = sweep.open(project)
+    assert sweep.report(board, project)["at_most"] == 0.0, "another bound needs no new run"
 
 
 def points(*pairs, start=(0.9, 0.1), status="done"):
@@ -238,4 +237,4 @@ def test_what_a_curve_cannot_do(project):
         Confirmation(examples=0)
     sweep = load(recipe=RECIPE | {"teacher": {"name": "resnet8", "weights": "no.pt", "normalization": "none"}})
     with pytest.raises(InputError, match=r"start/seed-0: checkpoint 'no\.pt' does not exist"):
-        open_curve(sweep, project)
+        sweep.open(project)

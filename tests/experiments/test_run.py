@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from kdiga.study import run as cell_runs
 from safetensors.torch import load_file
 
 from kdiga.errors import InputError
 from kdiga.evaluation import evaluate
-from kdiga.experiments.engine import open_board, report_study, run_board, run_study
+from kdiga.experiments import run_one
+from kdiga.experiments.executors import HERE
+from kdiga.experiments.runner import run_board
 from kdiga.io.atomic_write import WriteError
 from kdiga.models import load_model
-from kdiga.training.journal import Journal
-from kdiga.workflows.train import load_recipe_data, run_recipe
+from kdiga.runs.folder import Journal
+from kdiga.workflows.prepare import load_recipe_data, prepare
+from kdiga.workflows.train import run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,8 @@ def data():
 def go(study, data, *, since=None):
     """Run a study in this process; return ``study.json`` and the folders of the cells that ran."""
     watched = []
-    board = open_board(study, data, since=time.time() if since is None else since)
-    content = run_study(study, board, data, workers=1, on_watch=watched.append)
+    board = study.open(data, since=time.time() if since is None else since)
+    content = study.run(board, data, on_progress=watched.append)
     return content, [watch.ended for watch in watched if watch.ended]
 
 
@@ -77,7 +79,7 @@ def test_a_study_from_start_to_end(study, data):
 def test_an_interrupted_study_ends_with_the_same_numbers(study, data, monkeypatch):
     """Stopped in an epoch and in an attack, it repeats just those two."""
     done = {"epochs": 0, "attacks": 0}
-    write, attack = Journal.write, cell_runs.evaluate
+    write, attack = Journal.write, run_one.evaluate
     stop_at: dict[str, int] = {}
 
     def count(kind):
@@ -95,7 +97,7 @@ def test_an_interrupted_study_ends_with_the_same_numbers(study, data, monkeypatc
         return report
 
     monkeypatch.setattr(Journal, "write", counted_write)
-    monkeypatch.setattr(cell_runs, "evaluate", counted_attack)
+    monkeypatch.setattr(run_one, "evaluate", counted_attack)
     whole, _ = go(study(out="whole"), data)
     needed, done = done, {"epochs": 0, "attacks": 0}
     assert needed["epochs"] == 3 * 5
@@ -125,7 +127,7 @@ def test_a_full_disk_ends_the_study_and_fails_no_cell(study, data, monkeypatch):
     def refuse(*_arguments, **_more):
         raise WriteError("out/state.pt", errno.ENOSPC)
 
-    monkeypatch.setattr(cell_runs, "run_recipe", refuse)
+    monkeypatch.setattr(run_one, "run_recipe", refuse)
     with pytest.raises(WriteError):
         go(study(), data)
     assert not list(Path("out").rglob("failure.json"))
@@ -134,14 +136,14 @@ def test_a_full_disk_ends_the_study_and_fails_no_cell(study, data, monkeypatch):
 def test_what_diverges_is_a_result_and_what_fails_is_tried_again(study, data, monkeypatch):
     wild = "  wild: {method: {name: kd, teacher_weight: 1e9}, training: {lr: 10}}\n"
     checked = study(("  kd: {", f"{wild}  kd: {{"), ("[0, 1]", "[0]"))
-    train = cell_runs.run_recipe
+    train = run_one.run_recipe
 
     def fails(recipe, folder, **keywords):
         if folder == Path("out/ce/seed-0"):
             raise OSError("the disk is full")
         return train(recipe, folder, **keywords)
 
-    monkeypatch.setattr(cell_runs, "run_recipe", fails)
+    monkeypatch.setattr(run_one, "run_recipe", fails)
     content, ended = go(checked, data)
     assert len(ended) == 4
     found = runs(content)
@@ -150,7 +152,7 @@ def test_what_diverges_is_a_result_and_what_fails_is_tried_again(study, data, mo
     assert (found["ce/seed-0"]["status"], found["ce/seed-0"]["error"]) == ("failed", "OSError: the disk is full")
     assert "Traceback" in json.loads(Path("out/ce/seed-0/failure.json").read_text())["trace"]
     assert "| wild | 0/1, 1 diverged | - |" in Path("out/table.md").read_text()
-    monkeypatch.setattr(cell_runs, "run_recipe", train)
+    monkeypatch.setattr(run_one, "run_recipe", train)
     content, ended = go(checked, data)
     assert ended == ["ce/seed-0"]
     assert not Path("out/ce/seed-0/failure.json").exists()
@@ -166,8 +168,8 @@ def test_students_of_a_teacher_that_diverged_fail_and_say_so(study, data):
 
 
 def test_best_and_last_of_one_epoch_are_attacked_once(study, data, monkeypatch):
-    attacked, attack = [], cell_runs.evaluate
-    monkeypatch.setattr(cell_runs, "evaluate", lambda *a, **k: (attacked.append(k["attacks"]), attack(*a, **k))[1])
+    attacked, attack = [], run_one.evaluate
+    monkeypatch.setattr(run_one, "evaluate", lambda *a, **k: (attacked.append(k["attacks"]), attack(*a, **k))[1])
     checked = study(("epochs: 3", "epochs: 1"), ("[0, 1]", "[0]"), ("lr: 1e-2", "lr: 3e-2"))
     go(checked, data)
     assert attacked == [["clean", "pgd-2"]] * 3
@@ -177,7 +179,7 @@ def test_best_and_last_of_one_epoch_are_attacked_once(study, data, monkeypatch):
 
 
 def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
-    seen, attack = [], cell_runs.evaluate
+    seen, attack = [], run_one.evaluate
 
     def without_autoattack(*arguments, **keywords):  # which takes seconds; FGSM stands in for it
         seen.append((keywords["attacks"], keywords["examples"]))
@@ -190,7 +192,7 @@ def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
         )
         return report
 
-    monkeypatch.setattr(cell_runs, "evaluate", without_autoattack)
+    monkeypatch.setattr(run_one, "evaluate", without_autoattack)
     evaluation = ("[clean, pgd-2], examples: 40", "[autoattack, pgd-2, clean], autoattack_examples: 9, which: [best]")
     content, _ = go(study(evaluation, ("[0, 1]", "[0]"), ("  kd: {name: kd, temperature: 4}\n", "")), data)
     assert seen == [(["pgd-2", "clean"], 360), (["autoattack"], 9)] * 2
@@ -234,7 +236,7 @@ def test_a_folder_of_another_study_is_refused_before_anything_runs(study, data):
 def test_a_folder_that_cannot_be_is_told_by_its_name(study, data, out):
     Path("taken").write_text("mine")
     with pytest.raises(InputError, match=f"^output folder '{out}' cannot be used .Not a directory.; choose another"):
-        open_board(study(out=out), data, since=0)
+        study(out=out).open(data)
     assert Path("taken").read_text() == "mine"
 
 
@@ -255,21 +257,21 @@ def test_a_cell_costs_little_more_than_its_training_and_attacks(study, data):
     checked = study(
         seeds, ("epochs: 3", "epochs: 1"), ("lr: 1e-2", "lr: 3e-2"), ("  kd: {name: kd, temperature: 4}\n", "")
     )
-    board = open_board(checked, data, since=0.0)
+    board = checked.open(data)
     started = time.perf_counter()
     run_board(
         board,
         data,
         checked.evaluation,
-        workers=1,
-        on_watch=lambda watch: None,
-        on_end=lambda: report_study(checked, board, data, pictures=False),
+        request=HERE,
+        on_progress=lambda watch: None,
+        on_end=lambda: checked.report(board, data, pictures=False),
     )
     study_seconds = time.perf_counter() - started
     started = time.perf_counter()
     for run_spec in checked.run_specs:
         folder = Path("plain", run_spec.folder)
-        run_recipe(run_spec.recipe, folder, data=data)
+        run_recipe(prepare(run_spec.recipe, data), folder)
         evaluate(load_model(folder), data.test.batches(), eps=0.1, attacks=["clean", "pgd-2"], examples=40)
     plain_seconds = time.perf_counter() - started
     assert (study_seconds - plain_seconds) / len(checked.run_specs) < 0.5

@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 
 import pytest
-from kdiga.study import sizing
 
 from kdiga.errors import InputError
+from kdiga.experiments import sizing
 from kdiga.experiments.sizing import size_runs
 from kdiga.training.step_profile import ProfiledRun
+from kdiga.workflows.prepare import load_recipe_data, prepare
 from kdiga.workflows.profile import RunCost, run_cost
-from kdiga.workflows.train import load_recipe_data
 from tests.cli.test_cli import RECIPES, run
 
 
 @pytest.fixture
 def sized(study, monkeypatch):
     """Size a study with steps of 2 s, 10 an epoch, checks of 3 s, and passes of 1 and 2 ms an image."""
-    monkeypatch.setattr(sizing, "run_cost", lambda recipe, data, steps: RunCost("fp32", 2.0, 10, 3.0))
+    monkeypatch.setattr(sizing, "run_cost", lambda run, steps: RunCost("fp32", 2.0, 10, 3.0))
     monkeypatch.setattr(sizing, "_pass_seconds", lambda *_: (0.001, 0.002))
 
     def size(*replaced, **options):
         checked = study(*replaced)
         data = load_recipe_data(checked.run_specs[0].recipe.data)
-        return size_runs(checked.run_specs, checked.out, checked.evaluation, data, **options)
+        return size_runs(checked, data, **options)
 
     return size
 
@@ -77,7 +77,7 @@ def test_it_measures_what_a_run_would_do(study, monkeypatch):
     monkeypatch.setattr(sizing, "to_pixels", lambda images: seen.add(len(images)) or to_pixels(images))
     checked = study(("ce: ce", "ce: ce\n  kdiga: {method: kdiga, training: {route: one-sided, precision: fp32}}"))
     data = load_recipe_data(checked.run_specs[0].recipe.data)
-    found = size_runs(checked.run_specs, checked.out, checked.evaluation, data, steps=1)
+    found = size_runs(checked, data, steps=1)
     assert {row["label"]: row["runs_as"] for row in found["training"]} == {
         "robust": "fp32",
         "ce": "fp32",
@@ -96,7 +96,7 @@ def test_precision_auto_takes_the_faster(study, monkeypatch):
     seconds = {"fp32": 1.0, "bf16": 0.5}
     monkeypatch.setattr(ProfiledRun, "seconds", lambda self, settings, steps: seconds[settings.precision])
     recipe = study(("epochs: 3", "epochs: 3, precision: auto")).of("method")["ce"][0].recipe
-    cost = run_cost(recipe, load_recipe_data(recipe.data), steps=1)
+    cost = run_cost(prepare(recipe), steps=1)
     assert (cost.label, cost.seconds) == ("bf16", 0.5)
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
-from kdiga.study import run as cell_runs
 
 from kdiga.errors import InputError
+from kdiga.experiments import run_one
 from kdiga.experiments.board import RunSpec
-from kdiga.experiments.engine import open_board, run_study
 from kdiga.experiments.settings import TuneSettings
 from kdiga.experiments.trials import (
     Trial,
@@ -23,12 +22,12 @@ from kdiga.experiments.trials import (
     trial_method,
     trial_specs,
 )
-from kdiga.experiments.tune import open_search, run_search
+from kdiga.experiments.tune import plan_search
 from kdiga.methods import available_methods
 from kdiga.methods.base import coefficient, search_space
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe, recipe_from_dict
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},
@@ -95,7 +94,7 @@ def trial_files(folder, robust, test_robust):
 
 def test_the_best_is_chosen_by_validation_accuracy_alone(tmp_path):
     recipe = recipe_from_dict(RECIPE)
-    trials = trial_specs(recipe, "t", label="kd", trials=4, epochs=1)
+    trials = trial_specs(recipe, "t", TuneSettings(4, 1), label="kd")
     for run_spec, robust, test in zip(trials, (0.5, 0.7, 0.7), (0.9, 0.1, 0.2), strict=False):
         trial_files(tmp_path / run_spec.folder, robust, test)
     (tmp_path / trials[3].folder).mkdir()
@@ -114,12 +113,12 @@ def test_a_search_from_start_to_end(tmp_path, monkeypatch):
     save_model(load_model("cnn-4", num_classes=10, in_channels=1, image_size=8), tmp_path / "teacher.safetensors")
     recipe, out = recipe_from_dict(RECIPE), Path("out")
     data = load_recipe_data(recipe.data)
-    monkeypatch.setattr(cell_runs, "evaluate", lambda *a, **k: pytest.fail("the test images take no part"))
+    monkeypatch.setattr(run_one, "evaluate", lambda *a, **k: pytest.fail("the test images take no part"))
 
     def go(trials):
         watched = []
-        board = open_search(recipe, out, TuneSettings(trials, 1), data, since=time.time())
-        content = run_search(recipe, board, data, workers=1, on_watch=watched.append)
+        search = plan_search(recipe, out, TuneSettings(trials, 1))
+        content = search.run(search.open(data, since=time.time()), data, on_progress=watched.append)
         return content, [watch.ended for watch in watched if watch.ended]
 
     content, ended = go(2)
@@ -134,9 +133,9 @@ def test_a_search_from_start_to_end(tmp_path, monkeypatch):
     number = int(content["chosen"][-2:])
     assert best == replace(recipe, method=trial_method(recipe.method, number))
     with pytest.raises(InputError, match=r"trial-00 .*training.epochs is 1 there and 2 here"):
-        open_search(recipe, out, TuneSettings(2, None), data)
+        plan_search(recipe, out, TuneSettings(2, None)).open(data)
     with pytest.raises(InputError, match="method ce has no coefficients"):
-        open_search(replace(recipe, method=available_methods()["ce"]()), out, TuneSettings(2, 1), data)
+        plan_search(replace(recipe, method=available_methods()["ce"]()), out, TuneSettings(2, 1))
 
 
 @pytest.mark.parametrize(
@@ -155,8 +154,8 @@ def test_a_floor_for_clean_accuracy(least_clean, chosen):
 def test_a_study_that_tunes_uses_what_it_chose(study, monkeypatch):
     checked = study(("seeds:", "tune: {trials: 3, epochs: 1}\nseeds:"), ("lr: 1e-2", "lr: 3e-2"))
     data = load_recipe_data(checked.run_specs[0].recipe.data)
-    board = open_board(checked, data, since=time.time())
-    content = run_study(checked, board, data, workers=1, on_watch=lambda watch: None)
+    board = checked.open(data, since=time.time())
+    content = checked.run(board, data, on_progress=lambda watch: None)
     ce, kd = content["methods"]
     assert ce["tuning"] is None
     scores = [trial["best"]["robust"] if trial["best"] else -1 for trial in kd["tuning"]["trials"]]
@@ -166,4 +165,4 @@ def test_a_study_that_tunes_uses_what_it_chose(study, monkeypatch):
         assert kd["recipe"]["method"][name] == value
     assert kd["recipe"]["training"]["epochs"] == 3
     assert "- kd: " in Path("out/table.md").read_text()
-    open_board(checked, data, since=time.time())  # the chosen coefficients are no other configuration
+    checked.open(data, since=time.time())  # the chosen coefficients are no other configuration

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult
-from kdiga.evaluation.autoattack import OfficialStage
-from kdiga.export.agreement import OutputAgreement
-from kdiga.export.judged import Judged, with_worst
-from kdiga.export.latency import Latency, latencies
-from kdiga.export.score_attack import scored
-from kdiga.export.transfer import Victim, transfer_attacks, transferred
+from kdiga.evaluation.autoattack import autoattack_stage
+from kdiga.evaluation.stages import AttackSettings
+from kdiga.export.exported_files import ExportedFile
+from kdiga.export.file_attacks import attack_by_queries, transfer_attacks, transfer_to_files
+from kdiga.export.file_measurements import FileMeasurements, Latency, OutputAgreement, latencies, with_worst
 from kdiga.model_state import seeded
 from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
@@ -50,23 +49,26 @@ def withstands(model: nn.Module, images: Tensor, labels: Tensor, eps: float = EP
     return margins.amin(1) > 0
 
 
-def victim(name: str, model: nn.Module) -> Victim:
+def exported(name: str, model: nn.Module) -> ExportedFile:
     def call(images: Tensor) -> Tensor:
         with torch.no_grad():
             return model(images)
 
-    return Victim(name, call, name)
+    return file_of(name, call, name)
 
 
-def transfer(model, victims, examples, attacks=("cw-20",), **settings):
-    return transferred(
-        model, victims, *examples, attacks=attacks, threat=ThreatModel("linf", EPS), fingerprint="f", **settings
-    )
+def file_of(name: str, call, digest: str) -> ExportedFile:
+    return ExportedFile(name, call, digest, "torch")
+
+
+def transfer(model, files, examples, attacks=("cw-20",), batch_size=250, **settings):
+    own = AttackSettings(ThreatModel("linf", EPS), seed=0, batch_size=batch_size, **settings)
+    return transfer_to_files(model, files, *examples, attacks=transfer_attacks(attacks), fingerprint="f", settings=own)
 
 
 def test_on_a_file_of_the_same_function_transfer_is_a_white_box_attack(examples):
     model = linear(1)
-    found = transfer(model, [victim("same", model)], examples, attacks=("cw-20", "pgd-20x2"))
+    found = transfer(model, [exported("same", model)], examples, attacks=("cw-20", "pgd-20x2"))
     exact = withstands(model, *examples)
     assert 5 < int(exact.sum()) < 50
     cw = torch.tensor(found["same"]["transfer cw-20"].correct)
@@ -86,7 +88,7 @@ def test_images_are_made_on_the_model_and_tried_on_the_file(examples):
         with torch.no_grad():
             return other(tried)
 
-    found = transfer(model, [Victim("other", call, "o")], examples, attacks=("fgsm",))["other"]["transfer fgsm"]
+    found = transfer(model, [file_of("other", call, "o")], examples, attacks=("fgsm",))["other"]["transfer fgsm"]
     clean, tried = seen
     # The slow way: one sign step up the model's cross-entropy.
     given = images.clone().requires_grad_()
@@ -101,7 +103,7 @@ def test_images_are_made_on_the_model_and_tried_on_the_file(examples):
 def test_an_example_that_only_the_file_gets_right_is_attacked_too(examples):
     model, images = linear(1), examples[0]
     labels = linear(2)(images).argmax(1)
-    found = transfer(model, [victim("two", linear(2))], (images, labels))["two"]["transfer cw-20"]
+    found = transfer(model, [exported("two", linear(2))], (images, labels))["two"]["transfer cw-20"]
     assert sum(found.correct) > int((model(images).argmax(1) == labels).sum())
 
 
@@ -109,7 +111,7 @@ def test_autoattack_can_be_transferred(examples):
     model = linear(1)
     few = examples[0][:8], examples[1][:8]
     exact = withstands(model, *few)
-    found = transfer(model, [victim("same", model)], few, attacks=("autoattack",))["same"]["transfer autoattack"]
+    found = transfer(model, [exported("same", model)], few, attacks=("autoattack",))["same"]["transfer autoattack"]
     assert list(found.correct) == exact.tolist()
 
 
@@ -118,34 +120,33 @@ def test_a_stage_of_autoattack_gives_its_images(examples):
     images, labels = examples
     right = model(images).argmax(1) == labels
     images, labels = images[right], labels[right]
-    adv_images, outcome = OfficialStage("apgd-ce").attack(
-        model, images, labels, threat=ThreatModel("linf", EPS), seed=0
-    )
+    outcome = autoattack_stage("apgd-ce").attack(model, images, labels, ThreatModel("linf", EPS), 0)
+    adv_images = outcome.adv_images
     assert (adv_images - images).abs().max() <= EPS + 1e-6
-    assert torch.equal(adv_images[outcome.right], images[outcome.right])
-    assert torch.equal(model(adv_images).argmax(1) == labels, outcome.right)
+    assert torch.equal(adv_images[outcome.correct], images[outcome.correct])
+    assert torch.equal(model(adv_images).argmax(1) == labels, outcome.correct)
 
 
 def test_portions_are_kept_and_depend_on_the_files(examples, tmp_path):
-    model, told = linear(1), []
-    first = victim("same", model)
+    model, reported = linear(1), []
+    first = exported("same", model)
     kept = ResultCache(tmp_path)
     one = transfer(
-        model, [first], examples, result_cache=kept, batch_size=20, on_progress=lambda *told_: told.append(told_)
+        model, [first], examples, result_cache=kept, batch_size=20, progress=lambda *event: reported.append(event)
     )
-    assert told == [("transfer cw-20", done, 60) for done in (20, 40, 60)]
+    assert reported == [("transfer cw-20", done, 60) for done in (20, 40, 60)]
     assert len(list(tmp_path.glob("*.json"))) == 3
 
     def never(_: Tensor) -> Tensor:
         raise AssertionError("measured again")
 
     again = transfer(
-        model, [Victim("same", never, "same")], examples, result_cache=ResultCache(tmp_path), batch_size=20
+        model, [file_of("same", never, "same")], examples, result_cache=ResultCache(tmp_path), batch_size=20
     )
     assert again["same"]["transfer cw-20"].correct == one["same"]["transfer cw-20"].correct
     with pytest.raises(AssertionError, match="measured again"):
         transfer(
-            model, [Victim("same", never, "another file")], examples, result_cache=ResultCache(tmp_path), batch_size=20
+            model, [file_of("same", never, "another file")], examples, result_cache=ResultCache(tmp_path), batch_size=20
         )
 
 
@@ -157,7 +158,7 @@ def test_what_is_no_attack_is_refused(name):
 
 def test_the_model_is_left_as_found(examples):
     model = linear(1).train()
-    transfer(model, [victim("same", model)], examples)
+    transfer(model, [exported("same", model)], examples)
     assert model.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
@@ -171,8 +172,11 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
         with torch.no_grad():
             return model(images)
 
-    settings = {"threat": ThreatModel("linf", EPS), "queries": 300, "shelf": ResultCache(tmp_path), "batch_size": 30}
-    found = scored(Victim("file", call, "d"), *examples, **settings)
+    def attacked() -> AttackResult:
+        settings = AttackSettings(ThreatModel("linf", EPS), 0, 30, ResultCache(tmp_path))
+        return attack_by_queries(file_of("file", call, "d"), *examples, queries=300, settings=settings)
+
+    found = attacked()
     exact = withstands(model, *examples)
     right = torch.tensor(found.correct)
     clean = model(examples[0]).argmax(1) == examples[1]
@@ -181,10 +185,7 @@ def test_square_asks_the_file_for_logits_alone(examples, tmp_path):
     assert int((right & ~exact).sum()) < 0.6 * int((clean & ~exact).sum())  # most of what it holds is
     assert sum(queries) <= 60 + 60 * 303
     before = len(queries)
-    assert (
-        scored(Victim("file", call, "d"), *examples, **settings | {"shelf": ResultCache(tmp_path)}).correct
-        == found.correct
-    )
+    assert attacked().correct == found.correct
     assert len(queries) - before <= 2  # clean accuracy; the attack itself is kept
 
 
@@ -199,19 +200,17 @@ def test_the_worst_case_is_over_the_examples_that_all_attacks_saw():
     assert with_worst({"clean": results["clean"]})["worst"].accuracy == 0.75
 
 
-def test_figures_as_plain_data():
+def test_figures_as_plain_data(tmp_path):
     near = OutputAgreement(1e-6, 3.0, (True, True, False, True))
-    judged = Judged(
-        "onnx",
-        "model.onnx",
-        10,
-        "onnxruntime 1",
-        "d",
+    (tmp_path / "model.onnx").write_bytes(bytes(10))
+    measured = FileMeasurements(
+        ExportedFile("onnx", len, "d", "onnxruntime 1", tmp_path / "model.onnx"),
         near,
         {"clean": AttackResult("clean", (True,) * 9 + (False,), 0.0)},
         {1: Latency.of([0.001, 0.002, 0.003])},
     )
-    found = json.loads(json.dumps(judged.to_dict()))
+    found = json.loads(json.dumps(measured.to_dict()))
+    assert (found["file"], found["bytes"]) == ("model.onnx", 10)
     assert found["agreement"]["same_class"] == 0.75
     assert found["accuracy"] == {"clean": 0.9}
     assert [round(end, 4) for end in found["interval_95"]["clean"]] == [0.555, 0.9975]  # Clopper and Pearson's tables
@@ -254,5 +253,5 @@ def test_right_means_right_without_an_attack_and_on_every_image_of_it(examples):
         right = torch.tensor(next(answers), dtype=torch.bool)
         return nn.functional.one_hot(torch.where(right, labels, (labels + 1) % CLASSES), CLASSES).float()
 
-    found = transfer(linear(1), [Victim("scripted", call, "s")], (images, labels), attacks=("pgd-2x2",))
+    found = transfer(linear(1), [file_of("scripted", call, "s")], (images, labels), attacks=("pgd-2x2",))
     assert found["scripted"]["transfer pgd-2x2"].correct == (False, False, False, True)

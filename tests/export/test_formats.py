@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.export import available_formats, formats_by_name
-from kdiga.export.agreement import agreement, check_same, logits_of
-from kdiga.export.formats import Format
-from kdiga.export.hub_folder import HUB
-from kdiga.export.int8 import FILE as INT8_FILE
-from kdiga.export.onnx_file import ONNX, read_onnx, write_onnx
-from kdiga.export.robustbench import LOADER, loader_source, model_info
-from kdiga.export.snippets import snippet
+from kdiga.export.card import snippet
+from kdiga.export.exported_files import write_all
+from kdiga.export.file_measurements import agreement, logits_of
+from kdiga.export.formats import Format, register
+from kdiga.export.onnx_file import INT8_FILE, ONNX, read_onnx, write_int8, write_onnx
+from kdiga.export.robustbench_files import LOADER, loader_source, model_info
+from kdiga.export.safetensors_file import HUB
 from kdiga.export.torch_program import PROGRAM, write_program
-from kdiga.export.written import write_all
 from kdiga.model_state import seeded
 from kdiga.models import Classifier, ModelSpec, load_model
 from kdiga.types import ThreatModel
@@ -76,7 +75,7 @@ def test_files_compute_the_model_for_any_number_of_images(exported):
             found = written[name].call(images)
             assert found.shape == (count, model.spec.takes[2])
             assert torch.allclose(found, expected, atol=2e-5 * max(1.0, float(expected.abs().max())))
-            check_same(name, agreement(found, expected))
+            agreement(found, expected).check_close(name)
     for name in ("safetensors", "hf"):
         assert torch.equal(written[name].call(images), expected)
 
@@ -177,9 +176,9 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path):
     images = torch.rand(5, 1, 4, 4)
     near = agreement(logits_of(read_onnx(tmp_path / "m.onnx"), images), logits_of(model, images))
     with pytest.raises(InputError, match="does not compute what the model does"):
-        check_same("onnx", near)
+        near.check_close("onnx")
     with pytest.raises(InputError, match="does not compute"):
-        check_same("onnx", replace(near, largest_difference=float("nan")))
+        replace(near, largest_difference=float("nan")).check_close("onnx")
 
 
 class Reading(nn.Module):
@@ -191,20 +190,20 @@ class Reading(nn.Module):
 
 
 @pytest.mark.parametrize(("write", "name"), [(write_onnx, "onnx"), (write_program, "torch-export")])
-def test_a_network_that_cannot_be_exported_is_told_in_one_line(tmp_path, write, name):
+def test_a_network_that_cannot_be_exported_gives_an_error_in_one_line(tmp_path, write, name):
     model = Classifier(ModelSpec("choosy", 3, 1, 4), Reading()).eval()
-    with pytest.raises(InputError, match=f"choosy cannot be exported to {name}: ") as told:
+    with pytest.raises(InputError, match=f"choosy cannot be exported to {name}: ") as error:
         write(model, tmp_path / "out")
-    assert "\n" not in str(told.value)
-    assert "safetensors" in str(told.value)
+    assert "\n" not in str(error.value)
+    assert "safetensors" in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_files_are_told(tmp_path):
+def test_damaged_files_give_an_error(tmp_path):
     (tmp_path / "m").write_bytes(b"nothing")
     with pytest.raises(InputError, match="onnxruntime does not accept"):
         read_onnx(tmp_path / "m")
-    with pytest.raises(InputError, match="is no readable program"):
+    with pytest.raises(InputError, match="is not a readable program"):
         PROGRAM.read(tmp_path / "m")
 
 
@@ -221,12 +220,10 @@ def test_names_and_packages(monkeypatch):
 
 
 def test_int8_of_something_that_is_no_onnx_file(tmp_path):
-    from kdiga.export.int8 import write_int8
-
     (tmp_path / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="cannot be quantised to int8") as told:
+    with pytest.raises(InputError, match="cannot be quantised to int8") as error:
         write_int8(tmp_path / "model.onnx", torch.rand(4, 1, 4, 4), tmp_path / INT8_FILE)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -240,7 +237,5 @@ def test_model_info_in_robustbench_form():
 
 
 def test_two_formats_of_one_name_are_refused():
-    from kdiga.export.formats import register
-
     with pytest.raises(InputError, match="two formats"):
         register(Format("onnx", "x", "x", write_onnx, read_onnx))

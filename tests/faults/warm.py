@@ -180,13 +180,13 @@ def _suffer(fault: Fault) -> None:
 
 
 def _main() -> None:
-    import kdiga.study
     import torch
 
     import kdiga.cli.app
+    import kdiga.experiments.study
+    import kdiga.workflows.cache
     import kdiga.workflows.certify
     import kdiga.workflows.evaluate
-    import kdiga.workflows.fill_cache
 
     kdiga.load_data("digits")
 

@@ -10,20 +10,20 @@ from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard
-from kdiga.experiments.claims.plan import load_claims
-from kdiga.experiments.claims.records import WEIGHTS, RunRecords
-from kdiga.experiments.curve_plan import load_curve
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords
+from kdiga.experiments.curve import load_curve
 from kdiga.experiments.study import load_study
-from kdiga.export.hub_folder import write_hub_folder
+from kdiga.export.safetensors_file import write_hub_folder
 from kdiga.export.torch_program import write_program
 from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
 from kdiga.report import write_page
 from kdiga.report.charts import write_png
+from kdiga.runs.folder import Journal
 from kdiga.runs.work_units import ResultCache, key_hash
-from kdiga.teachers.files import write_durably
-from kdiga.training.journal import Journal
-from kdiga.training.resume_state import save_state
+from kdiga.teachers.store import write_durably
+from kdiga.training.resume import save_state
 from tests.fuzz.states import write_store
 from tests.fuzz.texts import CLAIMS, RECIPE, STUDY
 from tests.fuzz.weights import small
@@ -170,6 +170,6 @@ def test_links_among_what_is_kept_of_claims(tmp_path, outside):
     kept._weights(cell).symlink_to(outside)
     kept._path(cell).unlink()
     kept._path(cell).symlink_to(outside.with_name("new"))
-    RunRecords(tmp_path / "kept").keep(RunBoard(claims.run_specs, claims.out))
+    RunRecords(tmp_path / "kept").write(RunBoard(claims.run_specs, claims.out))
     assert not kept._weights(cell).is_symlink()
     assert not kept._path(cell).is_symlink()

@@ -191,11 +191,11 @@ def odd(change):
 
 
 ODD = {
-    "no numbers": lambda value: value * float("nan"),
+    "NaN": lambda value: value * float("nan"),
     "other kinds": lambda value: value.to(torch.int8),
-    "no plain tensor": lambda value: value.to(torch.complex64),
-    "no plain tensor ": lambda value: value.to_sparse(),
-    "no plain tensor  ": lambda value: torch.empty_like(value, device="meta"),
+    "not a plain tensor": lambda value: value.to(torch.complex64),
+    "not a plain tensor ": lambda value: value.to_sparse(),
+    "not a plain tensor  ": lambda value: torch.empty_like(value, device="meta"),
 }
 
 

@@ -13,28 +13,28 @@ import pytest
 
 from kdiga.cli.compare import compare
 from kdiga.data.mnist import _read_idx
-from kdiga.data.shards import _label
+from kdiga.data.webdataset import _label
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard, read_json
-from kdiga.experiments.claims.plan import load_claims
-from kdiga.experiments.claims.records import RunRecords
-from kdiga.experiments.curve_plan import load_curve
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.claims.run_records import RunRecords
+from kdiga.experiments.curve import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.export.torch_program import read_program
+from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
 from kdiga.io.safe_npz import load_arrays
 from kdiga.models import load_model
-from kdiga.models.normalization import Normalization
+from kdiga.models.input_layers import Normalization
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.source import STUDY, read_source
 from kdiga.report import write_page
 from kdiga.report.study import table_markdown
 from kdiga.results.runs import RunResult
 from kdiga.results.studies import StudyResult
-from kdiga.runs.folder import read_config, read_result
+from kdiga.runs.folder import Journal, read_config, read_result
 from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import Manifest
-from kdiga.training.journal import Journal, write_atomically
 from kdiga.types import parse_number
 from tests.fuzz.guard import Limits, guarded, within
 from tests.fuzz.mutations import bomb
@@ -162,7 +162,7 @@ def test_a_failure_that_tells_none(tmp_path):
     (tmp_path / "r.yaml").write_text(STUDY_TEXT)
     study = load_study(tmp_path / "r.yaml", tmp_path / "out")
     write_json(tmp_path / "out" / study.run_specs[0].folder / "failure.json", {"error": "x"})
-    with pytest.raises(InputError, match="tells no failure"):
+    with pytest.raises(InputError, match="describes no failure"):
         RunBoard(study.run_specs, study.out).state(study.run_specs[0])
 
 
@@ -370,7 +370,7 @@ def test_a_copy_of_the_hub_whose_config_is_of_another_form(tmp_path, change):
 
 def test_a_damaged_program_is_told_in_one_line(tmp_path, caplog, capfd):
     (tmp_path / "model.pt2").write_bytes(b"PK" + bytes(200))
-    with pytest.raises(InputError, match="is no readable program"):
+    with pytest.raises(InputError, match="is not a readable program"):
         read_program(tmp_path / "model.pt2")
     assert not caplog.records
     assert capfd.readouterr().err == ""

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from kdiga.experiments.board import RunBoard, RunSpec
-from kdiga.experiments.claims.plan import load_claims
-from kdiga.experiments.claims.records import RunRecords
-from kdiga.experiments.curve_plan import load_curve
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.claims.run_records import RunRecords
+from kdiga.experiments.curve import load_curve
 from kdiga.experiments.study import load_study
 from kdiga.recipes.load import load_recipe, recipe_from_dict
 from kdiga.types import ThreatModel

@@ -18,7 +18,7 @@ import kdiga
 from kdiga.data import ImageSet
 from kdiga.model_state import seeded
 from kdiga.models import build, save_model
-from kdiga.models.registry import ModelSpec
+from kdiga.models.classifier import ModelSpec
 from tests.fuzz.mutations import FOREIGN, damaged_bytes, damaged_tree
 from tests.fuzz.oracles import check_leaves, check_tensors, held_by, loaded
 from tests.fuzz.target import target

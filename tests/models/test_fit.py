@@ -10,7 +10,7 @@ import kdiga
 from kdiga.errors import InputError
 from kdiga.gradients.input_gradient import input_gradient
 from kdiga.model_state import seeded
-from kdiga.models.fit import LUMINANCE, Fit
+from kdiga.models.input_layers import LUMINANCE, Fit
 from kdiga.runs.fingerprints import fingerprint_of_model
 
 

@@ -41,7 +41,7 @@ def test_labels_in_any_spelling():
     [
         (["crane"], 1000, r"2 classes of ImageNet, \[134, 517\]"),
         (["tenck"], 1000, "did you mean 'tench'"),
-        (["airplane9x9"], 1000, "no class of ImageNet-1k"),
+        (["airplane9x9"], 1000, "not a class of ImageNet-1k"),
         (["tench"], 21841, "give classes as a list"),
     ],
 )

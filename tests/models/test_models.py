@@ -13,7 +13,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.models import ModelSpec, available_models, build, count_parameters
-from kdiga.models.registry import ACTIVATIONS
+from kdiga.models.classifier import ACTIVATIONS
 
 MODELS = available_models()
 SMALL = [name for name in MODELS if name.startswith(("cnn", "resnet8", "vit-micro", "mobilenet"))]

@@ -19,9 +19,9 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
-from kdiga.models.registry import WeightsOrigin
+from kdiga.models.classifier import WeightsOrigin
+from kdiga.models.registry import available_sources
 from kdiga.models.sources import timm as timm_source
-from kdiga.models.sources.registry import available_sources
 
 SHUFFLE = "shufflenet_v2_x0_5"  # torchvision's smallest
 

@@ -9,7 +9,7 @@ from kdiga.data import load_data
 from kdiga.errors import InputError
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import build_models, load_recipe_data
+from kdiga.workflows.prepare import build_models, load_recipe_data
 
 
 def test_a_part_of_the_training_images():

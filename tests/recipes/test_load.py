@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdiga.errors import InputError
-from kdiga.experiments.claims import load_claims
+from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
 from kdiga.recipes.load import load_recipe, recipe_from_dict
 

@@ -10,7 +10,7 @@ import pytest
 
 from kdiga import recipes
 from kdiga.errors import InputError
-from kdiga.experiments.claims import load_claims
+from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
 from kdiga.recipes.load import load_recipe
 from kdiga.recipes.shipped import about, find_recipe, shipped

@@ -17,8 +17,8 @@ from jinja2 import PackageLoader
 
 from kdiga.errors import InputError
 from kdiga.export.card import Card, CardOrigin, Number
-from kdiga.export.robustbench import loader_source
-from kdiga.models.registry import ModelSpec
+from kdiga.export.robustbench_files import loader_source
+from kdiga.models.classifier import ModelSpec
 from kdiga.report import page as report_page
 from kdiga.report import write_page
 from kdiga.report.claims import claims_markdown

@@ -11,9 +11,9 @@ from kdiga.data import split
 from kdiga.methods import method_by_name
 from kdiga.runs.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.teachers import CachedTeacher, Manifest, Store
-from kdiga.teachers.build import fill
+from kdiga.teachers.fill import fill
 from kdiga.training import TrainingSettings
-from kdiga.training.cached_teachers import conditions, live_source
+from kdiga.training.teacher_sources import conditions, live_source
 from tests.training.test_loop import QUICK, THREAT, small
 
 AUGMENTED = QUICK | {"augment": "crop-flip"}

@@ -19,9 +19,10 @@ import torch
 
 from kdiga.data import Augmentation, ImageSet
 from kdiga.errors import InputError
-from kdiga.teachers import CachedTeacher, Manifest, Store, build
-from kdiga.teachers.build import TeacherSource, discard_damaged, fill
-from kdiga.teachers.files import StoreFullError
+from kdiga.teachers import CachedTeacher, Manifest, Store
+from kdiga.teachers import fill as fill_module
+from kdiga.teachers.fill import TeacherSource, discard_damaged, fill
+from kdiga.teachers.store import StoreFullError
 from kdiga.types import TeacherSignal
 
 
@@ -261,8 +262,8 @@ def test_a_shard_that_another_finished_meanwhile_is_not_written_again(filler, fi
         record.write_bytes(content)  # by the other, between our look and our lock
         yield True
 
-    monkeypatch.setattr(build, "held", held_late)
-    build.fill(filled, filler.source(), lambda *told: pytest.fail("written"))
+    monkeypatch.setattr(fill_module, "file_lock", held_late)
+    fill_module.fill(filled, filler.source(), lambda *told: pytest.fail("written"))
     assert times(filled.folder) == stamps
 
 

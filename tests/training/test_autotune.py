@@ -13,7 +13,7 @@ import kdiga
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, FiniteDifference
 from kdiga.methods import method_by_name
-from kdiga.training import TrainingSettings, choices
+from kdiga.training import TrainingSettings, autotune
 from kdiga.training.autotune import choose_route, choose_settings
 from kdiga.types import Batch
 from tests.conftest import five_layers
@@ -92,7 +92,7 @@ def seconds_a_step(monkeypatch, told):
     """Replace the clock: a step takes what ``told`` says of its settings."""
     now = itertools.accumulate(itertools.repeat(0.0))
     state = {"now": next(now)}
-    monkeypatch.setattr(choices.time, "perf_counter", lambda: state["now"])
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: state["now"])
 
     def timed(settings):
         first = [True]
@@ -147,7 +147,7 @@ def test_choices_are_kept_with_the_run_and_by_a_resumed_one(robust, stripes, tmp
 
     with pytest.raises(KeyboardInterrupt):
         kdiga.distill(small(), robust, stripes, out=tmp_path, on_epoch=stop, **settings)
-    monkeypatch.setattr(choices, "choose_settings", lambda *_: pytest.fail("chosen anew"))
+    monkeypatch.setattr(autotune, "choose_settings", lambda *_: pytest.fail("chosen anew"))
     resumed = kdiga.distill(small(), robust, stripes, out=tmp_path, resume=True, **settings)
     assert resumed.choices["precision"]
 

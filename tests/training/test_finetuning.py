@@ -12,7 +12,7 @@ import kdiga
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.training import TrainingSettings
-from kdiga.training.freezing import Frozen, frozen_names
+from kdiga.training.freezing import FrozenParameters, frozen_names
 from kdiga.training.optimization import build_optimizer, build_schedule, parameter_groups
 from kdiga.types import ThreatModel
 from tests.conftest import five_layers
@@ -113,10 +113,10 @@ def test_names_below_a_classifier_need_no_network_in_front():
 
 def test_patterns_that_mean_nothing_or_everything():
     with pytest.raises(InputError, match=r"'conv9\.\*', which is no parameter .* 0\.weight, 0\.bias"):
-        Frozen(five_layers(0), ("conv9.*",))
+        FrozenParameters(five_layers(0), ("conv9.*",))
     model = five_layers(0)
     with pytest.raises(InputError, match="leaves no parameter"):
-        Frozen(model, ("*",))
+        FrozenParameters(model, ("*",))
     assert all(one.requires_grad for one in model.parameters()), "left as found"
 
 
@@ -143,9 +143,9 @@ def test_frozen_parameters_are_let_go_when_training_fails(stripes):
 def test_batch_norm_without_parameters_goes_with_its_block():
     block = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, affine=False))
     model = nn.Sequential(block, nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2, affine=False)))
-    frozen = Frozen(model, ("0.*",))
+    frozen = FrozenParameters(model, ("0.*",))
     model.train()
-    frozen.hold()
+    frozen.freeze_statistics()
     assert (model[0][1].training, model[1][1].training) == (False, True)
 
 

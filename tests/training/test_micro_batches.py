@@ -13,9 +13,9 @@ from kdiga.gradients.routes import Exact
 from kdiga.methods.fast_at import mean_angle
 from kdiga.model_state import seeded
 from kdiga.training import stepper as stepper_module
-from kdiga.training.peak_memory import peak_bytes
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.stepper import Stepper
+from kdiga.training.step_profile import peak_bytes
+from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch, ThreatModel
 from tests.contracts.test_methods import VARIANTS
 from tests.distributed.work import alone, configured
@@ -49,7 +49,7 @@ def test_coupled_methods_would_differ(variant, monkeypatch):
     """So the refusal is not an idle one."""
     if variant == "gradalign":
         pytest.skip("is coupled only where a gradient is exactly zero; see the next test")
-    monkeypatch.setattr(stepper_module, "_check_pieces", lambda *_: None)
+    monkeypatch.setattr(stepper_module, "_check_micro_batches", lambda *_: None)
     whole, parts = (alone(variant, "exact", "linf", accumulate=count) for count in (1, PARTED))
     assert largest_difference(whole, parts) > 1e-7
 
@@ -93,7 +93,7 @@ def test_micro_batches_take_less_memory():
             )
             batch = Batch(torch.rand(64, 3, 16, 16), torch.arange(64) % 4, torch.arange(64))
         settings = TrainingSettings(batch_size=64, accumulate=accumulate, device="cpu")
-        taker = Stepper(student, [], kdiga.methods.ce.CE(), THREAT, settings, Exact(), steps=9)
+        taker = Stepper(TrainingTask(student, [], kdiga.methods.ce.CE(), THREAT), settings, Exact(), steps=9)
         return peak_bytes(lambda: taker.take(batch, 0), torch.device("cpu"))
 
     assert peak(8) < 0.4 * peak(1)

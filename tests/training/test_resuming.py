@@ -14,7 +14,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError, InterruptedRunError
 from kdiga.model_state import seeded
-from kdiga.training import state as state_module
+from kdiga.training import resume
 from kdiga.training.interruption import SAVE, Interruption
 from kdiga.types import ThreatModel
 from tests.training.test_loop import small
@@ -78,7 +78,7 @@ def saving(monkeypatch):
             asked[0] += 1
             return self._signal or (SAVE if asked[0] % count == 0 else 0)
 
-        monkeypatch.setattr(Interruption, "wish", wish)
+        monkeypatch.setattr(Interruption, "request", wish)
 
     return every
 
@@ -208,7 +208,7 @@ def test_killed_while_writing_keeps_the_earlier_state(stripes, robust, tmp_path,
             raise StoppedError
         save(content, file)
 
-    monkeypatch.setattr(state_module.torch, "save", half)
+    monkeypatch.setattr(resume.torch, "save", half)
     with pytest.raises(StoppedError):
         run(tmp_path / "parts")
     monkeypatch.undo()

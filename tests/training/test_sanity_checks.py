@@ -16,7 +16,7 @@ from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import StepStatistics, saturated
 from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
-from kdiga.training import looks
+from kdiga.training import sanity_checks
 from kdiga.training.sanity_checks import STEPS
 from tests.conftest import five_layers
 
@@ -219,7 +219,7 @@ def test_looking_changes_no_bit(method, trained, digits, monkeypatch):
         return result.last_state
 
     looked = weights()
-    monkeypatch.setattr(looks, "STEPS", ())
+    monkeypatch.setattr(sanity_checks, "STEPS", ())
     unseen = weights()
     assert all(torch.equal(value, unseen[name]) for name, value in looked.items())
 
@@ -232,7 +232,7 @@ def test_only_a_few_steps_are_looked_at(trained, digits, monkeypatch):
             made.append(self)
             super().__init__(device)
 
-    monkeypatch.setattr("kdiga.training.stepper.Witness", Counted)
+    monkeypatch.setattr("kdiga.training.stepper.StepStatistics", Counted)
     kdiga.distill(five_layers(1), trained, digits.train, method="kd", epochs=1, accumulate=2, **SETTINGS)
     assert len(made) == 2 * sum(step < 19 for step in STEPS)
 

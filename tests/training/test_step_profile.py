@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from kdiga import stopwatch
-from kdiga.data import load_data
 from kdiga.methods import available_methods
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.stopwatch import Stopwatch
 from kdiga.training import TrainingSettings
-from kdiga.training.peak_memory import peak_bytes
-from kdiga.training.step_profile import SECTIONS, ProfiledRun, variants
+from kdiga.training.step_profile import SECTIONS, ProfiledRun, peak_bytes, variants
+from kdiga.workflows.prepare import prepare
 from kdiga.workflows.profile import profile_recipe
 
 
@@ -75,8 +74,7 @@ def recipe(tmp_path_factory):
 
 def test_every_route_side_by_side(recipe):
     seen = []
-    data = load_data("digits")
-    found = profile_recipe(recipe_from_dict(recipe), data, steps=4, on_variant=lambda *one: seen.append(one))
+    found = profile_recipe(prepare(recipe_from_dict(recipe)), steps=4, on_variant=lambda *one: seen.append(one))
     assert [one["label"] for one in found["variants"]] == [
         f"{route} {precision}"
         for precision in ("fp32", "bf16")
@@ -106,9 +104,7 @@ def test_methods_without_routes_have_one_variant_a_precision():
 
 
 def test_attacks_have_a_section_of_their_own(recipe):
-    found = profile_recipe(
-        recipe_from_dict(recipe | {"method": {"name": "adaad", "steps": 2}}), load_data("digits"), steps=1
-    )
+    found = profile_recipe(prepare(recipe_from_dict(recipe | {"method": {"name": "adaad", "steps": 2}})), steps=1)
     parts = found["variants"][0]["sections"]
     assert parts["attack"] > 0
     assert parts["teacher"] > 0, "asked within the attack, and counted here"
@@ -125,12 +121,12 @@ def test_the_layout_is_the_recipes(asked, measured, recipe, monkeypatch):
 
     monkeypatch.setattr(ProfiledRun, "profile", profile)
     training = recipe["training"] | {"channels_last": asked}
-    profile_recipe(recipe_from_dict(recipe | {"method": "kd", "training": training}), load_data("digits"), steps=1)
+    profile_recipe(prepare(recipe_from_dict(recipe | {"method": "kd", "training": training})), steps=1)
     assert seen == [measured] * 2
 
 
 def test_the_whole_run_is_on_the_recipes_own_route(recipe):
     asked = recipe | {"training": recipe["training"] | {"route": "one-sided"}}
-    found = profile_recipe(recipe_from_dict(asked), load_data("digits"), steps=1)
+    found = profile_recipe(prepare(recipe_from_dict(asked)), steps=1)
     assert found["route"]["chosen"] == "exact"
     assert found["whole_run"]["label"] == "one-sided fp32"

@@ -14,9 +14,9 @@ import kdiga
 from kdiga.errors import InputError
 from kdiga.methods import available_methods
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.workflows.cache import compare_with_live, plan_cache, stored_teacher
-from kdiga.workflows.fill_cache import fill_cache
-from kdiga.workflows.train import build_models, load_recipe_data, run_recipe
+from kdiga.workflows.cache import compare_with_live, fill_cache, plan_cache, stored_teacher
+from kdiga.workflows.prepare import prepare
+from kdiga.workflows.train import run_recipe
 from tests.training.test_loop import small
 
 BASE = {"data": {"name": "digits", "train_examples": 400}, "student": "cnn-4", "threat": {"norm": "linf", "eps": 0.1}}
@@ -28,10 +28,10 @@ def project(tmp_path_factory):
     """A teacher, and a filled store of it."""
     folder = tmp_path_factory.mktemp("project")
     recipe = recipe_from_dict(BASE | {"method": "ce", "student": "cnn-8", "training": TRAINING})
-    run_recipe(recipe, folder / "teacher")
+    run_recipe(prepare(recipe), folder / "teacher")
     kdiga.save_model(small(1, "cnn-8", classes=10), folder / "other.safetensors")
     recipe = cached(folder)
-    fill_cache(plan_cache(recipe, load_recipe_data(recipe.data)))
+    fill_cache(plan_cache(prepare(recipe)))
     return folder
 
 
@@ -93,8 +93,8 @@ def test_bad_sections(section, message):
 
 def test_a_cached_run_equals_the_live_one_and_says_what_it_read(project, tmp_path):
     recipe = cached(project)
-    result = run_recipe(recipe, tmp_path / "stored")
-    run_recipe(replace(recipe, cache=None), tmp_path / "live")  # 4 epochs, 4 views
+    result = run_recipe(prepare(recipe), tmp_path / "stored")
+    run_recipe(prepare(replace(recipe, cache=None)), tmp_path / "live")  # 4 epochs, 4 views
     one, two = (kdiga.load_model(tmp_path / name, which="last").state_dict() for name in ("stored", "live"))
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     assert result["passes"]["teacher_forwards"] == 0
@@ -127,39 +127,40 @@ def test_a_store_of_something_else(case, project, tmp_path):
         sections = {"teacher": str(project / "other.safetensors")}
     recipe = cached(project, **sections)
     with pytest.raises(InputError, match=rf"is of something else: .*{message}.*kdiga cache RECIPE"):
-        run_recipe(recipe, tmp_path / "run")
+        run_recipe(prepare(recipe), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match=rf"{message}.*choose another cache\.folder, or replace it with --overwrite"):
-        plan_cache(recipe, load_recipe_data(recipe.data))
+        plan_cache(prepare(recipe))
 
 
 def test_settings_that_no_signal_depends_on(project):
     recipe = cached(project, training={"lr": 0.02, "epochs": 9, "batch_size": 30, "validation_examples": 5})
     recipe = replace(recipe, student=replace(recipe.student, name="cnn-8"))
-    data = load_recipe_data(recipe.data)
-    assert stored_teacher(recipe, recipe.cache, build_models(recipe, data).teacher, data).store.manifest.views == 4
+    assert stored_teacher(prepare(recipe)).store.manifest.views == 4
     kd = cached(project, method="kd")
-    assert plan_cache(kd, data).store.manifest.gradient_of == "loss"
+    assert plan_cache(prepare(kd)).store.manifest.gradient_of == "loss"
 
 
 def test_a_bad_store_costs_no_earlier_run(project, tmp_path):
     recipe = cached(project)
-    run_recipe(recipe, tmp_path / "run")
+    run_recipe(prepare(recipe), tmp_path / "run")
     before = (tmp_path / "run/result.json").read_bytes()
     nowhere = replace(recipe, cache=replace(recipe.cache, folder=str(tmp_path / "none")))
     with pytest.raises(InputError, match=r"there is no teacher cache in .*; fill it with `kdiga cache RECIPE`"):
-        run_recipe(nowhere, tmp_path / "run", overwrite=True)
+        run_recipe(prepare(nowhere), tmp_path / "run", overwrite=True)
     assert (tmp_path / "run/result.json").read_bytes() == before
-    assert run_recipe(nowhere, tmp_path / "run", resume=True) == json.loads(before), "finished, so nothing is read"
+    assert run_recipe(prepare(nowhere), tmp_path / "run", resume=True) == json.loads(before), (
+        "finished, so nothing is read"
+    )
 
 
 def test_without_augmentation_one_view_is_all(project, tmp_path):
     recipe = cached(project, training={"augment": "none"}, cache={"folder": str(tmp_path), "views": 4})
-    plan = plan_cache(recipe, load_recipe_data(recipe.data))
+    plan = plan_cache(prepare(recipe))
     assert plan.store.manifest.views == 1
     fill_cache(plan)
     assert compare_with_live(plan).gradients == 0
-    assert run_recipe(recipe, tmp_path / "run")["teacher_cache"]["views"] == 1
+    assert run_recipe(prepare(recipe), tmp_path / "run")["teacher_cache"]["views"] == 1
 
 
 def test_room_is_looked_for_first(project, tmp_path, monkeypatch):
@@ -167,7 +168,7 @@ def test_room_is_looked_for_first(project, tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2 * 10**6 - 1_000_000))
     with pytest.raises(InputError, match=r"needs 429\.\d kB more in .*1\.0 MB are free; .*int8, or cache.downsample 2"):
-        plan_cache(recipe, load_recipe_data(recipe.data))
+        plan_cache(prepare(recipe))
     assert not (tmp_path / "deep").exists()
     there = cached(project)
-    assert not plan_cache(there, load_recipe_data(there.data)).missing, "a full disk does not matter to a full store"
+    assert not plan_cache(prepare(there)).missing, "a full disk does not matter to a full store"

@@ -14,13 +14,13 @@ from kdiga.data import DataSet, ImageSet
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
 from kdiga.models import Classifier, ModelSpec
+from kdiga.models.classifier import WeightsOrigin
 from kdiga.models.description import Description
-from kdiga.models.registry import WeightsOrigin
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import ModelConfig
 from kdiga.workflows.inspect import check_teachers, inspect_model, inspect_recipe, sample
 from kdiga.workflows.loaded_model import judged
-from kdiga.workflows.train import RunModels, build_model, build_models, check_fits
+from kdiga.workflows.prepare import RunModels, build_model, build_models, check_fits
 
 TRAINED = WeightsOrigin("a test", trained=True)
 WORDNET = ("n01440764", "n02102040", "n02979186", "n03000684")  # 0, 217, 482, 491
@@ -240,7 +240,7 @@ def test_other_data_must_say_their_classes(thousand, stripes):
     model = build_model(ModelConfig(str(folder / "t.safetensors")), stripes)
     with pytest.raises(InputError, match="pick the data's classes among the network's by classes: imagenet"):
         check_fits("teacher", model, stripes)
-    with pytest.raises(InputError, match="'a' is no class of ImageNet-1k"):
+    with pytest.raises(InputError, match="'a' is not a class of ImageNet-1k"):
         build_model(ModelConfig(str(folder / "t.safetensors"), classes="imagenet"), stripes)
 
 

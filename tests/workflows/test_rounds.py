@@ -11,8 +11,8 @@ import kdiga
 from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.recipes.load import recipe_from_dict
-from kdiga.workflows.rounds import rounds_of
-from kdiga.workflows.train import run_recipe
+from kdiga.workflows.prepare import prepare
+from kdiga.workflows.train import rounds_of, run_recipe
 
 TRAINING = {"epochs": 4, "batch_size": 20, "lr": 2e-2, "validation_steps": 3}
 
@@ -33,7 +33,7 @@ def data(stripes):
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("rounds")
-    return out, run_recipe(recipe_of(rounds={"count": 3, "lr_factor": 0.1}), out, data=data)
+    return out, run_recipe(prepare(recipe_of(rounds={"count": 3, "lr_factor": 0.1}), data), out)
 
 
 def test_without_a_teacher_the_first_round_is_plain_training(tmp_path):
@@ -79,7 +79,7 @@ def test_the_best_round_by_validation_is_kept(finished):
 def test_finished_rounds_are_not_repeated(finished, data, tmp_path):
     out, result = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    again = run_recipe(recipe_of(rounds={"count": 3, "lr_factor": 0.1}), out, data=data, resume=True)
+    again = run_recipe(prepare(recipe_of(rounds={"count": 3, "lr_factor": 0.1}), data), out, resume=True)
     assert again == json.loads(json.dumps(result))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
@@ -89,9 +89,9 @@ def test_interrupted_between_rounds_goes_on(finished, data, tmp_path):
     recipe = recipe_of(rounds={"count": 3, "lr_factor": 0.1})
     rounds = rounds_of(recipe, tmp_path)
     first, folder = next(rounds)
-    run_recipe(first, folder, data=data)
+    run_recipe(prepare(first, data), folder)
     (tmp_path / "config.yaml").write_text("interrupted: here\n")
-    resumed = run_recipe(recipe, tmp_path, data=data, resume=True)
+    resumed = run_recipe(prepare(recipe, data), tmp_path, resume=True)
     for one, two in zip(whole["rounds"], resumed["rounds"], strict=True):
         assert one["validation"]["last"]["robust"] == two["validation"]["last"]["robust"]
 

@@ -6,13 +6,15 @@ import errno
 import threading
 
 import pytest
-from kdiga.config import run as module
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
 from kdiga.recipes.load import recipe_from_dict
+from kdiga.training.loop import TrainingCallbacks
+from kdiga.workflows import train as module
+from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe
 
 TRAINING = {"epochs": 4, "batch_size": 20, "lr": 2e-2, "validation_steps": 2}
@@ -37,15 +39,20 @@ def test_a_disk_too_full_for_the_weights_costs_no_training(file, data, tmp_path,
         monkeypatch.setattr(module, name, write)
 
     recipe = recipe_from_dict(RECIPE)
-    whole = run_recipe(recipe, tmp_path / "whole", data=data)
+    whole = run_recipe(prepare(recipe, data), tmp_path / "whole")
     refuse("save_model")
     refuse("write_result")
     with pytest.raises(WriteError):
-        run_recipe(recipe, tmp_path / "out", data=data)
+        run_recipe(prepare(recipe, data), tmp_path / "out")
     monkeypatch.undo()
     assert (tmp_path / "out/state.pt").is_file()
     steps = []
-    result = run_recipe(recipe, tmp_path / "out", data=data, resume=True, on_step=lambda *step: steps.append(step))
+    result = run_recipe(
+        prepare(recipe, data),
+        tmp_path / "out",
+        resume=True,
+        callbacks=TrainingCallbacks(lambda *step: steps.append(step)),
+    )
     assert steps == []
     assert result["validation"]["best"]["robust"] == whole["validation"]["best"]["robust"]
     same = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("whole", "out")]
@@ -55,9 +62,9 @@ def test_a_disk_too_full_for_the_weights_costs_no_training(file, data, tmp_path,
 
 def test_the_state_that_a_kill_left_beside_a_result_is_removed(data, tmp_path):
     recipe = recipe_from_dict(RECIPE)
-    result = run_recipe(recipe, tmp_path, data=data)
+    result = run_recipe(prepare(recipe, data), tmp_path)
     (tmp_path / "state.pt").write_bytes(b"a state")
-    assert run_recipe(recipe, tmp_path, data=data, resume=True) == result
+    assert run_recipe(prepare(recipe, data), tmp_path, resume=True) == result
     assert not (tmp_path / "state.pt").exists()
 
 
@@ -76,8 +83,8 @@ def test_one_process_at_a_time(options, data, tmp_path):
     other.start()
     ready.wait(30)
     try:
-        with pytest.raises(InputError, match="another process is at the run in"):
-            run_recipe(recipe_from_dict(RECIPE), tmp_path, data=data, **options)
+        with pytest.raises(InputError, match=r"run folder .* is in use by another process"):
+            run_recipe(prepare(recipe_from_dict(RECIPE), data), tmp_path, **options)
     finally:
         done.set()
         other.join()
@@ -90,5 +97,5 @@ def test_a_folder_that_cannot_be_is_told_by_its_name(options, data, tmp_path):
     with pytest.raises(
         InputError, match=r"^output folder '.*/file/run' cannot be used \(.*\); choose another --out\.$"
     ):
-        run_recipe(recipe_from_dict(RECIPE), tmp_path / "file/run", data=data, **options)
+        run_recipe(prepare(recipe_from_dict(RECIPE), data), tmp_path / "file/run", **options)
     assert (tmp_path / "file").read_text() == "mine"

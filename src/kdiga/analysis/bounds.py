@@ -27,17 +27,17 @@ class Bound:
     """A bound on the loss of one student in nats, and the measured worst case.
 
     Args:
-        pieces: Terms of the bound by name, one value per example; their sum is the bound.
+        terms: Terms of the bound by name, one value per example; their sum is the bound.
         measured: Worst case that a search found, one value per example.
     """
 
-    pieces: Mapping[str, Sequence[float]]
+    terms: Mapping[str, Sequence[float]]
     measured: Sequence[float]
 
     @property
     def values(self) -> list[float]:
         """Bound of each example."""
-        return [sum(terms) for terms in zip(*self.pieces.values(), strict=True)]
+        return [sum(each) for each in zip(*self.terms.values(), strict=True)]
 
     @property
     def mean(self) -> float:
@@ -56,10 +56,10 @@ class Bound:
         return sum(measured > value * (1 + ROUNDING) + ROUNDING for measured, value in pairs)
 
     @property
-    def largest_piece(self) -> tuple[str, float | None]:
+    def largest_term(self) -> tuple[str, float | None]:
         """Term with the largest mean, and its share of the bound; None for a bound of 0."""
-        means = {name: fmean(values) for name, values in self.pieces.items()}
-        name = max(means, key=lambda piece: means[piece])
+        means = {name: fmean(values) for name, values in self.terms.items()}
+        name = max(means, key=lambda term: means[term])
         return name, means[name] / self.mean if self.mean > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Bound:
         each = [measured / value for measured, value in zip(self.measured, self.values, strict=True) if value > 0]
         return {
             "mean": self.mean,
-            "pieces": {name: fmean(values) for name, values in self.pieces.items()},
+            "pieces": {name: fmean(values) for name, values in self.terms.items()},
             "measured": fmean(self.measured),
             "tightness": self.tightness,
             "tightness_median": median(each) if each else None,
@@ -91,12 +91,12 @@ def student_bound(
         distance: Dual norms of the differences of the gradients.
         measured: Largest rise of the student's loss that a search found.
     """
-    pieces = {
+    terms = {
         "linearity": linearity,
         "teacher_gradient": [eps * norm for norm in teacher_gradient],
         "gradient_distance": [eps * norm for norm in distance],
     }
-    return Bound(pieces, measured)
+    return Bound(terms, measured)
 
 
 def transfer_bound(
@@ -120,10 +120,10 @@ def transfer_bound(
         teacher_linearity: Gamma of the teacher.
         measured: Largest distance of the losses that a search found.
     """
-    pieces = {
+    terms = {
         "clean_gap": clean_gap,
         "gradient_distance": [eps * norm for norm in distance],
         "student_linearity": student_linearity,
         "teacher_linearity": teacher_linearity,
     }
-    return Bound(pieces, measured)
+    return Bound(terms, measured)

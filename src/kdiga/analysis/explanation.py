@@ -21,7 +21,7 @@ MANY_ZEROS = 0.05  # share of examples without a gradient above which means over
 ALIGNED, UNALIGNED = 0.5, 0.25  # cosines above which gradients point along the teacher's, and below which they do not
 NEARLY_ALL, HALF = 0.9, 0.5  # shares of the teacher's robust accuracy
 SIGNIFICANCE = 0.05  # p-value below which a measure orders students
-PIECES = {
+TERMS = {
     "linearity": "the student's own non-linearity",
     "teacher_gradient": "the teacher's gradient",
     "gradient_distance": "the distance between the gradients",
@@ -216,11 +216,11 @@ def _linearity(explanation: Explanation, student: ModelExplanation) -> str:
     interval = ratio_interval(student.linearity, explanation.teacher.linearity, explanation.seed)
     ratio = "" if reference == 0 else f", {own / reference:.1f}{_within(interval, '.1f')} times the teacher's"
     bound = student.student_bound
-    piece, share = bound.largest_piece
+    term, share = bound.largest_term
     tight = ""
     if share is not None and bound.tightness is not None:
         tight = (
-            f" The student bound allows a rise of {bound.mean:.2f} nats, {share:.0%} of it {PIECES[piece]}; "
+            f" The student bound allows a rise of {bound.mean:.2f} nats, {share:.0%} of it {TERMS[term]}; "
             f"{fmean(bound.measured):.2f} were found (tightness {bound.tightness:.2f})."
         )
     return f"{student.name}: its loss leaves its tangent by up to {own:.2f} nats within the ball{ratio}.{tight}"

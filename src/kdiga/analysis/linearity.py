@@ -45,13 +45,12 @@ class Expansion:
         linear = ((adv_images.double() - self.images.double()) * self.gradient.double()).flatten(1).sum(1)
         return self.score(adv_images).double() - self.values - linear
 
-    def dual_norm(self, threat: ThreatModel) -> Tensor:
-        """Return the dual norm of each gradient, float64 (batch,): the largest change of a linear score per eps."""
-        return dual_norm(self.gradient, threat)
-
 
 def dual_norm(gradient: Tensor, threat: ThreatModel) -> Tensor:
-    """Return the dual norm of the gradient of each example, float64 (batch,): L1 for Linf, L2 for L2."""
+    """Return the dual norm of the gradient of each example, float64 (batch,): L1 for Linf, L2 for L2.
+
+    It is the largest change of a linear score per eps.
+    """
     return torch.linalg.vector_norm(gradient.flatten(1).double(), ord=DUAL_ORDER[threat.norm], dim=1)
 
 
@@ -61,13 +60,9 @@ def local_linearity(expansion: Expansion, threat: ThreatModel, search: WorstCase
     Gamma is a lower bound of the true maximum. The search starts at random, because the remainder and its gradient are
     zero at the image itself. It runs once for each sign, because an ascent on the absolute value stays at one sign.
 
-    Args:
-        expansion: Expansion of the score.
-        threat: The ball; adversarial images are also in [0, 1].
-        search: Settings of the search.
-
     Returns:
-        tuple[Tensor, Tensor]: Gamma in the unit of the score, float64 (batch,), at least 0; and the images.
+        tuple[Tensor, Tensor]: Gamma in the unit of the score, float64 (batch,), at least 0; and the images, which are
+            in the ball and in [0, 1].
 
     >>> images = torch.full((1, 1, 1, 2), 0.5)
     >>> squares = Expansion.around(images, lambda images: images.flatten(1).square().sum(1))
@@ -81,11 +76,8 @@ def local_linearity(expansion: Expansion, threat: ThreatModel, search: WorstCase
 def cosines(a: Tensor, b: Tensor) -> tuple[float | None, ...]:
     """Return the cosine of the two gradients of each example; None if one of them is exactly zero.
 
-    A zero gradient has no direction. A cosine of 0 would mean gradients at a right angle.
-
-    Args:
-        a: Gradients, (batch, channel, height, width).
-        b: Gradients of the same images.
+    A zero gradient has no direction. A cosine of 0 would mean gradients at a right angle. Both gradients have the shape
+    of the images.
 
     >>> cosines(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]]), torch.tensor([[[[6.0, 8.0]]], [[[1.0, 0.0]]]]))
     (1.0, None)

@@ -9,14 +9,15 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from kdiga.analysis.linearity import Expansion, cosines, gradient_distance, local_linearity
-from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, checked_logits, loss_score
-from kdiga.checks import check_labels, check_same_classes
+from kdiga.analysis.linearity import Expansion, cosines, dual_norm, gradient_distance, local_linearity
+from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, loss_score
+from kdiga.checks import check_examples, check_labels, check_logits, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult, evaluate
 from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
-from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
-from kdiga.runs.work_units import OnProgress, ResultCache, WorkUnit, run_work_units
+from kdiga.runs.chunks import Chunk, ChunkJob, run_chunks, split_chunks
+from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 CHUNK_SIZE = 100  # examples per work unit
@@ -68,7 +69,7 @@ def measure_model(
     return {
         "loss": expansion.values.tolist(),
         "linearity": gamma.tolist(),
-        "gradient_norm": expansion.dual_norm(threat).tolist(),
+        "gradient_norm": dual_norm(expansion.gradient, threat).tolist(),
         "change": change.clamp_min(0).tolist(),
     }
 
@@ -101,9 +102,6 @@ def measure_pair(
     }
 
 
-Measure = Callable[[Tensor, Tensor], Mapping[str, Any]]
-
-
 class Measurements:
     """Measures models on the same images, in work units that a result cache stores.
 
@@ -117,7 +115,7 @@ class Measurements:
         on_progress: Called with the task, the finished and the total number of examples.
 
     Raises:
-        InputError: If eps is 0, or there is not one integer label per image.
+        InputError: If eps is 0, there are no examples, or images or labels are out of range.
     """
 
     def __init__(
@@ -133,52 +131,42 @@ class Measurements:
     ) -> None:
         if threat.eps == 0:
             raise InputError("eps was 0; a ball of radius 0 has nothing to search. Give an eps above 0.")
-        check_labels(labels, images)
+        check_examples(images, labels)
         self.images, self.labels, self.threat, self.seed = images, labels.long(), threat, seed
+        self.chunks = split_chunks(self.images, self.labels, CHUNK_SIZE)
         self.search = search or WorstCaseSearch()
         self.result_cache, self.on_progress = result_cache or ResultCache(), on_progress
         self.common_key = {"threat": [threat.norm, threat.eps], "seed": seed, "search": self.search.to_dict()}
         self.fingerprints = dict[int, str]()
 
     def num_classes(self, models: Sequence[nn.Module]) -> int:
-        """Check models with the images and labels, and return their number of classes.
+        """Check the logits of models on all images, and return their number of classes.
 
         Raises:
-            InputError: If there are no examples, images or labels are out of range, logits are not finite, or the
-                models have different classes.
+            InputError: If logits are not finite, labels are out of range, or the models have different classes.
         """
         checked = list[Tensor]()
         for model in models:
             device = device_of(model)
-            with evaluating(model):
-                for images, labels in self._chunks():
-                    checked.append(checked_logits(model, images.to(device), labels.to(device))[:1])
+            with evaluating(model), torch.no_grad():
+                for chunk in self.chunks:
+                    checked.append(check_logits(model(chunk.images.to(device)), chunk.images)[:1])
+                    check_labels(chunk.labels, chunk.images, checked[-1].shape[1])
                     check_same_classes(checked[-1], checked[0])
         return checked[0].shape[1]
 
     def of_models(self, models: Sequence[nn.Module]) -> list[ModelMeasures]:
         """Return the measures of each model, on its device."""
-
-        def wanted(model: nn.Module) -> tuple[dict[str, str], Measure]:
-            device = device_of(model)
-            return {"work": "linearity", "model": self._fingerprint(model)}, lambda images, labels: measure_model(
-                model, images.to(device), labels.to(device), self.threat, self.search
-            )
-
-        outcomes = self._run("local linearity", MODEL_STREAM, [wanted(model) for model in models])
-        return cast("list[ModelMeasures]", outcomes)
+        keys = [{"work": "linearity", "model": self._fingerprint(model)} for model in models]
+        groups = [(model,) for model in models]
+        return cast("list[ModelMeasures]", self._run("local linearity", MODEL_STREAM, measure_model, keys, groups))
 
     def of_pairs(self, teacher: nn.Module, students: Sequence[nn.Module]) -> list[PairMeasures]:
         """Return the measures of each student and the teacher, all on the device of the teacher."""
-        device = device_of(teacher)
-
-        def wanted(student: nn.Module) -> tuple[dict[str, str], Measure]:
-            key = {"work": "bounds", "teacher": self._fingerprint(teacher), "student": self._fingerprint(student)}
-            return key, lambda images, labels: measure_pair(
-                teacher, student, images.to(device), labels.to(device), self.threat, self.search
-            )
-
-        return cast("list[PairMeasures]", self._run("bounds", PAIR_STREAM, [wanted(student) for student in students]))
+        prints = [self._fingerprint(model) for model in (teacher, *students)]
+        keys = [{"work": "bounds", "teacher": prints[0], "student": student} for student in prints[1:]]
+        groups = [(teacher, student) for student in students]
+        return cast("list[PairMeasures]", self._run("bounds", PAIR_STREAM, measure_pair, keys, groups))
 
     def attacked(self, model: nn.Module, attack: str, folder: Path | None) -> tuple[Sequence[bool], AttackResult]:
         """Return whether each example is classified correctly, and the result of an attack, cached in a folder."""
@@ -196,28 +184,30 @@ class Measurements:
         attacked = next(result for name, result in report.results.items() if name != "clean")
         return report.results["clean"].correct, attacked
 
-    def _chunks(self) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(self.images.split(CHUNK_SIZE), self.labels.split(CHUNK_SIZE), strict=True))
-
     def _run(
-        self, task: str, stream: int, wanted: Sequence[tuple[dict[str, str], Measure]]
+        self,
+        task: str,
+        stream: int,
+        measure: Callable[..., Mapping[str, Any]],
+        keys: Sequence[Mapping[str, Any]],
+        groups: Sequence[tuple[nn.Module, ...]],
     ) -> list[dict[str, list[Any]]]:
-        """Return the measures that each key and function describe, joined over all chunks."""
-        chunks = self._chunks()
-        prints = [fingerprint_of_tensors(*chunk) for chunk in chunks]
+        """Return the measures of each group of models, joined over all chunks."""
 
-        def unit(key: dict[str, str], measure: Measure, place: int) -> WorkUnit:
-            def work() -> dict[str, Any]:
-                with seeded(self.seed, stream, place):
-                    return dict(measure(*chunks[place]))
+        def job(key: Mapping[str, Any], models: tuple[nn.Module, ...]) -> ChunkJob:
+            def about(chunk: Chunk) -> dict[str, Any]:
+                return {**key, **self.common_key, "batch": chunk.fingerprint, "place": chunk.start // CHUNK_SIZE}
 
-            about = key | self.common_key | {"batch": prints[place], "place": place}
-            return WorkUnit(task, about, len(chunks[place][0]), work)
+            def work(chunk: Chunk) -> dict[str, Any]:
+                images, labels = (tensor.to(device_of(models[0])) for tensor in (chunk.images, chunk.labels))
+                with seeded(self.seed, stream, chunk.start // CHUNK_SIZE):
+                    return dict(measure(*models, images, labels, self.threat, self.search))
 
-        work_units = [unit(key, measure, place) for key, measure in wanted for place in range(len(chunks))]
-        outcomes: list[dict[str, list[Any]]] = run_work_units(work_units, self.result_cache, self.on_progress)
-        grouped = [outcomes[start : start + len(chunks)] for start in range(0, len(outcomes), len(chunks))]
-        return [{name: [value for one in group for value in one[name]] for name in group[0]} for group in grouped]
+            return about, work
+
+        jobs = [job(*each) for each in zip(keys, groups, strict=True)]
+        found = run_chunks(task, self.chunks, jobs, self.result_cache, self.on_progress)
+        return [{name: [value for part in parts for value in part[name]] for name in parts[0]} for parts in found]
 
     def _fingerprint(self, model: nn.Module) -> str:
         if id(model) not in self.fingerprints:

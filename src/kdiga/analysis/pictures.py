@@ -19,13 +19,7 @@ PICTURE_STREAM = 13
 
 
 def choose_examples(right: Sequence[bool], labels: Tensor, count: int) -> list[int]:
-    """Return rows to show: correct ones of the teacher first, new classes first among them, in stored order.
-
-    Args:
-        right: Whether the teacher classifies each example correctly.
-        labels: Int64 (batch,).
-        count: Largest number of rows.
-    """
+    """Return at most ``count`` rows to show: those that the teacher gets right first, new classes first among them."""
     seen, fresh, again, wrong = set[int](), list[int](), list[int](), list[int]()
     for row, (is_right, label) in enumerate(zip(right, labels.tolist(), strict=True)):
         if not is_right:
@@ -51,16 +45,8 @@ def picture_arrays(
     """Return ``images``, ``labels``, ``classes``, and the gradients, adversarial images and predictions of each model.
 
     Those of model i are ``gradient_i``, ``adversarial_i``, ``prediction_i`` and ``adversarial_prediction_i``. The
-    adversarial image is the one in the ball with the largest loss that the search finds.
-
-    Args:
-        models: Models, teacher first.
-        images: A few images, float (batch, channel, height, width), pixels in [0, 1].
-        labels: Int64 (batch,).
-        classes: Names of the classes.
-        threat: The ball.
-        search: Search for the worst images; None is its defaults.
-        seed: Seed of random starts.
+    adversarial image is the one in the ball with the largest loss that the search finds. ``seed`` decides its random
+    starts; ``classes`` are names.
     """
     arrays: dict[str, NDArray[Any]] = {
         "images": _array(images.float()),

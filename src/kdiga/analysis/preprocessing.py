@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.model_state import evaluating
 from kdiga.models import Classifier
-from kdiga.models.normalization import NORMALIZATIONS, Normalization, Normalize
+from kdiga.models.input_layers import NORMALIZATIONS, Normalization, Normalize
 from kdiga.statistics import clopper_pearson
 
 SIGNIFICANCE = 0.01  # p-value for all alternatives together
@@ -53,8 +53,7 @@ class Alternative:
     def is_better(self, tries: int) -> bool:
         """Return whether the alternative is better beyond chance, by at least 5 points.
 
-        Args:
-            tries: Number of alternatives, which share the significance level (Bonferroni).
+        The alternatives, ``tries`` in number, share the significance level (Bonferroni).
         """
         return self.p_value < SIGNIFICANCE / tries and self.other - self.given >= LEAST_GAIN
 
@@ -72,11 +71,8 @@ def predictions_of(model: Preprocessed, images: Tensor) -> Tensor:
 def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> Finding:
     """Return whether the model is much better with other preprocessing: a double, wrong or missing normalisation.
 
-    Args:
-        model: Maps pixels in [0, 1] to logits; a :class:`kdiga.models.Classifier` is also tried without its
-            normalisation.
-        images: Float (batch, channel, height, width), pixels in [0, 1], on the device of the model.
-        labels: Int64 (batch,).
+    A :class:`kdiga.models.Classifier` is also tried without its normalisation. Images have pixels in [0, 1] and are on
+    the device of the model, with int64 labels.
     """
     with evaluating(model):
         given = predictions_of(model, images) == labels
@@ -86,14 +82,14 @@ def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> F
         ]
     best = max(found, key=lambda alternative: alternative.other)
     evidence = best.evidence() | {"tried": {alternative.name: alternative.other for alternative in found}}
-    if best.is_better(len(found)):
-        message = (
-            f"right on {best.given:.1%} of the images as it is and on {best.other:.1%} with {best.name}: its "
-            "preprocessing is wrong. Load the weights with the normalization they were trained with."
-        )
-        return Finding("preprocessing", "failed", message, evidence)
-    message = f"none of {len(found)} other preprocessings is better beyond chance by 5 points."
-    return Finding("preprocessing", "passed", message, evidence)
+    if not best.is_better(len(found)):
+        message = f"none of {len(found)} other preprocessings is better beyond chance by 5 points."
+        return Finding("preprocessing", "passed", message, evidence)
+    message = (
+        f"right on {best.given:.1%} of the images as it is and on {best.other:.1%} with {best.name}: its "
+        "preprocessing is wrong. Load the weights with the normalization they were trained with."
+    )
+    return Finding("preprocessing", "failed", message, evidence)
 
 
 def candidates(model: nn.Module, images: Tensor) -> dict[str, Preprocessed]:
@@ -164,10 +160,7 @@ def _after(model: Preprocessed, layer: Preprocessed) -> Preprocessed:
 def size_finding(model: Classifier, images: Tensor, labels: Tensor) -> Finding:
     """Return whether the network is much better at half or twice its present image size.
 
-    Args:
-        model: A classifier; the check is skipped if its network takes one size only.
-        images: Float (batch, channel, height, width), pixels in [0, 1], on the device of the model.
-        labels: Int64 (batch,).
+    The check is skipped if the network takes one size only. The arguments are as for :func:`preprocessing_finding`.
     """
     size = model.spec.image_size
     with evaluating(model):
@@ -209,12 +202,7 @@ def _predictions_at(model: Classifier, size: int, images: Tensor) -> Tensor | No
 
 
 def clean_finding(clean: Sequence[bool], num_classes: int) -> Finding:
-    """Return whether the clean accuracy is above guessing, beyond chance.
-
-    Args:
-        clean: Whether each image is classified correctly.
-        num_classes: Number of classes.
-    """
+    """Return whether the clean accuracy is above guessing, from the correctness of each image."""
     low, high = clopper_pearson(sum(clean), len(clean))
     chance = 1 / num_classes
     message = f"right on {fmean(clean):.1%} [{low:.1%}, {high:.1%}] of the images, guessing on {chance:.1%}"
@@ -227,12 +215,7 @@ def class_order_finding(predictions: Tensor, labels: Tensor, num_classes: int) -
     """Return whether the classes of the model are those of the data in another order.
 
     Every other image of each class decides the best order, and the rest tests it: tested on the same images, some order
-    would always fit better.
-
-    Args:
-        predictions: Int64 (example,).
-        labels: Int64 (example,).
-        num_classes: Number of classes of both.
+    would always fit better. Predictions and labels are int64 (example,).
     """
     first = _every_other(labels, num_classes)
     order = best_order(predictions[first], labels[first], num_classes)

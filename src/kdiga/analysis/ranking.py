@@ -50,11 +50,6 @@ def ratio_interval(above: Sequence[float], below: Sequence[float], seed: int) ->
     """Return the 95 % interval of a ratio of two means over the same examples; None if it is undefined.
 
     The resamples are paired, because an example that is hard for one is often hard for the other.
-
-    Args:
-        above: Numerator, one value per example.
-        below: Denominator, one value per example.
-        seed: Seed of the resamples.
     """
 
     def ratio(means: Sequence[Values]) -> Values:
@@ -100,11 +95,8 @@ def rank(
 ) -> list[Ranking]:
     """Return how each measure ranks students.
 
-    Args:
-        measures: Values by measure, student and example, larger for more expected robustness. None is undefined, and
-            the mean over examples leaves it out.
-        right: Whether each example is classified correctly under the attack, by student.
-        seed: Seed of the resamples.
+    ``measures`` are values by measure, student and example, larger for more expected robustness; the mean over examples
+    leaves out None. ``right`` is whether each example is classified correctly under the attack, by student.
     """
     models = len(right)
     if models < FEWEST_MODELS:

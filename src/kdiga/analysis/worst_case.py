@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.attacks import PGD
-from kdiga.checks import check_images, check_labels
+from kdiga.checks import check_logits
 from kdiga.errors import InputError
 from kdiga.losses import cross_entropy
 from kdiga.runs.fingerprints import printed
@@ -52,17 +52,10 @@ class WorstCaseSearch:
         return {"steps": self.steps, "restarts": self.restarts, "step": self.step}
 
     def largest(self, objective: Score, images: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
-        """Return the largest value in the ball that the search finds, and its images; the images themselves count too.
+        """Return the largest values (batch,) in the ball that the search finds, detached, and their images.
 
-        The current random stream of the caller decides the starts.
-
-        Args:
-            objective: Score to maximise.
-            images: Float (batch, channel, height, width), pixels in [0, 1].
-            threat: The ball, eps above 0.
-
-        Returns:
-            tuple[Tensor, Tensor]: Values (batch,), detached, and images within the ball and in [0, 1].
+        Images are float (batch, channel, height, width), in the ball and in [0, 1]; the given images count too. The
+        random stream of the caller decides the starts.
         """
         attack = PGD(threat=threat, steps=self.steps, step_size=self.step * threat.eps, keep_best=True)
         found = images.detach().clone()
@@ -115,30 +108,6 @@ def loss_score(model: nn.Module, labels: Tensor) -> Score:
     differentiable = Differentiable(model)
 
     def score(images: Tensor) -> Tensor:
-        return cross_entropy(_finite(differentiable(images)), labels)
+        return cross_entropy(check_logits(differentiable(images), images), labels)
 
     return score
-
-
-@torch.no_grad()
-def checked_logits(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return the logits of a model, and check them with the images and labels.
-
-    Raises:
-        InputError: If there are no examples, images or labels are out of range, or logits are not finite.
-    """
-    check_images(images)
-    check_labels(labels, images)
-    if not len(images):
-        raise InputError("the data held no example; give at least one image and its label.")
-    logits = model(images)
-    if logits.dim() != 2 or len(logits) != len(images):
-        raise InputError(f"the model returned shape {tuple(logits.shape)}; it must be (batch, num_classes) logits.")
-    check_labels(labels, images, logits.shape[1])
-    return _finite(logits)
-
-
-def _finite(logits: Tensor) -> Tensor:
-    if not bool(logits.isfinite().all()):
-        raise InputError("the model returned logits that are not finite; its weights are damaged or diverged.")
-    return logits

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_labels
+from kdiga.checks import check_examples, check_labels, check_logits
 from kdiga.errors import InputError
 from kdiga.model_state import couples_batch, seeded
 
@@ -67,37 +67,21 @@ def class_scores(model: nn.Module, images: Tensor, labels: Tensor) -> ClassScore
             shape or fewer than 2 classes; batch norm has no running statistics; the logits change from call to call;
             or they are the same for every image.
     """
-    check_images(images)
-    check_labels(labels, images)
-    if not len(images):
-        raise InputError("the data held no example; give at least one image and its label.")
+    check_examples(images, labels)
     if couples_batch(model):
         raise InputError(
             "the batch norm of the model has no running statistics, so an answer depends on the other images of its "
             "batch and has no radius; use batch norm with track_running_stats."
         )
-    logits = torch.cat([_logits(model, part) for part in images.split(BATCH_SIZE)])
+    logits = torch.cat([check_logits(model(part), part, least_classes=2) for part in images.split(BATCH_SIZE)])
     check_labels(labels, images, logits.shape[1])
     _check_deterministic(model, images[:BATCH_SIZE], logits[:BATCH_SIZE])
     _check_uses_input(model, images, logits)
     return ClassScores(logits, labels.long())
 
 
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    logits = model(images)
-    if logits.dim() != 2 or logits.shape[1] < 2 or len(logits) != len(images):
-        raise InputError(
-            f"the model returned shape {tuple(logits.shape)} for {len(images)} images; it must be (batch, num_classes) "
-            "logits of at least 2 classes."
-        )
-    if not bool(logits.isfinite().all()):
-        raise InputError("the model returned logits that are not finite; its weights are damaged or diverged.")
-    return logits
-
-
 def _check_deterministic(model: nn.Module, images: Tensor, logits: Tensor) -> None:
-    again = _logits(model, images)
-    if not torch.allclose(again, logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
+    if not torch.allclose(model(images), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
         raise InputError(
             "the model answered the same images differently twice; a radius needs fixed answers. Remove the random "
             "part of the model, or average over it, before you certify it."
@@ -107,7 +91,7 @@ def _check_deterministic(model: nn.Module, images: Tensor, logits: Tensor) -> No
 def _check_uses_input(model: nn.Module, images: Tensor, logits: Tensor) -> None:
     with seeded(_STREAM):
         noise = torch.rand(1, *images.shape[1:])
-    answers = torch.cat((logits, _logits(model, noise.to(images))))
+    answers = torch.cat((logits, check_logits(model(noise.to(images)), noise)))
     if bool((answers == answers[:1]).all()):
         raise InputError(
             "the model ignores its input: it gave one answer to every image and to noise. Check for dead units and "

@@ -10,7 +10,6 @@ find the steepest gradients only by chance: the result is an estimate, not a low
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Certificate, Radii, accuracy_curve
+from kdiga.certification.certificate import Certificate, Radii, accuracy_curve, median_known
 from kdiga.certification.class_scores import ClassScores, class_scores
 from kdiga.certification.lipschitz import LipschitzEstimates, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
@@ -68,7 +67,7 @@ class Clever(Certificate):
             "failed": self.failed,
             "wrong": self.wrong,
             "goodness": {
-                "median_p": statistics.median(fitted) if fitted else None,
+                "median_p": median_known(fitted),
                 "rejected_share": sum(p < SIGNIFICANT for p in fitted) / len(fitted) if fitted else None,
                 "fits": len(fitted),
             },
@@ -180,17 +179,11 @@ def clever_radii(scores: ClassScores, estimates: LipschitzEstimates, sampling: S
 
 
 def smallest_ratio(margins: Tensor, constants: Tensor, largest: Tensor, most: float) -> tuple[float | None, int | None]:
-    """Return the smallest ratio of a margin and its Lipschitz constant, at most ``most``, and the class that decides.
+    """Return the smallest ratio of a margin and its Lipschitz constant, at most ``most``, and the place of its class.
 
-    Args:
-        margins: Margins of a correctly classified example, (num_classes - 1,).
-        constants: Lipschitz constants (num_classes - 1,), NaN if unknown.
-        largest: Lower bounds of the constants, (num_classes - 1,).
-        most: Radius of the ball.
-
-    Returns:
-        The radius, and the place of the deciding class. The radius is None if an unknown constant, at up to twice its
-        lower bound, could decide it; the place is None if no constant is known.
+    The tensors, each (num_classes - 1,), are the margins of a correctly classified example, the constants, NaN if
+    unknown, and lower bounds of the constants. The radius is None if an unknown constant, at up to twice its lower
+    bound, could decide it; the place is None if no constant is known.
     """
     # A constant of zero counts as unknown: no point has a gradient, and the radius would be infinite.
     known = constants > 0

@@ -12,8 +12,6 @@ With perfect alignment, ``rho_j = 0``, and the margins of the teacher this is th
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Chunk, Radii, accuracy_curve, run_chunks, share
+from kdiga.certification.certificate import Radii, accuracy_curve, median_known, share
 from kdiga.certification.class_scores import ClassScores
 from kdiga.certification.clever import Clever, clever_radii, sample_margins, smallest_ratio
 from kdiga.certification.interval import CHUNK_SIZE, IntervalBounds, interval_bounds, lipschitz_bounds
@@ -30,8 +28,9 @@ from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Smoothed, smooth
 from kdiga.checks import check_same_classes
 from kdiga.model_state import device_of
+from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.work_units import OnProgress
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 ROUNDING = 1e-6  # relative difference that float32 margins may have
@@ -39,9 +38,9 @@ ROUNDING = 1e-6  # relative difference that float32 margins may have
 
 @dataclass(frozen=True)
 class AlignmentGuarantee:
-    """The radius that alignment guarantees, and what it follows from, for each example.
+    """The radius that alignment guarantees for each example.
 
-    The last three belong to the class that decides the radius; they are None for a wrong answer or a failed fit.
+    The last three values belong to the class that decides the radius; None for a wrong answer or a failed fit.
 
     Args:
         radius: Guaranteed radius; 0.0 for a wrong answer of the student, None for a failed fit.
@@ -56,11 +55,7 @@ class AlignmentGuarantee:
     margin_gap: Radii
 
     def to_dict(self, measured: Radii) -> dict[str, Any]:
-        """Return all values and a summary as plain data.
-
-        Args:
-            measured: Radii of the student by the same method.
-        """
+        """Return all values, and a summary with the radii of the student by the same method, as plain data."""
         ratios = [rho / constant for rho, constant in _known_pairs(self.rho, self.teacher_lipschitz) if constant > 0]
         both = [pair for pair in _known_pairs(self.radius, measured) if pair[0] > 0]
         within, interval = share([guaranteed <= found * (1 + ROUNDING) for guaranteed, found in both])
@@ -72,9 +67,9 @@ class AlignmentGuarantee:
             "alignment": {
                 "known": sum(radius is not None and radius > 0 for radius in self.radius),
                 "failed": sum(radius is None for radius in self.radius),
-                "median_rho_over_lipschitz": _median(ratios),
-                "median_margin_gap": _median([gap for gap in self.margin_gap if gap is not None]),
-                "median_guaranteed_over_measured": _median(
+                "median_rho_over_lipschitz": median_known(ratios),
+                "median_margin_gap": median_known(self.margin_gap),
+                "median_guaranteed_over_measured": median_known(
                     [guaranteed / found for guaranteed, found in both if found > 0]
                 ),
                 "share_within_measured": within,
@@ -84,22 +79,12 @@ class AlignmentGuarantee:
 
 
 def alignment_guarantee(
-    margins: tuple[Tensor, Tensor],
-    correct: Tensor,
-    lipschitz: Tensor,
-    rho: Tensor,
-    at_least: Tensor,
-    most: float,
+    margins: tuple[Tensor, Tensor], correct: Tensor, lipschitz: Tensor, rho: Tensor, at_least: Tensor, most: float
 ) -> AlignmentGuarantee:
-    """Return the radius that alignment guarantees for each example.
+    """Return the radius that alignment guarantees for each example, in a ball of radius ``most``.
 
-    Args:
-        margins: Margins of the student and of the teacher, each float64 (example, num_classes - 1).
-        correct: Whether the student is right, bool (example,).
-        lipschitz: The constants ``L_j`` (example, num_classes - 1), NaN if unknown.
-        rho: The differences ``rho_j`` (example, num_classes - 1), NaN if unknown.
-        at_least: Lower bounds of ``L_j + rho_j``, (example, num_classes - 1).
-        most: Radius of the ball.
+    All tensors but ``correct`` (example,) are float64 (example, num_classes - 1): the margins of student and teacher,
+    the constants ``L_j`` and ``rho_j``, NaN if unknown, and a lower bound of their sum.
     """
     radius = list[float | None]()
     deciding: tuple[list[float | None], ...] = ([], [], [])
@@ -116,10 +101,6 @@ def alignment_guarantee(
 
 def _known_pairs(first: Radii, second: Radii) -> list[tuple[float, float]]:
     return [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -188,23 +169,11 @@ def clever_against(
     """Compare a student with its teacher by CLEVER: all results are estimates.
 
     Both models share all points. The difference of their gradients is sampled there too, and the same extreme-value fit
-    estimates its largest norm ``rho_j``. The radii of each model are those of :func:`kdiga.certification.clever` with
-    the same settings. The guaranteed radius holds for exact ``L_j`` and ``rho_j``; if it exceeds the estimate of the
-    student, the fits are the reason.
+    estimates its largest norm ``rho_j``. The guaranteed radius holds for exact ``L_j`` and ``rho_j``; if it exceeds the
+    estimate of the student, the fits are the reason.
 
-    Args:
-        student: Maps images to logits. It runs in eval mode; its modes and parameters do not change.
-        teacher: Like the student, with the same classes and on the same device.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int (example,).
-        norm: "linf" or "l2".
-        max_radius: Radius of the ball in pixels in [0, 1], a number or a fraction.
-        batches: Number of maxima per fit, at least 5.
-        batch_size: Number of points per maximum.
-        seed: Seed of the points.
-        points: Number of points per pass through the network; None chooses by device.
-        folder: Folder of finished work units, which several processes can share; None saves nothing.
-        progress: Called with "clever", the finished and the total number of examples.
+    The models are two as for :func:`kdiga.certification.clever`, with the same classes and on the same device. The
+    other arguments, and the radii of each model, are as there.
 
     Raises:
         InputError: As :func:`kdiga.certification.clever`, or if the models have different classes.
@@ -230,15 +199,8 @@ def smooth_against(
 ) -> CertificateComparison:
     """Compare a student with its teacher by randomized smoothing, both under the same noise.
 
-    Args:
-        student: Maps images to logits; its modes and parameters do not change.
-        teacher: Like the student, with the same classes.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int (example,).
-        settings: Keyword arguments of :func:`kdiga.certification.smooth`.
-
-    Raises:
-        InputError: As :func:`kdiga.certification.smooth`.
+    The models are two as for :func:`kdiga.certification.smooth`, with the same classes. The other arguments, keyword
+    arguments included, and the errors are as there.
     """
     found = smooth(student, images, labels, **settings)
     return CertificateComparison(found, smooth(teacher, images, labels, **settings), found.noise.largest_radius)
@@ -262,16 +224,8 @@ def interval_against(
     fast with it. The guaranteed radius and the radius that the student's own bounds prove are both proved; either can
     be the larger one.
 
-    Args:
-        student: A model as for :func:`kdiga.certification.interval_bounds`.
-        teacher: Like the student, with the same classes and on the same device.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int (example,).
-        norm: "linf" or "l2".
-        eps: Radius of the certified accuracy, in pixels in [0, 1].
-        max_radius: Largest radius to try; None is eps.
-        folder: Folder of finished work units, which several processes can share; None saves nothing.
-        progress: Called with "interval" for each model, then "gradients", and the finished and total examples.
+    The models are two as for :func:`kdiga.certification.interval_bounds`, with the same classes and on the same device.
+    The other arguments are as there; ``progress`` is called with "interval" for each model, then with "gradients".
 
     Raises:
         InputError: As :func:`kdiga.certification.interval_bounds`, or if the models have different classes.
@@ -295,9 +249,12 @@ def interval_against(
         margins = [ClassScores(network.logits(pixels), chunk.labels).margins for network in networks]
         return [part.tolist() for part in (*bounds, *margins)]
 
-    chunks = run_chunks("gradients", images, labels, CHUNK_SIZE, key=lambda _: about, work=work, **shared)
+    job = lambda chunk: about | {"examples": chunk.fingerprint}, work
+    (outcomes,) = run_chunks(
+        "gradients", split_chunks(images, labels, CHUNK_SIZE), [job], ResultCache(folder), progress
+    )
     _, lipschitz, rho, margins, teacher_margins = (
-        torch.tensor([row for chunk in chunks for row in chunk[place]], dtype=torch.float64) for place in range(5)
+        torch.tensor([row for outcome in outcomes for row in outcome[place]], dtype=torch.float64) for place in range(5)
     )
     guarantee = alignment_guarantee(
         (margins, teacher_margins), torch.tensor(found.correct), lipschitz, rho, lipschitz + rho, ball.eps

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Certificate, Chunk, Radii, accuracy_curve, run_chunks, share
+from kdiga.certification.certificate import Certificate, Radii, accuracy_curve, share
 from kdiga.certification.class_scores import class_scores
 from kdiga.certification.interval_network import TracedNetwork, trace_network
 from kdiga.certification.interval_propagation import (
@@ -21,8 +22,9 @@ from kdiga.certification.interval_propagation import (
 )
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating
+from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.work_units import OnProgress
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 CHUNK_SIZE = 20  # examples per work unit
@@ -118,30 +120,24 @@ def interval_bounds(
         class_scores(model, images, labels)
         network = trace_network(model, images[0], role)
         fingerprint = fingerprint_of_model(model) if folder is not None else ""
-    key = {
+    about = {
         "certification": "interval",
         "model": fingerprint,
         "threat": [threat.norm, threat.eps],
         "max_radius": largest,
         "halvings": HALVINGS,
     }
-    outcomes = run_chunks(
-        "interval",
-        images,
-        labels,
-        CHUNK_SIZE,
-        key=lambda _: key,
-        work=lambda chunk: _certify(network, chunk, threat, largest),
-        folder=folder,
-        progress=progress,
-    )
+    work = partial(_certify, network, threat, largest)
+    chunks = split_chunks(images, labels, CHUNK_SIZE)
+    job = lambda chunk: about | {"examples": chunk.fingerprint}, work
+    (outcomes,) = run_chunks("interval", chunks, [job], ResultCache(folder), progress)
     radius, proved, correct = zip(*(row for outcome in outcomes for row in outcome), strict=True)
     return IntervalBounds(threat, largest, radius, tuple(map(bool, proved)), tuple(map(bool, correct)))
 
 
 @torch.no_grad()
 def _certify(
-    network: TracedNetwork, chunk: Chunk, threat: ThreatModel, largest: float
+    network: TracedNetwork, threat: ThreatModel, largest: float, chunk: Chunk
 ) -> list[tuple[float, bool, bool]]:
     """Return the radius of each example, whether it is proved at eps, and whether the model is right."""
     images = chunk.images.double()
@@ -189,15 +185,8 @@ def lipschitz_bounds(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return proved upper bounds of Lipschitz constants over a ball, each float64 (example, num_classes - 1).
 
-    Args:
-        student: Traced student.
-        teacher: Traced teacher.
-        images: Float64 (example, channel, height, width), pixels in [0, 1].
-        labels: Int64 (example,), the classes c.
-        ball: Norm, and radius as eps; intersected with [0, 1].
-
-    Returns:
-        ``max ||grad (f_c - f_j)||_q`` of the student, of the teacher, and of the difference of their gradients.
+    They are ``max ||grad (f_c - f_j)||_q`` of the student, of the teacher, and of the difference of their gradients.
+    The images are float64; the ball is intersected with [0, 1].
     """
     own, reference = (_gradients(network, images, labels, ball) for network in (student, teacher))
     difference = IntervalTensor(own.center - reference.center, own.radius + reference.radius)

@@ -112,10 +112,7 @@ _READERS: dict[type[nn.Module], Callable[[Any], AffineLayer | None]] = {
 def affine_call(name: str, values: Sequence[Any], options: Mapping[str, Any]) -> AffineLayer | None:
     """Return the functions of a call in a forward method; None if it is not covered.
 
-    Args:
-        name: Name of the function or method.
-        values: Positional arguments, :data:`VALUE` for those that depend on the images.
-        options: Keyword arguments.
+    ``name`` is that of the function or method; arguments that depend on the images are :data:`VALUE`.
     """
     rest = [value for value in values if value is not VALUE]
     if name in ("relu", "relu_"):

@@ -46,12 +46,9 @@ class TracedNetwork:
 
 
 def trace_network(model: nn.Module, image: Tensor, role: str = "model") -> TracedNetwork:
-    """Return the layers of a model, in float64, on the device of the image.
+    """Return the layers of a model, in float64, on the device of an example image (channel, height, width).
 
-    Args:
-        model: Maps images to logits; it does not change.
-        image: An example input, float (channel, height, width).
-        role: Name of the model in error messages.
+    The model does not change; ``role`` is its name in error messages.
 
     Raises:
         InputError: If a layer is not covered (the message names it), or the model cannot be traced.

@@ -66,14 +66,10 @@ class ValueBounds:
 
 
 def bound_values(network: TracedNetwork, images: Tensor, radius: Tensor, norm: str) -> ValueBounds:
-    """Return bounds of all values.
+    """Return bounds of all values, for float64 images and a radius per example, float64 (example,).
 
-    Args:
-        network: Traced network.
-        images: Float64 (example, channel, height, width), pixels in [0, 1].
-        radius: Radii of the balls, float64 (example,).
-        norm: Norm of the balls, "linf" or "l2"; each ball is intersected with [0, 1]. An L2 ball is used up to the
-            first layer that mixes pixels, by the lengths of its rows; from there on it is a box.
+    Each ball is intersected with [0, 1]. An L2 ball is used up to the first layer that mixes pixels, by the lengths of
+    its rows; from there on it is a box.
     """
     distance = _per_example(radius, images)
     intervals = [IntervalTensor.between((images - distance).clamp_min(0), (images + distance).clamp_max(1))]
@@ -123,10 +119,8 @@ def bound_margins(network: TracedNetwork, values: ValueBounds, labels: Tensor) -
 def bound_gradients(network: TracedNetwork, values: ValueBounds, labels: Tensor) -> IntervalTensor:
     """Return bounds of the input gradients of ``f_c - f_j`` everywhere in the balls.
 
-    At the kink of a ReLU, the bounds cover every slope in [0, 1].
-
-    Returns:
-        Intervals (example * (num_classes - 1), channel, height, width), the classes of an example together.
+    They are (example * (num_classes - 1), channel, height, width), the classes of an example together. At the kink of a
+    ReLU they cover every slope in [0, 1].
     """
     classes = len(network.weight) - 1
     others = other_classes(labels, classes + 1)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.attacks import uniform_start
-from kdiga.certification.certificate import Chunk, run_chunks
 from kdiga.certification.class_scores import ClassScores, other_classes
 from kdiga.certification.weibull import LEAST_OBSERVATIONS, fit_reverse_weibull
 from kdiga.errors import InputError
 from kdiga.losses import DUAL_ORDER
 from kdiga.model_state import seeded
+from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.work_units import OnProgress
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 CHUNK_SIZE = 5  # examples per work unit
@@ -108,16 +108,8 @@ def estimate_lipschitz(
 ) -> list[LipschitzEstimates]:
     """Return the estimates of each model and, for two models, of the difference of their gradients.
 
-    An example is left out if no model classifies it correctly.
-
-    Args:
-        models: One or two models, in eval mode, parameters frozen. They share all points.
-        images: Float (example, channel, height, width), on the device of the models.
-        scores: Logits of each model, and the labels c.
-        sampling: Points of each example.
-        points: Number of points per pass through the network; None chooses by device.
-        folder: Folder of the result cache; None caches nothing.
-        progress: Called with "clever", the finished and the total number of examples.
+    The models are in eval mode with frozen parameters, and share all points. An example is left out if no model
+    classifies it correctly. ``points`` is the number of points per pass through the network; None chooses by device.
     """
     fingerprints = [fingerprint_of_model(model) for model in models] if folder is not None else []
     kinds = len(models) + (len(models) == 2)
@@ -130,6 +122,7 @@ def estimate_lipschitz(
         return {
             "certification": "lipschitz",
             "models": fingerprints,
+            "examples": chunk.fingerprint,
             "start": chunk.start,
             "wanted": rows(chunk).int().tolist(),
             "sampling": sampling.key(),
@@ -137,16 +130,7 @@ def estimate_lipschitz(
 
     def work(chunk: Chunk) -> list[list[list[list[float | None]]]]:
         maxima = [
-            largest_norms(
-                models,
-                chunk.images[row],
-                chunk.labels[row],
-                ball=sampling.ball,
-                batches=sampling.batches,
-                batch_size=sampling.batch_size,
-                seed=(sampling.seed, chunk.start + row),
-                points=points,
-            )
+            largest_norms(models, chunk.images[row], chunk.labels[row], sampling, chunk.start + row, points=points)
             for row in rows(chunk).nonzero()[:, 0].tolist()
         ]
         if not maxima:
@@ -154,9 +138,8 @@ def estimate_lipschitz(
         return [_to_plain(LipschitzEstimates.from_maxima(each)) for each in zip(*maxima, strict=True)]
 
     with fast_convolutions(models):
-        outcomes = run_chunks(
-            "clever", images, scores[0].labels, CHUNK_SIZE, key=key, work=work, folder=folder, progress=progress
-        )
+        chunks = split_chunks(images, scores[0].labels, CHUNK_SIZE)
+        (outcomes,) = run_chunks("clever", chunks, [(key, work)], ResultCache(folder), progress)
     num_others = scores[0].num_classes - 1
     return [_from_plain([outcome[kind] for outcome in outcomes], wanted, num_others) for kind in range(kinds)]
 
@@ -182,11 +165,9 @@ def largest_norms(
     models: Sequence[nn.Module],
     image: Tensor,
     label: Tensor,
+    sampling: Sampling,
+    example: int,
     *,
-    ball: ThreatModel,
-    batches: int,
-    batch_size: int,
-    seed: Sequence[int],
     points: int | None = None,
 ) -> list[Tensor]:
     """Return the largest gradient norm of each batch of random points around an image, for every other class.
@@ -195,27 +176,25 @@ def largest_norms(
     them: one forward pass serves ``num_classes - 1`` backward passes.
 
     Args:
-        models: One model, or two, whose difference is then measured too. In eval mode, parameters frozen.
+        models: One model, or two, in eval mode, parameters frozen.
         image: Float (channel, height, width).
         label: Int64 (), the class c.
-        ball: Norm, and radius as eps.
-        batches: Number of batches.
-        batch_size: Number of points per batch.
-        seed: Integers that decide the points.
-        points: Number of points per pass through the network; None chooses by device. It changes results by rounding
-            only.
+        sampling: Points and seed.
+        example: Index of the example, which decides its random stream.
+        points: Number of points per pass; None chooses by device. It changes results by rounding only.
 
     Returns:
         For each model, and for the difference of two, float (batches, num_classes - 1): the largest
-        ``||grad (f_c - f_j)||_q`` of each batch, in logits per unit of the ball's norm, with ``q`` the dual order. The
-        classes ``j`` are in the order of :func:`kdiga.certification.class_scores.other_classes`.
+        ``||grad (f_c - f_j)||_q``, in logits per unit of the ball's norm, classes j as in :func:`other_classes`.
     """
-    count = batches * batch_size
-    with seeded(*seed):
-        start = uniform_start(image[None].expand(count, *image.shape), ball)
+    count, order = sampling.batches * sampling.batch_size, DUAL_ORDER[sampling.ball.norm]
+    with seeded(sampling.seed, example):
+        start = uniform_start(image[None].expand(count, *image.shape), sampling.ball)
     parts = start.split(points or POINTS.get(image.device.type, 500))
-    norms = [_gradient_norms(models, part, label.expand(len(part)), DUAL_ORDER[ball.norm]) for part in parts]
-    return [torch.cat(each).view(batches, batch_size, -1).amax(1) for each in zip(*norms, strict=True)]
+    norms = [_gradient_norms(models, part, label.expand(len(part)), order) for part in parts]
+    return [
+        torch.cat(each).view(sampling.batches, sampling.batch_size, -1).amax(1) for each in zip(*norms, strict=True)
+    ]
 
 
 def _gradient_norms(models: Sequence[nn.Module], points: Tensor, labels: Tensor, order: int) -> list[Tensor]:

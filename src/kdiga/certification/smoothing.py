@@ -18,12 +18,13 @@ import torch
 from scipy.stats import beta, norm
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Certificate, Chunk, Radii, accuracy_curve, run_chunks
+from kdiga.certification.certificate import Certificate, Radii, accuracy_curve
 from kdiga.certification.class_scores import class_scores
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating, frozen_parameters, mix_seed
+from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.work_units import OnProgress
+from kdiga.runs.work_units import OnProgress, ResultCache
 
 CHUNK_SIZE = 10  # examples per work unit
 DRAW = 50  # noise samples per draw: fixed, so that a stream gives the same samples for every batch size
@@ -179,6 +180,7 @@ def smooth(
                 "model": fingerprint,
                 "start": chunk.start,
                 "noise": noise.key(),
+                "examples": chunk.fingerprint,
             }
 
         def counts(chunk: Chunk, stream: int, number: int) -> Tensor:
@@ -193,9 +195,8 @@ def smooth(
             counted = counts(chunk, ESTIMATION, noise.samples).gather(1, selected)
             return torch.cat((selected, counted), 1).tolist()
 
-        outcomes = run_chunks(
-            "smoothing", images, labels, CHUNK_SIZE, key=key, work=work, folder=folder, progress=progress
-        )
+        chunks = split_chunks(images, labels, CHUNK_SIZE)
+        (outcomes,) = run_chunks("smoothing", chunks, [(key, work)], ResultCache(folder), progress)
     return _certify([pair for outcome in outcomes for pair in outcome], labels.tolist(), noise)
 
 

@@ -47,18 +47,17 @@ def cache(
     from kdiga.cli.progress import JobProgress
     from kdiga.distributed.launch import is_main_process
     from kdiga.recipes.load import load_recipe
-    from kdiga.workflows.cache import compare_with_live, format_bytes, plan_cache
-    from kdiga.workflows.fill_cache import fill_cache
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.workflows.cache import compare_with_live, fill_cache, format_bytes, plan_cache
+    from kdiga.workflows.prepare import prepare
 
     output = Output(json_file, quiet=quiet)
     console = output.console
     started = time.perf_counter()
     checked = load_recipe(recipe, settings or [])
-    plan = plan_cache(checked, load_recipe_data(checked.data), overwrite=overwrite)
+    plan = plan_cache(prepare(checked), overwrite=overwrite)
     console.print(_about(plan), highlight=False, markup=False, soft_wrap=True)
     if dry_run:
-        console.print(f"# would write to {plan.folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"# would write to {plan.store.folder}", highlight=False, markup=False, soft_wrap=True)
         output.result(_content(plan, dry_run=True))
         return
     with JobProgress(console, "cache") as progress:
@@ -81,7 +80,7 @@ def cache(
     output.result(
         _content(plan, dry_run=False)
         | {"seconds": seconds, "filled_again": list(damaged), "largest_relative_error": asdict(agreement)},
-        plan.folder,
+        plan.store.folder,
     )
 
 
@@ -89,7 +88,7 @@ def _content(plan: CachePlan, *, dry_run: bool) -> dict[str, Any]:
     """Return what the store is, as plain data; what of it is missing is as of now."""
     return {
         "kind": "dry-run" if dry_run else "cache",
-        "folder": str(plan.folder),
+        "folder": str(plan.store.folder),
         "bytes": plan.size,
         "shards": len(plan.store.shards),
         "missing_shards": len(plan.missing),
@@ -108,14 +107,15 @@ def _about(plan: CachePlan) -> str:
         kind += f" and {manifest.dtype} gradients of the {manifest.gradient_of}{blocks}"
     lines = [
         f"kdiga cache: {kind}; {manifest.examples:,} examples, {manifest.views} views: {format_bytes(plan.size)} in "
-        f"{plan.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues it."
+        f"{plan.store.folder} ({there} of {shards} shards are there). Ctrl-C stops it and the same command continues "
+        "it."
     ]
-    asked = plan.recipe.cache
+    asked = plan.run.recipe.cache
     if asked is not None and manifest.views != asked.views:
         lines.append("training.augment is none, so all views are alike and one is stored.")
-    if manifest.batch_size != min(plan.recipe.training.batch_size, manifest.examples):
+    if manifest.batch_size != min(plan.run.recipe.training.batch_size, manifest.examples):
         lines.append(
-            f"it is filled at batch size {manifest.batch_size} and training has {plan.recipe.training.batch_size}: "
+            f"it is filled at batch size {manifest.batch_size} and training has {plan.run.recipe.training.batch_size}: "
             "equal to rounding, not bit for bit."
         )
     return "\n".join(lines)

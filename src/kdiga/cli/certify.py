@@ -143,12 +143,12 @@ def _show(console: Console, found: CertifyOutcome, radii: Sequence[float]) -> No
 
 
 def _rows(name: str, found: CertifyOutcome, radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
-    from kdiga.certification.certificate import median_radius
+    from kdiga.certification.certificate import median_known
     from kdiga.statistics import clopper_pearson
 
     certificate, content = found.certificates[name], found.content[name]
     eps, examples = found.content["threat"]["eps"], found.content["examples"]
-    middle = median_radius(certificate.radius)
+    middle = median_known(certificate.radius)
     summary = (
         "-" if middle is None else f"{middle:.4g}",
         _without(content, certificate.radius, content.get("largest_radius") or content["max_radius"]),
@@ -204,7 +204,7 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
 
 
 def _radius(found: dict[str, Any]) -> str:
-    from kdiga.certification.certificate import median_radius
+    from kdiga.certification.certificate import median_known
 
-    middle = median_radius([radius for radius in found["guaranteed_radius"] if radius])
+    middle = median_known([radius for radius in found["guaranteed_radius"] if radius])
     return "nothing" if middle is None else f"a radius of {middle:.4g}"

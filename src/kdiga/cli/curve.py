@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from kdiga.cli.app import app, command_line
 from kdiga.cli.completion import recipe_keys, recipe_names
 from kdiga.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
-    from kdiga.experiments.curve_plan import Confirmation, CurvePlan
+    from kdiga.experiments.curve import Confirmation
 
 
 @app.command()
@@ -32,7 +31,12 @@ def curve(
     confirm: Annotated[str, typer.Option(help="Attack on start and chosen point alone, or none.")] = "autoattack",
     confirm_examples: Annotated[int, typer.Option(min=1, help="Test images of it.")] = 200,
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time. Default: one a core; on a cluster, all that are ready.")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="local, dask, dask:ADDRESS or slurm:partition=gpu,time=60.")
+    ] = "local",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,20 +55,16 @@ def curve(
 
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
-    from kdiga.cli.run_progress import RunProgress, announce, planned
+    from kdiga.cli.run_progress import RunChoice, run_experiment, say, show_table
     from kdiga.distributed.launch import check_started_once
-    from kdiga.experiments.curve import open_curve, report_curve, run_curve
-    from kdiga.experiments.curve_plan import load_curve
-    from kdiga.experiments.failures import check_none_failed
+    from kdiga.experiments.curve import load_curve
     from kdiga.experiments.settings import EvaluateSettings
-    from kdiga.experiments.study_results import describe_outcome
-    from kdiga.experiments.workers import default_workers
-    from kdiga.workflows.train import load_recipe_data
+    from kdiga.report.curve import about, answer_lines, headings, table_rows
+    from kdiga.results.studies import CurveResult
 
     check_started_once("a curve", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
-    console = output.console
-    sweep = load_curve(
+    checked = load_curve(
         recipe,
         over,
         seeds=_seeds(seeds),
@@ -73,25 +73,21 @@ def curve(
         at_most=at_most,
         evaluation=EvaluateSettings(_attacks(attacks), examples, which=("best",)),
         confirmation=_confirmation(confirm, confirm_examples),
-        command=command_line(),
     )
-    data = load_recipe_data(sweep.recipe.data)
-    board = open_curve(sweep, data, since=0.0 if report else started)
-    if dry_run:
-        states = [board.state(run_spec) for run_spec in board.run_specs]
-        _list(console, sweep, states)
-        output.result(planned(sweep.run_specs, states, sweep.out))
+    checked = replace(checked, command=command_line())
+    choice = RunChoice(workers, executor, dry_run, report)
+    made = run_experiment(checked, choice, output, f"kdiga curve {recipe}", started=started)
+    if made is None:
         return
-    if report:
-        content = report_curve(sweep, board, data)
-    else:
-        announce(console, f"kdiga curve {recipe}", "runs", board, sweep.out)
-        with RunProgress(console, recipe.stem, outcome=lambda folder: describe_outcome(board, folder)) as progress:
-            content = run_curve(sweep, board, data, workers=workers or default_workers(), on_watch=progress)
-    _show(console, content, sweep.out)
-    output.result(content, sweep.out)
-    if not report:
-        check_none_failed(board.folders("failed"), "run", sweep.out)
+    content, failed = made
+    found = CurveResult.model_validate(content)
+    show_table(output.console, headings(found), table_rows(found), found.key)
+    for line in filter(None, [*about(found), *answer_lines(found)]):
+        say(output.console, line.replace("`", ""))
+    files = "curve.md, curve.csv, curve.png, curve-dark.png, curve.json"
+    say(output.console, f"Tables and pictures: {checked.out}/{files}")
+    output.result(content, checked.out)
+    checked.check_none_failed(failed)
 
 
 def _attacks(given: str) -> tuple[str, ...]:
@@ -111,38 +107,6 @@ def _seeds(given: str | None) -> tuple[int, ...]:
 
 
 def _confirmation(attack: str, examples: int) -> Confirmation | None:
-    from kdiga.experiments.curve_plan import Confirmation
+    from kdiga.experiments.curve import Confirmation
 
     return None if attack.strip().lower() == "none" else Confirmation(attack.strip().lower(), examples)
-
-
-def _list(console: Console, sweep: CurvePlan, states: list[str]) -> None:
-    from kdiga.cli.printing import print_table
-
-    table = Table()
-    for heading in ("run", "method", "epochs", "seed", "state"):
-        table.add_column(heading)
-    for run_spec, state in zip(sweep.run_specs, states, strict=True):
-        start, training = run_spec.kind == "start", run_spec.recipe.training
-        name, epochs = ("none", 0) if start else (run_spec.recipe.method.info.name, training.epochs)
-        table.add_row(run_spec.folder, name, str(epochs), str(training.seed), state)
-    print_table(console, table)
-    console.print(f"# would write to {sweep.out}", highlight=False, soft_wrap=True)
-
-
-def _show(console: Console, content: dict[str, Any], out: Path) -> None:
-    from kdiga.cli.printing import print_table, say
-    from kdiga.report.curve import about, answer_lines, headings, table_rows
-    from kdiga.results.studies import CurveResult
-
-    curve = CurveResult.model_validate(content)
-    table = Table()
-    for heading in headings(curve):
-        first = heading == curve.key
-        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
-    for row in table_rows(curve):
-        table.add_row(*row)
-    print_table(console, table)
-    for line in filter(None, [*about(curve), *answer_lines(curve)]):
-        say(console, line.replace("`", ""))
-    say(console, f"Tables and pictures: {out}/curve.md, curve.csv, curve.png, curve-dark.png, curve.json")

@@ -52,7 +52,7 @@ def inspect(
     Example: kdiga inspect file:weights/resnet4b.pth --architecture resnet4b --normalization cifar10 --data cifar10
     """
     from kdiga.errors import unknown
-    from kdiga.models.layouts import MATCHES
+    from kdiga.models.foreign import MATCHES
     from kdiga.recipes.schema import ModelConfig
     from kdiga.workflows.inspect import inspect_named
 

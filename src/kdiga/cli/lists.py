@@ -113,7 +113,7 @@ def models(
 
     from kdiga.errors import InputError
     from kdiga.models import ModelSpec, available_models, build, count_parameters
-    from kdiga.models.sources.registry import available_sources
+    from kdiga.models.registry import available_sources
 
     output, counted = Output(json_file), dict[str, int | None]()
     table = Table(title=f"Models for {in_channels}x{image_size}x{image_size} images of {num_classes} classes")
@@ -143,7 +143,7 @@ def data(json_file: Json = None) -> None:
     Example: kdiga data --json -
     """
     from kdiga.data import available_data
-    from kdiga.data.sets import FORMS
+    from kdiga.data.registry import FORMS
 
     output = Output(json_file)
     for line in (*available_data(), *FORMS):

@@ -63,14 +63,14 @@ def profile(
         return
     from kdiga.cli.progress import JobProgress
     from kdiga.recipes.load import load_recipe
+    from kdiga.workflows.prepare import prepare
     from kdiga.workflows.profile import profile_recipe
-    from kdiga.workflows.train import load_recipe_data
 
     checked = load_recipe(recipe, overrides)
-    data = load_recipe_data(checked.data)
-    tell_notes(output.console, data)
+    run = prepare(checked)
+    tell_notes(output.console, run.data)
     with JobProgress(output.console, "profiling") as progress:
-        found = profile_recipe(checked, data, steps=steps, compiled=compiled, on_variant=progress)
+        found = profile_recipe(run, steps=steps, compiled=compiled, on_variant=progress)
     _show(output.console, found)
     output.result(found)
 

@@ -11,12 +11,12 @@ from rich.table import Table
 
 from kdiga.cli.printing import duration, print_table, say, tell_notes
 from kdiga.cli.progress import JobProgress
-from kdiga.experiments.claims import load_claims
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.executors import default_workers
 from kdiga.experiments.sizing import size_runs
 from kdiga.experiments.study import load_study
-from kdiga.experiments.workers import default_workers
 from kdiga.recipes.source import STUDY, FileKind
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 TRAINING = ("training", "student", "learns from", "as", "runs", "epochs", "step, ms", "takes")
 ATTACKS = ("attacks on", "models", "forward, us an image", "backward, us an image", "takes at most")
@@ -24,12 +24,12 @@ WORDS = TRAINING[:4] + ATTACKS[:1]
 
 
 def sized(console: Console, recipe: Path, overrides: Sequence[str], kind: FileKind, steps: int) -> dict[str, Any]:
-    """Return what :func:`kdiga.experiments.sizing.size_runs` finds, shown as it goes."""
+    """Return what :func:`kdiga.experiments.sizing.size_runs` finds, with its progress."""
     checked = (load_study if kind is STUDY else load_claims)(recipe, None, overrides)
     data = load_recipe_data(checked.run_specs[0].recipe.data)
     tell_notes(console, data)
     with JobProgress(console, "profiling") as progress:
-        return size_runs(checked.run_specs, checked.out, checked.evaluation, data, steps=steps, on_part=progress)
+        return size_runs(checked, data, steps=steps, on_part=progress)
 
 
 def show_sizes(console: Console, found: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def show_sizes(console: Console, found: dict[str, Any]) -> None:
     )
     if machine["accelerator"] is None and default_workers() > 1:
         say(console, f"Divide by {default_workers()} for as many workers as there are cores.")
-    say(console, "Certificates, explanations, and what attacks compute beside the network are not in it.")
+    say(console, "Certificates, explanations, and the work of attacks outside the network are not in it.")
 
 
 def _print(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

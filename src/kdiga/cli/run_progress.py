@@ -1,49 +1,83 @@
-"""Progress of many runs: a bar on a terminal, a line a finished run in a log."""
+"""What commands with many runs share: their options, the list of a dry run, progress, and the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-from kdiga.cli.printing import duration, say
-from kdiga.errors import InterruptedRunError
-from kdiga.experiments.board import RunBoard, RunSpec
-from kdiga.experiments.engine import BoardProgress
-from kdiga.experiments.failures import StoppedError
+from kdiga.cli.output import Output
+from kdiga.cli.printing import duration, print_table, say
+from kdiga.errors import InterruptedRunError, some
+from kdiga.experiments.executors import LOCAL, ExecutorRequest
+from kdiga.experiments.experiment import Experiment, StoppedError, describe_outcome
+from kdiga.experiments.runner import BoardProgress
+from kdiga.workflows.prepare import load_recipe_data
 
 STOPPED = "interrupted; what is finished is kept, and the same command continues."
 
 
-def announce(console: Console, command: str, what: str, board: RunBoard, out: Path) -> None:
-    """Say what is going to be run, and that it may be stopped.
+@dataclass(frozen=True)
+class RunChoice:
+    """How a command makes its runs.
 
     Args:
-        console: where to.
-        command: that runs it.
-        what: the runs are called.
-        board: of them.
-        out: their folder.
+        workers: Runs at a time; None for the executor's default.
+        executor: See :class:`kdiga.experiments.executors.ExecutorRequest`.
+        dry_run: Whether to list the runs only.
+        report: Whether to rewrite the result files only.
+        minutes: Time limit; None for no limit.
     """
+
+    workers: int | None = None
+    executor: str = LOCAL
+    dry_run: bool = False
+    report: bool = False
+    minutes: float | None = None
+
+
+def run_experiment(
+    experiment: Experiment, choice: RunChoice, output: Output, command: str, *, started: float
+) -> tuple[dict[str, Any], list[str]] | None:
+    """Make an experiment's runs with progress, or list them, or only report them.
+
+    Args:
+        experiment: What was asked for.
+        choice: How to do it.
+        output: Where progress and the list of a dry run go.
+        command: The command in short, such as "kdiga study NAME".
+        started: Time of the command's start; runs that failed before are tried again.
+
+    Returns:
+        tuple: Content of the result file, and the folders of the runs that failed now; None for a dry run.
+    """
+    console, request = output.console, ExecutorRequest(choice.executor, choice.workers)
+    data = load_recipe_data(experiment.run_specs[0].recipe.data)
+    board = experiment.open(data, since=0.0 if choice.report else started, look_only=choice.dry_run)
+    if choice.dry_run:
+        states = [experiment.shown_state(board, run_spec) for run_spec in board.run_specs]
+        _print_runs(console, experiment, states)
+        output.result(planned(experiment, states))
+        return None
+    if choice.report:
+        return experiment.report(board, data), []
     say(
         console,
-        f"{command}: {len(board.run_specs)} {what}, {board.count()} finished, in {out}. Ctrl-C stops it and the same "
-        "command continues it.",
+        f"{command}: {len(board.run_specs)} {experiment.noun}s, {board.count()} finished, in {experiment.out}. Ctrl-C "
+        "stops it and the same command continues it.",
     )
+    with RunProgress(console, command.split()[-1], lambda folder: describe_outcome(board, folder)) as progress:
+        content = experiment.run(board, data, request=request, on_progress=progress, minutes=choice.minutes)
+    return content, board.folders("failed")
 
 
-def planned(run_specs: Sequence[RunSpec], states: Sequence[str], out: Path) -> dict[str, Any]:
-    """Return the runs of a dry run as plain data.
-
-    Args:
-        run_specs: the runs.
-        states: of each, in a word.
-        out: their folder.
-    """
+def planned(experiment: Experiment, states: Sequence[str]) -> dict[str, Any]:
+    """Return the runs of a dry run as plain data."""
     runs = [
         {
             "folder": run_spec.folder,
@@ -54,20 +88,50 @@ def planned(run_specs: Sequence[RunSpec], states: Sequence[str], out: Path) -> d
             "needs": list(run_spec.needs),
             "state": state,
         }
-        for run_spec, state in zip(run_specs, states, strict=True)
+        for run_spec, state in zip(experiment.run_specs, states, strict=True)
     ]
-    return {"kind": "dry-run", "folder": str(out), "runs": runs}
+    return {"kind": "dry-run", "folder": str(experiment.out), "runs": runs}
+
+
+def _print_runs(console: Console, experiment: Experiment, states: Sequence[str]) -> None:
+    table = Table()
+    for heading in (experiment.noun, "method", "epochs", "seed", "learns from", "and then", "state"):
+        table.add_column(heading)
+    for run_spec, state in zip(experiment.run_specs, states, strict=True):
+        start, training, teacher = run_spec.kind == "start", run_spec.recipe.training, run_spec.recipe.teacher
+        then = [*(experiment.evaluation.attacks if run_spec.which else ())]
+        table.add_row(
+            run_spec.folder,
+            "none" if start else run_spec.recipe.method.info.name,
+            "0" if start else str(training.epochs),
+            str(training.seed),
+            "" if start else ", ".join(run_spec.needs) or ("" if teacher is None else teacher.name),
+            ", ".join([*then, *(one.file.removesuffix(".json") for one in run_spec.after)]),
+            state,
+        )
+    print_table(console, table)
+    say(console, f"# {len(states)} {experiment.noun}s; would write to {experiment.out}")
+
+
+def show_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], left: str) -> None:
+    """Print a table whose column ``left`` is aligned to the left, the others to the right."""
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == left else "right", no_wrap=heading == left)
+    for row in rows:
+        table.add_row(*row)
+    print_table(console, table)
 
 
 class RunProgress:
-    """Shows runs done and in all, which ones run, and how long the rest will take.
+    """Progress of many runs: a bar on a terminal, a line a finished run in a log.
 
-    Leaving it by Ctrl-C says how to go on.
+    Leaving it by Ctrl-C says how to continue.
 
     Args:
-        console: where to.
-        label: what is going on.
-        outcome: says in a few words what a run has come to, by its folder.
+        console: Console to print on.
+        label: Name of what is going on.
+        outcome: Function from a run's folder to its outcome in a few words.
     """
 
     def __init__(self, console: Console, label: str, outcome: Callable[[str], str]) -> None:
@@ -96,16 +160,16 @@ class RunProgress:
         self.bar.stop()
         if isinstance(error, KeyboardInterrupt):
             raise StoppedError(STOPPED) from None
-        if isinstance(error, InterruptedRunError):  # whose own words speak of one run and of --resume
+        if isinstance(error, InterruptedRunError):  # its message speaks of one run and of --resume
             raise InterruptedRunError(error.signal, STOPPED) from None
 
-    def __call__(self, watch: BoardProgress) -> None:
-        """Move the bar; tell of a run that has ended."""
-        left = "" if watch.seconds_left is None else f"{duration(watch.seconds_left)} left"
-        if watch.ended is not None:
-            line = f"{watch.done}/{watch.total}  {watch.ended}  {self.outcome(watch.ended)}  {left}"
-            self.console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
-        shown = ", ".join(watch.running)
+    def __call__(self, progress: BoardProgress) -> None:
+        """Move the bar; print a line for a run that has ended."""
+        left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left)} left"
+        if progress.ended is not None:
+            line = f"{progress.done}/{progress.total}  {progress.ended}  {self.outcome(progress.ended)}  {left}"
+            say(self.console, line.rstrip())
+        running = some(progress.running, 4)
         self.bar.update(
-            self.task, description=f"{self.label}  {shown}", completed=watch.done, total=watch.total, left=left
+            self.task, description=f"{self.label}  {running}", completed=progress.done, total=progress.total, left=left
         )

@@ -46,7 +46,7 @@ def suitable(
     from kdiga.analysis.suitable import suitable as examine
     from kdiga.analysis.worst_case import WorstCaseSearch
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.data.images import to_pixels
+    from kdiga.data.image_set import to_pixels
     from kdiga.results.evaluations import SuitabilityResult
     from kdiga.runs.provenance import provenance
     from kdiga.runs.work_units import FOLDER, ResultCache

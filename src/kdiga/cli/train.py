@@ -16,10 +16,8 @@ from kdiga.cli.output import Json, Output, Quiet
 from kdiga.cli.printing import say
 
 if TYPE_CHECKING:
-    from kdiga.data import DataSet
-    from kdiga.recipes.schema import Recipe
     from kdiga.training import EpochRecord
-    from kdiga.workflows.train import RunModels
+    from kdiga.workflows.prepare import PreparedRun
 
 
 @app.command()
@@ -56,9 +54,11 @@ def train(
     from kdiga.cli.printing import described, tell_notes
     from kdiga.cli.progress import TrainingProgress
     from kdiga.recipes.load import load_recipe
+    from kdiga.training.loop import TrainingCallbacks
     from kdiga.training.tracking import Trackers
     from kdiga.workflows.cache import stored_teacher
-    from kdiga.workflows.train import build_models, load_recipe_data, run_recipe
+    from kdiga.workflows.prepare import prepare
+    from kdiga.workflows.train import run_recipe
 
     output = Output(json_file, quiet=quiet)
     console = output.console
@@ -71,25 +71,23 @@ def train(
         project=track_project,
         on_trouble=lambda line: say(console, line, style="yellow"),
     )
-    data = load_recipe_data(checked.data)
-    tell_notes(console, data)
+    run = prepare(checked)
+    tell_notes(console, run.data)
     if dry_run:
-        models = build_models(checked, data)
         console.print(
             yaml.safe_dump(checked.to_dict(), sort_keys=False).rstrip(), markup=False, highlight=False, soft_wrap=True
         )
-        _inspect(console, checked, models, data, despite_findings=despite_findings)
-        console.print(f"# data: {described(data)}, {data.source}", markup=False, highlight=False, soft_wrap=True)
-        if checked.cache is not None and models.teacher is not None:
-            stored_teacher(checked, checked.cache, models.teacher, data)
+        _inspect(console, run, despite_findings=despite_findings)
+        console.print(
+            f"# data: {described(run.data)}, {run.data.source}", markup=False, highlight=False, soft_wrap=True
+        )
+        if checked.cache is not None and stored_teacher(run) is not None:
             console.print(f"# teacher cache: {checked.cache.folder}, complete", highlight=False, soft_wrap=True)
         console.print(f"# would write to {folder}", highlight=False, soft_wrap=True)
         output.result({"kind": "dry-run", "folder": str(folder), "recipe": checked.to_dict()})
         return
-    models = None
     if not resume:
-        models = build_models(checked, data)
-        _inspect(console, checked, models, data, despite_findings=despite_findings)
+        _inspect(console, run, despite_findings=despite_findings)
 
     def on_epoch(record: EpochRecord) -> None:
         progress.on_epoch(record)
@@ -97,16 +95,11 @@ def train(
 
     with TrainingProgress(console, checked.method.info.name, checked.training.epochs) as progress, trackers:
         result = run_recipe(
-            checked,
+            run,
             folder,
             resume=resume,
             overwrite=overwrite,
-            data=data,
-            models=models,
-            on_step=progress.on_step,
-            on_epoch=on_epoch,
-            on_choice=progress.on_choice,
-            on_warning=progress.on_warning,
+            callbacks=TrainingCallbacks(progress.on_step, on_epoch, progress.on_choice, progress.on_warning),
         )
     _show(console, result, folder)
     output.result(result, folder)
@@ -127,15 +120,15 @@ def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def _inspect(console: Console, recipe: Recipe, models: RunModels, data: DataSet, *, despite_findings: bool) -> None:
+def _inspect(console: Console, run: PreparedRun, *, despite_findings: bool) -> None:
     """Print what the models are, and stop at a teacher that fails a check."""
     from kdiga.workflows.inspect import check_teachers, inspect_recipe
 
-    found = inspect_recipe(recipe, models, data.train)
+    found = inspect_recipe(run.recipe, run.models, run.data.train)
     for role, inspection in found.items():
         tried = f", tried on {inspection.examples} training images" if inspection.examples else ""
         say(console, f"# {role}{tried}")
         for line in inspection.lines():
             say(console, f"#   {line}", style="yellow" if " failed: " in line else None)
     if not despite_findings:
-        check_teachers(recipe, models, found)
+        check_teachers(run.recipe, run.models, found)

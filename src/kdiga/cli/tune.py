@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from kdiga.cli.app import app
 from kdiga.cli.completion import recipe_keys, recipe_names
@@ -25,7 +23,12 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Runs; the first has the recipe's own coefficients.")] = 8,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each. Default: the recipe's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>-tune.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time. Default: one a core; on a cluster, all that are ready.")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="local, dask, dask:ADDRESS or slurm:partition=gpu,time=60.")
+    ] = "local",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.", autocompletion=recipe_keys),
@@ -39,81 +42,43 @@ def tune(
 
     Example: kdiga tune recipes/digits-kdiga.yaml --trials 6 --epochs 10
     """
-    from kdiga.cli.run_progress import RunProgress
+    from kdiga.cli.run_progress import RunChoice, run_experiment, say, show_table
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.settings import TuneSettings
-    from kdiga.experiments.study_results import describe_outcome
-    from kdiga.experiments.tune import open_search, run_search
-    from kdiga.experiments.workers import default_workers
+    from kdiga.experiments.tune import plan_search
     from kdiga.methods import search_space
     from kdiga.recipes.load import load_recipe
-    from kdiga.workflows.train import load_recipe_data
 
     check_started_once("tuning", "with --workers N")
     started, output = time.time(), Output(json_file, quiet=quiet)
-    console = output.console
     checked = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / f"{recipe.stem}-tune"
     if not search_space(checked.method):
-        console.print(
-            f"method {checked.method.info.name} has no coefficients to tune; nothing was run.", soft_wrap=True
-        )
+        say(output.console, f"method {checked.method.info.name} has no coefficients to tune; nothing was run.")
         output.result({"kind": "tune", "trials": [], "chosen": None})
         return
-    data = load_recipe_data(checked.data)
-    board = open_search(checked, folder, TuneSettings(trials, epochs), data, since=started)
     asked = ["kdiga", "tune", str(recipe), "--trials", str(trials), "--out", str(folder)]
     asked += [] if epochs is None else ["--epochs", str(epochs)]
     asked += [part for setting in settings or [] for part in ("--set", setting)]
-    with RunProgress(console, recipe.stem, outcome=lambda name: describe_outcome(board, name)) as progress:
-        content = run_search(
-            checked,
-            board,
-            data,
-            workers=workers or default_workers(),
-            on_watch=progress,
-            command=shlex.join(asked),
-        )
-    _show(console, content, folder)
-    output.result(content, folder)
-    _check(content, folder)
-
-
-def _show(console: Console, content: dict[str, Any], out: Path) -> None:
-    from kdiga.cli.printing import print_table
-
-    trials: list[dict[str, Any]] = content["trials"]
-    names = list(trials[0]["coefficients"])
-    table = Table()
-    for heading in ("trial", *names, "PGD, best", "clean, best", "PGD, last", "minutes", ""):
-        table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=heading == "trial")
-    for trial in trials:
-        table.add_row(
-            trial["folder"],
-            *(f"{value:g}" for value in trial["coefficients"].values()),
-            *_scores(trial),
-            "chosen" if trial["folder"] == content["chosen"] else "" if trial["best"] else trial["status"],
-        )
-    print_table(console, table)
-    console.print(
-        f"Validation images, {content['epochs']} epochs, seed {content['seed']}; the test images took no part.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    search = plan_search(checked, folder, TuneSettings(trials, epochs), shlex.join(asked))
+    made = run_experiment(search, RunChoice(workers, executor), output, f"kdiga tune {recipe}", started=started)
+    assert made is not None  # it is not a dry run
+    content, failed = made
+    found: list[dict[str, Any]] = content["trials"]
+    headings = ("trial", *found[0]["coefficients"], "PGD, best", "clean, best", "PGD, last", "minutes", "")
+    show_table(output.console, headings, [_row(trial, content["chosen"]) for trial in found], "trial")
+    about = f"Validation images, {content['epochs']} epochs, seed {content['seed']}; the test images took no part."
+    say(output.console, about)
     if content["chosen"] is not None:
-        console.print(f"Next: kdiga train {out}/best.yaml --out {out}-best", highlight=False, soft_wrap=True)
+        say(output.console, f"Next: kdiga train {folder}/best.yaml --out {folder}-best")
+    output.result(content, folder)
+    search.check_none_failed(failed)
 
 
-def _check(content: dict[str, Any], out: Path) -> None:
-    from kdiga.experiments.failures import CellsFailedError, check_none_failed
-
-    trials = content["trials"]
-    failed = [trial["folder"] for trial in trials if trial["status"] == "failed"]
-    check_none_failed(failed, "trial", out)
-    if content["chosen"] is None:
-        raise CellsFailedError(
-            f"all {len(trials)} trials diverged; lower training.lr, set training.grad_clip to 1, or train longer."
-        )
+def _row(trial: dict[str, Any], chosen: str | None) -> tuple[str, ...]:
+    values = (f"{value:g}" for value in trial["coefficients"].values())
+    last = "chosen" if trial["folder"] == chosen else "" if trial["best"] else trial["status"]
+    return (trial["folder"], *values, *_scores(trial), last)
 
 
 def _scores(trial: dict[str, Any]) -> tuple[str, str, str, str]:

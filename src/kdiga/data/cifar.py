@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from kdiga.data.images import ImageSet
-from kdiga.data.places import download, download_folder, roots
-from kdiga.data.sets import DataSet, register
+from kdiga.data.image_set import ImageSet
+from kdiga.data.registry import DataSet, download, download_folder, register, roots
 from kdiga.errors import InputError
 
 BINARY = "cifar-10-batches-bin"
@@ -27,28 +26,26 @@ MD5 = {
 
 
 def find_cifar10(root: Path | None) -> str | None:
-    """Return the folder of the binary batches, else the one that holds torchvision's files."""
-    place = _binary(root) or _unpacked(CIFAR10, root)
-    return None if place is None else str(place)
+    """Return the folder of the binary batches, else the folder of torchvision's files."""
+    return _binary(root) or _unpacked(CIFAR10, root)
 
 
 def find_cifar100(root: Path | None) -> str | None:
-    """Return the folder that holds torchvision's files."""
-    place = _unpacked(CIFAR100, root)
-    return None if place is None else str(place)
+    """Return the folder of torchvision's files."""
+    return _unpacked(CIFAR100, root)
 
 
 @register("cifar10", find_cifar10)
 def load_cifar10(root: Path | None) -> DataSet:
     """Return 50,000 training and 10,000 test images of 32x32, from the binary batches or torchvision's files."""
-    place = _binary(root)
-    if place is None:
+    found = _binary(root)
+    if found is None:
         return _through_torchvision("cifar10", CIFAR10, root)
-    parts = [_read_batch(place / file) for file in MD5]
+    parts = [_read_batch(Path(found, file)) for file in MD5]
     images = torch.cat([images for images, _ in parts])
     labels = torch.cat([labels for _, labels in parts])
     whole = ImageSet(images, labels, CLASSES)
-    return DataSet("cifar10", whole.take(slice(0, 50_000)), whole.take(slice(50_000, None)), str(place))
+    return DataSet("cifar10", whole.take(slice(0, 50_000)), whole.take(slice(50_000, None)), found)
 
 
 @register("cifar100", find_cifar100)
@@ -57,13 +54,13 @@ def load_cifar100(root: Path | None) -> DataSet:
     return _through_torchvision("cifar100", CIFAR100, root)
 
 
-def _binary(root: Path | None) -> Path | None:
+def _binary(root: Path | None) -> str | None:
     places = (place for folder in roots(root) for place in (folder / BINARY, folder))
-    return next((place for place in places if all((place / file).is_file() for file in MD5)), None)
+    return next((str(place) for place in places if all((place / file).is_file() for file in MD5)), None)
 
 
-def _unpacked(source: type[CIFAR10], root: Path | None) -> Path | None:
-    return next((folder for folder in roots(root) if (folder / source.base_folder).is_dir()), None)
+def _unpacked(source: type[CIFAR10], root: Path | None) -> str | None:
+    return next((str(folder) for folder in roots(root) if (folder / source.base_folder).is_dir()), None)
 
 
 def _read_batch(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,15 +74,14 @@ def _read_batch(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _through_torchvision(name: str, source: type[CIFAR10], root: Path | None) -> DataSet:
-    looked_in = roots(root)
     found = _unpacked(source, root)
-    target = found or download_folder(root)
+    target = found or str(download_folder(root))
 
     def fetch() -> list[CIFAR10]:
-        return [source(str(target), train=train, download=found is None) for train in (True, False)]
+        return [source(target, train=train, download=found is None) for train in (True, False)]
 
     train, test = (
         ImageSet(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets), part.classes)
-        for part in download(name, fetch, looked_in, f"fetch {source.filename} by hand")
+        for part in download(name, fetch, roots(root), f"fetch {source.filename} by hand")
     )
-    return DataSet(name, train, test, str(target))
+    return DataSet(name, train, test, target)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdiga.data.files import FileSet
-from kdiga.data.folder import read_scan, scan
-from kdiga.data.images import ImageSet
+from kdiga.data.class_folders import scan
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading, settle
 from kdiga.errors import InputError, reason_of, some
 from kdiga.io.safe_npz import load_arrays
@@ -20,17 +20,17 @@ from kdiga.io.safe_npz import load_arrays
 def load_extra(path: Path, original: ImageSet | FileSet, reading: Reading) -> ImageSet | FileSet:
     """Return extra images for a set.
 
-    An .npz file holds ``image``, uint8 (example, height, width, channel), and ``label``, (example,), as the public
-    files of generated CIFAR images do. A folder holds class folders, named as classes of the original; not every
-    class has to be there. Its images are resized and cut to the original's size.
+    An .npz file holds ``image``, uint8 (example, height, width, channel), and ``label``, (example,), like the public
+    files of generated CIFAR images. A folder holds class folders, named as classes of the original; classes may be
+    missing. Its images are resized and cut to the original's size.
 
     Args:
-        path: of the file or folder.
-        original: what they are added to.
-        reading: how a folder is read.
+        path: Path of the file or folder.
+        original: Training images to which they are added.
+        reading: Options of a folder's images.
 
     Raises:
-        InputError: for a file of another layout, or classes that the original has not.
+        InputError: for a file of another layout, or classes that the original does not have.
     """
     path = path.expanduser()
     if path.is_dir():
@@ -42,14 +42,14 @@ def load_extra(path: Path, original: ImageSet | FileSet, reading: Reading) -> Im
 
 def _from_npz(path: Path, classes: Sequence[str]) -> ImageSet:
     try:
-        held = load_arrays(path)
+        arrays = load_arrays(path)
     except ValueError as error:
         raise InputError(
             f"{str(path)!r} cannot be read as an .npz file ({reason_of(error)}); fetch it again."
         ) from None
-    images, labels = held.get("image"), held.get("label")
+    images, labels = arrays.get("image"), arrays.get("label")
     if images is None or labels is None:
-        raise InputError(f"{str(path)!r} holds {some(list(held), 5) or 'nothing'}; it must hold image and label.")
+        raise InputError(f"{str(path)!r} holds {some(list(arrays), 5) or 'nothing'}; it must hold image and label.")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise InputError(
             f"image in {str(path)!r} is {images.dtype} {images.shape}; it must be uint8 (example, height, width, "
@@ -71,6 +71,6 @@ def _from_folder(path: Path, original: ImageSet | FileSet, reading: Reading) -> 
             f"{str(path)!r} has the class folders {', '.join(foreign[:5])}, which the training images lack; they have "
             f"{', '.join(original.classes[:5])}, ..."
         )
-    files, _ = read_scan(found, replace(reading, image_size=original.image_size))
+    files, _ = found.read(replace(reading, image_size=original.image_size))
     numbers = torch.tensor([list(original.classes).index(name) for name in files.classes])
     return settle(replace(files, labels=numbers[files.labels], classes=original.classes), reading)

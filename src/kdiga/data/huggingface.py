@@ -9,47 +9,40 @@ from typing import Any
 
 import torch
 
-from kdiga.data.decoding import DecodeItem
-from kdiga.data.images import split
-from kdiga.data.reading import Reading, read, settle
-from kdiga.data.sets import DataSet, register_files
+from kdiga.data.file_set import FileSet
+from kdiga.data.reading import Reading, read
+from kdiga.data.registry import DataSet, in_two_parts, register_files
+from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError, reason_of
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 TEST_NAMES = ("test", "validation", "val", "valid")
-TEST_SHARE, TEST_SEED = 0.2, 0
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """Encoded images in one column of a table, which stays on disk.
-
-    Args:
-        table: a ``datasets.Dataset`` whose images are not decoded.
-        column: its name.
-        name: what messages call the table.
-    """
+    """Encoded images in one column of a ``datasets.Dataset``; ``name`` is the table's in messages."""
 
     table: Any
     column: str
     name: str
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of images."""
         return len(self.table)
 
     def item(self, row: int) -> DecodeItem:
-        """Return the bytes of one, or where its file is, and what to call it."""
+        """Return the bytes of an image, or the path of its file, and its name in messages."""
         cell = self.table[row][self.column]
         location = cell["bytes"] if cell["bytes"] is not None else cell["path"]
         return DecodeItem(location, f"{self.name}, row {row}")
 
     def key(self, row: int) -> str:
-        """Return its number."""
+        """Return the number of the row."""
         return str(row)
 
     def length(self, row: int) -> int:
-        """Return its encoded size in bytes; 0 for a file that is gone, which decoding will name."""
+        """Return the encoded size of an image in bytes; 0 for a missing file, which decoding names."""
         cell = self.table[row][self.column]
         if cell["bytes"] is not None:
             return len(cell["bytes"])
@@ -59,35 +52,29 @@ class Column:
 
 @register_files("hf:")
 def load_hugging_face(name: str, root: Path | None, reading: Reading) -> DataSet:
-    """Return the images of a data set, its column of images and its column of labels found by their types and names.
+    """Return the images of a data set; the columns of images and labels are found by their types and names.
 
     Args:
-        name: of a data set on the hub, NAME or ORG/NAME; ORG/NAME/CONFIG for one of its configurations; or a folder,
-            saved by ``save_to_disk`` or of a kind that ``datasets.load_dataset`` reads.
-        root: folder to keep downloads in; None is the library's own.
-        reading: how.
+        name: Name of a data set on the hub, NAME or ORG/NAME; ORG/NAME/CONFIG for one of its configurations; or a
+            folder, saved by ``save_to_disk`` or of a kind that ``datasets.load_dataset`` reads.
+        root: Folder for downloads; None is the library's own.
+        reading: Options of the images.
 
     Raises:
-        InputError: if ``datasets`` is not installed, the data cannot be had, or it has no images or labels.
+        InputError: if ``datasets`` is not installed, the data cannot be loaded, or it has no images or labels.
     """
     tables = _tables(name, root)
     train = tables.get("train")
     if train is None:
         raise InputError(f"hf:{name} has no part named train; it has {', '.join(tables)}.")
-    second = next((tables[part] for part in TEST_NAMES if part in tables), None)
-    loaded = [_part(name, table, reading) for table in ([train] if second is None else [train, second])]
-    notes = [note for _, told in loaded for note in told]
-    files = [one for one, _ in loaded]
-    if second is None:
-        files = list(split(files[0], TEST_SHARE, TEST_SEED))
-    elif files[0].classes != files[1].classes:
-        differing = sorted(set(files[0].classes) ^ set(files[1].classes))
+    test = next((tables[part] for part in TEST_NAMES if part in tables), None)
+    found = [_part(name, table, reading) for table in ([train] if test is None else [train, test])]
+    parts, notes = [files for files, _ in found], [note for _, some_notes in found for note in some_notes]
+    if parts[0].classes != parts[-1].classes:
+        differing = sorted(set(parts[0].classes) ^ set(parts[1].classes))
         raise InputError(f"the parts of hf:{name} have different classes: {', '.join(differing[:5])}.")
-    parts = [
-        settle(part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))), reading)
-        for part in files
-    ]
-    return DataSet(f"hf:{name}", parts[0], parts[1], f"hf:{name}, fingerprint {train._fingerprint}", tuple(notes))
+    source = f"hf:{name}, fingerprint {train._fingerprint}"
+    return in_two_parts(f"hf:{name}", parts, reading, source=source, notes=notes)
 
 
 def _tables(name: str, root: Path | None) -> Mapping[str, Any]:
@@ -96,7 +83,6 @@ def _tables(name: str, root: Path | None) -> Mapping[str, Any]:
     except ImportError:
         raise InputError(f"hf:{name} needs the package datasets; run pip install 'kdiga[datasets]'.") from None
     folder = Path(name).expanduser()
-    cache = None if root is None else str(root)
     try:
         if folder.is_dir():
             saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
@@ -105,20 +91,19 @@ def _tables(name: str, root: Path | None) -> Mapping[str, Any]:
             organisation, _, rest = name.partition("/")
             short, _, config = rest.partition("/")
             whole = f"{organisation}/{short}" if short else organisation
-            found = datasets.load_dataset(whole, config or None, cache_dir=cache)
+            found = datasets.load_dataset(whole, config or None, cache_dir=None if root is None else str(root))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = reason_of(error)
         raise InputError(
-            f"hf:{name} could not be loaded ({first}); without a network, save it elsewhere with save_to_disk(FOLDER), "
-            "copy FOLDER here and give hf:FOLDER."
+            f"hf:{name} could not be loaded ({reason_of(error)}); without a network, save it elsewhere with "
+            "save_to_disk(FOLDER), copy FOLDER here and give hf:FOLDER."
         ) from None
     if not isinstance(found, datasets.DatasetDict):
         return {"train": found}
     return {str(part): table for part, table in found.items()}
 
 
-def _part(name: str, table: Any, reading: Reading) -> tuple[Any, list[str]]:
-    """Return one table as a set on disk, and what there is to tell of it."""
+def _part(name: str, table: Any, reading: Reading) -> tuple[FileSet, list[str]]:
+    """Return one table as a set on disk, and notes on what was left out."""
     import datasets
 
     features: Mapping[str, Any] = table.features

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their IDX files, packed or not."""
+"""Small images of digits and clothes: MNIST and Fashion-MNIST from their IDX files, and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -12,29 +12,47 @@ import numpy as np
 import torch
 from torchvision.datasets import MNIST, FashionMNIST
 
-from kdiga.data.images import ImageSet
-from kdiga.data.places import download, download_folder, roots
-from kdiga.data.sets import DataSet, register
+from kdiga.data.image_set import ImageSet, split
+from kdiga.data.registry import DataSet, download, download_folder, register, roots
 from kdiga.errors import InputError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 MOST = 2**28  # bytes that a file may unpack to; the largest of the data sets has 47 million
 FASHION_TEST_LABELS = "15d484375f8d13e6eb1aabb0c3f46965"  # md5, unpacked
+DIGITS_SOURCE = "scikit-learn"
+DIGITS_TEST_SHARE = 360 / 1797
+DIGITS_TEST_SEED = 0  # fixed: the test images are the same for every seed of a run
+
+
+@register("digits", find=lambda _: DIGITS_SOURCE)
+def load_digits(root: Path | None) -> DataSet:
+    """Return scikit-learn's digits of 8x8, without a download: 1,437 training and 360 test images.
+
+    Their 17 grey levels are spread over the bytes.
+    """
+    del root
+    from sklearn.datasets import load_digits as embedded
+
+    images, labels = embedded(return_X_y=True)
+    pixels = np.round(np.asarray(images).reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+    everything = ImageSet(
+        torch.from_numpy(pixels), torch.from_numpy(np.asarray(labels, np.int64)), [str(digit) for digit in range(10)]
+    )
+    train, test = split(everything, DIGITS_TEST_SHARE, DIGITS_TEST_SEED)
+    # Stored order follows the writers; shuffled once, so that "the first N" is a fair sample.
+    test = test.take(torch.randperm(len(test), generator=torch.Generator().manual_seed(DIGITS_TEST_SEED)))
+    return DataSet("digits", train, test, DIGITS_SOURCE)
 
 
 def find_mnist(root: Path | None) -> str | None:
     """Return the folder of MNIST's files."""
-    return _told(_find("mnist", MNIST, roots(root)))
+    return _find("mnist", MNIST, roots(root))
 
 
 def find_fashion_mnist(root: Path | None) -> str | None:
     """Return the folder of Fashion-MNIST's files."""
-    return _told(_find("fashion-mnist", FashionMNIST, roots(root, DEBIAN)))
-
-
-def _told(folder: Path | None) -> str | None:
-    return None if folder is None else str(folder)
+    return _find("fashion-mnist", FashionMNIST, roots(root, DEBIAN))
 
 
 @register("mnist", find_mnist)
@@ -50,29 +68,29 @@ def load_fashion_mnist(root: Path | None) -> DataSet:
 
 
 def _load(name: str, source: type[MNIST], root: Path | None, more: tuple[Path, ...], by_hand: str) -> DataSet:
-    looked_in = roots(root, *more)
-    folder = _find(name, source, looked_in)
-    if folder is None:
+    searched = roots(root, *more)
+    found = _find(name, source, searched)
+    if found is None:
         target = download_folder(root)
-        download(name, lambda: source(str(target), download=True), looked_in, by_hand)
-        folder = target / source.__name__ / "raw"
-    parts = [_read_idx(folder / file) for file in FILES]
+        download(name, lambda: source(str(target), download=True), searched, by_hand)
+        found = str(target / source.__name__ / "raw")
+    parts = [_read_idx(Path(found, file)) for file in FILES]
     classes = [str(label).split(" - ")[-1] for label in source.classes]
     train, test = (
         ImageSet(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)), classes)
         for images, labels in (parts[:2], parts[2:])
     )
-    return DataSet(name, train, test, str(folder))
+    return DataSet(name, train, test, found)
 
 
-def _find(name: str, source: type[MNIST], folders: list[Path]) -> Path | None:
+def _find(name: str, source: type[MNIST], folders: list[Path]) -> str | None:
     for folder in folders:
         for place in (folder / name, folder / source.__name__ / "raw", folder):
             if all(_packed_or_not(place / file) for file in FILES):
                 # The two sets share their file names; taking one for the other must not happen silently.
                 labels = hashlib.md5(_unpack(place / FILES[3]), usedforsecurity=False).hexdigest()
                 if (labels == FASHION_TEST_LABELS) == (name == "fashion-mnist"):
-                    return place
+                    return str(place)
     return None
 
 
@@ -102,7 +120,7 @@ def _read_idx(path: Path) -> np.ndarray:
     rank = data[3] if len(data) > 3 else 0
     sizes = data[4 : 4 + 4 * rank]
     shape = tuple(int(size) for size in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">i4"))
-    # math's product, since NumPy's forgets what is beyond 64 bits
+    # math.prod, since NumPy's product overflows beyond 64 bits
     if data[:3] != b"\0\0\x08" or min(shape, default=0) < 0 or len(data) != 4 + 4 * rank + math.prod(shape):
         raise InputError(f"{str(path)!r} is not a whole IDX file; fetch the data set again.")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()

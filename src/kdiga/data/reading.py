@@ -1,4 +1,4 @@
-"""How encoded images become a set: in memory or on disk, by how many processes, with or without the damaged ones."""
+"""How encoded images become a set: in memory or on disk, with how many processes, with or without damaged ones."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdiga.data.decoding import size_of
-from kdiga.data.files import FileSet
-from kdiga.data.images import ImageSet
-from kdiga.data.storage import Storage
-from kdiga.data.workers import available_workers
+from kdiga.data.decoder_pool import available_workers
+from kdiga.data.file_set import FileSet, Storage
+from kdiga.data.image_set import ImageSet
+from kdiga.decoding import not_square, size_of
 from kdiga.errors import InputError
 
-MEMORY_LIMIT = 2**30  # bytes of decoded images that "auto" keeps in memory
+MEMORY_LIMIT = 2**30  # bytes of decoded images that "auto" loads into memory
 FILE_LIMIT = 2**27  # bytes of files that "auto" decodes before training starts; that is some 10 seconds of a processor
-LOOKED_AT = 200  # files whose sizes are looked up
-TOLD = 5  # images that a note names
+SAMPLED = 200  # files whose sizes are read
+NAMED = 5  # images that a note names
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is asked of a loader of image files.
+    """Options of the loaders of image files.
 
     Args:
-        image_size: resize the shorter side to this many pixels and cut out the middle; None takes square images of
-            one size as they are.
-        in_memory: True decodes everything at the start, False each image whenever it is needed; "auto" does the
-            former where the images take at most 1 GiB decoded and 128 MiB encoded.
-        workers: processes that decode; 0 decodes in the run's own; "auto" is one for each processor but one, at
-            most 8.
-        skip_corrupt: leave out images that cannot be read, which reads every file once at the start.
+        image_size: Size in pixels to which the shorter side is resized before the middle is cut out; None takes
+            square images of one size as they are.
+        in_memory: True decodes all images at the start, False each image when it is needed; "auto" decodes them at
+            the start where they take at most 1 GiB decoded and 128 MiB encoded.
+        workers: Number of processes that decode; 0 decodes in the run's own; "auto" is one for each processor but
+            one, at most 8.
+        skip_corrupt: Whether to leave out images that cannot be read, which reads every file once at the start.
 
     Raises:
         InputError: for numbers out of range.
@@ -54,7 +53,7 @@ class Reading:
 
 
 def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Reading) -> tuple[FileSet, list[str]]:
-    """Return encoded images as a set on disk, in the order of the storage, and what there is to tell of it.
+    """Return encoded images as a set on disk, in the order of the storage, and notes on what was left out.
 
     Raises:
         InputError: if the first image cannot be read, or none can.
@@ -62,30 +61,28 @@ def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Read
     workers = available_workers() if reading.workers == "auto" else reading.workers
     size = reading.image_size or 1
     files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, max(0, workers))
-    told = list[str]()
+    notes = list[str]()
     if reading.skip_corrupt:
         files, corrupt = files.readable()
         if corrupt:
-            named = "; ".join(corrupt[:TOLD]) + ("; ..." if len(corrupt) > TOLD else "")
-            told.append(f"{len(corrupt):,} of {len(labels):,} images cannot be read and were left out: {named}")
+            named = "; ".join(corrupt[:NAMED]) + ("; ..." if len(corrupt) > NAMED else "")
+            notes.append(f"{len(corrupt):,} of {len(labels):,} images cannot be read and were left out: {named}")
     if reading.image_size is None:
-        width, height = size_of(files.items(slice(1))[0])
+        first = files.items(slice(1))[0]
+        width, height = size_of(first)
         if width != height:
-            raise InputError(
-                f"{files.items(slice(1))[0].name!r} is {width}x{height}; the images must be square and of one size. "
-                "Give data.image_size to resize and crop them."
-            )
+            raise not_square(first, width, height)
         files = replace(files, image_size=width, resize=False)
-    return files, told
+    return files, notes
 
 
 def settle(files: FileSet, reading: Reading) -> ImageSet | FileSet:
-    """Return the set in memory, or as it is, as asked for or by the rule for "auto"."""
+    """Return the set in memory or on disk, as requested or by the rule for "auto"."""
     small = files.decoded_bytes <= MEMORY_LIMIT and encoded_bytes(files) <= FILE_LIMIT
     return files.load() if reading.in_memory is True or (reading.in_memory == "auto" and small) else files
 
 
 def encoded_bytes(files: FileSet) -> float:
-    """Return what the files take on disk, estimated from some of them, evenly spread."""
-    rows = files.rows[:: max(1, len(files) // LOOKED_AT)].tolist()
+    """Return the size of the files on disk, estimated from some of them, evenly spread."""
+    rows = files.rows[:: max(1, len(files) // SAMPLED)].tolist()
     return sum(map(files.storage.length, rows)) / len(rows) * len(files)

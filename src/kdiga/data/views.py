@@ -1,7 +1,7 @@
 """Augmentation as a pure function of (seed, index, view), in batches, on any device.
 
-The same example in the same view always has the same pixels, whatever batch it is in, whatever was
-drawn before and whichever machine computes it. So a teacher's signal can be stored and found again.
+An example in a view always has the same pixels, in every batch, after any other draws and on every machine. So a
+teacher's signal can be stored and found again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdiga.data.decoding import ATTEMPTS, Crops, crop_box
+from kdiga.decoding import ATTEMPTS, Crops, crop_box
 from kdiga.errors import unknown
 
 
@@ -21,25 +21,25 @@ class Augmentation:
     """Random shift within a zero-padded border, and random horizontal flip.
 
     Args:
-        pad: border in pixels; 0 for no shift.
-        flip: whether to mirror half of the examples.
+        pad: Border in pixels; 0 for no shift.
+        flip: Whether to mirror half of the examples.
     """
 
     pad: int = 0
     flip: bool = False
 
     def key(self) -> str:
-        """Return the settings as text, as the manifest of a teacher cache holds them; it does not follow the code."""
+        """Return the settings as text for the manifest of a teacher cache, a persistent format."""
         return f"Augmentation(pad={self.pad}, flip={self.flip})"
 
     def __call__(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
         """Return the view of each image.
 
         Args:
-            images: (batch, channel, height, width), bytes or floats.
-            index: int64 (batch,), each example's row in its data set.
-            seed: of the run.
-            view: 0, 1, ...; usually the epoch.
+            images: Images (batch, channel, height, width), bytes or floats.
+            index: Row of each example in its data set, int64 (batch,).
+            seed: Seed of the run.
+            view: Number of the view, from 0; usually the epoch.
         """
         if not self.pad and not self.flip:
             return images
@@ -52,7 +52,7 @@ class Augmentation:
         if self.pad:
             top, left = (_draw(seed, index, view, stream) % (2 * self.pad + 1) for stream in (0, 1))
             images, rows, columns = F.pad(images, (self.pad,) * 4), rows + top[:, None], columns + left[:, None]
-        # One gather for shift and flip, and few operations on the whole index: the loader's time is this.
+        # One gather for shift and flip, and few operations on the whole index: they take most of the loader's time.
         at = ((rows * images.shape[-1])[:, :, None] + columns[:, None, :]).flatten(1)
         at = at[:, None].expand(-1, images.shape[1], -1)
         return images.flatten(2).gather(2, at).unflatten(2, (height, width))
@@ -60,14 +60,13 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A random part of each image, resized to the whole, and a random flip: the usual augmentation for ImageNet.
+    """A random crop of each image, resized, and a random flip: the usual augmentation for ImageNet.
 
-    The part is that of :func:`kdiga.data.decoding.crop_box`. Images on disk are cut from the file itself, so detail
-    that resizing the whole image would lose stays; images in memory are cut from the pixels there, which are the
-    middle of the file's.
+    The crop is that of :func:`kdiga.decoding.crop_box`. Images on disk are cut from the file itself, with the detail
+    that resizing the whole image would lose; images in memory are cut from their pixels, the middle of the file's.
 
     Args:
-        size: height and width of the result, in pixels.
+        size: Height and width of the result, in pixels.
     """
 
     size: int
@@ -77,13 +76,7 @@ class ResizedCrop:
         return f"ResizedCrop(size={self.size})"
 
     def crops(self, index: Tensor, *, seed: int, view: int) -> Crops:
-        """Return the random numbers of some examples.
-
-        Args:
-            index: int64 (batch,), each example's row in its data set.
-            seed: of the run.
-            view: 0, 1, ...; usually the epoch.
-        """
+        """Return the random numbers of some examples; the arguments are those of a call."""
         index = index.cpu()
         numbers = torch.stack([_draw(seed, index, view, stream) for stream in range(3, 3 + 4 * ATTEMPTS)], dim=1)
         draws = (numbers >> 10).double() / 2**53
@@ -93,11 +86,7 @@ class ResizedCrop:
     def __call__(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
         """Return the view of each image in memory, (batch, channel, size, size), of the same type.
 
-        Args:
-            images: (batch, channel, height, width), bytes or floats.
-            index: int64 (batch,), each example's row in its data set.
-            seed: of the run.
-            view: 0, 1, ...; usually the epoch.
+        The arguments are those of :class:`Augmentation`'s call.
         """
         crops, views = self.crops(index, seed=seed, view=view), list[Tensor]()
         height, width = images.shape[-2:]
@@ -111,7 +100,7 @@ class ResizedCrop:
 
 
 View = Augmentation | ResizedCrop
-"""What makes the views of examples."""
+"""An augmentation: it makes the views of examples."""
 
 
 def augmentation_by_name(name: str, image_size: int) -> View:

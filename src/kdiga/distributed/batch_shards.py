@@ -1,9 +1,9 @@
-"""One batch worked on in pieces, by several processes or one after another: what the pieces have to do together.
+"""Shards of a batch, over processes or one after another, and the work that depends on the whole batch.
 
-A batch of ``B`` examples may be cut into equal runs of rows, over processes and, within each, over micro-batches. The
-result should be that of the whole batch at once. Most losses are means over examples, and the mean of the pieces'
-means is theirs. Two things are not: random draws, and numbers that depend on several examples of the batch. Both go
-through here, and outside :func:`on_batch_shard` both are what they would be without.
+A batch of ``B`` examples can be divided into equal ranges of rows, over processes and, within each, over micro-batches.
+The result should be that of the whole batch. Most losses are means over examples, equal to the mean of the shards'
+means. Two things are not: random numbers, and values that depend on several examples of the batch. Both use the
+:class:`BatchShard` of :func:`current_shard`, which is the whole batch outside :func:`on_batch_shard`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from kdiga.errors import InputError, ProcessLostError
 
 @dataclass(frozen=True)
 class Share:
-    """Which rows of every batch a process gets: of ``count`` equal runs of rows, the one at ``rank``.
+    """The rows of a batch that belong to a process: of ``count`` equal ranges of rows, the one at ``rank``.
 
-    The shares of all ranks, joined in rank order, are the batch of one process.
+    The rows of all ranks, joined in rank order, are the batch of one process.
 
     Args:
-        rank: of this process, in [0, count).
-        count: of processes, at least 1.
+        rank: Rank of this process, in [0, count).
+        count: Number of processes, at least 1.
 
     Raises:
-        InputError: for a rank beyond the count.
+        InputError: If the rank is not below the count.
     """
 
     rank: int = 0
@@ -43,10 +43,10 @@ class Share:
             raise InputError(f"rank was {self.rank} of {self.count} processes; ranks run from 0 to the count less 1.")
 
     def size_of(self, whole: int) -> int:
-        """Return how many of ``whole`` rows a process gets.
+        """Return the number of rows of a process, for a batch of ``whole`` rows.
 
         Raises:
-            InputError: if they cannot be divided equally: then the mean over processes would not be the batch's.
+            InputError: If they cannot be divided equally; the mean over processes would not be the batch's.
         """
         if whole % self.count:
             raise InputError(
@@ -56,7 +56,7 @@ class Share:
         return whole // self.count
 
     def rows(self, whole: int) -> slice:
-        """Return which of ``whole`` rows are this process's."""
+        """Return the rows of this process, for a batch of ``whole`` rows."""
         size = self.size_of(whole)
         return slice(self.rank * size, (self.rank + 1) * size)
 
@@ -66,40 +66,40 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class BatchShard:
-    """Which run of a batch's rows is being worked on.
+    """A range of a batch's rows.
 
     Args:
-        place: of the piece among all, in row order.
-        count: pieces in all.
-        rank: of the process.
-        processes: that work on pieces of the same batch at the same time.
-        draws: the stream of the whole batch's random draws, the same for every piece; None for the process's own
-            stream, where the piece is the batch.
+        place: Position of the shard among all shards, in row order.
+        count: Number of shards.
+        rank: Rank of the process.
+        processes: Number of processes that work on shards of the same batch at the same time.
+        generator: Random numbers of the whole batch, the same for every shard; None for the process's ordinary
+            stream, if the shard is the batch.
     """
 
     place: int = 0
     count: int = 1
     rank: int = 0
     processes: int = 1
-    draws: torch.Generator | None = None
+    generator: torch.Generator | None = None
 
     def uniform(self, like: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Return numbers drawn uniformly from [low, high], of a tensor's shape, type, device and layout."""
-        return self._own(self._whole(like).uniform_(low, high, generator=self.draws))
+        """Return uniform random numbers in [low, high], with a tensor's shape, dtype, device and layout."""
+        return self._own(self._whole(like).uniform_(low, high, generator=self.generator))
 
     def normal(self, like: Tensor) -> Tensor:
-        """Return standard normal numbers of a tensor's shape, type, device and layout."""
-        return self._own(self._whole(like).normal_(generator=self.draws))
+        """Return standard normal random numbers, with a tensor's shape, dtype, device and layout."""
+        return self._own(self._whole(like).normal_(generator=self.generator))
 
     def gather(self, value: Tensor) -> Tensor:
-        """Return every process's value, (processes, ...), with a graph to this process's own.
+        """Return every process's value, of shape (processes, ...), with a graph to the value of this process.
 
-        What is computed from it counts once for each process; the mean of their parameter gradients is then the
-        gradient of the number itself.
+        A loss of it counts once in each process; the mean of the processes' parameter gradients is then the gradient
+        of the loss.
         """
         if self.processes == 1:
             return value[None]
-        return total(
+        return sum_over_processes(
             torch.stack([value if at == self.rank else torch.zeros_like(value) for at in range(self.processes)])
         )
 
@@ -117,46 +117,46 @@ class BatchShard:
         return whole if self.count == 1 else whole[self.place * size : (self.place + 1) * size]
 
 
-_current: ContextVar[BatchShard] = ContextVar("piece", default=BatchShard())  # noqa: B039  (frozen)
+_current: ContextVar[BatchShard] = ContextVar("shard", default=BatchShard())  # noqa: B039  (frozen)
 
 
 def current_shard() -> BatchShard:
-    """Return the piece that is being worked on; the whole batch where nothing else was said."""
+    """Return the shard of the present context; the whole batch outside :func:`on_batch_shard`."""
     return _current.get()
 
 
 @contextmanager
-def on_batch_shard(one: BatchShard) -> Generator[None]:
-    """Work on a piece inside."""
-    token = _current.set(one)
+def on_batch_shard(shard: BatchShard) -> Generator[None]:
+    """Make a shard the current one inside."""
+    token = _current.set(shard)
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def total(value: Tensor) -> Tensor:
-    """Return the sum over processes, differentiable as often as need be.
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Return the sum over processes, differentiable any number of times.
 
-    Each process's loss counts, so the derivative by one process's value is the sum of what all of them send back.
+    The derivative by one process's value is the sum of the gradients from all processes, since each one's loss counts.
     """
-    return _Total.apply(value)  # pyright: ignore[reportReturnType]
+    return _SumOverProcesses.apply(value)  # pyright: ignore[reportReturnType]
 
 
 @contextmanager
 def process_loss_as_error() -> Generator[None]:
-    """Exchange something with other processes inside.
+    """Communicate with other processes inside.
 
     Raises:
-        ProcessLostError: if one of them has ended or is silent for too long.
+        ProcessLostError: If one of them has ended or does not answer in time.
     """
     try:
         yield
-    except RuntimeError as error:  # the backends have no type of their own for it
+    except RuntimeError as error:  # the backends have no special type
         raise ProcessLostError(error) from error
 
 
-class _Total(torch.autograd.Function):
+class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         summed = value.detach().clone(memory_format=torch.contiguous_format)
@@ -166,4 +166,4 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return total(cotangent)
+        return sum_over_processes(cotangent)

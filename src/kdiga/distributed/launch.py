@@ -1,4 +1,4 @@
-"""Processes that others started: a worker lives and ends as its parent wishes; a launcher's are all alike."""
+"""Workers that end with their parent, processes of a launcher, and the number of threads."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
+
+import torch
 
 from kdiga.errors import InputError
 
 
 def follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it does, however it ends."""
+    """Ignore Ctrl-C, which the parent handles, and end when the parent ends for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A parent that is killed cannot say so, and its workers would go on unseen, holding the locks.
+    # The workers of a killed parent would continue unseen, with their locks.
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -31,20 +35,27 @@ def launched() -> bool:
 
 
 def is_main_process() -> bool:
-    """Return whether this process, of those that were launched, is the one that writes and prints."""
+    """Return whether this process is the one that writes and prints."""
     return not launched() or os.environ.get("RANK", "0") == "0"
 
 
 def check_started_once(what: str, instead: str) -> None:
-    """Check that no launcher started several processes of what divides its work by itself.
-
-    Args:
-        what: was started.
-        instead: what to do.
+    """Check that no launcher started several processes of a task that divides its work itself.
 
     Raises:
-        InputError: if one did.
+        InputError: If a launcher did.
     """
     if launched():
         count = os.environ["WORLD_SIZE"]
         raise InputError(f"{what} was started in {count} processes by a launcher; start it once, {instead}.")
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Compute with one thread inside, as each of several workers does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,9 +1,9 @@
-"""The processes of one run, each a process of its own machine or GPU: what they tell each other.
+"""The processes of one run, on one or several machines or GPUs, and their communication.
 
 The student is not wrapped in ``DistributedDataParallel``. Its hooks expect one forward and one backward pass a step of
 the wrapped module, while methods run the student several times a step, differentiate it twice, run it again inside the
-backward pass (the finite-difference routes) and past the module (compiled). In its place the parameter gradients are
-averaged once, when all backward passes are done: in one exchange, of the same size.
+backward pass (the finite-difference routes) and without the module (compiled). Instead the parameter gradients are
+averaged once, after all backward passes: in one exchange, of the same size.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from kdiga.distributed.launch import launched
 from kdiga.errors import KdigaError
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=10)  # after which a silent process counts as lost; one that ended is noticed at once
+TIMEOUT = timedelta(minutes=10)  # for a process that does not answer; the end of a process is detected at once
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Which process this is, and of how many.
+    """The position of this process among the processes of a run.
 
     Args:
-        rank: from 0; the first one writes and prints.
-        count: of processes.
-        talk: the group in which plain data is exchanged, on the CPU; None for the one that tensors use.
+        rank: Rank of this process, from 0; the first process writes and prints.
+        count: Number of processes.
+        object_group: PyTorch's group for the exchange of plain data on the CPU; None for the group of tensors.
     """
 
     rank: int = 0
     count: int = 1
-    talk: Any = None
+    object_group: Any = None
 
     @classmethod
-    def here(cls, device: torch.device) -> ProcessGroup:
-        """Return the processes that ``torchrun`` or ``accelerate launch`` started, connected; one alone otherwise.
+    def connect(cls, device: torch.device) -> ProcessGroup:
+        """Return the processes that ``torchrun`` or ``accelerate launch`` started, or a group of one process.
 
         Args:
-            device: its type, "cpu" or "cuda", is what the processes will compute on.
+            device: Device of the type, "cpu" or "cuda", that the processes compute on.
         """
         if not launched() and not dist.is_initialized():
-            return ALONE
+            return SINGLE_PROCESS
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
 
         handlers: list[Any] = [InitProcessGroupKwargs(timeout=TIMEOUT)]
         with process_loss_as_error():
             accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
-            talk = None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=TIMEOUT)
-        return cls(accelerator.process_index, accelerator.num_processes, talk)
+            object_group = None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=TIMEOUT)
+        return cls(accelerator.process_index, accelerator.num_processes, object_group)
 
     @property
     def leads(self) -> bool:
@@ -64,23 +64,23 @@ class ProcessGroup:
 
     @property
     def share(self) -> Share:
-        """Which rows of a batch are this process's."""
+        """The rows of a batch that belong to this process."""
         return Share(self.rank, self.count)
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the first process's value."""
         if self.count == 1:
             return value
         box: list[Any] = [value if self.leads else None]
         with process_loss_as_error():
-            dist.broadcast_object_list(box, 0, group=self.talk)
+            dist.broadcast_object_list(box, 0, group=self.object_group)
         return box[0]
 
-    def first(self, work: Callable[[], T]) -> T:
-        """Return what the first process's work comes to; the others wait for it.
+    def run_on_first(self, work: Callable[[], T]) -> T:
+        """Return the result of a function that only the first process calls; the others wait for it.
 
         Raises:
-            KdigaError: in every process, if the work raised it.
+            KdigaError: In every process, if the function raised it.
         """
         outcome: Any = None
         if self.leads:
@@ -90,7 +90,7 @@ class ProcessGroup:
                 if self.count == 1:
                     raise
                 outcome = error
-        outcome = self.told(outcome)
+        outcome = self.broadcast(outcome)
         if isinstance(outcome, KdigaError):
             raise outcome
         return outcome
@@ -101,20 +101,20 @@ class ProcessGroup:
             return [value]
         found: list[Any] = [None] * self.count
         with process_loss_as_error():
-            dist.all_gather_object(found, value, group=self.talk)
+            dist.all_gather_object(found, value, group=self.object_group)
         return found
 
     def highest(self, number: int) -> int:
         """Return the highest of all processes' numbers."""
         if self.count == 1:
             return number
-        held = torch.tensor(number)
+        highest = torch.tensor(number)
         with process_loss_as_error():
-            dist.all_reduce(held, dist.ReduceOp.MAX, group=self.talk)
-        return int(held)
+            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.object_group)
+        return int(highest)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Put the mean over processes in each tensor's place, in one exchange for each type of number."""
+        """Replace each tensor by its mean over processes, in one exchange for each dtype."""
         if self.count == 1:
             return
         for dtype in dict.fromkeys(one.dtype for one in tensors):
@@ -126,15 +126,15 @@ class ProcessGroup:
             for one, mean in zip(some, flat.split([one.numel() for one in some]), strict=True):
                 one.detach().copy_(mean.view(one.shape))
 
-    def begin_equal(self, model: nn.Module) -> None:
-        """Give every process the first one's parameters and buffers."""
+    def broadcast_weights(self, model: nn.Module) -> None:
+        """Copy the first process's parameters and buffers to every process."""
         if self.count == 1:
             return
         with process_loss_as_error():
             for value in model.state_dict().values():
-                held = value.detach().contiguous()
-                dist.broadcast(held, 0)
-                value.copy_(held)
+                contiguous = value.detach().contiguous()
+                dist.broadcast(contiguous, 0)
+                value.copy_(contiguous)
 
 
-ALONE = ProcessGroup()
+SINGLE_PROCESS = ProcessGroup()

@@ -1,4 +1,4 @@
-"""Batch norm by the statistics of the whole batch where several processes share it."""
+"""Batch norm in several processes: statistics of the whole batch, and running statistics of models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from kdiga.distributed import batch_shards
+from kdiga.distributed.batch_shards import sum_over_processes
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import InputError
 
@@ -20,30 +20,30 @@ PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class SyncBatchNorm(_BatchNorm):
     """Batch norm over the examples of all processes, on any device, differentiable twice.
 
-    ``nn.SyncBatchNorm`` runs on GPUs only and cannot be differentiated twice, which the exact route asks for; so the
-    formula is written out: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+    ``nn.SyncBatchNorm`` runs on GPUs only and cannot be differentiated twice, as the exact route needs. This class
+    computes the formula with differentiable operations: ``(x - mean) / sqrt(var + eps) * weight + bias``.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised input; two small sums over processes in train mode."""
+        """Return the normalised input, with two small sums over processes in train mode."""
         if not self.training:
             return super().forward(input)
         values = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
         over, shape = [0, *range(2, values.dim())], (1, -1, *(1,) * (values.dim() - 2))
         count = values.numel() // values.shape[1] * dist.get_world_size()  # all processes have as many examples
-        mean = batch_shards.total(values.sum(over)) / count
-        apart = values - mean.view(shape)
-        variance = batch_shards.total(apart.square().sum(over)) / count
-        self._move(mean.detach(), variance.detach() * (count / (count - 1)))
+        mean = sum_over_processes(values.sum(over)) / count
+        centred = values - mean.view(shape)
+        variance = sum_over_processes(centred.square().sum(over)) / count
+        self._update(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
-            return (apart * (scale * self.weight).view(shape) + self.bias.view(shape)).to(input.dtype)
-        return (apart * scale.view(shape)).to(input.dtype)
+            return (centred * (scale * self.weight).view(shape) + self.bias.view(shape)).to(input.dtype)
+        return (centred * scale.view(shape)).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Accept any number of dimensions; the class that this stands in for has seen the network run."""
+        """Accept any number of dimensions; the replaced class has checked them."""
 
-    def _move(self, mean: Tensor, variance: Tensor) -> None:
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -54,10 +54,10 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def share_statistics(models: Sequence[nn.Module | None], process_group: ProcessGroup) -> Callable[[], None]:
-    """Let batch norm in train mode see the whole batch, and return what undoes it.
+    """Replace batch norm by :class:`SyncBatchNorm` in several processes, and return a function that undoes it.
 
     Raises:
-        InputError: for a kind of batch norm with more in it than the formula.
+        InputError: If a model has a subclass of batch norm, which may compute more than the formula.
     """
     swapped: list[tuple[nn.Module, type[nn.Module]]] = []
     for module in (one for model in models if model is not None for one in model.modules()):
@@ -76,3 +76,16 @@ def share_statistics(models: Sequence[nn.Module | None], process_group: ProcessG
             module.__class__ = kind
 
     return undo
+
+
+def running_statistics(models: Sequence[nn.Module | None]) -> list[Tensor]:
+    """Return batch norm's running means and variances, of all models in order."""
+    return [
+        buffer
+        for model in models
+        if model is not None
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        for buffer in (module.running_mean, module.running_var)
+        if isinstance(buffer, Tensor)
+    ]

@@ -1,9 +1,7 @@
-"""Evaluation of a plain module on batches. It knows nothing of training."""
+"""Evaluation of a plain module on batches. It does not depend on training."""
 
-from kdiga.evaluation.attacks import attack_by_name
-from kdiga.evaluation.evaluate import evaluate
-from kdiga.evaluation.result import AttackResult, Evaluation
-from kdiga.evaluation.sweep import EpsSweep, sweep
-from kdiga.statistics import clopper_pearson
+from kdiga.evaluation.accuracies import AttackResult, EpsSweep, Evaluation
+from kdiga.evaluation.evaluate import evaluate, sweep
+from kdiga.evaluation.named_attacks import attack_by_name
 
-__all__ = ["AttackResult", "EpsSweep", "Evaluation", "attack_by_name", "clopper_pearson", "evaluate", "sweep"]
+__all__ = ["AttackResult", "EpsSweep", "Evaluation", "attack_by_name", "evaluate", "sweep"]

@@ -1,9 +1,12 @@
-"""Clean and robust accuracy of a model, with what is needed to believe them."""
+"""Clean and robust accuracy of a model, at one eps or as a curve over eps."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,19 +14,21 @@ from torch import Tensor, nn
 
 from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError
-from kdiga.evaluation.attacks import Attack, attack_by_name
-from kdiga.evaluation.chunks import Target, attack_all
+from kdiga.evaluation.accuracies import AttackResult, EpsSweep, Evaluation
 from kdiga.evaluation.masking import CHECKS, Finding, check_masking
-from kdiga.evaluation.result import AttackResult, Evaluation
+from kdiga.evaluation.named_attacks import Attack, attack_by_name
+from kdiga.evaluation.run_attack import AttackTarget, run_attack
+from kdiga.evaluation.stages import AttackSettings
 from kdiga.model_state import evaluating, frozen_parameters
 from kdiga.out_of_memory import out_of_memory_as_error
+from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
-BATCH_SIZE = 500  # examples attacked, and kept, together
-ALWAYS = ("uses-input", "deterministic")  # checks that are made whether asked for or not
-LOOKED_AT = 50  # examples by them
+BATCH_SIZE = 500  # examples attacked and cached together
+ALWAYS = ("uses-input", "deterministic")  # masking checks that every evaluation runs
+CHECKED = 50  # examples that they use
 
 
 def evaluate(
@@ -42,72 +47,117 @@ def evaluate(
 ) -> Evaluation:
     """Measure clean and robust accuracy.
 
-    Every attack sees only the examples that the model gets right, and its accuracy is the share of
-    all examples that are still right afterwards. The model runs in eval mode where its parameters
-    are, and is left as found.
+    Every attack gets only the correctly classified examples, and its accuracy is the share of all examples that are
+    still classified correctly afterwards. The model runs in eval mode, where its parameters are, and is left
+    unchanged.
 
-    With a folder, what each stage of each attack came to on each batch is kept there as soon as it is
-    known. The same call then goes on where it was interrupted, one that asks for more attacks or more
-    examples adds to what is there, and several processes that make the call share the work. The
-    answer is the same in every case.
+    With a folder, the outcome of each stage of each attack on each batch is cached there as soon as it is known. The
+    same call then continues where it was interrupted, a call with more attacks or more examples adds to the cache,
+    and several processes with the same call share the work. The result is the same in every case.
 
     Args:
-        model: maps images to logits (batch, num_classes).
-        batches: pairs of images, float (batch, channel, height, width) in [0, 1], and int labels.
-        eps: size of the ball in pixels in [0, 1]; a number or a fraction such as "8/255".
+        model: Network from images to logits (batch, num_classes).
+        batches: Pairs of images, float (batch, channel, height, width) in [0, 1], and int labels.
+        eps: Size of the ball in pixels in [0, 1]; a number or a fraction such as "8/255".
         norm: "linf" or "l2", in any case.
-        attacks: among "clean", "fgsm", "pgd-STEPS", "cw-STEPS", both with "xRESTARTS", and "autoattack".
-        examples: only the first so many; None for all.
-        seed: of random starts.
-        version: of AutoAttack: "standard", "plus" or "rand".
-        batch_size: examples attacked together, at least 1. Random starts depend on it.
-        folder: where finished portions are kept; None keeps none.
-        progress: called with attack, examples done and examples to do.
+        attacks: Names among "clean", "fgsm", "pgd-STEPS", "cw-STEPS", both with "xRESTARTS", and "autoattack".
+        examples: Number of examples, the first ones; None for all.
+        seed: Seed of random starts.
+        version: Version of AutoAttack: "standard", "plus" or "rand".
+        batch_size: Number of examples attacked together, at least 1. Random starts depend on it.
+        folder: Folder of cached outcomes; None caches nothing.
+        progress: Function called with the attack, examples done and examples in total.
 
     Raises:
-        InputError: for an unknown attack, images or labels out of range, no example, or a model that
-            returns something other than finite logits.
-        OutOfMemoryError: saying what to reduce.
+        InputError: If an attack is unknown, images or labels are out of range, there is no example, or the model does
+            not return finite logits.
+        OutOfMemoryError: If memory runs out; it says what to reduce.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> report = evaluate(model, [(torch.rand(5, 1, 2, 2), torch.zeros(5).long())], eps="8/255", attacks=["fgsm"])
     >>> report.examples, 0 <= report["fgsm"] <= report["clean"] <= 1
     (5, True)
     """
-    threat = ThreatModel.parse(norm, eps)
     chosen = _parse(attacks, version)
+    settings = AttackSettings(ThreatModel.parse(norm, eps), seed, batch_size, ResultCache(folder), progress)
+    images, labels = _gather(batches, examples)
+    with _ready_to_attack(model, len(images), batch_size):
+        started = time.perf_counter()
+        target = _target(model, images, labels, settings)
+        clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
+        results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
+        findings = _findings(target, settings)
+    return Evaluation(settings.threat, results, seed, provenance(target.images.device), findings)
+
+
+def sweep(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    eps_values: Sequence[float],
+    norm: str = "linf",
+    attack: str = "pgd-20",
+    examples: int | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    folder: Path | None = None,
+    progress: OnProgress | None = None,
+) -> EpsSweep:
+    """Measure the accuracy at each eps under one attack; at eps 0 it is the clean accuracy.
+
+    An example that is fooled at one eps counts as fooled at every larger one and is not attacked again, though the
+    same attack might miss it there: the true curve never rises.
+
+    Values of eps increase from 0 or more. The attack is any but "clean"; progress gets its name and eps. The other
+    arguments are those of :func:`kdiga.evaluate`.
+
+    Raises:
+        InputError: If eps values do not increase from 0 or more, and as :func:`kdiga.evaluate` does.
+    """
+    threats = [ThreatModel.parse(norm, eps) for eps in eps_values]
+    increasing = all(first.eps < second.eps for first, second in itertools.pairwise(threats))
+    if not threats or not increasing:
+        raise InputError(f"eps values were {list(eps_values)}; give at least one, each larger than the one before.")
+    chosen = attack_by_name(attack)
+    if chosen is None:
+        raise InputError("the attack of a sweep was 'clean'; name one that uses eps, for example pgd-20.")
+    settings = AttackSettings(threats[0], seed, batch_size, ResultCache(folder), progress)
+    correct = list[Sequence[bool]]()
+    images, labels = _gather(batches, examples)
+    with _ready_to_attack(model, len(images), batch_size):
+        target = _target(model, images, labels, settings)
+        for threat in threats:
+            if threat.eps > 0:
+                own = replace(settings, threat=threat).labelled(f"at eps {threat.eps:.3g}")
+                target = replace(target, correct=torch.tensor(run_attack(target, chosen, own).correct))
+            correct.append(tuple(target.correct.tolist()))
+    return EpsSweep(chosen.name, [threat.eps for threat in threats], correct)
+
+
+@contextmanager
+def _ready_to_attack(model: nn.Module, examples: int, batch_size: int) -> Generator[None]:
+    """Put the model in eval mode, freeze its parameters, and say what to reduce if memory runs out."""
     if batch_size < 1:
         raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
-    images, labels = gather(batches, examples)
-    remedy = f"batches of {min(batch_size, len(images))} images were too large; reduce batch_size (--batch-size)."
+    remedy = f"batches of {min(batch_size, examples)} images were too large; reduce batch_size (--batch-size)."
     with out_of_memory_as_error(remedy), evaluating(model), frozen_parameters(model):
-        started = time.perf_counter()
-        target = Target.of(model, images, labels, batch_size, keyed=folder is not None)
-        clean = AttackResult("clean", tuple(target.standing.tolist()), time.perf_counter() - started)
-        results, result_cache = {"clean": clean}, ResultCache(folder)
-        for attack in chosen:
-            results[attack.name] = attack_all(
-                target,
-                attack,
-                threat=threat,
-                seed=seed,
-                batch_size=batch_size,
-                result_cache=result_cache,
-                progress=progress,
-            )
-        findings = _doubts(target, threat, seed)
-    return Evaluation(threat, results, seed, provenance(target.images.device), findings)
+        yield
 
 
-def _doubts(target: Target, threat: ThreatModel, seed: int) -> list[Finding]:
-    """Return what makes every accuracy of a model worthless; a few forward passes tell."""
+def _target(model: nn.Module, images: Tensor, labels: Tensor, settings: AttackSettings) -> AttackTarget:
+    fingerprint = "" if settings.result_cache.folder is None else fingerprint_of_model(model)
+    return AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint=fingerprint)
+
+
+def _findings(target: AttackTarget, settings: AttackSettings) -> list[Finding]:
+    """Return the findings that make every accuracy of a model worthless; they take a few forward passes."""
     found = check_masking(
         target.model,
         target.images,
         target.labels,
-        threat=threat,
-        seed=seed,
-        examples=LOOKED_AT,
+        threat=settings.threat,
+        seed=settings.seed,
+        examples=CHECKED,
         checks=[check for check in CHECKS if check.name in ALWAYS],
         fingerprint=target.fingerprint or "unnamed",
     )
@@ -121,12 +171,8 @@ def _parse(attacks: Sequence[str], version: str) -> list[Attack]:
     return list({attack.name: attack for attack in chosen if attack is not None}.values())
 
 
-def gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> tuple[Tensor, Tensor]:
-    """Return the first so many examples of some batches, checked.
-
-    Raises:
-        InputError: for no example, or images or labels out of range.
-    """
+def _gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> tuple[Tensor, Tensor]:
+    """Return the first examples of some batches, checked."""
     if examples is not None and examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
     images, labels, count = list[Tensor](), list[Tensor](), 0
@@ -139,5 +185,5 @@ def gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> tu
         if examples is not None and count >= examples:
             break
     if count == 0:
-        raise InputError("the data held no example; give at least one batch of images and labels.")
+        raise InputError("the data had no example; give at least one batch of images and labels.")
     return torch.cat(images)[:examples], torch.cat(labels)[:examples]

@@ -1,4 +1,4 @@
-"""A cell: one run of a study, and how far it has come, which its folder alone says."""
+"""The runs of an experiment, and the state of each, which its folder alone decides."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ENDED = ("done", "diverged")
 
 
 class PostRunMeasurement(Protocol):
-    """Something to be found out of a cell's best weights, once they are trained and attacked.
+    """A measurement of a run's best weights, made once they are trained and attacked.
 
-    It is told to worker processes, so it has to be picklable, and what it has begun should go on when it is run again.
+    It is sent to worker processes, so it has to be picklable. An interrupted one continues when it is run again.
     """
 
     @property
     def file(self) -> str:
-        """Name of the file that it leaves in the run's folder."""
+        """Name of the file that it writes to the run's folder."""
         ...
 
     @property
@@ -36,24 +36,17 @@ class PostRunMeasurement(Protocol):
         ...
 
     def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
-        """Write the file.
-
-        Args:
-            folder: of the run.
-            out: the study's.
-            recipe: of the run.
-            data: of the study.
-        """
+        """Write the file for the run in ``folder`` of the experiment in ``out``."""
         ...
 
 
 @dataclass(frozen=True)
 class CleanAccuracyFloor:
-    """The clean accuracy that a trial has to keep, to be chosen.
+    """The least validation clean accuracy of a trial that may be chosen.
 
     Args:
-        start: folder of the student before training, below the study's; it has been judged on validation images.
-        at_most: percentage points of validation clean accuracy that may be lost.
+        start: Folder of the student before training, below the experiment's.
+        at_most: Percentage points of validation clean accuracy that may be lost.
     """
 
     start: str
@@ -65,17 +58,17 @@ class RunSpec:
     """One run.
 
     Args:
-        folder: of the run, below the study's.
-        label: what it is one run of.
-        kind: a teacher of the study, a trial of coefficients, a method with one seed, or a student as it is before
-            training, which is judged and not trained.
-        recipe: what to train; its method's coefficients give way to the best trial's.
-        needs: folders of the teachers that it learns from.
-        trials: folders of the runs whose best one gives its coefficients.
-        which: weights to attack; none for a trial, which never sees the test images.
-        validated: whether the best weights are attacked on the validation images, too, each image's outcome kept.
-        floor: that its trials have to keep; None chooses by robust accuracy alone.
-        after: what else is found out of the best weights.
+        folder: Folder of the run, below the experiment's.
+        label: Name of what is repeated: a method, a teacher, a value.
+        kind: A teacher of the experiment, a trial of coefficients, a method with one seed, or a model as it is before
+            training, which is attacked and not trained.
+        recipe: What to train; the best trial's coefficients replace its method's.
+        needs: Folders of the teachers.
+        trials: Folders of the trials, whose best one gives the coefficients.
+        which: Weights to attack, "best" and "last"; none for a trial, which never uses the test images.
+        validated: Whether the best weights are attacked on the validation images too, with each image's outcome saved.
+        floor: Condition on the best trial; None chooses by robust accuracy alone.
+        after: Further measurements of the best weights.
     """
 
     folder: str
@@ -91,27 +84,27 @@ class RunSpec:
 
     @property
     def judged_by(self) -> tuple[str, ...]:
-        """Folders of the runs that its coefficients are chosen by."""
+        """Folders of the runs that decide its coefficients."""
         return (*self.trials, *([self.floor.start] if self.floor and self.trials else []))
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """Names of the files that the attacks on a trained cell, and what comes after, leave in its folder."""
+        """Names of the files that attacks and later measurements write to its folder."""
         return (
             *(test_file(Path(), which).name for which in self.which),
             *([VALIDATION] if self.validated else []),
-            *(step.file for step in self.after),
+            *(measurement.file for measurement in self.after),
         )
 
 
 @dataclass
 class RunBoard:
-    """The state of all cells, read from their folders.
+    """The state of all runs, read from their folders.
 
     Args:
-        run_specs: in the order in which they are worth running.
-        out: the study's folder.
-        since: a failure noted before this time, in seconds since the epoch, counts as open: it is tried again.
+        run_specs: Runs in the order in which they are worth running.
+        out: Folder of the experiment.
+        since: Seconds since the epoch; a run that failed before then is open: it is tried again.
     """
 
     run_specs: Sequence[RunSpec]
@@ -123,29 +116,18 @@ class RunBoard:
         self.by_folder: Mapping[str, RunSpec] = {run_spec.folder: run_spec for run_spec in self.run_specs}
 
     def state(self, run_spec: RunSpec) -> State:
-        """Return how far a cell has come; one whose teacher or trial failed has failed itself."""
+        """Return the state of a run; it has failed if its teacher or a trial failed."""
         if run_spec.folder not in self._ended:
-            state = self._look(run_spec)
+            state = run_state(run_spec, self.out, self.since)
+            if state == "open" and self.obstacle(run_spec):
+                state = "failed"
             if state not in ENDED:
                 return state
-            self._ended[run_spec.folder] = state  # what has ended well stays so, and costs no more looking
+            self._ended[run_spec.folder] = state  # it stays so, and its files need not be read again
         return self._ended[run_spec.folder]
 
-    def _look(self, run_spec: RunSpec) -> State:
-        folder = self.out / run_spec.folder
-        if (folder / RESULT).is_file() and all((folder / name).is_file() for name in run_spec.reports):
-            return "done"
-        failure = read_json(folder / FAILURE)
-        if failure is not None:
-            status, noted = failure.get("status"), failure.get("time")
-            if status not in ("diverged", "failed") or not isinstance(noted, int | float):
-                raise InputError(f"{str(folder / FAILURE)!r} tells no failure; delete it, and the run is tried again.")
-            if status == "diverged" or noted >= self.since:
-                return status
-        return "failed" if self.obstacle(run_spec) else "open"
-
     def obstacle(self, run_spec: RunSpec) -> str | None:
-        """Return why a cell can never run, or None."""
+        """Return why a run can never start, or None."""
         for folder in run_spec.needs:
             if not self._trained(folder) and (state := self.state(self.by_folder[folder])) != "open":
                 return f"{folder} {state}"
@@ -154,8 +136,15 @@ class RunBoard:
                 return f"{folder} failed"
         return None
 
+    def error(self, run_spec: RunSpec) -> str | None:
+        """Return why a run has no result; None for one that is open or done."""
+        if self.state(run_spec) in ("open", "done"):
+            return None
+        failure = read_json(self.out / run_spec.folder / FAILURE) or {}
+        return failure.get("error") or self.obstacle(run_spec)
+
     def ready(self, run_spec: RunSpec) -> bool:
-        """Return whether a cell's teachers are trained and what it is chosen by has ended."""
+        """Return whether a run's teachers are trained and its trials have ended."""
         return all(self._trained(folder) for folder in run_spec.needs) and all(
             self.state(self.by_folder[folder]) in ENDED for folder in run_spec.judged_by
         )
@@ -163,31 +152,54 @@ class RunBoard:
     def _trained(self, folder: str) -> bool:
         return (self.out / folder / RESULT).is_file()
 
+    def trials_of(self, run_spec: RunSpec) -> tuple[RunSpec, ...]:
+        """Return the trials that decide a run's coefficients."""
+        return tuple(self.by_folder[folder] for folder in run_spec.trials)
+
     def folders(self, state: State) -> list[str]:
-        """Return the folders of the cells in a state, in their order."""
+        """Return the folders of the runs in a state, in their order."""
         return [run_spec.folder for run_spec in self.run_specs if self.state(run_spec) == state]
 
     def count(self) -> int:
-        """Return how many cells have ended, in whatever way."""
+        """Return the number of runs that are not open any more."""
         return sum(self.state(run_spec) != "open" for run_spec in self.run_specs)
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every run is done or diverged."""
+        return all(self.state(run_spec) in ENDED for run_spec in self.run_specs)
+
+
+def run_state(run_spec: RunSpec, out: Path, since: float) -> State:
+    """Return the state of a run by its own folder, whatever it depends on."""
+    folder = out / run_spec.folder
+    if (folder / RESULT).is_file() and all((folder / name).is_file() for name in run_spec.reports):
+        return "done"
+    failure = read_json(folder / FAILURE)
+    if failure is None:
+        return "open"
+    status, noted = failure.get("status"), failure.get("time")
+    if status not in ("diverged", "failed") or not isinstance(noted, int | float):
+        raise InputError(f"{str(folder / FAILURE)!r} describes no failure; delete it, and the run is tried again.")
+    return status if status == "diverged" or noted >= since else "open"
 
 
 def test_file(folder: Path, which: str) -> Path:
-    """Return where the test accuracies of a run's best or last weights are."""
+    """Return the path of the test accuracies of a run's best or last weights."""
     return folder / f"{which}-test.json"
 
 
 def note_failure(folder: Path, status: State, error: str, time: float, trace: str | None = None) -> None:
-    """Write down why a cell has no result."""
+    """Write down why a run has no result."""
     folder.mkdir(parents=True, exist_ok=True)
     write_result(folder, {"status": status, "error": error, "time": time, "trace": trace}, FAILURE)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON file's content, or None where there is none.
+    """Return the content of a JSON file; None without one.
 
     Raises:
-        InputError: if it cannot be read, or holds no object.
+        InputError: If it cannot be read, or is not an object.
     """
     try:
         found = load_json(path)

@@ -1,122 +1,232 @@
-"""Robust against clean accuracy over a coefficient, from a pre-trained start: ``kdiga curve``.
+"""``kdiga curve``: robust against clean accuracy over a coefficient, from a pre-trained start.
 
-Which point answers is decided on validation images: the most robust among those that lose at most so much clean
-accuracy. What it gained is told on test images, which had no part in the choice.
+Validation images decide which point answers: the most robust of those that lose at most so much clean accuracy. Test
+images, which take no part in the choice, say what it gained.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.experiments.board import ENDED, FAILURE, VALIDATION, RunBoard, RunSpec, read_json, test_file
-from kdiga.experiments.check import check_folder, check_models
-from kdiga.experiments.curve_plan import Confirmation, CurvePlan
-from kdiga.experiments.engine import OnWatch, run_board
-from kdiga.experiments.run_one import attack_run
-from kdiga.experiments.starting_student import validation_attack
+from kdiga.errors import InputError
+from kdiga.experiments.board import VALIDATION, RunBoard, RunSpec, read_json, test_file
+from kdiga.experiments.experiment import Experiment, run_facts
+from kdiga.experiments.run_one import attack_run, validation_attack
+from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.trials import with_seed
 from kdiga.io.file_lock import file_lock
+from kdiga.recipes.load import load_recipe
+from kdiga.recipes.schema import Recipe
 from kdiga.report.curve import write_curve_files
 from kdiga.results.studies import CurveResult
-from kdiga.runs.folder import RESULT, write_result
+from kdiga.runs.folder import write_result
 from kdiga.runs.provenance import provenance
 from kdiga.statistics import paired_difference
+from kdiga.types import parse_number
 
 FILE, CONFIRMED = "curve.json", "best-confirmed.json"
+START = "start"  # folder of the runs of the untouched student
+FORM = "write it as method.KEY=VALUE,VALUE,..., for example method.gradient_weight=0,0.3,1,3"
+RUN_FACTS = ("folder", "seed", "status", "error", "best_epoch", "minutes", "date", "hardware")
 
 
-def open_curve(sweep: CurvePlan, data: DataSet, *, since: float = 0.0) -> RunBoard:
-    """Check a sweep against its models and its folder, and return its board.
-
-    Args:
-        sweep: what was asked.
-        data: of the recipe.
-        since: see :class:`kdiga.experiments.board.RunBoard`.
-
-    Raises:
-        InputError: if a model does not fit, or the folder holds other runs.
-    """
-    check_models(sweep.run_specs, sweep.out, data)
-    board = RunBoard(sweep.run_specs, sweep.out, since)
-    check_folder(board, sweep.evaluation, data)
-    return board
-
-
-def run_curve(sweep: CurvePlan, board: RunBoard, data: DataSet, *, workers: int, on_watch: OnWatch) -> dict[str, Any]:
-    """Run what is not finished, confirm the answer, and return ``curve.json``'s content.
+@dataclass(frozen=True)
+class Confirmation:
+    """A costly attack on the start and the chosen point alone.
 
     Args:
-        sweep: what was asked.
-        board: of its cells.
-        data: of the recipe.
-        workers: processes.
-        on_watch: told how far it is.
+        attack: Name of the attack.
+        examples: Number of test images, the first ones.
 
     Raises:
-        WorkersEndedError: if all worker processes were killed.
+        InputError: For an unknown attack, or no example.
     """
 
-    def on_end() -> None:
-        report_curve(sweep, board, data, pictures=False)
+    attack: str = "autoattack"
+    examples: int = 200
 
-    run_board(board, data, sweep.evaluation, workers=workers, on_watch=on_watch, on_end=on_end)
-    content = report_curve(sweep, board, data)
-    if sweep.confirmation is not None and content["answer"]["settled"]:
-        _confirm(sweep, sweep.confirmation, content["answer"]["value"], data)
-        content = report_curve(sweep, board, data)
-    return content
+    def __post_init__(self) -> None:
+        self.settings()
+
+    def settings(self) -> EvaluateSettings:
+        """Return the attack as settings of an evaluation."""
+        return EvaluateSettings((self.attack,), self.examples, self.examples, ("best",))
 
 
-def report_curve(sweep: CurvePlan, board: RunBoard, data: DataSet, *, pictures: bool = True) -> dict[str, Any]:
-    """Write ``curve.json``, table and pictures from what is there, and return the first's content."""
-    with file_lock(board.out, "report", wait=True):
-        content = collect_curve(sweep, board, data)
+@dataclass(frozen=True)
+class Curve(Experiment):
+    """A curve of robust against clean accuracy over the coefficient ``key``, checked.
+
+    Args:
+        key: Name of the coefficient, without "method.".
+        values: Its values, rising.
+        seeds: Seeds of every value.
+        recipe: Recipe that varies.
+        at_most: Largest loss of validation clean accuracy of the answer, percentage points.
+        confirmation: Costly attack on two points, or None.
+    """
+
+    key: str
+    values: tuple[float, ...]
+    seeds: tuple[int, ...]
+    recipe: Recipe
+    at_most: float
+    confirmation: Confirmation | None
+
+    def write(self, board: RunBoard, data: DataSet, *, pictures: bool) -> dict[str, Any]:
+        """Write ``curve.json``, table and pictures; return the first's content."""
+        starts = [self._run(None, seed, board) for seed in self.seeds]
+        points: list[dict[str, Any]] = [
+            {
+                "value": value,
+                "runs": [self._run(value, seed, board, start) for seed, start in zip(self.seeds, starts, strict=True)],
+            }
+            for value in self.values
+        ]
+        content = (
+            {"kind": "curve"}
+            | self.about(board, data)
+            | {
+                "key": self.key,
+                "method": self.recipe.method.info.name,
+                "student": self.recipe.student.name,
+                "validation_attack": validation_attack(self.recipe),
+                "seeds": list(self.seeds),
+                "at_most": self.at_most,
+                "start": {"runs": [_public(run) for run in starts]},
+                "points": [point | {"runs": [_public(run) for run in point["runs"]]} for point in points],
+                "recipe": self.recipe.to_dict(),
+                "provenance": provenance(),
+            }
+        )
+        content["answer"] = answer(content, settled=board.all_ended)
         curve = CurveResult.model_validate(content)
         curve.write(board.out / FILE, indent=2)
         write_curve_files(board.out, curve, pictures=pictures)
-    return content
+        return content
+
+    def finish(self, board: RunBoard, data: DataSet, content: dict[str, Any]) -> dict[str, Any]:
+        """Attack the starts and the chosen runs once more, at greater cost."""
+        if self.confirmation is None or not content["answer"]["settled"]:
+            return content
+        chosen = (None, content["answer"]["value"])
+        for run_spec in self.run_specs:
+            if run_spec.folder in {_folder(self.key, value, seed) for value in chosen for seed in self.seeds}:
+                self._confirm(run_spec, self.confirmation, data)
+        return self.report(board, data)
+
+    def _confirm(self, run_spec: RunSpec, confirmation: Confirmation, data: DataSet) -> None:
+        folder, settings = self.out / run_spec.folder, confirmation.settings()
+        with file_lock(self.out, f"{run_spec.folder}-confirmed", wait=True):
+            there = (read_json(folder / CONFIRMED) or {}).get("correct", {})
+            if len(there.get(confirmation.attack, ())) != settings.examples_of(confirmation.attack, len(data.test)):
+                write_result(folder, attack_run(folder, run_spec.recipe, "best", data, settings), CONFIRMED)
+
+    def _run(
+        self, value: float | None, seed: int, board: RunBoard, start: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        run_spec = board.by_folder[_folder(self.key, value, seed)]
+        folder, facts = board.out / run_spec.folder, run_facts(run_spec, board)
+        validation, confirmed = _measured(folder / VALIDATION), None
+        if self.confirmation is not None:
+            confirmed = _measured(folder / CONFIRMED, self.confirmation)
+        run: dict[str, Any] = {key: facts[key] for key in RUN_FACTS} | {
+            "test": _measured(test_file(folder, "best")),
+            "validation": validation and _named(validation),
+            "confirmed": confirmed,
+        }
+        if start is not None and run["status"] == start["status"] == "done":
+            for key in ("test", "validation", "confirmed"):
+                run[f"{key}_change"] = _changes(run[key], start[key])
+        return run
 
 
-def collect_curve(sweep: CurvePlan, board: RunBoard, data: DataSet) -> dict[str, Any]:
-    """Return what ``curve.json`` holds.
+def _folder(key: str, value: float | None, seed: int) -> str:
+    """Return the folder of a value's run below the curve's; of the start for None."""
+    return f"{START if value is None else f'{key}-{value:g}'}/seed-{seed}"
+
+
+def load_curve(
+    path: str | Path,
+    over: str,
+    *,
+    seeds: Sequence[int] = (),
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    evaluation: EvaluateSettings | None = None,
+    at_most: float = 1.0,
+    confirmation: Confirmation | None = None,
+) -> Curve:
+    """Read a recipe and lay out its runs at several values of a coefficient.
 
     Args:
-        sweep: what was asked.
-        board: of its cells.
-        data: of the recipe.
+        path: Path or name of a recipe whose student is pre-trained.
+        over: Coefficient and its values, such as "method.gradient_weight=0,0.3,1,3".
+        seeds: Seeds of every value; the recipe's where there are none.
+        out: Folder for everything; None for ``runs/<file's stem>``.
+        overrides: Overrides such as ``training.epochs=2``.
+        evaluation: How every run and the start are attacked.
+        at_most: Largest loss of validation clean accuracy of the answer, percentage points from 0 to 100.
+        confirmation: Costly attack for the start and the chosen point.
+
+    Raises:
+        InputError: With every problem of the recipe; for a student without pre-trained weights, values that are not
+            numbers or stand twice, or a key that the method does not have.
     """
-    starts = [_run(sweep, None, seed, board) for seed in sweep.seeds]
-    points: list[dict[str, Any]] = [
-        {
-            "value": value,
-            "runs": [_run(sweep, value, seed, board, start) for seed, start in zip(sweep.seeds, starts, strict=True)],
-        }
-        for value in sweep.values
-    ]
-    ended = all(board.state(run_spec) in ENDED for run_spec in sweep.run_specs)
-    content = {
-        "kind": "curve",
-        "title": sweep.title,
-        "command": sweep.command,
-        "key": sweep.key,
-        "method": sweep.recipe.method.info.name,
-        "student": sweep.recipe.student.name,
-        "data": {"name": data.name, "source": data.source, "training_images": len(data.train)},
-        "threat": {"norm": sweep.recipe.threat.norm, "eps": sweep.recipe.threat.eps},
-        "attacks": {name: sweep.evaluation.examples_of(name, len(data.test)) for name in sweep.evaluation.attacks},
-        "validation_attack": validation_attack(sweep.recipe),
-        "seeds": list(sweep.seeds),
-        "done": board.count(),
-        "total": len(board.run_specs),
-        "at_most": sweep.at_most,
-        "start": {"runs": [_public(run) for run in starts]},
-        "points": [point | {"runs": [_public(run) for run in point["runs"]]} for point in points],
-        "recipe": sweep.recipe.to_dict(),
-        "provenance": provenance(),
-    }
-    return content | {"answer": answer(content, settled=ended)}
+    key, values = parse_over(over)
+    recipes = {value: load_recipe(path, [*overrides, f"method.{key}={value:g}"]) for value in values}
+    recipe = recipes[values[0]]
+    if recipe.student.is_fresh:
+        raise InputError(
+            f"{str(path)!r} trains {recipe.student.name} from fresh weights; a curve starts from a pre-trained "
+            "student. Give student.weights, student.pretrained, the folder of a run, or a checkpoint."
+        )
+    if recipe.rounds is not None:
+        raise InputError(f"{str(path)!r} has rounds, whose students start from each other; leave them out of a curve.")
+    if not 0 <= at_most <= 100:
+        raise InputError(f"--at-most was {at_most:g}; it is in percentage points, from 0 to 100.")
+    chosen = tuple(seeds) or (recipe.training.seed,)
+    if len(set(chosen)) < len(chosen) or min(chosen) < 0:
+        raise InputError(f"seeds were {', '.join(map(str, chosen))}; give each once, from 0.")
+    evaluation = evaluation or EvaluateSettings(("clean", "pgd-20"), which=("best",))
+    run_specs = tuple(
+        RunSpec(
+            _folder(key, value, seed),
+            START if value is None else f"{value:g}",
+            "start" if value is None else "method",
+            with_seed(recipe if value is None else recipes[value], seed),
+            which=evaluation.which,
+            validated=True,
+        )
+        for seed in chosen
+        for value in (None, *values)
+    )
+    title = Path(path).stem
+    folder = out or Path("runs") / title
+    return Curve(
+        title, "kdiga curve", folder, evaluation, run_specs, key, values, chosen, recipe, at_most, confirmation
+    )
+
+
+def parse_over(text: str) -> tuple[str, tuple[float, ...]]:
+    """Return the name and the rising values of a coefficient from a text such as ``method.gradient_weight=0,1``.
+
+    Raises:
+        InputError: For another form, values that are not finite numbers, or one twice.
+    """
+    name, _, given = text.partition("=")
+    section, _, key = name.strip().partition(".")
+    if section != "method" or not key.isidentifier() or not given.strip():
+        raise InputError(f"--over was {text!r}; {FORM}.")
+    values = [parse_number(part) for part in given.split(",")]
+    if not all(map(math.isfinite, values)) or len({f"{value:g}" for value in values}) < len(values):
+        raise InputError(f"--over was {text!r}; give finite numbers, each once.")
+    return key, tuple(sorted(float(f"{value:g}") for value in values))
 
 
 def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:
@@ -125,8 +235,8 @@ def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:
     Means over seeds decide; of equally robust points the one that lost less.
 
     Args:
-        content: of ``curve.json``, with start and points.
-        settled: whether every run has ended; before that there is no answer.
+        content: Content of ``curve.json``, with start and points.
+        settled: Whether every run has ended; before that there is no answer.
 
     Returns:
         "settled", "achieved", "value" (of the coefficient, or None), and "why" there is none.
@@ -135,10 +245,10 @@ def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:
     if not settled:
         return nothing | {"why": "not every run has ended"}
     found = [point for point in content["points"] if all(run["status"] == "done" for run in point["runs"])]
-    kept = [point for point in found if -_change(point, "clean") <= content["at_most"] / 100 + 1e-9]
-    if not kept:
+    enough = [point for point in found if -_change(point, "clean") <= content["at_most"] / 100 + 1e-9]
+    if not enough:
         return nothing | {"why": f"every point lost more than {content['at_most']:g} points of validation accuracy"}
-    best = max(kept, key=lambda point: (_change(point, "robust"), _change(point, "clean")))
+    best = max(enough, key=lambda point: (_change(point, "robust"), _change(point, "clean")))
     if _change(best, "robust") <= 0:
         return nothing | {"why": "no point that keeps its clean accuracy is more robust on validation images"}
     return {"settled": True, "achieved": True, "value": best["value"], "why": None}
@@ -148,37 +258,6 @@ def _change(point: Mapping[str, Any], which: str) -> float:
     """Return the mean over seeds of a point's validation accuracy less the start's."""
     changes = [run["validation_change"][which][0] for run in point["runs"]]
     return sum(changes) / len(changes)
-
-
-def _run(
-    sweep: CurvePlan, value: float | None, seed: int, board: RunBoard, start: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    run_spec = board.by_folder[sweep.folder_of(value, seed)]
-    folder = board.out / run_spec.folder
-    result: dict[str, Any] = read_json(folder / RESULT) or {}
-    test, validation = _measured(test_file(folder, "best")), _measured(folder / VALIDATION)
-    confirmed = None
-    if sweep.confirmation is not None:
-        confirmed = _measured(folder / CONFIRMED, sweep.confirmation)
-    failure, state = read_json(folder / FAILURE) or {}, board.state(run_spec)
-    run: dict[str, Any] = {
-        "folder": run_spec.folder,
-        "seed": seed,
-        "status": state,
-        "error": None if state in ("open", "done") else failure.get("error") or board.obstacle(run_spec),
-        "best_epoch": result["validation"]["best"]["epoch"] + 1 if result else None,
-        "minutes": result.get("minutes"),
-        "date": result.get("provenance", {}).get("date"),
-        "hardware": result.get("provenance", {}).get("hardware"),
-        "test": test,
-        "validation": validation and _named(validation),
-        "confirmed": confirmed,
-    }
-    if start is not None and state == "done" and start["status"] == "done":
-        run["test_change"] = _changes(test, start["test"])
-        run["validation_change"] = _changes(run["validation"], start["validation"])
-        run["confirmed_change"] = _changes(confirmed, start["confirmed"])
-    return run
 
 
 def _measured(path: Path, confirmation: Confirmation | None = None) -> dict[str, Any] | None:
@@ -221,21 +300,3 @@ def _public(run: Mapping[str, Any]) -> dict[str, Any]:
                 "examples": {name: len(value) for name, value in plain[key]["correct"].items()},
             }
     return plain
-
-
-def _confirm(sweep: CurvePlan, confirmation: Confirmation, value: float | None, data: DataSet) -> None:
-    """Attack the starts and the chosen runs once more, at greater cost; what is there already stays."""
-    folders = [sweep.folder_of(one, seed) for seed in sweep.seeds for one in _both(value)]
-    run_specs: Sequence[RunSpec] = [run_spec for run_spec in sweep.run_specs if run_spec.folder in folders]
-    wanted = confirmation.settings().examples_of(confirmation.attack, len(data.test))
-    for run_spec in run_specs:
-        folder = sweep.out / run_spec.folder
-        with file_lock(sweep.out, f"{run_spec.folder}-confirmed", wait=True):
-            there = read_json(folder / CONFIRMED) or {}
-            if len(there.get("correct", {}).get(confirmation.attack, ())) != wanted:
-                report = attack_run(folder, run_spec.recipe, "best", data, confirmation.settings())
-                write_result(folder, report, CONFIRMED)
-
-
-def _both(value: float | None) -> list[float | None]:
-    return [None] if value is None else [None, value]

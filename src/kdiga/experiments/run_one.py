@@ -1,137 +1,214 @@
-"""One cell from start to end: train, attack, write down."""
+"""One run from start to end, in this process: train, attack, validate, measure, write down."""
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from contextlib import chdir
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from kdiga.data import DataSet
+from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, KdigaError
-from kdiga.evaluation import Evaluation, evaluate
-from kdiga.experiments.board import FAILURE, RunBoard, RunSpec, note_failure, read_json, test_file
+from kdiga.evaluation import evaluate
+from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
 from kdiga.experiments.settings import COSTLY, EvaluateSettings
-from kdiga.experiments.starting_student import keep_start, validate_run
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.atomic_write import WriteError
-from kdiga.models import load_model
-from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import write_result
+from kdiga.io.file_lock import file_lock
+from kdiga.models import count_parameters, load_model, save_model
+from kdiga.recipes.schema import DataConfig, Recipe
+from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_config, write_result
+from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
+from kdiga.training.validation import attack_of
 from kdiga.workflows.loaded_model import describe
+from kdiga.workflows.prepare import load_recipe_data, prepare
 from kdiga.workflows.train import run_recipe
 
-VERSION = "standard"  # of AutoAttack
+AUTOATTACK_VERSION = "standard"
+ONE_RUN = threading.Lock()  # two runs in the threads of one process would share random streams
 
 
-def run_one(run_spec: RunSpec, board: RunBoard, data: DataSet, evaluation: EvaluateSettings) -> None:
-    """Train and attack, or go on where an interrupted process stopped; what goes wrong is noted in the folder.
+@dataclass(frozen=True)
+class RunTask:
+    """A run with all that another process needs to make it; relative paths start from ``working_folder``."""
 
-    Args:
-        run_spec: ready to run.
-        board: of all cells.
-        data: of the study.
-        evaluation: how to attack.
+    run_spec: RunSpec
+    trials: tuple[RunSpec, ...]
+    out: Path
+    since: float
+    evaluation: EvaluateSettings
+    working_folder: Path
+
+
+def run_in_worker(task: RunTask) -> bool | KdigaError | OSError:
+    """Do what :func:`run_if_open` does in a worker process, with one thread; return an error instead of raising it.
+
+    So an exception that an executor raises is the executor's own: it lost the worker.
     """
-    folder = board.out / run_spec.folder
-    recipe = chosen_recipe(run_spec, [board.by_folder[name] for name in run_spec.trials], board.out)
+    with ONE_RUN, one_thread():
+        try:
+            with chdir(task.working_folder):
+                return run_if_open(task, _data(task.run_spec.recipe.data))
+        except (KdigaError, OSError) as error:
+            return error
+
+
+@lru_cache(maxsize=1)
+def _data(config: DataConfig) -> DataSet:
+    return load_recipe_data(config)
+
+
+def run_if_open(task: RunTask, data: DataSet) -> bool:
+    """Make a run, unless another process makes it or has made it; return whether it was made here."""
+    with file_lock(task.out, task.run_spec.folder) as mine:
+        if not mine or run_state(task.run_spec, task.out, task.since) != "open":
+            return False
+        _run(task, data)
+    return True
+
+
+def _run(task: RunTask, data: DataSet) -> None:
+    """Train and attack, or continue an interrupted run; an error is written to the run's folder."""
+    run_spec, folder = task.run_spec, task.out / task.run_spec.folder
+    recipe = chosen_recipe(run_spec, task.trials, task.out)
     (folder / FAILURE).unlink(missing_ok=True)
     try:
         if run_spec.kind == "start":
-            result = keep_start(recipe, folder, data)
+            result = save_start(recipe, folder, data)
         else:
-            result = run_recipe(recipe, folder, resume=True, data=data)
-        test_run(folder, recipe, result, data, run_spec.which, evaluation)
-        if run_spec.validated:
-            validate_run(folder, recipe, data, evaluation.seed)
-        for step in run_spec.after:
-            if not (folder / step.file).is_file():
-                step.run(folder, board.out, recipe, data)
+            result = run_recipe(prepare(recipe, data), folder, resume=True)
+        test_run(folder, run_spec, recipe, result, data, task.evaluation)
+        if run_spec.validated and not (folder / VALIDATION).is_file():
+            validate_run(folder, recipe, data, task.evaluation.seed)
+        for measurement in run_spec.after:
+            if not (folder / measurement.file).is_file():
+                measurement.run(folder, task.out, recipe, data)
     except WriteError:
-        raise  # the disk's trouble is every cell's
+        raise  # a full disk concerns every run
     except DivergedError as error:
         note_failure(folder, "diverged", str(error), time.time())
-    except Exception as error:  # one cell's trouble is not the others'
-        told = str(error) if isinstance(error, KdigaError) else f"{type(error).__name__}: {error}"
-        note_failure(folder, "failed", told, time.time(), traceback.format_exc())
+    except Exception as error:  # an error of one run does not end the others
+        message = str(error) if isinstance(error, KdigaError) else f"{type(error).__name__}: {error}"
+        note_failure(folder, "failed", message, time.time(), traceback.format_exc())
+
+
+# A model before training
+
+
+def save_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
+    """Write a recipe's student before the first step as a run's best weights; return ``result.json``'s content.
+
+    The recipe's seed decides the weights that are fresh, such as a new head.
+    """
+    if (folder / RESULT).is_file():
+        return read_result(folder)
+    prepare_run_folder(folder, resume=True, overwrite=False)
+    write_config(folder, recipe.to_dict())
+    student = save_start_weights(recipe, folder, data)
+    untrained = {"epoch": -1, "clean": None, "robust": None}
+    result = {
+        "method": "start",
+        "epochs": 0,
+        "minutes": 0.0,
+        "seed": recipe.training.seed,
+        "threat": asdict(recipe.threat),
+        "validation": {"best": untrained, "last": untrained},
+        "parameters": {"student": count_parameters(student)},
+        "provenance": provenance(),
+    }
+    write_result(folder, result)
+    return result
+
+
+def save_start_weights(recipe: Recipe, folder: Path, data: DataSet) -> nn.Module:
+    """Write the weights alone, and return the student."""
+    student = prepare(recipe, data).models.student
+    save_model(student, folder / "best.safetensors", which="start", seed=recipe.training.seed)
+    return student
+
+
+# Attacks
 
 
 def test_run(
-    folder: Path,
-    recipe: Recipe,
-    result: dict[str, Any],
-    data: DataSet,
-    which: Sequence[str],
-    evaluation: EvaluateSettings,
+    folder: Path, run_spec: RunSpec, recipe: Recipe, result: dict[str, Any], data: DataSet, evaluation: EvaluateSettings
 ) -> None:
-    """Attack a run's weights and write what ``kdiga evaluate --json`` would.
+    """Attack a run's weights on test images and write what ``kdiga evaluate --json`` would.
 
-    Args:
-        folder: of the run.
-        recipe: of the run.
-        result: of the run.
-        data: whose test images are attacked.
-        which: "best", "last" or both; attacked once where they are the same epoch's.
-        evaluation: how.
+    Best and last weights are attacked once where they are the same epoch's.
     """
     same = result["validation"]["best"]["epoch"] == result["validation"]["last"]["epoch"]
     done: dict[str, Any] | None = None
-    for one in which:
-        path = test_file(folder, one)
+    for which in run_spec.which:
+        path = test_file(folder, which)
         report = read_json(path)
         if report is None:
-            report = done if same and done else attack_run(folder, recipe, one, data, evaluation)
-            write_result(folder, report | {"which": one}, path.name)
+            report = done if same and done else attack_run(folder, recipe, which, data, evaluation)
+            write_result(folder, report | {"which": which}, path.name)
         done = report
 
 
 def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluation: EvaluateSettings) -> dict[str, Any]:
-    """Attack a run's best or last weights on test images and return what ``kdiga evaluate --json`` would write.
-
-    Args:
-        folder: of the run; attacks that were begun go on there.
-        recipe: of the run.
-        which: "best" or "last".
-        data: whose test images are attacked.
-        evaluation: how.
-    """
+    """Attack a run's best or last weights on test images and return what ``kdiga evaluate --json`` would write."""
     model = load_model(folder, which=which)
     about = describe(model, str(folder), which)
     model.to(device_by_name(recipe.training.device))
-    reports: list[Evaluation] = []
-    for attacks, examples in _groups(evaluation, len(data.test)):
-        reports.append(
-            evaluate(
-                model,
-                data.test.batches(),
-                eps=recipe.threat.eps,
-                norm=recipe.threat.norm,
-                attacks=attacks,
-                examples=examples,
-                seed=evaluation.seed,
-                version=VERSION,
-                folder=folder / FOLDER,
-            )
-        )
-    header = {"kind": "evaluation", **about, "data": data.name, "version": VERSION}
-    return header | _merged([report.to_dict() for report in reports])
-
-
-def _groups(evaluation: EvaluateSettings, available: int) -> list[tuple[list[str], int]]:
-    """Return the attacks by how many images they look at, the cheap ones first."""
-    groups: dict[int, list[str]] = {}
+    groups: dict[int, list[str]] = {}  # attacks by their number of images, the cheap ones first
     for attack in sorted(evaluation.attacks, key=lambda name: name == COSTLY):
-        groups.setdefault(evaluation.examples_of(attack, available), []).append(attack)
-    return [(attacks, examples) for examples, attacks in groups.items()]
-
-
-def _merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one report; of what two measured, on more or fewer images, the first counts."""
-    first = reports[0]
-    for other in reports[1:]:
+        groups.setdefault(evaluation.examples_of(attack, len(data.test)), []).append(attack)
+    reports = [
+        evaluate(
+            model,
+            data.test.batches(),
+            eps=recipe.threat.eps,
+            norm=recipe.threat.norm,
+            attacks=attacks,
+            examples=examples,
+            seed=evaluation.seed,
+            version=AUTOATTACK_VERSION,
+            folder=folder / FOLDER,
+        ).to_dict()
+        for examples, attacks in groups.items()
+    ]
+    merged = reports[0]
+    for other in reports[1:]:  # of what two measured, on more or fewer images, the first counts
         for key in ("accuracy", "interval_95", "seconds", "notes", "stages", "correct"):
-            first[key] |= {name: value for name, value in other[key].items() if name not in first[key]}
-    return first
+            merged[key] |= {name: value for name, value in other[key].items() if name not in merged[key]}
+    return {"kind": "evaluation", **about, "data": data.name, "version": AUTOATTACK_VERSION} | merged
+
+
+def validation_attack(recipe: Recipe) -> str:
+    """Return the name of the attack that validates a recipe's runs."""
+    return attack_of(recipe.training.validation_steps)
+
+
+def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None:
+    """Attack a run's best weights on the validation images, and save each image's outcome.
+
+    Training saves only accuracies, under an attack with other random starts in every epoch. To compare a run with its
+    start image by image, both are attacked alike.
+
+    The recipe's seed decides which training images those are; ``seed`` is the attack's.
+    """
+    settings, images = recipe.training, prepare(recipe, data).validation
+    model = load_model(folder, which="best")
+    about = describe(model, str(folder), "best")
+    report = evaluate(
+        model.to(device_by_name(settings.device)),
+        images.batches(examples=settings.validation_examples),
+        eps=recipe.threat.eps,
+        norm=recipe.threat.norm,
+        attacks=[validation_attack(recipe)],
+        seed=seed,
+        folder=folder / FOLDER,
+    )
+    write_result(folder, {"kind": "validation", **about, "data": data.name, **report.to_dict()}, VALIDATION)

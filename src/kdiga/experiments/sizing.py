@@ -1,4 +1,4 @@
-"""What all runs of a study cost on the hardware at hand: a few steps of each kind of run, and the passes of attacks."""
+"""The cost of all runs of an experiment on this hardware: a few steps of each kind of run, and passes of attacks."""
 
 from __future__ import annotations
 
@@ -13,68 +13,61 @@ from typing import Any
 import torch
 
 from kdiga.data import DataSet
-from kdiga.data.images import to_pixels
-from kdiga.distributed.threads import one_thread
+from kdiga.data.image_set import to_pixels
+from kdiga.distributed.launch import one_thread
 from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.experiments.board import RunSpec
-from kdiga.experiments.check import check_models, with_known_teachers
+from kdiga.experiments.experiment import Experiment, check_models, with_known_teachers
 from kdiga.experiments.settings import EvaluateSettings
 from kdiga.model_state import frozen_parameters
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.provenance import provenance
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
+from kdiga.workflows.prepare import build_model, prepare
 from kdiga.workflows.profile import checks_of, run_cost
-from kdiga.workflows.train import build_model
 
 OnPart = Callable[[str, int, int], None]
 
 
 def size_runs(
-    run_specs: Sequence[RunSpec],
-    out: Path,
-    evaluation: EvaluateSettings,
-    data: DataSet,
-    *,
-    steps: int = 5,
-    on_part: OnPart | None = None,
+    experiment: Experiment, data: DataSet, *, steps: int = 5, on_part: OnPart | None = None
 ) -> dict[str, Any]:
-    """Measure what the runs of a study or a test of claims would cost; nothing is trained or written.
+    """Measure what the runs of an experiment would cost; nothing is trained or written.
 
-    Runs that differ only in seed, epochs and coefficients are measured once. Of the study's own teachers the
+    Runs that differ only in seed, epochs and coefficients are measured once. Of the experiment's own teachers the
     architecture alone is needed. On a CPU one thread computes, as in each of several workers. Attacks are counted by
-    their passes through the network, as if every image withstood every attack; what they compute beside, and what else
-    is found out of a student, is not in it.
+    their passes through the network, as if every image withstood every attack; their other work, and further
+    measurements of a student, are not included.
 
     Args:
-        run_specs: of every run.
-        out: folder that the study would have.
-        evaluation: how models are attacked.
-        data: that the runs share.
-        steps: measured for each kind of run.
-        on_part: told of each measurement, how many are done, and in all.
+        experiment: The experiment.
+        data: Data of its runs.
+        steps: Number of measured steps of each kind of run.
+        on_part: Called before each measurement with its name, the number that is done, and the number in all.
 
     Returns:
-        dict: plain data: ``training``, a row a kind of run with hours of all its runs; ``attacks``, a row a network;
-            their sums in hours, as if one run went after the other; and where it was measured.
+        dict: Plain data: ``training``, a row a kind of run with hours of all its runs; ``attacks``, a row a network;
+            their sums in hours, as if one run followed the other; and where it was measured.
 
     Raises:
-        InputError: as the runs would.
+        InputError: As the runs would.
     """
-    check_models(run_specs, out, data)  # one that cannot be had is told before minutes of measuring others
-    planned = list(zip(run_specs, with_known_teachers(run_specs, out), strict=True))
+    run_specs = experiment.run_specs
+    check_models(run_specs, experiment.out, data)  # before minutes of measuring the models that can be built
+    planned = list(zip(run_specs, with_known_teachers(run_specs, experiment.out), strict=True))
     trained, attacked = _alike(planned, _training_of), _alike(planned, _network_of)
-    told = on_part or (lambda what, done, total: None)
+    on_part = on_part or (lambda what, done, total: None)
     training, attacks = list[dict[str, Any]](), list[dict[str, Any]]()
     device, total = device_by_name(planned[0][1].training.device), len(trained) + len(attacked)
     with one_thread() if device.type == "cpu" else nullcontext():
-        for kind, recipe in trained:
-            told(kind[0].label, len(training), total)
-            training.append(_training_row(kind, recipe, data, steps))
-        for kind, recipe in attacked:
-            told(f"attacks on {recipe.student.name}", len(training) + len(attacks), total)
-            attacks.append(_attack_row(kind, recipe, evaluation, data, steps))
+        for alike, recipe in trained:
+            on_part(alike[0].label, len(training), total)
+            training.append(_training_row(alike, recipe, data, steps))
+        for alike, recipe in attacked:
+            on_part(f"attacks on {recipe.student.name}", len(training) + len(attacks), total)
+            attacks.append(_attack_row(alike, recipe, experiment.evaluation, data, steps))
     rows = {"training": training, "attacks": attacks}
     return {
         "kind": "sizing",
@@ -88,7 +81,7 @@ def size_runs(
 def _alike(
     planned: Sequence[tuple[RunSpec, Recipe]], key: Callable[[RunSpec, Recipe], str | None]
 ) -> list[tuple[list[RunSpec], Recipe]]:
-    """Return cells of one key together, with the first one's recipe; those without a key are left out."""
+    """Return runs of one key together, with the first one's recipe; those without a key are left out."""
     found: dict[str, tuple[list[RunSpec], Recipe]] = {}
     for run_spec, recipe in planned:
         if (kind := key(run_spec, recipe)) is not None:
@@ -97,7 +90,7 @@ def _alike(
 
 
 def _training_of(run_spec: RunSpec, recipe: Recipe) -> str | None:
-    """Return what decides the cost of a cell's steps; None where nothing is trained."""
+    """Return what decides the cost of a run's steps; None where nothing is trained."""
     if run_spec.kind == "start":
         return None
     training = replace(recipe.training, seed=0, epochs=1, lr=1.0)
@@ -110,13 +103,13 @@ def _network_of(run_spec: RunSpec, recipe: Recipe) -> str | None:
 
 
 def _training_row(run_specs: Sequence[RunSpec], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
-    cost = run_cost(recipe, data, steps=steps)
+    cost = run_cost(prepare(recipe, data), steps=steps)
     epochs = sum(run_spec.recipe.training.epochs for run_spec in run_specs)
     checks = sum(checks_of(run_spec.recipe.training) for run_spec in run_specs)
     return {
         "label": run_specs[0].label,
         "student": recipe.student.name,
-        "teacher": _taught_by(run_specs[0]),
+        "teacher": _teacher_of(run_specs[0]),
         "runs": len(run_specs),
         "epochs": epochs,
         "runs_as": cost.label,
@@ -128,7 +121,7 @@ def _training_row(run_specs: Sequence[RunSpec], recipe: Recipe, data: DataSet, s
     }
 
 
-def _taught_by(run_spec: RunSpec) -> str | None:
+def _teacher_of(run_spec: RunSpec) -> str | None:
     if run_spec.needs:
         return ", ".join(Path(name).name for name in run_spec.needs)
     return None if run_spec.recipe.teacher is None else run_spec.recipe.teacher.name
@@ -167,20 +160,20 @@ def _pass_seconds(recipe: Recipe, data: DataSet, images: int, steps: int) -> tup
         with torch.no_grad():
             student(batch)
 
-    def both() -> None:
+    def forward_and_backward() -> None:
         moved = batch.requires_grad_()
         torch.autograd.grad(student(moved).sum(), moved)
 
     with frozen_parameters(student):
-        ahead, whole = (_median(taken, device, steps) / len(batch) for taken in (forward, both))
-    return ahead, max(whole - ahead, 0.0)
+        ahead, both = (_median_seconds(one, device, steps) / len(batch) for one in (forward, forward_and_backward))
+    return ahead, max(both - ahead, 0.0)
 
 
-def _median(taken: Callable[[], None], device: torch.device, steps: int) -> float:
+def _median_seconds(work: Callable[[], None], device: torch.device, steps: int) -> float:
     seconds = list[float]()
     for _ in range(1 + steps):
         begun = time.perf_counter()
-        taken()
+        work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begun)

@@ -1,142 +1,174 @@
-"""From a study file to cells: everything that can be wrong with it is told before anything runs."""
+"""``kdiga study``: methods with the same teacher, student, data, attacks and seeds, in one table."""
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+from kdiga.data import DataSet
 from kdiga.errors import InputError, nearest
-from kdiga.experiments.board import RunSpec
-from kdiga.experiments.sections import Sections, named
-from kdiga.experiments.settings import EvaluateSettings, TuneSettings, check_keys, read_section
-from kdiga.experiments.trials import trial_specs
+from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
+from kdiga.experiments.experiment import TEACHERS, Experiment, run_facts
+from kdiga.experiments.settings import EvaluateSettings, TuneSettings
+from kdiga.experiments.specification import Sections, SpecificationReader, named
+from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_seed
 from kdiga.models import available_models
-from kdiga.models.sources.registry import found_at
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.models.registry import found_at
 from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source
+from kdiga.report.study import write_tables
+from kdiga.results.studies import StudyResult
+from kdiga.runs.folder import read_config
+from kdiga.runs.provenance import provenance
 
-TOP = ["base", "teachers", "methods", "seeds", "evaluate", "tune"]
+FILE = "study.json"
+TOP = ("base", "teachers", "methods", "seeds", "evaluate", "tune")
 AGREED = ("data", "threat")
-TEACHERS = ("teacher", "second_teacher")
 SHARED = ("student", *TEACHERS, "training", "rounds")
-OF_A_TEACHER = ["student", "method", "training"]
-RESERVED = ("teachers", "tuning", "study.json", "cells.csv", "table.md", "scatter.png", "scatter.svg")
+OF_A_TEACHER = ("student", "method", "training")
+RESERVED = ("teachers", "tuning", FILE, "cells.csv", "table.md", "scatter.png", "scatter.svg")
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study, checked.
+class Study(Experiment):
+    """A study, checked; ``given`` is the content of its file, overrides applied."""
 
-    Args:
-        path: of its file.
-        command: that runs it again.
-        out: folder for everything.
-        given: what the file says, overrides applied.
-        seeds: of every method.
-        evaluation: how every model is attacked.
-        tune: budget for choosing coefficients, or None.
-        run_specs: every run, in the order in which they are worth running.
-    """
+    noun: ClassVar[str] = "cell"
 
-    path: str
-    command: str
-    out: Path
     given: Mapping[str, Any]
     seeds: tuple[int, ...]
-    evaluation: EvaluateSettings
     tune: TuneSettings | None
-    run_specs: tuple[RunSpec, ...]
 
     def of(self, kind: str) -> dict[str, list[RunSpec]]:
-        """Return the cells of a kind by label."""
+        """Return the runs of a kind by label."""
         found: dict[str, list[RunSpec]] = {}
         for run_spec in self.run_specs:
             if run_spec.kind == kind:
                 found.setdefault(run_spec.label, []).append(run_spec)
         return found
 
+    def write(self, board: RunBoard, data: DataSet, *, pictures: bool) -> dict[str, Any]:
+        """Write ``study.json``, tables and pictures; return the first's content."""
+        tuning = {label: _tuning(run_specs, board.out) for label, run_specs in self.of("trial").items()}
+        content = self.about(board, data) | {
+            "which": list(self.evaluation.which),
+            "seeds": list(self.seeds),
+            "teachers": [_entry(label, run_specs, board) for label, run_specs in self.of("teacher").items()],
+            "methods": [
+                _entry(label, run_specs, board) | {"tuning": tuning.get(label)}
+                for label, run_specs in self.of("method").items()
+            ],
+            "study": dict(self.given),
+            "provenance": provenance(),
+        }
+        StudyResult.model_validate(content).write(board.out / FILE, indent=2)
+        write_tables(board.out, pictures=pictures)
+        return content
+
+
+def _entry(label: str, run_specs: Sequence[RunSpec], board: RunBoard) -> dict[str, Any]:
+    saved = (read_config(board.out / run_spec.folder) for run_spec in run_specs)
+    recipe = next((config for config in saved if config), None) or run_specs[0].recipe.to_dict()
+    runs = [_run(run_spec, board) for run_spec in run_specs]
+    return {"label": label, "method": run_specs[0].recipe.method.info.name, "recipe": recipe, "runs": runs}
+
+
+def _run(run_spec: RunSpec, board: RunBoard) -> dict[str, Any]:
+    found = ((which, read_json(test_file(board.out / run_spec.folder, which))) for which in run_spec.which)
+    reports = {which: report for which, report in found if report}
+    return run_facts(run_spec, board) | {
+        "accuracy": {which: report["accuracy"] for which, report in reports.items()},
+        "interval_95": {which: report["interval_95"] for which, report in reports.items()},
+        "notes": {which: report["notes"] for which, report in reports.items() if report["notes"]},
+        "attack_minutes": round(sum(sum(report["seconds"].values()) for report in reports.values()) / 60, 2),
+    }
+
+
+def _tuning(run_specs: Sequence[RunSpec], out: Path) -> dict[str, Any]:
+    trials = read_trials(run_specs, out)
+    best = None if any(trial.status == "open" for trial in trials) else best_trial(trials)
+    chosen = best and {
+        "folder": best.folder,
+        "coefficients": best.coefficients,
+        "robust": best.best and best.best["robust"],
+    }
+    return {
+        "trials": [vars(trial) for trial in trials],
+        "chosen": chosen,
+        "minutes": round(sum(trial.minutes or 0.0 for trial in trials), 2),
+    }
+
 
 def load_study(path: str | Path, out: Path | None = None, overrides: Sequence[str] = ()) -> Study:
     """Read a study file.
 
     Args:
-        path: of a YAML file.
-        out: folder for everything; None for ``runs/<file's stem>``.
-        overrides: such as ``base.training.epochs=2``.
+        path: Path or name of a YAML file.
+        out: Folder for everything; None for ``runs/<file's stem>``.
+        overrides: Overrides such as ``base.training.epochs=2``.
 
     Raises:
-        InputError: with every problem, each with its line.
+        InputError: With every problem, each with its line.
     """
     folder = out or Path("runs") / Path(path).stem
     settings = [part for override in overrides for part in ("--set", override)]
     command = shlex.join(["kdiga", "study", str(path), "--out", str(folder), *settings])
-    return _Planner(read_source(path, overrides, STUDY), folder, command).study()
+    return _StudyPlanner(read_source(path, overrides, STUDY), folder).study(command)
 
 
-class _Planner:
-    def __init__(self, source: YamlSource, out: Path, command: str) -> None:
-        self.source, self.out, self.command, self.problems = source, out, command, list[str]()
-        self.teachers = self._entries("teachers")
-        self.needs: dict[str, tuple[str, ...]] = {}  # by label of a method, folders of its teachers
+class _StudyPlanner:
+    def __init__(self, source: YamlSource, out: Path) -> None:
+        self.source, self.out = source, out
+        self.reader = SpecificationReader(source)
+        self.teachers = self.reader.labels(("teachers",))
+        self.needs: dict[str, tuple[str, ...]] = {}  # folders of the teachers of a method, by its label
 
-    def study(self) -> Study:
-        if "method" in self.source.data and "base" not in self.source.data:
-            raise InputError(f"{self.source.path!r} is a recipe of one run, not a study; run it with `kdiga train`.")
-        if "students" in self.source.data and "base" not in self.source.data:
-            raise InputError(f"{self.source.path!r} is a test of claims, not a study; run it with `kdiga claims`.")
-        check_keys(self.source, (), self.source.data, TOP, self.problems)
-        evaluation = read_section(self.source, "evaluate", EvaluateSettings, self.problems)
-        tune = None
-        if self.source.data.get("tune") is not None:
-            tune = read_section(self.source, "tune", TuneSettings, self.problems)
-        seeds, base, methods = self._seeds(), self._base(), self._entries("methods")
+    def study(self, command: str) -> Study:
+        reader, source = self.reader, self.source
+        for section, kind, verb in (
+            ("method", "a recipe of one run", "train"),
+            ("students", "a test of claims", "claims"),
+        ):
+            if section in source.data and "base" not in source.data:
+                raise InputError(f"{source.path!r} is {kind}, not a study; run it with `kdiga {verb}`.")
+        reader.check_keys((), source.data, TOP)
+        evaluation = reader.settings("evaluate", EvaluateSettings)
+        tune = None if source.data.get("tune") is None else reader.settings("tune", TuneSettings)
+        seeds, base, methods = reader.seeds(), self._base(), reader.labels(("methods",), RESERVED)
         if not methods:
-            self._problem(("methods",), "missing section; list at least one, for example `kd: kd`")
-        self._stop()
+            reader.problem(("methods",), "missing section; list at least one, for example `kd: kd`")
+        reader.stop()
         teachers = {name: self._teacher(name, given, base) for name, given in self.teachers.items()}
         recipes = {label: self._method(label, given, base) for label, given in methods.items()}
-        self._stop()
-        run_specs = self._cells(teachers, recipes, seeds, cast("EvaluateSettings", evaluation), tune)
-        return Study(
-            self.source.path,
-            self.command,
-            self.out,
-            self.source.data,
-            seeds,
-            cast("EvaluateSettings", evaluation),
-            tune,
-            tuple(run_specs),
+        reader.stop()
+        evaluation = cast("EvaluateSettings", evaluation)  # without problems nothing is missing
+        run_specs = self._run_specs(
+            cast("dict[str, Recipe]", teachers), cast("dict[str, Recipe]", recipes), seeds, evaluation.which, tune
         )
+        reader.check_folders(run_specs)
+        reader.stop()
+        title = Path(source.path).stem
+        return Study(title, command, self.out, evaluation, tuple(run_specs), source.data, seeds, tune)
 
-    def _cells(
+    def _run_specs(
         self,
-        teachers: Mapping[str, Recipe | None],
-        recipes: Mapping[str, Recipe | None],
+        teachers: Mapping[str, Recipe],
+        recipes: Mapping[str, Recipe],
         seeds: tuple[int, ...],
-        evaluation: EvaluateSettings,
+        which: tuple[str, ...],
         tune: TuneSettings | None,
     ) -> list[RunSpec]:
-        which = evaluation.which
         run_specs = [
-            RunSpec(f"teachers/{name}", name, "teacher", cast("Recipe", recipe), which=which)
-            for name, recipe in teachers.items()
+            RunSpec(f"teachers/{name}", name, "teacher", recipe, which=which) for name, recipe in teachers.items()
         ]
         trials: dict[str, list[RunSpec]] = {}
-        for label, recipe in recipes.items():
-            if tune is not None:
-                trials[label] = trial_specs(
-                    _with_seed(recipe, seeds[0]),
-                    f"tuning/{label}",
-                    label=label,
-                    trials=tune.trials,
-                    epochs=tune.epochs,
-                    needs=self.needs[label],
-                )
+        if tune is not None:
+            for label, recipe in recipes.items():
+                first = with_seed(recipe, seeds[0])
+                trials[label] = trial_specs(first, f"tuning/{label}", tune, label=label, needs=self.needs[label])
         run_specs += [run_spec for group in trials.values() for run_spec in group]
         # Seed after seed, so that an unfinished study compares all methods on few seeds and not few methods on all.
         return run_specs + [
@@ -144,7 +176,7 @@ class _Planner:
                 f"{label}/seed-{seed}",
                 label,
                 "method",
-                _with_seed(recipe, seed),
+                with_seed(recipe, seed),
                 self.needs[label],
                 tuple(trial.folder for trial in trials.get(label, ())),
                 which,
@@ -153,63 +185,27 @@ class _Planner:
             for label, recipe in recipes.items()
         ]
 
-    def _problem(self, keys: Keys, message: str) -> None:
-        self.problems.append(self.source.problem(keys, message))
-
-    def _stop(self) -> None:
-        if self.problems:
-            # What is wrong with the base is wrong with every cell; once is enough.
-            raise InputError("\n".join(dict.fromkeys(self.problems)))
-
-    def _entries(self, section: str) -> dict[str, Any]:
-        given = self.source.data.get(section) or {}
-        if not isinstance(given, dict):
-            self._problem((section,), f"was {given!r}; it is a section of labels")
-            return {}
-        seen: dict[str, str] = {}
-        for label in cast("dict[Any, Any]", given):
-            if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", label):
-                self._problem(
-                    (section, str(label)),
-                    f"{label!r} is no label; it names a folder, so use letters, digits, '_', '-' and '.', not first, "
-                    "and quote what YAML would take for a number or yes and no",
-                )
-            elif section == "methods" and label.lower() in RESERVED:
-                self._problem((section, label), "is a name the study needs itself; rename it")
-            elif seen.setdefault(label.lower(), label) != label:
-                self._problem((section, label), f"and {seen[label.lower()]} are one folder on some systems; rename one")
-        return cast("dict[str, Any]", given)
-
-    def _seeds(self) -> tuple[int, ...]:
-        seeds: Any = self.source.data.get("seeds", [0])
-        whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in cast("list[Any]", seeds))
-        if not whole or not seeds or len(set(seeds)) < len(seeds):
-            self._problem(("seeds",), f"was {seeds!r}; it is a list of at least one seed, each once, such as [0, 1, 2]")
-            return (0,)
-        return tuple(cast("list[int]", seeds))
-
     def _base(self) -> Sections:
+        where: Keys = ("base",)
         given = self.source.data.get("base")
         if not isinstance(given, dict):
-            self._problem(("base",), "missing section; it holds what every run shares: data, student, teacher, ...")
+            self.reader.problem(where, "missing section; it holds what every run shares: data, student, teacher, ...")
             return Sections()
         base = cast("dict[str, Any]", given)
-        check_keys(self.source, ("base",), base, [*AGREED, *SHARED], self.problems)
-        self._no_seed(base, ("base",))
-        line = self.source.lines.get(("base",))
-        return Sections().over(base, self.source, ("base",)).located(line, AGREED)
+        self.reader.check_keys(where, base, [*AGREED, *SHARED])
+        self._no_seed(base, where)
+        return Sections().over(base, self.source, where).located(self.source.lines.get(where), AGREED)
 
     def _teacher(self, name: str, given: object, base: Sections) -> Recipe | None:
         where = ("teachers", name)
         if not isinstance(given, dict):
-            self._problem(where, f"was {given!r}; it is a section of {', '.join(OF_A_TEACHER)}")
+            self.reader.problem(where, f"was {given!r}; it is a section of {', '.join(OF_A_TEACHER)}")
             return None
         entry = cast("dict[str, Any]", given)
         self._agreed(entry, where)
-        check_keys(self.source, where, {key: 0 for key in entry if key not in AGREED}, OF_A_TEACHER, self.problems)
-        shared = base.only((*AGREED, "training"))
+        self.reader.check_keys(where, {key: 0 for key in entry if key not in AGREED}, OF_A_TEACHER)
         known = {key: value for key, value in entry.items() if key in OF_A_TEACHER}
-        return self._recipe(shared.over(known, self.source, where), where)
+        return self.reader.recipe(base.only((*AGREED, "training")).over(known, self.source, where), where)
 
     def _method(self, label: str, given: object, base: Sections) -> Recipe | None:
         where = ("methods", label)
@@ -220,12 +216,12 @@ class _Planner:
             known = {key: value for key, value in entry.items() if key not in AGREED}
             sections = base.over(known, self.source, where)
         elif "name" not in entry and any(key in (*AGREED, *SHARED) for key in entry):
-            self._problem(where, "overrides sections but has no method; write `method: NAME` beside them")
+            self.reader.problem(where, "overrides sections but has no method; add `method: NAME`")
             return None
         else:
-            sections = base.method(given, self.source, where)
+            sections = base.with_section("method", given, self.source, where)
         sections, needs = self._references(sections, where)
-        recipe = self._recipe(sections, where)
+        recipe = self.reader.recipe(sections, where)
         if recipe is None:
             return None
         count = recipe.method.needs.teachers
@@ -236,12 +232,13 @@ class _Planner:
     def _agreed(self, entry: Mapping[str, Any], where: Keys) -> None:
         for key in AGREED:
             if key in entry:
-                self._problem((*where, key), "all cells must agree on data and threat model; set it in base")
+                self.reader.problem((*where, key), "all cells must agree on data and threat model; set it in base")
 
     def _no_seed(self, entry: Mapping[str, Any], where: Keys) -> None:
         training = entry.get("training")
         if isinstance(training, dict) and "seed" in training:
-            self._problem((*where, "training", "seed"), "every method runs with the same seeds; list them under seeds")
+            message = "every method runs with the same seeds; list them under seeds"
+            self.reader.problem((*where, "training", "seed"), message)
 
     def _references(self, sections: Sections, where: Keys) -> tuple[Sections, dict[str, str]]:
         """Put folders in place of the names of this study's teachers."""
@@ -255,24 +252,11 @@ class _Planner:
                 needs[key] = f"teachers/{name}"
                 data[key] = named(section) | {"name": str(self.out / "teachers" / name)}
             elif close := self._mistyped(name):
-                self._problem((*where, key), f"{name!r} is not among the teachers; did you mean {close}?")
+                self.reader.problem((*where, key), f"{name!r} is not among the teachers; did you mean {close}?")
         return Sections(data, sections.lines), needs
 
     def _mistyped(self, name: object) -> str | None:
-        """Return the teacher that was meant by a name which is none, nor a model's, nor a path."""
+        """Return the teacher that was meant by a name that is neither a teacher's, nor a model's, nor a path."""
         if not isinstance(name, str) or name in available_models() or found_at(name):
             return None
         return next(iter(nearest(name, self.teachers, most=1)), None)
-
-    def _recipe(self, sections: Sections, where: Keys) -> Recipe | None:
-        sections = sections.located(self.source.lines.get(where), ("method", *SHARED))
-        try:
-            return recipe_from_dict(sections.data, origin=self.source.path, lines=sections.lines)
-        except InputError as error:
-            self.problems += str(error).splitlines()
-        return None
-
-
-def _with_seed(recipe: Recipe | None, seed: int) -> Recipe:
-    checked = cast("Recipe", recipe)
-    return replace(checked, training=replace(checked.training, seed=seed))

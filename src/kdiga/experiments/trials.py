@@ -1,4 +1,4 @@
-"""A small search for a method's coefficients: the same few points whoever asks, each a run of its own.
+"""A small search for a method's coefficients: the same few points for everyone, each a run.
 
 Points come from a scrambled Halton sequence, which unlike Sobol's is even for any number of points.
 Point i depends on nothing but i and the number of coefficients, so trials can run in any order, in
@@ -16,6 +16,7 @@ from scipy.stats import qmc
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
+from kdiga.experiments.settings import TuneSettings
 from kdiga.methods import Method, SearchRange, search_space
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import RESULT
@@ -25,16 +26,16 @@ SEED = 0  # of the sequence's scrambling
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial came to.
+    """The outcome of a trial.
 
     Args:
-        folder: of its run, below the search's.
-        coefficients: by name.
+        folder: Folder of its run, below the search's.
+        coefficients: Coefficients by name.
         status: "done", "diverged", "failed" or "open".
-        best: validation accuracy of the best epoch, "clean" and "robust", in [0, 1]; None without a result.
-        last: the same of the last epoch.
-        minutes: of training.
-        error: why there is no result.
+        best: Validation accuracy of the best epoch, "clean" and "robust", in [0, 1]; None without a result.
+        last: The same of the last epoch.
+        minutes: Minutes of training.
+        error: Reason for having no result.
     """
 
     folder: str
@@ -52,21 +53,20 @@ class Trial:
 
 
 def trial_specs(
-    recipe: Recipe, where: str, *, label: str, trials: int, epochs: int | None, needs: tuple[str, ...] = ()
+    recipe: Recipe, where: str, budget: TuneSettings, *, label: str, needs: tuple[str, ...] = ()
 ) -> list[RunSpec]:
     """Return the runs of a search; none for a method without coefficients.
 
     Args:
-        recipe: whose method is to be tuned.
-        where: folder of the search below the study's; "" for the study's own.
-        label: what is tuned.
-        trials: how many; the first has the recipe's own coefficients.
-        epochs: of each; None for the recipe's.
-        needs: folders of the teachers that they learn from.
+        recipe: Recipe whose method is to be tuned.
+        where: Folder of the search below the experiment's; "" for the experiment's.
+        budget: Number and length of the trials; the first has the recipe's own coefficients.
+        label: Name of what is tuned.
+        needs: Folders of the teachers.
     """
     if not search_space(recipe.method):
         return []
-    settings = recipe.training if epochs is None else replace(recipe.training, epochs=epochs)
+    settings = recipe.training if budget.epochs is None else replace(recipe.training, epochs=budget.epochs)
     return [
         RunSpec(
             f"{where}/trial-{number:02d}".lstrip("/"),
@@ -75,8 +75,13 @@ def trial_specs(
             replace(recipe, method=trial_method(recipe.method, number), training=settings),
             needs,
         )
-        for number in range(trials)
+        for number in range(budget.trials)
     ]
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """Return a recipe with another seed."""
+    return replace(recipe, training=replace(recipe.training, seed=seed))
 
 
 def trial_method(method: Method, number: int) -> Method:
@@ -106,7 +111,7 @@ def coefficients(method: Method) -> dict[str, float]:
 
 
 def read_trials(run_specs: Sequence[RunSpec], out: Path) -> list[Trial]:
-    """Return what the trials have come to so far."""
+    """Return the outcomes of the trials so far."""
     return [_read(run_spec, out / run_spec.folder) for run_spec in run_specs]
 
 
@@ -128,36 +133,34 @@ def best_trial(trials: Sequence[Trial], least_clean: float | None = None) -> Tri
     """Return the trial with the highest score, the first of equals; if all diverged, that is trial 0.
 
     Args:
-        trials: that have ended.
-        least_clean: validation clean accuracy that it has to keep, in [0, 1]; where none does, the trial that keeps
-            most is returned. None asks for nothing.
+        trials: Trials that have ended.
+        least_clean: Validation clean accuracy that it must have, in [0, 1]; where none has, the trial with the highest
+            is returned. None for no condition.
     """
     if least_clean is None:
         return max(trials, key=lambda trial: trial.score)
-    kept = [trial for trial in trials if trial.best is not None and trial.best["clean"] >= least_clean]
-    return best_trial(kept) if kept else max(trials, key=lambda trial: trial.best["clean"] if trial.best else -1.0)
+    enough = [trial for trial in trials if trial.best is not None and trial.best["clean"] >= least_clean]
+    return best_trial(enough) if enough else max(trials, key=lambda trial: trial.best["clean"] if trial.best else -1.0)
 
 
 def least_clean(run_spec: RunSpec, out: Path) -> float | None:
-    """Return the validation clean accuracy that a cell's trials have to keep; None if they need not keep any."""
+    """Return the validation clean accuracy that a run's trials must have; None for no condition."""
     if run_spec.floor is None:
         return None
     start = read_json(out / run_spec.floor.start / VALIDATION)
     if start is None:
-        raise InputError(f"{run_spec.floor.start} in {str(out)!r} has not been judged on validation images.")
+        raise InputError(f"{run_spec.floor.start} in {str(out)!r} has not been attacked on validation images.")
     return start["accuracy"]["clean"] - run_spec.floor.at_most / 100
 
 
 def chosen_recipe(run_spec: RunSpec, trials: Sequence[RunSpec], out: Path) -> Recipe:
-    """Return a cell's recipe with the coefficients of its best trial.
-
-    Args:
-        run_spec: with or without trials.
-        trials: its trial cells, all of which have ended.
-        out: the study's folder.
-    """
+    """Return a run's recipe with the coefficients of its best trial, all of which have ended."""
     if not trials:
         return run_spec.recipe
-    best = best_trial(read_trials(trials, out), least_clean(run_spec, out))
-    values: dict[str, Any] = dict(best.coefficients)
-    return replace(run_spec.recipe, method=replace(run_spec.recipe.method, **values))  # pyright: ignore
+    return with_coefficients(run_spec.recipe, best_trial(read_trials(trials, out), least_clean(run_spec, out)))
+
+
+def with_coefficients(recipe: Recipe, trial: Trial) -> Recipe:
+    """Return a recipe with a trial's coefficients."""
+    values: dict[str, Any] = dict(trial.coefficients)
+    return replace(recipe, method=replace(recipe.method, **values))  # pyright: ignore

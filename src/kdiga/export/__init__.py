@@ -1,4 +1,4 @@
-"""Models as files that other programs run, and what those files are worth: size, speed, accuracy, robustness."""
+"""Models as files for other programs, and measurements of these files: size, speed, accuracy, robustness."""
 
 from kdiga.export.formats import Format, available_formats, formats_by_name
 

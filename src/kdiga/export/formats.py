@@ -1,7 +1,7 @@
-"""Which formats a model can be exported to: each a module of this package that registers how it is written and read.
+"""The registry of export formats: each is a module of this package that registers how a file is written and read.
 
-What is read back is the file itself at work, as a function from images to logits; so every check and every figure is
-about what was exported, not about the model it came from.
+Reading returns the file at work, as a function from images to logits. So every check and every measurement is about
+the exported file, not about the model that it was made from.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from kdiga.errors import InputError, unknown
 from kdiga.models import Classifier
 
 Logits = Callable[[Tensor], Tensor]
-"""Maps images, float32 (batch, channel, height, width) in [0, 1] on the CPU, to logits (batch, classes) there."""
+"""Maps images, float32 (batch, channel, height, width) in [0, 1] on the CPU, to logits (batch, classes) on the CPU."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format.
+    """An export format.
 
     Args:
-        name: as ``--to`` takes it.
-        file: name of the file or folder that is written.
-        runtime: distribution that runs it, whose version belongs to every figure.
-        write: writes a model, in eval mode on the CPU, to a path.
-        read: returns the file's function from images to logits; it checks nothing.
-        is_model: what is read back is the model itself, every weight the same bits, rather than a program made of it.
-        packages: that must be installed, by import name.
-        extra: of kdiga, that brings them.
+        name: Name for ``--to``.
+        file: Name of the file or folder.
+        runtime: Distribution that runs it; results name its version.
+        write: Function that writes a model, in eval mode on the CPU, to a path.
+        read: Function from a path to the file's function from images to logits; it checks nothing.
+        is_model: Whether reading gives the model itself, bit for bit, and not a program made from it.
+        packages: Import names of required packages.
+        extra: Extra of kdiga that installs them.
     """
 
     name: str
@@ -47,10 +48,10 @@ class Format:
     extra: str = ""
 
     def check_packages(self) -> None:
-        """Check that the format can be written and run here.
+        """Check that the required packages are installed.
 
         Raises:
-            InputError: naming what is missing and how it is had.
+            InputError: If one is missing; it says how to install it.
         """
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
@@ -64,7 +65,7 @@ _FORMATS: dict[str, Format] = {}
 
 
 def register(entry: Format) -> Format:
-    """Make a format known by its name."""
+    """Add a format to the registry."""
     if entry.name in _FORMATS:
         raise InputError(f"two formats are named {entry.name!r}.")
     _FORMATS[entry.name] = entry
@@ -80,10 +81,10 @@ def available_formats() -> tuple[str, ...]:
 
 
 def formats_by_name(names: Sequence[str]) -> list[Format]:
-    """Return formats by name, each once, in the order given.
+    """Return formats by name, each once, in the given order.
 
     Raises:
-        InputError: for no name or an unknown one.
+        InputError: For no name or an unknown one.
     """
     known = available_formats()
     chosen = list(dict.fromkeys(name.strip().lower() for name in names))
@@ -95,8 +96,14 @@ def formats_by_name(names: Sequence[str]) -> list[Format]:
     return [_FORMATS[name] for name in chosen]
 
 
+def example_images(model: Classifier) -> Tensor:
+    """Return two images for tracing; a batch of one would become a constant."""
+    channels, size, _ = model.spec.takes
+    return torch.full((2, channels, size, size), 0.5)
+
+
 def refusal(what: str, model: Classifier, error: BaseException) -> InputError:
-    """Return the error for a network that cannot be exported: the reason in one line."""
+    """Return the error for a network that cannot be exported, with the reason in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = next((line for line in lines if not line.startswith(("#", "Failed to export", "##"))), lines[0])
     return InputError(

@@ -1,8 +1,10 @@
-"""Models: every module of this package that defines an architecture registers it."""
+"""Classifiers: architectures, their weights, and the sources of both."""
 
 from kdiga.models.checkpoint import save_model
-from kdiga.models.load import checkpoint_in, load_model
-from kdiga.models.registry import Classifier, ModelSpec, available_models, build, count_parameters
+from kdiga.models.classifier import Classifier, ModelSpec, count_parameters
+from kdiga.models.loading import load_model
+from kdiga.models.registry import available_models, build
+from kdiga.models.sources.local import checkpoint_in
 
 __all__ = [
     "Classifier",

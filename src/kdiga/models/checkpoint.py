@@ -1,13 +1,16 @@
-"""Weights on disk: our safetensors files, which know their architecture, other safetensors, ``.pt`` files and ONNX.
+"""Weights on disk: kdiga's safetensors files, which know their architecture, other safetensors, ``.pt`` and ONNX files.
 
-Nothing here unpickles: ``torch.load`` runs with ``weights_only=True``.
+Nothing here unpickles: ``torch.load`` runs with ``weights_only=True``. Checksums find damaged bytes: a model with a
+flipped bit is another model that loads without an error.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,22 +23,16 @@ from torch import Tensor, nn
 from kdiga.errors import InputError, reason_of, some
 from kdiga.io.atomic_write import replacing
 from kdiga.io.safe_json_yaml import parse_json
-from kdiga.models.registry import Classifier, ModelSpec
-from kdiga.models.sums import check_sums, sum_of, sums_problem
+from kdiga.models.classifier import Classifier, ModelSpec
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student")
 NAMED = 4  # tensors that a message names
-WRAPPED = 8  # wrappers that may lie around each other; a pickle's may lie in themselves
+WRAPPED = 8  # nested wrappers; those of a pickle may contain themselves
+PACKED = 4  # times a file's size that its parts may take unpacked; torch.save does not compress
 
 
 class Checkpoint(NamedTuple):
-    """What a file of weights holds.
-
-    Args:
-        state: tensors by name.
-        spec: of the model, if the file is ours.
-        notes: what was left aside to get at the tensors, a sentence each.
-    """
+    """Tensors of a file by name, the spec of the model if kdiga wrote it, and what was left out, a sentence each."""
 
     state: dict[str, Tensor]
     spec: ModelSpec | None
@@ -46,9 +43,9 @@ def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     """Write a model's weights, and its spec where it has one, atomically to a safetensors file.
 
     Args:
-        model: any module; a :class:`Classifier` can be loaded again by path alone.
-        path: where to; a file there is replaced at once or not at all.
-        about: plain data kept beside the spec, such as the method and the seed.
+        model: Any module; a :class:`Classifier` can be loaded again by path alone.
+        path: Path of the file; an existing file is replaced completely or not at all.
+        about: Plain data to store with the spec, such as the method and the seed.
     """
     path = Path(path)
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
@@ -65,8 +62,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     "state_dict", "model", "net" and so on, or in a one-element list; and the weights in an ``.onnx`` file.
 
     Raises:
-        InputError: for a missing file, a file of another kind, one whose bytes are not those that were written, or a
-            pickle that holds more than tensors; it names what the pickle would have run.
+        InputError: for a missing file, a file of another kind, a damaged file, or a pickle that holds more than
+            tensors; it names what the pickle would have run.
     """
     if not path.is_file():
         raise InputError(f"checkpoint {str(path)!r} does not exist; give a .safetensors or .pt file, or a run folder.")
@@ -78,7 +75,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(read_onnx_weights(path), None)
     try:
         check_sums(path)
-        with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are refused below
+        with warnings.catch_warnings(action="ignore"):  # about kinds of tensors that are refused below
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
@@ -91,29 +88,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def why_refused(error: Exception) -> str:
-    """Return why torch could not read a file, in a few words: for a pickle, what it would have run."""
+    """Return briefly why torch could not read a file: for a pickle, what it would have run."""
     wanted = re.search(r"GLOBAL (\S+)", str(error))
     if wanted:
         return f"it is a pickle that would run {wanted[1]}, which is refused"
     if "Weights only load failed" in str(error):
-        return "it is not a file that torch.save wrote"  # torch's own words are about its defaults, not about the file
+        return "it is not a file that torch.save wrote"  # torch's message is about its defaults, not about the file
     return reason_of(error)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path | str) -> tuple[str, ...]:
-    """Put a state dict into a model, every tensor accounted for.
-
-    Args:
-        model: filled in place.
-        state: tensors by name.
-        path: where they came from, for messages.
-
-    Returns:
-        What was done to make them fit, a sentence each.
+    """Load a state dict into a model in place, and return the changes that made it fit, a sentence each.
 
     Raises:
-        InputError: if keys are missing or left over, shapes differ, or a tensor is of another kind or not a number;
-            it lists them.
+        InputError: if keys are missing or left over, shapes differ, or a tensor is of another kind or holds NaN; it
+            lists them.
     """
     target = model.state_dict()
     check_fit(target, state, path)
@@ -125,12 +114,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path | str
 
 
 def check_fit(target: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:
-    """Check that a state dict fits a model, every tensor accounted for.
+    """Check that a state dict fits a model's, of which only names, shapes and types count.
 
-    Args:
-        target: of the model, whose values are not looked at.
-        state: tensors by name; batch norm's step counters may be missing.
-        path: where they came from, for messages.
+    Batch norm's step counters may be missing.
 
     Raises:
         InputError: as :func:`load_weights` does.
@@ -155,10 +141,7 @@ def check_fit(target: Mapping[str, Tensor], state: Mapping[str, Tensor], path: P
 
 
 def _check_values(target: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path | str) -> None:
-    """Refuse what copying would turn into other numbers without a word: quantised integers, complex parts, no numbers.
-
-    Infinity may stand in a mask.
-    """
+    """Refuse values that copying would silently change, such as quantised integers, and NaN; masks hold infinity."""
     kinds = [key for key, value in target.items() if value.is_floating_point() != state[key].is_floating_point()]
     if kinds:
         raise InputError(
@@ -166,10 +149,10 @@ def _check_values(target: Mapping[str, Tensor], state: Mapping[str, Tensor], pat
             f"{state[kinds[0]].dtype} there and {target[kinds[0]].dtype} in the model; save it as it was trained, "
             "not quantised."
         )
-    # float8 knows no isnan of its own
+    # float8 has no isnan
     wrong = [key for key, value in state.items() if value.is_floating_point() and bool(value.float().isnan().any())]
     if wrong:
-        raise InputError(f"{str(path)!r} holds values that are no numbers, in {some(wrong, NAMED)}; train it again.")
+        raise InputError(f"{str(path)!r} holds NaN in {some(wrong, NAMED)}; train it again.")
 
 
 def _imagenet_hint(model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
@@ -185,23 +168,23 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         ours = parse_json(metadata.get("kdiga", "{}"))
         spec = ModelSpec.from_dict(ours["spec"]) if ours.get("spec") else None
-        problem = sums_problem(state, ours.get("sum"))
+        damaged = ours.get("sum") not in (None, sum_of(state))
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{str(path)!r} is not a readable safetensors checkpoint ({reason_of(error)}); copy or train it again."
         ) from None
-    if problem is not None:
-        raise InputError(f"{str(path)!r} is damaged: {problem}; copy or train it again.")
+    if damaged:
+        raise InputError(f"{str(path)!r} is damaged: its tensors do not match their checksum; copy or train it again.")
     return Checkpoint(_plain_tensors(state, path), spec)
 
 
 def _plain_tensors(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return tensors as they are, if copying them is all that is to be done."""
+    """Return dense tensors of real numbers on the CPU, detached, or refuse others."""
     for name, value in state.items():
         plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
         if not plain or value.is_complex():
             raise InputError(
-                f"{str(path)!r} holds {name} as no plain tensor of numbers ({value.layout}, {value.dtype}, "
+                f"{str(path)!r} holds {name}, which is not a plain tensor of numbers ({value.layout}, {value.dtype}, "
                 f"{value.device}); accepted: a state dict of dense tensors, neither quantised nor complex."
             )
     return {name: value.detach() for name, value in state.items()}
@@ -218,7 +201,7 @@ def _state_dict(loaded: object, path: Path) -> Checkpoint:
             wrapper = next((name for name in WRAPPERS if isinstance(mapping.get(name), Mapping | list)), None)
             if wrapper is not None:
                 others = sorted(str(name) for name in mapping if name != wrapper)
-                notes.append(f"weights under {wrapper!r}" + f", beside {some(others, NAMED)}" * bool(others))
+                notes.append(f"weights under {wrapper!r}" + f"; left out: {some(others, NAMED)}" * bool(others))
                 loaded = mapping[wrapper]
                 continue
             state = {key: value for key, value in mapping.items() if isinstance(value, Tensor)}
@@ -229,3 +212,34 @@ def _state_dict(loaded: object, path: Path) -> Checkpoint:
     raise InputError(
         f"{str(path)!r} holds no state dict; accepted: tensors by name, bare or under {', '.join(WRAPPERS)}."
     )
+
+
+def sum_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, types, shapes and bytes of contiguous CPU tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def check_sums(path: Path) -> None:
+    """Check the checksums in a zip file, which torch.save writes and torch.load does not read; other files have none.
+
+    Raises:
+        InputError: for damaged or highly compressed parts.
+        zipfile.BadZipFile: for a file that begins like a zip file and is not one.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":
+            return
+    with zipfile.ZipFile(path) as parts:
+        if sum(part.file_size for part in parts.infolist()) > PACKED * path.stat().st_size:
+            raise InputError(f"{str(path)!r} unpacks to far more than its size; save it again with torch.save.")
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise InputError(
+            f"{str(path)!r} is damaged: {damaged} does not match its checksum; copy it again, or save it again with "
+            "torch.save."
+        )

@@ -1,4 +1,4 @@
-"""What a classifier is, in plain data and in lines: before anything is trained or measured with it."""
+"""A classifier in plain data and in lines, before it is trained or measured."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kdiga.models.normalization import NORMALIZATIONS, Normalization
-from kdiga.models.registry import Classifier, count_parameters
+from kdiga.models.classifier import Classifier, count_parameters
+from kdiga.models.input_layers import NORMALIZATIONS, Normalization
 
-FEW = 12  # class indices that are told one by one
+FEW = 12  # class indices that a line names
 
 
 @dataclass(frozen=True)
 class Description:
-    """What loading found.
+    """Properties of a loaded classifier.
 
     Args:
-        source: where the weights came from, in words.
-        architecture: its name.
-        parameters: how many.
-        given: channels and size of the images that the classifier is given.
-        network: channels and size of those that its network takes.
-        mean: per channel, subtracted from pixels in [0, 1].
-        std: per channel, divided by.
-        outputs: of the network.
-        classes: which of them are the logits; () is all.
-        notes: what loading did to make the weights fit.
+        source: Origin of the weights, in words.
+        architecture: Name of the architecture.
+        parameters: Number of parameters.
+        given: Channels and size of the classifier's images.
+        network: Channels and size of its network's images.
+        mean: Mean per channel, subtracted from pixels in [0, 1].
+        std: Standard deviation per channel, a divisor.
+        outputs: Number of the network's outputs.
+        classes: Outputs that are the logits; () is all.
+        notes: Changes that loading made to fit the weights.
     """
 
     source: str
@@ -59,11 +59,11 @@ class Description:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the description as plain data."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Return it as short lines of "what: value"."""
+        """Return the description as short lines of "what: value"."""
         return [
             f"architecture: {self.architecture}, {self.parameters:,} parameters",
             f"weights: {self.source}",
@@ -93,5 +93,5 @@ class Description:
     def _classes(self) -> str:
         if not self.classes:
             return f"{self.outputs}"
-        told = ", ".join(map(str, self.classes[:FEW])) + ", ..." * (len(self.classes) > FEW)
-        return f"{len(self.classes)} of the network's {self.outputs} outputs: {told}"
+        first = ", ".join(map(str, self.classes[:FEW])) + ", ..." * (len(self.classes) > FEW)
+        return f"{len(self.classes)} of the network's {self.outputs} outputs: {first}"

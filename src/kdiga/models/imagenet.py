@@ -1,4 +1,4 @@
-"""ImageNet-1k's classes: which output of a network of 1,000 classes stands for a class of the data."""
+"""ImageNet-1k's classes: the outputs of a network of 1,000 classes for the classes of some data."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def are_wordnet_ids(names: Sequence[str]) -> bool:
 
 
 def indices_of(classes: Sequence[int] | Sequence[str], num_classes: int) -> tuple[int, ...]:
-    """Return the outputs that stand for ``classes``.
+    """Return the outputs of a network for ``classes``.
 
     Args:
-        classes: indices as they are; or names: WordNet ids, or labels as timm lists them, of which each of the words
-            between commas will do, in any case, with "_" for a space.
-        num_classes: of the network.
+        classes: Indices, which are returned; or names: WordNet ids, or labels as timm lists them, complete or one of
+            the parts between commas, in any case, with "_" for a space.
+        num_classes: Outputs of the network.
 
     Raises:
-        InputError: for a name that ImageNet has not or has twice, or names and a network of another number of classes.
+        InputError: for an unknown or ambiguous name, or names and a network of another number of classes.
     """
     if all(isinstance(one, int) for one in classes):
         return tuple(cast("Sequence[int]", classes))
@@ -45,8 +45,8 @@ def indices_of(classes: Sequence[int] | Sequence[str], num_classes: int) -> tupl
             raise InputError(f"{name!r} is {len(indices)} classes of ImageNet, {list(indices)}; give its WordNet id.")
         close = nearest(_plain(name), _by_name(), most=1)
         raise InputError(
-            f"{name!r} is no class of ImageNet-1k{f'; did you mean {close[0]!r}?' if close else '.'} Name the data's "
-            "classes by WordNet id (n01440764) or label, or give classes as a list of indices."
+            f"{name!r} is not a class of ImageNet-1k{f'; did you mean {close[0]!r}?' if close else '.'} Name the "
+            "data's classes by WordNet id (n01440764) or label, or give classes as a list of indices."
         )
     return tuple(found[name][0] for name in names)
 

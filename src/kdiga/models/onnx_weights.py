@@ -1,4 +1,4 @@
-"""The weights in an ONNX file, by the names that the exported network's parameters had."""
+"""The weights in an ONNX file, by the names of the exported network's parameters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kdiga.errors import InputError, reason_of
 def read_onnx_weights(path: Path) -> dict[str, Tensor]:
     """Return the initialisers of an ONNX graph by name.
 
-    PyTorch's exporter transposes the weight of a linear layer and gives it a name of its own (``onnx::MatMul_12``);
-    where the product goes on to the addition of ``LAYER.bias``, it is ``LAYER.weight``, and is turned back.
+    PyTorch's exporter transposes the weight of a linear layer and renames it (``onnx::MatMul_12``). Where the product
+    is added to ``LAYER.bias``, the weight is transposed back and named ``LAYER.weight``.
 
     Raises:
         InputError: for a file that is not ONNX, or if the package is missing.
@@ -33,20 +33,20 @@ def read_onnx_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{str(path)!r} is not a readable ONNX file ({str(error)[:100]}); export it again.") from None
     try:
         state = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
-    except Exception as error:  # sizes, types and bytes that do not belong together, each with an error of its own
+    except Exception as error:  # contradictory sizes, types and bytes raise many kinds of errors
         raise InputError(
             f"{str(path)!r} holds weights that cannot be read ({reason_of(error)}); export it again."
         ) from None
-    # protobuf gives bytes that are no UTF-8 as they are
+    # protobuf returns names that are not UTF-8 as bytes
     if not all(isinstance(name, str) for name in state):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(f"{str(path)!r} names its weights in bytes that are no text; export it again.")
+        raise InputError(f"{str(path)!r} names its weights in bytes that are not text; export it again.")
     for product, bias in _linear_layers(graph, state):
         state[f"{bias.removesuffix('.bias')}.weight"] = state.pop(product).T.contiguous()
     return state
 
 
 def _linear_layers(graph: Any, state: dict[str, Tensor]) -> list[tuple[str, str]]:
-    """Return the initialisers of each product followed by a sum: the weight's and the bias's."""
+    """Return the initialisers of each product followed by a sum: weight and bias."""
     weights = {
         node.output[0]: name
         for node in graph.node

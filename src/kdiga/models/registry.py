@@ -1,208 +1,51 @@
-"""Which architectures there are, and how a classifier is built from a name.
+"""Architectures and sources of models by name, and how a classifier is built from a spec.
 
-A module of this package registers a family of names with one builder. The builder returns logits
-from *normalised* images; :class:`Classifier` puts the normalisation in front of it.
+An architecture is a builder with ``@register`` in ``kdiga.models.architectures``: it returns a network from
+*normalised* images to logits, and :class:`Classifier` adds the normalisation. A source is a class with
+``@register_source`` in ``kdiga.models.sources`` whose ``prefix`` begins its names, as in ``timm:resnet18``.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdiga.errors import InputError, nearest, unknown
-from kdiga.models.fit import Fit
-from kdiga.models.normalization import Normalization, Normalize
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "softplus": nn.Softplus}
-
-
-# Left out of plain data where they say nothing, so that a model keeps its fingerprint.
-_FITTING = ("input_size", "input_channels", "classes", "options")
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Everything needed to build a classifier again; it travels in the checkpoint.
-
-    Args:
-        name: an architecture that ``kdiga models`` lists, or one of a source's, such as ``timm:NAME``.
-        num_classes: of the network's last layer; length of the logits unless ``classes`` picks some of them.
-        in_channels: of the network, 1 for grey, 3 for colour.
-        image_size: of the network, height and width in pixels.
-        activation: one of "relu", "silu", "gelu", "softplus"; "" is the architecture's own.
-        mean: per channel, subtracted from pixels in [0, 1].
-        std: per channel, divided by.
-        input_size: height and width of the images that the classifier is given; None is the network's. They are
-            resized.
-        input_channels: of those images; None is the network's.
-        classes: which outputs of the network are the logits, in their order; () takes all. So a network of
-            1,000 classes serves data of ten of them.
-        options: more arguments of the source's own, such as timm's ``patch_size``; plain data.
-    """
-
-    name: str
-    num_classes: int = 10
-    in_channels: int = 3
-    image_size: int = 32
-    activation: str = ""
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    input_size: int | None = None
-    input_channels: int | None = None
-    classes: tuple[int, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
-
-    def __post_init__(self) -> None:
-        for name in ("num_classes", "in_channels", "image_size", "input_size", "input_channels"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} was {value!r}; it must be at least 1.")
-        if len(set(self.classes)) != len(self.classes) or not all(0 <= one < self.num_classes for one in self.classes):
-            raise InputError(
-                f"classes were {list(self.classes)[:12]}; give different numbers of the network's {self.num_classes} "
-                "outputs, from 0."
-            )
-        if self.activation and self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
-
-    @property
-    def architecture(self) -> str:
-        """Its name, with the activation where that is not the architecture's own."""
-        return f"{self.name}-{self.activation}" if self.activation else self.name
-
-    def contradiction(self, given: Mapping[str, Any]) -> str | None:
-        """Return how the spec differs from what was given of its fields, "x=1, not x=2"; None where it does not."""
-        wrong = {key: value for key, value in given.items() if getattr(self, key) != value}
-        if not wrong:
-            return None
-        own = ", ".join(f"{key}={getattr(self, key)!r}" for key in wrong)
-        return f"{own}, not {', '.join(f'{key}={value!r}' for key, value in wrong.items())}"
-
-    @property
-    def takes(self) -> tuple[int, int, int]:
-        """Channels and size of the images that the classifier is given, and the length of its logits."""
-        return (
-            self.input_channels or self.in_channels,
-            self.input_size or self.image_size,
-            len(self.classes) or self.num_classes,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the spec as plain data; what it leaves to the network is left out."""
-        return {key: value for key, value in asdict(self).items() if key not in _FITTING or value not in (None, (), {})}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
-        """Return the spec that :meth:`to_dict` wrote."""
-        strange = sorted(data.keys() - {field.name for field in fields(cls)})
-        if strange:
-            raise InputError(f"a model has no {', '.join(strange)}; a newer kdiga wrote this, so upgrade to read it.")
-        wrong = [name for name in data if not _is_kind(name, data[name])]
-        if wrong:
-            raise InputError(f"a model's {wrong[0]} was {data[wrong[0]]!r:.60}, which is no {wrong[0]}.")
-        lists: dict[str, Any] = {name: tuple(data[name]) for name in ("mean", "std", "classes") if name in data}
-        return cls(**(data | lists))
-
-
-def _is_kind(field: str, value: Any) -> bool:
-    """Return whether plain data out of a file may be the value of a spec's field."""
-    if field in ("name", "activation"):
-        return isinstance(value, str)
-    if field == "options":
-        return isinstance(value, Mapping) and all(isinstance(key, str) for key in cast("Mapping[Any, Any]", value))
-    if field in ("mean", "std", "classes"):
-        kinds = (int,) if field == "classes" else (int, float)
-        return isinstance(value, list | tuple) and all(type(one) in kinds for one in cast("Sequence[Any]", value))
-    return type(value) is int or (value is None and field in _FITTING)
-
-
-@dataclass(frozen=True)
-class WeightsOrigin:
-    """Where a classifier's weights came from.
-
-    Args:
-        source: in words.
-        trained: whether somebody trained them.
-        new_head: whether the last layer was replaced by an untrained one.
-        notes: what loading did to make them fit, a sentence each.
-    """
-
-    source: str = "fresh weights"
-    trained: bool = False
-    new_head: bool = False
-    notes: tuple[str, ...] = ()
-
-
-class Classifier(nn.Module):
-    """Maps images in [0, 1] to logits: fitted to the network's size, normalised, then the network."""
-
-    picked: Tensor
-
-    def __init__(self, spec: ModelSpec, network: nn.Module, origin: WeightsOrigin | None = None) -> None:
-        super().__init__()
-        self.spec = spec
-        self.origin = origin or WeightsOrigin()
-        channels, size, _ = spec.takes
-        self.fit = Fit(size, channels, spec.image_size, spec.in_channels)
-        self.normalize = Normalize(Normalization(spec.mean, spec.std), spec.in_channels)
-        self.network = network
-        self.register_buffer("picked", torch.tensor(spec.classes, dtype=torch.int64), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (batch, classes) of images (batch, channel, height, width)."""
-        logits = self.network(self.normalize(self.fit(images)))
-        return logits[:, self.picked] if self.spec.classes else logits
-
-    def fitted(self, *, channels: int, size: int, classes: Sequence[int] = ()) -> Classifier:
-        """Return a classifier of other images or of some classes, in the same mode, which shares the network.
-
-        Args:
-            channels: of the images that it will be given.
-            size: their height and width.
-            classes: which outputs of the network are its logits; () leaves them as they are.
-
-        Raises:
-            InputError: for channels that cannot be turned into each other, or classes that the network has not.
-        """
-        spec = replace(
-            self.spec,
-            input_size=None if size == self.spec.image_size else size,
-            input_channels=None if channels == self.spec.in_channels else channels,
-            classes=tuple(classes) or self.spec.classes,
-        )
-        other = Classifier(spec, self.network, self.origin)
-        other.normalize = self.normalize
-        return other.to(self.normalize.mean.device).train(self.training)
-
+from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec
+from kdiga.models.request import ModelRequest
 
 Builder = Callable[[ModelSpec, type[nn.Module]], nn.Module]
 _BUILDERS: dict[str, tuple[Builder, type[nn.Module]]] = {}
 
 
-def register(*names: str, activation: type[nn.Module] = nn.ReLU) -> Callable[[Builder], Builder]:
-    """Make a builder known under ``names``; ``activation`` is the architecture's own."""
+def _import_all(package: str) -> None:
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
 
-    def keep(builder: Builder) -> Builder:
+
+def register(*names: str, activation: type[nn.Module] = nn.ReLU) -> Callable[[Builder], Builder]:
+    """Register a builder under ``names``; ``activation`` is the architecture's own."""
+
+    def add(builder: Builder) -> Builder:
         for name in names:
             if name in _BUILDERS:
                 raise InputError(f"two models are named {name!r}.")
             _BUILDERS[name] = (builder, activation)
         return builder
 
-    return keep
+    return add
 
 
 def available_models() -> Sequence[str]:
     """Return the names of the built-in architectures; every source adds its own, such as ``timm:NAME``."""
-    package = importlib.import_module("kdiga.models")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    _import_all("kdiga.models.architectures")
     return tuple(_BUILDERS)
 
 
@@ -210,34 +53,135 @@ def build(spec: ModelSpec) -> Classifier:
     """Build a freshly initialised classifier.
 
     Args:
-        spec: what to build; its name may be one of a source's, such as ``timm:NAME``.
+        spec: Spec of the classifier; its name may be a source's, such as ``timm:NAME``.
 
     Raises:
         InputError: for an unknown name, or a package that is missing.
     """
-    names = available_models()
     if ":" in spec.name:
-        from kdiga.models.sources.registry import source_of
-
         source, name = source_of(spec.name)
         return Classifier(spec, source.network(replace(spec, name=name)))
+    names = available_models()
     if spec.name not in _BUILDERS:
-        raise _unknown_model(spec.name, names)
+        close = list(dict.fromkeys([*nearest(spec.name, names, most=2), *suggestions(spec.name)]))
+        if close:
+            raise InputError(f"model {spec.name!r} is not known; did you mean {' or '.join(close)}?")
+        raise unknown("model", spec.name, names, "Other sources are given as timm:NAME, torchvision:NAME and so on.")
     if spec.options:
         raise InputError(f"{spec.name} has no options, and {', '.join(spec.options)} was given; leave it out.")
     builder, own = _BUILDERS[spec.name]
     return Classifier(spec, builder(spec, ACTIVATIONS.get(spec.activation, own)))
 
 
-def _unknown_model(name: str, names: Sequence[str]) -> InputError:
-    from kdiga.models.sources.registry import suggestions
+class ModelSource(ABC):
+    """A place that models come from."""
 
-    close = list(dict.fromkeys([*nearest(name, names, most=2), *suggestions(name)]))
+    prefix: ClassVar[str]  # of its names, before a colon
+    form: ClassVar[str]  # of a name, for lists and messages
+    brings_weights: ClassVar[bool] = True  # whether its models are trained without a request for weights
+    extra: ClassVar[str] = ""  # name of kdiga's extra that installs its packages
+
+    @abstractmethod
+    def load(self, request: ModelRequest, name: str) -> Classifier:
+        """Return a classifier.
+
+        Args:
+            request: All arguments of the caller.
+            name: Name without the prefix.
+
+        Raises:
+            InputError: if the model cannot be loaded.
+        """
+
+    def network(self, spec: ModelSpec) -> nn.Module:
+        """Return the freshly initialised network of a spec whose name has no prefix, without a download.
+
+        Raises:
+            InputError: for an unknown name.
+        """
+        raise InputError(f"{self.prefix}:{spec.name} is not an architecture, so no spec can name it.")
+
+    def names(self) -> Iterable[str]:
+        """Return the known names, without the prefix, for suggestions."""
+        return ()
+
+
+_SOURCES: dict[str, ModelSource] = {}
+
+
+def register_source(kind: type[ModelSource]) -> type[ModelSource]:
+    """Register a source by its prefix."""
+    if kind.prefix in _SOURCES:
+        raise InputError(f"two sources have the prefix {kind.prefix!r}.")
+    _SOURCES[kind.prefix] = kind()
+    return kind
+
+
+def available_sources() -> Mapping[str, ModelSource]:
+    """Return every source by its prefix; "" is the prefix of the built-in architectures."""
+    _import_all("kdiga.models.sources")
+    return dict(sorted(_SOURCES.items()))
+
+
+def source_of(name: str) -> tuple[ModelSource, str]:
+    """Return the source of a name, and the name without its prefix.
+
+    A folder is a run, and a name with a suffix or a folder in front is a file.
+
+    Raises:
+        InputError: for an unknown prefix.
+    """
+    sources = available_sources()
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in sources:
+        if not rest:
+            raise InputError(f"{name!r} names no model; give {sources[prefix].form}.")
+        return sources[prefix], rest
+    path, found = Path(name), found_at(name)
+    if found == "folder":
+        return sources["run"], name
+    if found == "file" or (not colon and (path.suffix or path.parent != Path())):
+        return sources["file"], name
+    if not colon:
+        return sources[""], name
+    forms = [source.form for source in sources.values() if source.prefix]
+    close = nearest(prefix, [one for one in sources if one], most=1)
+    hint = f"did you mean {close[0]}:{rest}?" if close else f"accepted: {', '.join(forms)}, or an architecture's name."
+    raise InputError(f"source {prefix!r} of {name!r} is not known; {hint}")
+
+
+def found_at(name: str) -> str:
+    """Return whether a name is the path of a "folder" or a "file"; "" for neither, and for an impossible path."""
+    try:
+        path = Path(name)
+        return "folder" if path.is_dir() else "file" if path.is_file() else ""
+    except (OSError, ValueError):  # too long, or with a null character
+        return ""
+
+
+def suggestions(name: str, *, most: int = 2) -> list[str]:
+    """Return names of other sources similar to ``name``, with their prefixes, at most ``most`` a source."""
+    found: list[str] = []
+    for prefix, source in available_sources().items():
+        if prefix:
+            found += [f"{prefix}:{one}" for one in nearest(name, source.names(), most=most)]
+    return found
+
+
+def unknown_name(source: ModelSource, name: str) -> InputError:
+    """Return the error for a name that a source does not know, with the nearest of every source."""
+    own = nearest(name, source.names(), most=3)
+    others = [one for one in suggestions(name, most=1) if not one.startswith(f"{source.prefix}:")]
+    close = [f"{source.prefix}:{one}" for one in own] + others
     if close:
-        return InputError(f"model {name!r} is not known; did you mean {' or '.join(close)}?")
-    return unknown("model", name, names, "Other sources are given as timm:NAME, torchvision:NAME and so on.")
+        return InputError(f"{source.prefix} model {name!r} is not known; did you mean {' or '.join(close)}?")
+    return InputError(
+        f"{source.prefix} model {name!r} is not known; accepted: {source.form}, and no name there is similar."
+    )
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable and frozen parameters, without buffers."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def missing_package(source: ModelSource, package: str) -> InputError:
+    """Return the error for a missing package of a source."""
+    return InputError(
+        f"{source.form} needs the package {package}, which is not installed: pip install 'kdiga[{source.extra}]'."
+    )

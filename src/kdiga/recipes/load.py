@@ -1,23 +1,28 @@
-"""From YAML text to a validated recipe: parsed once, overridden, checked as a whole, all errors told at once."""
+"""From YAML text to a validated recipe: one reader reports all problems of a file together, with their lines."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from kdiga.errors import InputError, nearest
+from kdiga.errors import InputError
 from kdiga.methods import Method, available_methods
 from kdiga.recipes.schema import CacheConfig, DataConfig, ExtraConfig, ModelConfig, Recipe, Rounds
-from kdiga.recipes.source import CLAIMS, RECIPE, STUDY, kind_of, read_source, shortened
+from kdiga.recipes.source import (
+    CLAIMS,
+    RECIPE,
+    STUDY,
+    Keys,
+    SectionReader,
+    YamlSource,
+    kind_of,
+    nearest_or_all,
+    read_source,
+)
 from kdiga.training import TrainingSettings
-from kdiga.types import ThreatModel, parse_number
+from kdiga.types import ThreatModel
 
-Lines = Mapping[tuple[str, ...], int]
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "student": ModelConfig,
@@ -29,20 +34,20 @@ SECTIONS: dict[str, type] = {
     "cache": CacheConfig,
 }
 REQUIRED = ("data", "student", "method")
-SHORT = {"data.extra": "path"}  # `extra: FILE` is short for `extra: {path: FILE}`
-NAMED = ("data", "student", "teacher", "second_teacher", "method")  # `method: kd` is short for `method: {name: kd}`
+SHORT = {DataConfig: "name", ModelConfig: "name", ExtraConfig: "path"}
+NESTED = {DataConfig: {"extra": ExtraConfig}}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply ``section.key=value`` overrides.
 
     Args:
-        path: of a YAML file, or a name that ``kdiga recipes`` lists.
-        overrides: such as ``training.seed=1``; the value is YAML.
+        path: Path of a YAML file, or a name that ``kdiga recipes`` lists.
+        overrides: Overrides such as ``training.seed=1``; the value is YAML.
 
     Raises:
-        InputError: for a missing or malformed file, and for every unknown key, wrong type or value
-            out of range, all in one message with the lines they are on.
+        InputError: If the file is missing or malformed, or has unknown keys, wrong types or values out of range. One
+            message names all problems and their lines.
     """
     source = read_source(path, overrides, RECIPE)
     kind = kind_of(source.data)
@@ -53,38 +58,33 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe_from_dict(source.data, origin=source.path, lines=source.lines)
 
 
-def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: Lines | None = None) -> Recipe:
+def recipe_from_dict(
+    data: Mapping[str, Any], *, origin: str = "recipe", lines: Mapping[Keys, int] | None = None
+) -> Recipe:
     """Validate a recipe given as plain data.
 
     Args:
-        data: sections by name.
-        origin: what to call the recipe in messages.
-        lines: where each key stands in the file.
+        data: Sections by name.
+        origin: Name of the recipe in messages.
+        lines: Line of each key in the file.
 
     Raises:
-        InputError: with every problem in one message.
+        InputError: If there are problems; one message names all.
     """
-    reader = _RecipeReader(origin, lines or {})
-    reader.keys("", data, (*SECTIONS, "method"))
+    reader = SectionReader(YamlSource(origin, dict(data), lines or {}), SHORT)
+    reader.check_keys((), data, (*SECTIONS, "method"))
     for key in REQUIRED:
         if data.get(key) is None:
             reader.problem((key,), "missing section")
-    parts = {
-        name: reader.section(name, kind, data[name]) for name, kind in SECTIONS.items() if data.get(name) is not None
-    }
-    method = None if data.get("method") is None else reader.method(data["method"])
+    sections = dict[str, Any]()
+    for name, kind in SECTIONS.items():
+        if data.get(name) is not None:
+            sections[name] = reader.section((name,), kind, data[name], **NESTED.get(kind, {}))
+    if data.get("method") is not None:
+        sections["method"] = _read_method(reader, data["method"])
     reader.check()
-    recipe = Recipe(
-        parts["data"],
-        parts["student"],
-        cast("Method", method),
-        parts.get("teacher"),
-        parts.get("threat", ThreatModel()),
-        parts.get("training", TrainingSettings()),
-        parts.get("second_teacher"),
-        parts.get("rounds"),
-        parts.get("cache"),
-    )
+    defaults: dict[str, Any] = {"teacher": None, "threat": ThreatModel(), "training": TrainingSettings()}
+    recipe = Recipe(**defaults | sections)
     _check_teachers(reader, recipe)
     _check_cache(reader, recipe)
     if recipe.data.extra is not None and recipe.data.extra.labels == "teacher" and recipe.teacher is None:
@@ -93,7 +93,20 @@ def recipe_from_dict(data: Mapping[str, Any], *, origin: str = "recipe", lines: 
     return recipe
 
 
-def _check_teachers(reader: _RecipeReader, recipe: Recipe) -> None:
+def _read_method(reader: SectionReader, given: object) -> Method | None:
+    methods = available_methods()
+    options = reader.mapping(("method",), given, "name")
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        reader.problem(("method",), f"needs a name; accepted: {', '.join(methods)}")
+    elif name not in methods:
+        reader.problem(("method", "name"), f"{name!r} is not known; {nearest_or_all(name, methods)}")
+    else:
+        return reader.section(("method",), methods[name], options)
+    return None
+
+
+def _check_teachers(reader: SectionReader, recipe: Recipe) -> None:
     name, wanted = recipe.method.info.name, recipe.method.needs.teachers
     if recipe.rounds is not None and not wanted:
         reader.problem(("rounds",), f"method {name} learns from no teacher; rounds need one that does, such as kdiga")
@@ -119,7 +132,7 @@ def _check_teachers(reader: _RecipeReader, recipe: Recipe) -> None:
             )
 
 
-def _check_cache(reader: _RecipeReader, recipe: Recipe) -> None:
+def _check_cache(reader: SectionReader, recipe: Recipe) -> None:
     if recipe.cache is None:
         return
     name, needs = recipe.method.info.name, recipe.method.needs
@@ -138,86 +151,3 @@ def _check_cache(reader: _RecipeReader, recipe: Recipe) -> None:
         reader.problem(
             ("training", "precision"), "was 'auto'; a teacher cache is filled in one precision. Name it: fp32 or bf16"
         )
-
-
-class _RecipeReader:
-    """Turns sections into dataclasses and gathers what is wrong with them."""
-
-    def __init__(self, origin: str, lines: Lines) -> None:
-        self.origin, self.lines, self.problems = origin, lines, list[str]()
-
-    def problem(self, keys: Sequence[str], message: str) -> None:
-        line = self.lines.get(tuple(keys))
-        self.problems.append(
-            f"{shortened('.'.join(keys))}: {shortened(message)} ({self.origin}{f':{line}' if line else ''})"
-        )
-
-    def check(self) -> None:
-        if self.problems:
-            raise InputError("\n".join(self.problems))
-
-    def keys(self, section: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
-        for key in given:
-            if key not in accepted:
-                self.problem([*filter(None, section.split(".")), str(key)], f"unknown key; {_hint(str(key), accepted)}")
-
-    def method(self, given: object) -> Method | None:
-        methods = available_methods()
-        options = dict(self._mapping("method", given))
-        name = options.pop("name", None)
-        if not isinstance(name, str):
-            self.problem(("method",), f"needs a name; accepted: {', '.join(methods)}")
-        elif name not in methods:
-            self.problem(("method", "name"), f"{name!r} is not known; {_hint(name, methods)}")
-        else:
-            return self.section("method", methods[name], options)
-        return None
-
-    def section(self, section: str, kind: type, given: object) -> Any:
-        values = self._mapping(section, given)
-        accepted = [field.name for field in fields(kind)]
-        self.keys(section, values, accepted)
-        known = {key: _number(value) for key, value in values.items() if key in accepted}
-        if kind is DataConfig and known.get("extra") is not None:
-            known["extra"] = self.section(f"{section}.extra", ExtraConfig, known["extra"])
-        if kind is ThreatModel and "norm" in known:
-            known["norm"] = str(known["norm"]).lower()
-        for field in fields(kind):
-            value = known.get(field.name)
-            if (
-                isinstance(value, bool)
-                and re.search(r"\b(int|float)\b", str(field.type))
-                and "bool" not in str(field.type)
-            ):
-                self.problem((*section.split("."), field.name), f"was {value!r}; it is a number")
-        try:
-            return TypeAdapter(kind).validate_python(known)
-        except ValidationError as error:
-            for problem in error.errors():
-                keys = (*section.split("."), *(str(part) for part in problem["loc"][:1]))
-                told = problem["type"] in ("value_error", "missing")
-                value = "" if told else f" (was {problem['input']!r})"
-                self.problem(keys, problem["msg"].removeprefix("Value error, ") + value)
-        return None
-
-    def _mapping(self, section: str, given: object) -> dict[str, Any]:
-        if isinstance(given, str) and section in NAMED:
-            return {"name": given}
-        if isinstance(given, str) and section in SHORT:
-            return {SHORT[section]: given}
-        if isinstance(given, dict):
-            return cast("dict[str, Any]", given)
-        self.problem(section.split("."), f"was {given!r}; it is a section of keys")
-        return {}
-
-
-def _number(value: object) -> object:
-    # 8/255 is text to YAML; so is 1e-3, which lacks YAML 1.1's dot.
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?( */ *\d+)?", value):
-        return parse_number(value)
-    return value
-
-
-def _hint(given: str, choices: Sequence[str] | Mapping[str, Any]) -> str:
-    close = nearest(given, choices, most=1)
-    return f"did you mean {close[0]}?" if close else f"accepted: {', '.join(choices)}"

@@ -1,8 +1,8 @@
-"""What a recipe may say. Method, threat model and training settings are the library's own dataclasses."""
+"""The sections of a recipe. Method, threat model and training settings are the library's own dataclasses."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,7 +10,7 @@ from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method
 from kdiga.models import available_models
-from kdiga.models.sources.registry import source_of
+from kdiga.models.registry import source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel
@@ -21,9 +21,9 @@ class ExtraConfig:
     """Extra training images, real or generated; see :class:`kdiga.data.MixedSet`.
 
     Args:
-        path: an .npz file with ``image`` and ``label``, or a folder of class folders.
-        share: of each batch, in (0, 1).
-        labels: "given", those of the file or folder, or "teacher", the classes that the recipe's teacher sees in them.
+        path: Path of an .npz file with ``image`` and ``label``, or of a folder of class folders.
+        share: Fraction of extra images in each batch, in (0, 1).
+        labels: "given" (labels of the file or folder) or "teacher" (predictions of the recipe's teacher).
     """
 
     path: str
@@ -37,19 +37,19 @@ class ExtraConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images.
+    """The section ``data``.
 
     Args:
-        name: a set that ``kdiga data`` lists, or the path of a folder of class folders.
-        root: folder that holds it; None looks in the usual places.
-        image_size: for image files, resize and crop to this many pixels.
-        train_examples: use only so many training images, every class in its proportion; the choice is the
-            same for every seed.
-        in_memory: for image files, whether all are decoded at the start; "auto" does so where they are small. See
+        name: Data set that ``kdiga data`` lists, or the path of a folder of class folders.
+        root: Folder of the data set; None searches the default folders.
+        image_size: Size to resize and crop image files to, in pixels.
+        train_examples: Number of training images to use, with each class in its proportion; the choice is the same
+            for every seed.
+        in_memory: Whether all image files are decoded at the start; "auto" decodes small data sets. See
             :class:`kdiga.data.Reading`.
-        workers: for image files, processes that decode them; the images are the same for any number.
-        skip_corrupt: leave out image files that cannot be read, in place of ending with their name.
-        extra: training images beyond these.
+        workers: Number of processes that decode image files; it does not change the images.
+        skip_corrupt: Whether to leave out image files that cannot be read; otherwise they are an error.
+        extra: Extra training images.
     """
 
     name: str
@@ -63,18 +63,18 @@ class DataConfig:
 
     @property
     def reading(self) -> Reading:
-        """How image files are read."""
+        """The settings for reading image files."""
         return Reading(self.image_size, self.in_memory, self.workers, self.skip_corrupt)
 
     @property
     def for_test(self) -> DataConfig:
-        """The same without what concerns training images alone."""
+        """The section without the keys of training images."""
         return replace(self, train_examples=None, extra=None)
 
     def __post_init__(self) -> None:
         if self.train_examples is not None and self.train_examples < 1:
             raise InputError(f"train_examples was {self.train_examples!r}; it must be at least 1.")
-        _ = self.reading  # which checks what it is given
+        _ = self.reading  # checks its values
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,24 @@ class ModelConfig:
     """A teacher or a student; see :func:`kdiga.load_model`.
 
     Args:
-        name: an architecture, ``timm:NAME``, ``torchvision:NAME``, ``robustbench:DATASET/THREAT/NAME``,
+        name: Architecture, ``timm:NAME``, ``torchvision:NAME``, ``robustbench:DATASET/THREAT/NAME``,
             ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's folder.
-        weights: a state dict to put into a named architecture; beside ``pretrained``, the file that would be fetched.
-        activation: in place of the architecture's own.
-        normalization: "data" (mean and deviation of the training images, the default for fresh
-            weights), a known name, or ``[[mean, ...], [std, ...]]``; needed with foreign weights that do not hold
-            it, and left out for pretrained ones and for a checkpoint of kdiga's.
-        pretrained: fetch the weights that the source has for the name.
+        weights: State dict for a named architecture; with ``pretrained``, the file of the pretrained weights.
+        activation: Activation instead of the architecture's own.
+        normalization: "data" (mean and deviation of the training images, the default for fresh weights), a known name,
+            or ``[[mean, ...], [std, ...]]``. Required for foreign weights without it; not needed for pretrained
+            weights and kdiga's checkpoints.
+        pretrained: Whether to download the weights that the source has for the name.
         which: "best" or "last" weights of a run.
-        architecture: of ``file:PATH``, where the file does not know it.
-        matched: "name", or "order" for a file of the architecture's tensors in their order under other names.
-        num_classes: outputs of the network; by default those of its weights where ``classes`` picks, else the data's.
-        image_size: of the network; by default that of its weights, else the data's. Images are resized in front.
-        classes: which of the network's outputs are the data's classes: "imagenet" finds them among ImageNet's 1,000
-            by the names of the data's classes (WordNet ids or labels), a list gives their indices. Pretrained
-            networks of those 1,000 need not say it for data whose classes are named by WordNet ids.
-        options: more arguments of the source's own, such as timm's ``patch_size``.
+        architecture: Architecture of ``file:PATH``, if the file does not contain it.
+        matched: "name", or "order" for a file with the architecture's tensors in their order under other names.
+        num_classes: Number of outputs of the network; by default that of its weights with ``classes``, else the
+            data's.
+        image_size: Image size of the network; by default that of its weights, else the data's. Images are resized.
+        classes: Outputs of the network for the data's classes: "imagenet" finds them among ImageNet's 1,000 classes
+            by the names of the data's classes (WordNet ids or labels), a list gives their indices. Not needed for
+            pretrained networks of these 1,000 classes and data with WordNet ids as class names.
+        options: Further arguments for the source, such as timm's ``patch_size``.
     """
 
     name: str
@@ -116,13 +117,13 @@ class ModelConfig:
 
     @classmethod
     def typed(cls, name: str, *, weights: Path | None, normalization: str | None, **more: Any) -> ModelConfig:
-        """Return the section of a command line's options.
+        """Return the section for a command line's options.
 
         Args:
-            name: of the model.
-            weights: state dict to put into a named architecture.
-            normalization: of those weights; "pretrained" where they are the source's own, fetched by hand.
-            more: other keys of the section.
+            name: Name of the model.
+            weights: State dict for a named architecture.
+            normalization: Normalisation of these weights; "pretrained" for the source's own weights in a file.
+            more: Other keys of the section.
         """
         fetched = normalization == "pretrained"
         return cls(
@@ -135,7 +136,7 @@ class ModelConfig:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it names an architecture whose weights nobody has trained."""
+        """Whether the model is an architecture with fresh weights."""
         source, name = source_of(self.name)
         named = bool(source.prefix) or name in available_models()
         return named and not source.brings_weights and self.weights is None and not self.pretrained
@@ -143,18 +144,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Rounds:
-    """Iterative distillation: from the second round on, the student of one round teaches the next.
+    """Iterative distillation: the student of each round teaches the next round.
 
-    Round 0 is the recipe as it stands, or plain training on the labels where it names no teacher. A
-    later round's student starts from its teacher's weights.
+    Round 0 is the recipe without rounds, or training on the labels if the recipe has no teacher. The student of a
+    later round starts from its teacher's weights.
 
     Args:
-        count: rounds in all, at least 2.
-        which: "best" or "last" weights of a round are handed on.
-        lr_factor: what the learning rate is multiplied by after round 0.
+        count: Number of rounds, at least 2.
+        which: "best" or "last" weights of a round, for the next round.
+        lr_factor: Factor of the learning rate after round 0.
 
     Raises:
-        InputError: for fewer than 2 rounds, unknown weights, or a factor of 0 or less.
+        InputError: If there are fewer than 2 rounds, ``which`` is unknown, or the factor is not above 0.
     """
 
     count: int = 5
@@ -172,18 +173,17 @@ class Rounds:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """The teacher's signals from a store that ``kdiga cache`` fills, in place of asking it at every step.
+    """The store of the teacher's signals, which ``kdiga cache`` fills; training then does not run the teacher.
 
     Args:
-        folder: of the store.
-        views: augmented versions of each example, used in turn, epoch by epoch; 1 where training augments
-            nothing.
-        dtype: of the gradients: "fp32", or "fp16" or "int8" with one scale an example. Logits are fp32.
-        downsample: store the mean of the gradient over blocks of so many pixels squared, for large images.
-        shard_examples: examples in one file.
+        folder: Folder of the store.
+        views: Number of augmented versions of each example, one for each epoch in turn; 1 without augmentation.
+        dtype: Type of the gradients: "fp32", or "fp16" or "int8" with one scale for an example. Logits are fp32.
+        downsample: Side of the blocks of pixels that gradients are averaged over, for large images.
+        shard_examples: Number of examples in one file.
 
     Raises:
-        InputError: for numbers below 1.
+        InputError: If numbers are below 1.
     """
 
     folder: str
@@ -203,15 +203,15 @@ class Recipe:
     """One training run.
 
     Args:
-        data: which images.
-        student: the model to train.
-        method: one of ``kdiga methods``, configured.
-        teacher: for methods that need one.
-        threat: what the student should withstand.
-        training: everything else.
-        second_teacher: for methods that learn from two.
-        rounds: for students that become teachers.
-        cache: for a teacher whose signals are stored.
+        data: Data set.
+        student: Model to train.
+        method: Configured method.
+        teacher: Teacher, for methods that need one.
+        threat: Threat model that the student should withstand.
+        training: Training settings.
+        second_teacher: Second teacher, for methods with two.
+        rounds: Rounds, for students that become teachers.
+        cache: Store of the teacher's signals.
     """
 
     data: DataConfig
@@ -225,19 +225,15 @@ class Recipe:
     cache: CacheConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved recipe, every default filled in, as plain data that loads again."""
-        return {
-            "data": asdict(self.data),
-            "student": asdict(self.student),
-            "method": {"name": self.method.info.name} | asdict(self.method),  # pyright: ignore[reportArgumentType]
-            "teacher": None if self.teacher is None else asdict(self.teacher),
-            "threat": asdict(self.threat),
-            "training": {
-                # YAML has no tuples.
-                key: list(cast("Any", value)) if isinstance(value, tuple) else value
-                for key, value in asdict(self.training).items()
-            },
-            "second_teacher": None if self.second_teacher is None else asdict(self.second_teacher),
-            "rounds": None if self.rounds is None else asdict(self.rounds),
-            "cache": None if self.cache is None else asdict(self.cache),
+        """Return the recipe with all defaults, as plain data that loads again."""
+        sections: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain: dict[str, Any] = {
+            name: None if section is None else asdict(section) for name, section in sections.items()
         }
+        plain["method"] = {"name": self.method.info.name} | plain["method"]
+        # YAML has no tuples.
+        plain["training"] = {
+            key: list(cast("Any", value)) if isinstance(value, tuple) else value
+            for key, value in plain["training"].items()
+        }
+        return plain

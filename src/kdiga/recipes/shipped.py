@@ -1,6 +1,6 @@
-"""The recipes that come with kdiga, found by name where there is no checkout.
+"""The recipes that come with kdiga, by name.
 
-In a wheel they lie beside this module, in a checkout in its folder ``recipes``: one copy, put in place by the build.
+In a wheel they are in this module's folder, in a checkout in its folder ``recipes``; the build copies them.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ def shipped() -> dict[str, Path]:
 
 
 def about(path: Path) -> str:
-    """Return what a recipe says of itself: its first line, where that is a comment."""
+    """Return the description of a recipe: its first line, if that is a comment."""
     first, *_ = path.read_text(encoding="utf-8").splitlines() or [""]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def find_recipe(given: str | Path, what: str = "recipe") -> Path:
-    """Return the file at a path, or the one that comes with kdiga under that name.
+    """Return the file at a path, or the file with that name that comes with kdiga.
 
-    A file at the path wins over a name; a folder, such as that of a run, does not.
+    A file at the path has priority over a name; a folder, such as that of a run, has not.
 
     Args:
-        given: a path, or a name that ``kdiga recipes`` lists.
-        what: messages call it.
+        given: Path, or a name that ``kdiga recipes`` lists.
+        what: Kind of file, for messages.
 
     Raises:
-        InputError: if there is neither, with the nearest names.
+        InputError: If there is neither; the message has the nearest names.
     """
     path = Path(given)
     if path.is_file():

@@ -1,55 +1,144 @@
-"""A YAML file as plain data, with the line of every key: what recipes and studies are read from."""
+"""YAML files as plain data with the line of every key, and the reader that turns their sections into dataclasses."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, nearest
 from kdiga.io.safe_json_yaml import parse_yaml
 from kdiga.recipes.shipped import find_recipe
+from kdiga.types import ThreatModel, parse_number
 
+T = TypeVar("T")
 Keys = tuple[str, ...]
 LONGEST = 600  # characters of a message about one key
 
 
 @dataclass(frozen=True)
 class YamlSource:
-    """What a file says, and where.
+    """The content of a YAML file.
 
     Args:
-        path: of the file, for messages.
-        data: its content, overrides applied.
-        lines: of each key, from 1.
+        path: Path of the file, for messages.
+        data: Content, with overrides applied.
+        lines: Line of each key, from 1.
     """
 
     path: str
     data: dict[str, Any]
     lines: Mapping[Keys, int]
 
-    def problem(self, keys: Keys, message: str) -> str:
-        """Return a message that says which key, where in the file."""
-        line = self.lines.get(keys)
-        return f"{shortened('.'.join(keys))}: {shortened(message)} ({self.path}{f':{line}' if line else ''})"
+    def problem(self, keys: Sequence[str], message: str) -> str:
+        """Return a message about a key, with the file and the line of the key."""
+        line = self.lines.get(tuple(keys))
+        return f"{_shorten('.'.join(keys))}: {_shorten(message)} ({self.path}{f':{line}' if line else ''})"
 
 
-def shortened(text: str) -> str:
-    """Return a text that can be told in a line; what was given may be longer than anybody reads."""
+class SectionReader:
+    """Reads sections of a YAML file into dataclasses, and collects all problems with their lines.
+
+    Args:
+        source: File with the sections.
+        short: Key that a text stands for, by dataclass. With ``{ModelConfig: "name"}``, ``student: cnn-8`` is short
+            for ``student: {name: cnn-8}``.
+    """
+
+    def __init__(self, source: YamlSource, short: Mapping[type, str] | None = None) -> None:
+        self.source, self.short, self.problems = source, short or {}, list[str]()
+
+    def problem(self, keys: Sequence[str], message: str) -> None:
+        """Collect a problem with a key."""
+        self.problems.append(self.source.problem(keys, message))
+
+    def check(self) -> None:
+        """Check that there is no problem so far.
+
+        Raises:
+            InputError: Message with one problem a line.
+        """
+        if self.problems:
+            raise InputError("\n".join(self.problems))
+
+    def check_keys(self, above: Sequence[str], given: Mapping[Any, Any], accepted: Sequence[str]) -> None:
+        """Collect every key that is not accepted, with the nearest accepted key."""
+        for key in given:
+            if key not in accepted:
+                self.problem((*above, str(key)), f"unknown key; {nearest_or_all(str(key), accepted)}")
+
+    def mapping(self, keys: Sequence[str], given: object, short: str | None = None) -> dict[str, Any]:
+        """Return a section as a dictionary; collect a problem and return {} for other values."""
+        if isinstance(given, str) and short is not None:
+            return {short: given}
+        if isinstance(given, dict):
+            return dict(cast("dict[str, Any]", given))
+        self.problem(keys, f"was {given!r}; it is a section of keys")
+        return {}
+
+    def section(self, keys: Keys, kind: type[T], given: object, **nested: type) -> T | None:
+        """Return a section as a dataclass; collect its problems and return None if it has any.
+
+        Args:
+            keys: Position of the section in the file.
+            kind: Dataclass with one field for each accepted key.
+            given: Value of the section.
+            nested: Dataclasses of the keys that are sections, too.
+        """
+        values = self.mapping(keys, given, self.short.get(kind))
+        types = {field.name: str(field.type) for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+        self.check_keys(keys, values, list(types))
+        known = {key: _parse_number_text(value) for key, value in values.items() if key in types}
+        if kind is ThreatModel and "norm" in known:
+            known["norm"] = str(known["norm"]).lower()
+        for key, inner in nested.items():
+            if known.get(key) is not None:
+                known[key] = self.section((*keys, key), inner, known[key])
+        for key, value in known.items():
+            # Pydantic accepts true as the number 1.
+            if isinstance(value, bool) and re.search(r"\b(int|float)\b", types[key]) and "bool" not in types[key]:
+                self.problem((*keys, key), f"was {value!r}; it is a number")
+        try:
+            return TypeAdapter(kind).validate_python(known)
+        except ValidationError as error:
+            for problem in error.errors():
+                complete = problem["type"] in ("value_error", "missing")
+                value = "" if complete else f" (was {problem['input']!r})"
+                where = (*keys, *(str(part) for part in problem["loc"][:1]))
+                self.problem(where, problem["msg"].removeprefix("Value error, ") + value)
+        return None
+
+
+def nearest_or_all(given: str, accepted: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return the end of a message about an unknown name: the nearest accepted name, else all accepted names."""
+    close = nearest(given, accepted, most=1)
+    return f"did you mean {close[0]}?" if close else f"accepted: {', '.join(accepted)}"
+
+
+def _parse_number_text(value: object) -> object:
+    # 8/255 is text in YAML; so is 1e-3, without the dot that YAML 1.1 needs.
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?( */ *\d+)?", value):
+        return parse_number(value)
+    return value
+
+
+def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What messages call a file.
+    """A kind of YAML file, for messages.
 
     Args:
-        name: such as "recipe".
-        needs: the sections it cannot do without.
-        override: an example of one.
+        name: Name such as "recipe".
+        needs: Required sections.
+        override: Example of an override.
     """
 
     name: str
@@ -66,12 +155,12 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: FileKind) -> Y
     """Read a YAML file and apply ``key=value`` overrides.
 
     Args:
-        path: of the file, or the name of one that comes with kdiga.
-        overrides: such as ``training.epochs=2``; the value is YAML.
-        kind: what messages call it.
+        path: Path of the file, or the name of a file that comes with kdiga.
+        overrides: Overrides such as ``training.epochs=2``; the value is YAML.
+        kind: Expected kind of file, for messages.
 
     Raises:
-        InputError: for a file that is missing, not YAML, empty, or says a key twice.
+        InputError: If the file is missing, not YAML, empty, or has a key twice.
     """
     path = find_recipe(path, kind.name)
     try:
@@ -84,7 +173,7 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: FileKind) -> Y
         raise InputError(f"{kind.name} {str(path)!r} holds no sections; it needs {kind.needs}.")
     found = list(_lines(node))
     source = YamlSource(str(path), cast("dict[str, Any]", data), dict(found))
-    # YAML keeps the last of two equal keys, so half of what was meant would vanish without a word.
+    # YAML silently ignores the first of two equal keys.
     lines: dict[Keys, int] = {}
     twice = [
         f"{'.'.join(keys)}: stands twice ({path}:{lines[keys]} and {path}:{line}); rename one."
@@ -99,7 +188,7 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: FileKind) -> Y
 
 
 def kind_of(data: Mapping[str, Any]) -> FileKind:
-    """Return what a file's sections make it."""
+    """Return the kind of a file, by its sections."""
     if {"base", "methods"} <= data.keys():
         return STUDY
     return CLAIMS if {"students", "methods"} <= data.keys() else RECIPE
@@ -117,7 +206,7 @@ def _apply(data: dict[str, Any], override: str, kind: FileKind) -> None:
     place = data
     for part in above:
         inner = place.get(part)
-        if isinstance(inner, str):  # `kd: kd` is short for `kd: {name: kd}`, as `student: cnn-8` is
+        if isinstance(inner, str):  # `kd: kd` is short for `kd: {name: kd}`
             inner = {"name": inner}
         place[part] = inner = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
         place = inner

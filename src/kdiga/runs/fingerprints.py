@@ -1,4 +1,4 @@
-"""What identifies a network and a set of images: a SHA-256 of all that a measurement of them depends on."""
+"""Fingerprints of networks and sets of images: a SHA-256 of all that a measurement of them depends on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.data import FileSet, ImageSet
-from kdiga.data.decoding import encoded
+from kdiga.decoding import encoded
 from kdiga.models import Classifier
 
-READ = 1000  # files whose bytes are looked at
+READ = 1000  # files to hash
 
 
 def fingerprint_of_model(model: nn.Module) -> str:
-    """Return the hash of what a model is and of the name, type, shape and bytes of each of its tensors.
+    """Return the hash of a model's description and of the name, dtype, shape and bytes of each of its tensors.
 
-    What it is: the spec of a :class:`kdiga.models.Classifier`, the printed form of any other module. A module
-    whose answers depend on more than that and its ``state_dict`` has no fingerprint of its own.
+    The description is the spec of a :class:`kdiga.models.Classifier`, and the ``repr`` of any other module. It must
+    determine the model's outputs, together with the ``state_dict``.
     """
     return _hash(printed(model), sorted(model.state_dict().items()))
 
@@ -32,16 +32,16 @@ def printed(model: nn.Module) -> str:
 
 
 def architecture_of(model: nn.Module) -> str:
-    """Return what a model is, without its weights: its spec, or the name of its class."""
+    """Return a model's description without its weights: its spec, or the name of its class."""
     return json.dumps(model.spec.to_dict(), sort_keys=True) if isinstance(model, Classifier) else type(model).__name__
 
 
 def fingerprint_of_images(data: ImageSet | FileSet) -> str:
     """Return the hash of images and labels, in their order.
 
-    Of images on disk it is the hash of the size that they are decoded to, their labels, the names and lengths of the
-    files, and the bytes of all of them, or of 1,000 evenly spread where there are more: a changed file is noticed
-    wherever its length changes, and otherwise with luck.
+    For images on disk it is the hash of their decoded size, labels, file names and file lengths, and of the bytes of
+    all files, or of 1,000 evenly spread files if there are more. A changed file among the others is detected only by
+    its length.
     """
     return _hash_of_files(data) if isinstance(data, FileSet) else fingerprint_of_tensors(data.images, data.labels)
 
@@ -68,5 +68,5 @@ def _hash(about: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
         raw: Any = values.reshape(-1).view(torch.uint8).numpy()
-        digest.update(raw)  # in place: a copy of the bytes would be as large as the data set
+        digest.update(raw)  # without a copy, which would be as large as the data set
     return digest.hexdigest()

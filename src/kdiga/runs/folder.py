@@ -1,4 +1,4 @@
-"""The folder of a run: what it holds, and when a new run may use it."""
+"""The folder of a run: its files, and when a new run may use it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError, reason_of, words_of
-from kdiga.io.atomic_write import write_atomically
+from kdiga.io.atomic_write import disk_error_as_write_error, write_atomically
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json, parse_yaml
 
-LARGEST = 1e18  # no figure of a run comes near, and what is more overflows in text
+LARGEST = 1e18  # limit for the numbers of a result; larger numbers are damaged
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
 OURS = (
     CONFIG,
@@ -33,15 +33,15 @@ OURS = (
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
-    """Make a folder ready for a run.
+    """Prepare a folder for a run.
 
     Args:
-        folder: created if need be.
-        overwrite: kdiga's own files in it may be removed; others are never touched.
-        resume: an unfinished or finished run in it is to be continued; None where that is not on offer.
+        folder: Folder; created if necessary.
+        overwrite: Whether to remove kdiga's files in it; other files always stay.
+        resume: Whether to continue a run in it; None if the command has no such option.
 
     Raises:
-        InputError: if it already holds a run and neither is asked for, or cannot be written to.
+        InputError: If it contains a run and neither option is given, or it cannot be written to.
     """
     if resume and overwrite:
         raise InputError("both --resume and --overwrite were given; the one continues what the other removes.")
@@ -63,10 +63,10 @@ def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = N
 
 
 def check_usable(folder: Path) -> None:
-    """Check that a folder can be made, or written to where it is there; nothing is touched.
+    """Check that a folder can be created or written to, without a change.
 
     Raises:
-        InputError: if not.
+        InputError: If not.
     """
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -81,30 +81,30 @@ def _unusable(folder: Path, reason: str | None) -> InputError:
 
 @contextmanager
 def exclusive_run(folder: Path) -> Generator[None]:
-    """Keep other processes from running in the same folder while the block runs.
+    """Lock a run's folder against other processes inside.
 
     Raises:
-        InputError: if one does, or the folder cannot be written to.
+        InputError: If another process uses it, or it cannot be written to.
     """
     with ExitStack() as stack:
         try:
-            mine = stack.enter_context(file_lock(folder, "run"))
+            acquired = stack.enter_context(file_lock(folder, "run"))
         except OSError as error:
             raise _unusable(folder, error.strerror) from None
-        if not mine:
+        if not acquired:
             raise InputError(
-                f"another process is at the run in {str(folder)!r}; wait until it ends, or choose another --out."
+                f"run folder {str(folder)!r} is in use by another process; wait until it ends, or choose another --out."
             )
         yield
 
 
 def try_writing(folder: Path) -> None:
-    """Write into a folder and leave no trace.
+    """Write a file into a folder and remove it.
 
     Raises:
-        OSError: if that cannot be done.
+        OSError: If the folder cannot be written to.
     """
-    probe = folder / f".writable-{os.getpid()}"  # two processes may try at once
+    probe = folder / f".writable-{os.getpid()}"  # a different name for each process
     probe.touch()
     probe.unlink(missing_ok=True)
 
@@ -115,7 +115,7 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """Return the resolved recipe of a run, or None where there is none."""
+    """Return the resolved recipe of a run, or None if there is none."""
     path = folder / CONFIG
     if not path.is_file():
         return None
@@ -130,7 +130,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     """Return the result of a finished run.
 
     Raises:
-        InputError: if it is damaged.
+        InputError: If it is damaged.
     """
     path = folder / RESULT
     try:
@@ -155,3 +155,28 @@ def _may_be_number(value: object) -> bool:
 def write_result(folder: Path, result: dict[str, Any], name: str = RESULT) -> None:
     """Write a result as JSON."""
     write_atomically(folder / name, json.dumps(result, indent=2) + "\n")
+
+
+class Journal:
+    """Appends events to the journal of a run: one JSON object a line, readable during the run.
+
+    Args:
+        path: Path of the JSON-lines file; None only counts the events.
+        keep: Number of present lines that belong to the run. Later lines, from after the checkpoint that a resumed run
+            starts from, are removed.
+    """
+
+    def __init__(self, path: Path | None, *, keep: int = 0) -> None:
+        self.path = path
+        self.count = keep
+        if path is None:
+            return
+        text = path.read_text(errors="replace") if keep and path.is_file() else ""
+        write_atomically(path, "".join(text.splitlines(keepends=True)[:keep]))
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append an event."""
+        self.count += 1
+        if self.path is not None:
+            with disk_error_as_write_error(self.path), self.path.open("a") as file:
+                file.write(json.dumps(event) + "\n")

@@ -1,4 +1,4 @@
-"""What a result needs beside it to be believed: versions, hardware, when."""
+"""The provenance of a result: versions, hardware, date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
     """Return versions, hardware and the date as plain data.
 
     Args:
-        device: where the work ran; None is the CPU.
+        device: Device of the work; None for the CPU.
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -35,7 +35,7 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
 
 @cache
 def installed_version(package: str) -> str | None:
-    """Return a package's version, None where it is not installed; looked up once, for that takes a millisecond."""
+    """Return a package's version, None if it is not installed; cached, since a call takes a millisecond."""
     try:
         return version(package)
     except PackageNotFoundError:

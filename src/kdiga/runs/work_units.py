@@ -1,7 +1,7 @@
-"""Long work in portions: each is kept when it is done, so a killed process goes on where it was and several share it.
+"""Long work in units with stored outcomes, so that a killed process can continue, and several processes can share work.
 
-What a portion is about decides where it is kept. So the same command continues, a wider one (more attacks, more
-examples) takes what is there already, and another model's results are never mistaken for this one's.
+The key of a unit decides where its outcome is stored. So the same command continues, a command with more attacks or
+examples uses the present outcomes, and outcomes of different models are never confused.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.runs.provenance import installed_version
 
-FOLDER = "portions"  # of a folder of results: where its finished portions lie
-POLL = 0.2  # seconds between looks at what other processes work on
+FOLDER = "portions"  # subfolder for outcomes in a folder of results
+POLL = 0.2  # seconds between checks for outcomes of other processes
 
 OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A part of some long work.
+    """A unit of long work.
 
     Args:
-        task: what it is part of, for progress.
-        key: plain data: everything that decides the outcome; the version of kdiga is added to it. It holds no name of
-            a class and no printed form of an object, so that it stays the same when code is renamed.
-        size: how much it is, say in examples.
-        work: does it and returns plain data, with numbers that are finite.
+        task: Name of the work, for progress.
+        key: Plain data with everything that decides the outcome; the version of kdiga is added. It has no class
+            names and no ``repr`` of objects, so that it does not change when code is renamed.
+        size: Amount of work, such as the number of examples.
+        work: Function that does the work and returns plain data with finite numbers.
     """
 
     task: str
@@ -44,10 +44,10 @@ class WorkUnit:
 
 
 class ResultCache:
-    """Outcomes by what they are about.
+    """Outcomes by key.
 
     Args:
-        folder: where they are kept; None keeps them in memory, for this process alone.
+        folder: Folder of the outcomes; None stores them in memory, for this process only.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -55,33 +55,33 @@ class ResultCache:
         self._memory: dict[str, str] = {}
 
     def get(self, key: Mapping[str, Any]) -> Any | None:
-        """Return an outcome; None where there is none, or where its file is damaged."""
+        """Return an outcome; None if there is none, or its file is damaged."""
         name = key_hash(key)
         if name not in self._memory:
             if self.folder is None:
                 return None
             try:
-                kept = load_json(self.folder / f"{name}.json")
-                # Those of earlier versions have no sum, which is not a sum of null.
-                if kept["key"] != _plain(key) or ("sum" in kept and kept["sum"] != _sum_of(kept["outcome"])):
+                stored = load_json(self.folder / f"{name}.json")
+                # Outcomes of earlier versions have no sum; a sum of null is damaged.
+                if stored["key"] != _plain(key) or ("sum" in stored and stored["sum"] != _sum_of(stored["outcome"])):
                     return None
-                self._memory[name] = json.dumps(kept["outcome"])
+                self._memory[name] = json.dumps(stored["outcome"])
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 return None
         return json.loads(self._memory[name])
 
     def put(self, key: Mapping[str, Any], outcome: Any) -> None:
-        """Keep an outcome; on disk at once or not at all."""
+        """Store an outcome, atomically on disk."""
         name = key_hash(key)
         self._memory[name] = json.dumps(outcome, allow_nan=False)
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = {"key": _plain(key), "outcome": outcome, "sum": _sum_of(json.loads(self._memory[name]))}
-        write_atomically(self.folder / f"{name}.json", json.dumps(kept), shared=True)
+        stored = {"key": _plain(key), "outcome": outcome, "sum": _sum_of(json.loads(self._memory[name]))}
+        write_atomically(self.folder / f"{name}.json", json.dumps(stored), shared=True)
 
     def keep(self, key: Mapping[str, Any], work: Callable[[], Any]) -> Any:
-        """Return an outcome, after the work where there is none yet."""
+        """Return an outcome, after the work if there is none yet."""
         if self.get(key) is None:
             self.put(key, work())
         return self.get(key)
@@ -90,12 +90,12 @@ class ResultCache:
 def run_work_units(
     work_units: Sequence[WorkUnit], result_cache: ResultCache, on_progress: OnProgress | None = None
 ) -> list[Any]:
-    """Return the outcome of every portion, doing those that neither this nor another process has done.
+    """Return the outcome of every unit, after the work that no process has done yet.
 
     Args:
-        work_units: in the order in which they are worth doing.
-        result_cache: where outcomes are kept; processes that share its folder share the work.
-        on_progress: told the task, how much of it is done and how much it is in all.
+        work_units: Units, the most useful ones first.
+        result_cache: Store of the outcomes; processes with the same folder share the work.
+        on_progress: Called with the task, its finished size and its whole size.
     """
     totals, done = dict[str, int](), dict[str, int]()
     for work_unit in work_units:
@@ -127,12 +127,12 @@ def _attempt(work_unit: WorkUnit, result_cache: ResultCache) -> Any | None:
 
 
 def key_hash(key: Mapping[str, Any]) -> str:
-    """Return the file name of what a portion is about."""
+    """Return the hash of a key, which is the name of its file."""
     return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _sum_of(outcome: Any) -> str:
-    """Return a hash of an outcome: a digit that changed on disk is another result, and looks like one."""
+    """Return a hash of an outcome, which detects changes of the file."""
     return hashlib.sha256(json.dumps(outcome, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""What a store of teacher signals was computed from. Whoever reads it must ask for exactly that."""
+"""The manifest of a store: everything that its signals depend on. A run that reads the store must need the same."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kdiga.losses import Score
 
 FORMAT = 1
 FILE = "manifest.json"
-SHOWN = 3
+SHOWN = 3  # differences in a message
 MOST = 2**31  # bytes of a row
-FILES = 2**20  # of a store; each is looked at when it is opened
+FILES = 2**20  # files of a store; each is checked when the store is opened
 COUNTS = ("examples", "num_classes", "views", "downsample", "shard_examples", "batch_size")
 
 RowType = Literal["fp32", "fp16", "int8"]
@@ -26,39 +26,39 @@ ROW_TYPES: tuple[RowType, ...] = ("fp32", "fp16", "int8")
 
 
 def _noted() -> Any:
-    """Return a field that is written down and never compared: the signals hardly depend on it."""
+    """Return a field that is recorded and never compared: the signals hardly depend on it."""
     return field(metadata={"compared": False})
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that decides the numbers of a store, and three notes that do not.
+    """Everything that decides the numbers of a store, and three notes.
 
-    The names of the fields are the keys of ``manifest.json``: to rename one is to change ``FORMAT``.
+    The names of the fields are the keys of ``manifest.json``; a new name needs a new ``FORMAT``.
 
     Args:
         teacher: SHA-256 of the teacher's spec, tensor names, shapes and bytes.
-        architecture: the teacher without its weights.
-        data: SHA-256 of the training images and labels, what was held out for validation left out.
-        examples: how many there are; row ``i`` of a view is example ``i``.
-        image_shape: (channel, height, width).
-        num_classes: length of the logits.
-        seed: of augmentation and validation split.
-        augmentation: its fields, as text.
-        views: of each example.
-        gradient_of: of which number of an example the input gradient is; None for logits alone.
-        precision: "fp32" or "bf16", in which the teacher ran.
-        dtype: of gradient rows: "fp32", or "fp16" or "int8" times one fp32 scale a row. Logits are fp32.
-        downsample: gradients are means over blocks of so many pixels squared.
-        shard_examples: examples in a file.
-        batch_size: noted: that the teacher ran at; at the same one, fp32 rows equal the live teacher's bits.
-        device: noted: where it ran.
-        version: noted: of kdiga.
-        format: of the files.
+        architecture: Teacher without its weights.
+        data: SHA-256 of the training images and labels, without those held out for validation.
+        examples: Number of examples; row ``i`` of a view is example ``i``.
+        image_shape: Shape of an image, (channel, height, width).
+        num_classes: Number of logits.
+        seed: Seed of augmentation and validation split.
+        augmentation: Fields of the augmentation, as text.
+        views: Number of views of each example.
+        gradient_of: Score that input gradients are taken of; None for logits alone.
+        precision: Precision of the teacher, "fp32" or "bf16".
+        dtype: Type of gradient rows: "fp32", or "fp16" or "int8" times one fp32 scale for a row. Logits are fp32.
+        downsample: Side of the blocks of pixels that gradients are averaged over.
+        shard_examples: Number of examples in a file.
+        batch_size: Note: batch size of the teacher. At the same batch size fp32 rows equal the live teacher's bits.
+        device: Note: device of the teacher.
+        version: Note: version of kdiga.
+        format: Format of the files.
 
     Raises:
-        InputError: for numbers below 1, more files than can be looked through, an unknown type, or images that cannot
-            be cut into such blocks.
+        InputError: If numbers are below 1, there are too many files, a type is unknown, or images cannot be divided
+            into the blocks.
     """
 
     teacher: str
@@ -81,12 +81,12 @@ class Manifest:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        whole = (*COUNTS, "seed", *(f"image_shape[{place}]" for place in range(3)))
+        names = (*COUNTS, "seed", *(f"image_shape[{place}]" for place in range(3)))
         values = (*(getattr(self, name) for name in (*COUNTS, "seed")), *self.image_shape)
-        wrong = [name for name, value in zip(whole, values, strict=True) if type(value) is not int]
+        wrong = [name for name, value in zip(names, values, strict=True) if type(value) is not int]
         if wrong or min(self.image_shape) < 1 or 4 * (math.prod(self.image_shape) + self.num_classes) >= MOST:
-            told = f"{wrong[0]} was no whole number" if wrong else f"no row can hold {self.image_shape}"
-            raise InputError(f"{told}; give the sizes of images and classes.")
+            problem = f"{wrong[0]} was not an integer" if wrong else f"{self.image_shape} is too large for a row"
+            raise InputError(f"{problem}; give the sizes of images and classes.")
         if self.gradient_of is not None and not isinstance(self.gradient_of, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"gradient_of was {self.gradient_of!r:.40}; it is the name of a score, or null.")
         for name in COUNTS:
@@ -111,22 +111,22 @@ class Manifest:
 
     @classmethod
     def compared(cls) -> tuple[str, ...]:
-        """Return the names of the keys that have to agree, in the order in which they are told."""
+        """Return the names of the keys that must agree, in the order of messages."""
         return tuple(one.name for one in fields(cls) if one.metadata.get("compared", True))
 
     def wanted(self) -> dict[str, Any]:
-        """Return the keys that have to agree, with their values."""
+        """Return the keys that must agree, with their values."""
         return {name: getattr(self, name) for name in self.compared()}
 
     def digest(self) -> str:
-        """Return a short hash of the keys that have to agree; every shard carries it."""
+        """Return a short hash of the keys that must agree; every shard has it."""
         return hashlib.sha256(json.dumps(self.wanted(), sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
-        """Return what a store has that is not what is wanted, naming both values.
+        """Return the differences between the store and a run's needs, with both values.
 
         Args:
-            wanted: some or all of the keys. Whoever wants no gradient may read a store that has one.
+            wanted: Some or all of the keys. A run without gradients can read a store with gradients.
         """
         return [
             f"{name} is {_shown(getattr(self, name))} there and {_shown(value)} here"
@@ -135,23 +135,18 @@ class Manifest:
         ]
 
     def check(self, wanted: Mapping[str, Any], folder: Path, remedy: str) -> None:
-        """Check that the store holds what is wanted.
-
-        Args:
-            wanted: some or all of the keys.
-            folder: of the store, for the message.
-            remedy: what to do otherwise.
+        """Check that the store has what a run needs.
 
         Raises:
-            InputError: naming keys and both values.
+            InputError: If there are differences; the message has keys and both values.
         """
         differences = self.differences(wanted)
         if not differences:
             return
         if self.gradient_of is None and wanted.get("gradient_of") is not None:
             differences.insert(0, "it holds logits alone and this method needs input gradients as well")
-        told = some(differences, SHOWN)
-        raise InputError(f"the teacher cache in {str(folder)!r} is of something else: {told}; {remedy}.")
+        shown = some(differences, SHOWN)
+        raise InputError(f"the teacher cache in {str(folder)!r} is of something else: {shown}; {remedy}.")
 
     def to_json(self) -> str:
         """Return the manifest as text."""
@@ -159,10 +154,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
-        """Return the manifest of a store, or None where there is none.
+        """Return the manifest of a store, or None if there is none.
 
         Raises:
-            InputError: if it is damaged, or of another format.
+            InputError: If it is damaged, or has another format.
         """
         path = folder / FILE
         if not path.is_file():
@@ -186,5 +181,5 @@ class Manifest:
 
 def _shown(value: object) -> str:
     text = repr(value)
-    # A hash: enough to tell two apart.
+    # The start of a hash is enough.
     return f"{text[:13]}..." if isinstance(value, str) and len(value) == 64 else text

@@ -14,10 +14,10 @@ from kdiga.errors import InputError
 from kdiga.teachers.manifest import Manifest
 from kdiga.types import TeacherSignal
 
-Rows = npt.NDArray[Any]  # of records
+Rows = npt.NDArray[Any]  # records
 
 WIDTHS = {"fp32": "<f4", "fp16": "<f2", "int8": "i1"}
-LARGEST = {"fp16": 1.0, "int8": 127.0}  # what a row's largest magnitude is stored as
+LARGEST = {"fp16": 1.0, "int8": 127.0}  # stored value of a row's largest magnitude
 
 
 def row_type(manifest: Manifest) -> np.dtype[Any]:
@@ -32,10 +32,10 @@ def row_type(manifest: Manifest) -> np.dtype[Any]:
 
 
 def pack(signal: TeacherSignal, manifest: Manifest) -> Rows:
-    """Return signals as records, one an example.
+    """Return signals as records, one for each example.
 
     Raises:
-        InputError: if a signal is not finite, lacks the gradient, or has another number of classes.
+        InputError: If a signal is not finite, has no gradient, or has another number of classes.
     """
     logits = signal.logits.float().cpu()
     if logits.shape[1] != manifest.num_classes:
@@ -52,7 +52,7 @@ def pack(signal: TeacherSignal, manifest: Manifest) -> Rows:
     if manifest.downsample > 1:
         gradient = F.avg_pool2d(gradient, manifest.downsample)
     if manifest.dtype in LARGEST:
-        # A confident teacher's gradients are below fp16's range, whatever their relative sizes.
+        # A confident teacher's gradients can be below fp16's range.
         scale = gradient.flatten(1).abs().amax(1)
         rows["scale"] = scale.numpy()
         share = gradient / torch.where(scale > 0, scale, 1.0)[:, None, None, None]
@@ -68,7 +68,7 @@ def unpack_gradient(rows: Rows, manifest: Manifest) -> Tensor:
         scale = torch.from_numpy(np.ascontiguousarray(rows["scale"]))
         gradient = gradient / LARGEST[manifest.dtype] * scale[:, None, None, None]
     if manifest.downsample > 1:
-        # Every pixel of a block gets the block's mean, so that the block's sum is kept.
+        # Every pixel of a block has the block's mean, so that the block's sum does not change.
         gradient = gradient.repeat_interleave(manifest.downsample, 2).repeat_interleave(manifest.downsample, 3)
     return gradient
 

@@ -1,8 +1,8 @@
-"""Teacher signals on disk, in files that are either whole and checksummed or not there.
+"""Teacher signals on disk, in files that are complete and have a checksum, or do not exist.
 
-A folder holds ``manifest.json`` and, for every view, files of consecutive examples: ``view-0/00000.npy``
-with the rows and ``view-0/00000.json`` with size and checksum. A file counts once its record is written,
-after it; so a process that is killed leaves at most a ``.partial``, which the next one replaces.
+A folder contains ``manifest.json`` and, for every view, files of consecutive examples: ``view-0/00000.npy`` with the
+rows, and ``view-0/00000.json`` with size and checksum. A file is valid after its record is written; a killed process
+leaves at most a ``.partial``, which the next process replaces.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from kdiga.errors import InputError
-from kdiga.io.atomic_write import atomic_file
+from kdiga.errors import InputError, KdigaError
+from kdiga.io.atomic_write import FULL, atomic_file
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json
-from kdiga.teachers.files import clear, trouble, write_durably
 from kdiga.teachers.manifest import FILE, Manifest
 from kdiga.teachers.packing import Rows, row_type
 
@@ -31,15 +30,21 @@ FILL = "`kdiga cache RECIPE`"
 ELSEWHERE = "choose another cache.folder, or replace it with --overwrite"
 
 
+class StoreFullError(KdigaError):
+    """The disk has no space for the next shard; the shards before it stay."""
+
+    exit_status = 1
+
+
 @dataclass(frozen=True)
 class StoreShard:
     """Consecutive examples in one view.
 
     Args:
-        view: which.
-        number: of the shard within the view.
-        start: its first example.
-        stop: the one after its last.
+        view: Number of the view.
+        number: Number of the shard in the view.
+        start: First example.
+        stop: Example after the last one.
     """
 
     view: int
@@ -49,7 +54,7 @@ class StoreShard:
 
     @property
     def name(self) -> str:
-        """Its path within the store, without a suffix."""
+        """The path in the store, without a suffix."""
         return f"view-{self.view}/{self.number:05d}"
 
 
@@ -57,8 +62,8 @@ class Store:
     """Rows of teacher signals by view and example.
 
     Args:
-        folder: of the store.
-        manifest: what it holds.
+        folder: Folder of the store.
+        manifest: Description of its content.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -68,10 +73,10 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Return the store in a folder, which need not be complete.
+        """Return the store in a folder, complete or not.
 
         Raises:
-            InputError: if there is none, or its manifest is damaged.
+            InputError: If there is no store, or its manifest is damaged.
         """
         manifest = Manifest.read(folder)
         if manifest is None:
@@ -80,34 +85,32 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest, *, overwrite: bool = False) -> Store:
-        """Return the store in a folder, begun if need be; several processes may do so at once.
+        """Return the store in a folder, and create it if necessary; several processes may do so at once.
 
         Args:
-            folder: created if need be.
-            manifest: what the store is to hold. One that is there and holds gradients as well will do.
-            overwrite: replace a store of something else; files that are not a store's are left.
+            folder: Folder; created if necessary.
+            manifest: Description of the content. A present store may have gradients in addition.
+            overwrite: Whether to replace a store of something else; other files in the folder stay.
 
         Raises:
-            InputError: if the folder holds a store of something else, or cannot be written to.
+            InputError: If the folder has a store of something else, or cannot be written to.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with file_lock(folder, "manifest", wait=True):
                 there = None if overwrite else Manifest.read(folder)
                 if there is not None:
-                    there.check(
-                        manifest.wanted(), folder, "choose another cache.folder, or replace it with --overwrite"
-                    )
+                    there.check(manifest.wanted(), folder, ELSEWHERE)
                     return cls(folder, there)
-                clear(folder)
+                _clear(folder)
                 write_durably(folder / FILE, manifest.to_json().encode())
         except OSError as error:
-            raise trouble(error, folder) from None
+            raise _write_error(error, folder) from None
         return cls(folder, manifest)
 
     @cached_property
     def shards(self) -> tuple[StoreShard, ...]:
-        """Every shard, whether it is there or not."""
+        """All shards, written or not."""
         examples, size = self.manifest.examples, self.manifest.shard_examples
         return tuple(
             StoreShard(view, number, start, min(start + size, examples))
@@ -120,11 +123,11 @@ class Store:
         return len(self._header(shard)) + (shard.stop - shard.start) * self.row.itemsize
 
     def is_complete(self, shard: StoreShard) -> bool:
-        """Return whether a shard was written to its end; :meth:`problem` also reads it."""
+        """Return whether a shard was written completely; :meth:`problem` reads it, too."""
         return (self.folder / f"{shard.name}.json").is_file()
 
     def missing(self) -> list[StoreShard]:
-        """Return the shards that are still to be written."""
+        """Return the shards that are not written yet."""
         return [shard for shard in self.shards if not self.is_complete(shard)]
 
     def path(self, shard: StoreShard) -> Path:
@@ -135,12 +138,12 @@ class Store:
         """Write a shard, batch by batch, and then its record.
 
         Raises:
-            StoreFullError: if the disk is full; what is stored so far stays valid.
+            StoreFullError: If the disk is full; the shards so far stay valid.
         """
         path, digest = self.path(shard), hashlib.sha256()
         try:
             path.parent.mkdir(exist_ok=True)
-            # A write tells that the disk is full; storing through a memory map would end the process.
+            # A write raises an error if the disk is full; with a memory map the process would end.
             with atomic_file(path, durable=True) as partial, partial.open("wb") as file:
                 for block in chain((self._header(shard),), (rows.tobytes() for rows in batches)):
                     file.write(block)
@@ -148,7 +151,7 @@ class Store:
             record = {"sha256": digest.hexdigest(), "bytes": self.bytes_of(shard), "store": self.manifest.digest()}
             write_durably(path.with_suffix(".json"), (json.dumps(record) + "\n").encode())
         except OSError as error:
-            raise trouble(error, self.folder) from None
+            raise _write_error(error, self.folder) from None
 
     def problem(self, shard: StoreShard) -> str | None:
         """Read a shard to its end and return what is wrong with it, or None."""
@@ -170,15 +173,15 @@ class Store:
         return None
 
     def discard(self, shard: StoreShard) -> None:
-        """Remove a shard, so that it will be written again."""
-        for suffix in (".json", ".npy"):  # the record first: without it nobody reads the rows
+        """Remove a shard, so that it is written again."""
+        for suffix in (".json", ".npy"):  # the record first: without it the rows are not read
             self.path(shard).with_suffix(suffix).unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Check that every shard is there and as it was written.
+        """Check that every shard exists and has its checksum.
 
         Raises:
-            InputError: saying how many are missing, or naming the file that is damaged.
+            InputError: If shards are missing, or a file is damaged.
         """
         missing = len(self.missing())
         if missing:
@@ -195,19 +198,19 @@ class Store:
                 )
 
     def rows(self, view: int, index: Rows) -> Rows:
-        """Return the rows of some examples in one view; only they are read.
+        """Return the rows of some examples in one view; other rows are not read.
 
         Args:
-            view: below the manifest's views.
-            index: int64 (batch,), below its examples.
+            view: Number of the view.
+            index: Numbers of the examples, int64, shape (batch,).
 
         Raises:
-            InputError: for a view or an example beyond the store.
+            InputError: If the store does not have the view or an example.
         """
         return self._gather(view, index, None)
 
     def logits(self, view: int, index: Rows) -> Rows:
-        """Return the logits of some examples in one view, (batch, num_classes); no gradient is read."""
+        """Return the logits of some examples in one view, shape (batch, num_classes), without reading gradients."""
         return self._gather(view, index, "logits")
 
     def _gather(self, view: int, index: Rows, part: str | None) -> Rows:
@@ -223,7 +226,7 @@ class Store:
                 f"{str(self.folder)!r} has 0 to {manifest.examples - 1}. Fill one for this data set."
             )
         if view != self._view:
-            self._view, self._open = view, {}  # an epoch reads one view: the maps of another would stay in memory
+            self._view, self._open = view, {}  # an epoch reads one view: maps of another view would stay in memory
         numbers = index // manifest.shard_examples
         found: Rows | None = None
         for number in np.unique(numbers):
@@ -252,3 +255,31 @@ class Store:
         about = {"descr": np.lib.format.dtype_to_descr(self.row), "fortran_order": False}
         np.lib.format.write_array_header_1_0(buffer, about | {"shape": (shard.stop - shard.start,)})
         return buffer.getvalue()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file atomically, also after a power failure."""
+    with atomic_file(path, durable=True) as partial:
+        partial.write_bytes(content)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a store's files and no others."""
+    (folder / FILE).unlink(missing_ok=True)
+    for view in folder.glob("view-*"):
+        for suffix in (".json", ".npy", ".json.partial", ".npy.partial"):
+            for path in view.glob(f"[0-9]*{suffix}"):
+                path.unlink()
+        if not any(view.iterdir()):
+            view.rmdir()
+
+
+def _write_error(error: OSError, folder: Path) -> KdigaError:
+    if error.errno in FULL:
+        return StoreFullError(
+            f"the disk is full ({error.strerror}): what is stored in {str(folder)!r} so far is kept. Make room, and "
+            "the same command goes on."
+        )
+    return InputError(
+        f"the teacher cache in {str(folder)!r} cannot be written ({error.strerror}); choose another cache.folder."
+    )

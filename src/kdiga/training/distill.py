@@ -1,4 +1,4 @@
-"""One call that trains a student: what it takes, and the run that it makes of that."""
+"""The function that trains a student."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from kdiga.data import Images, ImageSet, split
+from kdiga.data import Images, ImageSet
 from kdiga.methods import Method, method_by_name
 from kdiga.methods.context import Teacher
 from kdiga.out_of_memory import out_of_memory_as_error
-from kdiga.training.loop import OnChoice, OnEpoch, OnStep, TrainingLoop
-from kdiga.training.peak_memory import what_to_reduce
+from kdiga.training.loop import OnChoice, OnEpoch, OnStep, TrainingCallbacks, TrainingLoop
 from kdiga.training.result import TrainingResult
 from kdiga.training.sanity_checks import OnWarning
 from kdiga.training.settings import TrainingSettings
+from kdiga.training.stepper import TrainingTask
 from kdiga.training.teacher_sources import teachers_of
-from kdiga.training.validation import validation_subset
+from kdiga.training.validation import hold_out, validation_subset
 from kdiga.types import ThreatModel
 
 TrainingData = Images | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
@@ -42,54 +42,63 @@ def distill(
     on_warning: OnWarning | None = None,
     **settings: Any,
 ) -> TrainingResult:
-    """Train a student, and leave it holding the weights that were best on the validation set.
+    """Train a student. Afterwards it has the weights that were best on the validation set.
 
     Args:
-        student: maps images in [0, 1] to logits; trained in place, in eval mode afterwards. It and the
-            teacher are moved to the run's device.
-        teacher: a robust model of the same classes, otherwise left as found; or another source of signals,
-            such as stored ones; None for methods without one. Methods that train a guide or peer along
-            take it from here and train it in place.
-        train: an :class:`kdiga.ImageSet`, or images on disk or with extra ones as :func:`kdiga.load_data` and
-            :class:`kdiga.data.MixedSet` have them; a pair of tensors, float images (example, channel, height,
-            width) in [0, 1] and int labels; or a data loader of such batches, augmented by itself.
-        method: a name that ``kdiga methods`` lists, or a configured method such as
-            ``KDIGA(gradient_weight=2)``.
-        epochs: at least 1.
-        second_teacher: for methods that learn from two, usually the naturally trained one.
-        threat: what the student should withstand; Linf 8/255 if None.
-        validation: chooses the best checkpoint; None cuts ``validation_share`` from ``train`` by seed.
-            A loader cannot be cut: without this, its best checkpoint is the last.
-        out: folder for journal and resumable state, which stays when the run has ended, for the weights are only in
-            memory then: ``resume`` gives the same result at once. None writes nothing.
-        resume: continue the interrupted run in ``out``.
-        on_step: called after each step with steps done and steps in all.
-        on_epoch: called after each epoch with its record.
-        on_choice: called before the first step with the name of each setting that was chosen here, and
-            what was chosen and why.
-        on_warning: called with a sentence, once, about what lets a run go on and come to nothing: a teacher that
-            guesses, saturated logits, a model in the wrong mode. None makes it a :class:`kdiga.KdigaWarning`.
-            The result holds them too.
-        settings: fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...
+        student: Model that maps images in [0, 1] to logits. It is trained in place and is in eval mode afterwards.
+            Student and teacher are moved to the run's device.
+        teacher: Robust model of the same classes, not changed otherwise; or another source of signals, such as
+            stored ones; None for methods without a teacher. A method that trains a guide or peer takes this model and
+            trains it in place.
+        train: An :class:`kdiga.ImageSet`; images on disk or with extra images, from :func:`kdiga.load_data` and
+            :class:`kdiga.data.MixedSet`; a pair of tensors, float images of shape (example, channel, height, width) in
+            [0, 1] and int labels; or a data loader of such batches, which must augment its images itself.
+        method: Name that ``kdiga methods`` lists, or a configured method such as ``KDIGA(gradient_weight=2)``.
+        epochs: Number of epochs, at least 1.
+        second_teacher: Second teacher, usually a naturally trained one, for methods with two teachers.
+        threat: Threat model that the student should withstand; Linf 8/255 if None.
+        validation: Images that choose the best checkpoint; None holds ``validation_share`` of ``train`` out, by seed.
+            A loader cannot be split: without validation images its best checkpoint is the last.
+        out: Folder for journal and state; None writes nothing. The state stays after the run, because the weights are
+            then only in memory: ``resume`` gives the same result at once.
+        resume: Whether to continue the interrupted run in ``out``.
+        on_step: Called after each step with the number of steps so far and in all.
+        on_epoch: Called after each epoch with its record.
+        on_choice: Called before the first step with the name of each "auto" setting, its chosen value and the reason.
+        on_warning: Called with the text of each warning about a fault that makes a run useless without stopping it: a
+            teacher that guesses, saturated logits, a model in the wrong mode. None makes it a
+            :class:`kdiga.KdigaWarning`. The result contains the warnings, too.
+        settings: Fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...
 
     Raises:
-        InputError: for an unknown method or setting, data or models that do not fit each other, a
-            teacher too few, stored signals for a method that asks at images of its own making, or a model whose
-            logits have no gradient by its images.
-        OutOfMemoryError: saying what to reduce.
-        DivergedError: if a term is not finite or the student ends no better than guessing, naming the term; or if
-            the method trains through input gradients and all of them stay exactly zero.
+        InputError: If a method or setting is unknown, data and models do not fit each other, a teacher is missing, the
+            method queries stored signals at generated images, or the logits of a model have no gradient by its images.
+        OutOfMemoryError: If memory runs out; the message says what to reduce.
+        DivergedError: If a term is not finite, or the student is no better than guessing at the end; the message names
+            the term. Also if the method trains through input gradients and all of them are exactly zero.
     """
     configured = TrainingSettings.from_keywords(epochs, settings)
     chosen = method_by_name(method)
     teachers = teachers_of(chosen, teacher, second_teacher)
-    threat = threat or ThreatModel()
+    task = TrainingTask(student, teachers, chosen, threat or ThreatModel())
     if isinstance(train, tuple):
         train = ImageSet.of(*cast("tuple[Tensor, Tensor]", train))
     if validation is None and isinstance(train, Images):
-        train, held_out = split(train, configured.validation_share, configured.seed)
+        train, held_out = hold_out(train, configured)
         validation = validation_subset(held_out, configured.validation_examples)
-    run = TrainingLoop(student, teachers, train, validation, chosen, threat, configured, on_warning)
-    folder = None if out is None else Path(out)
-    with out_of_memory_as_error(what_to_reduce(chosen, configured)):
-        return run.to_the_end(folder, resume=resume, on_step=on_step, on_epoch=on_epoch, on_choice=on_choice)
+    callbacks = TrainingCallbacks(on_step, on_epoch, on_choice, on_warning)
+    loop = TrainingLoop(task, train, validation, configured, None if out is None else Path(out), callbacks)
+    with out_of_memory_as_error(_what_to_reduce(chosen, configured)):
+        return loop.run(resume=resume)
+
+
+def _what_to_reduce(method: Method, settings: TrainingSettings) -> str:
+    """Return the advice for a run that needs more memory than there is."""
+    parts = settings.accumulate * 2
+    accumulate = (
+        f"set training.accumulate to {parts}, which takes each batch in parts to the same result and with which an "
+        "interrupted run may go on by --resume, or "
+    )
+    if method.needs.couples_batch or settings.batch_size % parts:
+        accumulate = ""
+    return f"batches of {settings.batch_size} images were too large; {accumulate}reduce training.batch_size."

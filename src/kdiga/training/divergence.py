@@ -1,4 +1,4 @@
-"""Notice that training has failed, and say which term failed it."""
+"""Detection of failed training, and of the term that failed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from kdiga.errors import DivergedError
 from kdiga.types import Objective
 
-LOOK_EVERY = 50  # steps
-LABEL = "label"  # the term that no teacher enters
+CHECK_EVERY = 50  # steps; a check waits for the device
+LABEL = "label"  # the term that does not depend on a teacher
 
 
 class TermLog:
-    """The terms of an epoch, kept on the device; looked at now and then, since looking waits for it."""
+    """The loss terms of an epoch, stored on the device."""
 
     def __init__(self, epoch: int, state: Mapping[str, Any] | None = None) -> None:
         self.epoch = epoch
@@ -28,23 +28,23 @@ class TermLog:
             self.names, self.weights, self.rows = state["names"], state["weights"], list(state["rows"])
 
     def state(self) -> dict[str, Any]:
-        """Return what was noted, for :class:`TermLog` to go on from."""
+        """Return the terms so far, for a new :class:`TermLog`."""
         rows = self._stacked().cpu() if self.rows else None
         return {"names": self.names, "weights": self.weights, "rows": rows}
 
     def add(self, objective: Objective) -> None:
-        """Note one step's terms; every :data:`LOOK_EVERY` steps, check them."""
+        """Add the terms of a step; every :data:`CHECK_EVERY` steps, check them."""
         self.names = [term.name for term in objective.terms]
         self.weights = {term.name: term.weight for term in objective.terms}
         self.rows.append(torch.stack([term.value.detach().float() for term in objective.terms]))
-        if len(self.rows) % LOOK_EVERY == 0:
+        if len(self.rows) % CHECK_EVERY == 0:
             self.check()
 
     def check(self) -> None:
-        """Check that every term was a number at every step.
+        """Check that every term was finite at every step.
 
         Raises:
-            DivergedError: naming the terms that failed first; after that step all of them do.
+            DivergedError: Message with the terms that failed at the first step with a failure.
         """
         finite = self._stacked().isfinite()
         failed = (~finite.all(1)).nonzero()
@@ -56,17 +56,17 @@ class TermLog:
             f"{name} {value:.3g}" for name, value in zip(self.names, self.rows[step].tolist(), strict=True)
         )
         several = len(broken) > 1
-        told = f"the term{'s' * several} {' and '.join(map(repr, broken))} {'are' if several else 'is'} not finite"
-        # What the student alone makes of the images is a number still.
-        apart = LABEL in self.names and LABEL not in broken
-        doubt = f" The term {LABEL!r} is finite, so a signal of the teacher may not be." if apart else ""
+        failure = f"the term{'s' * several} {' and '.join(map(repr, broken))} {'are' if several else 'is'} not finite"
+        # The student's own loss is finite.
+        label_is_finite = LABEL in self.names and LABEL not in broken
+        hint = f" The term {LABEL!r} is finite, so a signal of the teacher may not be." if label_is_finite else ""
         raise DivergedError(
-            f"training diverged in epoch {self.epoch + 1}, step {step + 1}: {told} ({values}). Lower lr or "
-            f"{'their weights' if several else 'its weight'}, or set training.grad_clip to 1.{doubt}"
+            f"training diverged in epoch {self.epoch + 1}, step {step + 1}: {failure} ({values}). Lower lr or "
+            f"{'their weights' if several else 'its weight'}, or set training.grad_clip to 1.{hint}"
         )
 
     def _stacked(self) -> Tensor:
-        # Rows of an interrupted run come from a file, and lie on the CPU.
+        # Rows of an interrupted run come from a file and are on the CPU.
         return torch.stack([row.to(self.rows[-1].device) for row in self.rows])
 
     def means(self) -> dict[str, float]:
@@ -83,21 +83,13 @@ def check_above_chance(
     terms: Mapping[str, float],
     weights: Mapping[str, float],
 ) -> None:
-    """Check that validation accuracy is above what guessing would reach.
+    """Check that validation accuracy is above the accuracy of guessing.
 
-    Guessing the commonest class gets the largest share right, give or take the binomial spread; a
-    model within three standard deviations of it is taken for collapsed.
-
-    Args:
-        correct: validation examples that the student gets right.
-        examples: how many there are.
-        shares: of each class among them.
-        epoch: from 0.
-        terms: mean value of each loss term.
-        weights: coefficient of each.
+    Guessing the most frequent class has an accuracy equal to its share, with a binomial spread. A model within three
+    standard deviations of it counts as collapsed.
 
     Raises:
-        DivergedError: naming the term that weighs most, apart from the labels'.
+        DivergedError: Message with the term that weighs most, apart from the labels' term.
     """
     chance = max(shares)
     spread = math.sqrt(chance * (1 - chance) / examples)

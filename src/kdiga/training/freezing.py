@@ -1,4 +1,4 @@
-"""Parameters that a run leaves as they are: those of a pre-trained student that should keep what it knows."""
+"""Frozen parameters of a run, such as the layers of a pre-trained student that should not change."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from kdiga.errors import InputError, some
-from kdiga.models.layers import head_of
+from kdiga.models.layer_depths import head_of
 
 ALL_BUT_HEAD = "all but head"
-NAMED = 3  # parameters that a message names
+SHOWN = 3  # parameters in a message
 
 
-class Frozen:
-    """Holds part of a model still until it is released.
+class FrozenParameters:
+    """Freezes parameters of a model until :meth:`release`.
 
-    Its parameters ask for no gradient. Batch norm among it stays in eval mode, for a layer that does not learn
-    should not drift by its running statistics either.
+    Frozen parameters require no gradient. Frozen batch norm stays in eval mode, so that its running statistics do not
+    change either.
 
     Args:
-        model: to be trained but for this part.
-        patterns: of parameter names, with ``*`` for anything; of a classifier with or without "network." in
-            front. "all but head" is every parameter but those of the last layer.
+        model: Model to train without these parameters.
+        patterns: Patterns of parameter names, with ``*`` for any text; "network." of a classifier can be left out.
+            "all but head" means all parameters except those of the last layer.
 
     Raises:
-        InputError: for a pattern that no parameter has, or where nothing would be left to train.
+        InputError: If no parameter has a pattern, or no parameter is left to train.
     """
 
     def __init__(self, model: nn.Module, patterns: Sequence[str]) -> None:
@@ -41,19 +41,19 @@ class Frozen:
         for parameter in self.parameters:
             parameter.requires_grad_(False)
 
-    def hold(self) -> None:
+    def freeze_statistics(self) -> None:
         """Put the frozen batch norms in eval mode, after the model was put in train mode."""
         for norm in self.norms:
             norm.eval()
 
     def release(self) -> None:
-        """Let the parameters be trained again, as they were before."""
+        """Make the parameters trainable again."""
         for parameter in self.parameters:
             parameter.requires_grad_()
 
 
 def frozen_names(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
-    """Return the names of the parameters that some patterns mean; see :class:`Frozen`."""
+    """Return the names of the parameters that have one of the patterns; see :class:`FrozenParameters`."""
     names = [name for name, _ in model.named_parameters()]
     found = set[str]()
     for pattern in patterns:
@@ -64,7 +64,7 @@ def frozen_names(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
         if not meant:
             raise InputError(
                 f"freeze was {pattern!r}, which is no parameter of the student; its parameters are "
-                f"{some(names, NAMED)}. Write a name, a pattern such as {names[0].rsplit('.', 1)[0]}.*, or "
+                f"{some(names, SHOWN)}. Write a name, a pattern such as {names[0].rsplit('.', 1)[0]}.*, or "
                 f"{ALL_BUT_HEAD!r}."
             )
         found |= meant
@@ -72,13 +72,13 @@ def frozen_names(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
 
 
 def _norms(model: nn.Module, names: frozenset[str]) -> list[nn.Module]:
-    held = list[nn.Module]()
+    norms = list[nn.Module]()
     for name, module in model.named_modules():
         if not isinstance(module, _BatchNorm):
             continue
-        # One without parameters of its own goes with the module that it is part of.
+        # A norm without parameters is frozen with the module that contains it.
         owner = name if any(True for _ in module.parameters()) else name.rpartition(".")[0]
         own = [one for one, _ in model.get_submodule(owner).named_parameters(prefix=owner)]
         if own and names.issuperset(own):
-            held.append(module)
-    return held
+            norms.append(module)
+    return norms

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule, both PyTorch's own."""
+"""Optimiser, learning-rate schedule and moving average of a run."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from kdiga.models.layers import layers_of
+from kdiga.models.layer_depths import layers_of
 from kdiga.training.settings import TrainingSettings
+
+WARM_UP_POWER = 2 / 3
 
 
 def build_optimizer(models: Sequence[nn.Module], settings: TrainingSettings) -> Optimizer:
-    """Return the optimiser of all parameters that ask for a gradient.
-
-    Args:
-        models: the student first; layer-wise rates are its own, others train at the full rate.
-        settings: of the run.
-    """
+    """Return the optimiser of all parameters that require a gradient."""
     groups = [
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in parameter_groups(models, settings).items()
@@ -36,18 +34,13 @@ def parameter_groups(
     """Return the parameters by peak learning rate and weight decay, the highest rate first.
 
     With ``layer_decay`` d a parameter of layer l of 0, ..., L has the rate ``lr * d**(L - l)`` (Clark et al.,
-    2020, ELECTRA; Bao et al., 2021, BEiT): the layers near the images, whose features serve any task, move least.
-
-    Args:
-        models: as :func:`build_optimizer` takes them.
-        settings: of the run.
+    2020, ELECTRA; Bao et al., 2021, BEiT): the layers near the images have general features and change least.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for place, model in enumerate(models):
         layers = layers_of(model) if place == 0 and settings.layer_decay != 1 else {}
-        last, spared = max(layers.values(), default=0), set[str]()
-        if not settings.decay_norms_and_biases:
-            spared = _never_decayed(model)
+        last = max(layers.values(), default=0)
+        spared = set[str]() if settings.decay_norms_and_biases else _never_decayed(model)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 rate = settings.lr * settings.layer_decay ** (last - layers.get(name, last))
@@ -57,7 +50,7 @@ def parameter_groups(
 
 
 def _never_decayed(model: nn.Module) -> set[str]:
-    """Return the names of norms, biases, and what a network of timm's names itself, such as position embeddings."""
+    """Return the names of norms, of biases, and of the parameters that a timm network lists, such as embeddings."""
     listed = {
         f"{above}.{name}" if above else name
         for above, module in model.named_modules()
@@ -69,7 +62,7 @@ def _never_decayed(model: nn.Module) -> set[str]:
 def build_schedule(optimizer: Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
     """Return the schedule over all ``steps`` of the run; step it after every optimiser step."""
     if settings.schedule == "one-cycle":
-        # One step beyond the end: the schedule refuses to be asked after its last value.
+        # One step more: the schedule raises an error after its last value.
         peaks = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, peaks, total_steps=steps + 1, cycle_momentum=False)
     if settings.schedule == "multi-step":
@@ -79,7 +72,18 @@ def build_schedule(optimizer: Optimizer, settings: TrainingSettings, steps: int)
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
-def clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
+def clip_gradient(parameters: Sequence[nn.Parameter], largest: float) -> None:
     """Scale the parameter gradient down to norm ``largest``; 0 leaves it."""
     if largest > 0:
         torch.nn.utils.clip_grad_norm_(parameters, largest)
+
+
+def moving_average(model: nn.Module, decay: float) -> ModelEmaV3 | None:
+    """Return the exponential moving average of a model's parameters and buffers; None for a decay of 0.
+
+    After step ``n``, from 1, ``average += (1 - d) * (model - average)`` with ``d = min(decay, 1 - n**(-2/3))``: the
+    first step replaces the average, and early weights lose their influence soon.
+    """
+    if not decay:
+        return None
+    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=WARM_UP_POWER, foreach=True)

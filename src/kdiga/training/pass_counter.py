@@ -1,4 +1,4 @@
-"""What a run really cost: network passes, counted where they happen."""
+"""Counts the network passes of a run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdiga.gradients.student_pass import Forward
 class PassCounter:
     """Counts forward and backward passes of student and teachers during training steps.
 
-    A backward pass counts once for every forward pass whose output a gradient reaches. Validation runs
-    outside :meth:`counting` and is not counted.
+    A backward pass counts once for every forward pass whose output a gradient reaches. Validation runs outside
+    :meth:`counting` and does not count.
 
     Args:
-        student: the module in training.
-        teachers: one module or two, or none; counted together.
+        student: Student.
+        teachers: Teachers, at most two; they count together.
     """
 
     def __init__(self, student: nn.Module, teachers: list[nn.Module]) -> None:
@@ -29,7 +29,7 @@ class PassCounter:
 
     @contextmanager
     def counting(self) -> Generator[None]:
-        """Count what happens inside."""
+        """Count passes inside."""
         handles = [model.register_forward_hook(self._hook(role)) for role, model in self.models]
         self._on = True
         try:
@@ -40,15 +40,15 @@ class PassCounter:
                 handle.remove()
 
     def counted(self, role: str, forward: Forward | None) -> Forward | None:
-        """Return a compiled forward, which runs past the module's hooks, with its passes counted as the role's."""
+        """Return a compiled forward that counts its passes for a role; it does not run the module's hooks."""
         if forward is None:
             return None
-        note = self._hook(role)
+        count = self._hook(role)
 
         def run(images: Tensor) -> Tensor:
             logits = forward(images)
             if self._on:
-                note(None, images, logits)
+                count(None, images, logits)
             return logits
 
         return run

@@ -1,4 +1,4 @@
-"""What a run leaves behind."""
+"""The result of a training run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class EpochRecord:
     """One epoch.
 
     Args:
-        epoch: from 0.
-        lr: learning rate at its end.
-        terms: mean unweighted value of each loss term.
-        weights: coefficient of each term at the epoch's end.
-        clean: validation accuracy in [0, 1]; None where the epoch was not checked.
-        robust: validation accuracy under PGD in [0, 1]; None where the epoch was not checked.
-        seconds: wall time, check included.
+        epoch: Number of the epoch, from 0.
+        lr: Learning rate at the end of the epoch.
+        terms: Mean unweighted value of each loss term.
+        weights: Coefficient of each term at the end of the epoch.
+        clean: Validation accuracy in [0, 1]; None for an epoch without a check.
+        robust: Validation accuracy under PGD in [0, 1]; None for an epoch without a check.
+        seconds: Wall time, with the check.
     """
 
     epoch: int
@@ -37,17 +37,17 @@ class TrainingResult:
     """A finished run.
 
     Args:
-        method: name of the method.
-        history: every epoch.
-        best_epoch: the epoch, from 0, whose weights were best on the validation set.
-        best_state: those weights, on the CPU.
-        last_state: the weights after the last epoch, on the CPU.
-        minutes: wall time of training, validation included.
-        seed: of the run.
-        passes: forward and backward passes of student and teachers in training, validation excluded.
-        choices: by setting that was left on "auto" (and the route always): what was chosen, and why.
-        provenance: versions, hardware, date.
-        warnings: what was noticed on the way, each with its name, the step, from 1, and a sentence.
+        method: Name of the method.
+        history: Records of all epochs.
+        best_epoch: Epoch with the best weights on the validation set, from 0.
+        best_state: Weights of the best epoch, on the CPU.
+        last_state: Weights after the last epoch, on the CPU.
+        minutes: Wall time of training and validation.
+        seed: Seed of the run.
+        passes: Number of forward and backward passes of student and teachers in training, without validation.
+        choices: Chosen value and reason, by setting that was "auto"; always for the route.
+        provenance: Versions, hardware, date.
+        warnings: Warnings of the run, each with its name, its step, from 1, and its text.
     """
 
     method: str

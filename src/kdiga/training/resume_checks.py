@@ -1,7 +1,6 @@
-"""Whether a state out of a file has the form of one that was saved.
+"""Checks that a loaded state has the structure of a saved one.
 
-Most of it is used long after loading, in the optimiser or at the end of a run, where an error would not tell whose it
-is.
+A run uses most of the state long after loading, in the optimiser or at its end, where errors would be unclear.
 """
 
 from __future__ import annotations
@@ -16,18 +15,21 @@ from torch.optim import SGD, Optimizer
 
 from kdiga.training.result import EpochRecord
 
-MOVING = {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial"}  # of a schedule
+# Keys of a schedule that change during a run.
+CHANGING = {
+    "last_epoch",
+    "_step_count",
+    "_last_lr",
+    "_get_lr_called_within_step",
+    "_is_initial",
+}
 
 
-def check_form(state: Mapping[str, Any], of_progress: set[str]) -> None:
-    """Check what does not depend on the run's models.
-
-    Args:
-        state: as it was loaded.
-        of_progress: names that its progress has.
+def check_structure(state: Mapping[str, Any], of_progress: set[str]) -> None:
+    """Check the parts that do not depend on the run's models.
 
     Raises:
-        ValueError: naming what has another form than was saved; or another error, for what is nothing of the kind.
+        ValueError: If a part has another structure; or another error, if the state has another type.
     """
     progress, history = state["progress"], state["history"]
     sound = {
@@ -52,17 +54,12 @@ def check_form(state: Mapping[str, Any], of_progress: set[str]) -> None:
 def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
     """Check an optimiser's state.
 
-    Args:
-        optimizer: that is to go on from it.
-        given: its state as it was loaded.
-        fresh: its state as it is.
-
     Raises:
-        ValueError: if they differ in form, or a parameter has other moments than the optimiser keeps.
+        ValueError: If the structures differ, or a parameter has other moments than the optimiser stores.
     """
     names = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"step", "exp_avg", "exp_avg_sq"}
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    sound = same_form(given["param_groups"], fresh["param_groups"]) and isinstance(given["state"], dict)
+    sound = same_structure(given["param_groups"], fresh["param_groups"]) and isinstance(given["state"], dict)
     for place, moments in given["state"].items():
         shape = parameters[place].shape
         sound = sound and moments.keys() == names
@@ -72,33 +69,32 @@ def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mappi
 
 
 def check_schedule(given: Mapping[str, Any], fresh: Mapping[str, Any], steps: int) -> None:
-    """Check a schedule's state: all but how far it is follows from the settings.
-
-    Args:
-        given: the state as it was loaded.
-        fresh: the state of the run's schedule.
-        steps: of the run.
+    """Check a schedule's state; everything but its position follows from the settings.
 
     Raises:
-        ValueError: if it is of another schedule, or beyond the end of the run.
+        ValueError: If it is the state of another schedule, or beyond the end of the run.
     """
-    settled = given.keys() == fresh.keys() and all(given[name] == fresh[name] for name in fresh.keys() - MOVING)
-    if not (settled and same_form(given, fresh) and 0 <= given["last_epoch"] <= steps):
+    same = given.keys() == fresh.keys() and all(given[name] == fresh[name] for name in fresh.keys() - CHANGING)
+    if not (same and same_structure(given, fresh) and 0 <= given["last_epoch"] <= steps):
         raise ValueError("its schedule has another form")
 
 
-def same_form(given: object, fresh: object) -> bool:
-    """Return whether plain data has the keys, texts, lengths and kinds of values of other plain data."""
+def same_structure(given: object, fresh: object) -> bool:
+    """Return whether plain data has the same keys, texts, lengths and types of values as other plain data."""
     if isinstance(fresh, Mapping):
-        theirs, ours = cast("Mapping[Any, Any]", given), cast("Mapping[Any, Any]", fresh)
+        loaded, expected = cast("Mapping[Any, Any]", given), cast("Mapping[Any, Any]", fresh)
         return (
             isinstance(given, Mapping)
-            and theirs.keys() == ours.keys()
-            and all(same_form(theirs[key], value) for key, value in ours.items())
+            and loaded.keys() == expected.keys()
+            and all(same_structure(loaded[key], value) for key, value in expected.items())
         )
     if isinstance(fresh, list | tuple):
-        theirs, ours = cast("Sequence[Any]", given), cast("Sequence[Any]", fresh)
-        return isinstance(given, list | tuple) and len(theirs) == len(ours) and all(map(same_form, theirs, ours))
+        loaded, expected = cast("Sequence[Any]", given), cast("Sequence[Any]", fresh)
+        return (
+            isinstance(given, list | tuple)
+            and len(loaded) == len(expected)
+            and all(map(same_structure, loaded, expected))
+        )
     if isinstance(fresh, str):
         return given == fresh
     if isinstance(fresh, bool) or not isinstance(fresh, int | float):
@@ -128,9 +124,9 @@ def _is_moment(name: str, value: object, shape: Sequence[int]) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    # Bounded, since whole numbers in a pickle have any length.
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return whole or (isinstance(value, float) and math.isfinite(value))
+    # Bounded, since integers in a pickle have any length.
+    integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return integer or (isinstance(value, float) and math.isfinite(value))
 
 
 def _are_numbers(value: object) -> bool:
@@ -140,5 +136,5 @@ def _are_numbers(value: object) -> bool:
 
 
 def _are_tensors(state: object) -> bool:
-    held = cast("dict[Any, Any]", state) if isinstance(state, dict) else {None: None}
-    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in held.items())
+    named = cast("dict[Any, Any]", state) if isinstance(state, dict) else {None: None}
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in named.items())

@@ -1,4 +1,4 @@
-"""Where and in which precision a run computes. The loop itself never asks."""
+"""Device, precision and memory layout of a run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kdiga.training.settings import TrainingSettings
 class Runtime:
     """Device, precision and memory layout of one run.
 
-    Accelerate finds the device, in several processes each one's own. Autocast is ours: Accelerate would
-    patch the student's ``forward``, and teacher, attacks and alignment have to run in the same precision.
+    Accelerate finds the device of each process. Autocast does not come from Accelerate: that would patch the student's
+    ``forward``, and teacher, attacks and alignment must run in the same precision.
 
     Raises:
-        InputError: for a device that is not here.
+        InputError: If the device does not exist.
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
@@ -41,21 +41,21 @@ class Runtime:
         return images.to(device=self.device, memory_format=self.memory_format)
 
     def compiled(self, model: object) -> Forward | None:
-        """Return a module's forward, compiled on first use; None where the run does not compile."""
+        """Return a module's forward, compiled on first use; None if the run does not compile."""
         if not self.compile or not isinstance(model, nn.Module):
             return None
         return torch.compile(model.forward, dynamic=False)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which losses are formed."""
+        """Return the context for the computation of losses."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def device_by_name(name: str) -> torch.device:
-    """Return the device of "auto" (a GPU where there is one), "cpu" or "cuda".
+    """Return the device of "auto" (a GPU if there is one), "cpu" or "cuda".
 
     Raises:
-        InputError: for another name, or a GPU that is not here.
+        InputError: If the name is another, or there is no GPU for "cuda".
     """
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"device was {name!r}; accepted: auto, cpu, cuda.")

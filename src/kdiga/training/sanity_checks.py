@@ -1,4 +1,4 @@
-"""A few steps looked at closely, for what lets a run go on to its end and come to nothing."""
+"""Checks of the first batch and of a few early steps, for faults that make a run useless without stopping it."""
 
 from __future__ import annotations
 
@@ -6,63 +6,68 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdiga.checks import check_labels, check_same_classes
 from kdiga.distributed.process_group import ProcessGroup
-from kdiga.errors import DivergedError, KdigaWarning
+from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import saturated
-from kdiga.model_state import evaluating
+from kdiga.model_state import all_in_eval_mode, evaluating
+from kdiga.training.stepper import Stepper
+from kdiga.types import Batch
 
-STEPS = (0, 8, 96, 192)  # looking waits for the device; multiples of 8, so that most `align_every` take their turn
-MOST = 0.5  # the share of images above which a fault counts
-JUDGED = 32  # images below which a teacher's accuracy says nothing
-UNSTEADY = 1e-2  # of the largest logit; rounding depends on the size of a batch as well
+STEPS = (0, 8, 96, 192)  # few, since a check waits for the device; multiples of 8 include steps of most `align_every`
+MOST = 0.5  # fraction of images above which a fault counts
+ENOUGH = 32  # images below which a teacher's accuracy shows nothing
+UNSTEADY = 1e-2  # relative to the largest logit; rounding depends on the batch size, too
+TEACHERS = ("teacher", "second teacher")
 
 OnWarning = Callable[[str], None]
 
 
 class SanityChecks:
-    """Notices vanishing input gradients, saturated logits and models in the wrong mode.
+    """Detects vanishing input gradients, saturated logits and models in the wrong mode.
 
-    What makes a run pointless ends it. The rest is told once, in one sentence, and kept with the result.
+    A fault that makes the run useless ends it. Other faults give one warning each, which the result contains, too.
 
     Args:
-        trains_through: whether the method trains through the student's input gradient.
-        process_group: of processes; all make every call together, and the first one tells.
-        tell: given each warning; None makes it a :class:`KdigaWarning`.
+        trains_through: Whether the method trains through the student's input gradient.
+        process_group: Processes of the run. All make every call together, and the first one warns.
+        on_warning: Called with each warning; None makes it a :class:`KdigaWarning`.
     """
 
-    def __init__(self, *, trains_through: bool, process_group: ProcessGroup, tell: OnWarning | None) -> None:
+    def __init__(self, *, trains_through: bool, process_group: ProcessGroup, on_warning: OnWarning | None) -> None:
         self.trains_through, self.process_group = trains_through, process_group
-        self._tell = tell or _warn
+        self._on_warning = on_warning or _warn
         self.warnings: list[dict[str, Any]] = []
-        self._flat = False
+        self._flat = False  # whether input gradients vanished at the last check
 
     def state(self) -> dict[str, Any]:
-        """Return what an interrupted run has to remember, as plain data."""
+        """Return the state of the checks, as plain data."""
         return {"warnings": self.warnings, "flat": self._flat}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` returned; what was told is not told again."""
+        """Continue from the result of :meth:`state`, without a second warning of a name."""
         self.warnings, self._flat = list(state["warnings"]), state["flat"]
 
     def due(self, number: int) -> list[Tensor] | None:
-        """Return a list for the counts of step ``number``, from 0; None where nobody looks."""
+        """Return a list for the counts of step ``number``, from 0; None for a step without checks."""
         return [] if number in STEPS else None
 
     def check(self, number: int, counts: list[Tensor] | None) -> None:
-        """Look at the counts of step ``number``.
+        """Check the counts of step ``number``.
 
         Raises:
-            DivergedError: if the method trains through input gradients and they are all zero, for the second look
-                running: a last layer that starts at zero has none at the first step.
+            DivergedError: If the method trains through input gradients, and all are zero in two checks in a row. A
+                last layer that starts at zero has zero input gradients at the first step.
         """
         if counts is None:
             return
-        images, one_hot, sloped, flat = self._over_all(torch.stack(counts).sum(0))
+        images, one_hot, with_gradient, flat = self._sum_over_processes(torch.stack(counts).sum(0))
         if one_hot > MOST * images:
             self.warn(
                 "student-saturated",
@@ -71,39 +76,31 @@ class SanityChecks:
                 "softmax is exactly one-hot in float32, where the loss has no slope. Lower lr, or scale its logits "
                 "down.",
             )
-        if sloped:
-            self._check_slopes(number, flat / sloped)
+        if with_gradient:
+            self._check_gradients(number, flat / with_gradient)
 
-    def _check_slopes(self, number: int, share: float) -> None:
+    def _check_gradients(self, number: int, share: float) -> None:
         again, self._flat = self._flat and share > MOST, share > MOST
         if not again:
             return
-        told = (
+        fault = (
             f"the student's input gradient is exactly zero on {share:.0%} of the images at step {number + 1}, so "
             "aligning it does nothing there: a hard clamp or rounding in its forward pass, dead activations, or "
             "saturated logits."
         )
         if share == 1 and self.trains_through:
-            raise DivergedError(f"{told} Let the gradient through, or use a method that does not train through it.")
-        self.warn("gradient-vanishes", number, f"{told} Let the gradient through.")
+            raise DivergedError(f"{fault} Let the gradient through, or use a method that does not train through it.")
+        self.warn("gradient-vanishes", number, f"{fault} Let the gradient through.")
 
     def at_teacher(self, who: str, teacher: object, images: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Look at a teacher that should know the classes already.
-
-        Args:
-            who: it is, in words.
-            teacher: a module, or another source of signals.
-            images: of the first batch.
-            labels: theirs.
-            logits: what it said of them.
-        """
+        """Check a teacher that is trained already."""
         right, extreme = (logits.argmax(1) == labels).sum(), saturated(logits).sum()
         unsteady = _changes(teacher, images, logits) if isinstance(teacher, nn.Module) else False
         counts = [float(part) for part in (len(labels), right, extreme, unsteady)]
-        examples, right, extreme, unsteady = self._over_all(torch.tensor(counts, device=logits.device))
+        examples, right, extreme, unsteady = self._sum_over_processes(torch.tensor(counts, device=logits.device))
         chance = 1 / logits.shape[1]
         guessed = examples * chance + math.sqrt(examples * chance * (1 - chance))
-        if examples >= JUDGED and right <= guessed:
+        if examples >= ENOUGH and right <= guessed:
             self.warn(
                 f"{who}-guesses",
                 0,
@@ -127,21 +124,21 @@ class SanityChecks:
             )
 
     def warn(self, name: str, number: int, message: str) -> None:
-        """Tell and keep a warning, unless one of that name was."""
+        """Give a warning and record it, unless there was one of that name."""
         if any(one["name"] == name for one in self.warnings):
             return
         self.warnings.append({"name": name, "step": number + 1, "message": message})
         if self.process_group.leads:
-            self._tell(message)
+            self._on_warning(message)
 
-    def _over_all(self, counts: Tensor) -> list[float]:
+    def _sum_over_processes(self, counts: Tensor) -> list[float]:
         self.process_group.average([counts])
         return (counts * self.process_group.count).tolist()
 
 
 def _changes(teacher: nn.Module, images: Tensor, logits: Tensor) -> bool:
-    """Return whether a teacher says something else of a few images without the rest of their batch."""
-    few = max(2, len(images) // 8)  # few: statistics of half a batch are close to those of the whole
+    """Return whether a teacher has other logits for a few images without the rest of their batch."""
+    few = max(2, len(images) // 8)  # statistics of half a batch would be close to those of the batch
     if few >= len(images):
         return False
     with torch.no_grad(), evaluating(teacher):
@@ -150,8 +147,50 @@ def _changes(teacher: nn.Module, images: Tensor, logits: Tensor) -> bool:
 
 
 def _warn(message: str) -> None:
-    # Of the caller's line, however deep in here the fault was seen.
+    # With the line of the first caller outside this package.
     level, frame = 1, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__")).startswith("kdiga."):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, KdigaWarning, stacklevel=level)
+
+
+def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityChecks) -> None:
+    """Check that labels and models fit each other, and that each teacher can teach.
+
+    Raises:
+        InputError: If labels are out of range, a teacher has other classes, or logits are not finite.
+    """
+    batch = replace(batch, images=stepper.runtime.images(batch.images))
+    # As many images as a forward pass of a step has: the whole batch may need too much memory.
+    images, labels = (part[: -(-len(part) // stepper.settings.accumulate)] for part in (batch.images, batch.labels))
+    with torch.no_grad(), evaluating(stepper.student):
+        logits = stepper.student(images)
+    _check_finite("student", logits)
+    check_labels(batch.labels, batch.images, logits.shape[1])
+    stepper.train_mode()
+    if all_in_eval_mode(stepper.student) and not stepper.settings.freeze:
+        sanity_checks.warn(
+            "student-mode",
+            0,
+            "the student's batch norm and dropout stay in eval mode while it is trained, so they do not do their work: "
+            "its train() does not reach them. If that is meant, name what is frozen in freeze.",
+        )
+    for place, teacher in enumerate(stepper.teachers):
+        if isinstance(teacher, nn.Module):
+            with torch.no_grad(), evaluating(teacher):
+                teacher_logits = teacher(images)
+        else:
+            teacher_logits = teacher.logits(batch)[: len(images)]
+        check_same_classes(logits, teacher_logits)
+        _check_finite(TEACHERS[place], teacher_logits)
+        # A teacher that is trained with the student has not learnt yet.
+        if teacher is not stepper.trained_teacher:
+            sanity_checks.at_teacher(TEACHERS[place], teacher, images, labels, teacher_logits)
+
+
+def _check_finite(who: str, logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise InputError(
+            f"the {who} returned logits that are not finite before the first step; its weights are damaged, or it "
+            "divides by zero. Give other weights."
+        )

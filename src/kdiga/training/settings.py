@@ -1,4 +1,4 @@
-"""How a run is trained, whatever the method."""
+"""The training settings of a run, for every method."""
 
 from __future__ import annotations
 
@@ -19,56 +19,56 @@ Selection = Literal["robust", "clean", "mean"]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything about a run but its models, data, method and threat model.
+    """All settings of a run except models, data, method and threat model.
 
     Args:
-        epochs: at least 1.
-        batch_size: examples a step, of all processes and micro-batches together: their number changes speed and
+        epochs: Number of epochs, at least 1.
+        batch_size: Examples a step, in all processes and micro-batches together. Their number changes speed and
             memory, not the result.
-        accumulate: micro-batches that a process's part of a batch is cut into, run one after another, to save memory.
-        optimizer: "adamw" or "sgd" (Nesterov-free, with momentum).
-        lr: peak learning rate.
-        weight_decay: decoupled for adamw, L2 for sgd.
-        momentum: of sgd.
-        schedule: "one-cycle" (warm-up over the first 30 %, then cosine to nought), "multi-step",
-            "cosine" or "constant", updated every step.
-        milestones: shares of the training at which "multi-step" divides the rate by 10.
-        layer_decay: what the rate is multiplied by for each layer farther from the head, in (0, 1]; 0.65 to 0.9 for
-            a pre-trained transformer. 1 gives all layers the same.
-        freeze: what is not trained: a name or pattern of parameters such as "network.blocks.0.*", a list of
-            them, or "all but head". Frozen batch norm keeps its running statistics.
-        decay_norms_and_biases: False leaves norms, biases and position embeddings out of weight decay.
-        grad_clip: largest norm of the parameter gradient; 0 for no limit.
-        ema: decay of a moving average of weights and batch norm's statistics, in [0, 1), say 0.999; 0 for none. Where
-            there is one it is what is validated, and what the best and the last weights are.
+        accumulate: Number of micro-batches of a process's batch, run one after another to save memory.
+        optimizer: "adamw" or "sgd" (with momentum, without Nesterov).
+        lr: Peak learning rate.
+        weight_decay: Weight decay, decoupled for adamw, L2 for sgd.
+        momentum: Momentum of sgd.
+        schedule: "one-cycle" (warm-up over the first 30 %, then cosine to zero), "multi-step", "cosine" or
+            "constant", updated every step.
+        milestones: Fractions of the training at which "multi-step" divides the rate by 10.
+        layer_decay: Factor of the rate for each layer farther from the head, in (0, 1]; 0.65 to 0.9 for a pre-trained
+            transformer. 1 gives all layers the same rate.
+        freeze: Parameters to freeze: a name or pattern such as "network.blocks.0.*", a list of them, or
+            "all but head". Running statistics of frozen batch norm do not change.
+        decay_norms_and_biases: Whether norms, biases and position embeddings have weight decay.
+        grad_clip: Largest norm of the parameter gradient; 0 for no limit.
+        ema: Decay of a moving average of weights and batch norm's statistics, in [0, 1), such as 0.999; 0 for none.
+            The average, if there is one, is validated and saved as the best and the last weights.
         augment: "none", "crop" or "crop-flip".
-        route: for methods that train through an input gradient: "exact", "finite-difference" (central) or
-            "one-sided"; "auto" takes exact wherever the student can be differentiated twice.
-        probe: L2 length of a finite difference's step an example, in pixels; None is safe for the precision.
-        attack_batch_norm: the student's batch norm while it is attacked: "eval" (running statistics) or
-            "train" (the batch's own, without moving the running ones).
-        alignment_batch_norm: the student's batch norm where its input gradient is taken: "train" (one
-            forward serves logits and gradient) or "eval" (a forward of its own).
-        sync_batch_norm: in several processes, normalise in train mode by the statistics of the whole batch; else each
-            process by those of its part.
-        precision: "fp32", "bf16" for autocast, which on a CPU pays only where that has AMX, or "auto".
-        channels_last: memory layout of images and convolutions; faster on most hardware. Or "auto".
-        compile: run student, teacher and attack by torch.compile wherever they are differentiated once: half
-            a minute and more at the start. Or "auto". These three on "auto" take what is fastest in a few
-            steps here, compiling only where the run is long enough to win its time back.
-        device: "auto" takes a GPU where there is one; or "cpu", "cuda".
-        seed: of weights, order, augmentation, attacks and the validation split.
-        validation_share: of the training examples, held out where no validation set is given.
-        validation_examples: how many of them each epoch's check looks at.
-        validation_steps: PGD steps of the check, step size eps / 4.
-        save_every: minutes between saves of the whole state, from which an interrupted run goes on; 0 saves after
-            each epoch only.
-        validate_every: epochs between checks; the last epoch is always checked.
-        select: the best checkpoint is that with the highest "robust" (PGD) or "clean" validation
-            accuracy or their "mean"; the test set has no part in it.
+        route: Route of methods that train through an input gradient: "exact", "finite-difference" (central) or
+            "one-sided"; "auto" is exact if the student can be differentiated twice.
+        probe: L2 length of a finite difference's step for an example, in pixels; None is safe for the precision.
+        attack_batch_norm: Mode of the student's batch norm during attacks: "eval" (running statistics) or "train"
+            (statistics of the batch; running statistics do not change).
+        alignment_batch_norm: Mode of the student's batch norm for its input gradient: "train" (one forward pass for
+            logits and gradient) or "eval" (a separate forward pass).
+        sync_batch_norm: Whether batch norm in train mode uses the statistics of the whole batch in several processes;
+            otherwise each process uses those of its part.
+        precision: "fp32", "bf16" for autocast, which is faster on a CPU only with AMX, or "auto".
+        channels_last: Memory layout of images and convolutions; faster on most hardware. Or "auto".
+        compile: Whether student, teacher and attack run by torch.compile where they are differentiated once; this
+            takes half a minute and more at the start. Or "auto". "auto" of these three settings is the fastest value
+            in a few steps, with compiling only if the run is long enough to save the time again.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        seed: Seed of weights, order, augmentation, attacks and the validation split.
+        validation_share: Fraction of the training examples to hold out if no validation set is given.
+        validation_examples: Number of validation examples in each epoch's check.
+        validation_steps: Number of PGD steps of the check, with step size eps / 4.
+        save_every: Minutes between saves of the whole state, for an interrupted run to continue from; 0 saves only
+            after each epoch.
+        validate_every: Number of epochs between checks; the last epoch always has a check.
+        select: Score that chooses the best checkpoint: "robust" (PGD) or "clean" validation accuracy, or their
+            "mean". The test set is not used.
 
     Raises:
-        InputError: for values out of range or unknown names.
+        InputError: If values are out of range or names unknown.
     """
 
     epochs: int = 30
@@ -111,7 +111,7 @@ class TrainingSettings:
         object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         if not self.save_every >= 0:
             raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
-        self._check_whole()
+        self._check_combinations()
         for name, accepted in _choices().items():
             if getattr(self, name) not in accepted:
                 raise unknown(name, str(getattr(self, name)), map(str, accepted))
@@ -129,7 +129,7 @@ class TrainingSettings:
         if not 0 <= self.ema < 1:
             raise InputError(f"ema was {self.ema!r}; it is a decay in [0, 1), for example 0.999, and 0 for none.")
 
-    def _check_whole(self) -> None:
+    def _check_combinations(self) -> None:
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"accumulate was {self.accumulate} and batch_size {self.batch_size}; choose a number of micro-batches "
@@ -137,13 +137,17 @@ class TrainingSettings:
             )
         if self.sync_batch_norm and self.compile is not False:
             raise InputError(
-                "sync_batch_norm was true and compile not false; a compiled network cannot talk to other processes in "
-                "its middle. Turn one of them off."
+                "sync_batch_norm was true and compile not false; a compiled network cannot communicate with other "
+                "processes. Turn one of them off."
             )
 
     @classmethod
     def from_keywords(cls, epochs: int, keywords: dict[str, Any]) -> TrainingSettings:
-        """Return the settings, or say which keyword is not one."""
+        """Return the settings of keywords.
+
+        Raises:
+            InputError: If a keyword is unknown.
+        """
         names = [field.name for field in fields(cls)]
         for name in keywords:
             if name not in names:

@@ -1,48 +1,47 @@
-"""Where the time and memory of a run go: a few steps of it, taken apart."""
+"""Where the time and memory of a run go: a few of its steps, measured by sections."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import statistics
-import time
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from kdiga.data import Feed
-from kdiga.gradients.routes import Exact, Route, route_by_name
+from kdiga.gradients.routes import Exact, route_by_name
 from kdiga.methods import Method
-from kdiga.methods.context import Teacher
 from kdiga.model_state import seeded
 from kdiga.stopwatch import Stopwatch
-from kdiga.training.autotune import Choice, rehearsal, resolve_settings
-from kdiga.training.peak_memory import peak_bytes
+from kdiga.training.autotune import Choice, resolve_settings, time_steps, trial_stepper
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.stepper import Stepper
-from kdiga.types import Batch, ThreatModel
+from kdiga.training.stepper import Stepper, TrainingTask
+from kdiga.types import Batch
 
 SECTIONS = ("data", "teacher", "student", "attack", "alignment", "backward", "optimizer", "loss")
-"""What a step is divided into: making the batch; the teacher; the student's forward passes outside
-attacks; attacks; forming input gradients and, on the finite-difference routes, their probes; the backward pass to
-the parameters, on the exact route through the input gradient as well; the optimiser; the rest of the objective."""
-
-WARM_UP = 2
+"""The sections of a step: making the batch; the teacher; the student's forward passes outside attacks; attacks; input
+gradients and, on the finite-difference routes, their probes; the backward pass to the parameters, on the exact route
+through the input gradient, too; the optimiser; the rest of the objective."""
 
 
 @dataclass(frozen=True)
 class StepProfile:
-    """What one step costs.
+    """The cost of a step.
 
     Args:
-        label: of the variant.
-        settings: that it ran with.
-        seconds: a step, the median; taken without the stopwatch.
-        spread: the fastest and the slowest step, in seconds.
-        sections: seconds a step by section, the mean; measured apart, so their sum differs a little.
-        peak_bytes: most memory a step held beyond what is held between steps.
-        examples_per_second: of training.
-        minutes: projected for all steps of the run, without validation.
+        label: Name of the variant.
+        settings: Settings of the variant.
+        seconds: Median duration of a step, without the stopwatch.
+        spread: Duration of the fastest and the slowest step, in seconds.
+        sections: Mean seconds a step by section, from other steps, so that their sum differs a little.
+        peak_bytes: Largest memory of a step, beyond the memory between steps.
+        examples_per_second: Examples of training a second.
+        minutes: Estimate for all steps of the run, without validation.
     """
 
     label: str
@@ -57,36 +56,24 @@ class StepProfile:
 
 @dataclass(frozen=True)
 class ProfiledRun:
-    """A run to be profiled.
+    """A run to profile.
 
     Args:
-        student: copied for every variant.
-        teachers: as :class:`Stepper` takes them; one that is trained along is copied.
-        method: of the run.
-        threat: of the run.
-        feed: of the run.
-        epochs: of the run.
+        task: Models, method and threat model; every variant uses copies of the models.
+        feed: Batches of the run.
+        epochs: Number of epochs of the run.
     """
 
-    student: nn.Module
-    teachers: Sequence[nn.Module | Teacher]
-    method: Method
-    threat: ThreatModel
+    task: TrainingTask
     feed: Feed
     epochs: int
 
     def profile(self, label: str, settings: TrainingSettings, *, steps: int = 5) -> StepProfile:
-        """Return what a step costs with these settings.
-
-        Args:
-            label: of the variant.
-            settings: with nothing on "auto".
-            steps: measured with and without the stopwatch, after warming up.
-        """
+        """Return the cost of a step with these settings."""
         stepper, batches = self._stepper(settings), self._batches()
         device = stepper.runtime.device
         with seeded(0):
-            times = _times(stepper, batches, steps)
+            times = _time(stepper, batches, steps)
             peak = peak_bytes(lambda: stepper.take(next(batches), 0), device)
             watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
             stepper.watch = watch
@@ -107,40 +94,25 @@ class ProfiledRun:
         )
 
     def seconds(self, settings: TrainingSettings, *, steps: int = 5) -> float:
-        """Return the seconds of a step, the median, and take nothing apart, which costs far more than the steps.
-
-        Args:
-            settings: with nothing on "auto".
-            steps: measured, after warming up.
-        """
+        """Return the median seconds of a step, without sections and memory, which cost far more than the steps."""
         stepper, batches = self._stepper(settings), self._batches()
         with seeded(0):
-            return statistics.median(_times(stepper, batches, steps))
+            return statistics.median(_time(stepper, batches, steps))
 
     def auto_route(self, settings: TrainingSettings) -> Choice:
-        """Return the route that "auto" takes, and why.
-
-        Args:
-            settings: with nothing else on "auto".
-        """
-        asked, needs = replace(settings, route="auto"), self.method.needs
+        """Return the route for "auto", and the reason."""
         with seeded(settings.seed, -1):
-            found = resolve_settings(asked, needs, self.student, self.teachers, self._build, self.feed, self._steps)
-        return found[1]["route"]
+            _, choices = resolve_settings(replace(settings, route="auto"), self.task, self.feed, self._steps)
+        return choices["route"]
 
     @property
     def _steps(self) -> int:
         return len(self.feed) * self.epochs
 
-    def _build(
-        self, student: nn.Module, teachers: Sequence[nn.Module | Teacher], settings: TrainingSettings, route: Route
-    ) -> Stepper:
-        return Stepper(student, teachers, self.method, self.threat, settings, route, steps=self._steps)
-
     def _stepper(self, settings: TrainingSettings) -> Stepper:
-        needs = self.method.needs
-        route = route_by_name(settings.route, settings.probe) if needs.student_gradient == "differentiable" else Exact()
-        return rehearsal(self._build, needs, self.student, self.teachers, settings, route)
+        routed = self.task.method.needs.student_gradient == "differentiable"
+        route = route_by_name(settings.route, settings.probe) if routed else Exact()
+        return trial_stepper(self.task, settings, route, self._steps)
 
     def _batches(self) -> Iterator[Batch]:
         while True:
@@ -148,29 +120,56 @@ class ProfiledRun:
 
 
 def variants(settings: TrainingSettings, method: Method, *, compiled: bool) -> dict[str, TrainingSettings]:
-    """Return what a run is profiled as: every route it could take, in either precision, and compiled if asked for.
+    """Return the variants of a run to profile: every possible route, both precisions, and optionally compiled.
 
     Args:
-        settings: of the run, with nothing on "auto" but the route.
-        method: of the run; only one that trains through an input gradient has routes.
-        compiled: also with ``compile``.
+        settings: Settings of the run, without "auto" except for the route.
+        method: Method of the run; only a method that trains through an input gradient has routes.
+        compiled: Whether to add compiled variants.
     """
     routed = method.needs.student_gradient == "differentiable"
     routes = ("exact", "finite-difference", "one-sided") if routed else (None,)
     found: dict[str, TrainingSettings] = {}
-    for compile in (False, True) if compiled else (False,):
-        for precision in ("fp32", "bf16"):
-            for route in routes:
-                label = " ".join([*([route] if route else []), precision, *(["compiled"] if compile else [])])
-                found[label] = replace(settings, route=route or "exact", precision=precision, compile=compile)
+    for compile, precision, route in itertools.product(
+        (False, True) if compiled else (False,), ("fp32", "bf16"), routes
+    ):
+        label = " ".join([*([route] if route else []), precision, *(["compiled"] if compile else [])])
+        found[label] = replace(settings, route=route or "exact", precision=precision, compile=compile)
     return found
 
 
-def _times(stepper: Stepper, batches: Iterator[Batch], steps: int) -> list[float]:
-    return [_timed(stepper, batches, number) for number in range(WARM_UP + steps)][WARM_UP:]
+def _time(stepper: Stepper, batches: Iterator[Batch], steps: int) -> list[float]:
+    numbers = itertools.count()
+    # With the batch: a step may have to wait for images on disk.
+    return time_steps(lambda: stepper.take_and_wait(next(batches), next(numbers)), steps)[1]
 
 
-def _timed(stepper: Stepper, batches: Iterator[Batch], number: int) -> float:
-    begun = time.perf_counter()
-    stepper.take_and_wait(next(batches), number)  # images on disk may have to be waited for
-    return time.perf_counter() - begun
+def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Return the largest number of bytes that a step allocates at a time, beyond the allocated bytes before it.
+
+    On a CUDA device the allocator counts them. On a CPU they come from all allocations and releases that PyTorch's
+    profiler reports, which include temporary buffers of kernels.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted(
+        (event["ts"], event["args"]["Bytes"])
+        for event in events
+        if event.get("name") == "[memory]" and event["args"].get("Device Type") == 0
+    )
+    allocated = peak = 0
+    for _, change in changes:
+        allocated += change
+        peak = max(peak, allocated)
+    return peak

@@ -1,79 +1,95 @@
-"""One training step: models in their place, optimiser, route, and what a batch does to them."""
+"""One training step: a batch, an objective, gradients, and an optimiser step."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdiga.distributed.batch_shards import BatchShard, Share, on_batch_shard
-from kdiga.distributed.process_group import ALONE, ProcessGroup
+from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.distributed.rng_streams import RngStreams
-from kdiga.distributed.sync_batch_norm import share_statistics
+from kdiga.distributed.sync_batch_norm import running_statistics, share_statistics
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Route
 from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
 from kdiga.methods.context import StepClock, StepContext, StepModels, StepObservers, StepSettings, Teacher
 from kdiga.stopwatch import Watch, silent
-from kdiga.training.averaging import moving_average, running_statistics
-from kdiga.training.freezing import Frozen
-from kdiga.training.optimization import build_optimizer, build_schedule, clip
+from kdiga.training.freezing import FrozenParameters
+from kdiga.training.optimization import build_optimizer, build_schedule, clip_gradient, moving_average
 from kdiga.training.pass_counter import PassCounter
-from kdiga.training.resume_checks import check_optimizer, check_schedule, same_form
+from kdiga.training.resume_checks import check_optimizer, check_schedule, same_structure
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, Objective, ThreatModel
 
 
+@dataclass(frozen=True)
+class TrainingTask:
+    """What a run learns: models, method and threat model.
+
+    Args:
+        student: Model to train.
+        teachers: Models or other sources of signals, as many as the method uses.
+        method: Method to train with.
+        threat: Threat model that the student should withstand.
+    """
+
+    student: nn.Module
+    teachers: Sequence[nn.Module | Teacher]
+    method: Method
+    threat: ThreatModel
+
+    def copy(self) -> TrainingTask:
+        """Return the task with copies of all models that training changes."""
+        trains = self.method.needs.trains_teacher
+        teachers = [copy.deepcopy(one) if trains else one for one in self.teachers]
+        return replace(self, student=copy.deepcopy(self.student), teachers=teachers)
+
+
 class Stepper:
     """Takes training steps.
 
     Args:
-        student: trained in place; moved to the run's device and layout, like the teachers.
-        teachers: models or other sources of signals, as many as the method learns from.
-        method: what to minimise.
-        threat: what the student should withstand.
-        settings: with nothing left on "auto".
-        route: how differentiable input gradients are formed.
-        steps: of the whole run.
-        watch: told what is being computed.
-        process_group: of processes that share every batch.
+        task: Models, method and threat model. The models are moved to the run's device and layout; the student is
+            trained in place.
+        settings: Settings, without "auto" except for the route.
+        route: Way to differentiate input gradients by the parameters.
+        steps: Number of steps of the whole run.
+        process_group: Processes that share every batch.
 
     Raises:
-        InputError: for micro-batches with a method that weighs examples by their batch.
+        InputError: For micro-batches with a method that weighs examples by their batch.
     """
 
     def __init__(
         self,
-        student: nn.Module,
-        teachers: Sequence[nn.Module | Teacher],
-        method: Method,
-        threat: ThreatModel,
+        task: TrainingTask,
         settings: TrainingSettings,
         route: Route,
         *,
         steps: int,
-        watch: Watch = silent,
-        process_group: ProcessGroup = ALONE,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.settings, self.method, self.threat, self.route = settings, method, threat, route
-        self.steps, self.watch = steps, watch
-        self.process_group = process_group
+        method = task.method
+        _check_micro_batches(method, settings)
+        self.settings, self.method, self.steps, self.process_group = settings, method, steps, process_group
+        self.watch: Watch = silent
         self.runtime = Runtime(settings)
-        _check_pieces(method, settings)
-        self.student = self.runtime.place(student)
-        self.teachers = [self.runtime.place(one) if isinstance(one, nn.Module) else one for one in teachers]
+        self.student = self.runtime.place(task.student)
+        self.teachers = [self.runtime.place(one) if isinstance(one, nn.Module) else one for one in task.teachers]
         self.teacher_models = [one for one in self.teachers if isinstance(one, nn.Module)]
         self.trained_teacher = self.teacher_models[0] if method.needs.trains_teacher else None
         for model in self._trained:
-            process_group.begin_equal(model)
+            process_group.broadcast_weights(model)
         self._undo = share_statistics(self._trained if settings.sync_batch_norm else (), process_group)
-        self.frozen = Frozen(self.student, settings.freeze)  # of the modules as they are from here on
+        self.frozen = FrozenParameters(self.student, settings.freeze)  # after share_statistics, which changes modules
         self.average = moving_average(self.student, settings.ema)
         self.streams = RngStreams(process_group, settings.accumulate, self.runtime.device)
         self.parameters = [p for model in self._trained for p in model.parameters() if p.requires_grad]
@@ -82,7 +98,7 @@ class Stepper:
         self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
         self._step_models = self._models_of_steps()
         self._step_settings = StepSettings(
-            threat,
+            task.threat,
             route,
             method.needs.student_gradient,
             method.needs.gradient_of,
@@ -109,66 +125,66 @@ class Stepper:
         return [self.student] if self.trained_teacher is None else [self.student, self.trained_teacher]
 
     @property
-    def judged(self) -> nn.Module:
-        """What is validated and kept: the student, or its moving average where there is one."""
+    def result_model(self) -> nn.Module:
+        """The model that is validated and saved: the student, or its moving average if there is one."""
         return self.student if self.average is None else self.average.module
 
-    def leave(self) -> None:
-        """Leave the models as plain modules in PyTorch's own memory layout."""
+    def release_models(self) -> None:
+        """Restore the models as plain modules in PyTorch's default memory layout."""
         self.frozen.release()
         self._undo()
         for model in (self.student, *self.teacher_models):
             model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
 
-    def agree(self) -> None:
-        """Put the mean over processes in the place of each one's running statistics, so that all hold one model."""
+    def average_statistics(self) -> None:
+        """Replace the running statistics by their mean over processes, so that all processes have the same model."""
         self.process_group.average(self._statistics())
 
     def train_mode(self) -> None:
-        """Put the student, and a teacher that is trained along, in train mode."""
+        """Put the student, and a teacher that is trained, in train mode."""
         self.student.train()
-        self.frozen.hold()
+        self.frozen.freeze_statistics()
         if self.trained_teacher is not None:
             self.trained_teacher.train()
 
     def take(self, batch: Batch, number: int, counts: list[Tensor] | None = None) -> Objective:
-        """Take step ``number``, from 0, and return the objective that it lowered.
+        """Take step ``number``, from 0, and return its objective.
 
         Args:
-            batch: of this process.
-            number: of the step.
-            counts: given what :meth:`StepStatistics.counts` returns for every piece; None looks at nothing.
+            batch: Batch of this process.
+            number: Number of the step.
+            counts: List that receives :meth:`StepStatistics.counts` of every micro-batch; None computes no counts.
         """
         with self.watch("data"):
             batch = replace(batch, images=self.runtime.images(batch.images))
         self.optimizer.zero_grad(set_to_none=True)
         with self.streams.stepping():
-            parts = zip(_cut(batch, self.settings.accumulate), self.streams.each_piece(), strict=True)
-            objectives = [self._learn(part, number, one, counts) for part, one in parts]
-        objective = self._over_all(objectives)
+            parts = zip(_micro_batches(batch, self.settings.accumulate), self.streams.shards(), strict=True)
+            objectives = [self._backward(part, number, shard, counts) for part, shard in parts]
+        objective = self._average(objectives)
         with self.watch("optimizer"):
-            clip(self.parameters, self.settings.grad_clip)
+            clip_gradient(self.parameters, self.settings.grad_clip)
             self.optimizer.step()
             self.schedule.step()
             if self.average is not None:
                 self.average.update(self.student, step=number + 1)
         return objective
 
-    def _learn(self, batch: Batch, number: int, one: BatchShard, counts: list[Tensor] | None) -> Objective:
+    def _backward(self, batch: Batch, number: int, shard: BatchShard, counts: list[Tensor] | None) -> Objective:
         statistics = None if counts is None else StepStatistics(self.runtime.device)
-        with on_batch_shard(one):
+        with on_batch_shard(shard):
             with self.watch("loss"), self.runtime.autocast():
                 objective = self.method(self._context(batch, number, statistics))
                 total = objective.total() / self.settings.accumulate
             with self.watch("backward"):
-                # Only the parameters: images that ask for a gradient would cost one more pass to the input.
+                # Only the parameters: a gradient of the images would cost one more pass to the input.
                 self.runtime.accelerator.backward(total, inputs=self.parameters)
         if statistics is not None and counts is not None:
             counts.append(statistics.counts())
         return objective
 
-    def _over_all(self, objectives: Sequence[Objective]) -> Objective:
-        """Average gradients over processes and terms over all pieces, in one exchange."""
+    def _average(self, objectives: Sequence[Objective]) -> Objective:
+        """Average gradients over processes and terms over all micro-batches, in one exchange."""
         first = objectives[0]
         if len(objectives) == 1 and self.process_group.count == 1:
             return first
@@ -178,7 +194,7 @@ class Stepper:
         return Objective([replace(term, value=value) for term, value in zip(first.terms, values, strict=True)])
 
     def take_and_wait(self, batch: Batch, number: int) -> None:
-        """Take a step and wait for the device, so that a clock beside it sees the step's end."""
+        """Take a step and wait for the device, so that a clock can measure it."""
         self.take(batch, number).terms[0].value.detach().item()
 
     def _context(self, batch: Batch, number: int, statistics: StepStatistics | None) -> StepContext:
@@ -187,7 +203,7 @@ class Stepper:
         return StepContext(batch, self._step_models, self._step_settings, clock, self.memory, observers)
 
     def state(self) -> dict[str, Any]:
-        """Return everything that changes and is the same in every process, as tensors and plain data."""
+        """Return the state that is the same in every process, as tensors and plain data."""
         return {
             "student": self.student.state_dict(),
             "trained_teacher": self.trained_teacher and self.trained_teacher.state_dict(),
@@ -199,18 +215,18 @@ class Stepper:
         }
 
     def own_state(self) -> dict[str, Any]:
-        """Return what changes and is each process's own: its random streams and running statistics."""
+        """Return the state of this process: its random streams and running statistics."""
         return {"streams": self.streams.state(), "statistics": [one.cpu() for one in self._statistics()]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go back to what :meth:`state` returned.
+        """Restore a result of :meth:`state`.
 
         Raises:
-            ValueError: for a state of another form, or another error for none at all.
+            ValueError: If the state has another structure; or another error, if it has another type.
         """
         fresh = self.state()
         check_optimizer(self.optimizer, state["optimizer"], fresh["optimizer"])
-        if not same_form(state["passes"], fresh["passes"]):
+        if not same_structure(state["passes"], fresh["passes"]):
             raise ValueError("its passes have another form")
         check_schedule(state["schedule"], fresh["schedule"], self.steps)
         self.student.load_state_dict(state["student"])
@@ -223,26 +239,26 @@ class Stepper:
         self.schedule.load_state_dict(state["schedule"])
 
     def load_own_states(self, states: list[Any]) -> None:
-        """Go on in the middle of an epoch, from what :meth:`own_state` returned in each process, by rank.
+        """Continue in the middle of an epoch, from the results of :meth:`own_state` in each process, by rank.
 
-        Of another number of processes, running statistics are averaged; see :meth:`RngStreams.load_state` for the rest.
+        For another number of processes, running statistics are averaged; for random streams see
+        :meth:`RngStreams.load_state`.
         """
         self.streams.load_state([one["streams"] for one in states])
         same = len(states) == self.process_group.count
-        for place, held in enumerate(self._statistics()):
+        for place, statistic in enumerate(self._statistics()):
             each = torch.stack([one["statistics"][place] for one in states])
-            held.copy_(each[self.process_group.rank] if same else each.mean(0))
+            statistic.copy_(each[self.process_group.rank] if same else each.mean(0))
 
-    def _statistics(self) -> list[torch.Tensor]:
+    def _statistics(self) -> list[Tensor]:
         return running_statistics([*self._trained, None if self.average is None else self.average.module])
 
 
-def _cut(batch: Batch, count: int) -> list[Batch]:
-    """Return a process's batch in equal parts."""
+def _micro_batches(batch: Batch, count: int) -> list[Batch]:
     return [batch] if count == 1 else [batch.rows(Share(at, count).rows(len(batch.labels))) for at in range(count)]
 
 
-def _check_pieces(method: Method, settings: TrainingSettings) -> None:
+def _check_micro_batches(method: Method, settings: TrainingSettings) -> None:
     if settings.accumulate > 1 and method.needs.couples_batch:
         raise InputError(
             f"accumulate was {settings.accumulate} and method {method.info.name!r} weighs examples by the batch they "

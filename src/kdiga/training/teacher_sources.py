@@ -1,26 +1,37 @@
-"""Whether the teachers at hand can teach a method, told before anything runs."""
+"""The teachers of a run, live or stored, and the source of the signals in a store."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
+from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name
 from kdiga.errors import InputError
 from kdiga.gradients.student_pass import Forward
+from kdiga.losses import Score
 from kdiga.methods import Method, Needs
 from kdiga.methods.context import Teacher
+from kdiga.runs.fingerprints import fingerprint_of_images
 from kdiga.teachers import CachedTeacher, OnlineTeacher
+from kdiga.teachers.fill import TeacherSource
+from kdiga.training.runtime import Runtime
+from kdiga.training.settings import TrainingSettings
+from kdiga.types import Batch, TeacherSignal
+
+REMEDY = "fill one for this run with `kdiga cache RECIPE`, in another cache.folder or with --overwrite"
 
 
 def teachers_of(
     method: Method, teacher: nn.Module | Teacher | None, second_teacher: nn.Module | Teacher | None
 ) -> list[nn.Module | Teacher]:
-    """Return the teachers that a method uses of those that were given, in order.
+    """Return the given teachers that a method uses, in order.
 
     Raises:
-        InputError: if there are too few, if stored signals were given to a method that asks at images
-            of its own making, or if it trains its teacher and was given no model.
+        InputError: If there are too few teachers, or stored signals for a method that queries its teacher at generated
+            images or trains its teacher.
     """
     name, needs = method.info.name, method.needs
     if needs.teachers >= 1 and teacher is None:
@@ -44,9 +55,62 @@ def teachers_of(
 def teacher_source(
     teacher: nn.Module | Teacher, needs: Needs, *, first: bool, compiled: Forward | None = None
 ) -> Teacher:
-    """Return a teacher as a source of signals; only the first is asked for input gradients."""
+    """Return a teacher as a source of signals; only the first teacher computes input gradients."""
     if isinstance(teacher, CachedTeacher):
         return replace(teacher, gradient=needs.teacher_gradient and first)
     if not isinstance(teacher, nn.Module):
         return teacher
     return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of, compiled)
+
+
+def conditions(train: ImageSet | FileSet, needs: Needs, settings: TrainingSettings) -> dict[str, Any]:
+    """Return what a run needs of a store, by the manifest's keys: all that the teacher's signals depend on."""
+    return {
+        "data": fingerprint_of_images(train),
+        "examples": len(train),
+        "image_shape": train.image_shape,
+        "num_classes": train.num_classes,
+        "seed": settings.seed,
+        "augmentation": augmentation_by_name(settings.augment, train.image_size).key(),
+        "gradient_of": needs.gradient_of if needs.teacher_gradient else None,
+        "precision": settings.precision,
+    }
+
+
+def stored_views(
+    teachers: Sequence[nn.Module | Teacher], train: object, needs: Needs, settings: TrainingSettings
+) -> int | None:
+    """Return the number of views of each example in the stores; None if all teachers are live.
+
+    Raises:
+        InputError: If a store holds signals of other images, views or gradients than the run needs.
+    """
+    stored = [(place, one) for place, one in enumerate(teachers) if isinstance(one, CachedTeacher)]
+    if not stored:
+        return None
+    if isinstance(train, MixedSet):
+        raise InputError("a teacher cache holds no signals of extra training images; leave out one or the other.")
+    if not isinstance(train, (ImageSet, FileSet)):
+        raise InputError(
+            "a teacher cache was given with a data loader, which augments by itself; give an ImageSet or the live "
+            "model."
+        )
+    wanted = conditions(train, needs, settings)
+    for place, one in stored:
+        asked = wanted if place == 0 else wanted | {"gradient_of": None}
+        one.store.manifest.check(asked, one.store.folder, REMEDY)
+    return min(one.store.manifest.views for _, one in stored)
+
+
+def live_source(
+    teacher: nn.Module, train: ImageSet | FileSet, gradient_of: Score | None, settings: TrainingSettings
+) -> TeacherSource:
+    """Return the source of a store's signals: the teacher on the device, in the layout and precision of a run."""
+    runtime = Runtime(settings)
+    live = OnlineTeacher(runtime.place(teacher), gradient_of is not None, gradient_of or "loss")
+
+    def teach(batch: Batch) -> TeacherSignal:
+        with runtime.autocast():
+            return live(replace(batch, images=runtime.images(batch.images)))
+
+    return TeacherSource(train.to(runtime.device), augmentation_by_name(settings.augment, train.image_size), teach)

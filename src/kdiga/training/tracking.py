@@ -1,6 +1,6 @@
 """A run's course in TensorBoard or Weights & Biases, through Accelerate's trackers.
 
-What is tracked decides nothing about a run, so it is no part of its recipe, and a tracker that fails does not end it.
+Trackers do not change a run, so they are not in its recipe, and a failure of a tracker does not end the run.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from accelerate.tracking import GeneralTracker
 from kdiga.errors import InputError, unknown, words_of
 from kdiga.training.result import EpochRecord
 
-TRACKERS = ("tensorboard", "wandb")  # each also the name of its package and of the extra that brings it
-FOLDER = "tracking"  # of a run's folder
+TRACKERS = ("tensorboard", "wandb")  # names of the packages and of the extras, too
+FOLDER = "tracking"  # in a run's folder
 
 
 class Trackers:
-    """Hands every epoch to some trackers; of several processes the first one does.
+    """Sends every epoch to trackers; of several processes the first one sends.
 
-    Trackers are started at the first epoch's end, when the run has settled its device and processes. Use it as a
-    context manager, so that they are closed.
+    Trackers start at the end of the first epoch, when device and processes of the run are known. Use it as a context
+    manager, which closes them.
 
     Args:
-        names: "tensorboard", "wandb"; W&B's own variables (WANDB_MODE=offline, WANDB_ENTITY, ...) are respected.
-        folder: of the run; events go into a folder of their own below it, one for each start.
-        config: of the run, nested plain data, kept with the run in the tracker.
-        project: what the run is filed under.
-        on_trouble: told in a line, once, if a tracker fails; it is not asked again.
+        names: Trackers, "tensorboard" or "wandb". W&B's variables (WANDB_MODE=offline, WANDB_ENTITY, ...) have effect.
+        folder: Folder of the run; events go into a subfolder, one for each start.
+        config: Configuration of the run, nested plain data, which the trackers record.
+        project: Project of the run in the trackers.
+        on_trouble: Called once with a line of text if a tracker fails; the tracker is not used again.
 
     Raises:
-        InputError: for an unknown name, or a package that is not installed.
+        InputError: If a name is unknown, or a package is not installed.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Trackers:
             self._try(tracker, tracker.finish)
 
     def on_epoch(self, record: EpochRecord) -> None:
-        """Hand over an epoch: learning rate, loss terms and their weights, validation accuracies, seconds."""
+        """Send an epoch: learning rate, loss terms and their weights, validation accuracies, seconds."""
         if self._trackers is None:
             self._trackers = self._start()
-        # A resumed run goes on at its epoch; rounds begin at epoch 0 again, and their steps go on.
+        # A resumed run continues at its epoch; rounds start at epoch 0 again, and their steps continue.
         self._step = max(record.epoch, self._step) + 1
         values = values_of(record)
         for tracker in list(self._trackers):
@@ -89,26 +89,26 @@ class Trackers:
                 accelerator = Accelerator(log_with=name, project_dir=str(place))
                 accelerator.init_trackers(self.project, self.config, {"wandb": wandb})
                 started += accelerator.trackers
-            except Exception as error:  # whatever a foreign service raises, the run goes on
-                self._tell(name, error)
+            except Exception as error:  # the run continues after any error of a service
+                self._report(name, error)
         return started
 
     def _try(self, tracker: GeneralTracker, work: Callable[[], Any]) -> None:
         try:
             work()
-        except Exception as error:  # whatever a foreign service raises, the run goes on
+        except Exception as error:  # the run continues after any error of a service
             if self._trackers is not None and tracker in self._trackers:
                 self._trackers.remove(tracker)
-            self._tell(str(getattr(tracker, "name", "a tracker")), error)
+            self._report(str(getattr(tracker, "name", "a tracker")), error)
 
-    def _tell(self, name: str, error: Exception) -> None:
+    def _report(self, name: str, error: Exception) -> None:
         if self.on_trouble is not None:
             reason = words_of(error, 160)
             self.on_trouble(f"{name} failed ({reason}); training goes on without it.")
 
 
 def values_of(record: EpochRecord) -> dict[str, float]:
-    """Return an epoch as trackers take it: numbers by name; what was not measured is left out."""
+    """Return the numbers of an epoch by name, without those that were not measured."""
     values: dict[str, float | None] = {"lr": record.lr, "epoch": record.epoch + 1, "seconds": record.seconds}
     values |= {f"term/{name}": value for name, value in record.terms.items()}
     values |= {f"weight/{name}": value for name, value in record.weights.items()}
@@ -117,7 +117,7 @@ def values_of(record: EpochRecord) -> dict[str, float]:
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Return nested plain data as one level, which is all that trackers take.
+    """Return nested plain data as one level, as trackers need it.
 
     >>> flattened({"training": {"lr": 0.1, "milestones": [0.5]}, "teacher": None})
     {'training.lr': 0.1, 'training.milestones': '[0.5]', 'teacher': 'None'}

@@ -1,21 +1,24 @@
-"""The check after an epoch: clean and PGD accuracy on held-out training examples."""
+"""Held-out training images, and the check after an epoch: clean and PGD accuracy on them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from kdiga.data import FileSet, Images, ImageSet, MixedSet
-from kdiga.distributed.process_group import ALONE, ProcessGroup
+from kdiga.data import FileSet, Images, ImageSet, MixedSet, split
+from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.errors import OutOfMemoryError
 from kdiga.evaluation import evaluate
-from kdiga.evaluation.attacks import seed_at
 from kdiga.evaluation.evaluate import BATCH_SIZE
+from kdiga.evaluation.stages import seed_at
 from kdiga.model_state import mix_seed
-from kdiga.training.settings import Selection
+from kdiga.training.settings import Selection, TrainingSettings
 from kdiga.types import ThreatModel
+
+ImagesT = TypeVar("ImagesT", bound=Images)
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,12 @@ class Scores:
     examples: int
 
     def by(self, select: Selection) -> float:
-        """Return the number that checkpoints are chosen by."""
+        """Return the score for the choice of the best checkpoint."""
         return {"robust": self.robust, "clean": self.clean, "mean": (self.clean + self.robust) / 2}[select]
 
 
 def attack_of(steps: int) -> str:
-    """Return the name of the attack that checks runs with so many steps."""
+    """Return the name of the check's attack with a number of steps."""
     return f"pgd-{steps}" if steps > 1 else "fgsm"
 
 
@@ -41,12 +44,12 @@ class Validator:
     """Scores a model on the first ``examples`` of a validation set.
 
     Args:
-        data: never part of the test set.
-        threat: the ball PGD stays in.
-        steps: of PGD, step size eps / 4.
-        examples: at most so many.
-        seed: of the run.
-        process_group: of processes that divide the examples among them.
+        data: Validation images, not part of the test set.
+        threat: Ball that PGD stays in.
+        steps: Number of PGD steps, with step size eps / 4.
+        examples: Largest number of images.
+        seed: Seed of the run.
+        process_group: Processes that share the examples.
     """
 
     data: ImageSet
@@ -54,10 +57,22 @@ class Validator:
     steps: int
     examples: int
     seed: int
-    process_group: ProcessGroup = ALONE
+    process_group: ProcessGroup = SINGLE_PROCESS
+
+    @classmethod
+    def of(
+        cls,
+        data: ImageSet,
+        threat: ThreatModel,
+        settings: TrainingSettings,
+        process_group: ProcessGroup = SINGLE_PROCESS,
+    ) -> Validator:
+        """Return the validator of a run with these settings."""
+        steps, examples = settings.validation_steps, settings.validation_examples
+        return cls(data, threat, steps, examples, settings.seed, process_group)
 
     def __call__(self, model: nn.Module, epoch: int) -> Scores:
-        """Return the scores of one epoch's model, whatever the number of processes: batches are divided whole."""
+        """Return the scores of one epoch's model; they do not depend on the number of processes."""
         count, seed = min(self.examples, len(self.data)), mix_seed(self.seed, epoch) % 2**31
         if self.process_group.count == 1:
             return self._score(model, slice(count), seed)
@@ -82,18 +97,18 @@ class Validator:
         return Scores(report["clean"], report[attack], report.examples)
 
     def class_shares(self) -> list[float]:
-        """Return the share of each class among the examples looked at."""
+        """Return the share of each class among the examples."""
         labels = self.data.labels[: self.examples]
         return (torch.bincount(labels, minlength=self.data.num_classes).double() / len(labels)).tolist()
 
 
-def validation_subset(held_out: Images, examples: int) -> ImageSet:
-    """Return the images that checks look at, in memory: those on disk would be decoded at every check.
+def hold_out(images: ImagesT, settings: TrainingSettings) -> tuple[ImagesT, ImagesT]:
+    """Return training images without the validation images, and the validation images."""
+    return split(images, settings.validation_share, settings.seed)
 
-    Args:
-        held_out: of the training images.
-        examples: at most so many.
-    """
-    own = held_out.original if isinstance(held_out, MixedSet) else held_out
-    part = own.take(slice(examples))
+
+def validation_subset(held_out: Images, examples: int) -> ImageSet:
+    """Return the images of the check, in memory: images on disk would be decoded for every check."""
+    original = held_out.original if isinstance(held_out, MixedSet) else held_out
+    part = original.take(slice(examples))
     return part.load() if isinstance(part, FileSet) else part

@@ -1,152 +1,131 @@
-"""Recipes with a section ``cache``: what their store holds, how large it is, whether it is the right one."""
+"""Teacher stores of recipes with a section ``cache``: plan and fill a store, compare it with the teacher, open it."""
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from kdiga.data import DataSet, FileSet, ImageSet, MixedSet, augmentation_by_name, feed_of, split
-from kdiga.errors import InputError
+from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name, feed_of
+from kdiga.distributed.launch import check_started_once, follow_parent
+from kdiga.distributed.process_group import ProcessGroup
+from kdiga.errors import InputError, KdigaError
 from kdiga.models import Classifier
 from kdiga.recipes.schema import CacheConfig, Recipe
 from kdiga.runs.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.teachers import CachedTeacher, Manifest, Store
+from kdiga.teachers.fill import POLL, OnShard, discard_damaged, fill
 from kdiga.teachers.store import ELSEWHERE, StoreShard
-from kdiga.training.cached_teachers import REMEDY, conditions, live_source
 from kdiga.training.runtime import device_by_name
-from kdiga.workflows.train import build_models
+from kdiga.training.teacher_sources import REMEDY, conditions, live_source
+from kdiga.workflows.prepare import PreparedRun, prepare
 
 MARGIN = 2**20  # bytes for manifest, records and locks
 
 
+class FillersEndedError(KdigaError, RuntimeError):
+    """A worker process ended before the store was full."""
+
+    exit_status = 1
+
+
 @dataclass(frozen=True)
 class CachePlan:
-    """What filling a recipe's store means.
+    """A recipe's store before it is filled.
 
     Args:
-        recipe: with ``cache``.
-        folder: of the store.
-        train: the images that the student trains on.
-        teacher: live.
-        store: as it will be; nothing is written yet.
-        overwrite: what is in the folder is replaced.
+        run: Recipe with a section ``cache``, with its data and models.
+        teacher: Live teacher.
+        train: Images that the student trains on.
+        store: Store; nothing is written yet.
+        overwrite: Whether to replace the content of the folder.
     """
 
-    recipe: Recipe
-    folder: Path
-    train: ImageSet | FileSet
+    run: PreparedRun
     teacher: Classifier
+    train: ImageSet | FileSet
     store: Store
     overwrite: bool
 
     @property
     def size(self) -> int:
-        """Bytes of the whole store."""
+        """The size of the whole store, in bytes."""
         return sum(map(self.store.bytes_of, self.store.shards))
 
     @property
     def missing(self) -> Sequence[StoreShard]:
-        """The shards that are to be written."""
+        """The shards to write."""
         return self.store.shards if self.overwrite else self.store.missing()
 
 
 @dataclass(frozen=True)
 class CacheAgreement:
-    """How a store compares with the live teacher on one batch, as training reads it.
+    """The differences between a store and the live teacher on one batch, as training reads it.
 
     Args:
-        logits: largest difference of a row over its largest magnitude; the largest of all rows.
-        gradients: the same; None for a store of logits.
+        logits: Largest difference of a row over the row's largest magnitude, the maximum over rows.
+        gradients: The same for gradients; None for a store of logits.
     """
 
     logits: float
     gradients: float | None
 
 
-def plan_cache(recipe: Recipe, data: DataSet, *, overwrite: bool = False) -> CachePlan:
-    """Check everything about a recipe's store that can be checked before it is filled.
-
-    Args:
-        recipe: with ``cache``.
-        data: the recipe's.
-        overwrite: a store of something else may be replaced.
+def plan_cache(run: PreparedRun, *, overwrite: bool = False) -> CachePlan:
+    """Return the plan of a recipe's store, after all checks that are possible before the store is filled.
 
     Raises:
-        InputError: if the recipe has no ``cache``, the folder holds a store of something else, or the disk has no
-            room; it names the numbers.
+        InputError: If the recipe has no section ``cache``, the folder holds a store of something else, or the disk has
+            too little space; the message has the numbers.
     """
-    cache = recipe.cache
+    cache, teacher = run.recipe.cache, run.models.teacher
     if cache is None:
         raise InputError("the recipe has no section cache; add `cache: {folder: ...}`, or --set cache.folder=DIR.")
-    teacher = build_models(recipe, data).teacher
     if teacher is None:
         raise InputError("the recipe has no teacher, so there is nothing to store; add a section teacher.")
-    train = train_part(recipe, data)
-    folder = Path(cache.folder)
-    manifest = _manifest(recipe, cache, teacher, train)
+    folder, train = Path(cache.folder), _stored_images(run)
+    manifest = _manifest(run.recipe, cache, teacher, train)
     there = None if overwrite else Manifest.read(folder)
     if there is not None:
         there.check(manifest.wanted(), folder, ELSEWHERE)
-        manifest = there  # which may hold gradients that this recipe does not ask for
-    plan = CachePlan(recipe, folder, train, teacher, Store(folder, manifest), overwrite)
+        manifest = there  # it can hold gradients that this recipe does not need
+    plan = CachePlan(run, teacher, train, Store(folder, manifest), overwrite)
     _check_room(plan)
     return plan
 
 
-def compare_with_live(plan: CachePlan) -> CacheAgreement:
-    """Compare a filled store with the live teacher on training's first batch."""
-    settings, manifest = plan.recipe.training, plan.store.manifest
-    source = live_source(plan.teacher, plan.train, manifest.gradient_of, settings)
-    feed = feed_of(
-        source.data,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        augmentation=source.augmentation,
-        device=source.data.device,
-        views=manifest.views,
-    )
-    batch = next(feed.epoch(0))
-    live, stored = source.teach(batch), CachedTeacher(plan.store, manifest.gradient_of is not None)(batch)
-    gradients = None
-    if live.input_gradient is not None and stored.input_gradient is not None:
-        gradients = largest_error(stored.input_gradient, live.input_gradient)
-    return CacheAgreement(largest_error(stored.logits, live.logits), gradients)
-
-
-def largest_error(stored: torch.Tensor, live: torch.Tensor) -> float:
-    """Return the largest difference of a row over the live row's largest magnitude, and of these the largest."""
-    difference, size = (one.float().flatten(1).abs().amax(1) for one in (stored - live, live))
-    return float(torch.where(difference > 0, difference / size, 0.0).max())
-
-
-def stored_teacher(recipe: Recipe, cache: CacheConfig, teacher: Classifier, data: DataSet) -> CachedTeacher:
-    """Return a recipe's stored teacher.
-
-    Args:
-        recipe: with ``cache``.
-        cache: its section.
-        teacher: live; only to tell whether the store is of it.
-        data: the recipe's.
+def stored_teacher(run: PreparedRun) -> CachedTeacher | None:
+    """Return the stored teacher of a recipe with a section ``cache``; None without it.
 
     Raises:
-        InputError: if the store is missing, incomplete or damaged, or holds something else; it names both values.
+        InputError: If the store is missing, incomplete or damaged, or holds something else; the message has both
+            values.
     """
+    cache, teacher = run.recipe.cache, run.models.teacher
+    if cache is None or teacher is None:
+        return None
     folder = Path(cache.folder)
-    wanted = _manifest(recipe, cache, teacher, train_part(recipe, data)).wanted()
+    wanted = _manifest(run.recipe, cache, teacher, _stored_images(run)).wanted()
     Store.open(folder).manifest.check(wanted, folder, REMEDY)
     return CachedTeacher.open(folder)
 
 
-def train_part(recipe: Recipe, data: DataSet) -> ImageSet | FileSet:
-    """Return the images that a run trains on: what it does not hold out for validation."""
-    if isinstance(data.train, MixedSet):
+def _stored_images(run: PreparedRun) -> ImageSet | FileSet:
+    if isinstance(run.data.train, MixedSet):
         raise InputError("a teacher cache holds no signals of extra training images; leave out data.extra or cache.")
-    return split(data.train, recipe.training.validation_share, recipe.training.seed)[0]
+    train = run.train
+    assert isinstance(train, (ImageSet, FileSet))
+    return train
 
 
 def _manifest(recipe: Recipe, cache: CacheConfig, teacher: Classifier, train: ImageSet | FileSet) -> Manifest:
@@ -167,23 +146,144 @@ def _manifest(recipe: Recipe, cache: CacheConfig, teacher: Classifier, train: Im
 
 
 def _check_room(plan: CachePlan) -> None:
-    needed = sum(map(plan.store.bytes_of, plan.missing))
-    place = next(folder for folder in (plan.folder, *plan.folder.absolute().parents) if folder.is_dir())
+    needed, folder = sum(map(plan.store.bytes_of, plan.missing)), plan.store.folder
+    place = next(existing for existing in (folder, *folder.absolute().parents) if existing.is_dir())
     free = shutil.disk_usage(place).free
     if needed and needed + MARGIN > free:
         raise InputError(
-            f"the teacher cache needs {format_bytes(needed)} more in {str(plan.folder)!r} and {format_bytes(free)} are "
+            f"the teacher cache needs {format_bytes(needed)} more in {str(folder)!r} and {format_bytes(free)} are "
             "free; choose another cache.folder, fewer cache.views, cache.dtype int8, or cache.downsample 2."
         )
 
 
 def format_bytes(size: int) -> str:
-    """Return a number of bytes for people.
+    """Return a number of bytes as text.
 
-    >>> in_words(1_290_000)
+    >>> format_bytes(1_290_000)
     '1.3 MB'
     """
     for unit, name in ((10**9, "GB"), (10**6, "MB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size / 1000:.1f} kB"
+
+
+def compare_with_live(plan: CachePlan) -> CacheAgreement:
+    """Compare a filled store with the live teacher on training's first batch."""
+    settings, manifest = plan.run.recipe.training, plan.store.manifest
+    source = live_source(plan.teacher, plan.train, manifest.gradient_of, settings)
+    feed = feed_of(
+        source.data,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augmentation=source.augmentation,
+        device=source.data.device,
+        views=manifest.views,
+    )
+    batch = next(feed.epoch(0))
+    live, stored = source.teach(batch), CachedTeacher(plan.store, manifest.gradient_of is not None)(batch)
+    gradients = None
+    if live.input_gradient is not None and stored.input_gradient is not None:
+        gradients = largest_error(stored.input_gradient, live.input_gradient)
+    return CacheAgreement(largest_error(stored.logits, live.logits), gradients)
+
+
+def largest_error(stored: torch.Tensor, live: torch.Tensor) -> float:
+    """Return the largest difference of a row over the live row's largest magnitude, the maximum over rows."""
+    difference, size = (one.float().flatten(1).abs().amax(1) for one in (stored - live, live))
+    return float(torch.where(difference > 0, difference / size, 0.0).max())
+
+
+def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = None) -> Sequence[str]:
+    """Fill the missing shards of a store, and return which shards were damaged and are filled again.
+
+    With several processes from a launcher, every process makes the call; they share the shards.
+
+    Args:
+        plan: Plan of the store.
+        workers: Number of worker processes; 1 works in this process. The workers share the threads.
+        on_shard: Called after each shard.
+
+    Raises:
+        StoreFullError: If the disk is full; the shards so far stay.
+        FillersEndedError: If a worker was killed.
+        InputError: If the store cannot be written, a signal is not finite, or there are several workers in the
+            processes of a launcher.
+    """
+    if workers > 1:
+        check_started_once("a cache with several workers", "or leave out --workers")
+    process_group = ProcessGroup.connect(plan.run.device)
+    folder, manifest = plan.store.folder, plan.store.manifest
+    store = process_group.run_on_first(lambda: Store.create(folder, manifest, overwrite=plan.overwrite))
+    damaged = process_group.run_on_first(
+        lambda: [f"{store.path(shard)} {problem}" for shard, problem in discard_damaged(store)]
+    )
+    workers = max(1, min(workers, len(store.missing())))
+    if workers == 1:
+        _fill(plan.run.recipe, store, plan.teacher, plan.train, on_shard)
+    else:
+        _fill_in_workers(plan.run.recipe, store, workers, on_shard)
+    return damaged
+
+
+def _fill(
+    recipe: Recipe, store: Store, teacher: Classifier, train: ImageSet | FileSet, on_shard: OnShard | None
+) -> None:
+    fill(store, live_source(teacher, train, store.manifest.gradient_of, recipe.training), on_shard)
+
+
+def _fill_in_workers(recipe: Recipe, store: Store, workers: int, on_shard: OnShard | None) -> None:
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // workers)
+    running = list[tuple[BaseProcess, Any]]()  # with the receiving end of its pipe; its class depends on the system
+    try:
+        for _ in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_worker, args=(recipe, store.folder, threads, sender), daemon=True)
+            process.start()
+            sender.close()
+            running.append((process, receiver))
+        _wait_for_workers(store, running, on_shard)
+    finally:
+        for process, _ in running:
+            process.terminate()
+            process.join()
+
+
+def _worker(recipe: Recipe, folder: Path, threads: int, sender: Connection) -> None:
+    follow_parent()
+    torch.set_num_threads(threads)
+    try:
+        run = prepare(recipe)
+        teacher = run.models.teacher
+        assert teacher is not None
+        _fill(recipe, Store.open(folder), teacher, _stored_images(run), None)
+        sender.send(None)
+    except KdigaError as error:
+        sender.send(error)
+
+
+def _wait_for_workers(store: Store, running: Sequence[tuple[BaseProcess, Any]], on_shard: OnShard | None) -> None:
+    """Report the shards that appear until all workers have ended, and raise the error of a worker."""
+    there = {shard for shard in store.shards if store.is_complete(shard)}
+    while True:
+        alive = [process.is_alive() for process, _ in running]
+        for shard in store.shards:
+            if shard not in there and store.is_complete(shard):
+                there.add(shard)
+                if on_shard is not None:
+                    on_shard(shard.name, len(there), len(store.shards))
+        if not any(alive):
+            break
+        time.sleep(POLL)
+    for _, connection in running:
+        with suppress(EOFError, OSError):
+            error: Any = connection.recv() if connection.poll() else None
+            if isinstance(error, KdigaError):
+                raise error
+    if store.missing():
+        codes = ", ".join(str(process.exitcode) for process, _ in running)
+        raise FillersEndedError(
+            f"workers ended early (exit status {codes}); perhaps memory ran out. What is stored is kept and the same "
+            "command goes on, with fewer --workers if need be."
+        )

@@ -24,7 +24,7 @@ from kdiga.certification import (
 from kdiga.certification.interval_network import trace_network
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.errors import InputError, unknown
 from kdiga.results.certificates import CertificateResult
 from kdiga.runs.provenance import provenance

@@ -21,13 +21,15 @@ from typing import Any
 import torch
 
 from kdiga.data import load_data
-from kdiga.distributed.threads import one_thread
+from kdiga.distributed.launch import one_thread
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.runs.folder import prepare_run_folder
 from kdiga.training import EpochRecord
+from kdiga.training.loop import TrainingCallbacks
 from kdiga.types import ThreatModel
 from kdiga.workflows.evaluate import EvaluateRequest, run_evaluation
 from kdiga.workflows.explain import ExplainRequest, explain_runs
+from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe
 
 DATA, THREAT = "digits", ThreatModel("linf", 0.1)
@@ -161,7 +163,8 @@ def _train(member: DemoModel, asked: DemoRequest, **listeners: Any) -> None:
     if member.name != TEACHER.name and not _alone(member):
         sections["teacher"] = str(asked.out / TEACHER.name)
     recipe = recipe_from_dict(sections)
-    run_recipe(recipe, asked.out / member.name, overwrite=asked.overwrite, **listeners)
+    callbacks = TrainingCallbacks(**listeners)
+    run_recipe(prepare(recipe), asked.out / member.name, overwrite=asked.overwrite, callbacks=callbacks)
 
 
 def _judge(member: DemoModel, asked: DemoRequest) -> dict[str, Any]:

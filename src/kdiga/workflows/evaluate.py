@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from kdiga.data.images import to_pixels
-from kdiga.distributed.launch import follow_parent
-from kdiga.distributed.threads import one_thread
+from kdiga.data.image_set import to_pixels
+from kdiga.distributed.launch import follow_parent, one_thread
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.evaluation.masking import Finding, check_masking

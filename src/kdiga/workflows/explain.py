@@ -13,7 +13,7 @@ from kdiga.analysis.explain import explain, short_model_names
 from kdiga.analysis.explanation import Explanation
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.worst_case import WorstCaseSearch
-from kdiga.data.images import to_pixels
+from kdiga.data.image_set import to_pixels
 from kdiga.io.atomic_write import replacing
 from kdiga.results.explanations import ExplanationResult
 from kdiga.runs.provenance import provenance

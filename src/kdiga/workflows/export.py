@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult
-from kdiga.export.agreement import agreement, check_same, logits_of
-from kdiga.export.formats import Format, formats_by_name
-from kdiga.export.int8 import FILE as INT8_FILE
-from kdiga.export.int8 import NAME as INT8
-from kdiga.export.judged import Judged, with_worst
-from kdiga.export.latency import Latency, latencies
-from kdiga.export.onnx_file import ONNX, read_onnx
-from kdiga.export.score_attack import QUERIES, scored
-from kdiga.export.transfer import Victim, transfer_attacks, transferred
-from kdiga.export.written import REFERENCE, Written, write_all
+from kdiga.evaluation.stages import AttackSettings
+from kdiga.export.exported_files import REFERENCE, ExportedFile, with_version, write_all
+from kdiga.export.file_attacks import (
+    QUERIES,
+    SQUARE_BATCH_SIZE,
+    TRANSFER_BATCH_SIZE,
+    attack_by_queries,
+    transfer_attacks,
+    transfer_to_files,
+)
+from kdiga.export.file_measurements import FileMeasurements, Latency, agreement, latencies, logits_of, with_worst
+from kdiga.export.formats import Format, Logits, formats_by_name
+from kdiga.export.onnx_file import INT8, INT8_FILE, ONNX, read_onnx
+from kdiga.model_state import device_of
 from kdiga.runs.provenance import installed_version, provenance
 from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
 from kdiga.training.runtime import device_by_name
@@ -131,7 +135,7 @@ class ExportOutcome:
     """
 
     folder: Path
-    formats: Mapping[str, Judged]
+    formats: Mapping[str, FileMeasurements]
     content: dict[str, Any]
 
 
@@ -172,7 +176,10 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     identity = {name: about[name] for name in IDENTITY}
     old = claim_export(folder, identity, files, overwrite=request.overwrite)
     written = write_all(loaded.model, chosen, folder, _calibration(request))
-    formats = _judge(request, loaded, test_set, written, ResultCache(folder / FOLDER), progress)
+    settings = AttackSettings(
+        test_set.threat, request.seed, TRANSFER_BATCH_SIZE, ResultCache(folder / FOLDER), progress
+    )
+    formats = _measure(request, loaded, test_set, written, settings)
     content = {"kind": "export", "command": command} | about | {"provenance": _provenance(), "calibration": None}
     if request.int8:
         content["calibration"] = request.calibration
@@ -188,87 +195,82 @@ def _calibration(request: ExportRequest) -> Tensor | None:
     return training_images([request.model], request.calibration, data=request.data, root=request.root)
 
 
-def _judge(
+def _measure(
     request: ExportRequest,
     loaded: LoadedModel,
     test_set: TestSet,
-    written: Sequence[Written],
-    result_cache: ResultCache,
-    progress: OnProgress | None,
-) -> dict[str, Judged]:
-    """Return the model itself and each file, measured."""
+    written: Sequence[ExportedFile],
+    settings: AttackSettings,
+) -> dict[str, FileMeasurements]:
+    """Return the measurements of the model itself and of each file."""
     images = torch.cat([images for images, _ in test_set.images.batches()])
-    labels, fingerprint = test_set.images.labels, loaded.about["fingerprint"]
-    reference = logits_of(loaded.model, images)
-    judged = {REFERENCE: Judged(REFERENCE, "", 0, f"torch {installed_version('torch')}", fingerprint)}
-    logits, victims = {REFERENCE: reference}, [Victim(REFERENCE, loaded.model, fingerprint)]
-    for one in written:
-        found = logits_of(one.call, images)
-        near = agreement(found, reference)
-        if one.name != INT8:
-            check_same(one.name, near)
-        judged[one.name] = Judged(one.name, one.path.name, one.size, one.runtime, one.digest(), near)
-        if one.is_model and near.largest_difference == 0:
-            judged[one.name] = replace(judged[one.name], same_as=REFERENCE)
-        else:
-            logits[one.name] = found
-            victims.append(Victim(one.name, one.call, one.digest()))
+    labels = test_set.images.labels
+    model = ExportedFile(REFERENCE, _on_its_device(loaded.model), loaded.about["fingerprint"], with_version("torch"))
+    measured = {REFERENCE: FileMeasurements(model)}
+    logits = {REFERENCE: logits_of(loaded.model, images)}
+    for file in written:
+        found = logits_of(file.call, images)
+        near = agreement(found, logits[REFERENCE])
+        if file.name != INT8:
+            near.check_close(file.name)
+        same = file.is_model and near.largest_difference == 0
+        measured[file.name] = FileMeasurements(file, near, same_as=REFERENCE if same else "")
+        if not same:
+            logits[file.name] = found
     times = _latencies(loaded, written, images)
-    attacked = _attack(request, loaded, test_set, victims, (images, labels), result_cache, progress)
+    attacked = _attack(request, loaded, [measured[name].file for name in logits], (images, labels), settings)
     for name, found in logits.items():
         clean = AttackResult("clean", tuple((found.argmax(1) == labels).tolist()), 0.0)
-        judged[name] = replace(judged[name], results=with_worst({"clean": clean} | attacked[name]), latency=times[name])
-    # A file that is the model, bit for bit, has its figures.
-    own = judged[REFERENCE]
+        results = with_worst({"clean": clean} | attacked[name])
+        measured[name] = replace(measured[name], results=results, latency=times[name])
+    # A file that is the model, bit for bit, has its measurements.
+    own = measured[REFERENCE]
     return {
         name: replace(one, results=own.results, latency=own.latency) if one.same_as else one
-        for name, one in judged.items()
+        for name, one in measured.items()
     }
+
+
+def _on_its_device(model: nn.Module) -> Logits:
+    """Return the function of a model from images on the CPU; attacks move the model to a GPU for a while."""
+    return lambda images: model(images.to(device_of(model)))
 
 
 def _attack(
     request: ExportRequest,
     loaded: LoadedModel,
-    test_set: TestSet,
-    victims: Sequence[Victim],
+    files: Sequence[ExportedFile],
     examples: tuple[Tensor, Tensor],
-    result_cache: ResultCache,
-    progress: OnProgress | None,
+    settings: AttackSettings,
 ) -> dict[str, dict[str, AttackResult]]:
     images, labels = examples
-    device = device_by_name(request.device)
-    shared: dict[str, Any] = {
-        "threat": test_set.threat,
-        "seed": request.seed,
-        "shelf": result_cache,
-        "on_progress": progress,
-    }
-    loaded.model.to(device)
+    loaded.model.to(device_by_name(request.device))
     try:
-        found = transferred(
+        found = transfer_to_files(
             loaded.model,
-            victims,
+            files,
             images,
             labels,
-            attacks=request.transfer,
+            attacks=transfer_attacks(request.transfer),
             fingerprint=loaded.about["fingerprint"],
-            **shared,
+            settings=settings,
         )
     finally:
         loaded.model.to("cpu")
     if request.queries:
-        few = slice(request.score_examples)
-        for victim in victims:
-            result = scored(victim, images[few], labels[few], queries=request.queries, **shared)
-            found[victim.name][result.attack] = result
+        few, own = slice(request.score_examples), replace(settings, batch_size=SQUARE_BATCH_SIZE)
+        for file in files:
+            result = attack_by_queries(file, images[few], labels[few], queries=request.queries, settings=own)
+            found[file.name][result.attack] = result
     return found
 
 
-def _latencies(loaded: LoadedModel, written: Sequence[Written], images: Tensor) -> dict[str, dict[int, Latency]]:
-    """Time the model and the files in one thread; each is read anew, since a session keeps its threads."""
+def _latencies(loaded: LoadedModel, written: Sequence[ExportedFile], images: Tensor) -> dict[str, dict[int, Latency]]:
+    """Time the model and the files in one thread; ONNX files are read again, since a session keeps its threads."""
     calls: dict[str, Any] = {REFERENCE: loaded.model}
-    for one in written:
-        calls[one.name] = read_onnx(one.path, threads=1) if one.path.suffix == ".onnx" else one.call
+    for file in written:
+        is_onnx = file.path is not None and file.path.suffix == ".onnx"
+        calls[file.name] = read_onnx(file.path, threads=1) if is_onnx and file.path else file.call
     with torch.no_grad():
         return latencies(calls, images[:64])
 

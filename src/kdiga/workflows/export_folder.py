@@ -10,8 +10,8 @@ from typing import Any
 
 from kdiga.errors import InputError
 from kdiga.export.formats import available_formats, formats_by_name
-from kdiga.export.int8 import FILE as INT8_FILE
-from kdiga.export.robustbench import INFO, LOADER
+from kdiga.export.onnx_file import INT8_FILE
+from kdiga.export.robustbench_files import INFO, LOADER
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.results.exports import ExportResult

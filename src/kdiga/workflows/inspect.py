@@ -26,7 +26,7 @@ from kdiga.models.description import Description
 from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.loaded_model import judged, load_test_set, recipe_of
-from kdiga.workflows.train import RunModels, build_model, check_fits, load_model_without_data
+from kdiga.workflows.prepare import RunModels, build_model, check_fits, load_model_without_data
 
 EXAMPLES = 128
 SAMPLE_SEED = 0  # which images are looked at

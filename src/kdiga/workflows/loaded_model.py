@@ -1,4 +1,4 @@
-"""A model that is to be judged, and what it is judged on: named on a command line, loaded here."""
+"""Models and test sets of a command line, for evaluation and analysis."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from kdiga.data import FileSet, ImageSet, available_data
 from kdiga.errors import InputError
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.models import Classifier, count_parameters
-from kdiga.models.sources.registry import source_of
+from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.folder import read_config, try_writing
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
-from kdiga.workflows.class_names import check_classes
-from kdiga.workflows.train import build_model, check_fits, load_recipe_data
+from kdiga.workflows.prepare import build_model, check_classes, check_fits, load_recipe_data
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """What models are judged on.
+    """The test images and the threat model of an evaluation.
 
     Args:
-        images: test images, those that are looked at.
-        threat: norm and eps.
-        data: name of the data set.
+        images: Test images.
+        threat: Norm and eps.
+        data: Name of the data set.
     """
 
     images: ImageSet
@@ -40,7 +39,7 @@ class TestSet:
     data: str
 
     def about(self) -> dict[str, Any]:
-        """Return it as plain data, as result files hold it."""
+        """Return the description for result files, as plain data."""
         return {
             "data": self.data,
             "data_fingerprint": fingerprint_of_images(self.images),
@@ -51,12 +50,11 @@ class TestSet:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is judged.
+    """A loaded model with its description.
 
     Args:
-        model: in eval mode, on its device.
-        about: plain data that result files hold: what it was called, which weights, its architecture,
-            parameters and fingerprint.
+        model: Model in eval mode, on its device.
+        about: Description for result files, plain data: name, weights, architecture, parameters and fingerprint.
     """
 
     model: Classifier
@@ -72,18 +70,18 @@ def load_test_set(
     norm: str | None = None,
     examples: int | None = None,
 ) -> TestSet:
-    """Return what models are judged on: what is given, else what the recipe of the first run among them says.
+    """Return the test set of models: the given values, and the recipe of the first run for the others.
 
     Args:
-        models: as on the command line; runs' folders, or weights in them, have a recipe.
-        data: name of a data set.
-        root: folder that holds the data.
-        eps: number or fraction, pixels in [0, 1].
+        models: Models of the command line; runs' folders, or weights in them, have a recipe.
+        data: Name of a data set.
+        root: Folder of the data set.
+        eps: Number or fraction, pixels in [0, 1].
         norm: "linf" or "l2".
-        examples: only the first so many test images.
+        examples: Number of test images to use, the first ones.
 
     Raises:
-        InputError: if no data set is known, or ``examples`` is below 1.
+        InputError: If no data set is known, or ``examples`` is below 1.
     """
     recipe = next((found for found in map(recipe_of, models) if found), {})
     config = _data_config(models, recipe, data, root)
@@ -93,7 +91,7 @@ def load_test_set(
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
     test = load_recipe_data(config.for_test).test
     test = test if examples is None else test.take(slice(examples))
-    # Attacks go over the same images many times, so those that are looked at are decoded once.
+    # Decoded once, since attacks use the same images many times.
     return TestSet(test.load() if isinstance(test, FileSet) else test, threat, config.name)
 
 
@@ -101,13 +99,13 @@ def training_images(models: Sequence[str], count: int, *, data: str | None = Non
     """Return training images of the data that :func:`load_test_set` finds, float (example, channel, height, width).
 
     Args:
-        models: as on the command line.
-        count: how many, every class in its proportion; the same ones every time.
-        data: name of a data set.
-        root: folder that holds the data.
+        models: Models of the command line.
+        count: Number of images, with each class in its proportion; always the same ones.
+        data: Name of a data set.
+        root: Folder of the data set.
 
     Raises:
-        InputError: if there are fewer, or no data set is known.
+        InputError: If there are fewer images, or no data set is known.
     """
     recipe = next((found for found in map(recipe_of, models) if found), {})
     config = replace(_data_config(models, recipe, data, root).for_test, train_examples=count)
@@ -125,20 +123,20 @@ def load_judged_model(
     device: str = "auto",
     role: str = "model",
 ) -> LoadedModel:
-    """Return a model that fits the ground.
+    """Return a model for a test set.
 
     Args:
-        model: any name that a recipe takes, such as a run's folder, ``timm:NAME``, of which the pretrained weights are
-            meant, or an architecture with ``weights``.
-        test_set: what it will be judged on.
+        model: Any name that a recipe accepts, such as a run's folder, ``timm:NAME`` (with pretrained weights), or an
+            architecture with ``weights``.
+        test_set: Test set; the model must fit its images.
         which: "best" or "last" weights of a run.
-        weights: state dict to put into a named architecture.
-        normalization: of those weights; "pretrained" where they are the source's own for that name, fetched by hand.
+        weights: State dict for a named architecture.
+        normalization: Normalisation of these weights; "pretrained" for the source's own weights in a file.
         device: "auto", "cpu" or "cuda".
-        role: what messages call it.
+        role: Role of the model, for messages.
 
     Raises:
-        InputError: if it cannot be loaded, takes other images, or was never trained.
+        InputError: If it cannot be loaded, takes other images, or has fresh weights.
     """
     config = ModelConfig.typed(model, weights=weights, normalization=normalization, which=which)
     images = test_set.images
@@ -150,10 +148,10 @@ def load_judged_model(
 
 
 def judged(config: ModelConfig) -> ModelConfig:
-    """Return a section as it is meant where a model is judged: a name alone means its pretrained weights.
+    """Return a model's section for evaluation: a name alone means its pretrained weights.
 
     Raises:
-        InputError: for an architecture that has none.
+        InputError: If an architecture has no pretrained weights.
     """
     if not config.is_fresh:
         return config
@@ -166,12 +164,12 @@ def judged(config: ModelConfig) -> ModelConfig:
 
 
 def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
-    """Return what result files say of a model.
+    """Return the description of a model for result files.
 
     Args:
-        model: any.
-        name: what it was called.
-        which: weights of a run; None for a model that is no run.
+        model: Model.
+        name: Name of the model.
+        which: Weights of a run; None for other models.
     """
     spec = model.spec
     return {
@@ -184,22 +182,22 @@ def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
 
 
 def default_folder(model: str, kind: str, test_set: TestSet, which: str) -> Path | None:
-    """Return where the results of judging a run are kept, in its own folder; None for a model that is no run."""
+    """Return the folder for the results of a run, inside the run's folder; None for other models."""
     if not _is_run(model):
         return None
     return _path(model) / kind / f"{which}-{test_set.threat.norm}-{test_set.threat.eps:.4g}-{len(test_set.images)}"
 
 
 def check_earlier_result(path: Path, about: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
-    """Return what an earlier call wrote of the same matter, for the present one to add to; {} where there is nothing.
+    """Return the result of an earlier call with the same description, or {}; the present call adds to it.
 
     Args:
-        path: of a result file.
-        about: what makes it the same matter.
-        overwrite: whether results of another matter may be replaced.
+        path: Path of a result file.
+        about: Description that must be the same.
+        overwrite: Whether a result with another description may be replaced.
 
     Raises:
-        InputError: if the file is about something else and may not be replaced.
+        InputError: If the file has another description and may not be replaced.
     """
     try:
         old = load_json(path)
@@ -219,7 +217,7 @@ def check_earlier_result(path: Path, about: Mapping[str, Any], *, overwrite: boo
 
 
 def recipe_of(model: str) -> dict[str, Any]:
-    """Return the recipe beside a run's weights as plain data; {} where there is none."""
+    """Return the recipe in a run's folder as plain data; {} if there is none."""
     path = _path(model)
     folder = path if path.is_dir() else path.parent
     return (read_config(folder) if path.exists() else None) or {}
@@ -239,17 +237,17 @@ def _data_config(models: Sequence[str], recipe: dict[str, Any], data: str | None
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of results, before the work that is to be kept there.
+    """Create the folder of results, before the work.
 
     Raises:
-        InputError: if it cannot be made, or written to.
+        InputError: If it cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try_writing(folder)
     except OSError as error:
         raise InputError(
-            f"results cannot be kept in {str(folder)!r} ({error.strerror}); choose another --out."
+            f"results cannot be written to {str(folder)!r} ({error.strerror}); choose another --out."
         ) from None
 
 

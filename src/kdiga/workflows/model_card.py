@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from kdiga.export.card import Card, CardOrigin, Number
-from kdiga.export.hub_folder import HUB
-from kdiga.export.robustbench import INFO, LOADER, loader_source, model_info
+from kdiga.export.robustbench_files import INFO, LOADER, loader_source, model_info
+from kdiga.export.safetensors_file import HUB
 from kdiga.export.torch_program import PROGRAM
 from kdiga.io.atomic_write import write_atomically
 from kdiga.methods import available_methods

@@ -84,7 +84,7 @@ def test_the_same_seed_says_the_same(model, images, labels):
     assert first == again
 
 
-def test_finished_measurements_are_taken_from_the_shelf(model, images, labels, tmp_path):
+def test_finished_measurements_are_taken_from_the_cache(model, images, labels, tmp_path):
     counting = Counting(model)
     ask = {"threat": THREAT, "seed": 0, "teacher": small(2)}
     first = check_masking(counting, images, labels, **ask, result_cache=ResultCache(tmp_path), checks=QUICK)
@@ -109,12 +109,18 @@ def test_another_models_measurements_are_not_taken(images, labels, model, tmp_pa
 
 
 def test_measurements_are_made_once(model, images, labels):
-    """White-box attacks serve six checks; each is told of once for every batch."""
-    told = list[tuple[str, int, int]]()
+    """White-box attacks serve six checks; each is reported once for every batch."""
+    reported = list[tuple[str, int, int]]()
     check_masking(
-        model, images, labels, threat=THREAT, seed=0, on_progress=lambda *what: told.append(what), checks=CHECKS[:-1]
+        model,
+        images,
+        labels,
+        threat=THREAT,
+        seed=0,
+        on_progress=lambda *what: reported.append(what),
+        checks=CHECKS[:-1],
     )
-    forty = [what for what in told if what[0] == "masking: ce-40 eps 0.1"]
+    forty = [what for what in reported if what[0] == "masking: ce-40 eps 0.1"]
     assert forty
     assert all(done == total for _, done, total in forty)
     counting = Counting(model)
@@ -154,7 +160,8 @@ def test_measurements_on_other_examples_or_with_another_teacher_are_not_taken(mo
 
 
 @pytest.mark.parametrize(
-    ("right", "eps", "reason"), [(19, 0.1, "gets 19 examples right; the check needs 20"), (30, 0.0, "eps is 0")]
+    ("right", "eps", "reason"),
+    [(19, 0.1, "classifies 19 examples correctly; the check needs 20"), (30, 0.0, "eps is 0")],
 )
 def test_attacks_without_examples_or_a_ball_are_skipped(right, eps, reason, model, images, labels):
     labels[right:] = (labels[right:] + 1) % 10

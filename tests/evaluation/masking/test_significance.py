@@ -7,7 +7,7 @@ from math import comb
 import pytest
 from scipy.stats import binomtest
 
-from kdiga.evaluation.masking.significance import LEVEL, TOLERATED, excess, one_sided, verdict_on
+from kdiga.evaluation.masking.finding import LEVEL, TOLERATED, excess, one_sided, verdict_on
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 10), (1, 10), (7, 100), (100, 100)])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from kdiga.evaluation.masking import CHECKS, check_masking
-from kdiga.evaluation.masking.ascent import Ascent
-from kdiga.evaluation.masking.exposed import Exposed
+from kdiga.evaluation.masking.check_context import DifferentiableModel
+from kdiga.evaluation.masking.gradient_attacks import CheckPGD
 from kdiga.types import ThreatModel
 from tests.evaluation.masking.planted import Around
 
@@ -44,14 +44,14 @@ def made(name, model, images, *, threat=THREAT, **options):
 
 
 def fooling(monkeypatch, numbers):
-    """Let each ascent fool the examples in a range of its own."""
+    """Let each attack fool the examples in a range of its own."""
 
-    def fooled(self, probe, among=None):
-        found = torch.zeros(len(probe.labels), dtype=torch.bool)
+    def fooled(self, context, among=None):
+        found = torch.zeros(len(context.labels), dtype=torch.bool)
         found[slice(*numbers[(self.objective, self.steps)])] = True
         return found
 
-    monkeypatch.setattr(Ascent, "fooled", fooled)
+    monkeypatch.setattr(CheckPGD, "fooled", fooled)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,17 @@ def test_the_curve_over_eps_of_a_linear_model(images):
 
 def test_a_gradient_of_nan_becomes_none_and_a_missing_one_zero():
     images = torch.tensor([[0.0, 0.25], [0.25, 0.25]]).requires_grad_()
-    model = Exposed(nn.Identity())
+    model = DifferentiableModel(nn.Identity())
     (gradient,) = torch.autograd.grad(model(images.sqrt() ** 2).sum(), images)
     assert gradient[0].isnan().any()  # of the square root itself
-    (gradient,) = torch.autograd.grad(Exposed(Around(nn.Identity(), lambda x: x.sqrt() ** 2))(images).sum(), images)
+    (gradient,) = torch.autograd.grad(
+        DifferentiableModel(Around(nn.Identity(), lambda x: x.sqrt() ** 2))(images).sum(), images
+    )
     assert gradient[0, 0] == 0
     assert gradient[1] == pytest.approx([1.0, 1.0])
-    (gradient,) = torch.autograd.grad(Exposed(Around(nn.Identity(), lambda x: x.detach()))(images).sum(), images)
+    (gradient,) = torch.autograd.grad(
+        DifferentiableModel(Around(nn.Identity(), lambda x: x.detach()))(images).sum(), images
+    )
     assert torch.equal(gradient, torch.zeros_like(images))
 
 

@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kdiga.study import run as cell_runs
 
-from kdiga.experiments.claims import load_claims, open_claims, run_claims
-from kdiga.experiments.claims.records import RunRecords
-from kdiga.experiments.claims.run import default_kept
+from kdiga.experiments import run_one
+from kdiga.experiments.claims.claims import load_claims
 from kdiga.recipes.schema import DataConfig
-from kdiga.workflows.train import load_recipe_data
+from kdiga.workflows.prepare import load_recipe_data
 
 TINY = """\
 data: {name: digits, train_examples: 300}
@@ -46,12 +44,19 @@ def claims(tmp_path, monkeypatch):
 def loader(folder: Path):
     """Return what writes a recipe with some of its text replaced into a folder, and loads it."""
 
-    def load(*replaced: tuple[str, str], text: str = TINY, out: str | None = "out", overrides: tuple[str, ...] = ()):
+    def load(
+        *replaced: tuple[str, str],
+        text: str = TINY,
+        out: str | None = "out",
+        overrides: tuple[str, ...] = (),
+        records: Path | None = None,
+        despite_findings: bool = False,
+    ):
         for old, new in replaced:
             assert old in text, old
             text = text.replace(old, new)
         (folder / "tiny.yaml").write_text(text)
-        return load_claims("tiny.yaml", out and Path(out), overrides)
+        return load_claims("tiny.yaml", out and Path(out), overrides, records, despite_findings=despite_findings)
 
     return load
 
@@ -61,30 +66,23 @@ def data():
     return load_recipe_data(DataConfig("digits", train_examples=300))
 
 
-def open_in(checked, data, *, kept: Path | None = None, since: float | None = None):
-    """Return a recipe's board and its records, those in ``kept`` or beside the recipe."""
-    records = RunRecords(kept or default_kept(Path(checked.path)))
-    return open_claims(checked, data, records, since=time.time() if since is None else since), records
-
-
-def go(checked, data, *, kept: Path | None = None, on_watch=None, **options):
+def go(checked, data, *, on_progress=None, **options):
     """Run a test of claims in this process; return ``claims.json``'s content and the folders of the runs that ran."""
     watched = []
 
     def watch(seen):
         watched.append(seen)
-        if on_watch is not None:
-            on_watch(seen)
+        if on_progress is not None:
+            on_progress(seen)
 
-    board, records = open_in(checked, data, kept=kept)
-    content = run_claims(checked, board, data, records, workers=1, on_watch=watch, **options)
+    content = checked.run(checked.open(data, since=time.time()), data, on_progress=watch, **options)
     return content, [seen.ended for seen in watched if seen.ended]
 
 
 @contextmanager
 def pgd_for_autoattack():
     """PGD-5 in AutoAttack's place, which takes seconds a model."""
-    attack = cell_runs.evaluate
+    attack = run_one.evaluate
 
     def evaluate(*arguments, **keywords):
         swapped = ["pgd-5" if name == "autoattack" else name for name in keywords["attacks"]]
@@ -97,7 +95,7 @@ def pgd_for_autoattack():
         return report
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cell_runs, "evaluate", evaluate)
+        patch.setattr(run_one, "evaluate", evaluate)
         yield
 
 

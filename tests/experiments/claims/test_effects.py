@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdiga.experiments.claims.effects import effect
+from kdiga.experiments.claims.evidence import effect
 
 
 def random_outcomes(seed, seeds=3, images=40, share_right=0.6):
@@ -106,13 +106,13 @@ PAIRS = 1500
 OFFSET = 0.03  # of a student from its method's mean, standard deviation
 
 
-def coverage(run_specs, images, seeds):
+def coverage(shares, images, seeds):
     """Return how often the interval of pairs with a known difference covers it.
 
     With several seeds each student is off by an offset of its own: so large a share of its images turn right, or wrong.
     """
-    both, ours_alone, theirs_alone = run_specs
-    generator = np.random.default_rng([int(1000 * part) for part in run_specs] + [images, seeds])
+    both, ours_alone, theirs_alone = shares
+    generator = np.random.default_rng([int(1000 * part) for part in shares] + [images, seeds])
     truth, covered = ours_alone - theirs_alone, 0
     if seeds > 1:  # half of the offsets turn images right, half turn them wrong
         turned = OFFSET * math.sqrt(2 / math.pi)
@@ -127,11 +127,11 @@ def coverage(run_specs, images, seeds):
     return covered / PAIRS
 
 
-@pytest.mark.parametrize("cells", TRUTHS)
+@pytest.mark.parametrize("shares", TRUTHS)
 @pytest.mark.parametrize("images", [50, 200])
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_the_interval_covers_the_truth(run_specs, images, seeds):
-    assert coverage(run_specs, images, seeds) >= 0.93
+def test_the_interval_covers_the_truth(shares, images, seeds):
+    assert coverage(shares, images, seeds) >= 0.93
 
 
 def test_where_four_images_differ_all_one_way_it_covers_less():

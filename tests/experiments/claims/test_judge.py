@@ -11,14 +11,17 @@ from scipy.stats import spearmanr
 
 from kdiga.certification.certificate import share
 from kdiga.experiments.board import RunBoard
-from kdiga.experiments.claims.collect import _judged
-from kdiga.experiments.claims.effects import effect
-from kdiga.experiments.claims.evidence import Evidence
+from kdiga.experiments.claims.evidence import Evidence, effect
 from kdiga.experiments.claims.grid import Pair
-from kdiga.experiments.claims.judge_bounds import judge_bounds, ranked
-from kdiga.experiments.claims.judge_certified import judge_certified
-from kdiga.experiments.claims.judge_preserving import judge_kd, judge_transfer
-from kdiga.experiments.claims.judge_pretrained import judge_pretrained
+from kdiga.experiments.claims.judges import (
+    judge_all,
+    judge_bounds,
+    judge_certified,
+    judge_kd,
+    judge_pretrained,
+    judge_transfer,
+    ranked,
+)
 
 RECIPE = """\
 data: {name: digits, train_examples: 300}
@@ -78,7 +81,7 @@ class Planted:
 
     @property
     def evidence(self):
-        return Evidence(self.checked, RunBoard(self.checked.run_specs, self.out), 360)
+        return Evidence(self.checked.grid, RunBoard(self.checked.run_specs, self.out), 360)
 
 
 def radii(student, teacher, **more):
@@ -179,17 +182,10 @@ def test_a_student_preserves_or_does_not(planted):
     assert next(iter(found)) == ("kdiga", "small"), "the judged stand first, and ce, which claims nothing, nowhere"
     assert claim["methods"] == ["kdiga", "tangent"]
     assert rows_of(claim)["pgd-at", "small"]["robust"] == 0.58, "of the student alone, held against each teacher"
-    judged = _judged(planted.checked, planted.evidence.board, Images(360))["b"]
+    judged = judge_all(planted.evidence)["b"]
     assert judged["verdict"] == judged["verdicts"]["kdiga"] == "undecided"
     assert judged["counts"]["kdiga"] == {"supported": 1, "contradicted": 1, "undecided": 0}
     assert set(judged["counts"]) == {"kdiga", "tangent"}, "those beside are not counted"
-
-
-class Images:
-    """A data set of which only the number of test images matters."""
-
-    def __init__(self, count):
-        self.test = range(count)
 
 
 def test_the_share_that_counts_as_preserved_is_the_recipes(claims, planted):
@@ -217,7 +213,7 @@ def test_a_student_that_diverged_is_wrong_on_every_image(planted):
 
 def test_missing_runs_decide_nothing(planted):
     planted.method("kd", SMALL, robust=(5, 6))
-    judged = _judged(planted.checked, planted.evidence.board, Images(360))
+    judged = judge_all(planted.evidence)
     assert judged["a"]["rows"][0]["verdict"] == "supported", "plain training stands beside and is not needed"
     assert judged["a"]["rows"][0]["against_plain"] is None
     assert {name: claim["verdict"] for name, claim in judged.items()} == {
@@ -464,7 +460,7 @@ def test_bounds_that_order_them_the_other_way_round(planted):
     claim = judge_bounds(planted.evidence, [SMALL, WIDE])
     assert claim["rankings"]["all"]["student bound"]["spearman"] == pytest.approx(-1.0)
     assert claim["verdicts"]["all"] == "contradicted"
-    judged = _judged(planted.checked, planted.evidence.board, Images(360))["e"]
+    judged = judge_all(planted.evidence)["e"]
     assert (judged["verdict"], judged["methods"][0]) == ("contradicted", "all")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import CleanAccuracyFloor
-from kdiga.experiments.claims import load_claims
+from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.claims.grid import Pair
 
 WIDE = """\
@@ -80,18 +80,18 @@ def test_the_runs_of_a_small_recipe(claims):
     assert order.index("tuning/kdiga/trial-00") < order.index("ce/small/seed-3")
     last_fresh = order.index("kdiga/public-to-wide/seed-3")
     assert last_fresh < order.index("tuning/kdiga-old/trial-00") < order.index("kd/public-to-old/seed-3")
-    assert checked.pairs[-1] == Pair("public", "old", pretrained=True)
-    assert (checked.methods, checked.judged, checked.seeds) == (
+    assert checked.grid.pairs[-1] == Pair("public", "old", pretrained=True)
+    assert (checked.grid.methods, checked.grid.judged, checked.grid.seeds) == (
         {"ce": "ce", "kd": "kd", "pgd-at": "pgd-at", "kdiga": "kdiga"},
         ("kdiga",),
         (3, 4),
     )
-    assert checked.label_of("kd") == "kd"
+    assert checked.grid.label_of("kd") == "kd"
 
 
 def test_pairs_that_are_chosen(claims):
     checked = claims(("judged:", PAIRS), ("student: wide}", "teacher: public, student: small}"), text=WIDE)
-    assert [pair.name for pair in checked.pairs] == [
+    assert [pair.name for pair in checked.grid.pairs] == [
         "public-to-small",
         "public-to-wide",
         "robust-to-wide",
@@ -171,8 +171,8 @@ def test_overrides_and_the_command(claims):
     assert checked.command == "kdiga claims tiny.yaml --out out --set training.epochs=2 --set 'seeds=[5]'"
     assert {one.recipe.training.epochs for one in checked.run_specs} == {2}
     assert claims(out=None).out == Path("runs/tiny")
-    assert load_claims("tiny.yaml", None, (), Path("records")).command == "kdiga claims tiny.yaml --kept records"
-    assert claims(("seeds: [0]\n", "")).seeds == (0,)
+    assert load_claims("tiny.yaml", None, (), Path("records")).command == "kdiga claims tiny.yaml --records records"
+    assert claims(("seeds: [0]\n", "")).grid.seeds == (0,)
 
 
 ROBUST = "robust: {student: cnn-8, method: {name: pgd-at, steps: 2}}"
@@ -232,12 +232,21 @@ REFUSED = {
         r"students: missing section; it lists at least one by a label",
     ),
     "no data": (("data: {name: digits, train_examples: 300}\n", ""), r"data: missing section"),
-    "a label with -to-": (("small: cnn-4", "a-to-b: cnn-4"), r"students.a-to-b: 'a-to-b' is no label; use letters"),
-    "a label with a slash": (("small: cnn-4", "a/b: cnn-4"), r"'a/b' is no label"),
-    "a label that is a number": (("small: cnn-4", "8: cnn-4"), r"students.8: 8 is no label"),
-    "a reserved label": (("tangent: tangent", "tuning: kd"), r"methods.tuning: is a name the folders need; rename it"),
-    "a reserved label in capitals": (("tangent: tangent", "Teachers: kd"), r"methods.Teachers: is a name the folders"),
-    "a label that is a file": (("tangent: tangent", "claims.json: kd"), r"methods.claims.json: is a name the folders"),
+    "a label with -to-": (("small: cnn-4", "a-to-b: cnn-4"), r"students.a-to-b: 'a-to-b' is not a label; use letters"),
+    "a label with a slash": (("small: cnn-4", "a/b: cnn-4"), r"'a/b' is not a label"),
+    "a label that is a number": (("small: cnn-4", "8: cnn-4"), r"students.8: 8 is not a label"),
+    "a reserved label": (
+        ("tangent: tangent", "tuning: kd"),
+        r"methods.tuning: is a name that .*; rename it",
+    ),
+    "a reserved label in capitals": (
+        ("tangent: tangent", "Teachers: kd"),
+        r"methods.Teachers: is a name that the",
+    ),
+    "a label that is a file": (
+        ("tangent: tangent", "claims.json: kd"),
+        r"methods.claims.json: is a name that the",
+    ),
     "one folder for two": (
         ("tangent: tangent", "tangent: tangent\n  KD: kd"),
         r"kd/robust-to-small/seed-0, of kd, and "
@@ -288,24 +297,24 @@ REFUSED = {
     ),
     "no section of methods": (
         ("judged:", OLD.replace("judged", "  methods: [kdiga]\njudged")),
-        r"pretrained.methods: was \['kdiga'\]; it is a section",
+        r"pretrained.methods: Input should be a valid dictionary \(was \['kdiga'\]\)",
     ),
     "at_most": (
         ("judged:", OLD.replace("judged", "  at_most: much\njudged")),
-        r"pretrained.at_most: was 'much'; it is a n",
+        r"pretrained.at_most: Input should be a valid number.* \(was 'much'\)",
     ),
     "tune_trials": (
         ("judged:", OLD.replace("judged", "  tune_trials: 0\njudged")),
-        r"pretrained.tune_trials: was 0; it is",
+        r"pretrained: tune_trials was 0; it must be at least 1",
     ),
     "tune_epochs": (
         ("judged:", OLD.replace("judged", "  tune_epochs: x\njudged")),
-        r"pretrained.tune_epochs: was 'x'; it",
+        r"pretrained.tune_epochs: Input should be a valid integer.* \(was 'x'\)",
     ),
-    "a study": (("data: {", "base: {}\ndata: {"), r"'tiny.yaml' is no claims recipe; run it with `kdiga study`"),
+    "a study": (("data: {", "base: {}\ndata: {"), r"'tiny.yaml' is not a claims recipe; run it with `kdiga study`"),
     "a run's recipe": (
         ("judged:", "method: kd\njudged:"),
-        r"'tiny.yaml' is no claims recipe; run it with `kdiga train`",
+        r"'tiny.yaml' is not a claims recipe; run it with `kdiga train`",
     ),
 }
 
@@ -340,11 +349,11 @@ def test_all_problems_are_told_at_once(claims):
 
 
 def test_a_file_of_another_kind(claims, tmp_path):
-    recipes = Path(__file__).parents[2] / "recipes"
-    with pytest.raises(InputError, match=r"study-digits.yaml' is no claims recipe; run it with `kdiga study`"):
+    recipes = Path(__file__).parents[3] / "recipes"
+    with pytest.raises(InputError, match=r"study-digits.yaml' is not a claims recipe; run it with `kdiga study`"):
         load_claims(recipes / "study-digits.yaml")
     shutil.copy(recipes / "digits-kdiga.yaml", tmp_path / "one.yaml")
-    with pytest.raises(InputError, match=r"'one.yaml' is no claims recipe; run it with `kdiga train`"):
+    with pytest.raises(InputError, match=r"'one.yaml' is not a claims recipe; run it with `kdiga train`"):
         load_claims("one.yaml")
     with pytest.raises(InputError, match=r"claims recipe 'none.yaml' cannot be read"):
         load_claims("none.yaml")

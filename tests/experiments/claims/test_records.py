@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from kdiga.errors import InputError
-from kdiga.experiments.claims.records import RunRecords
+from kdiga.experiments import run_one
 from kdiga.models import load_model
-from tests.experiments.claims.conftest import go, loader, open_in, pgd_for_autoattack
+from tests.experiments.claims.conftest import go, loader, pgd_for_autoattack
 
 FEW = (("  tangent: tangent\n", ""), ("[kdiga, tangent]", "[kdiga]"))
 RUNS = ["teachers/robust", "ce/small/seed-0", "kd/robust-to-small/seed-0", "kdiga/robust-to-small/seed-0"]
@@ -34,7 +34,7 @@ def project(tmp_path_factory, data):
 @pytest.fixture
 def finished(project, claims, tmp_path, quick):
     """A copy of it, to be changed; and what loads its recipe with some of it replaced."""
-    for name in ("out", "tiny.cells"):
+    for name in ("out", "results/tiny"):
         shutil.copytree(project / name, tmp_path / name)
     return lambda *replaced, **options: claims(*FEW, *replaced, **options)
 
@@ -49,11 +49,11 @@ def contents(folder):
 
 
 def record_of(folder):
-    return Path("tiny.cells", folder.replace("/", "--") + ".json")
+    return Path("results/tiny", folder.replace("/", "--") + ".json")
 
 
 def test_a_record_a_run_and_a_teachers_weights(finished):
-    names = sorted(path.name for path in Path("tiny.cells").iterdir())
+    names = sorted(path.name for path in Path("results/tiny").iterdir())
     assert names == sorted([*(record_of(folder).name for folder in RUNS), "teachers--robust.safetensors"])
     record = json.loads(record_of(RUNS[-1]).read_text())
     assert sorted(record) == ["best-test.json", "certificate.json", "config.yaml", "explanation.json", "result.json"]
@@ -68,10 +68,10 @@ def test_a_finished_run_comes_back_bit_for_bit(finished, data):
     assert len(before) == 4 + 4 + 2 * 2
     configs = {folder: yaml.safe_load(Path("out", folder, "config.yaml").read_text()) for folder in RUNS}
     weights = Path("out/teachers/robust/best.safetensors").read_bytes()
-    records = {path: path.stat().st_mtime_ns for path in Path("tiny.cells").iterdir()}
+    records = {path: path.stat().st_mtime_ns for path in Path("results/tiny").iterdir()}
     shutil.rmtree("out")
     checked = finished()
-    board, kept = open_in(checked, data)
+    board, kept = checked.open(data), checked.records
     assert contents(Path("out")) == before
     assert {folder: yaml.safe_load(Path("out", folder, "config.yaml").read_text()) for folder in RUNS} == configs
     assert Path("out/teachers/robust/best.safetensors").read_bytes() == weights
@@ -80,7 +80,7 @@ def test_a_finished_run_comes_back_bit_for_bit(finished, data):
     assert kept.restore(board) == 0, "what is there already stays as it is"
     _, ended = go(checked, data)
     assert ended == []
-    assert {path: path.stat().st_mtime_ns for path in Path("tiny.cells").iterdir()} == records
+    assert {path: path.stat().st_mtime_ns for path in Path("results/tiny").iterdir()} == records
 
 
 def test_what_is_there_is_not_overwritten(finished, data):
@@ -88,7 +88,7 @@ def test_what_is_there_is_not_overwritten(finished, data):
     report = json.loads(path.read_text())
     report["notes"] = "of this folder"
     path.write_text(json.dumps(report))
-    board, _ = open_in(finished(), data)
+    board = finished().open(data)
     assert board.folders("done") == RUNS
     assert json.loads(path.read_text())["notes"] == "of this folder"
 
@@ -96,26 +96,23 @@ def test_what_is_there_is_not_overwritten(finished, data):
 def test_another_folder_for_the_runs(finished, data):
     """Whose teachers are called otherwise in the recipes of their students."""
     checked = finished(out="elsewhere")
-    board, _ = open_in(checked, data)
+    board = checked.open(data)
     assert board.folders("done") == RUNS
     assert load_model("elsewhere/teachers/robust").spec.name == "cnn-8"
 
 
 def test_looking_writes_nothing(finished, data):
-    from kdiga.experiments.claims import open_claims
-
     shutil.rmtree("out")
     checked = finished()
-    kept = RunRecords(Path("tiny.cells"))
-    board = open_claims(checked, data, kept, since=0.0, look_only=True)
+    board = checked.open(data, look_only=True)
     assert not Path("out").exists()
-    assert all(kept.holds(run_spec) for run_spec in board.run_specs)
+    assert all(checked.records.holds(run_spec) for run_spec in board.run_specs)
 
 
 def test_a_record_that_lacks_what_is_asked_now_is_not_used(finished, data):
     shutil.rmtree("out")
     checked = finished(("samples: 20", "samples: 30"))
-    board, kept = open_in(checked, data)
+    board, kept = checked.open(data), checked.records
     assert board.folders("open") == RUNS[2:], "their radii rest on other settings"
     content, ended = go(checked, data)
     assert ended == RUNS[2:]
@@ -128,28 +125,28 @@ def test_a_record_that_lacks_what_is_asked_now_is_not_used(finished, data):
 
 def test_radii_of_other_settings_in_the_folder_are_not_taken_for_these(finished, data):
     with pytest.raises(InputError, match=r"kd/.* has a certificate.json .*: samples is 20 there and 30 here"):
-        open_in(finished(("samples: 20", "samples: 30")), data)
+        finished(("samples: 20", "samples: 30")).open(data)
     with pytest.raises(InputError, match=r"explanation.json.* steps is 2 there and 3 here"):
-        open_in(finished(("steps: 2, restarts", "steps: 3, restarts")), data)
+        finished(("steps: 2, restarts", "steps: 3, restarts")).open(data)
 
 
 def test_another_recipes_records_are_refused(finished, data):
     shutil.rmtree("out")
-    with pytest.raises(InputError, match=r"training.lr is 0.01 there and 0.02 here.*kept in 'tiny.cells' may be"):
-        open_in(finished(("lr: 1e-2", "lr: 2e-2")), data)
+    with pytest.raises(InputError, match=r"training.lr is 0.01 there and 0.02 here.*records in 'results/tiny' may be"):
+        finished(("lr: 1e-2", "lr: 2e-2")).open(data)
     shutil.rmtree("out")
     with pytest.raises(InputError, match=r"clean on 40 test images in best-test.json and this study wants 30"):
-        open_in(finished((" examples: 40", " examples: 30")), data)
+        finished((" examples: 40", " examples: 30")).open(data)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"result.json": 3}', ""])
 def test_a_damaged_record_is_named_and_refused(text, finished, data):
     shutil.rmtree("out")
     record_of(RUNS[1]).write_text(text)
-    with pytest.raises(InputError, match=r"'tiny.cells/ce--small--seed-0.json' is no record of .*delete it"):
-        open_in(finished(), data)
+    with pytest.raises(InputError, match=r"'results/tiny/ce--small--seed-0.json' is not a record of .*delete it"):
+        finished().open(data)
     record_of(RUNS[1]).unlink()
-    board, _ = open_in(finished(), data)
+    board = finished().open(data)
     assert board.folders("open") == [RUNS[1]]
 
 
@@ -170,8 +167,9 @@ def test_an_open_student_learns_from_a_restored_teacher(finished, data):
 
 def test_a_teacher_without_its_weights_is_trained_again(finished, data):
     shutil.rmtree("out")
-    Path("tiny.cells/teachers--robust.safetensors").unlink()
-    board, kept = open_in(finished(("seeds: [0]", "seeds: [1]")), data)
+    Path("results/tiny/teachers--robust.safetensors").unlink()
+    checked = finished(("seeds: [0]", "seeds: [1]"))
+    board, kept = checked.open(data), checked.records
     assert board.folders("done") == []
     assert not kept.holds(board.run_specs[0])
 
@@ -181,13 +179,13 @@ def test_an_open_student_learns_from_a_teacher_that_was_given(finished, data):
     shutil.copy("out/teachers/robust/best.safetensors", "public.safetensors")
     shutil.rmtree("out")
     given = (("robust: {student: cnn-8, method: {name: pgd-at, steps: 2}}", "robust: public.safetensors"),)
-    _, ended = go(finished(*given), data, kept=Path("given.cells"))
+    _, ended = go(finished(*given, records=Path("given")), data)
     assert ended == RUNS
-    assert not list(Path("given.cells").glob("*.safetensors"))
+    assert not list(Path("given").glob("*.safetensors"))
     before = contents(Path("out"))
     shutil.rmtree("out")
-    Path("given.cells/kd--robust-to-small--seed-0.json").unlink()
-    content, ended = go(finished(*given), data, kept=Path("given.cells"))
+    Path("given/kd--robust-to-small--seed-0.json").unlink()
+    content, ended = go(finished(*given, records=Path("given")), data)
     assert ended == [RUNS[2]]
     assert [run["status"] for run in content["runs"]] == ["done"] * 4
     same = f"{RUNS[2]}/explanation.json"
@@ -205,7 +203,7 @@ def test_a_run_that_diverged_is_kept_as_that(finished, data):
     assert record["failure.json"]["status"] == "diverged"
     assert "trace" not in record["failure.json"]
     shutil.rmtree("out")
-    board, _ = open_in(finished(*wild), data)
+    board = finished(*wild).open(data)
     assert board.folders("diverged") == [RUNS[3]]
     again, ended = go(finished(*wild), data)
     assert ended == []
@@ -213,14 +211,12 @@ def test_a_run_that_diverged_is_kept_as_that(finished, data):
 
 
 def test_a_run_that_failed_is_not_kept(finished, data, monkeypatch):
-    from kdiga.study import run as cell_runs
-
     def fails(*arguments, **keywords):
         raise OSError("the disk is full")
 
     shutil.rmtree(Path("out/kdiga"))
     record_of(RUNS[3]).unlink()
-    monkeypatch.setattr(cell_runs, "run_recipe", fails)
+    monkeypatch.setattr(run_one, "run_recipe", fails)
     content, _ = go(finished(), data)
     assert content["runs"][3]["status"] == "failed"
     assert not record_of(RUNS[3]).exists()
@@ -229,17 +225,17 @@ def test_a_run_that_failed_is_not_kept(finished, data, monkeypatch):
 def test_records_name_no_place_on_this_machine(finished, data, tmp_path):
     """Whatever folder they were made in: they are meant to be passed on."""
     shutil.rmtree("out")
-    shutil.rmtree("tiny.cells")
+    shutil.rmtree("results/tiny")
     checked = finished(out=str(tmp_path / "far/away"))
     go(checked, data)
-    for path in Path("tiny.cells").glob("*.json"):
+    for path in Path("results/tiny").glob("*.json"):
         text = path.read_text()
         assert str(tmp_path) not in text, path
         assert not re.search(r'"/[a-z]', text), path
         assert "Traceback" not in text
     before = contents(tmp_path / "far/away")
     shutil.rmtree(tmp_path / "far")
-    board, _ = open_in(checked, data)
+    board = checked.open(data)
     assert board.folders("done") == RUNS
     assert contents(tmp_path / "far/away") == before, "here it is called as it was"
     there = yaml.safe_load((tmp_path / "far/away" / RUNS[2] / "config.yaml").read_text())
@@ -248,21 +244,21 @@ def test_records_name_no_place_on_this_machine(finished, data, tmp_path):
 
 def test_records_are_written_as_runs_end(finished, data):
     shutil.rmtree("out")
-    shutil.rmtree("tiny.cells")
+    shutil.rmtree("results/tiny")
     seen = []
 
     def look(watch):
         if watch.ended:
-            seen.append((watch.ended, sorted(path.stem for path in Path("tiny.cells").glob("*.json"))))
+            seen.append((watch.ended, sorted(path.stem for path in Path("results/tiny").glob("*.json"))))
             if len(seen) == 2:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(finished(), data, on_watch=look)
+        go(finished(), data, on_progress=look)
     assert seen == [
         (RUNS[0], ["teachers--robust"]),
         (RUNS[1], ["ce--small--seed-0", "teachers--robust"]),
     ]
     started = time.time()
-    board, _ = open_in(finished(), data, since=started)
+    board = finished().open(data, since=started)
     assert board.folders("open") == RUNS[2:]

@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kdiga.study import run as cell_runs
 from matplotlib.image import imread
 
 from kdiga.errors import InputError
-from kdiga.experiments.claims import report_claims
+from kdiga.experiments import run_one
 from kdiga.report.claims import CLAIMS, verdict_line
 from kdiga.report.claims_pictures import PICTURES
 from kdiga.results.studies import ClaimsResult
-from tests.experiments.claims.conftest import go, loader, open_in, pgd_for_autoattack
+from tests.experiments.claims.conftest import go, loader, pgd_for_autoattack
 
 RUNS = [
     "teachers/robust",
@@ -56,7 +55,7 @@ def quick_project(tmp_path_factory, data):
 def copied(quick_project, claims, tmp_path, quick):
     """A copy of its records, and what loads its recipe."""
     folder, content = quick_project
-    shutil.copytree(folder / "tiny.cells", "tiny.cells")
+    shutil.copytree(folder / "results/tiny", "results/tiny")
     return claims, content
 
 
@@ -151,7 +150,7 @@ def test_a_second_start_runs_nothing(project, data, monkeypatch):
 
 def test_an_interrupted_test_goes_on_to_the_same_outcome(copied, data):
     load, whole = copied
-    shutil.rmtree("tiny.cells")
+    shutil.rmtree("results/tiny")
     ended = []
 
     def stop(watch):
@@ -161,12 +160,11 @@ def test_an_interrupted_test_goes_on_to_the_same_outcome(copied, data):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(load(), data, on_watch=stop)
+        go(load(), data, on_progress=stop)
     assert ended == RUNS[:2]
     # What is there by then can be judged, and drawn.
     checked = load()
-    board, _ = open_in(checked, data)
-    content = report_claims(checked, board, data)
+    content = checked.report(checked.open(data), data)
     assert [run["status"] for run in content["runs"]] == ["done", "done", "open", "open", "open"]
     assert {claim["verdict"] for claim in content["claims"].values()} == {"undecided"}
     page = Path("out/claims.md").read_text()
@@ -181,12 +179,11 @@ def test_an_interrupted_test_goes_on_to_the_same_outcome(copied, data):
 def test_a_figure_of_runs_that_are_still_open_has_numbers_on_its_axes(copied, data):
     """Where no student has a result, the teacher alone is drawn."""
     load, _ = copied
-    for path in Path("tiny.cells").glob("k*.json"):
+    for path in Path("results/tiny").glob("k*.json"):
         path.unlink()
     checked = load()
-    board, _ = open_in(checked, data)
-    content = report_claims(checked, board, data)
-    axes = PICTURES["a"](content).axes[0]
+    content = checked.report(checked.open(data), data)
+    axes = PICTURES["a"](ClaimsResult.model_validate(content)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["robust → small"]
     shown = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
     accuracies = {run["folder"]: 100 * run["accuracy"]["autoattack"] for run in content["runs"] if run["accuracy"]}
@@ -198,7 +195,7 @@ def test_a_figure_of_runs_that_are_still_open_has_numbers_on_its_axes(copied, da
 def test_what_time_leaves_open_is_shown_as_open(copied, data):
     """A worker of its own is ended at once; what is kept is not lost, and the same command goes on."""
     load, whole = copied
-    Path(f"tiny.cells/{RUNS[4].replace('/', '--')}.json").unlink()
+    Path(f"results/tiny/{RUNS[4].replace('/', '--')}.json").unlink()
     content, ended = go(load(), data, minutes=0.0)
     assert ended == []
     assert (content["done"], content["total"]) == (4, 5)
@@ -221,7 +218,7 @@ def test_a_teacher_that_is_not_robust_is_refused(claims, data, quick):
     assert sorted(path.name for path in Path("out").iterdir() if path.is_dir()) == [".locks", "teachers"]
     with pytest.raises(InputError, match="is not robust"):
         go(claims(*weak), data)  # which says so again, and trains nothing from it
-    content, ended = go(claims(*weak), data, despite_findings=True)
+    content, ended = go(claims(*weak, despite_findings=True), data)
     assert ended == RUNS[1:]
     assert content["claims"]["a"]["rows"][0]["teacher_robust"] == 0.0
     assert content["done"] == 5
@@ -231,14 +228,14 @@ def test_a_teacher_that_failed_is_told(claims, data, quick, monkeypatch):
     def fails(*arguments, **keywords):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(cell_runs, "run_recipe", fails)
+    monkeypatch.setattr(run_one, "run_recipe", fails)
     with pytest.raises(InputError, match="teacher robust failed: OSError: the disk is full"):
         go(claims(), data)
 
 
 def test_a_run_that_diverged_is_shown_as_that_and_counts_as_wrong(copied, data):
     load, whole = copied
-    Path(f"tiny.cells/{RUNS[3].replace('/', '--')}.json").unlink()
+    Path(f"results/tiny/{RUNS[3].replace('/', '--')}.json").unlink()
     wild = ("  kdiga: kdiga", "  kdiga: {method: {name: kdiga, gradient_weight: 1e9}, training: {lr: 1e6}}")
     content, ended = go(load(wild), data)
     assert ended == [RUNS[3]]
@@ -281,7 +278,7 @@ def test_a_pretrained_student_keeps_what_it_may_not_lose(copied, quick_project, 
     load, _ = copied
     # ce's weights are a student that classifies.
     shutil.copy(quick_project[0] / "out/ce/small/seed-0/best.safetensors", "old.safetensors")
-    content, _ = go(with_pretrained(load, "100"), data, kept=Path("old.cells"))
+    content, _ = go(with_pretrained(load, "100", records=Path("old")), data)
     assert content["done"] == content["total"]
     start = json.loads(Path("out/starts/old/best-validation.json").read_text())["accuracy"]["clean"]
     found = {entry["search"]: entry for entry in content["coefficients"]}
@@ -298,13 +295,13 @@ def test_a_pretrained_student_keeps_what_it_may_not_lose(copied, quick_project, 
     pictures(content, Path("out"), "abcde")
     # With the start gone, nothing can be chosen by it, and it comes first again.
     shutil.rmtree("out/starts")
-    Path("old.cells/starts--old.json").unlink()
+    Path("old/starts--old.json").unlink()
     with pytest.raises(InputError, match=r"kd/robust-to-old/seed-0 in 'out' was run before starts/old"):
-        go(with_pretrained(load, "100"), data, kept=Path("old.cells"))
+        go(with_pretrained(load, "100", records=Path("old")), data)
     shutil.rmtree("out")
-    for path in Path("old.cells").glob("*old--seed-0.json"):
+    for path in Path("old").glob("*old--seed-0.json"):
         path.unlink()
-    again, ended = go(with_pretrained(load, "100"), data, kept=Path("old.cells"))
+    again, ended = go(with_pretrained(load, "100", records=Path("old")), data)
     assert ended == ["starts/old", "kd/robust-to-old/seed-0", "kdiga/robust-to-old/seed-0"]
     assert again["claims"] == content["claims"]
 
@@ -316,8 +313,8 @@ def test_a_start_that_failed_is_no_traceback(copied, quick_project, data, monkey
     def fails(*arguments, **keywords):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(cell_runs, "validate_cell", fails)
-    content, _ = go(with_pretrained(load, "1"), data, kept=Path("old.cells"))
+    monkeypatch.setattr(run_one, "validate_run", fails)
+    content, _ = go(with_pretrained(load, "1", records=Path("old")), data)
     states = {run["folder"]: (run["status"], run["error"]) for run in content["runs"]}
     assert states["starts/old"] == ("failed", "OSError: the disk is full")
     assert states["kdiga/robust-to-old/seed-0"] == ("failed", "starts/old failed")

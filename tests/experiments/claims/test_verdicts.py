@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from kdiga.experiments.claims.verdicts import at_least, both, counted, opposite, overall
+from kdiga.experiments.claims.evidence import at_least, both, counted, opposite, overall
 
 YES, NO, OPEN = WORDS = ("supported", "contradicted", "undecided")
 COUNTS = list(product(range(6), repeat=3))

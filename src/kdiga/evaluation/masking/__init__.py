@@ -1,7 +1,6 @@
-"""Whether the robust accuracy of a model is what it seems: checks for masked gradients, each a named finding."""
+"""Checks for masked gradients: whether attacks by gradient measure the robust accuracy of a model."""
 
-from kdiga.evaluation.masking.check import check_masking
+from kdiga.evaluation.masking.all_checks import CHECKS, check_masking
 from kdiga.evaluation.masking.finding import Finding, Verdict
-from kdiga.evaluation.masking.registry import CHECKS
 
 __all__ = ["CHECKS", "Finding", "Verdict", "check_masking"]

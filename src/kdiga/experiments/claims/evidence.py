@@ -1,36 +1,48 @@
-"""What the runs left, by method, pair and seed: outcomes of attacks, certificates, explanations."""
+"""What the runs left, how much two models differ by it, and what a verdict is."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
-from kdiga.experiments.claims.effects import Effect, effect
-from kdiga.experiments.claims.grid import Pair
-from kdiga.experiments.claims.measurements import CertifyMeasurement, ExplainMeasurement
-from kdiga.experiments.claims.plan import Claims
+from kdiga.experiments.claims.grid import ClaimsGrid, Pair
+from kdiga.experiments.claims.measurements import TeacherMeasurement
 from kdiga.experiments.settings import COSTLY
 
-Outcomes = list[list[bool]]
+Outcomes = list[list[bool]]  # for each seed, whether each image is right
+Verdict = Literal["supported", "contradicted", "undecided"]
+
+RULE = (
+    "The claim is supported if at least half of all cases support it and none contradicts it, contradicted if at least "
+    "half contradict it and more contradict than support it, and undecided otherwise. A case that was not measured is "
+    "undecided; a student that diverged is wrong on every image."
+)
 
 
 class Evidence:
-    """Reads the folders of a board.
+    """Results of runs by method, pair and seed, read from their folders.
 
     Args:
-        claims: what is tested.
-        board: of its cells.
-        available: number of test images.
+        grid: What is tested.
+        board: Board of its runs.
+        available: Number of test images.
     """
 
-    def __init__(self, claims: Claims, board: RunBoard, available: int) -> None:
-        self.claims, self.board, self.available = claims, board, available
+    def __init__(self, grid: ClaimsGrid, board: RunBoard, available: int) -> None:
+        self.grid, self.board, self.available = grid, board, available
 
     def run_specs(self, label: str, pair: Pair) -> list[RunSpec]:
-        """Return the runs of a method on a pair, seed after seed; a method without a teacher has none of its own."""
-        names = [f"{label}/{name}/seed-{seed}" for name in (pair.name, pair.student) for seed in self.claims.seeds]
+        """Return the runs of a method on a pair, seed after seed; one without a teacher has one a student."""
+        names = [f"{label}/{name}/seed-{seed}" for name in (pair.name, pair.student) for seed in self.grid.seeds]
         return [self.board.by_folder[name] for name in names if name in self.board.by_folder]
 
     def student(self, label: str, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
@@ -42,34 +54,34 @@ class Evidence:
         for run_spec in self.run_specs(label, pair):
             state = self.board.state(run_spec)
             if state == "diverged":
-                rows.append([False] * self.claims.evaluation.examples_of(attack, self.available))
+                rows.append([False] * self.grid.evaluation.examples_of(attack, self.available))
             elif state == "done":
                 rows.append(self._outcomes(self.board.out / run_spec.folder, attack))
         return rows or None
 
-    def alone(self, folder: str, attack: str = COSTLY) -> Outcomes | None:
-        """Return the same of a teacher or a start, which has no seeds."""
+    def one_model(self, folder: str, attack: str = COSTLY) -> Outcomes | None:
+        """Return the same of a teacher or a start, which have no seeds."""
         run_spec = self.board.by_folder[folder]
         return [self._outcomes(self.board.out / folder, attack)] if self.board.state(run_spec) == "done" else None
 
     def teacher(self, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
         """Return the outcomes of a pair's teacher."""
-        return self.alone(f"teachers/{pair.teacher}", attack)
+        return self.one_model(f"teachers/{pair.teacher}", attack)
 
     def asked(self, label: str, pair: Pair, file: str) -> bool:
-        """Return whether a file is to be found out of the first seed's student against the pair's teacher.
+        """Return whether a file is to be measured of the first seed's student against the pair's teacher.
 
-        A student without a teacher is held against one alone.
+        A student without a teacher is compared with one teacher alone.
         """
         return any(
-            isinstance(step, CertifyMeasurement | ExplainMeasurement)
-            and (step.file, step.teacher) == (file, f"teachers/{pair.teacher}")
+            isinstance(measurement, TeacherMeasurement)
+            and (measurement.file, measurement.teacher) == (file, f"teachers/{pair.teacher}")
             for run_spec in self.run_specs(label, pair)[:1]
-            for step in run_spec.after
+            for measurement in run_spec.after
         )
 
-    def found(self, label: str, pair: Pair, file: str) -> dict[str, Any] | None:
-        """Return what was found out of the first seed's student; None where that is not done, or not asked for."""
+    def measured(self, label: str, pair: Pair, file: str) -> dict[str, Any] | None:
+        """Return what was measured of the first seed's student; None where that is not done, or not asked for."""
         if not self.asked(label, pair, file):
             return None
         run_spec = self.run_specs(label, pair)[0]
@@ -81,25 +93,89 @@ class Evidence:
 
     def _outcomes(self, folder: Path, attack: str) -> list[bool]:
         report = read_json(test_file(folder, "best"))
-        assert report is not None  # a finished cell has one
+        assert report is not None  # a finished run has one
         return report["correct"][attack]
 
 
-def held_against(ours: Outcomes | None, theirs: Outcomes | None, share: float = 1.0) -> Effect | None:
-    """Return how much two differ, on the images that both have seen; None where one is missing.
+# Effects
 
-    Of two that have seeds, as many as both have count.
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean difference of outcomes.
+
+    Args:
+        mean: Mean difference, in [-1, 1].
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        images: Number of images.
+        seeds: Number of students.
     """
-    if ours is None or theirs is None:
+
+    mean: float
+    low: float
+    high: float
+    images: int
+    seeds: int
+
+    def to_list(self) -> list[float]:
+        """Return mean and interval."""
+        return [self.mean, self.low, self.high]
+
+
+def effect(
+    ours: Sequence[Sequence[bool]], others: Sequence[Sequence[bool]], share: float = 1.0, confidence: float = 0.95
+) -> Effect:
+    """Return the mean of ``ours - share * others`` with an interval over images and seeds.
+
+    Images and seeds are crossed: every seed's student sees the same images. The variance of the mean is taken as
+    the sum of the variance over images of the seeds' mean and the variance over seeds of the images' mean, which
+    counts what is left of both twice and so errs on the wide side; degrees of freedom are Welch and Satterthwaite's.
+    The interval counts two more images, half of one in each of the four cells of right and wrong (Agresti and Min,
+    2005): without them, outcomes that never differ would claim to be certain.
+
+    Args:
+        ours: For each seed, whether each image is right.
+        others: The same of the model that it is compared with; one row where that one has no seeds.
+        share: Share of ``others`` that ``ours`` is compared with.
+        confidence: Confidence of the interval, in (0, 1).
+
+    >>> found = effect([[True] * 50 + [False] * 50], [[True] * 20 + [False] * 80])
+    >>> [round(part, 2) for part in found.to_list()]
+    [0.3, 0.2, 0.39]
+    """
+    differences: NDArray[np.float64] = np.asarray(ours, dtype=float) - share * np.asarray(others, dtype=float)
+    seeds, images = differences.shape
+    by_image = differences.mean(0)
+    padded = np.concatenate([by_image, [1.0, -share, 1.0 - share, 0.0]])
+    weights = np.concatenate([np.ones(images), np.full(4, 0.5)])
+    total = float(weights.sum())
+    middle = float((weights * padded).sum() / total)
+    over_images = float((weights * (padded - middle) ** 2).sum() / (total - 1)) / total
+    over_seeds = float(differences.mean(1).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    reach = math.sqrt(over_images + over_seeds)
+    freedom = (over_images + over_seeds) ** 2 / (
+        over_images**2 / max(images - 1, 1) + (over_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
+    )
+    quantile = float(t.ppf((1 + confidence) / 2, freedom))
+    return Effect(float(by_image.mean()), middle - quantile * reach, middle + quantile * reach, images, seeds)
+
+
+def compared(ours: Outcomes | None, others: Outcomes | None, share: float = 1.0) -> Effect | None:
+    """Return how much two models differ on the images that both were attacked on; None where one is missing.
+
+    Of two that have seeds, the seeds count that both have.
+    """
+    if ours is None or others is None:
         return None
-    if len(theirs) > 1:
-        ours, theirs = ours[: len(theirs)], theirs[: len(ours)]
-    images = min(len(row) for row in (*ours, *theirs))
-    return effect([row[:images] for row in ours], [row[:images] for row in theirs], share)
+    if len(others) > 1:
+        ours, others = ours[: len(others)], others[: len(ours)]
+    images = min(len(row) for row in (*ours, *others))
+    return effect([row[:images] for row in ours], [row[:images] for row in others], share)
 
 
 def accuracy(outcomes: Sequence[Sequence[bool]] | None) -> float | None:
-    """Return the mean over seeds and images."""
+    """Return the mean accuracy over seeds and images."""
     if outcomes is None:
         return None
     return sum(sum(row) for row in outcomes) / sum(len(row) for row in outcomes)
@@ -108,3 +184,52 @@ def accuracy(outcomes: Sequence[Sequence[bool]] | None) -> float | None:
 def listed(found: Effect | None) -> list[float] | None:
     """Return an effect as plain data."""
     return None if found is None else found.to_list()
+
+
+# Verdicts
+
+
+def at_least(low: float, high: float, *, bar: float = 0.0) -> Verdict:
+    """Return whether a quantity with this interval reaches a bar.
+
+    >>> at_least(0.1, 0.2), at_least(-0.2, -0.1), at_least(-0.1, 0.1)
+    ('supported', 'contradicted', 'undecided')
+    """
+    if low >= bar:
+        return "supported"
+    return "contradicted" if high < bar else "undecided"
+
+
+def opposite(verdict: Verdict) -> Verdict:
+    """Return the verdict on the opposite statement."""
+    turned: dict[Verdict, Verdict] = {"supported": "contradicted", "contradicted": "supported"}
+    return turned.get(verdict, verdict)
+
+
+def both(one: Verdict, other: Verdict) -> Verdict:
+    """Return the verdict on two things that have to hold together."""
+    if "contradicted" in (one, other):
+        return "contradicted"
+    return "supported" if one == other == "supported" else "undecided"
+
+
+def overall(cases: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on a claim; see :data:`RULE`.
+
+    >>> overall(["supported", "supported", "undecided"]), overall(["supported", "contradicted"])
+    ('supported', 'undecided')
+    >>> overall(["contradicted", "undecided"]), overall([])
+    ('contradicted', 'undecided')
+    """
+    count = Counter(cases)
+    if count["contradicted"] * 2 >= len(cases) and count["contradicted"] > count["supported"]:
+        return "contradicted"
+    if count["supported"] * 2 >= len(cases) and count["supported"] and not count["contradicted"]:
+        return "supported"
+    return "undecided"
+
+
+def counted(cases: Sequence[Verdict]) -> dict[str, int]:
+    """Return how many cases there are of each verdict."""
+    count = Counter(cases)
+    return {word: count[word] for word in ("supported", "contradicted", "undecided")}

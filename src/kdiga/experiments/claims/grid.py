@@ -1,30 +1,155 @@
-"""Which teachers, students, methods and seeds a claims recipe crosses, by their labels."""
+"""The sections of a claims recipe that are neither a run's nor a study's."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from kdiga.errors import nearest
-from kdiga.experiments.settings import check_keys
-from kdiga.recipes.source import Keys, YamlSource
+from kdiga.analysis.worst_case import WorstCaseSearch
+from kdiga.certification.lipschitz import Sampling
+from kdiga.certification.smoothing import Noise
+from kdiga.errors import InputError
+from kdiga.experiments.settings import EvaluateSettings, TuneSettings, check_positive
+from kdiga.types import ThreatModel
 
-LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-RESERVED = ("teachers", "starts", "tuning", "claims.json", "claims.md")  # what lies beside the methods' folders
-OF_PRETRAINED = ["students", "teachers", "training", "methods", "tune_trials", "tune_epochs", "at_most"]
+
+@dataclass(frozen=True)
+class Coefficients(TuneSettings):
+    """The one search for coefficients of every method, on one teacher and one student.
+
+    Args:
+        trials: Runs a method, the first with the coefficients as given.
+        epochs: Epochs of each trial; None for the run's own.
+        teacher: Label of the teacher; None for the first.
+        student: Label of the student; None for the first.
+    """
+
+    teacher: str | None = None
+    student: str | None = None
+
+
+@dataclass(frozen=True)
+class Certification:
+    """How each student's radii are compared with its teacher's; see ``kdiga certify``.
+
+    Args:
+        examples: Number of test images, the first ones.
+        batches: Batches of points, for CLEVER.
+        batch_size: Points of a batch.
+        sigma: Standard deviation of the noise of smoothing, pixels in [0, 1].
+        samples: Samples of the noise that bound a probability.
+        selection_samples: Samples of the noise that select the class.
+        alpha: Probability of a wrong radius under smoothing, an example.
+
+    Raises:
+        InputError: For values out of range.
+    """
+
+    examples: int = 50
+    batches: int = 50
+    batch_size: int = 25
+    sigma: float = 0.12
+    samples: int = 1000
+    selection_samples: int = 100
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        check_positive("examples", self.examples)
+        Sampling(ThreatModel("l2", 1.0), self.batches, self.batch_size)
+        Noise(self.sigma, self.samples, self.selection_samples, self.alpha)
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """How the bounds and their terms are measured; see ``kdiga explain``.
+
+    Args:
+        examples: Number of test images, the first ones, no more than AutoAttack attacks.
+        steps: Steps of each search for the ball's worst images.
+        restarts: Restarts of each search.
+
+    Raises:
+        InputError: For values out of range.
+    """
+
+    examples: int = 100
+    steps: int = 40
+    restarts: int = 3
+
+    def __post_init__(self) -> None:
+        check_positive("examples", self.examples)
+        _ = self.search
+
+    @property
+    def search(self) -> WorstCaseSearch:
+        """The search for the ball's worst images."""
+        return WorstCaseSearch(self.steps, self.restarts)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides a verdict; docs/claims.md says why these numbers.
+
+    Args:
+        kept: Share of the teacher's robust accuracy at which robustness counts as preserved.
+        lost: Percentage points of clean accuracy that a pre-trained student may lose.
+        gained: Percentage points of robust accuracy that it has to gain.
+        covered: Share of examples on which the student's certified radius has to reach the teacher's.
+        ranked: Rank correlation with AutoAttack that a bound has to reach.
+
+    Raises:
+        InputError: For values out of range.
+    """
+
+    kept: float = 0.9
+    lost: float = 1.0
+    gained: float = 5.0
+    covered: float = 0.9
+    ranked: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, most in (("kept", 1.0), ("covered", 1.0), ("ranked", 1.0), ("lost", 100.0), ("gained", 100.0)):
+            value = getattr(self, name)
+            if not 0 < value <= most:
+                raise InputError(f"{name} was {value!r}; it must be above 0 and at most {most:g}.")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Students that start from weights which classify already.
+
+    Args:
+        students: Student sections by label.
+        teachers: Labels of their teachers; None for all.
+        training: Section laid over the recipe's.
+        methods: Method sections by label, in place of the recipe's.
+        tune_trials: Trials of their search for coefficients; None for as many as the others.
+        tune_epochs: Epochs of each trial; None for the run's own.
+        at_most: Largest loss of validation clean accuracy of the chosen trial, percentage points.
+
+    Raises:
+        InputError: For values out of range.
+    """
+
+    students: dict[str, Any] | None = None
+    teachers: list[Any] | None = None
+    training: dict[str, Any] | None = None
+    methods: dict[str, Any] | None = None
+    tune_trials: int | None = None
+    tune_epochs: int | None = None
+    at_most: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("tune_trials", self.tune_trials)
+        check_positive("tune_epochs", self.tune_epochs)
+        if not 0 <= self.at_most <= 100:
+            raise InputError(f"at_most was {self.at_most!r}; it is a number of points from 0 to 100.")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A student and whom it learns from.
-
-    Args:
-        teacher: its label.
-        student: its label.
-        pretrained: whether the student starts from weights that classify already.
-    """
+    """Labels of a teacher and a student; a pre-trained student starts from weights that classify already."""
 
     teacher: str
     student: str
@@ -32,127 +157,43 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """Of folders and tables."""
+        """Name in folders and tables."""
         return f"{self.teacher}-to-{self.student}"
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The labels of everything that is crossed.
+class ClaimsGrid:
+    """What is crossed, how it is measured, and the rules that decide.
 
-    Args:
-        pairs: of teacher and student.
-        judged: methods whose claims are tested, the paper's own first.
-        seeds: of every student.
+    ``methods`` are names by label, ``judged`` the labels whose claims are tested, the paper's own first.
     """
 
-    pairs: tuple[Pair, ...]
+    methods: Mapping[str, str]
     judged: tuple[str, ...]
+    pairs: tuple[Pair, ...]
     seeds: tuple[int, ...]
+    evaluation: EvaluateSettings
+    tune: Coefficients | None
+    certify: Certification
+    explain: Explaining
+    rules: Rules
 
-    @classmethod
-    def read(cls, source: YamlSource, problems: list[str]) -> Grid:
-        """Read the labels; what is wrong with them is added to ``problems``."""
-        reader = _GridReader(source, problems)
-        teachers, methods = reader.labels(("teachers",)), reader.labels(("methods",), RESERVED)
-        pairs = reader.pairs(("pairs",), teachers, reader.labels(("students",)), pretrained=False)
-        if source.data.get("pretrained") is not None:
-            section = reader.section(("pretrained",))
-            check_keys(source, ("pretrained",), section, OF_PRETRAINED, problems)
-            reader.check_pretrained(section)
-            students = reader.labels(("pretrained", "students"))
-            pairs += reader.pairs(("pretrained", "teachers"), teachers, students, pretrained=True)
-            problems += [
-                source.problem(("pretrained", "methods", str(label)), "is not among methods")
-                for label in reader.section(("pretrained", "methods"))
-                if label not in methods
-            ]
-            problems += [
-                source.problem(("pretrained", "students", label), "stands among students, too")
-                for label in reader.section(("students",))
-                if label in students
-            ]
-        judged = reader.names(("judged",), methods, "methods")
-        return cls(tuple(pairs), tuple(judged), reader.seeds())
+    def label_of(self, method: str) -> str:
+        """Return the label of a method that is not judged, such as kd."""
+        return next(label for label, name in self.methods.items() if name == method)
 
+    def pairs_of(self, *, pretrained: bool) -> list[Pair]:
+        """Return the pairs with or without pre-trained students."""
+        return [pair for pair in self.pairs if pair.pretrained == pretrained]
 
-class _GridReader:
-    def __init__(self, source: YamlSource, problems: list[str]) -> None:
-        self.source, self.problems = source, problems
+    def first_pairs(self, *, pretrained: bool) -> list[Pair]:
+        """Return the first pair of each student."""
+        found: dict[str, Pair] = {}
+        for pair in self.pairs_of(pretrained=pretrained):
+            found.setdefault(pair.student, pair)
+        return list(found.values())
 
-    def problem(self, keys: Keys, message: str) -> None:
-        self.problems.append(self.source.problem(keys, message))
-
-    def section(self, keys: Keys) -> dict[Any, Any]:
-        place: Any = self.source.data
-        for key in keys:
-            place = cast("dict[str, Any]", place).get(key) if isinstance(place, dict) else None
-        return cast("dict[Any, Any]", place) if isinstance(place, dict) else {}
-
-    def labels(self, keys: Keys, reserved: tuple[str, ...] = ()) -> list[str]:
-        """Return the labels of a section that has to have some."""
-        given = self.section(keys)
-        if not given:
-            self.problem(keys, "missing section; it lists at least one by a label")
-        for label in given:
-            if not isinstance(label, str) or not LABEL.fullmatch(label) or "-to-" in label:
-                self.problem((*keys, str(label)), f"{label!r} is no label; use letters, digits, '_', '-' and '.'")
-            elif label.lower() in reserved:
-                self.problem((*keys, label), "is a name the folders need; rename it")
-        return [str(label) for label in given]
-
-    def names(self, keys: Keys, known: list[str], where: str) -> list[str]:
-        """Return a list of labels that stand in another section."""
-        place: Any = self.section(keys[:-1]) if keys[:-1] else self.source.data
-        given: Any = cast("Mapping[str, Any]", place).get(keys[-1])
-        if not isinstance(given, list) or not given:
-            self.problem(keys, f"was {given!r}; list at least one of {where}: {', '.join(known)}")
-            return []
-        for name in cast("list[Any]", given):
-            if name not in known:
-                close = nearest(str(name), known, most=1)
-                hint = f"did you mean {close[0]}?" if close else f"accepted: {', '.join(known)}"
-                self.problem(keys, f"{name!r} is not among {where}; {hint}")
-        if len(set(map(str, given))) < len(given):
-            self.problem(keys, f"was {given!r}; list each once")
-        return [str(name) for name in cast("list[Any]", given)]
-
-    def pairs(self, keys: Keys, teachers: list[str], students: list[str], *, pretrained: bool) -> list[Pair]:
-        """Return the pairs; without a word about them, everyone learns from everyone."""
-        place: Any = self.section(keys[:-1]) if keys[:-1] else self.source.data
-        given: Any = cast("Mapping[str, Any]", place).get(keys[-1])
-        if given is None:
-            return [Pair(teacher, student, pretrained) for teacher in teachers for student in students]
-        if pretrained:
-            chosen = self.names(keys, teachers, "teachers")
-            return [Pair(teacher, student, True) for teacher in chosen for student in students]
-        if not isinstance(given, dict) or not given:
-            self.problem(keys, f"was {given!r}; it is a section: TEACHER: [STUDENT, ...]")
-            return []
-        found = list[Pair]()
-        for teacher in cast("dict[Any, Any]", given):
-            if not isinstance(teacher, str) or teacher not in teachers:
-                self.problem((*keys, str(teacher)), f"{teacher!r} is not among teachers: {', '.join(teachers)}")
-                continue
-            found += [Pair(teacher, student) for student in self.names((*keys, teacher), students, "students")]
-        return found
-
-    def check_pretrained(self, section: Mapping[str, Any]) -> None:
-        """Check what the section says beside students and teachers."""
-        methods, lost = section.get("methods"), section.get("at_most", 1.0)
-        if methods is not None and not isinstance(methods, dict):
-            self.problem(("pretrained", "methods"), f"was {methods!r}; it is a section of methods by label")
-        if type(lost) not in (int, float) or not 0 <= lost <= 100:
-            self.problem(("pretrained", "at_most"), f"was {lost!r}; it is a number of points from 0 to 100")
-        for key in ("tune_trials", "tune_epochs"):
-            count = section.get(key)
-            if count is not None and (type(count) is not int or count < 1):
-                self.problem(("pretrained", key), f"was {count!r}; it is a whole number of at least 1")
-
-    def seeds(self) -> tuple[int, ...]:
-        seeds: Any = self.source.data.get("seeds", [0])
-        whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in cast("list[Any]", seeds))
-        if not whole or not seeds or len(set(cast("list[int]", seeds))) < len(cast("list[int]", seeds)):
-            self.problem(("seeds",), f"was {seeds!r}; it is a list of at least one seed, each once, such as [0, 1]")
-            return (0,)
-        return tuple(cast("list[int]", seeds))
+    @property
+    def judged_first(self) -> list[str]:
+        """All labels, the judged ones first."""
+        return list(dict.fromkeys([*self.judged, *self.methods]))

@@ -1,11 +1,12 @@
-"""What is found out of a student beyond attacks, against its teacher: certified radii, and bounds with their pieces."""
+"""What is measured of a student beyond attacks, against its teacher: certified radii, and bounds with their terms."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,119 +14,120 @@ from kdiga.analysis.explain import explain
 from kdiga.analysis.model_explanation import ModelExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
-from kdiga.data.images import to_pixels
-from kdiga.experiments.claims.settings import Certification, Explaining
+from kdiga.data.image_set import to_pixels
+from kdiga.experiments.claims.grid import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import write_result
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
+from kdiga.types import ThreatModel
 
 CERTIFIED, EXPLAINED = "certificate.json", "explanation.json"
-CHEAP = "pgd-20"  # of the explanation's own check of robustness; the verdicts rest on the evaluation's AutoAttack
+CHEAP = "pgd-20"  # the explanation's check of robustness; the verdicts rest on the evaluation's AutoAttack
+
+
+SettingsT = TypeVar("SettingsT", Certification, Explaining)
 
 
 @dataclass(frozen=True)
-class CertifyMeasurement:
-    """A student's radii beside its teacher's, by CLEVER and by randomized smoothing.
+class TeacherMeasurement(ABC, Generic[SettingsT]):
+    """A measurement of a student against its teacher on the first test images.
 
     Args:
-        teacher: its folder below the study's.
-        settings: of both methods.
-        seed: of points and noise.
+        teacher: Folder of the teacher, below the experiment's.
+        settings: Settings of the measurement.
+        seed: Seed of points, noise and random starts.
     """
 
     teacher: str
-    settings: Certification
+    settings: SettingsT
     seed: int
+
+    @property
+    @abstractmethod
+    def file(self) -> str:
+        """Name of the file in the run's folder."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The settings, as the file has them."""
+        return asdict(self.settings)
+
+    def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
+        """Write the file; an interrupted measurement continues."""
+        device = device_by_name(recipe.training.device)
+        student, teacher = (load_model(one, which="best").to(device) for one in (folder, out / self.teacher))
+        first = validation_subset(data.test, self.settings.examples)
+        found = self.measure(student, teacher, to_pixels(first.images), first.labels, recipe.threat, folder / FOLDER)
+        write_result(folder, {"settings": self.asked, "teacher": self.teacher} | found, self.file)
+
+    @abstractmethod
+    def measure(
+        self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
+    ) -> dict[str, Any]:
+        """Return the measures as plain data; finished work units are stored in the folder ``cache``."""
+
+
+class CertifyMeasurement(TeacherMeasurement[Certification]):
+    """A student's radii and its teacher's, by CLEVER and by randomized smoothing."""
 
     @property
     def file(self) -> str:
         """Name of the file in the run's folder."""
         return CERTIFIED
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The settings, as the file has them."""
-        return asdict(self.settings)
-
-    def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
-        """Write the file; what is finished of an interrupted run is not done again."""
-        student, teacher = _models(folder, out / self.teacher, recipe)
-        images, labels = _first(data, self.settings.examples)
-        settings, kept = self.settings, folder / FOLDER
-        found: dict[str, Any] = {
-            "clever": clever_against(
-                student,
-                teacher,
-                images,
-                labels,
-                norm=recipe.threat.norm,
-                max_radius=recipe.threat.eps,
-                batches=settings.batches,
-                batch_size=settings.batch_size,
-                seed=self.seed,
-                folder=kept,
-            ),
-            "smoothing": smooth_against(
-                student,
-                teacher,
-                images,
-                labels,
-                sigma=settings.sigma,
-                samples=settings.samples,
-                selection_samples=settings.selection_samples,
-                alpha=settings.alpha,
-                seed=self.seed,
-                folder=kept,
-            ),
-        }
-        content = {name: against.to_dict() for name, against in found.items()}
-        write_result(folder, {"settings": self.asked, "teacher": self.teacher} | content, self.file)
+    def measure(
+        self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
+    ) -> dict[str, Any]:
+        """Return the radii by method."""
+        settings, about = self.settings, (student, teacher, images, labels)
+        by_clever = clever_against(
+            *about,
+            norm=threat.norm,
+            max_radius=threat.eps,
+            batches=settings.batches,
+            batch_size=settings.batch_size,
+            seed=self.seed,
+            folder=cache,
+        )
+        by_smoothing = smooth_against(
+            *about,
+            sigma=settings.sigma,
+            samples=settings.samples,
+            selection_samples=settings.selection_samples,
+            alpha=settings.alpha,
+            seed=self.seed,
+            folder=cache,
+        )
+        return {"clever": by_clever.to_dict(), "smoothing": by_smoothing.to_dict()}
 
 
-@dataclass(frozen=True)
-class ExplainMeasurement:
-    """A student's bounds, their pieces, and the worst that a search found, example by example.
-
-    Args:
-        teacher: its folder below the study's.
-        settings: of the measurement.
-        seed: of random starts.
-    """
-
-    teacher: str
-    settings: Explaining
-    seed: int
+class ExplainMeasurement(TeacherMeasurement[Explaining]):
+    """A student's bounds, their terms, and the worst case that a search found, example by example."""
 
     @property
     def file(self) -> str:
         """Name of the file in the run's folder."""
         return EXPLAINED
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The settings, as the file has them."""
-        return asdict(self.settings)
-
-    def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
-        """Write the file; what is finished of an interrupted run is not done again."""
-        student, teacher = _models(folder, out / self.teacher, recipe)
-        images, labels = _first(data, self.settings.examples)
+    def measure(
+        self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
+    ) -> dict[str, Any]:
+        """Return means, and the values of those measures that order the students."""
         found = explain(
             teacher,
             {"student": student},
             images,
             labels,
-            threat=recipe.threat,
+            threat=threat,
             attack=CHEAP,
             search=self.settings.search,
             seed=self.seed,
-            result_cache=ResultCache(folder / FOLDER),
+            result_cache=ResultCache(cache),
         )
-        content = {"settings": self.asked, "teacher": self.teacher} | _summary(found.students[0])
-        write_result(folder, content, self.file)
+        return _summary(found.students[0])
 
 
 def _summary(student: ModelExplanation) -> dict[str, Any]:
@@ -146,14 +148,3 @@ def _summary(student: ModelExplanation) -> dict[str, Any]:
             name: [None if value is None else float(f"{value:.5g}") for value in row] for name, row in values.items()
         },
     }
-
-
-def _models(folder: Path, teacher: Path, recipe: Recipe) -> tuple[nn.Module, nn.Module]:
-    device = device_by_name(recipe.training.device)
-    return load_model(folder, which="best").to(device), load_model(teacher, which="best").to(device)
-
-
-def _first(data: DataSet, examples: int) -> tuple[Tensor, Tensor]:
-    """Return the first so many test images, pixels in [0, 1], and labels."""
-    loaded = validation_subset(data.test, examples)
-    return to_pixels(loaded.images), loaded.labels

@@ -1,4 +1,4 @@
-"""``hf-hub:ORG/NAME``: models of the Hugging Face Hub that timm or kdiga wrote, or a copy of one in a folder."""
+"""``hf-hub:ORG/NAME``: models of the Hugging Face Hub that timm or kdiga wrote, or a copy in a folder."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any, cast
 from kdiga.errors import InputError, reason_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.models.checkpoint import read_checkpoint
-from kdiga.models.foreign import from_file
-from kdiga.models.registry import Classifier, WeightsOrigin
-from kdiga.models.sources.registry import ModelRequest, ModelSource, missing_package, register_source
-from kdiga.models.sources.timm import create, pretrained_spec, with_outputs
+from kdiga.models.classifier import Classifier, WeightsOrigin
+from kdiga.models.foreign import from_file, with_new_head
+from kdiga.models.registry import ModelSource, missing_package, register_source
+from kdiga.models.request import ModelRequest
+from kdiga.models.sources.timm import create, replace_head, spec_of_settings
 
 WEIGHTS = "model.safetensors"
 OLD_WEIGHTS = "pytorch_model.bin"
 CONFIG = "config.json"
-# timm's network gets these from the spec; the rest of the file's arguments are the architecture's own.
-LARGEST = 100_000  # channels, pixels or classes; a network of more would take the memory before its weights are seen
+LARGEST = 100_000  # channels, pixels or classes; a larger network would use up the memory before its weights are read
+# timm's network gets these from the spec; the other arguments in the file are the architecture's.
 _OF_SPEC = ("num_classes", "in_chans", "img_size")
 
 
 @register_source
 class Hub(ModelSource):
-    """A repository ORG/NAME, with @REVISION after it if wanted, or a folder with its files."""
+    """A repository ORG/NAME, or ORG/NAME@REVISION, or a folder with its files."""
 
     prefix = "hf-hub"
     form = "hf-hub:ORG/NAME"
     extra = "hub"
 
     def load(self, request: ModelRequest, name: str) -> Classifier:
-        """Return the model of a repository or a folder; a copy in the Hub's cache is used as it is."""
+        """Return the model of a repository or a folder; a copy in the Hub's cache is used unchanged."""
         request.refuse("the Hub's models know their own", "architecture", "matched", "weights")
         folder = Path(name).expanduser()
         if not folder.is_dir():
@@ -39,7 +40,7 @@ class Hub(ModelSource):
         weights = next((folder / one for one in (WEIGHTS, OLD_WEIGHTS) if (folder / one).is_file()), None)
         if weights is None:
             raise InputError(f"{request.name!r} holds no {WEIGHTS}; kdiga reads models that timm or kdiga wrote.")
-        # Read here first: it tells kdiga's files, and refuses a pickle of more than tensors before timm sees it.
+        # Read here first: this finds kdiga's files, and refuses a pickle of more than tensors before timm loads it.
         if read_checkpoint(weights).spec is not None:
             model = from_file(weights, request.given)
             model.origin = WeightsOrigin(request.name, trained=True)
@@ -53,7 +54,9 @@ class Hub(ModelSource):
             raise missing_package(self, "huggingface_hub") from None
         repository, _, revision = name.partition("@")
         if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
-            raise InputError(f"{self.prefix}:{name} is no folder, and no ORG/NAME of the Hub; give one of the two.")
+            raise InputError(
+                f"{self.prefix}:{name} is neither a folder nor an ORG/NAME of the Hub; give one of the two."
+            )
         wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [CONFIG, WEIGHTS, OLD_WEIGHTS]}
         try:
             folder = Path(snapshot_download(repository, local_files_only=True, **wanted))
@@ -81,12 +84,12 @@ def _timm_model(request: ModelRequest, folder: Path) -> Classifier:
             f"that timm does not know (architecture {architecture!r}); kdiga reads models that timm or kdiga wrote."
         )
     settings = _settings(request, config)
-    spec = pretrained_spec(request, f"timm:{architecture}", settings)
+    spec = spec_of_settings(request, f"timm:{architecture}", settings)
     options = {key: value for key, value in _record(request, config, "model_args").items() if key not in _OF_SPEC}
     spec = type(spec).from_dict(spec.to_dict() | {"options": options | dict(request.options)})
     network = create(f"local-dir:{folder}", spec, pretrained=True)
     model = Classifier(spec, network, WeightsOrigin(f"{request.name}, {architecture} of timm", trained=True)).eval()
-    return with_outputs(model, request.outputs(settings["num_classes"]))
+    return with_new_head(model, request.outputs(settings["num_classes"]), replace_head)
 
 
 def _config(request: ModelRequest, folder: Path) -> dict[str, Any]:
@@ -94,14 +97,14 @@ def _config(request: ModelRequest, folder: Path) -> dict[str, Any]:
         config = load_json(folder / CONFIG)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{request.name!r} has no readable {CONFIG} ({error}), which tells a model's architecture; download it "
+            f"{request.name!r} has no readable {CONFIG} ({error}), which states a model's architecture; download it "
             "again."
         ) from None
     return config if isinstance(config, dict) else {}
 
 
 def _settings(request: ModelRequest, config: dict[str, Any]) -> dict[str, Any]:
-    # Newer files keep what the weights want under pretrained_cfg, older ones beside the architecture.
+    # Newer files have the settings of the weights under pretrained_cfg, older ones next to the architecture.
     found = config | _record(request, config, "pretrained_cfg")
     found["num_classes"] = config.get("num_classes", found.get("num_classes"))
     missing = [name for name in ("input_size", "num_classes", "mean", "std") if found.get(name) is None]
@@ -114,14 +117,14 @@ def _settings(request: ModelRequest, config: dict[str, Any]) -> dict[str, Any]:
             f"{found['num_classes']!s:.60}; they must be three whole numbers and one, from 1 to {LARGEST:,}."
         )
     if not all(isinstance(found[name], list) and all(map(_is_number, found[name])) for name in ("mean", "std")):
-        raise InputError(f"{request.name!r} has a mean or std in {CONFIG} that is no list of numbers.")
+        raise InputError(f"{request.name!r} has a mean or std in {CONFIG} that is not a list of numbers.")
     return {name: found[name] for name in ("input_size", "num_classes", "mean", "std")}
 
 
 def _record(request: ModelRequest, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = config.get(name) or {}
     if not isinstance(found, dict):
-        raise InputError(f"{request.name!r} has {name} in {CONFIG} that is no object; download it again.")
+        raise InputError(f"{request.name!r} has {name} in {CONFIG} that is not an object; download it again.")
     return cast("dict[str, Any]", found)
 
 

@@ -1,20 +1,20 @@
-"""``timm:NAME``: every architecture of timm, fresh, pretrained, or with weights of one's own."""
+"""``timm:NAME``: every architecture of timm, fresh, pretrained, or with weights from a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from kdiga.errors import InputError, reason_of
-from kdiga.models.foreign import fresh_or_filled, with_weights
-from kdiga.models.normalization import Normalization
-from kdiga.models.registry import ACTIVATIONS, Classifier, ModelSpec, WeightsOrigin
-from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, unknown_name
+from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec, WeightsOrigin
+from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, with_new_head, with_weights
+from kdiga.models.input_layers import Normalization
+from kdiga.models.registry import ModelSource, register_source, unknown_name
+from kdiga.models.request import ModelRequest
 
-# Arguments of timm's that name files or say how to load, not what a network is like; options may come out of a file.
+# Arguments of timm that name files or control loading, not the network; options may come from a file.
 RESERVED = {
     "model_name",
     "pretrained",
@@ -37,24 +37,23 @@ class Timm(ModelSource):
     brings_weights = False
 
     def load(self, request: ModelRequest, name: str) -> Classifier:
-        """Return the architecture, or with ``pretrained`` timm's weights and what timm says of them."""
+        """Return the architecture, or with ``pretrained`` timm's weights and their settings."""
         request.refuse("timm's names are architectures", "architecture")
         self._check(name)
         if not request.pretrained:
-            spec = request.spec(request.name)
-            return fresh_or_filled(spec, request.weights, given=request.given, matched=request.matched)
+            return fresh_or_filled(request.spec(request.name), request)
         settings = pretrained_settings(name)
-        spec = pretrained_spec(request, request.name, settings)
+        spec = spec_of_settings(request, request.name, settings)
         if request.weights is not None:
             layer = Normalization(tuple(settings["mean"]), tuple(settings["std"]))
             model = with_weights(spec, request.weights, given=request.given, matched=request.matched, own=layer)
         else:
             network = create(name, spec, pretrained=True)
             model = Classifier(spec, network, WeightsOrigin(f"timm's pretrained weights {name}", trained=True)).eval()
-        return with_outputs(model, request.outputs(settings["num_classes"]))
+        return with_new_head(model, request.outputs(settings["num_classes"]), replace_head)
 
     def network(self, spec: ModelSpec) -> nn.Module:
-        """Return the architecture with the spec's classes and channels, and its image size where it has one."""
+        """Return the architecture with the spec's classes and channels, and its image size where that is fixed."""
         self._check(spec.name)
         return create(spec.name, spec)
 
@@ -72,12 +71,7 @@ class Timm(ModelSource):
 
 
 def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module:
-    """Have timm build a network.
-
-    Args:
-        name: for timm, which may be "hf-hub:ORG/NAME" or "local-dir:FOLDER".
-        spec: of the network.
-        pretrained: with weights.
+    """Build a network with timm, whose ``name`` may be "hf-hub:ORG/NAME" or "local-dir:FOLDER".
 
     Raises:
         InputError: for arguments that the model does not take, or weights that could not be fetched.
@@ -97,25 +91,16 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
         except TypeError:
             return timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:  # URLError and the Hub's errors are of this kind
-        raise InputError(_by_hand(name, error)) from error
-    except (
-        TypeError,
-        RuntimeError,
-        AssertionError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        MemoryError,
-    ) as error:
+        raise InputError(_not_fetched(name, error)) from error
+    except Exception as error:  # for arguments that an architecture does not take, nearly every kind
         raise InputError(f"timm refused to build {name} from {spec}: {reason_of(error, 160)}") from error
 
 
 def pretrained_settings(name: str) -> dict[str, Any]:
-    """Return what timm says of pretrained weights: input size (channels, height, width), classes, mean and std.
+    """Return timm's settings of pretrained weights: input size (channels, height, width), classes, mean and std.
 
     Raises:
-        InputError: if it has none for the name.
+        InputError: if timm has no weights for the name.
     """
     import timm
 
@@ -130,36 +115,28 @@ def pretrained_settings(name: str) -> dict[str, Any]:
     return {"input_size": config.input_size, "num_classes": config.num_classes, "mean": config.mean, "std": config.std}
 
 
-def pretrained_spec(request: ModelRequest, name: str, settings: Mapping[str, Any]) -> ModelSpec:
-    """Return the spec of a pretrained network with all its outputs: what was given, else what its settings say."""
+def spec_of_settings(request: ModelRequest, name: str, settings: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of a pretrained network with all its outputs: given values, else those of its settings."""
     channels, size, _ = settings["input_size"]
-    own = {"in_channels": channels, "image_size": size, "num_classes": settings["num_classes"]}
-    own |= {"mean": tuple(settings["mean"]), "std": tuple(settings["std"])}
-    return replace(request, num_classes=None).spec(name, **own)
+    layer, outputs = Normalization(tuple(settings["mean"]), tuple(settings["std"])), settings["num_classes"]
+    return pretrained_spec(request, name, size=size, channels=channels, outputs=outputs, normalization=layer)
 
 
-def with_outputs(model: Classifier, outputs: int) -> Classifier:
-    """Return a classifier of one of timm's networks, with a new head where it has another number of outputs."""
-    trained = model.spec.num_classes
-    if outputs == trained:
-        return model
-    network: Any = model.network
+def replace_head(network: Any, outputs: int) -> nn.Module:
+    """Give one of timm's networks a fresh head."""
     network.reset_classifier(outputs)
-    note = f"a new head of {outputs} classes, untrained, in place of the weights' {trained}"
-    origin = replace(model.origin, new_head=True, notes=(*model.origin.notes, note))
-    return Classifier(replace(model.spec, num_classes=outputs), network, origin).eval()
+    return network
 
 
-def _by_hand(name: str, error: Exception) -> str:
+def _not_fetched(name: str, error: Exception) -> str:
     import timm
 
     reason = f"the pretrained weights of {name} could not be fetched ({reason_of(error, 160)}); "
     config = None if ":" in name else timm.get_pretrained_cfg(name)
     if config is None:
         return f"{reason}check the file."
-    place = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
-    file = "model.safetensors" if config.hf_hub_id else str(config.url).rpartition("/")[2]
-    return (
-        f"{reason}download {file} from {place} by hand and give its path beside pretrained: weights: {file}, on the "
-        f"command line --weights {file} --normalization pretrained."
-    )
+    if config.hf_hub_id:
+        return reason + by_hand(
+            f"model.safetensors from https://huggingface.co/{config.hf_hub_id}", "model.safetensors"
+        )
+    return reason + by_hand(str(config.url), str(config.url).rpartition("/")[2])

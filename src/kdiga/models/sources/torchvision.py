@@ -1,22 +1,22 @@
-"""``torchvision:NAME``: torchvision's classifiers, fresh, pretrained, or with weights of one's own."""
+"""``torchvision:NAME``: torchvision's classifiers, fresh, pretrained, or with weights from a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint
-from kdiga.models.foreign import fresh_or_filled
-from kdiga.models.layouts import tidied
-from kdiga.models.registry import Classifier, ModelSpec, WeightsOrigin, build
-from kdiga.models.sources.registry import ModelRequest, ModelSource, register_source, unknown_name
+from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
+from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, tidied, with_new_head
+from kdiga.models.input_layers import Normalization
+from kdiga.models.registry import ModelSource, build, register_source, unknown_name
+from kdiga.models.request import ModelRequest
 
 OUTPUTS = 1000
-# Auxiliary classifiers make the output of train mode another thing than logits.
+# With auxiliary classifiers, the output in train mode is a tuple, not logits.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -33,25 +33,19 @@ class TorchVision(ModelSource):
     brings_weights = False
 
     def load(self, request: ModelRequest, name: str) -> Classifier:
-        """Return the architecture, or with ``pretrained`` its weights and what torchvision says of them."""
+        """Return the architecture, or with ``pretrained`` torchvision's weights and their settings."""
         request.refuse("torchvision's names are architectures", "architecture", "activation")
         architecture = self._architecture(name)
         full = f"{self.prefix}:{architecture}"
         if not request.pretrained:
-            spec = request.spec(full, in_channels=3)
-            return fresh_or_filled(spec, request.weights, given=request.given, matched=request.matched)
+            return fresh_or_filled(request.spec(full, in_channels=3), request)
         weights = _weights(architecture, name.partition(".")[2] or "DEFAULT")
         transforms = weights.transforms()
-        own = {"in_channels": 3, "image_size": transforms.crop_size[0], "num_classes": OUTPUTS}
-        own |= {"mean": tuple(transforms.mean), "std": tuple(transforms.std)}
-        spec = replace(request, num_classes=None).spec(full, **own)
+        layer, size = Normalization(tuple(transforms.mean), tuple(transforms.std)), transforms.crop_size[0]
+        spec = pretrained_spec(request, full, size=size, channels=3, outputs=OUTPUTS, normalization=layer)
         network, notes = _filled(spec, weights, request)
-        outputs = request.outputs(OUTPUTS)
-        if outputs != OUTPUTS:
-            spec, network = replace(spec, num_classes=outputs), with_head(network, outputs)
-            notes += (f"a new head of {outputs} classes, untrained, in place of the weights' {OUTPUTS}",)
-        source = f"torchvision's pretrained weights {weights}"
-        return Classifier(spec, network, WeightsOrigin(source, True, outputs != OUTPUTS, notes)).eval()
+        origin = WeightsOrigin(f"torchvision's pretrained weights {weights}", trained=True, notes=notes)
+        return with_new_head(Classifier(spec, network, origin).eval(), request.outputs(OUTPUTS), replace_head)
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the architecture."""
@@ -71,15 +65,7 @@ class TorchVision(ModelSource):
             options[_SIZED[family]] = size if family == "vit" else (size, size)
         try:
             return torchvision.models.get_model(name, weights=None, num_classes=spec.num_classes, **options)
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            LookupError,
-            AttributeError,
-            ArithmeticError,
-            MemoryError,
-        ) as error:
+        except Exception as error:  # for arguments that an architecture does not take, nearly every kind
             raise InputError(f"torchvision refused to build {name} from {spec}: {str(error)[:160]}") from error
 
     def names(self) -> Iterable[str]:
@@ -118,16 +104,14 @@ def _filled(spec: ModelSpec, weights: Any, request: ModelRequest) -> tuple[nn.Mo
         except OSError as error:  # URLError is of this kind
             file = weights.url.rpartition("/")[2]
             raise InputError(
-                f"{weights} could not be fetched ({str(error)[:120]}); download {weights.url} by hand and give its "
-                f"path beside pretrained: weights: {file}, on the command line --weights {file} --normalization "
-                "pretrained."
+                f"{weights} could not be fetched ({str(error)[:120]}); {by_hand(weights.url, file)}"
             ) from error
-    # What hangs on auxiliary classifiers is never run.
+    # Auxiliary classifiers are never run.
     state = {name: value for name, value in state.items() if not name.startswith(("aux1.", "aux2.", "AuxLogits."))}
     return network, notes + load_weights(network, state, path)
 
 
-def with_head(network: nn.Module, num_classes: int) -> nn.Module:
+def replace_head(network: nn.Module, outputs: int) -> nn.Module:
     """Replace the last layer of 1,000 outputs, linear or a 1x1 convolution, by a fresh one.
 
     Raises:
@@ -143,9 +127,7 @@ def with_head(network: nn.Module, num_classes: int) -> nn.Module:
         raise InputError(f"the network has no layer of {OUTPUTS} outputs to replace; give num_classes={OUTPUTS}.")
     name, head = heads[-1]
     new = (
-        nn.Linear(head.in_features, num_classes)
-        if isinstance(head, nn.Linear)
-        else nn.Conv2d(head.in_channels, num_classes, 1)
+        nn.Linear(head.in_features, outputs) if isinstance(head, nn.Linear) else nn.Conv2d(head.in_channels, outputs, 1)
     )
     network.set_submodule(name, new)
     return network

@@ -1,0 +1,205 @@
+"""Data sets by name: a train and a test part. Validation images are cut by seed from the first, never the second."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import URLError
+
+import torch
+
+from kdiga.data.feed import Images
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import ImageSet, split
+from kdiga.data.reading import Reading, settle
+from kdiga.errors import InputError, unknown
+
+T = TypeVar("T")
+
+TEST_SHARE, TEST_SEED = 0.2, 0  # of the test part where a source has none
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A named data set.
+
+    Args:
+        name: Name as given by the user.
+        train: Images for training and validation.
+        test: Images for the final numbers only.
+        source: Where the data was found, in words, for provenance.
+        notes: Remarks on the data, such as images that were left out, a sentence each.
+    """
+
+    name: str
+    train: Images
+    test: ImageSet | FileSet
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def in_two_parts(
+    name: str, parts: Sequence[FileSet], reading: Reading, *, source: str, notes: Sequence[str]
+) -> DataSet:
+    """Return the data set of a train and a test part; where there is one part, a fifth of each class is for tests.
+
+    Files often come class by class. Each part is shuffled once, so that "the first N" is a fair sample.
+    """
+    train, test = (
+        settle(part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))), reading)
+        for part in (parts if len(parts) == 2 else split(parts[0], TEST_SHARE, TEST_SEED))
+    )
+    return DataSet(name, train, test, source, tuple(notes))
+
+
+Loader = Callable[[Path | None], DataSet]
+FileLoader = Callable[[str, Path | None, Reading], DataSet]
+Finder = Callable[[Path | None], str | None]
+_LOADERS: dict[str, Loader] = {}
+_FILE_LOADERS: dict[str, FileLoader] = {}
+_FINDERS: dict[str, Finder] = {}
+PATHS = "path:"  # loader of names that are the path of a folder
+FORMS = (
+    "PATH of a folder of class folders (or of train/ and test/ with class folders)",
+    "hf:NAME[/CONFIG] of a Hugging Face data set, or hf:FOLDER of a saved one",
+    "wds:FOLDER or wds:PATTERN of WebDataset shards (tar)",
+)
+
+
+def register(name: str, find: Finder) -> Callable[[Loader], Loader]:
+    """Register a loader under ``name``; ``find`` returns, for a root, where it would read without a download."""
+
+    def add(loader: Loader) -> Loader:
+        _check_new(name)
+        _LOADERS[name], _FINDERS[name] = loader, find
+        return loader
+
+    return add
+
+
+def register_files(name: str, find: Finder | None = None) -> Callable[[FileLoader], FileLoader]:
+    """Register a loader of image files under ``name``; one that ends in ":" gets all names with that prefix."""
+
+    def add(loader: FileLoader) -> FileLoader:
+        _check_new(name)
+        _FILE_LOADERS[name] = loader
+        if find is not None:
+            _FINDERS[name] = find
+        return loader
+
+    return add
+
+
+def _check_new(name: str) -> None:
+    if name in _LOADERS or name in _FILE_LOADERS:
+        raise InputError(f"two data sets are named {name!r}.")
+
+
+def available_data() -> tuple[str, ...]:
+    """Return the names of the data sets; what else is accepted is in ``FORMS``."""
+    package = importlib.import_module("kdiga.data")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return tuple(sorted(name for name in [*_LOADERS, *_FILE_LOADERS] if not name.endswith(":")))
+
+
+def find_data(name: str, *, root: str | Path | None = None) -> str | None:
+    """Return where :func:`load_data` would read a data set known by name; None if it would have to download it.
+
+    Args:
+        name: Name that ``kdiga data`` lists.
+        root: Folder of the data.
+
+    Raises:
+        InputError: for an unknown name, or files that are damaged.
+    """
+    names = available_data()
+    if name not in _FINDERS:
+        raise unknown("data set", name, names)
+    return _FINDERS[name](None if root is None else Path(root).expanduser())
+
+
+def load_data(name: str | Path, *, root: str | Path | None = None, **reading: Any) -> DataSet:
+    """Return a data set.
+
+    Searched in order: ``root``, ``$KDIGA_DATA``, for Fashion-MNIST the folder of Debian's package
+    dataset-fashion-mnist, then torchvision's download.
+
+    Args:
+        name: Name that ``kdiga data`` lists, or the path of a folder of class folders.
+        root: Folder of the data, or for its download.
+        reading: Fields of :class:`kdiga.data.Reading`, for image files only: image_size, in_memory, workers,
+            skip_corrupt.
+
+    Raises:
+        InputError: for an unknown name, damaged files, or data that is neither here nor available for download.
+    """
+    names, options = available_data(), _reading(reading)
+    place = None if root is None else Path(root).expanduser()
+    text = str(name)
+    if text in _LOADERS:
+        for key in ("image_size", "skip_corrupt"):
+            if getattr(options, key):
+                raise InputError(f"{key}={getattr(options, key)} has no effect on {text}; it is for image files only.")
+        return _LOADERS[text](place)
+    prefix = f"{text.partition(':')[0]}:"
+    loader = _FILE_LOADERS.get(text) or _FILE_LOADERS.get(prefix)
+    if loader is not None and prefix != PATHS:
+        return loader(text.removeprefix(prefix), place, options)
+    if Path(name).expanduser().is_dir():
+        return _FILE_LOADERS[PATHS](text, place, options)
+    raise unknown("data set", text, names, "A folder of class folders is accepted by its path.")
+
+
+def _reading(given: dict[str, Any]) -> Reading:
+    try:
+        return Reading(**given)
+    except TypeError:
+        known = list(Reading.__dataclass_fields__)
+        raise unknown("data option", next(name for name in given if name not in known), known) from None
+
+
+def roots(given: Path | None, *more: Path) -> list[Path]:
+    """Return the folders to search, in order: the given root, ``$KDIGA_DATA``, ``more``, the folder of downloads.
+
+    Raises:
+        InputError: if the given root does not exist.
+    """
+    if given is not None and not given.is_dir():
+        raise InputError(
+            f"data root {str(given)!r} is not a folder; give the folder that holds the data, or leave it out."
+        )
+    environment = os.environ.get("KDIGA_DATA")
+    folders = [given] if given is not None else []
+    folders += [Path(environment).expanduser()] if environment else []
+    return [*folders, *more, download_folder(None)]
+
+
+def download_folder(given: Path | None) -> Path:
+    """Return the folder for a download: the given root, else ``$KDIGA_DATA``, else the user's cache."""
+    if given is not None:
+        return given
+    if environment := os.environ.get("KDIGA_DATA"):
+        return Path(environment).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kdiga"
+
+
+def download(name: str, fetch: Callable[[], T], searched: Sequence[Path], by_hand: str) -> T:
+    """Run a torchvision download.
+
+    Raises:
+        InputError: if it fails; it names the searched folders and what to do by hand.
+    """
+    try:
+        return fetch()
+    except (URLError, OSError, RuntimeError) as error:
+        places = ", ".join(str(folder) for folder in dict.fromkeys(searched))
+        raise InputError(
+            f"{name} is not in {places} and could not be downloaded ({str(error).splitlines()[0][:100]}); {by_hand}, "
+            "or name the folder that holds it with --root or $KDIGA_DATA."
+        ) from None

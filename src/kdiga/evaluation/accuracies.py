@@ -1,0 +1,115 @@
+"""What an evaluation found, example by example, with intervals and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdiga.evaluation.masking.finding import Finding
+from kdiga.statistics import clopper_pearson
+from kdiga.types import ThreatModel
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """The result of one attack.
+
+    Args:
+        attack: Name of the attack.
+        correct: Whether each example is still classified correctly.
+        seconds: Duration of the work, added over all processes that shared it.
+        notes: Warnings of the attack.
+        stages: Accuracy after each stage by its name: AutoAttack's attacks, PGD's restarts.
+    """
+
+    attack: str
+    correct: tuple[bool, ...]
+    seconds: float
+    notes: Sequence[str] = ()
+    stages: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all examples that are still classified correctly, in [0, 1]."""
+        return sum(self.correct) / len(self.correct)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Clopper-Pearson interval of the accuracy."""
+        return clopper_pearson(sum(self.correct), len(self.correct))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies of one model under one threat model.
+
+    Args:
+        threat: Norm and eps.
+        results: Results by the name of the attack.
+        seed: Seed of the attacks.
+        provenance: Versions, hardware, date.
+        findings: Reasons to doubt all accuracies: the model ignores its input, or is randomised.
+    """
+
+    threat: ThreatModel
+    results: Mapping[str, AttackResult]
+    seed: int
+    provenance: Mapping[str, Any]
+    findings: Sequence[Finding] = ()
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return len(next(iter(self.results.values())).correct)
+
+    def __getitem__(self, attack: str) -> float:
+        """Return the accuracy under an attack, in [0, 1]."""
+        return self.results[attack].accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        results = self.results.items()
+        return {
+            "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            "examples": self.examples,
+            "seed": self.seed,
+            "accuracy": {name: result.accuracy for name, result in results},
+            "interval_95": {name: list(result.interval) for name, result in results},
+            "seconds": {name: round(result.seconds, 1) for name, result in results},
+            "notes": {name: list(result.notes) for name, result in results if result.notes},
+            "stages": {name: dict(result.stages) for name, result in results if len(result.stages) > 1},
+            "correct": {name: [int(right) for right in result.correct] for name, result in results},
+            "findings": [finding.to_dict() for finding in self.findings],
+            "provenance": dict(self.provenance),
+        }
+
+
+@dataclass(frozen=True)
+class EpsSweep:
+    """Accuracy at several eps.
+
+    Args:
+        attack: Name of the attack.
+        eps: Values of eps, increasing.
+        correct: For each eps, whether each example is still classified correctly.
+    """
+
+    attack: str
+    eps: Sequence[float]
+    correct: Sequence[Sequence[bool]]
+
+    @property
+    def accuracy(self) -> list[float]:
+        """Share of all examples that are still classified correctly at each eps, in [0, 1]."""
+        return [sum(right) / len(right) for right in self.correct]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, with 95 % Clopper-Pearson intervals."""
+        return {
+            "attack": self.attack,
+            "eps": list(self.eps),
+            "accuracy": self.accuracy,
+            "interval_95": [list(clopper_pearson(sum(right), len(right))) for right in self.correct],
+            "correct": [[int(one) for one in right] for right in self.correct],
+        }

@@ -1,0 +1,208 @@
+"""A specification file of an experiment: its sections as settings and recipes, every problem with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from kdiga.errors import InputError, nearest
+from kdiga.experiments.board import RunSpec
+from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.schema import Recipe
+from kdiga.recipes.source import Keys, YamlSource
+
+LABEL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+T = TypeVar("T")
+
+
+class SpecificationReader:
+    """Reads sections and collects their problems.
+
+    Args:
+        source: The file.
+    """
+
+    def __init__(self, source: YamlSource) -> None:
+        self.source = source
+        self.problems = list[str]()
+
+    def problem(self, keys: Keys, message: str) -> None:
+        """Note a problem of a key."""
+        self.problems.append(self.source.problem(keys, message))
+
+    def stop(self) -> None:
+        """Raise an InputError with all problems, if there are any."""
+        if self.problems:
+            # A problem of what runs share is a problem of every run; once is enough.
+            raise InputError("\n".join(dict.fromkeys(self.problems)))
+
+    def at(self, keys: Keys) -> Any:
+        """Return what stands at a key; None where nothing does."""
+        place: Any = self.source.data
+        for key in keys:
+            place = cast("dict[str, Any]", place).get(key) if isinstance(place, dict) else None
+        return place
+
+    def section(self, keys: Keys) -> dict[Any, Any]:
+        """Return a section, empty where there is none."""
+        given = self.at(keys)
+        if given is not None and not isinstance(given, dict):
+            self.problem(keys, f"was {given!r}; it is a section of labels")
+        return cast("dict[Any, Any]", given) if isinstance(given, dict) else {}
+
+    def check_keys(self, above: Keys, given: Mapping[Any, Any], accepted: Sequence[str]) -> None:
+        """Note every key that is not accepted, with the nearest one that is."""
+        for key in given:
+            if key not in accepted:
+                self.problem((*above, str(key)), f"unknown key; {_hint(str(key), accepted)}")
+
+    def settings(self, name: str, kind: type[T]) -> T | None:
+        """Return a section as a dataclass, its default where there is none, or None where it has a problem."""
+        given = self.at((name,))
+        if given is None:
+            return kind()
+        if not isinstance(given, dict):
+            self.problem((name,), f"was {given!r}; it is a section of keys")
+            return None
+        accepted = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
+        section = cast("Mapping[Any, Any]", given)
+        self.check_keys((name,), section, accepted)
+        try:
+            return TypeAdapter(kind).validate_python({key: value for key, value in section.items() if key in accepted})
+        except ValidationError as error:
+            for problem in error.errors():
+                keys: Keys = (name, *(str(part) for part in problem["loc"][:1]))
+                value = "" if problem["type"] == "value_error" else f" (was {problem['input']!r})"
+                self.problem(keys, problem["msg"].removeprefix("Value error, ") + value)
+        return None
+
+    def labels(self, keys: Keys, reserved: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the entries of a section by label, which names a folder."""
+        found = self.section(keys)
+        for label in found:
+            if not isinstance(label, str) or not LABEL.fullmatch(label):
+                self.problem(
+                    (*keys, str(label)),
+                    f"{label!r} is not a label; use letters, digits, '_', '-' and '.', not first, and quote what YAML "
+                    "would take for a number or yes and no",
+                )
+            elif label.lower() in reserved:
+                self.problem((*keys, label), "is a name that the folders need; rename it")
+        return {str(label): value for label, value in found.items()}
+
+    def names(self, keys: Keys, known: Sequence[str], where: str) -> list[str]:
+        """Return a list of labels of another section."""
+        given = self.at(keys)
+        if not isinstance(given, list) or not given:
+            self.problem(keys, f"was {given!r}; list at least one of {where}: {', '.join(known)}")
+            return []
+        names = cast("list[Any]", given)
+        for name in names:
+            if name not in known:
+                self.problem(keys, f"{name!r} is not among {where}; {_hint(str(name), known)}")
+        if len(set(map(str, names))) < len(names):
+            self.problem(keys, f"was {given!r}; list each once")
+        return [str(name) for name in names]
+
+    def seeds(self) -> tuple[int, ...]:
+        """Return the seeds, [0] where there are none."""
+        given: Any = self.source.data.get("seeds", [0])
+        seeds = cast("list[Any]", given if isinstance(given, list) else [])
+        if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+            self.problem(("seeds",), f"was {given!r}; it is a list of at least one seed, each once, such as [0, 1, 2]")
+            return (0,)
+        return tuple(seeds)
+
+    def recipe(self, sections: Sections, where: Keys) -> Recipe | None:
+        """Return the recipe of some sections; missing ones are reported at ``where``."""
+        line = self.source.lines.get(where)
+        sections = sections.located(line, ("method", "student", "teacher", "second_teacher", "training", "rounds"))
+        try:
+            return recipe_from_dict(sections.data, origin=self.source.path, lines=sections.lines)
+        except InputError as error:
+            self.problems += str(error).splitlines()
+        return None
+
+    def check_folders(self, run_specs: Sequence[RunSpec]) -> None:
+        """Note runs whose folders or records would be one, also on systems that ignore the case of letters."""
+        seen: dict[str, RunSpec] = {}
+        for run_spec in run_specs:
+            other = seen.setdefault(record_name(run_spec).lower(), run_spec)
+            if other is not run_spec:
+                self.problem(
+                    ("teachers" if run_spec.kind == "teacher" else "methods", run_spec.label),
+                    f"{other.folder}, of {other.label}, and {run_spec.folder}, of {run_spec.label}, would be one "
+                    "folder or record; rename one",
+                )
+                return
+
+
+def record_name(run_spec: RunSpec) -> str:
+    """Return the folder of a run in one word, which names its record."""
+    return run_spec.folder.replace("/", "--")
+
+
+def _hint(given: str, accepted: Sequence[str]) -> str:
+    close = nearest(given, accepted, most=1)
+    return f"did you mean {close[0]}?" if close else f"accepted: {', '.join(accepted)}"
+
+
+@dataclass
+class Sections:
+    """Sections of a recipe put together from several places of a file.
+
+    Args:
+        data: Sections by name.
+        lines: Line of each key, as the reader of recipes takes them.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    lines: dict[Keys, int] = field(default_factory=dict[Keys, int])
+
+    def over(self, given: Mapping[str, Any], source: YamlSource, where: Keys) -> Sections:
+        """Return these sections with those at ``where`` in the file laid over them.
+
+        A section with a name replaces the one below; without, its keys are set in it.
+        """
+        merged = Sections(dict(self.data), dict(self.lines))
+        for section, value in given.items():
+            below = self.data.get(section)
+            if isinstance(value, dict) and "name" not in value and below is not None and section != "method":
+                merged.data[section] = named(below) | cast("dict[str, Any]", value)
+            else:
+                merged.data[section] = value
+                merged.lines = {keys: line for keys, line in merged.lines.items() if keys[0] != section}
+            merged.lines |= {
+                keys[len(where) :]: line
+                for keys, line in source.lines.items()
+                if keys[: len(where) + 1] == (*where, str(section))
+            }
+        return merged
+
+    def only(self, names: Sequence[str]) -> Sections:
+        """Return the sections of these names."""
+        return Sections(
+            {name: section for name, section in self.data.items() if name in names},
+            {keys: line for keys, line in self.lines.items() if keys[0] in names},
+        )
+
+    def with_section(self, name: str, given: object, source: YamlSource, where: Keys) -> Sections:
+        """Return these sections with the section ``name`` that stands at ``where``."""
+        lines = {(name, *keys[len(where) :]): n for keys, n in source.lines.items() if keys[: len(where)] == where}
+        return Sections(self.data | {name: given}, self.lines | lines)
+
+    def located(self, line: int | None, names: Sequence[str]) -> Sections:
+        """Return these sections with a line for those that are missing."""
+        spare: dict[Keys, int] = {} if line is None else {(name,): line for name in names}
+        return Sections(self.data, spare | self.lines)
+
+
+def named(section: object) -> dict[str, Any]:
+    """Return a section as keys: ``cnn-8`` is short for ``{name: cnn-8}``."""
+    if isinstance(section, dict):
+        return dict(cast("dict[str, Any]", section))
+    return {"name": section}

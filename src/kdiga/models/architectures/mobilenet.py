@@ -1,0 +1,75 @@
+"""MobileNetV2 (Sandler et al., 2018) with the strides of 32x32 images, named as in the common CIFAR repository."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdiga.models.classifier import ModelSpec
+from kdiga.models.registry import register
+
+STAGES = (  # expansion, channels, blocks, first stride
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise convolution, project; a shortcut where the size stays the same."""
+
+    def __init__(self, in_planes: int, planes: int, expansion: int, stride: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        hidden = expansion * in_planes
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_planes, hidden, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.conv3 = nn.Conv2d(hidden, planes, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes)
+        self.activation = activation()
+        self.shortcut = nn.Sequential()
+        if stride == 1 and in_planes != planes:
+            self.shortcut = nn.Sequential(nn.Conv2d(in_planes, planes, 1, bias=False), nn.BatchNorm2d(planes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        out = self.activation(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(self.activation(self.bn2(self.conv2(out)))))
+        return out + self.shortcut(x) if self.stride == 1 else out
+
+
+class MobileNetV2(nn.Module):
+    """Stem, the seven stages, a 1x1 convolution to 1280 channels, mean pooling, a linear layer."""
+
+    def __init__(self, spec: ModelSpec, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(spec.in_channels, 32, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(32)
+        planes, blocks = 32, list[nn.Module]()
+        for expansion, width, depth, first in STAGES:
+            for position in range(depth):
+                blocks.append(InvertedResidual(planes, width, expansion, first if position == 0 else 1, activation))
+                planes = width
+        self.layers = nn.Sequential(*blocks)
+        self.conv2 = nn.Conv2d(planes, 1280, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(1280)
+        self.activation = activation()
+        self.linear = nn.Linear(1280, spec.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.layers(self.activation(self.bn1(self.conv1(x))))
+        x = self.activation(self.bn2(self.conv2(x)))
+        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@register("mobilenet-v2")
+def build_mobilenet(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
+    """MobileNetV2 at width 1."""
+    return MobileNetV2(spec, activation)
