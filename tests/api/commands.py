@@ -47,6 +47,8 @@ def _about(command: Any) -> dict[str, Any]:
     # Typer wraps the function of a command; the function itself has the annotations.
     hints = {} if function is None else get_type_hints(inspect.unwrap(function), include_extras=True)
     parameters = [_parameter(one, hints.get(one.name)) for one in command.params]
+    # The order of arguments matters; that of options is a matter of the help.
+    parameters.sort(key=lambda one: "" if one["kind"] == "argument" else one["names"][0])
     return {"hidden": command.hidden, "parameters": parameters}
 
 

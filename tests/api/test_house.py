@@ -48,6 +48,7 @@ def test_the_formatter_lays_out_every_line():
     assert [str(path) for path in files if mark in path.read_text()] == []
 
 
+@not_yet
 def test_a_class_name_means_one_thing():
     found = defaultdict(list)
     for module, node in CLASSES:
@@ -55,7 +56,6 @@ def test_a_class_name_means_one_thing():
     assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
 
 
-@not_yet
 def test_init_assigns_every_attribute():
     """So a reader finds the whole state of an object in one place; dataclasses declare theirs."""
     late = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import kdiga
-from kdiga.cli.completion import several_of
+from kdiga.cli.command import completion
 from tests.cli.test_cli import run
 
 
@@ -52,4 +52,4 @@ def test_every_method_is_offered(monkeypatch, tmp_path):
 
 
 def test_what_is_there_already_is_not_offered_again():
-    assert several_of("clean", "cw-20")("clean,c") == ["clean,cw-20"]
+    assert completion(("clean", "cw-20"), commas=True)("clean,c") == ["clean,cw-20"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 import kdiga
-from kdiga import demo
+from kdiga.workflows import demo
 from tests.cli.test_cli import run
 
 NAMES = ["teacher", "ce", "kd", "kdiga", "tangent"]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from kdiga.cli import checkup
+from kdiga.cli import doctor
 from tests.cli.test_cli import run
 
 
@@ -22,7 +22,7 @@ def test_it_says_what_there_is(tmp_path):
     assert found["data"]["cifar10"] is None
     assert "Ready." in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json"]  # it leaves nothing behind
-    assert set(found["extras"]) == set(checkup.EXTRAS)
+    assert set(found["extras"]) == set(doctor.EXTRAS)
     assert all(
         ("pip install" in (one["get"] or "")) == (None in one["versions"].values()) for one in found["extras"].values()
     )
@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
     def refuse(**_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(checkup.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(doctor.tempfile, "NamedTemporaryFile", refuse)
     told = run("doctor", "--json", "-", cwd=tmp_path, expect=1)
     assert "cannot be written; change to another" in told
 
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
     [(8, 0.2, 8, None), (8, 6.1, 8, 2), (2, 2.4, 2, 1), (2, 2.4, 1, None), (64, 0.0, 32, None)],
 )
 def test_more_threads_than_idle_cores_are_warned_of(cores, load, own, advice):
-    warnings = checkup.threads(cores, load, own)["warnings"]
+    warnings = doctor.threads(cores, load, own)["warnings"]
     assert len(warnings) == (advice is not None)
     assert advice is None or warnings[0].endswith(f"Set OMP_NUM_THREADS={advice}.")
 
@@ -67,7 +67,7 @@ def test_more_threads_than_idle_cores_are_warned_of(cores, load, own, advice):
 def test_a_containers_quota_counts(tmp_path):
     quota = tmp_path / "cpu.max"
     quota.write_text("100000 100000\n")
-    assert checkup.usable_cores(quota) == 1
+    assert doctor.usable_cores(quota) == 1
     quota.write_text("max 100000\n")
-    whole = checkup.usable_cores(quota)
-    assert whole == checkup.usable_cores(tmp_path / "none") >= 1
+    whole = doctor.usable_cores(quota)
+    assert whole == doctor.usable_cores(tmp_path / "none") >= 1

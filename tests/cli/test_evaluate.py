@@ -43,7 +43,7 @@ def test_a_runs_results_stay_in_its_folder_and_grow(folder):
     ask = ("evaluate", "run-0", "--examples", "30", "--attacks")
     run(*ask, "fgsm", cwd=folder)
     output = run(*ask, "pgd-3x2", "--sweep", "0.05,1/5", cwd=folder)
-    assert "Kept in run-0/evaluation/best-linf-0.1-30" in output
+    assert "Results: run-0/evaluation/best-linf-0.1-30" in output
     assert "after start 2" in output
     found = evaluation(folder, "run-0")
     assert list(found["accuracy"]) == ["clean", "fgsm", "pgd-3x2"]

@@ -13,7 +13,8 @@ import yaml
 import kdiga
 from kdiga.model_state import seeded
 from kdiga.models import save_model
-from kdiga.workflows.explain import ExplainRequest, explain_runs
+from kdiga.workflows.explain import explain_runs
+from kdiga.workflows.requests import ExplainRequest
 from tests.cli.test_cli import run
 
 
@@ -101,7 +102,9 @@ def test_what_an_evaluation_has_found_is_not_attacked_again(project):
 def test_two_that_explain_the_same_do_not_write_into_each_others_files(project, monkeypatch):
     """The other one, with a process number of its own, writes all of its files while this one is at its pictures."""
     monkeypatch.chdir(project)
-    question = ExplainRequest("runs/teacher", STUDENTS[:1], Path("both"), examples=4, attack="pgd-3", pictures=2)
+    question = ExplainRequest(
+        teacher="runs/teacher", students=STUDENTS[:1], out=Path("both"), examples=4, attack="pgd-3", pictures=2
+    )
     write, begun, told = np.savez_compressed, list[int](), list[object]()
 
     def interrupted(file, **arrays):
@@ -137,7 +140,7 @@ def test_suitability_is_kept_in_the_run(project):
     assert (content["kind"], content["verdict"], content["examples"]) == ("suitability", "unsuitable", 20)
     assert content["model"] == "runs/teacher"
     again = run("suitable", "runs/teacher/best.safetensors", "--examples", "20", "--restarts", "1", cwd=project)
-    assert "Kept in" not in again
+    assert "Results:" not in again
     run(
         "suitable", "runs/teacher/best.safetensors", "--examples", "20", "--restarts", "1", "--out", "kept", cwd=project
     )

@@ -137,7 +137,7 @@ def test_the_report_shows_it(project):
 
 def test_a_finished_export_is_not_replaced_by_accident_and_formats_are_added(project):
     told = run("export", "small", "--to", "onnx", *SMALL, "--out", "one", cwd=project)
-    assert "Kept in one" in told
+    assert "Results: one" in told
     before = (project / "one/model.onnx").read_bytes()
     again = run("export", "small", "--to", "onnx,hf", *SMALL, "--out", "one", cwd=project, expect=2)
     assert "already holds an export (model.onnx); replace it with --overwrite" in again
@@ -154,7 +154,7 @@ def test_a_finished_export_is_not_replaced_by_accident_and_formats_are_added(pro
 
 
 def test_an_interrupted_export_goes_on(project, monkeypatch):
-    from kdiga.config import exporting
+    from kdiga.workflows import export as exporting
 
     arguments = ["export", "small", "--to", "safetensors", *SMALL, "--out", "cut"]
     with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from kdiga.cli.compare import compare
+from kdiga.cli.compare import CompareRequest, compare
+from kdiga.cli.output import Output
 from kdiga.data.mnist import _read_idx
 from kdiga.data.webdataset import _label
 from kdiga.errors import InputError
@@ -229,7 +230,7 @@ def test_outcomes_that_are_none_are_not_compared(tmp_path, correct):
     for name in "ab":
         write_json(tmp_path / f"{name}.json", evaluation("kd") | {"correct": correct})
     with pytest.raises(InputError, match="is not an evaluation"):
-        compare(tmp_path / "a.json", tmp_path / "b.json")
+        compare(CompareRequest(first=tmp_path / "a.json", second=tmp_path / "b.json"), Output())
 
 
 def test_a_ranking_of_another_form_is_left_out(tmp_path):

@@ -212,3 +212,11 @@ def test_unknown_fields_are_preserved(tmp_path):
     content["sweep"]["future"] = 2
     EvaluationResult.read(write_json(tmp_path / "evaluation.json", content)).write(tmp_path / "again.json")
     assert json.loads((tmp_path / "again.json").read_text()) == content
+
+
+def test_a_certificate_without_a_common_image_is_read(tmp_path):
+    content = certificate("kd")
+    content["against"]["clever"] |= {"share_at_least_teacher": None, "share_interval_95": None}
+    write_json(tmp_path / "certificate.json", content)
+    (found,) = find_results([tmp_path]).certificates
+    assert found.comparisons["clever"].share_at_least_teacher is None

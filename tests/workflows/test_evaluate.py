@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from kdiga.config import evaluating
 
 import kdiga
-from kdiga.workflows.evaluate import FILE, EvaluateRequest, run_evaluation
+from kdiga.workflows import evaluate
+from kdiga.workflows.evaluate import FILE, run_evaluation
+from kdiga.workflows.requests import EvaluateRequest
 
 
 @pytest.fixture
@@ -20,14 +21,14 @@ def model(tmp_path):
 def test_one_that_ends_while_another_attacks_keeps_its_figures(model, tmp_path, monkeypatch):
     """Both read what was there before either had measured anything."""
     asked = {"model": model, "data": "digits", "eps": "0.1", "examples": 8, "out": tmp_path / "out"}
-    attack = evaluating._attack
+    attack = evaluate._attack
 
     def meanwhile(request, *others):
         if request.attacks == ["pgd-2"]:
             run_evaluation(EvaluateRequest(attacks=["fgsm"], **asked))
         return attack(request, *others)
 
-    monkeypatch.setattr(evaluating, "_attack", meanwhile)
+    monkeypatch.setattr(evaluate, "_attack", meanwhile)
     found = run_evaluation(EvaluateRequest(attacks=["pgd-2"], **asked))
     kept = json.loads((tmp_path / "out" / FILE).read_text())
     assert set(kept["accuracy"]) == set(found.content["accuracy"]) == {"clean", "fgsm", "pgd-2"}

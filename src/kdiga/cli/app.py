@@ -1,4 +1,4 @@
-"""The ``kdiga`` command, and the one place where errors become a line and an exit status."""
+"""The ``kdiga`` command; here errors become one line and an exit status."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-# The base of what Typer raises for a wrong command line; it has no public name of its own.
+# The base class of Typer's errors for a wrong command line; it has no public name.
 UsageError: Any = typer.BadParameter.__base__
 
 INTERRUPTED = 130
-GO_ON = "; what was finished is kept, and the same command goes on, `kdiga train` with --resume."
+CONTINUE = "; finished work is saved, and the same command continues, `kdiga train` with --resume."
 
-# Each a module of this package, in the order of the help.
+# Modules of this package, in the order of the help.
 COMMANDS = (
     "demo",
     "train",
@@ -45,20 +45,20 @@ COMMANDS = (
 
 
 class Commands(TyperGroup):
-    """The commands, of which a mistyped one names the nearest."""
+    """The commands; the error for a mistyped one names the nearest."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the command line apart; an empty one shows the help, which is no success."""
+        """Parse the command line; an empty one shows the help and fails."""
         if not args and not ctx.resilient_parsing:
             print(ctx.get_help(), file=sys.stderr)
             sys.exit(2)
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that is asked for.
+        """Return the command.
 
         Raises:
-            InputError: if there is none of that name.
+            InputError: If no command has the name.
         """
         from kdiga.errors import unknown
 
@@ -85,14 +85,14 @@ def main() -> None:
     for command in COMMANDS:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
-        # Not standalone: Typer would print its own errors, in several lines. A result that goes to stdout moves it.
+        # Not standalone: Typer would print its own errors, in several lines. ``--json -`` replaces stdout.
         with redirect_stdout(sys.stdout):
             status = app(prog_name="kdiga", standalone_mode=False) or 0
         if status == INTERRUPTED:  # newer Typers turn Ctrl-C into this status
             raise KeyboardInterrupt
         sys.exit(status)
     except BrokenPipeError:
-        # The reader of our output, `head` say, has gone; there is nobody left to tell.
+        # The reader of our output, such as `head`, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (Exception, KeyboardInterrupt, InterruptedRunError) as error:
@@ -104,9 +104,9 @@ def main() -> None:
 
 
 def _ending(error: BaseException) -> tuple[str, int, bool] | None:
-    """Return what to say of an error, the exit status, and whether one of several processes is enough to say it.
+    """Return the message of an error, the exit status, and whether only the first of several processes prints it.
 
-    None is for an error that nobody foresaw.
+    Returns None for an unexpected error.
     """
     from kdiga.errors import InterruptedRunError, KdigaError, ProcessLostError
     from kdiga.io.atomic_write import FULL, WriteError
@@ -114,16 +114,16 @@ def _ending(error: BaseException) -> tuple[str, int, bool] | None:
     if isinstance(error, InterruptedRunError):
         return str(error), error.exit_status, True
     if isinstance(error, KdigaError):
-        # The first process may be the one that was lost.
+        # The lost process may be the first one.
         return str(error), error.exit_status, not isinstance(error, ProcessLostError)
     if isinstance(error, UsageError):
         return _usage(error), 2, False
     if isinstance(error, typer.Abort | KeyboardInterrupt):
-        return f"interrupted{GO_ON}", INTERRUPTED, True
+        return f"interrupted{CONTINUE}", INTERRUPTED, True
     if isinstance(error, OSError):
         if error.errno in (*FULL, errno.EROFS):
-            told = WriteError(error.filename or "stdout", error.errno)
-            return str(told), told.exit_status, False
+            full = WriteError(error.filename or "stdout", error.errno)
+            return str(full), full.exit_status, False
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, False
     from kdiga.out_of_memory import describe_out_of_memory, is_out_of_memory  # loads PyTorch
 
@@ -133,12 +133,12 @@ def _ending(error: BaseException) -> tuple[str, int, bool] | None:
 
 
 def command_line() -> str:
-    """Return what the user typed, for results to say how they were made."""
+    """Return the command line of the user, for result files."""
     return shlex.join(["kdiga", *sys.argv[1:]])
 
 
 def _usage(error: Any) -> str:
-    """Return what is wrong with a command line, and whose help to read."""
+    """Return the error of a command line, and the command for its help."""
     from kdiga.errors import nearest
 
     known = [] if error.ctx is None else [name for one in error.ctx.command.params for name in one.opts]
@@ -153,19 +153,19 @@ def _usage(error: Any) -> str:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """End on SIGTERM as on an error: workers are told and locks are freed on the way out."""
+    """End on SIGTERM as on an error, so that workers end and locks are released."""
     from kdiga.errors import InterruptedRunError
 
-    raise InterruptedRunError(number, f"ended by SIGTERM{GO_ON}")
+    raise InterruptedRunError(number, f"ended by SIGTERM{CONTINUE}")
 
 
 def _fail(message: str, status: int, *, once: bool = False) -> None:
-    """Say why in a line and exit.
+    """Print an error and exit.
 
     Args:
-        message: what to say.
-        status: to exit with.
-        once: of several processes that a launcher started, only the first says it.
+        message: Text, one line or more.
+        status: Exit status.
+        once: Whether only the first of several processes that a launcher started prints it.
     """
     from kdiga.distributed.launch import is_main_process
 

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from kdiga.cli.app import app
-from kdiga.cli.completion import recipe_keys, recipe_names
-from kdiga.cli.output import Json, Output, Quiet
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say
+from kdiga.workflows.options import DryRun, Option, RecipeName, Settings
 
 if TYPE_CHECKING:
     from kdiga.workflows.cache import CachePlan
 
 
-@app.command()
-def cache(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            help="A recipe, by path or name, with a section cache; see docs/cache.md.", autocompletion=recipe_names
-        ),
-    ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a key: cache.dtype=int8.", autocompletion=recipe_keys
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that fill it.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cache in the folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, tell the size, stop.")] = False,
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Store a teacher's logits and input gradients, so that training need not ask it again.
+@dataclass(frozen=True, kw_only=True)
+class CacheRequest:
+    """A teacher cache of a recipe with a section ``cache``."""
 
-    The same command goes on where an earlier one stopped, in a second terminal helps the first, and fills again what
-    is damaged.
+    recipe: RecipeName
+    settings: Settings = ()
+    workers: Annotated[int, Option("Number of processes that fill the cache.", least=1)] = 1
+    overwrite: Annotated[bool, Option("Replace the cache in the folder.")] = False
+    dry_run: DryRun = False
+
+
+@command()
+def cache(request: CacheRequest, output: Output) -> None:
+    """Store a teacher's logits and input gradients for training.
+
+    The recipe has a section cache; see docs/cache.md. The same command continues where an earlier one stopped, shares
+    the work of one in a second terminal, and replaces damaged shards.
 
     Example: kdiga cache recipes/digits-kdiga.yaml --set cache.folder=runs/cache
     """
@@ -50,32 +41,28 @@ def cache(
     from kdiga.workflows.cache import compare_with_live, fill_cache, format_bytes, plan_cache
     from kdiga.workflows.prepare import prepare
 
-    output = Output(json_file, quiet=quiet)
-    console = output.console
-    started = time.perf_counter()
-    checked = load_recipe(recipe, settings or [])
-    plan = plan_cache(prepare(checked), overwrite=overwrite)
-    console.print(_about(plan), highlight=False, markup=False, soft_wrap=True)
-    if dry_run:
-        console.print(f"# would write to {plan.store.folder}", highlight=False, markup=False, soft_wrap=True)
+    console, started = output.console, time.perf_counter()
+    recipe = load_recipe(request.recipe, request.settings)
+    plan = plan_cache(prepare(recipe), overwrite=request.overwrite)
+    say(console, _about(plan))
+    if request.dry_run:
+        say(console, f"# would write to {plan.store.folder}")
         output.result(_content(plan, dry_run=True))
         return
     with JobProgress(console, "cache") as progress:
-        damaged = fill_cache(plan, workers=workers, on_shard=progress)
+        damaged = fill_cache(plan, workers=request.workers, on_shard=progress)
     if not is_main_process():
         return
     for line in damaged:
-        console.print(f"{line}: filled again.", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{line}: filled again.")
     manifest = plan.store.manifest
     rows, seconds = manifest.examples * manifest.views, time.perf_counter() - started
     agreement = compare_with_live(plan)
     gradients = "" if agreement.gradients is None else f", gradients {agreement.gradients:.1e}"
-    console.print(
+    say(
+        console,
         f"{format_bytes(plan.size)}, {rows:,} rows, {seconds:.1f} s. Largest relative error against the live teacher "
-        f"on one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {recipe}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"on one batch: logits {agreement.logits:.1e}{gradients}. Next: kdiga train {request.recipe}",
     )
     output.result(
         _content(plan, dry_run=False)
@@ -85,7 +72,7 @@ def cache(
 
 
 def _content(plan: CachePlan, *, dry_run: bool) -> dict[str, Any]:
-    """Return what the store is, as plain data; what of it is missing is as of now."""
+    """Return the plan as plain data; shards are missing as of now."""
     return {
         "kind": "dry-run" if dry_run else "cache",
         "folder": str(plan.store.folder),

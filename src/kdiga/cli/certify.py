@@ -1,142 +1,66 @@
-"""``kdiga certify MODEL_OR_RUN``."""
+"""``kdiga certify MODEL``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
-from rich.table import Table
 
-from kdiga.cli.app import app, command_line
-from kdiga.cli.completion import one_of, several_of
-from kdiga.cli.model_options import DataName, Device, ModelName, Normalization, Which
-from kdiga.cli.output import Json, Output, Quiet
-from kdiga.cli.printing import model_line, print_table, say
+from kdiga.cli.app import command_line
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import model_line, say, show_table
+from kdiga.workflows.requests import CertifyRequest
 
 if TYPE_CHECKING:
     from kdiga.workflows.certify import CertifyOutcome
 
 
-@app.command()
-def certify(
-    model: ModelName,
-    against: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="Compare with this run or .safetensors file, by example.")
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated: clever (estimate), smoothing (confidence), interval (proof).",
-            autocompletion=several_of("clever", "smoothing", "interval"),
-        ),
-    ] = "clever,smoothing",
-    data: DataName = None,
-    eps: Annotated[
-        str | None, typer.Option(help="Size of the ball, pixels in [0, 1]: 8/255. Default: the run's.")
-    ] = None,
-    norm: Annotated[
-        str | None,
-        typer.Option(
-            help="linf or l2. Default: the run's, else linf. Smoothing is always l2.",
-            autocompletion=one_of("linf", "l2"),
-        ),
-    ] = None,
-    examples: Annotated[int, typer.Option(min=1, help="Only the first so many test images.")] = 100,
-    max_radius: Annotated[
-        str | None, typer.Option(help="Largest radius of clever, and its ball, and of interval. Default: eps.")
-    ] = None,
-    clever_batches: Annotated[int, typer.Option(help="Batches of random points, a maximum each.")] = 100,
-    clever_batch_size: Annotated[int, typer.Option(help="Random points of a batch.")] = 25,
-    sigma: Annotated[float, typer.Option(help="Noise of smoothing, pixels in [0, 1].")] = 0.25,
-    samples: Annotated[int, typer.Option(help="Noisy images that bound a probability.")] = 1000,
-    selection_samples: Annotated[int, typer.Option(help="Noisy images that select the class.")] = 100,
-    alpha: Annotated[float, typer.Option(help="Probability of a wrong radius of smoothing, an example.")] = 0.001,
-    radius: Annotated[
-        str | None, typer.Option(metavar="R,R,...", help="Show smoothing at these L2 radii. Default: by sigma.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of results and finished portions. Default: in a run.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
-    weights: Annotated[Path | None, typer.Option(help="State dict to put into a named architecture.")] = None,
-    normalization: Normalization = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that holds the data.")] = None,
-    which: Which = "best",
-    seed: Annotated[int, typer.Option(help="Of points and noise.")] = 0,
-    device: Device = "auto",
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Find the radius within which each answer cannot change: proved, with a confidence, or estimated.
+@command()
+def certify(request: CertifyRequest, output: Output) -> None:
+    """Find the radius within which each answer cannot change.
 
-    The results of a run are kept in its folder, portion by portion: the same command continues after an interruption,
-    and started twice it shares the work.
+    The radius is proved, holds with a confidence, or is estimated, by method. The results of a run go to its folder,
+    work unit by work unit: the same command continues after an interruption, and two at a time share the work.
 
     Example: kdiga certify runs/demo/tangent --against runs/demo/teacher --examples 50
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.workflows.certify import CertifyRequest
-    from kdiga.workflows.certify import run_certification as run
+    from kdiga.workflows.certify import run_certification
 
-    output = Output(json_file, quiet=quiet)
-    shown = _radii(radius, sigma)
-    request = CertifyRequest(
-        model=model,
-        methods=[name.strip().lower() for name in method.split(",")],
-        against=against,
-        data=data,
-        root=root,
-        eps=eps,
-        norm=norm,
-        examples=examples,
-        which=which,
-        weights=weights,
-        normalization=normalization,
-        seed=seed,
-        device=device,
-        max_radius=max_radius,
-        batches=clever_batches,
-        batch_size=clever_batch_size,
-        sigma=sigma,
-        samples=samples,
-        selection_samples=selection_samples,
-        alpha=alpha,
-        out=out,
-        overwrite=overwrite,
-    )
-    with EvaluationProgress(output.console, model) as progress:
-        found = run(request, command=command_line(), progress=progress)
-    _show(output.console, found, shown)
+    radii = _radii(request)
+    with EvaluationProgress(output.console, request.model) as progress:
+        found = run_certification(request, command=command_line(), progress=progress)
+    _show(output.console, found, radii)
     if found.folder is not None:
-        say(output.console, f"Kept in {found.folder}.")
+        say(output.console, f"Results: {found.folder}")
     output.result(found.content, found.folder)
 
 
-def _radii(given: str | None, sigma: float) -> list[float]:
+def _radii(request: CertifyRequest) -> list[float]:
     from kdiga.errors import InputError
     from kdiga.types import parse_number
 
-    if given is None:
-        return [sigma / 2, sigma, 2 * sigma]
-    radii = [parse_number(part) for part in given.split(",")]
+    if request.radius is None:
+        return [request.sigma / 2, request.sigma, 2 * request.sigma]
+    radii = [parse_number(part) for part in request.radius.split(",")]
     if not all(value >= 0 for value in radii):
-        raise InputError(f"radius was {given!r}; radii are at least 0, in pixels in [0, 1], for example 0.25,0.5.")
+        raise InputError(
+            f"radius was {request.radius!r}; radii are at least 0, in pixels in [0, 1], for example 0.25,0.5."
+        )
     return radii
 
 
 def _show(console: Console, found: CertifyOutcome, radii: Sequence[float]) -> None:
     content = found.content
     say(console, model_line(content))
-    table = Table()
-    for heading in ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"):
-        table.add_column(heading, justify="left" if heading in ("method", "what it is") else "right")
-    for name in found.certificates:
-        for cells in _rows(name, found, radii):
-            table.add_row(*cells)
-    print_table(console, table)
+    show_table(
+        console,
+        ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"),
+        (cells for name in found.certificates for cells in _rows(name, found, radii)),
+        words=("method", "what it is"),
+    )
     for name in found.against:
         for line in _sentences(name, content["against"]):
             say(console, line)
@@ -194,8 +118,8 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
     if alignment is None or alignment["median_rho_over_lipschitz"] is None:
         return
     proved = "bounded by intervals" if name == "interval" else "estimated"
-    kept = alignment["median_guaranteed_over_measured"]
-    measured = "" if kept is None else f", {kept:.2f} of the student's own radius"
+    share = alignment["median_guaranteed_over_measured"]
+    measured = "" if share is None else f", {share:.2f} of the student's own radius"
     ratio, gap = alignment["median_rho_over_lipschitz"], alignment["median_margin_gap"]
     yield (
         f"  Alignment ({proved}, medians of {alignment['known']} examples): the gradients differ by {ratio:.2f} of the "

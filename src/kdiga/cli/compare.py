@@ -2,56 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.table import Table
-
-from kdiga.cli.app import app, command_line
-from kdiga.cli.output import Json, Output, Quiet
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.app import command_line
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say, show_table
 from kdiga.errors import InputError
+from kdiga.workflows.options import Option
 
 if TYPE_CHECKING:
     from kdiga.results.evaluations import EvaluationResult
 
-FILES = ("evaluation.json", "best-test.json")  # what `kdiga evaluate` wrote, else a study
+FILES = ("evaluation.json", "best-test.json")  # of `kdiga evaluate`, else of a study
+HEADINGS = ("attack", "first", "second", "difference", "95 % interval", "only first right", "only second")
 
 
-@app.command()
-def compare(
-    first: Annotated[Path, typer.Argument(help="An evaluation: its folder, its JSON file, or an evaluated run.")],
-    second: Annotated[Path, typer.Argument(help="Another model's, on the same test images.")],
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Compare two models example by example: the difference of their accuracies, with its paired 95 % interval.
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """Two evaluations on the same images."""
+
+    first: Annotated[Path, Option("An evaluation: its folder, its JSON file, or an evaluated run.", argument=True)]
+    second: Annotated[Path, Option("An evaluation of another model, on the same test images.", argument=True)]
+
+
+@command()
+def compare(request: CompareRequest, output: Output) -> None:
+    """Compare two models example by example, with paired intervals.
+
+    It shows the difference of their accuracies under each attack, with its paired 95 % interval.
 
     Example: kdiga compare runs/demo/tangent runs/demo/kd
     """
     from kdiga.report.differences import compare_evaluations
 
-    output = Output(json_file, quiet=quiet)
     console = output.console
-    one, other = _pair(first, second)
+    one, other = _pair(request.first, request.second)
     rows = compare_evaluations(one, other)
-    table = Table()
-    for heading in ("attack", "first", "second", "difference", "95 % interval", "only first right", "only second"):
-        table.add_column(heading, justify="left" if heading == "attack" else "right")
-    for row in rows:
-        low, high = row.interval
-        table.add_row(
+    say(console, f"first: {one.model}, second: {other.model}, {rows[0].examples} test images of {one.data}")
+    cells = (
+        (
             row.attack,
             f"{row.first:.1%}",
             f"{row.second:.1%}",
             f"{100 * row.difference:+.1f}",
-            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
             str(row.only_first),
             str(row.only_second),
         )
-    say(console, f"first: {one.model}, second: {other.model}, {rows[0].examples} test images of {one.data}")
-    print_table(console, table)
+        for row in rows
+    )
+    show_table(console, HEADINGS, cells)
     for row in rows:
         say(console, row.sentence())
     content = {"kind": "comparison", "command": command_line(), "first": one.model, "second": other.model}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,8 +73,8 @@ def curve(
         at_most=at_most,
         evaluation=EvaluateSettings(_attacks(attacks), examples, which=("best",)),
         confirmation=_confirmation(confirm, confirm_examples),
-        command=command_line(),
     )
+    checked = replace(checked, command=command_line())
     choice = RunChoice(workers, executor, dry_run, report)
     made = run_experiment(checked, choice, output, f"kdiga curve {recipe}", started=started)
     if made is None:

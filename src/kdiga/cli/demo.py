@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Any
 
-import typer
-from rich.table import Table
-
-from kdiga.cli.app import app
-from kdiga.cli.output import Json, Output, Quiet
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say, show_table
+from kdiga.workflows.requests import DemoRequest
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for models, results and report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of weights, data order and attacks.")] = 0,
-    examples: Annotated[int | None, typer.Option(min=1, help="Attack only the first so many test images.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")] = False,
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Show on digits that KD loses a teacher's robustness and that aligning input gradients keeps it.
+@command()
+def demo(request: DemoRequest, output: Output) -> None:
+    """Show on digits what KD loses and gradient alignment keeps.
+
+    A robust teacher is distilled by plain training, KD, kdiga and tangent; all models are attacked. It takes minutes.
 
     Example: kdiga demo --seed 1 --out runs/demo1
     """
@@ -36,31 +28,22 @@ def demo(
     from kdiga.workflows.demo import DATA, EPOCHS, TEACHER, THREAT, run_demo
 
     check_started_once("the demo", "without it")
-    output, started = Output(json_file, quiet=quiet), time.perf_counter()
-    console = output.console
+    console, started = output.console, time.perf_counter()
     say(
         console,
-        f"kdiga demo: {DATA}, {THREAT.norm} eps {THREAT.eps:g}, seed {seed}. A teacher is trained by PGD-AT, then four "
-        "students; all are attacked.",
+        f"kdiga demo: {DATA}, {THREAT.norm} eps {THREAT.eps:g}, seed {request.seed}. A teacher is trained by PGD-AT, "
+        "then four students; all are attacked.",
     )
     with (
         TrainingProgress(console, TEACHER.name, EPOCHS, each_epoch=False) as teacher,
         JobProgress(console, "students and attacks") as jobs,
     ):
-        models = run_demo(
-            out,
-            seed=seed,
-            examples=examples,
-            overwrite=overwrite,
-            on_step=teacher.on_step,
-            on_epoch=teacher.on_epoch,
-            on_job=jobs,
-        )
-    page = write_page([out])
+        models = run_demo(request, on_step=teacher.on_step, on_epoch=teacher.on_epoch, on_job=jobs)
+    page = write_page([request.out])
     evaluations = [EvaluationResult.model_validate(model) for model in models]
-    write_summary(out / "figure.png", evaluations, ExplanationResult.read(out / "explanation.json"))
+    write_summary(request.out / "figure.png", evaluations, ExplanationResult.read(request.out / "explanation.json"))
     say(console, f"{DATA}, {models[0]['examples']} test images:")
-    print_table(console, _table(models))
+    show_table(console, ("model", "parameters", "clean", "PGD-40", "AutoAttack", "95 % interval"), map(_row, models))
     for verdict in page.verdicts:
         for sentence in verdict.sentences:
             say(console, str(sentence))
@@ -68,17 +51,9 @@ def demo(
     output.result({"kind": "demo", "page": str(page.path), "models": models}, page.path)
 
 
-def _table(models: Sequence[dict[str, Any]]) -> Table:
-    table = Table()
-    table.add_column("model")
-    for heading in ("parameters", "clean", "PGD-40", "AutoAttack", "95 % interval"):
-        table.add_column(heading, justify="right")
-    for model in models:
-        low, high = model["interval_95"]["autoattack"]
-        table.add_row(
-            model["name"],
-            f"{model['parameters']:,}",
-            *(f"{model['accuracy'][attack]:.1%}" for attack in ("clean", "pgd-40", "autoattack")),
-            f"{low:.1%} - {high:.1%}",
-        )
-    return table
+def _row(model: dict[str, Any]) -> Iterator[str]:
+    low, high = model["interval_95"]["autoattack"]
+    yield model["name"]
+    yield f"{model['parameters']:,}"
+    yield from (f"{model['accuracy'][attack]:.1%}" for attack in ("clean", "pgd-40", "autoattack"))
+    yield f"{low:.1%} - {high:.1%}"

@@ -1,36 +1,46 @@
-"""``kdiga doctor``."""
+"""``kdiga doctor``: packages, devices, threads, disk and data of this machine. It downloads and stores nothing."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import platform
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import typer
-from rich.table import Table
 
-from kdiga.cli.app import app
-from kdiga.cli.output import Json, Output
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say, show_table
+
+ESSENTIAL = ("torch", "torchvision", "timm", "accelerate", "pyautoattack")
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "datasets": ("datasets",),
+    "hub": ("huggingface_hub",),
+    "robustbench": ("robustbench",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+}
+LITTLE_DISK = 1e9  # bytes; a study of small models takes less
+CORE_FLAGS = {"bf16": ("avx512_bf16", "amx_bf16"), "amx": ("amx_tile",)}
 
 
-@app.command()
-def doctor(json_file: Json = None) -> None:
-    """Say whether this machine is ready: packages, devices, threads, disk, data. Nothing is downloaded.
+@command(quiet=False)
+def doctor(output: Output) -> None:
+    """Check whether this machine is ready; nothing is downloaded.
 
-    The exit status is 1 if something that kdiga cannot do without is broken.
+    It shows packages, devices, threads, disk and data. The exit status is 1 if something that kdiga needs is broken.
 
     Example: kdiga doctor
     """
-    from kdiga.cli.diagnosis import examine
-
-    output = Output(json_file)
     found = examine()
-    table = Table(show_header=False)
-    for justify in ("left", "left"):
-        table.add_column(justify=justify, overflow="fold")
-    for what, told in _rows(found):
-        table.add_row(what, told.replace("[", "\\["))
-    print_table(output.console, table)
+    show_table(output.console, ("", ""), _rows(found), words=("",))
     for line in found["warnings"]:
         say(output.console, f"warning: {line}", style="yellow")
     for line in found["problems"]:
@@ -68,3 +78,158 @@ def _machine_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     threads = found["threads"]
     settings = ", ".join(f"{name}={value or 'unset'}" for name, value in threads["environment"].items())
     yield "threads", f"{threads['openmp']} of PyTorch, about {threads['idle_cores']} cores idle; {settings}"
+
+
+def examine() -> dict[str, Any]:
+    """Return everything that was found, as plain data; ``problems`` keep kdiga from working, ``warnings`` do not."""
+    found: dict[str, Any] = {"kind": "doctor", "problems": [], "warnings": []}
+    found["versions"] = _versions(found["problems"])
+    found["extras"] = {name: _extra(name, packages) for name, packages in EXTRAS.items()}
+    found["processor"] = _processor()
+    found["folder"] = _folder(found["problems"], found["warnings"])
+    if all(found["versions"][package]["imports"] for package in ("torch", "torchvision")):
+        found["devices"] = _devices()
+        found["threads"] = threads(found["processor"]["cores"], _load(), _torch_threads())
+        found["warnings"] += found["threads"]["warnings"]
+        found["data"] = _data(found["warnings"])
+    return found
+
+
+def _versions(problems: list[str]) -> dict[str, Any]:
+    from kdiga import __version__
+
+    versions: dict[str, Any] = {"python": platform.python_version(), "kdiga": __version__}
+    for package in ESSENTIAL:
+        reason = _broken(package)
+        versions[package] = {"version": _installed(package), "imports": reason is None}
+        if reason is not None:
+            problems.append(f"{package} cannot be imported ({reason}); run pip install --force-reinstall {package}.")
+    return versions
+
+
+def _broken(package: str) -> str | None:
+    """Return why a package cannot be imported; a library that does not fit raises nearly anything."""
+    from kdiga.errors import reason_of
+
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        return reason_of(error)
+    return None
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _extra(name: str, packages: tuple[str, ...]) -> dict[str, Any]:
+    versions = {package: _installed(package) for package in packages}
+    missing = [package for package, found in versions.items() if found is None]
+    return {"versions": versions, "get": f"pip install 'kdiga[{name}]'" if missing else None}
+
+
+def _processor() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in lines.items()}
+    flags = facts.get("flags", "").split()
+    return {
+        "name": facts.get("model name") or platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        **{name: any(flag in flags for flag in wanted) for name, wanted in CORE_FLAGS.items()},
+    }
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may use: fewer than there are where a scheduler or container says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        most, period = quota.read_text().split()
+        return cores if most == "max" else max(1, min(cores, int(most) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return cores
+
+
+def _load() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def _torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def threads(cores: int, load: float, own: int) -> dict[str, Any]:
+    """Return the thread settings, with a warning where they ask for more cores than are idle.
+
+    Args:
+        cores: this process may use.
+        load: processes that ran or waited over the last minute, on average.
+        own: OpenMP threads of this process.
+    """
+    idle = max(0, round(cores - load))
+    warnings: list[str] = []
+    if own > max(1, idle):
+        warnings.append(
+            f"PyTorch would use {own} threads and {idle} of {cores} cores are idle; threads that wait for each other "
+            f"can make a step tens of times slower. Set OMP_NUM_THREADS={max(1, idle)}."
+        )
+    settings = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return {"openmp": own, "idle_cores": idle, "load": round(load, 2), "environment": settings, "warnings": warnings}
+
+
+def _devices() -> list[dict[str, Any]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [
+        {
+            "device": f"cuda:{number}",
+            "name": torch.cuda.get_device_name(number),
+            "free_bytes": torch.cuda.mem_get_info(number)[0],
+            "bytes": torch.cuda.mem_get_info(number)[1],
+            "bf16": torch.cuda.get_device_capability(number) >= (8, 0),
+        }
+        for number in range(torch.cuda.device_count())
+    ]
+
+
+def _folder(problems: list[str], warnings: list[str]) -> dict[str, Any]:
+    place = Path.cwd()
+    free = shutil.disk_usage(place).free
+    writable = _writable(place)
+    if not writable:
+        problems.append(f"the current folder {str(place)!r} cannot be written; change to another, or give --out.")
+    if free < LITTLE_DISK:
+        warnings.append(f"{free / 1e6:.0f} MB of disk are left here; make room, or give --out on another disk.")
+    return {"path": str(place), "free_bytes": free, "writable": writable}
+
+
+def _writable(place: Path) -> bool:
+    # Permission bits say nothing of a read-only or full disk.
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".kdiga-") as file:
+            file.write(b"kdiga")
+    except OSError:
+        return False
+    return True
+
+
+def _data(warnings: list[str]) -> dict[str, str | None]:
+    from kdiga.data import available_data, find_data
+    from kdiga.errors import InputError
+
+    found: dict[str, str | None] = {}
+    for name in available_data():
+        try:
+            found[name] = find_data(name)
+        except InputError as error:
+            found[name] = None
+            warnings.append(f"{name}: {error}")
+    return found

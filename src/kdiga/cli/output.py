@@ -1,7 +1,7 @@
-"""Where a command's words, its progress and its result go, asked for by the same two options everywhere.
+"""Where a command's words, its progress and its result go.
 
 Words and progress go to stdout, a result to the file of ``--json``. With ``--json -`` stdout gets one JSON document and
-nothing else, and the words go to stderr. ``--quiet`` leaves the words out; its last line says where the result is.
+nothing else, and the words go to stderr. ``--quiet`` leaves the words out; its last line is the place of the result.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class Output:
     """Words on a console, and one result at the end.
 
     Args:
-        json_file: where the result goes as JSON; ``-`` is stdout, None nowhere.
-        quiet: whether nothing is said but where the result is kept.
+        json_file: File of the result as JSON; ``-`` is stdout, None writes none.
+        quiet: Whether only the place of the result is printed.
 
     Raises:
-        InputError: for a file that could not be written, before anything is measured for it.
+        InputError: If the file cannot be written; raised before any work.
     """
 
     def __init__(self, json_file: Path | None = None, *, quiet: bool = False) -> None:
         self.json_file, self.quiet = json_file, quiet
         self._stdout = sys.stdout
         if json_file == STDOUT:
-            # What a library prints must not get between, either. ``main`` puts it back.
+            # What a library prints must not mix with the document. ``main`` restores stdout.
             sys.stdout = sys.stderr
         elif json_file is not None:
             _check_writable(json_file)
@@ -55,30 +55,30 @@ class Output:
         drawn = sys.stdout.isatty() and not silent
         self.console = Console(quiet=silent, force_interactive=None if drawn else False)
 
-    def result(self, content: Any, kept: Path | None = None) -> None:
-        """Hand the result over to whoever asked for it.
+    def result(self, content: Any, place: Path | None = None) -> None:
+        """Write the result as the user asked for it.
 
         Args:
-            content: plain data, what the command's own file holds if it keeps one.
-            kept: the folder or file in which the command itself has kept it.
+            content: Plain data, equal to the content of the command's own file if it has one.
+            place: Folder or file in which the command has stored the result.
         """
         if not is_main_process():
             return
         if self.json_file == STDOUT:
-            self._tell(in_json(content))
+            self._write(in_json(content))
         elif self.json_file is not None:
             write_atomically(self.json_file, in_json(content))
-        where = kept or self.json_file
-        if self.quiet and where is not None and self.json_file != STDOUT:
-            self._tell(f"{where}\n")
+        place = place or self.json_file
+        if self.quiet and place is not None and self.json_file != STDOUT:
+            self._write(f"{place}\n")
 
-    def _tell(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         self._stdout.write(text)
         self._stdout.flush()
 
 
 def in_json(content: Any) -> str:
-    """Return plain data as a JSON document; what is not finite is null, for JSON has no word for it.
+    """Return plain data as a JSON document; numbers that are not finite become null, for JSON has none.
 
     >>> print(in_json({"loss": float("nan")}).replace(chr(10), ""))
     {  "loss": null}

@@ -1,12 +1,13 @@
-"""Text and tables on a terminal, and in a log as wide as they need to be."""
+"""Lines and tables on a terminal, and in a log as wide as they need to be."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from kdiga.data import DataSet
@@ -15,6 +16,32 @@ if TYPE_CHECKING:
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a line as it is, however long."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_table(
+    console: Console,
+    headings: Sequence[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    words: Collection[str] | None = None,
+    frame: bool = True,
+) -> None:
+    """Print a table, in a log as wide as it needs to be.
+
+    Args:
+        console: Where to.
+        headings: Headings of the columns; without any text in them they are left out.
+        rows: Cells, printed as they are.
+        words: Headings of the columns of words, on the left; columns of numbers are on the right. Default: the first.
+        frame: Whether lines separate rows and columns.
+    """
+    table = Table(show_header=any(headings)) if frame else Table(box=None, pad_edge=False, show_header=any(headings))
+    for place, heading in enumerate(headings):
+        word = place == 0 if words is None else heading in words
+        table.add_column(heading, justify="left" if word else "right", no_wrap=not word or place == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    print_table(console, table)
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -26,11 +53,11 @@ def print_table(console: Console, table: Table) -> None:
 
 
 def model_line(content: Mapping[str, Any], which: str = "") -> str:
-    """Return which model a result is about, and on what, from the content of its file.
+    """Return the model and the test images of a result, from the content of its file.
 
     Args:
-        content: of the file.
-        which: said before the number of test images.
+        content: Content of the file.
+        which: Words before the number of test images.
     """
     threat = content["threat"]
     return (
@@ -39,14 +66,14 @@ def model_line(content: Mapping[str, Any], which: str = "") -> str:
     )
 
 
-def tell_notes(console: Console, data: DataSet) -> None:
-    """Say what there is to tell of a data set: images that were left out, for example."""
+def say_notes(console: Console, data: DataSet) -> None:
+    """Print the notes of a data set, on images that were left out for example."""
     for note in data.notes:
         say(console, f"{data.name}: {note}.", style="yellow")
 
 
-def described(data: DataSet) -> str:
-    """Return how many images a data set has, and where they are while it is used."""
+def data_line(data: DataSet) -> str:
+    """Return the number of images of a data set, and whether they are decoded on use."""
     from kdiga.data import FileSet, MixedSet
 
     train = data.train
@@ -57,7 +84,7 @@ def described(data: DataSet) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that says most."""
+    """Return a time in seconds, minutes or hours."""
     minutes = round(seconds / 60)
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from kdiga.cli.app import app
-from kdiga.cli.output import Json, Output, Quiet
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
 from kdiga.cli.printing import say
+from kdiga.workflows.options import Option
 
 if TYPE_CHECKING:
     from kdiga.report.page import Page
@@ -17,25 +18,31 @@ if TYPE_CHECKING:
 PARTS = {"sentences": "sentences", "why": "why", "trust": "reliability"}  # of a verdict, by name in the JSON output
 
 
-@app.command()
-def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with results: runs, studies, or folders above them.")],
+@dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """Results for one page."""
+
+    folders: Annotated[
+        Sequence[Path], Option("Folders with results: runs, studies, or folders above them.", argument=True)
+    ]
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The page. Default: report.html in the first folder.")
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Of the page. Default: the question it answers.")] = None,
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Put results into one self-contained page: what they say first, then what it rests on.
+        Path | None, Option("The page. Default: report.html in the first folder.", flags=("--out", "-o"))
+    ] = None
+    title: Annotated[str | None, Option("Title of the page. Default: the question that it answers.")] = None
+
+
+@command()
+def report(request: ReportRequest, output: Output) -> None:
+    """Put results into one self-contained page.
+
+    The page begins with the answers; their evidence follows.
 
     Example: kdiga report runs/demo -o demo.html
     """
     from kdiga.report import write_page
 
-    output = Output(json_file, quiet=quiet)
     console = output.console
-    page = write_page(folders, out, title)
+    page = write_page(request.folders, request.out, request.title)
     for verdict in page.verdicts:
         say(console, verdict.headline, style="bold")
         for sentence in (*verdict.sentences, *verdict.why, *verdict.reliability):
@@ -47,7 +54,7 @@ def report(
 
 
 def _content(page: Page) -> dict[str, Any]:
-    """Return what the page says first, as plain data."""
+    """Return the verdicts of the page as plain data."""
     answers = [
         {"headline": one.headline} | {key: [str(line) for line in getattr(one, name)] for key, name in PARTS.items()}
         for one in page.verdicts

@@ -161,7 +161,6 @@ def load_curve(
     evaluation: EvaluateSettings | None = None,
     at_most: float = 1.0,
     confirmation: Confirmation | None = None,
-    command: str = "kdiga curve",
 ) -> Curve:
     """Read a recipe and lay out its runs at several values of a coefficient.
 
@@ -174,7 +173,6 @@ def load_curve(
         evaluation: How every run and the start are attacked.
         at_most: Largest loss of validation clean accuracy of the answer, percentage points from 0 to 100.
         confirmation: Costly attack for the start and the chosen point.
-        command: Command that continues it.
 
     Raises:
         InputError: With every problem of the recipe; for a student without pre-trained weights, values that are not
@@ -210,7 +208,9 @@ def load_curve(
     )
     title = Path(path).stem
     folder = out or Path("runs") / title
-    return Curve(title, command, folder, evaluation, run_specs, key, values, chosen, recipe, at_most, confirmation)
+    return Curve(
+        title, "kdiga curve", folder, evaluation, run_specs, key, values, chosen, recipe, at_most, confirmation
+    )
 
 
 def parse_over(text: str) -> tuple[str, tuple[float, ...]]:

@@ -75,7 +75,7 @@ class AlignmentRecord(ResultModel):
 class RadiiComparison(ResultModel):
     """Radii of a student compared with its teacher's."""
 
-    share_at_least_teacher: Share
+    share_at_least_teacher: Share | None = None
     share_interval_95: Interval | None = None
     teacher_curve: RadiusCurve | None = None
     guaranteed_radius: Annotated[list[Number | None], NoneAsEmpty] = []

@@ -1,4 +1,4 @@
-"""An export as asked for on a command line: files written, checked, attacked, timed and described."""
+"""``kdiga export``: files of a model for other programs: written, checked, attacked, timed and described."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from kdiga.evaluation import AttackResult
 from kdiga.evaluation.stages import AttackSettings
 from kdiga.export.exported_files import REFERENCE, ExportedFile, with_version, write_all
 from kdiga.export.file_attacks import (
-    QUERIES,
     SQUARE_BATCH_SIZE,
     TRANSFER_BATCH_SIZE,
     attack_by_queries,
@@ -27,111 +26,26 @@ from kdiga.export.formats import Format, Logits, formats_by_name
 from kdiga.export.onnx_file import INT8, INT8_FILE, ONNX, read_onnx
 from kdiga.model_state import device_of
 from kdiga.runs.provenance import installed_version, provenance
-from kdiga.runs.work_units import FOLDER, OnProgress, ResultCache
+from kdiga.runs.work_units import OnProgress
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.export_folder import claim_export, finish_export
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_test_set, training_images
+from kdiga.workflows.judging import load_with_test_set
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, training_images
 from kdiga.workflows.model_card import write_cards
+from kdiga.workflows.requests import ExportRequest
 
-TRANSFER = ("pgd-40", "cw-40")
-# What exports must share to be written of in one file.
+# Exports with equal values of these share a folder and its export.json.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "measured")
 
 
 @dataclass(frozen=True)
-class ExportRequest:
-    """What to export, and how closely to look at it.
-
-    Args:
-        model: a run's folder, a .safetensors file, or an architecture with ``weights``.
-        formats: names.
-        int8: quantise the ONNX file as well.
-        calibration: training images that int8 takes its scales from.
-        data: name of the data set; None is the run's.
-        root: folder that holds the data.
-        eps: number or fraction; None is the run's.
-        norm: "linf" or "l2"; None is the run's.
-        examples: test images, the first so many.
-        transfer: attacks made on the model and tried on the files; () for none.
-        score_examples: test images that Square attacks, the first so many.
-        queries: of Square; 0 leaves it out.
-        which: "best" or "last" weights of a run.
-        weights: state dict to put into a named architecture.
-        normalization: of those weights.
-        seed: of attacks.
-        device: "auto", "cpu" or "cuda", where attacks on the model itself are made; files run on the CPU.
-        out: folder; None is one in the run's.
-        overwrite: whether an export in that folder may be replaced.
-    """
-
-    model: str
-    formats: Sequence[str]
-    int8: bool = False
-    calibration: int = 256
-    data: str | None = None
-    root: Path | None = None
-    eps: str | None = None
-    norm: str | None = None
-    examples: int = 1000
-    transfer: Sequence[str] = TRANSFER
-    score_examples: int = 200
-    queries: int = QUERIES
-    which: str = "best"
-    weights: Path | None = None
-    normalization: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    out: Path | None = None
-    overwrite: bool = False
-
-    def check(self) -> list[Format]:
-        """Check what can be checked before anything is loaded, and return the formats.
-
-        Raises:
-            InputError: for an unknown format or attack, a package that is not installed, numbers out of range, or
-                int8 without onnx.
-        """
-        chosen = formats_by_name(self.formats)
-        for one in chosen:
-            one.check_packages()
-        transfer_attacks(self.transfer)
-        device_by_name(self.device)
-        if self.int8 and ONNX not in chosen:
-            raise InputError("int8 was asked for without onnx, which it is made from; add it: --to onnx --int8.")
-        for name, least in (("calibration", 1), ("examples", 1), ("score_examples", 1), ("queries", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least {least}.")
-        return chosen
-
-    def folder(self) -> Path:
-        """Return where files are written.
-
-        Raises:
-            InputError: for a model that is no run, if no folder is given.
-        """
-        if self.out is not None:
-            return self.out
-        if not Path(self.model).is_dir():
-            raise InputError(f"{self.model!r} is no run's folder, so say where its export goes with --out.")
-        return Path(self.model) / "export" / self.which
-
-    def measured(self) -> dict[str, Any]:
-        """Return what is measured, as plain data."""
-        return {
-            "transfer": [attack.name for attack in transfer_attacks(self.transfer)],
-            "score_examples": min(self.score_examples, self.examples),
-            "queries": self.queries,
-        }
-
-
-@dataclass(frozen=True)
 class ExportOutcome:
-    """What was written.
+    """Results of an export.
 
     Args:
-        folder: that holds it.
-        formats: written and measured now, by name, the model in PyTorch first.
-        content: of ``run_export.json``.
+        folder: Folder of the files.
+        formats: Formats written and measured now, by name, the model in PyTorch first.
+        content: Content of ``export.json``.
     """
 
     folder: Path
@@ -140,59 +54,75 @@ class ExportOutcome:
 
 
 def run_export(request: ExportRequest, *, command: str = "", progress: OnProgress | None = None) -> ExportOutcome:
-    """Write what is asked for, check it against the model, measure it, and write ``run_export.json`` and a model card.
+    """Write files, check them against the model, measure them, and write ``export.json`` and a model card.
 
-    Attacks are kept in portions, so that the same command goes on where it was interrupted.
+    Attacks are stored by work unit, so that the same command continues after an interruption.
 
     Args:
-        request: what.
-        command: how the user asked.
-        progress: called with attack, examples done and examples to do.
+        request: Model, formats and test set.
+        command: Command line of the user.
+        progress: Called with attack, number of examples done and number of examples.
 
     Raises:
-        InputError: for anything in the request that cannot be had, a network that a format cannot hold, or a file
-            that does not compute what the model does.
+        InputError: If something in the request cannot be had, a format cannot hold the network, or a file does not
+            compute what the model does.
     """
-    chosen = request.check()
-    folder = request.folder()
-    test_set = load_test_set(
-        [request.model],
-        data=request.data,
-        root=request.root,
-        eps=request.eps,
-        norm=request.norm,
-        examples=request.examples,
-    )
-    loaded = load_judged_model(
-        request.model,
-        test_set,
-        which=request.which,
-        weights=request.weights,
-        normalization=request.normalization,
-        device="cpu",
-    )
-    about = loaded.about | test_set.about() | {"seed": request.seed, "measured": request.measured()}
+    chosen = _check(request)
+    folder = _folder(request)
+    # The files run on the CPU, so the model is compared with them there.
+    loaded, test_set = load_with_test_set(replace(request, device="cpu"), request.model)
+    measured = {
+        "transfer": [attack.name for attack in transfer_attacks(request.transfer)],
+        "score_examples": min(request.score_examples, request.examples),
+        "queries": request.queries,
+    }
+    about = loaded.about | test_set.about() | {"seed": request.seed, "measured": measured}
     files = [one.file for one in chosen] + [INT8_FILE] * request.int8
-    identity = {name: about[name] for name in IDENTITY}
-    old = claim_export(folder, identity, files, overwrite=request.overwrite)
-    written = write_all(loaded.model, chosen, folder, _calibration(request))
-    settings = AttackSettings(
-        test_set.threat, request.seed, TRANSFER_BATCH_SIZE, ResultCache(folder / FOLDER), progress
+    results = claim_export(folder, {name: about[name] for name in IDENTITY}, files, overwrite=request.overwrite)
+    calibration = (
+        training_images([request.model], request.calibration, data=request.data, root=request.root)
+        if request.int8
+        else None
     )
+    written = write_all(loaded.model, chosen, folder, calibration)
+    settings = AttackSettings(test_set.threat, request.seed, TRANSFER_BATCH_SIZE, results.cache, progress)
     formats = _measure(request, loaded, test_set, written, settings)
-    content = {"kind": "export", "command": command} | about | {"provenance": _provenance(), "calibration": None}
-    if request.int8:
-        content["calibration"] = request.calibration
-    content = old | content | {"formats": old.get("formats", {}) | {n: one.to_dict() for n, one in formats.items()}}
+    content = {"kind": "export", "command": command} | about | {"provenance": _provenance()}
+    content["calibration"] = request.calibration if request.int8 else None
+    content["formats"] = results.earlier.get("formats", {}) | {name: one.to_dict() for name, one in formats.items()}
+    content = {**results.earlier, **content}
     write_cards(folder, request.model, loaded, test_set, content)
-    finish_export(folder, content)
+    results.write(content)
+    finish_export(folder)
     return ExportOutcome(folder, formats, content)
 
 
-def _calibration(request: ExportRequest) -> Tensor | None:
-    if not request.int8:
-        return None
-    return training_images([request.model], request.calibration, data=request.data, root=request.root)
+def _check(request: ExportRequest) -> list[Format]:
+    """Check what can be checked before anything is loaded, and return the formats.
+
+    Raises:
+        InputError: For an unknown format or attack, a package that is not installed, numbers out of range, or int8
+            without onnx.
+    """
+    chosen = formats_by_name(request.to)
+    for one in chosen:
+        one.check_packages()
+    transfer_attacks(request.transfer)
+    device_by_name(request.device)
+    if request.int8 and ONNX not in chosen:
+        raise InputError("int8 was asked for without onnx, which it is made from; add it: --to onnx --int8.")
+    for name, least in (("calibration", 1), ("examples", 1), ("score_examples", 1), ("queries", 0)):
+        if getattr(request, name) < least:
+            raise InputError(f"{name} was {getattr(request, name)!r}; it must be at least {least}.")
+    return chosen
+
+
+def _folder(request: ExportRequest) -> Path:
+    if request.out is not None:
+        return request.out
+    if not Path(request.model).is_dir():
+        raise InputError(f"{request.model!r} is not a run folder, so say where its export goes with --out.")
+    return Path(request.model) / "export" / request.which
 
 
 def _measure(

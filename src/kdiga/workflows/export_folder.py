@@ -1,4 +1,4 @@
-"""The folder of an export: what it holds, and when a new export may use it."""
+"""The folder of an export: its files, and when a new export may use it."""
 
 from __future__ import annotations
 
@@ -15,44 +15,40 @@ from kdiga.export.robustbench_files import INFO, LOADER
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.results.exports import ExportResult
-from kdiga.workflows.loaded_model import check_earlier_result, make_folder
+from kdiga.workflows.judging import ResultFolder
 
 FILE, CARD, HUB_CARD = "export.json", "model-card.md", "README.md"
-UNFINISHED = "export.unfinished"  # says what an interrupted export was of, so that the same command may go on
+UNFINISHED = "export.unfinished"  # identity of an interrupted export, so that the same command may continue
 
 
-def claim_export(folder: Path, identity: Mapping[str, Any], files: Sequence[str], *, overwrite: bool) -> dict[str, Any]:
-    """Make a folder ready for an export, and return what ``export.json`` there says of the same model, {} for nothing.
+def claim_export(folder: Path, identity: Mapping[str, Any], files: Sequence[str], *, overwrite: bool) -> ResultFolder:
+    """Prepare a folder for an export, and return its ``export.json``.
 
     Args:
-        folder: created if need be.
-        identity: what two exports must share to stand in one folder.
-        files: that are to be written.
-        overwrite: files of ours may be replaced; others are never touched.
+        folder: Created if need be.
+        identity: Plain data; exports with equal values share the folder.
+        files: Names of the files to write.
+        overwrite: Whether files of an export may be replaced; others are never touched.
 
     Raises:
-        InputError: if it holds another export, or some of the files, and they may not be replaced.
+        InputError: If it holds another export, or some of the files, and they may not be replaced.
     """
-    old = check_earlier_result(folder / FILE, identity, overwrite=overwrite)
-    # What may have been read from JSON is compared with what was.
-    same = json.loads(json.dumps(identity))
-    going_on = _interrupted(folder) == same
+    results = ResultFolder(folder, FILE, ExportResult, identity, overwrite=overwrite)
     present = [name for name in files if (folder / name).exists()]
-    if present and not overwrite and not going_on:
+    # Lists and tuples are equal in JSON alone.
+    if present and not overwrite and _interrupted(folder) != json.loads(json.dumps(identity)):
         raise InputError(
             f"{str(folder)!r} already holds an export ({present[0]}); replace it with --overwrite, or choose another "
             "--out. Formats that are not there yet are added."
         )
-    make_folder(folder)
-    if overwrite and not old:
+    if overwrite and not results.earlier:
         _remove(folder)
     write_atomically(folder / UNFINISHED, json.dumps(identity) + "\n")
-    return old
+    return results
 
 
-def finish_export(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write ``export.json``, and note that nothing is left to do."""
-    ExportResult.model_validate(content).write(folder / FILE)
+def finish_export(folder: Path) -> None:
+    """Note that the export in a folder is complete."""
     (folder / UNFINISHED).unlink(missing_ok=True)
 
 
@@ -64,7 +60,7 @@ def _interrupted(folder: Path) -> Any:
 
 
 def _remove(folder: Path) -> None:
-    """Remove what an export of something else left, so that no file stands there unaccounted for."""
+    """Remove the files of an export of something else, so that every file in the folder is in ``export.json``."""
     for name in (FILE, CARD, LOADER, INFO, INT8_FILE, *(one.file for one in formats_by_name(available_formats()))):
         path = folder / name
         if path.is_dir():

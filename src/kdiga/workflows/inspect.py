@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,15 +17,17 @@ from kdiga.analysis.preprocessing import (
     size_finding,
 )
 from kdiga.data import Images, MixedSet
-from kdiga.errors import InputError
+from kdiga.errors import InputError, unknown
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.model_state import evaluating, seeded
 from kdiga.models import Classifier
 from kdiga.models.description import Description
+from kdiga.models.foreign import MATCHES
 from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.loaded_model import judged, load_test_set, recipe_of
 from kdiga.workflows.prepare import RunModels, build_model, check_fits, load_model_without_data
+from kdiga.workflows.requests import InspectRequest
 
 EXAMPLES = 128
 SAMPLE_SEED = 0  # which images are looked at
@@ -119,32 +120,46 @@ def sample(data: Images, examples: int) -> tuple[Tensor, Tensor]:
     return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
-def inspect_named(
-    config: ModelConfig,
-    *,
-    data: str | None = None,
-    root: Path | None = None,
-    examples: int = EXAMPLES,
-    device: str = "auto",
-) -> Inspection:
-    """Inspect a model by its name, on test images of its data set where one is known.
+def inspect_named(request: InspectRequest) -> Inspection:
+    """Inspect a model by its name, on test images of its data set if one is known.
 
     Args:
-        config: as a recipe's section; a source's name alone means its pretrained weights.
-        data: name of a data set; None takes that of the recipe of a run, and without one describes only.
-        root: folder that holds the data.
-        examples: test images at most.
-        device: "auto", "cpu" or "cuda".
+        request: Model and data. A source's name alone means its pretrained weights. Without a data set, and without a
+            run whose recipe names one, the model is described only.
 
     Raises:
-        InputError: if the model or the data cannot be had, or do not fit.
+        InputError: If the model or the data cannot be had, or do not fit.
     """
-    if data is None and recipe_of(config.name).get("data") is None:
-        return inspect_model(load_model_without_data(judged(config)))
-    test_set = load_test_set([config.name], data=data, root=root)
-    model = build_model(judged(config), test_set.images)
+    if request.matched not in MATCHES:
+        raise unknown("matched", request.matched, MATCHES)
+    config = judged(
+        ModelConfig.typed(
+            request.model,
+            weights=request.weights,
+            normalization=request.normalization,
+            which=request.which,
+            architecture=request.architecture,
+            matched=request.matched,
+            num_classes=request.num_classes,
+            image_size=request.image_size,
+            classes=_classes(request.classes),
+        )
+    )
+    if request.data is None and recipe_of(request.model).get("data") is None:
+        return inspect_model(load_model_without_data(config))
+    test_set = load_test_set([request.model], data=request.data, root=request.root)
+    model = build_model(config, test_set.images)
     check_fits("model", model, test_set.images)
-    return inspect_model(model, test_set.images, examples=examples, device=device)
+    return inspect_model(model, test_set.images, examples=request.examples, device=request.device)
+
+
+def _classes(given: str | None) -> Literal["imagenet"] | list[int] | None:
+    if given is None or given == "imagenet":
+        return given
+    try:
+        return [int(one) for one in given.split(",")]
+    except ValueError:
+        raise InputError(f"classes was {given!r}; give imagenet, or indices such as 0,217,482.") from None
 
 
 def inspect_recipe(recipe: Recipe, models: RunModels, data: Images) -> dict[str, Inspection]:

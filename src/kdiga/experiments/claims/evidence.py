@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.grid import ClaimsGrid, Pair
-from kdiga.experiments.claims.measurements import TeacherComparison
+from kdiga.experiments.claims.measurements import TeacherMeasurement
 from kdiga.experiments.settings import COSTLY
 
 Outcomes = list[list[bool]]  # for each seed, whether each image is right
@@ -74,7 +74,7 @@ class Evidence:
         A student without a teacher is compared with one teacher alone.
         """
         return any(
-            isinstance(measurement, TeacherComparison)
+            isinstance(measurement, TeacherMeasurement)
             and (measurement.file, measurement.teacher) == (file, f"teachers/{pair.teacher}")
             for run_spec in self.run_specs(label, pair)[:1]
             for measurement in run_spec.after

@@ -32,7 +32,7 @@ SettingsT = TypeVar("SettingsT", Certification, Explaining)
 
 
 @dataclass(frozen=True)
-class TeacherComparison(ABC, Generic[SettingsT]):
+class TeacherMeasurement(ABC, Generic[SettingsT]):
     """A measurement of a student against its teacher on the first test images.
 
     Args:
@@ -70,7 +70,7 @@ class TeacherComparison(ABC, Generic[SettingsT]):
         """Return the measures as plain data; finished work units are stored in the folder ``cache``."""
 
 
-class CertifyMeasurement(TeacherComparison[Certification]):
+class CertifyMeasurement(TeacherMeasurement[Certification]):
     """A student's radii and its teacher's, by CLEVER and by randomized smoothing."""
 
     @property
@@ -104,7 +104,7 @@ class CertifyMeasurement(TeacherComparison[Certification]):
         return {"clever": by_clever.to_dict(), "smoothing": by_smoothing.to_dict()}
 
 
-class ExplainMeasurement(TeacherComparison[Explaining]):
+class ExplainMeasurement(TeacherMeasurement[Explaining]):
     """A student's bounds, their terms, and the worst case that a search found, example by example."""
 
     @property

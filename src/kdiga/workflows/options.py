@@ -1,0 +1,113 @@
+"""Options of commands: each is declared once, as metadata of a field of a request, from which the command line is made.
+
+A request is a frozen dataclass of plain data. Nothing here imports PyTorch, so that ``kdiga COMMAND --help`` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+Names = Sequence[str] | Callable[[], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command, or one argument.
+
+    The type and the default are those of the field. A field of type bool is a switch, one of type ``Sequence`` takes
+    several values.
+
+    Args:
+        help: Text for ``--help``.
+        flags: Spellings on the command line. Default: the name of the field.
+        metavar: Placeholder for the value in ``--help``. Default: the type.
+        least: Smallest number that is accepted.
+        names: Values that the shell offers on TAB, or a function that returns them.
+        read: Function from the text on the command line to the value. Default: by the type.
+        argument: Whether the value stands on the command line without a flag.
+        hidden: Whether ``--help`` leaves it out.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    least: float | None = None
+    names: Names | None = None
+    read: Callable[[str], Any] | None = None
+    argument: bool = False
+    hidden: bool = False
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Return the words of a comma-separated list.
+
+    >>> comma_separated("clean, pgd-20")
+    ('clean', 'pgd-20')
+    """
+    return tuple(word.strip() for word in text.split(","))
+
+
+def comma_separated_or_none(text: str) -> tuple[str, ...]:
+    """Return the words of a comma-separated list; () for "none" and for an empty text."""
+    return () if text.strip() in ("", "none") else comma_separated(text)
+
+
+def method_names() -> Iterable[str]:
+    """Return the training methods."""
+    from kdiga.methods import available_methods
+
+    return available_methods()
+
+
+def model_names() -> Iterable[str]:
+    """Return the built-in architectures; where none fits, the shell offers files and folders."""
+    from kdiga.models import available_models
+
+    return available_models()
+
+
+def data_names() -> Iterable[str]:
+    """Return the data sets."""
+    from kdiga.data import available_data
+
+    return available_data()
+
+
+def recipe_names() -> Iterable[str]:
+    """Return the recipes that come with kdiga; where none fits, the shell offers files."""
+    from kdiga.recipes.shipped import shipped
+
+    return shipped()
+
+
+def recipe_keys() -> Iterable[str]:
+    """Return the keys of a recipe's sections, with the "=" before a value."""
+    from kdiga.recipes.schema import Recipe
+
+    for section, kind in get_type_hints(Recipe).items():
+        for one in filter(is_dataclass, (kind, *get_args(kind))):
+            yield from (f"{section}.{field.name}=" for field in fields(one))
+
+
+# Fields that several requests share.
+ModelName = Annotated[
+    str,
+    Option(
+        "A run folder, a .safetensors file, or an architecture with --weights.",
+        names=model_names,
+        argument=True,
+    ),
+]
+RecipeName = Annotated[
+    Path, Option("A recipe: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True)
+]
+StudyName = Annotated[Path, Option("A study: a YAML file, or a name.", names=recipe_names, argument=True)]
+Settings = Annotated[
+    Sequence[str],
+    Option("Override a key: training.seed=1.", flags=("--set",), metavar="KEY=VALUE", names=recipe_keys),
+]
+DryRun = Annotated[bool, Option("Check everything, show the resolved run, and stop.")]
+Workers = Annotated[int | None, Option("Number of processes. Default: one per core.", least=1)]

@@ -1,0 +1,211 @@
+"""What users ask of the workflows: one frozen dataclass a command, of plain data, without PyTorch.
+
+Command lines are made from these fields; see :mod:`kdiga.workflows.options`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from kdiga.workflows.options import (
+    ModelName,
+    Option,
+    comma_separated,
+    comma_separated_or_none,
+    data_names,
+    model_names,
+)
+
+Examples = Annotated[int, Option("Number of test images, the first ones.", least=1)]
+Restarts = Annotated[int, Option("Number of random starts of each search for the worst image in the ball.", least=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest:
+    """Which weights of a model, on which data, on which device."""
+
+    data: Annotated[str | None, Option("Data set. Default: the run's.", names=data_names)] = None
+    root: Annotated[Path | None, Option("Folder with the data.")] = None
+    weights: Annotated[Path | None, Option("State dict to load into a named architecture.")] = None
+    normalization: Annotated[
+        str | None,
+        Option(
+            "none, imagenet, cifar10 or half, with --weights.",
+            names=("none", "imagenet", "cifar10", "half"),
+        ),
+    ] = None
+    which: Annotated[str, Option("best or last weights of a run.", names=("best", "last"))] = "best"
+    device: Annotated[str, Option("auto, cpu or cuda.", names=("auto", "cpu", "cuda"))] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeRequest(ModelRequest):
+    """A question about models on test images under one threat model, with an answer in a folder."""
+
+    examples: Annotated[int | None, Option("Number of test images, the first ones. Default: all.")] = None
+    eps: Annotated[str | None, Option("Radius of the ball, pixels in [0, 1]: 8/255. Default: the run's.")] = None
+    norm: Annotated[str | None, Option("linf or l2. Default: the run's, else linf.", names=("linf", "l2"))] = None
+    seed: Annotated[int, Option("Seed of all random numbers.")] = 0
+    out: Annotated[
+        Path | None, Option("Folder of the results, finished work units included. Default: in the run folder.")
+    ] = None
+    overwrite: Annotated[bool, Option("Replace other results in the folder.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(JudgeRequest):
+    """Attacks on a model."""
+
+    model: ModelName
+    attacks: Annotated[
+        Sequence[str],
+        Option(
+            "Comma-separated: clean, fgsm, pgd-STEPS, cw-STEPS, pgd-STEPSxRESTARTS, autoattack.",
+            names=("clean", "fgsm", "pgd-20", "cw-20", "autoattack"),
+            read=comma_separated,
+        ),
+    ] = ("clean", "fgsm", "pgd-20", "autoattack")
+    sweep: Annotated[
+        str | None, Option("Also the accuracy at each of these eps; `auto`: 0 to 3 eps.", metavar="EPS,EPS,...")
+    ] = None
+    sweep_attack: Annotated[str, Option("Attack of the sweep.")] = "pgd-20"
+    checks: Annotated[
+        bool | None,
+        Option("Check for masked gradients. Default: with autoattack.", flags=("--checks/--no-checks",)),
+    ] = None
+    teacher: Annotated[str | None, Option("A run; the checks try its adversarial images on the model.")] = None
+    version: Annotated[str, Option("Version of AutoAttack: standard, plus, rand.")] = "standard"
+    batch_size: Annotated[int, Option("Number of examples in one work unit.", least=1)] = 500
+    workers: Annotated[int, Option("Number of processes that share the work, one thread each.", least=1)] = 1
+
+    @property
+    def checks_masking(self) -> bool:
+        """Whether to check for masked gradients."""
+        return any(name.lower() == "autoattack" for name in self.attacks) if self.checks is None else self.checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyRequest(JudgeRequest):
+    """Certificates of a model, against those of its teacher if one is given."""
+
+    model: ModelName
+    against: Annotated[
+        str | None, Option("Compare with this run or .safetensors file, by example.", metavar="TEACHER")
+    ] = None
+    method: Annotated[
+        Sequence[str],
+        Option(
+            "Comma-separated: clever (estimate), smoothing (confidence), interval (proof).",
+            names=("clever", "smoothing", "interval"),
+            read=comma_separated,
+        ),
+    ] = ("clever", "smoothing")
+    examples: Examples = 100
+    norm: Annotated[
+        str | None,
+        Option("linf or l2. Default: the run's, else linf. Smoothing is always l2.", names=("linf", "l2")),
+    ] = None
+    max_radius: Annotated[
+        str | None, Option("Largest radius of clever, and its ball, and of interval. Default: eps.")
+    ] = None
+    clever_batches: Annotated[int, Option("Number of batches of random points; one maximum each.")] = 100
+    clever_batch_size: Annotated[int, Option("Number of random points in a batch.")] = 25
+    sigma: Annotated[float, Option("Standard deviation of the smoothing noise, pixels in [0, 1].")] = 0.25
+    samples: Annotated[int, Option("Number of noisy images that bound a probability.")] = 1000
+    selection_samples: Annotated[int, Option("Number of noisy images that select the class.")] = 100
+    alpha: Annotated[float, Option("Probability of a wrong smoothing radius, per example.")] = 0.001
+    radius: Annotated[
+        str | None, Option("L2 radii at which smoothing is shown. Default: by sigma.", metavar="R,R,...")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuitableRequest(JudgeRequest):
+    """Measurements of a teacher before any training."""
+
+    teacher: ModelName
+    examples: Examples = 500
+    restarts: Restarts = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainRequest(JudgeRequest):
+    """How much of a teacher's robustness went into its students, and why."""
+
+    teacher: ModelName
+    students: Annotated[Sequence[str], Option("Run folders or .safetensors files.", argument=True)]
+    examples: Examples = 200
+    attack: Annotated[str, Option("Attack that measures robust accuracy: autoattack, or pgd-40.")] = "autoattack"
+    restarts: Restarts = 3
+    out: Annotated[Path, Option("Folder of explanation.json, its pictures and finished work units.")] = Path(
+        "runs/explain"
+    )
+    pictures: Annotated[int, Option("Number of examples with stored gradients and worst images.", least=0)] = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest(JudgeRequest):
+    """Files of a model for other programs, and their measurements."""
+
+    model: ModelName
+    to: Annotated[
+        Sequence[str],
+        Option(
+            "Comma-separated: onnx, torch-export, safetensors, hf.",
+            metavar="FORMAT,FORMAT,...",
+            names=("onnx", "torch-export", "safetensors", "hf"),
+            read=comma_separated,
+        ),
+    ]
+    out: Annotated[Path | None, Option("Folder of the files. Default: export/WHICH in the run folder.")] = None
+    int8: Annotated[bool, Option("Also quantise the ONNX file to int8, for phones.")] = False
+    calibration: Annotated[int, Option("Number of training images that set the scales of int8.")] = 256
+    examples: Annotated[int, Option("Number of test images, the first ones.")] = 1000
+    transfer: Annotated[
+        Sequence[str],
+        Option(
+            "Attacks on the model, tried on the files: pgd-STEPS, cw-STEPS, autoattack; none.",
+            read=comma_separated_or_none,
+        ),
+    ] = ("pgd-40", "cw-40")
+    score_examples: Annotated[int, Option("Number of test images that Square attacks, the first ones.")] = 200
+    queries: Annotated[int, Option("Number of queries of Square, per image; 0 leaves it out.")] = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRequest(ModelRequest):
+    """A description of a model, and whether it fits its data."""
+
+    model: Annotated[
+        str,
+        Option(
+            "An architecture, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, hf-hub:ORG/NAME, "
+            "file:PATH, run:DIR.",
+            names=model_names,
+            argument=True,
+        ),
+    ]
+    examples: Annotated[int, Option("Number of test images to try it on.", least=1)] = 512
+    normalization: Annotated[str | None, Option("none, imagenet, cifar10 or half, with --weights; or pretrained.")] = (
+        None
+    )
+    architecture: Annotated[str | None, Option("Architecture of file:PATH, if the file does not say it.")] = None
+    matched: Annotated[str, Option("name, or order for the same tensors under other names.")] = "name"
+    classes: Annotated[str | None, Option("imagenet, or indices of the network's outputs: 0,217,482.")] = None
+    num_classes: Annotated[int | None, Option("Number of outputs of the network. Default: the data's.")] = None
+    image_size: Annotated[
+        int | None, Option("Input size of the network, pixels. Default: its weights', else the data's.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRequest:
+    """The paper's first claim on digits."""
+
+    out: Annotated[Path, Option("Folder of models, results and report.")] = Path("runs/demo")
+    seed: Annotated[int, Option("Seed of weights, data order and attacks.")] = 0
+    examples: Annotated[int | None, Option("Number of test images to attack. Default: all.", least=1)] = None
+    overwrite: Annotated[bool, Option("Replace an earlier demo in the folder.")] = False

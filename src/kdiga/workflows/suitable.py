@@ -1,0 +1,59 @@
+"""``kdiga suitable``: measurements of a teacher before any training, stored in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdiga.analysis.suitable import suitable
+from kdiga.analysis.worst_case import WorstCaseSearch
+from kdiga.data.image_set import to_pixels
+from kdiga.results.evaluations import SuitabilityResult
+from kdiga.runs.provenance import provenance
+from kdiga.runs.work_units import OnProgress
+from kdiga.workflows.judging import ResultFolder, load_with_test_set, result_folder
+from kdiga.workflows.requests import SuitableRequest
+
+FILE = "suitability.json"
+
+
+def run_suitable(
+    request: SuitableRequest, *, command: str = "", progress: OnProgress | None = None
+) -> tuple[dict[str, Any], Path | None]:
+    """Measure a teacher, and write ``suitability.json`` where there is a folder.
+
+    Args:
+        request: Teacher and test set.
+        command: Command line of the user.
+        progress: Called with check, number of examples done and number of examples.
+
+    Returns:
+        tuple[dict, Path | None]: Content of ``suitability.json``, and its folder.
+
+    Raises:
+        InputError: If something in the request cannot be had, or the folder holds other results.
+    """
+    search = WorstCaseSearch(restarts=request.restarts)
+    loaded, test_set = load_with_test_set(request, request.teacher, role="teacher")
+    identity = {
+        "kind": "suitability",
+        **test_set.about(),
+        "seed": request.seed,
+        "search": search.to_dict(),
+        "fingerprint": loaded.about["fingerprint"],
+    }
+    folder = result_folder(request, request.teacher, "suitability", test_set)
+    results = ResultFolder(folder, FILE, SuitabilityResult, identity, overwrite=request.overwrite)
+    found = suitable(
+        loaded.model,
+        to_pixels(test_set.images.images),
+        test_set.images.labels,
+        threat=test_set.threat,
+        seed=request.seed,
+        search=search,
+        result_cache=results.cache,
+        on_progress=progress,
+    )
+    content = identity | {"command": command} | loaded.about | found.to_dict()
+    content["provenance"] = provenance(next(loaded.model.parameters()).device)
+    return results.write(content), folder
