@@ -396,7 +396,7 @@ def test_a_repository_of_the_hub(cnn, images, tmp_path, monkeypatch):
 
 def test_bad_folders_of_the_hub(timm_folder, tmp_path):
     folder, _ = timm_folder
-    with pytest.raises(InputError, match="no ORG/NAME of the Hub"):
+    with pytest.raises(InputError, match="nor an ORG/NAME of the Hub"):
         kdiga.load_model("hf-hub:name")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"holds no model.safetensors"):
