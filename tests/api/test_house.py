@@ -8,8 +8,6 @@ from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 TEXTS = {
@@ -39,8 +37,6 @@ ALLOWED = {
 AVOIDED = re.compile(r"\b(told|kept|beside|theirs|anyhow)\b", re.IGNORECASE)
 MOST_AVOIDED = 40
 
-not_yet = pytest.mark.xfail(strict=False, reason="not every package is in order yet")
-
 
 def test_the_formatter_lays_out_every_line():
     mark = "fmt: " + "skip"
@@ -48,7 +44,6 @@ def test_the_formatter_lays_out_every_line():
     assert [str(path) for path in files if mark in path.read_text()] == []
 
 
-@not_yet
 def test_a_class_name_means_one_thing():
     found = defaultdict(list)
     for module, node in CLASSES:
@@ -94,7 +89,6 @@ def assigned(node: ast.ClassDef, *, in_init: bool) -> set[str]:
     }
 
 
-@not_yet
 def test_functions_take_few_parameters():
     """Except functions that the command line fills in, and those that autograd calls."""
     owners = {one: node for _, node in CLASSES for one in node.body}
@@ -112,7 +106,6 @@ def test_functions_take_few_parameters():
     assert many.keys() >= ALLOWED
 
 
-@not_yet
 def test_no_import_circle():
     """Between modules, imports inside packages and functions included; import-linter checks the packages."""
     imports = {module: set() for module in TEXTS}
@@ -125,7 +118,6 @@ def test_no_import_circle():
     TopologicalSorter(imports).prepare()  # raises an error that names a circle
 
 
-@not_yet
 def test_plain_words():
     """These words hide who does what; CONTRIBUTING.md says what to write in their place."""
     found = [

@@ -103,7 +103,7 @@ def test_a_robust_model_without_a_teacher_takes_the_claim_back():
     models = judged("teacher", 300), judged("tangent", 240), judged("kd", 100)
     as_good = answer_of(*models, judged("alone", 235, shift=20), runs=runs)
     assert as_good.headline.endswith("but alone has as much without a teacher")
-    assert any("alone had no teacher and is not told apart from tangent" in line for line in as_good.reliability)
+    assert any("alone had no teacher and is not distinguishable from tangent" in line for line in as_good.reliability)
     weaker = answer_of(*models, judged("alone", 200), runs=runs)
     assert weaker.headline.startswith("Yes, in part")
     assert not any("no teacher" in line for line in weaker.reliability)

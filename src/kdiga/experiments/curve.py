@@ -284,9 +284,9 @@ def _changes(now: Mapping[str, Any] | None, before: Mapping[str, Any] | None) ->
         return None
     pairs = {name: (outcome, before["correct"].get(name)) for name, outcome in now["correct"].items()}
     return {
-        name: list(paired_difference(ours, theirs))
-        for name, (ours, theirs) in pairs.items()
-        if theirs is not None and len(ours) == len(theirs)
+        name: list(paired_difference(ours, others))
+        for name, (ours, others) in pairs.items()
+        if others is not None and len(ours) == len(others)
     }
 
 

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
-
-from kdiga.errors import InputError, nearest
+from kdiga.errors import InputError
 from kdiga.experiments.board import RunSpec
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
-from kdiga.recipes.source import Keys, YamlSource
+from kdiga.recipes.source import Keys, SectionReader, YamlSource, nearest_or_all
 
 LABEL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 T = TypeVar("T")
 
 
-class SpecificationReader:
-    """Reads sections and collects their problems.
-
-    Args:
-        source: The file.
-    """
-
-    def __init__(self, source: YamlSource) -> None:
-        self.source = source
-        self.problems = list[str]()
-
-    def problem(self, keys: Keys, message: str) -> None:
-        """Note a problem of a key."""
-        self.problems.append(self.source.problem(keys, message))
-
-    def stop(self) -> None:
-        """Raise an InputError with all problems, if there are any."""
-        if self.problems:
-            # A problem of what runs share is a problem of every run; once is enough.
-            raise InputError("\n".join(dict.fromkeys(self.problems)))
+class SpecificationReader(SectionReader):
+    """Reads the sections of an experiment, and collects all problems with their lines."""
 
     def at(self, keys: Keys) -> Any:
         """Return what stands at a key; None where nothing does."""
@@ -47,42 +27,21 @@ class SpecificationReader:
             place = cast("dict[str, Any]", place).get(key) if isinstance(place, dict) else None
         return place
 
-    def section(self, keys: Keys) -> dict[Any, Any]:
-        """Return a section, empty where there is none."""
+    def entries(self, keys: Keys) -> dict[Any, Any]:
+        """Return the entries of a section, none where there is no section."""
         given = self.at(keys)
         if given is not None and not isinstance(given, dict):
             self.problem(keys, f"was {given!r}; it is a section of labels")
         return cast("dict[Any, Any]", given) if isinstance(given, dict) else {}
 
-    def check_keys(self, above: Keys, given: Mapping[Any, Any], accepted: Sequence[str]) -> None:
-        """Note every key that is not accepted, with the nearest one that is."""
-        for key in given:
-            if key not in accepted:
-                self.problem((*above, str(key)), f"unknown key; {_hint(str(key), accepted)}")
-
     def settings(self, name: str, kind: type[T]) -> T | None:
         """Return a section as a dataclass, its default where there is none, or None where it has a problem."""
         given = self.at((name,))
-        if given is None:
-            return kind()
-        if not isinstance(given, dict):
-            self.problem((name,), f"was {given!r}; it is a section of keys")
-            return None
-        accepted = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
-        section = cast("Mapping[Any, Any]", given)
-        self.check_keys((name,), section, accepted)
-        try:
-            return TypeAdapter(kind).validate_python({key: value for key, value in section.items() if key in accepted})
-        except ValidationError as error:
-            for problem in error.errors():
-                keys: Keys = (name, *(str(part) for part in problem["loc"][:1]))
-                value = "" if problem["type"] == "value_error" else f" (was {problem['input']!r})"
-                self.problem(keys, problem["msg"].removeprefix("Value error, ") + value)
-        return None
+        return kind() if given is None else self.section((name,), kind, given)
 
     def labels(self, keys: Keys, reserved: Sequence[str] = ()) -> dict[str, Any]:
         """Return the entries of a section by label, which names a folder."""
-        found = self.section(keys)
+        found = self.entries(keys)
         for label in found:
             if not isinstance(label, str) or not LABEL.fullmatch(label):
                 self.problem(
@@ -103,7 +62,7 @@ class SpecificationReader:
         names = cast("list[Any]", given)
         for name in names:
             if name not in known:
-                self.problem(keys, f"{name!r} is not among {where}; {_hint(str(name), known)}")
+                self.problem(keys, f"{name!r} is not among {where}; {nearest_or_all(str(name), known)}")
         if len(set(map(str, names))) < len(names):
             self.problem(keys, f"was {given!r}; list each once")
         return [str(name) for name in names]
@@ -144,11 +103,6 @@ class SpecificationReader:
 def record_name(run_spec: RunSpec) -> str:
     """Return the folder of a run in one word, which names its record."""
     return run_spec.folder.replace("/", "--")
-
-
-def _hint(given: str, accepted: Sequence[str]) -> str:
-    close = nearest(given, accepted, most=1)
-    return f"did you mean {close[0]}?" if close else f"accepted: {', '.join(accepted)}"
 
 
 @dataclass

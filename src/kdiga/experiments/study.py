@@ -140,16 +140,16 @@ class _StudyPlanner:
         seeds, base, methods = reader.seeds(), self._base(), reader.labels(("methods",), RESERVED)
         if not methods:
             reader.problem(("methods",), "missing section; list at least one, for example `kd: kd`")
-        reader.stop()
+        reader.check()
         teachers = {name: self._teacher(name, given, base) for name, given in self.teachers.items()}
         recipes = {label: self._method(label, given, base) for label, given in methods.items()}
-        reader.stop()
+        reader.check()
         evaluation = cast("EvaluateSettings", evaluation)  # without problems nothing is missing
         run_specs = self._run_specs(
             cast("dict[str, Recipe]", teachers), cast("dict[str, Recipe]", recipes), seeds, evaluation.which, tune
         )
         reader.check_folders(run_specs)
-        reader.stop()
+        reader.check()
         title = Path(source.path).stem
         return Study(title, command, self.out, evaluation, tuple(run_specs), source.data, seeds, tune)
 

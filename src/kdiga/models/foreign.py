@@ -18,7 +18,7 @@ from kdiga.models.checkpoint import Checkpoint, check_fit, load_weights, read_ch
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization
 from kdiga.models.registry import build
-from kdiga.models.request import ModelRequest
+from kdiga.models.request import SourceRequest
 
 # DataParallel, torch.compile, wrappers that normalise, Lightning and our own classifier.
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
@@ -77,7 +77,7 @@ def with_new_head(model: Classifier, outputs: int, replace_head: Callable[[nn.Mo
 
 
 def pretrained_spec(
-    request: ModelRequest, name: str, *, size: int, channels: int, outputs: int, normalization: Normalization
+    request: SourceRequest, name: str, *, size: int, channels: int, outputs: int, normalization: Normalization
 ) -> ModelSpec:
     """Return the spec of a pretrained network with all its outputs: given values, else those of its source."""
     own = {"in_channels": channels, "image_size": size, "num_classes": outputs}
@@ -93,7 +93,7 @@ def by_hand(url: str, file: str) -> str:
     )
 
 
-def fresh_or_filled(spec: ModelSpec, request: ModelRequest) -> Classifier:
+def fresh_or_filled(spec: ModelSpec, request: SourceRequest) -> Classifier:
     """Return a network with fresh weights, or with those of the requested file."""
     if request.weights is None:
         return build(spec).eval()

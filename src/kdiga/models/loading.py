@@ -11,7 +11,7 @@ from kdiga.models.classifier import Classifier
 from kdiga.models.imagenet import indices_of
 from kdiga.models.input_layers import Normalization, normalization_by_name
 from kdiga.models.registry import source_of
-from kdiga.models.request import ModelRequest, Shape
+from kdiga.models.request import Shape, SourceRequest
 
 
 def load_model(
@@ -68,7 +68,7 @@ def load_model(
     given = str(name_or_path)
     if classes is not None and not classes:
         raise InputError("classes was empty; give at least two, or leave it out.")
-    request = ModelRequest(
+    request = SourceRequest(
         given,
         None if weights is None else Path(weights),
         num_classes,

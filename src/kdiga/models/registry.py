@@ -19,7 +19,7 @@ from torch import nn
 
 from kdiga.errors import InputError, nearest, unknown
 from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec
-from kdiga.models.request import ModelRequest
+from kdiga.models.request import SourceRequest
 
 Builder = Callable[[ModelSpec, type[nn.Module]], nn.Module]
 _BUILDERS: dict[str, tuple[Builder, type[nn.Module]]] = {}
@@ -82,7 +82,7 @@ class ModelSource(ABC):
     extra: ClassVar[str] = ""  # name of kdiga's extra that installs its packages
 
     @abstractmethod
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return a classifier.
 
         Args:

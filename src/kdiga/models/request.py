@@ -22,7 +22,7 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ModelRequest:
+class SourceRequest:
     """The arguments of :func:`kdiga.load_model`; None leaves a value to the source.
 
     Args:

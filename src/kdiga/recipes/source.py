@@ -64,7 +64,8 @@ class SectionReader:
             InputError: Message with one problem a line.
         """
         if self.problems:
-            raise InputError("\n".join(self.problems))
+            # A problem of a part that several runs share is a problem of each of them.
+            raise InputError("\n".join(dict.fromkeys(self.problems)))
 
     def check_keys(self, above: Sequence[str], given: Mapping[Any, Any], accepted: Sequence[str]) -> None:
         """Collect every key that is not accepted, with the nearest accepted key."""

@@ -103,8 +103,8 @@ def verdict_table(claims: ClaimsResult) -> list[str]:
     rows: list[list[str]] = []
     for name, text in CLAIMS.items():
         claim = claims.claims[name]
-        beside = [NOTHING if name == "a" or not claim.rows else claim.verdicts[label] for label in others]
-        rows.append([f"{name}. {text}", f"**{verdict_of(claims, name)}**", *beside])
+        verdicts = [NOTHING if name == "a" or not claim.rows else claim.verdicts[label] for label in others]
+        rows.append([f"{name}. {text}", f"**{verdict_of(claims, name)}**", *verdicts])
     return [
         *markdown_table(["claim", first, *others], rows),
         "",

@@ -96,7 +96,7 @@ def _without_teacher(group: ModelGroup, taught: Sequence[ReportedModel]) -> list
     if rival is None:
         return []
     one, difference = rival
-    how = "more robust than" if difference.sign else "not told apart from"
+    how = "more robust than" if difference.sign else "not distinguishable from"
     points = f"{signed(difference.value)} points, 95 %: {signed(difference.low)} to {signed(difference.high)}"
     return [
         f"{one.name} had no teacher and is {how} {taught[0].name} ({points}): robustness like this can come from "

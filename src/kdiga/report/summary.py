@@ -16,7 +16,7 @@ from kdiga.results.attack_names import attack_name
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.explanations import ExplanationResult
 
-# After Okabe and Ito: told apart by colour-blind readers.
+# The palette of Okabe and Ito, safe for colour-blind readers.
 COLOURS = ("#7B3FA0", "#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SHOWN = 5  # images
 

@@ -79,7 +79,7 @@ def find_results(folders: Sequence[Path]) -> Results:
             left_out.append(LeftOut(path, str(error)))
         else:
             by_kind[type(found)].append(found)
-    results = Results(*by_kind.values(), left_out)
+    results = Results(*by_kind.values(), left_out=left_out)
     if not any(by_kind.values()):
         because = f"; {left_out[0].path}: {left_out[0].reason}" if left_out else ""
         given = ", ".join(repr(str(folder)) for folder in folders)

@@ -277,7 +277,7 @@ def _clear(folder: Path) -> None:
 def _write_error(error: OSError, folder: Path) -> KdigaError:
     if error.errno in FULL:
         return StoreFullError(
-            f"the disk is full ({error.strerror}): what is stored in {str(folder)!r} so far is kept. Make room, and "
+            f"the disk is full ({error.strerror}): what is stored in {str(folder)!r} so far stays. Make room, and "
             "the same command goes on."
         )
     return InputError(

@@ -284,6 +284,6 @@ def _wait_for_workers(store: Store, running: Sequence[tuple[BaseProcess, Any]], 
     if store.missing():
         codes = ", ".join(str(process.exitcode) for process, _ in running)
         raise FillersEndedError(
-            f"workers ended early (exit status {codes}); perhaps memory ran out. What is stored is kept and the same "
+            f"workers ended early (exit status {codes}); perhaps memory ran out. What is stored stays, and the same "
             "command goes on, with fewer --workers if need be."
         )

@@ -1,4 +1,4 @@
-"""What a model is and whether it fits its data, told before anything is trained or measured with it."""
+"""What a model is and whether it fits its data, before it is trained or measured."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Inspection:
 
     def lines(self) -> list[str]:
         """Return it as short lines of "what: value"."""
-        told = [
+        findings = [
             f"{finding.name}{'' if finding.verdict == 'passed' else f' {finding.verdict}'}: {finding.message}"
             for finding in self.findings
         ]
-        return [*self.description.lines(), *told]
+        return [*self.description.lines(), *findings]
 
 
 def inspect_model(
@@ -172,7 +172,7 @@ def inspect_recipe(recipe: Recipe, models: RunModels, data: Images) -> dict[str,
 
 
 def check_teachers(recipe: Recipe, models: RunModels, found: dict[str, Inspection]) -> None:
-    """Check that the teachers passed; one that is trained along may start anyhow.
+    """Check that the teachers passed; a teacher that is trained along need not pass.
 
     Raises:
         InputError: with what failed, and how to go on.

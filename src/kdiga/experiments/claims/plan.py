@@ -59,7 +59,7 @@ def read_grid(reader: SpecificationReader) -> ClaimsGrid:
         pairs += _pretrained_pairs(reader, teachers, methods)
     judged = reader.names(("judged",), list(methods), "methods")
     seeds = reader.seeds()
-    reader.stop()
+    reader.check()
     _check_evaluation(source, evaluation, explain)
     names = {label: _method_name(given) for label, given in methods.items()}
     for needed in ("ce", "kd"):
@@ -100,7 +100,7 @@ def _pretrained_pairs(reader: SpecificationReader, teachers: dict[str, Any], met
     section = reader.settings("pretrained", Pretrained)
     students = _labels(reader, ("pretrained", "students"))
     for label in students:
-        if label in reader.section(("students",)):
+        if label in reader.entries(("students",)):
             reader.problem(("pretrained", "students", label), "stands among students, too")
     if section is None:
         return []
@@ -173,7 +173,7 @@ class RunLayout:
             recipe = self._method_recipe(label, self.grid.pairs[0])
             if recipe is not None and not recipe.method.needs.teachers:
                 self.reader.problem(("judged",), f"{label} learns from no teacher, so no claim is about it")
-        self.reader.stop()
+        self.reader.check()
         trials = self._trials()
         for seed in self.grid.seeds:
             for pretrained in (False, True):
@@ -183,7 +183,7 @@ class RunLayout:
                     tried = trials.get((label, pretrained), [])
                     run_specs += self._students(label, seed, tried, pretrained=pretrained)
         self.reader.check_folders(run_specs)
-        self.reader.stop()
+        self.reader.check()
         return run_specs
 
     def _teachers(self) -> Iterator[RunSpec]:

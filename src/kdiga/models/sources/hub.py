@@ -12,7 +12,7 @@ from kdiga.models.checkpoint import read_checkpoint
 from kdiga.models.classifier import Classifier, WeightsOrigin
 from kdiga.models.foreign import from_file, with_new_head
 from kdiga.models.registry import ModelSource, missing_package, register_source
-from kdiga.models.request import ModelRequest
+from kdiga.models.request import SourceRequest
 from kdiga.models.sources.timm import create, replace_head, spec_of_settings
 
 WEIGHTS = "model.safetensors"
@@ -31,7 +31,7 @@ class Hub(ModelSource):
     form = "hf-hub:ORG/NAME"
     extra = "hub"
 
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the model of a repository or a folder; a copy in the Hub's cache is used unchanged."""
         request.refuse("the Hub's models know their own", "architecture", "matched", "weights")
         folder = Path(name).expanduser()
@@ -73,7 +73,7 @@ class Hub(ModelSource):
             ) from error
 
 
-def _timm_model(request: ModelRequest, folder: Path) -> Classifier:
+def _timm_model(request: SourceRequest, folder: Path) -> Classifier:
     import timm
 
     config = _config(request, folder)
@@ -92,7 +92,7 @@ def _timm_model(request: ModelRequest, folder: Path) -> Classifier:
     return with_new_head(model, request.outputs(settings["num_classes"]), replace_head)
 
 
-def _config(request: ModelRequest, folder: Path) -> dict[str, Any]:
+def _config(request: SourceRequest, folder: Path) -> dict[str, Any]:
     try:
         config = load_json(folder / CONFIG)
     except (OSError, ValueError) as error:
@@ -103,7 +103,7 @@ def _config(request: ModelRequest, folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _settings(request: ModelRequest, config: dict[str, Any]) -> dict[str, Any]:
+def _settings(request: SourceRequest, config: dict[str, Any]) -> dict[str, Any]:
     # Newer files have the settings of the weights under pretrained_cfg, older ones next to the architecture.
     found = config | _record(request, config, "pretrained_cfg")
     found["num_classes"] = config.get("num_classes", found.get("num_classes"))
@@ -121,7 +121,7 @@ def _settings(request: ModelRequest, config: dict[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in ("input_size", "num_classes", "mean", "std")}
 
 
-def _record(request: ModelRequest, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _record(request: SourceRequest, config: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = config.get(name) or {}
     if not isinstance(found, dict):
         raise InputError(f"{request.name!r} has {name} in {CONFIG} that is not an object; download it again.")

@@ -12,7 +12,7 @@ from kdiga.errors import InputError, unknown
 from kdiga.models.classifier import Classifier, ModelSpec
 from kdiga.models.foreign import fresh_or_filled, from_file
 from kdiga.models.registry import ModelSource, available_models, build, register_source, source_of
-from kdiga.models.request import ModelRequest
+from kdiga.models.request import SourceRequest
 
 WHICH = ("best", "last")
 
@@ -25,7 +25,7 @@ class Architecture(ModelSource):
     form = "NAME"
     brings_weights = False
 
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the architecture with fresh weights, or with ``weights``."""
         if request.pretrained:
             raise InputError(f"{name} has no pretrained weights to fetch; give weights=FILE, or use timm:NAME.")
@@ -50,7 +50,7 @@ class File(ModelSource):
     prefix = "file"
     form = "file:PATH"
 
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the model of a file of kdiga, or ``architecture`` with the weights of another one."""
         path = Path(name).expanduser()
         if request.weights is not None:
@@ -72,7 +72,7 @@ class RunSource(ModelSource):
     prefix = "run"
     form = "run:DIR"
 
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the run's best or last model."""
         if request.weights is not None:
             raise InputError(f"{name!r} is a run, so weights={str(request.weights)!r} has no place; give one.")

@@ -23,7 +23,7 @@ from kdiga.models.checkpoint import load_weights, read_checkpoint, why_refused
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import NORMALIZERS, tidied
 from kdiga.models.registry import ModelSource, missing_package, register_source, unknown_name
-from kdiga.models.request import ModelRequest
+from kdiga.models.request import SourceRequest
 
 SHAPES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}  # classes, image size
 THREATS = ("Linf", "L2", "corruptions")
@@ -37,7 +37,7 @@ class RobustBench(ModelSource):
     form = "robustbench:DATASET/THREAT/NAME"
     extra = "robustbench"
 
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the model with weights that RobustBench fetches, or those of ``weights``."""
         request.refuse("RobustBench's models know their own", "architecture", "activation", "options", "matched")
         request.refuse("its models take pixels in [0, 1] and normalise inside", "normalization")

@@ -12,7 +12,7 @@ from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec, WeightsO
 from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, with_new_head, with_weights
 from kdiga.models.input_layers import Normalization
 from kdiga.models.registry import ModelSource, register_source, unknown_name
-from kdiga.models.request import ModelRequest
+from kdiga.models.request import SourceRequest
 
 # Arguments of timm that name files or control loading, not the network; options may come from a file.
 RESERVED = {
@@ -36,7 +36,7 @@ class Timm(ModelSource):
     form = "timm:NAME"
     brings_weights = False
 
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the architecture, or with ``pretrained`` timm's weights and their settings."""
         request.refuse("timm's names are architectures", "architecture")
         self._check(name)
@@ -115,7 +115,7 @@ def pretrained_settings(name: str) -> dict[str, Any]:
     return {"input_size": config.input_size, "num_classes": config.num_classes, "mean": config.mean, "std": config.std}
 
 
-def spec_of_settings(request: ModelRequest, name: str, settings: Mapping[str, Any]) -> ModelSpec:
+def spec_of_settings(request: SourceRequest, name: str, settings: Mapping[str, Any]) -> ModelSpec:
     """Return the spec of a pretrained network with all its outputs: given values, else those of its settings."""
     channels, size, _ = settings["input_size"]
     layer, outputs = Normalization(tuple(settings["mean"]), tuple(settings["std"])), settings["num_classes"]

@@ -13,7 +13,7 @@ from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, tidied, with_new_head
 from kdiga.models.input_layers import Normalization
 from kdiga.models.registry import ModelSource, build, register_source, unknown_name
-from kdiga.models.request import ModelRequest
+from kdiga.models.request import SourceRequest
 
 OUTPUTS = 1000
 # With auxiliary classifiers, the output in train mode is a tuple, not logits.
@@ -32,7 +32,7 @@ class TorchVision(ModelSource):
     form = "torchvision:NAME"
     brings_weights = False
 
-    def load(self, request: ModelRequest, name: str) -> Classifier:
+    def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the architecture, or with ``pretrained`` torchvision's weights and their settings."""
         request.refuse("torchvision's names are architectures", "architecture", "activation")
         architecture = self._architecture(name)
@@ -90,7 +90,7 @@ def _weights(architecture: str, tag: str) -> Any:
     return known[tag]
 
 
-def _filled(spec: ModelSpec, weights: Any, request: ModelRequest) -> tuple[nn.Module, tuple[str, ...]]:
+def _filled(spec: ModelSpec, weights: Any, request: SourceRequest) -> tuple[nn.Module, tuple[str, ...]]:
     network = build(spec).network
     if request.weights is not None:
         path = str(request.weights)

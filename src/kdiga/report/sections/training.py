@@ -100,6 +100,6 @@ def _terms(group: ModelGroup, member: ReportedModel, run: RunResult) -> Plot | N
         svg=svg,
         alt=f"Loss terms of {member.name} over {len(run.epochs)} epochs: {alt}.",
         keys=[Key(name, dash(place)) for place, name in enumerate(names)],
-        caption="Dotted: the epoch whose weights were kept as best." if run.best_epoch is not None else "",
+        caption="Dotted: the epoch of the best weights." if run.best_epoch is not None else "",
         commands=commands_of([run.origin]),
     )
