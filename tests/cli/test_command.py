@@ -18,6 +18,7 @@ from kdiga.cli import command as module
 from kdiga.cli.output import Output
 from kdiga.errors import InputError
 from kdiga.workflows.options import Option, comma_separated
+from tests.cli.test_cli import run
 
 for name in application.COMMANDS:
     importlib.import_module(f"kdiga.cli.{name}")
@@ -87,6 +88,14 @@ def test_what_is_not_declared_is_refused(called, arguments):
 def test_a_json_file_that_cannot_be_is_refused_before_the_command(called, tmp_path):
     with pytest.raises(InputError, match="which is a folder"):
         called("x", "--json", str(tmp_path))
+
+
+def test_the_help_lists_every_command_in_one_whole_line(tmp_path):
+    shown = run("--help", cwd=tmp_path)
+    assert "..." not in shown.partition("Commands:")[2]
+    for name, command in GROUP.commands.items():
+        assert len(command.short_help) <= module.LONGEST_SUMMARY, name
+        assert f"  {name:8}  {command.short_help}\n" in shown
 
 
 HELP = """

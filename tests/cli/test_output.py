@@ -15,7 +15,7 @@ import pytest
 
 import kdiga.cli.app as application
 from kdiga.cli.output import Output, in_json
-from kdiga.cli.printing import print_table, say
+from kdiga.cli.printing import say, show_table
 from kdiga.cli.progress import EvaluationProgress
 from kdiga.errors import DivergedError, InputError, InterruptedRunError
 from tests.cli.test_cli import NOWHERE, run
@@ -46,15 +46,11 @@ def streams(monkeypatch):
 
 def work(output):
     """Do what a command does: a word, progress, a table, a result."""
-    from rich.table import Table
-
     say(output.console, "said", style="yellow")
     with EvaluationProgress(output.console, "RUN", clock=iter(range(0, 1000, 61)).__next__) as progress:
         for done in range(3):
             progress("pgd", done, 3)
-    table = Table()
-    table.add_column("heading")
-    print_table(output.console, table)
+    show_table(output.console, ["heading"], [])
     sys.stdout.write("from a library\n")
     output.result({"accuracy": 0.5}, Path("kept"))
 

@@ -3,59 +3,58 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from kdiga.cli.app import app, command_line
-from kdiga.cli.completion import recipe_keys, recipe_names
-from kdiga.cli.output import Json, Output, Quiet
+from kdiga.cli.app import command_line
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say, show_table
+from kdiga.workflows.options import Option, RecipeName, Settings, comma_separated
+from kdiga.workflows.requests import ReportedRunsRequest
 
 if TYPE_CHECKING:
     from kdiga.experiments.curve import Confirmation
 
 
-@app.command()
-def curve(
-    recipe: Annotated[
-        Path,
-        typer.Argument(help="A recipe, by path or name, whose student is pre-trained.", autocompletion=recipe_names),
-    ],
-    over: Annotated[str, typer.Option(help="Coefficient and values: method.gradient_weight=0,0.3,1,3.")],
-    at_most: Annotated[float, typer.Option(help="Points of validation clean accuracy that may be lost.")] = 1.0,
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated. Default: the recipe's.")] = None,
-    attacks: Annotated[str, typer.Option(help="On the start and every run; beside clean.")] = "pgd-20",
-    examples: Annotated[int | None, typer.Option(min=1, help="Test images of them. Default: all.")] = None,
-    confirm: Annotated[str, typer.Option(help="Attack on start and chosen point alone, or none.")] = "autoattack",
-    confirm_examples: Annotated[int, typer.Option(min=1, help="Test images of it.")] = 200,
-    out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time. Default: one a core; on a cluster, all that are ready.")
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="local, dask, dask:ADDRESS or slurm:partition=gpu,time=60.")
-    ] = "local",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a key: training.epochs=2.", autocompletion=recipe_keys
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, stop.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Only rewrite the files from what is there.")] = False,
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Find how much robustness a pre-trained student gains, and what it costs in clean accuracy, over a weight.
+def _seeds(given: str) -> tuple[int, ...]:
+    from kdiga.errors import InputError
 
-    The most robust point on validation images that loses at most --at-most points of clean accuracy there is compared
-    with the start on test images. The same command goes on where an earlier one stopped.
+    try:
+        return tuple(int(part) for part in given.split(","))
+    except ValueError:
+        raise InputError(f"--seeds was {given!r}; give whole numbers, comma-separated, such as 0,1,2.") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveRequest(ReportedRunsRequest):
+    """Runs of a recipe over values of one coefficient."""
+
+    recipe: RecipeName
+    over: Annotated[str, Option("Coefficient and values: method.gradient_weight=0,0.3,1,3.")]
+    at_most: Annotated[float, Option("Largest accepted loss of validation clean accuracy, percentage points.")] = 1.0
+    seeds: Annotated[Sequence[int] | None, Option("Comma-separated. Default: the recipe's.", read=_seeds)] = None
+    attacks: Annotated[
+        Sequence[str], Option("Attacks on the start and on every run, after clean.", read=comma_separated)
+    ] = ("pgd-20",)
+    examples: Annotated[int | None, Option("Number of test images of these. Default: all.", least=1)] = None
+    confirm: Annotated[str, Option("Attack on the start and the chosen point alone, or none.")] = "autoattack"
+    confirm_examples: Annotated[int, Option("Number of test images of that attack.", least=1)] = 200
+    settings: Settings = ()
+
+
+@command()
+def curve(request: CurveRequest, output: Output) -> None:
+    """Measure robustness gained and clean accuracy lost over a weight.
+
+    The student of the recipe is pre-trained. The most robust point on validation images that loses at most --at-most
+    points of clean accuracy there is compared with the start on test images. The same command continues where an
+    earlier one stopped.
 
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
-    from kdiga.cli.run_progress import RunChoice, run_experiment, say, show_table
+    from kdiga.cli.run_progress import run_experiment
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.curve import load_curve
     from kdiga.experiments.settings import EvaluateSettings
@@ -63,47 +62,39 @@ def curve(
     from kdiga.results.studies import CurveResult
 
     check_started_once("a curve", "with --workers N")
-    started, output = time.time(), Output(json_file, quiet=quiet)
+    started = time.time()
+    attacks = tuple(dict.fromkeys(["clean", *filter(None, request.attacks)]))
     checked = load_curve(
-        recipe,
-        over,
-        seeds=_seeds(seeds),
-        out=out,
-        overrides=settings or [],
-        at_most=at_most,
-        evaluation=EvaluateSettings(_attacks(attacks), examples, which=("best",)),
-        confirmation=_confirmation(confirm, confirm_examples),
+        request.recipe,
+        request.over,
+        seeds=request.seeds or (),
+        out=request.out,
+        overrides=request.settings,
+        at_most=request.at_most,
+        evaluation=EvaluateSettings(attacks, request.examples, which=("best",)),
+        confirmation=_confirmation(request.confirm, request.confirm_examples),
     )
     checked = replace(checked, command=command_line())
-    choice = RunChoice(workers, executor, dry_run, report)
-    made = run_experiment(checked, choice, output, f"kdiga curve {recipe}", started=started)
+    made = run_experiment(
+        checked,
+        request,
+        output,
+        f"kdiga curve {request.recipe}",
+        started=started,
+        dry_run=request.dry_run,
+        report=request.report,
+    )
     if made is None:
         return
     content, failed = made
     found = CurveResult.model_validate(content)
-    show_table(output.console, headings(found), table_rows(found), found.key)
+    show_table(output.console, headings(found), table_rows(found))
     for line in filter(None, [*about(found), *answer_lines(found)]):
         say(output.console, line.replace("`", ""))
     files = "curve.md, curve.csv, curve.png, curve-dark.png, curve.json"
     say(output.console, f"Tables and pictures: {checked.out}/{files}")
     output.result(content, checked.out)
     checked.check_none_failed(failed)
-
-
-def _attacks(given: str) -> tuple[str, ...]:
-    names = [name.strip() for name in given.split(",") if name.strip()]
-    return tuple(dict.fromkeys(["clean", *names]))
-
-
-def _seeds(given: str | None) -> tuple[int, ...]:
-    from kdiga.errors import InputError
-
-    if given is None:
-        return ()
-    try:
-        return tuple(int(part) for part in given.split(","))
-    except ValueError:
-        raise InputError(f"--seeds was {given!r}; give whole numbers, comma-separated, such as 0,1,2.") from None
 
 
 def _confirmation(attack: str, examples: int) -> Confirmation | None:

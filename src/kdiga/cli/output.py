@@ -12,9 +12,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 from kdiga.distributed.launch import is_main_process
@@ -22,13 +21,6 @@ from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 
 STDOUT = Path("-")
-
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result there; - is stdout, for it alone.")
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no tables; the last line is where the result is kept.")
-]
 
 
 class Output:

@@ -33,19 +33,17 @@ def show_table(
         headings: Headings of the columns; without any text in them they are left out.
         rows: Cells, printed as they are.
         words: Headings of the columns of words, on the left; columns of numbers are on the right. Default: the first.
+            On a narrow terminal, numbers break into lines only if no column of words after the first can.
         frame: Whether lines separate rows and columns.
     """
     table = Table(show_header=any(headings)) if frame else Table(box=None, pad_edge=False, show_header=any(headings))
+    word = [place == 0 if words is None else heading in words for place, heading in enumerate(headings)]
+    whole = any(word[1:])
     for place, heading in enumerate(headings):
-        word = place == 0 if words is None else heading in words
-        table.add_column(heading, justify="left" if word else "right", no_wrap=not word or place == 0, overflow="fold")
+        no_wrap = place == 0 or (whole and not word[place])
+        table.add_column(heading, justify="left" if word[place] else "right", no_wrap=no_wrap, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    print_table(console, table)
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table, in a log as wide as it needs to be."""
     if not console.is_interactive and not console.quiet:
         needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(file=console.file, width=max(console.width, needed))

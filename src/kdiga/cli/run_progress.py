@@ -1,70 +1,61 @@
-"""What commands with many runs share: their options, the list of a dry run, progress, and the end."""
+"""What commands with many runs share: the list of a dry run, progress, and the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from kdiga.cli.output import Output
-from kdiga.cli.printing import duration, print_table, say
+from kdiga.cli.printing import duration, say, show_table
 from kdiga.errors import InterruptedRunError, some
-from kdiga.experiments.executors import LOCAL, ExecutorRequest
+from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.experiment import Experiment, StoppedError, describe_outcome
 from kdiga.experiments.runner import BoardProgress
 from kdiga.workflows.prepare import load_recipe_data
+from kdiga.workflows.requests import RunsRequest
 
 STOPPED = "interrupted; what is finished is kept, and the same command continues."
 
 
-@dataclass(frozen=True)
-class RunChoice:
-    """How a command makes its runs.
-
-    Args:
-        workers: Runs at a time; None for the executor's default.
-        executor: See :class:`kdiga.experiments.executors.ExecutorRequest`.
-        dry_run: Whether to list the runs only.
-        report: Whether to rewrite the result files only.
-        minutes: Time limit; None for no limit.
-    """
-
-    workers: int | None = None
-    executor: str = LOCAL
-    dry_run: bool = False
-    report: bool = False
-    minutes: float | None = None
-
-
 def run_experiment(
-    experiment: Experiment, choice: RunChoice, output: Output, command: str, *, started: float
+    experiment: Experiment,
+    request: RunsRequest,
+    output: Output,
+    command: str,
+    *,
+    started: float,
+    dry_run: bool = False,
+    report: bool = False,
+    minutes: float | None = None,
 ) -> tuple[dict[str, Any], list[str]] | None:
     """Make an experiment's runs with progress, or list them, or only report them.
 
     Args:
-        experiment: What was asked for.
-        choice: How to do it.
-        output: Where progress and the list of a dry run go.
+        experiment: The experiment.
+        request: The executor, and the number of runs at a time.
+        output: Output for progress and for the list of a dry run.
         command: The command in short, such as "kdiga study NAME".
         started: Time of the command's start; runs that failed before are tried again.
+        dry_run: Whether to list the runs only.
+        report: Whether to rewrite the result files only.
+        minutes: Time limit; None for no limit.
 
     Returns:
         tuple: Content of the result file, and the folders of the runs that failed now; None for a dry run.
     """
-    console, request = output.console, ExecutorRequest(choice.executor, choice.workers)
+    console, executor = output.console, ExecutorRequest(request.executor, request.workers)
     data = load_recipe_data(experiment.run_specs[0].recipe.data)
-    board = experiment.open(data, since=0.0 if choice.report else started, look_only=choice.dry_run)
-    if choice.dry_run:
+    board = experiment.open(data, since=0.0 if report else started, look_only=dry_run)
+    if dry_run:
         states = [experiment.shown_state(board, run_spec) for run_spec in board.run_specs]
         _print_runs(console, experiment, states)
         output.result(planned(experiment, states))
         return None
-    if choice.report:
+    if report:
         return experiment.report(board, data), []
     say(
         console,
@@ -72,7 +63,7 @@ def run_experiment(
         "stops it and the same command continues it.",
     )
     with RunProgress(console, command.split()[-1], lambda folder: describe_outcome(board, folder)) as progress:
-        content = experiment.run(board, data, request=request, on_progress=progress, minutes=choice.minutes)
+        content = experiment.run(board, data, request=executor, on_progress=progress, minutes=minutes)
     return content, board.folders("failed")
 
 
@@ -94,13 +85,12 @@ def planned(experiment: Experiment, states: Sequence[str]) -> dict[str, Any]:
 
 
 def _print_runs(console: Console, experiment: Experiment, states: Sequence[str]) -> None:
-    table = Table()
-    for heading in (experiment.noun, "method", "epochs", "seed", "learns from", "and then", "state"):
-        table.add_column(heading)
+    headings = (experiment.noun, "method", "epochs", "seed", "learns from", "and then", "state")
+    rows = list[tuple[str, ...]]()
     for run_spec, state in zip(experiment.run_specs, states, strict=True):
         start, training, teacher = run_spec.kind == "start", run_spec.recipe.training, run_spec.recipe.teacher
         then = [*(experiment.evaluation.attacks if run_spec.which else ())]
-        table.add_row(
+        row = (
             run_spec.folder,
             "none" if start else run_spec.recipe.method.info.name,
             "0" if start else str(training.epochs),
@@ -109,18 +99,9 @@ def _print_runs(console: Console, experiment: Experiment, states: Sequence[str])
             ", ".join([*then, *(one.file.removesuffix(".json") for one in run_spec.after)]),
             state,
         )
-    print_table(console, table)
+        rows.append(row)
+    show_table(console, headings, rows, words=headings)
     say(console, f"# {len(states)} {experiment.noun}s; would write to {experiment.out}")
-
-
-def show_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], left: str) -> None:
-    """Print a table whose column ``left`` is aligned to the left, the others to the right."""
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == left else "right", no_wrap=heading == left)
-    for row in rows:
-        table.add_row(*row)
-    print_table(console, table)
 
 
 class RunProgress:

@@ -3,60 +3,64 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say, show_table
+from kdiga.workflows.options import Option, recipe_names
+from kdiga.workflows.requests import ReportedRunsRequest
 
-from kdiga.cli.app import app
-from kdiga.cli.completion import recipe_names
-from kdiga.cli.output import Json, Output, Quiet
 
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest(ReportedRunsRequest):
+    """A study, or its tables alone."""
 
-@app.command()
-def study(
     file: Annotated[
-        Path, typer.Argument(help="A study, by path or name; see docs/study.md.", autocompletion=recipe_names)
-    ],
-    out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<file name>.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time. Default: one a core; on a cluster, all that are ready.")
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="local, dask, dask:ADDRESS or slurm:partition=gpu,time=60.")
-    ] = "local",
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated, in place of the file's.")] = None,
+        Path, Option("A study: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True)
+    ]
+    seeds: Annotated[str | None, Option("Seeds in place of the file's, comma-separated.")] = None
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override: base.training.epochs=2.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, list the cells, stop.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Only rewrite the tables from what is there.")] = False,
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Compare methods fairly: the same teacher, student, data and attacks, several seeds, one table.
+        Sequence[str], Option("Override a key: base.training.epochs=2.", flags=("--set",), metavar="KEY=VALUE")
+    ] = ()
 
-    The same command goes on where an earlier one stopped, and in a second terminal helps the first.
+
+@command()
+def study(request: StudyRequest, output: Output) -> None:
+    """Compare methods fairly, over several seeds, in one table.
+
+    All methods have the same teacher, student, data and attacks; docs/study.md describes the file. The same command
+    continues where an earlier one stopped, and shares the work of one in a second terminal.
 
     Example: kdiga study recipes/study-digits.yaml --out runs/comparison
     """
-    from kdiga.cli.run_progress import RunChoice, run_experiment, say, show_table
+    from kdiga.cli.run_progress import run_experiment
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.study import load_study
     from kdiga.report.study import about, headings, table_rows
     from kdiga.results.studies import StudyResult
 
     check_started_once("a study", "with --workers N")
-    started, output = time.time(), Output(json_file, quiet=quiet)
-    overrides = [*(settings or []), *([] if seeds is None else [f"seeds=[{seeds}]"])]
-    checked = load_study(file, out, overrides)
-    choice = RunChoice(workers, executor, dry_run, report)
-    made = run_experiment(checked, choice, output, f"kdiga study {file}", started=started)
+    started = time.time()
+    overrides = [*request.settings, *([] if request.seeds is None else [f"seeds=[{request.seeds}]"])]
+    checked = load_study(request.file, request.out, overrides)
+    made = run_experiment(
+        checked,
+        request,
+        output,
+        f"kdiga study {request.file}",
+        started=started,
+        dry_run=request.dry_run,
+        report=request.report,
+    )
     if made is None:
         return
     content, failed = made
     found = StudyResult.model_validate(content)
-    show_table(output.console, headings(found), [row.texts() for row in table_rows(found)], "method")
+    show_table(output.console, headings(found), (row.texts() for row in table_rows(found)))
     for line in filter(None, about(found)):
         say(output.console, line.replace("`", ""))
     say(output.console, f"Tables and pictures: {checked.out}/table.md, cells.csv, scatter.png, study.json")

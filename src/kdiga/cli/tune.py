@@ -4,45 +4,38 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from kdiga.cli.command import command
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say, show_table
+from kdiga.workflows.options import Option, RecipeName, Settings
+from kdiga.workflows.requests import RunsRequest
 
-from kdiga.cli.app import app
-from kdiga.cli.completion import recipe_keys, recipe_names
-from kdiga.cli.output import Json, Output, Quiet
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRequest(RunsRequest):
+    """A search for the coefficients of a recipe's method."""
+
+    recipe: RecipeName
+    trials: Annotated[int, Option("Number of runs; the first has the recipe's own coefficients.", least=1)] = 8
+    epochs: Annotated[int | None, Option("Number of epochs of each run. Default: the recipe's.", least=1)] = None
+    settings: Settings = ()
+    out: Annotated[Path | None, Option("Folder of all files. Default: runs/<recipe name>-tune.")] = None
 
 
-@app.command()
-def tune(
-    recipe: Annotated[
-        Path,
-        typer.Argument(help="A recipe: a YAML file, or a name that kdiga recipes lists.", autocompletion=recipe_names),
-    ],
-    trials: Annotated[int, typer.Option(min=1, help="Runs; the first has the recipe's own coefficients.")] = 8,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each. Default: the recipe's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for everything. Default: runs/<recipe name>-tune.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time. Default: one a core; on a cluster, all that are ready.")
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="local, dask, dask:ADDRESS or slurm:partition=gpu,time=60.")
-    ] = "local",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.seed=1.", autocompletion=recipe_keys),
-    ] = None,
-    json_file: Json = None,
-    quiet: Quiet = False,
-) -> None:
-    """Choose a method's coefficients by a few short runs, on validation images alone.
+@command()
+def tune(request: TuneRequest, output: Output) -> None:
+    """Choose a method's coefficients on validation images.
 
-    The same command goes on where an earlier one stopped, and in a second terminal helps the first.
+    It trains a few short runs and reads no test image. The same command continues where an earlier one stopped, and
+    shares the work of one in a second terminal.
 
     Example: kdiga tune recipes/digits-kdiga.yaml --trials 6 --epochs 10
     """
-    from kdiga.cli.run_progress import RunChoice, run_experiment, say, show_table
+    from kdiga.cli.run_progress import run_experiment
     from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.settings import TuneSettings
     from kdiga.experiments.tune import plan_search
@@ -50,23 +43,23 @@ def tune(
     from kdiga.recipes.load import load_recipe
 
     check_started_once("tuning", "with --workers N")
-    started, output = time.time(), Output(json_file, quiet=quiet)
-    checked = load_recipe(recipe, settings or [])
-    folder = out or Path("runs") / f"{recipe.stem}-tune"
+    started, recipe = time.time(), request.recipe
+    checked = load_recipe(recipe, request.settings)
+    folder = request.out or Path("runs") / f"{recipe.stem}-tune"
     if not search_space(checked.method):
         say(output.console, f"method {checked.method.info.name} has no coefficients to tune; nothing was run.")
         output.result({"kind": "tune", "trials": [], "chosen": None})
         return
-    asked = ["kdiga", "tune", str(recipe), "--trials", str(trials), "--out", str(folder)]
-    asked += [] if epochs is None else ["--epochs", str(epochs)]
-    asked += [part for setting in settings or [] for part in ("--set", setting)]
-    search = plan_search(checked, folder, TuneSettings(trials, epochs), shlex.join(asked))
-    made = run_experiment(search, RunChoice(workers, executor), output, f"kdiga tune {recipe}", started=started)
+    asked = ["kdiga", "tune", str(recipe), "--trials", str(request.trials), "--out", str(folder)]
+    asked += [] if request.epochs is None else ["--epochs", str(request.epochs)]
+    asked += [part for setting in request.settings for part in ("--set", setting)]
+    search = plan_search(checked, folder, TuneSettings(request.trials, request.epochs), shlex.join(asked))
+    made = run_experiment(search, request, output, f"kdiga tune {recipe}", started=started)
     assert made is not None  # it is not a dry run
     content, failed = made
     found: list[dict[str, Any]] = content["trials"]
     headings = ("trial", *found[0]["coefficients"], "PGD, best", "clean, best", "PGD, last", "minutes", "")
-    show_table(output.console, headings, [_row(trial, content["chosen"]) for trial in found], "trial")
+    show_table(output.console, headings, (_row(trial, content["chosen"]) for trial in found))
     about = f"Validation images, {content['epochs']} epochs, seed {content['seed']}; the test images took no part."
     say(output.console, about)
     if content["chosen"] is not None:

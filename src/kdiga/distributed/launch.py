@@ -10,8 +10,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
-import torch
-
 from kdiga.errors import InputError
 
 
@@ -53,6 +51,8 @@ def check_started_once(what: str, instead: str) -> None:
 @contextmanager
 def one_thread() -> Generator[None]:
     """Compute with one thread inside, as each of several workers does."""
+    import torch  # here, so that the help of a command does not wait for it
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

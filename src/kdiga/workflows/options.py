@@ -104,10 +104,8 @@ ModelName = Annotated[
 RecipeName = Annotated[
     Path, Option("A recipe: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True)
 ]
-StudyName = Annotated[Path, Option("A study: a YAML file, or a name.", names=recipe_names, argument=True)]
 Settings = Annotated[
     Sequence[str],
     Option("Override a key: training.seed=1.", flags=("--set",), metavar="KEY=VALUE", names=recipe_keys),
 ]
-DryRun = Annotated[bool, Option("Check everything, show the resolved run, and stop.")]
-Workers = Annotated[int | None, Option("Number of processes. Default: one per core.", least=1)]
+DryRun = Annotated[bool, Option("Check everything, show what would run, and stop.")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from kdiga.workflows.options import (
+    DryRun,
     ModelName,
     Option,
     comma_separated,
@@ -209,3 +210,25 @@ class DemoRequest:
     seed: Annotated[int, Option("Seed of weights, data order and attacks.")] = 0
     examples: Annotated[int | None, Option("Number of test images to attack. Default: all.", least=1)] = None
     overwrite: Annotated[bool, Option("Replace an earlier demo in the folder.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsRequest:
+    """Many runs, and where they are made."""
+
+    workers: Annotated[
+        int | None,
+        Option("Number of runs at a time. Default: one per core; on a cluster, all that are ready.", least=1),
+    ] = None
+    executor: Annotated[str, Option("local, dask, dask:ADDRESS or slurm:partition=gpu,time=60.", metavar="NAME")] = (
+        "local"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedRunsRequest(RunsRequest):
+    """Many runs in a folder with a report, or the report alone."""
+
+    out: Annotated[Path | None, Option("Folder of all files. Default: runs/<recipe name>.")] = None
+    dry_run: DryRun = False
+    report: Annotated[bool, Option("Only write tables and pages again, from the finished runs.")] = False
