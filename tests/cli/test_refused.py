@@ -51,7 +51,7 @@ def test_work_that_a_launcher_may_not_start_twice(arguments, tmp_path, monkeypat
         (("certify", "cnn-8", "--data", "digits", "--method", ","), "method '' is not known; accepted: clever"),
         (
             ("export", "cnn-8", "--data", "digits", "--to", "safetensors", "--transfer", "clean"),
-            "'clean' is no attack to",
+            "'clean' cannot be transferred; give some of fgsm",
         ),
     ],
     ids=["version", "method", "transfer"],

@@ -16,10 +16,16 @@ from kdiga.training import EpochRecord
 LINE_EVERY = 60.0  # seconds, in a log
 
 
-class _Bar:
-    """A bar that is drawn only on a terminal, and goes when it is done."""
+class Bar:
+    """A bar that is drawn only on a terminal, and goes when it is done.
 
-    def __init__(self, console: Console, label: str) -> None:
+    Args:
+        console: Console to print on.
+        label: Name of the work.
+        left: Column with the time left; None for Rich's own estimate, which covers the last half minute.
+    """
+
+    def __init__(self, console: Console, label: str, left: TextColumn | None = None) -> None:
         self.console, self.label = console, label
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -27,13 +33,12 @@ class _Bar:
             MofNCompleteColumn(),
             TextColumn("elapsed"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *((TextColumn("left"), TimeRemainingColumn()) if left is None else (left,)),
             console=console,
             transient=True,
             disable=not console.is_interactive,
         )
-        self.task = self.bar.add_task(label, total=None)
+        self.task = self.bar.add_task(label, total=None, left="")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -45,14 +50,14 @@ class _Bar:
         self.bar.stop()
 
 
-class TrainingProgress(_Bar):
+class TrainingProgress(Bar):
     """Shows steps, ETA, loss terms and validation accuracy of one run.
 
     Args:
-        console: where to.
-        label: what is being trained.
-        epochs: in all.
-        each_epoch: whether every epoch leaves a line behind.
+        console: Console to print on.
+        label: Name of the run.
+        epochs: Number of epochs.
+        each_epoch: Whether every epoch prints a line.
     """
 
     def __init__(self, console: Console, label: str, epochs: int, *, each_epoch: bool = True) -> None:
@@ -62,8 +67,7 @@ class TrainingProgress(_Bar):
     def on_choice(self, name: str, choice: Mapping[str, Any]) -> None:
         """Say what was chosen before the first step, and why."""
         if choice["why"] != "asked for":
-            line = f"{self.label}  {name}: {choice['chosen']}, {choice['why']}"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(self.console, f"{self.label}  {name}: {choice['chosen']}, {choice['why']}")
 
     def on_warning(self, message: str) -> None:
         """Say what is suspicious."""
@@ -81,23 +85,23 @@ class TrainingProgress(_Bar):
             checked = f"  validation clean {record.clean:.1%} PGD {record.robust:.1%}"
         if self.each_epoch:
             line = f"{self.label}  epoch {record.epoch + 1}/{self.epochs}  {terms} {checked}  {record.seconds:.1f} s"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(self.console, line)
         self.bar.update(self.task, description=f"{self.label}{checked}")
 
 
-class EvaluationProgress(_Bar):
-    """Shows what is worked on, and of how many examples it is done; in a log, a line a minute.
+class EvaluationProgress(Bar):
+    """Shows the current attack or measurement and its finished examples; in a log, a line a minute.
 
     Args:
-        console: where to.
-        label: what is judged.
-        clock: seconds, for the lines of a log.
+        console: Console to print on.
+        label: Name of the model.
+        clock: Function that returns a time in seconds, for the lines of a log.
     """
 
     def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, label)
         self.clock = clock
-        self._task, self._since, self._first, self._told = "", 0.0, 0, 0.0
+        self._task, self._since, self._first, self._printed = "", 0.0, 0, 0.0
 
     def __call__(self, attack: str, done: int, total: int) -> None:
         """Move the bar, or write a line where it is time for one."""
@@ -105,19 +109,19 @@ class EvaluationProgress(_Bar):
             # The rest of one task says nothing of the next one's pace.
             self.bar.reset(self.task)
             self._task, self._first = attack, done
-            self._since = self._told = self.clock()
+            self._since = self._printed = self.clock()
         self.bar.update(self.task, description=f"{self.label}  {attack}", completed=done, total=total)
         now = self.clock()
-        if self.console.is_interactive or now - self._told < LINE_EVERY:
+        if self.console.is_interactive or now - self._printed < LINE_EVERY:
             return
-        self._told = now
+        self._printed = now
         left = ""
         if done > self._first:
             left = f", {duration((now - self._since) * (total - done) / (done - self._first))} left"
         say(self.console, f"{self.label}  {attack} {done}/{total}{left}")
 
 
-class JobProgress(_Bar):
+class JobProgress(Bar):
     """Shows how many of several jobs are done; in a log, a line a job."""
 
     def __call__(self, what: str, done: int, total: int) -> None:

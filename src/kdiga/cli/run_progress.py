@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
 from kdiga.cli.output import Output
 from kdiga.cli.printing import duration, say, show_table
+from kdiga.cli.progress import Bar
 from kdiga.errors import InterruptedRunError, some
 from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.experiment import Experiment, StoppedError, describe_outcome
@@ -104,41 +105,26 @@ def _print_runs(console: Console, experiment: Experiment, states: Sequence[str])
     say(console, f"# {len(states)} {experiment.noun}s; would write to {experiment.out}")
 
 
-class RunProgress:
+class RunProgress(Bar):
     """Progress of many runs: a bar on a terminal, a line a finished run in a log.
 
     Leaving it by Ctrl-C says how to continue.
 
     Args:
         console: Console to print on.
-        label: Name of what is going on.
+        label: Name of the experiment.
         outcome: Function from a run's folder to its outcome in a few words.
     """
 
     def __init__(self, console: Console, label: str, outcome: Callable[[str], str]) -> None:
-        self.console, self.label, self.outcome = console, label, outcome
-        # Not Rich's own estimate, which looks back half a minute: a run takes longer.
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_interactive,
-        )
-        self.task = self.bar.add_task(label, total=None, left="")
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
+        # Not Rich's estimate: a run takes longer than half a minute.
+        super().__init__(console, label, TextColumn("{task.fields[left]}"))
+        self.outcome = outcome
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        super().__exit__(kind, error, trace)
         if isinstance(error, KeyboardInterrupt):
             raise StoppedError(STOPPED) from None
         if isinstance(error, InterruptedRunError):  # its message speaks of one run and of --resume
