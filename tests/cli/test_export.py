@@ -158,7 +158,7 @@ def test_an_interrupted_export_goes_on(project, monkeypatch):
 
     arguments = ["export", "small", "--to", "safetensors", *SMALL, "--out", "cut"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "scored", interrupt)
+        patch.setattr(exporting, "attack_by_queries", interrupt)
         run(*arguments, cwd=project, expect=130)
     assert (project / "cut" / UNFINISHED).is_file()
     assert not (project / "cut/export.json").exists()

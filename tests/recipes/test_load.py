@@ -64,15 +64,17 @@ def test_every_shipped_study_is_valid(path, tmp_path):
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.name)
 def test_every_shipped_test_of_claims_is_valid(path, tmp_path):
     claims = load_claims(path, tmp_path)
-    assert claims.methods[claims.judged[0]] == "kdiga", "the verdict on a claim is that on the paper's own method"
-    assert any(pair.pretrained for pair in claims.pairs), "claim c is about these"
+    assert claims.grid.methods[claims.grid.judged[0]] == "kdiga", (
+        "the verdict on a claim is that on the paper's own method"
+    )
+    assert any(pair.pretrained for pair in grid.pairs), "claim c is about these"
     assert (
         len({run_spec.recipe.data for run_spec in claims.run_specs})
         == len({run_spec.recipe.threat for run_spec in claims.run_specs})
         == 1
     )
     assert {run_spec.recipe.training.seed for run_spec in claims.run_specs if run_spec.kind == "method"} == set(
-        claims.seeds
+        grid.seeds
     )
     for other in (load_recipe, load_study):
         with pytest.raises(InputError, match=r"is a test of claims, not a .*; run it with `kdiga claims`"):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from kdiga import recipes
 from kdiga.errors import InputError
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
@@ -57,7 +56,7 @@ def test_what_is_neither(given, message, tmp_path, monkeypatch):
 
 def test_a_wheels_come_first(tmp_path, monkeypatch):
     (tmp_path / "digits-kdiga.yaml").write_text("# Another.\n")
-    monkeypatch.setattr(recipes, "_FOLDERS", (tmp_path, FOLDER))
+    monkeypatch.setattr(sys.modules[shipped.__module__], "_FOLDERS", (tmp_path, FOLDER))
     assert about(shipped()["digits-kdiga"]) == "Another."
     assert len(shipped()) == len(list(FOLDER.glob("*.yaml")))
 

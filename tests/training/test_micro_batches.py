@@ -109,7 +109,7 @@ def test_pieces_draw_what_the_batch_draws(layout, draw):
         stream = torch.Generator().manual_seed(0)
         with seeded(3):
             stream.set_state(torch.get_rng_state())
-        with on_batch_shard(BatchShard(place, 4, draws=stream)):
+        with on_batch_shard(BatchShard(place, 4, generator=stream)):
             for value in wanted:
                 got = getattr(current_shard(), draw)(whole[:3])
                 assert torch.equal(got, value[place * 3 : place * 3 + 3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, FiniteFloat
 
 from kdiga.results.fields import Interval, Number, ResultModel, Share
 from kdiga.results.shared import FileModel, ThreatRecord
@@ -127,9 +127,9 @@ class CurveRun(RunSummary):
 
 
 class CurvePoint(ResultModel):
-    """Runs with one value of the coefficient; None for the start."""
+    """Runs with one value of the coefficient, which may be as large as a float; None for the start."""
 
-    value: Number | None = None
+    value: FiniteFloat | None = None
     runs: list[CurveRun]
 
 
@@ -138,7 +138,7 @@ class CurveAnswer(ResultModel):
 
     settled: bool
     achieved: bool
-    value: Number | None = None
+    value: FiniteFloat | None = None
     why: str | None = None
 
 
