@@ -64,9 +64,8 @@ def test_every_shipped_study_is_valid(path, tmp_path):
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.name)
 def test_every_shipped_test_of_claims_is_valid(path, tmp_path):
     claims = load_claims(path, tmp_path)
-    assert claims.grid.methods[claims.grid.judged[0]] == "kdiga", (
-        "the verdict on a claim is that on the paper's own method"
-    )
+    grid = claims.grid
+    assert grid.methods[grid.judged[0]] == "kdiga", "the verdict on a claim is that on the paper's own method"
     assert any(pair.pretrained for pair in grid.pairs), "claim c is about these"
     assert (
         len({run_spec.recipe.data for run_spec in claims.run_specs})
