@@ -76,8 +76,6 @@ def claims(request: ClaimsRequest, output: Output) -> None:
         output,
         f"kdiga claims {request.recipe}",
         started=started,
-        dry_run=request.dry_run,
-        report=request.report,
         minutes=request.stop_after,
     )
     if made is None:

@@ -81,8 +81,6 @@ def curve(request: CurveRequest, output: Output) -> None:
         output,
         f"kdiga curve {request.recipe}",
         started=started,
-        dry_run=request.dry_run,
-        report=request.report,
     )
     if made is None:
         return

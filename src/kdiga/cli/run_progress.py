@@ -17,7 +17,7 @@ from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.experiment import Experiment, StoppedError, describe_outcome
 from kdiga.experiments.runner import BoardProgress
 from kdiga.workflows.prepare import load_recipe_data
-from kdiga.workflows.requests import RunsRequest
+from kdiga.workflows.requests import ReportedRunsRequest, RunsRequest
 
 STOPPED = "interrupted; what is finished is kept, and the same command continues."
 
@@ -29,25 +29,23 @@ def run_experiment(
     command: str,
     *,
     started: float,
-    dry_run: bool = False,
-    report: bool = False,
     minutes: float | None = None,
 ) -> tuple[dict[str, Any], list[str]] | None:
     """Make an experiment's runs with progress, or list them, or only report them.
 
     Args:
         experiment: The experiment.
-        request: The executor, and the number of runs at a time.
+        request: The executor and the number of runs at a time; whether to list the runs only, or to report only.
         output: Output for progress and for the list of a dry run.
         command: The command in short, such as "kdiga study NAME".
         started: Time of the command's start; runs that failed before are tried again.
-        dry_run: Whether to list the runs only.
-        report: Whether to rewrite the result files only.
         minutes: Time limit; None for no limit.
 
     Returns:
         tuple: Content of the result file, and the folders of the runs that failed now; None for a dry run.
     """
+    dry_run = isinstance(request, ReportedRunsRequest) and request.dry_run
+    report = isinstance(request, ReportedRunsRequest) and request.report
     console, executor = output.console, ExecutorRequest(request.executor, request.workers)
     data = load_recipe_data(experiment.run_specs[0].recipe.data)
     board = experiment.open(data, since=0.0 if report else started, look_only=dry_run)

@@ -53,8 +53,6 @@ def study(request: StudyRequest, output: Output) -> None:
         output,
         f"kdiga study {request.file}",
         started=started,
-        dry_run=request.dry_run,
-        report=request.report,
     )
     if made is None:
         return

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from rich.console import Console
 
 from kdiga.cli.command import command
@@ -51,6 +50,8 @@ def train(request: TrainRequest, output: Output) -> None:
 
     Example: kdiga train recipes/digits-kdiga.yaml --set training.seed=1 --out runs/seed1
     """
+    import yaml
+
     from kdiga.cli.progress import TrainingProgress
     from kdiga.recipes.load import load_recipe
     from kdiga.training.loop import TrainingCallbacks
