@@ -183,7 +183,7 @@ def test_a_full_disk_loses_nothing(filler, tmp_path, monkeypatch):
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreFullError, match=r"No space left.*is kept. Make room, and the same command goes on"):
+    with pytest.raises(StoreFullError, match=r"No space left.*so far stays. Make room, and the same command goes on"):
         fill(store, filler.source())
     monkeypatch.undo()
     assert len(store.missing()) == 6

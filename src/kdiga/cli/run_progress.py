@@ -19,7 +19,7 @@ from kdiga.experiments.runner import BoardProgress
 from kdiga.workflows.prepare import load_recipe_data
 from kdiga.workflows.requests import ReportedRunsRequest, RunsRequest
 
-STOPPED = "interrupted; what is finished is kept, and the same command continues."
+STOPPED = "interrupted; finished work is saved, and the same command continues."
 
 
 def run_experiment(
