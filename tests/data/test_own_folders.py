@@ -80,9 +80,16 @@ def test_hidden_and_system_files_are_passed_over_at_every_level(tmp_path):
 
 @pytest.mark.parametrize(
     "parts",
-    [("train", "validation"), ("train", "valid"), ("train", "dev"), ("Train", "Test"), ("training", "testing"),
-     ("training_set", "test_set"), ("TRAIN", "val")],
-)  # fmt: skip
+    [
+        ("train", "validation"),
+        ("train", "valid"),
+        ("train", "dev"),
+        ("Train", "Test"),
+        ("training", "testing"),
+        ("training_set", "test_set"),
+        ("TRAIN", "val"),
+    ],
+)
 def test_the_usual_names_of_parts_are_known(parts, tmp_path):
     for part, each in zip(parts, (4, 2), strict=True):
         class_folders(tmp_path / part, suffix="png", each=each)

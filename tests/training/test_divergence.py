@@ -95,9 +95,17 @@ def test_few_positive_examples_train_to_the_end():
     images = torch.rand(200, 1, 4, 4, generator=generator) / 2 + labels.view(-1, 1, 1, 1) / 2
     student = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     result = kdiga.distill(
-        student, None, (images, labels), method="ce", epochs=30, lr=0.1, batch_size=20, validation_steps=1,
-        threat=ThreatModel("linf", 0.01), select="clean",
-    )  # fmt: skip
+        student,
+        None,
+        (images, labels),
+        method="ce",
+        epochs=30,
+        lr=0.1,
+        batch_size=20,
+        validation_steps=1,
+        threat=ThreatModel("linf", 0.01),
+        select="clean",
+    )
     assert result.history[-1].clean == 1.0
 
 
@@ -121,9 +129,18 @@ def test_the_check_looks_at_all_classes_of_sorted_images():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weight_decay", -1.0), ("weight_decay", float("nan")), ("momentum", -1.0), ("momentum", 2.0),
-     ("grad_clip", -5.0), ("grad_clip", float("nan")), ("seed", -1), ("seed", 2**70), ("lr", float("inf"))],
-)  # fmt: skip
+    [
+        ("weight_decay", -1.0),
+        ("weight_decay", float("nan")),
+        ("momentum", -1.0),
+        ("momentum", 2.0),
+        ("grad_clip", -5.0),
+        ("grad_clip", float("nan")),
+        ("seed", -1),
+        ("seed", 2**70),
+        ("lr", float("inf")),
+    ],
+)
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(kdiga.InputError, match=f"^{name} was "):
         TrainingSettings(**{name: value})
