@@ -36,12 +36,11 @@ def write_claims(claims: ClaimsResult, page: Path, images: Path | None = None) -
     page.parent.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, str] = {}
     for name, draw in PICTURES.items():
-        figure = draw(claims)
-        if figure is not None:
-            path = folder / f"{page.stem}-{name}.png"
-            with drawing():
+        with drawing():
+            figure, path = draw(claims), folder / f"{page.stem}-{name}.png"
+            if figure is not None:
                 write_png(path, figure, dpi=130, facecolor="white")
-            drawn[name] = path.relative_to(page.parent).as_posix()
+                drawn[name] = path.relative_to(page.parent).as_posix()
     write_atomically(page, claims_markdown(claims, drawn))
 
 
