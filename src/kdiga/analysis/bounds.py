@@ -24,15 +24,10 @@ ROUNDING = 1e-4  # relative rounding of float32 pixels and losses
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound on the loss of one student in nats, and the measured worst case.
+    """A bound on the loss of one student in nats, and the measured worst case."""
 
-    Args:
-        terms: Terms of the bound by name, one value per example; their sum is the bound.
-        measured: Worst case that a search found, one value per example.
-    """
-
-    terms: Mapping[str, Sequence[float]]
-    measured: Sequence[float]
+    terms: Mapping[str, Sequence[float]]  # terms of the bound by name, one value per example; their sum is the bound
+    measured: Sequence[float]  # worst case that a search found, one value per example
 
     @property
     def values(self) -> list[float]:

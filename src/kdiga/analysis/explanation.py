@@ -33,23 +33,14 @@ TERMS = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """Measures of a teacher and its students on the same images.
+    """Measures of a teacher and its students on the same images."""
 
-    Args:
-        threat: The ball.
-        attack: Attack of the robust accuracy.
-        seed: Seed of attacks and resamples.
-        num_classes: Number of classes of all models.
-        teacher: Measures of the teacher.
-        students: Measures of at least one student.
-    """
-
-    threat: ThreatModel
-    attack: str
-    seed: int
-    num_classes: int
-    teacher: ModelExplanation
-    students: Sequence[ModelExplanation]
+    threat: ThreatModel  # the ball
+    attack: str  # attack of the robust accuracy
+    seed: int  # seed of attacks and resamples
+    num_classes: int  # number of classes of all models
+    teacher: ModelExplanation  # measures of the teacher
+    students: Sequence[ModelExplanation]  # measures of at least one student
 
     @property
     def teacher_is_robust(self) -> bool:

@@ -14,15 +14,10 @@ from kdiga.statistics import clopper_pearson
 
 @dataclass(frozen=True)
 class GradientAgreement:
-    """Agreement of the input gradients of a student and its teacher.
+    """Agreement of the input gradients of a student and its teacher."""
 
-    Args:
-        cosine: Cosine of each example; None if one of the gradients is zero.
-        distance: Dual norm of the difference of each example, in nats per pixel unit.
-    """
-
-    cosine: Sequence[float | None]
-    distance: Sequence[float]
+    cosine: Sequence[float | None]  # cosine of each example; None if one of the gradients is zero
+    distance: Sequence[float]  # dual norm of the difference of each example, in nats per pixel unit
 
     @property
     def defined(self) -> list[float]:
@@ -32,29 +27,17 @@ class GradientAgreement:
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """The measures of one model, one value per example.
+    """The measures of one model, one value per example."""
 
-    Args:
-        name: Short name.
-        clean: Whether each example is classified correctly.
-        robust: Whether it still is under the attack.
-        notes: Warnings of the attack.
-        linearity: Gamma, the largest remainder found, in nats.
-        gradient_norm: Dual norm of the input gradient, in nats per pixel unit.
-        agreement: Agreement with the teacher; None for the teacher itself.
-        student_bound: Bound on the rise of the loss; None for the teacher.
-        transfer_bound: Bound on the distance of the losses; None for the teacher.
-    """
-
-    name: str
-    clean: Sequence[bool]
-    robust: Sequence[bool]
-    notes: Sequence[str]
-    linearity: Sequence[float]
-    gradient_norm: Sequence[float]
-    agreement: GradientAgreement | None = None
-    student_bound: Bound | None = None
-    transfer_bound: Bound | None = None
+    name: str  # short name
+    clean: Sequence[bool]  # whether each example is classified correctly
+    robust: Sequence[bool]  # whether it still is under the attack
+    notes: Sequence[str]  # warnings of the attack
+    linearity: Sequence[float]  # gamma, the largest remainder found, in nats
+    gradient_norm: Sequence[float]  # dual norm of the input gradient, in nats per pixel unit
+    agreement: GradientAgreement | None = None  # agreement with the teacher; None for the teacher itself
+    student_bound: Bound | None = None  # bound on the rise of the loss; None for the teacher
+    transfer_bound: Bound | None = None  # bound on the distance of the losses; None for the teacher
 
     @property
     def zero_gradients(self) -> int:

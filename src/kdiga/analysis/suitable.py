@@ -28,15 +28,10 @@ CURVED = 0.9  # remainder over rise above which the gradient predicts little
 
 @dataclass(frozen=True)
 class Suitability:
-    """Measures of a teacher, and one finding per check.
+    """Measures of a teacher, and one finding per check."""
 
-    Args:
-        measures: Measures by name, as plain data.
-        findings: Findings of all checks.
-    """
-
-    measures: dict[str, Any]
-    findings: Sequence[Finding]
+    measures: dict[str, Any]  # measures by name, as plain data
+    findings: Sequence[Finding]  # findings of all checks
 
     @property
     def verdict(self) -> Literal["suitable", "doubtful", "unsuitable"]:

@@ -34,21 +34,13 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Clever(Certificate):
-    """Estimated radii of one model.
+    """Estimated radii of one model."""
 
-    Args:
-        sampling: Norm, largest radius and sampled points.
-        radius: Radius of each example; 0.0 for a wrong answer, None if a fit that matters failed.
-        p_value: P-value of the fit of the class that decides the radius of each example; None without a fit.
-        wrong: Number of misclassified examples.
-        failed: Number of correctly classified examples without a radius.
-    """
-
-    sampling: Sampling
-    radius: Radii
-    p_value: Radii
-    wrong: int
-    failed: int
+    sampling: Sampling  # norm, largest radius and sampled points
+    radius: Radii  # radius of each example; 0.0 for a wrong answer, None if a fit that matters failed
+    p_value: Radii  # P-value of the fit of the class that decides the radius of each example; None without a fit
+    wrong: int  # number of misclassified examples
+    failed: int  # number of correctly classified examples without a radius
 
     @property
     def correct(self) -> tuple[bool, ...]:

@@ -41,18 +41,12 @@ class AlignmentGuarantee:
     """The radius that alignment guarantees for each example.
 
     The last three values belong to the class that decides the radius; None for a wrong answer or a failed fit.
-
-    Args:
-        radius: Guaranteed radius; 0.0 for a wrong answer of the student, None for a failed fit.
-        rho: Largest dual norm of the difference of the gradients.
-        teacher_lipschitz: Lipschitz constant of the margin of the teacher.
-        margin_gap: Margin of the student minus that of the teacher, in logits.
     """
 
-    radius: Radii
-    rho: Radii
-    teacher_lipschitz: Radii
-    margin_gap: Radii
+    radius: Radii  # guaranteed radius; 0.0 for a wrong answer of the student, None for a failed fit
+    rho: Radii  # largest dual norm of the difference of the gradients
+    teacher_lipschitz: Radii  # lipschitz constant of the margin of the teacher
+    margin_gap: Radii  # margin of the student minus that of the teacher, in logits
 
     def to_dict(self, measured: Radii) -> dict[str, Any]:
         """Return all values, and a summary with the radii of the student by the same method, as plain data."""
@@ -105,19 +99,12 @@ def _known_pairs(first: Radii, second: Radii) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class CertificateComparison:
-    """The certificates of a student and its teacher, by one method, on the same examples.
+    """The certificates of a student and its teacher, by one method, on the same examples."""
 
-    Args:
-        student: Certificate of the student.
-        teacher: Certificate of the teacher.
-        largest_radius: Largest radius that the method can find.
-        guarantee: What alignment guarantees; None for a method without gradients.
-    """
-
-    student: Clever | Smoothed | IntervalBounds
-    teacher: Clever | Smoothed | IntervalBounds
-    largest_radius: float
-    guarantee: AlignmentGuarantee | None = None
+    student: Clever | Smoothed | IntervalBounds  # certificate of the student
+    teacher: Clever | Smoothed | IntervalBounds  # certificate of the teacher
+    largest_radius: float  # largest radius that the method can find
+    guarantee: AlignmentGuarantee | None = None  # what alignment guarantees; None for a method without gradients
 
     @property
     def compared(self) -> list[int]:

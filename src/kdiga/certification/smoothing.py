@@ -35,23 +35,17 @@ SELECTION, ESTIMATION = 0, 1  # random streams of an example
 class Noise:
     """Noise of a smoothed classifier, and the confidence of its radii.
 
-    Args:
-        sigma: Standard deviation of the noise, in pixels in [0, 1], above 0. Noisy pixels are not clipped, because the
-            theorem needs Gaussian noise.
-        samples: Number of samples that bound the probability of the selected class, at least 1.
-        selection_samples: Number of samples that select the class, at least 1.
-        alpha: Probability of a wrong radius, per example, in (0, 1).
-        seed: Seed of the noise; each example has its own random streams.
-
     Raises:
         InputError: If a value is out of range.
     """
 
+    # Standard deviation of the noise, in pixels in [0, 1], above 0. Noisy pixels are not clipped, because the theorem
+    # needs Gaussian noise.
     sigma: float = 0.25
-    samples: int = 1000
-    selection_samples: int = 100
-    alpha: float = 0.001
-    seed: int = 0
+    samples: int = 1000  # number of samples that bound the probability of the selected class, at least 1
+    selection_samples: int = 100  # number of samples that select the class, at least 1
+    alpha: float = 0.001  # probability of a wrong radius, per example, in (0, 1)
+    seed: int = 0  # seed of the noise; each example has its own random streams
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sigma) and self.sigma > 0):
@@ -81,21 +75,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Smoothed(Certificate):
-    """Certified L2 radii of a smoothed model.
+    """Certified L2 radii of a smoothed model."""
 
-    Args:
-        noise: Noise and confidence.
-        radius: Radius of each example; 0.0 for a wrong or withheld answer.
-        prediction: Answer of each example; None if the model abstains.
-        abstained: Number of examples without an answer.
-        wrong: Number of examples with a wrong answer.
-    """
-
-    noise: Noise
-    radius: Radii
-    prediction: Sequence[int | None]
-    abstained: int
-    wrong: int
+    noise: Noise  # noise and confidence
+    radius: Radii  # radius of each example; 0.0 for a wrong or withheld answer
+    prediction: Sequence[int | None]  # answer of each example; None if the model abstains
+    abstained: int  # number of examples without an answer
+    wrong: int  # number of examples with a wrong answer
 
     @property
     def correct(self) -> tuple[bool, ...]:

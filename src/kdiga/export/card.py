@@ -90,31 +90,21 @@ class CardOrigin:
 
 @dataclass(frozen=True)
 class Card:
-    """The content of a card.
+    """The content of a card."""
 
-    Args:
-        name: Name of the model; spec, parameters (their number) and fingerprint are about its network.
-        data: Name of the data set; class names are those of the outputs, in order.
-        threat: Threat model of the attacks.
-        formats: Measurements by format, as in ``export.json``, the model in PyTorch first.
-        numbers: Measurements of the model itself by other commands.
-        origin: Training of the model.
-        queries: Number of queries of Square.
-        command: Command that made the export; provenance is that of the export.
-    """
-
-    name: str
+    name: str  # name of the model; spec, parameters (their number) and fingerprint are about its network
     spec: ModelSpec
     parameters: int
     fingerprint: str
-    data: str
+    data: str  # name of the data set; class names are those of the outputs, in order
     class_names: Sequence[str]
-    threat: ThreatModel
+    threat: ThreatModel  # threat model of the attacks
+    # Measurements by format, as in ``export.json``, the model in PyTorch first.
     formats: Mapping[str, Mapping[str, Any]]
-    numbers: Sequence[Number]
-    origin: CardOrigin
-    queries: int
-    command: str
+    numbers: Sequence[Number]  # measurements of the model itself by other commands
+    origin: CardOrigin  # training of the model
+    queries: int  # number of queries of Square
+    command: str  # command that made the export; provenance is that of the export
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def text(self, *, only: str = "") -> str:

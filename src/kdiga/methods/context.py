@@ -88,51 +88,33 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class StepClock:
-    """Position of a step in the training run.
+    """Position of a step in the training run."""
 
-    Args:
-        progress: Fraction of the training that is done, in [0, 1].
-        number: Number of steps before this one.
-    """
-
-    progress: float = 1.0
-    number: int = 0
+    progress: float = 1.0  # fraction of the training that is done, in [0, 1]
+    number: int = 0  # number of steps before this one
 
 
 @dataclass(frozen=True)
 class StepObservers:
-    """Measurements of a step that do not change its results.
+    """Measurements of a step that do not change its results."""
 
-    Args:
-        watch: Stopwatch for the sections of the step.
-        statistics: Collector of the student's passes; None collects nothing.
-    """
-
-    watch: Watch = silent
-    statistics: StepStatistics | None = None
+    watch: Watch = silent  # stopwatch for the sections of the step
+    statistics: StepStatistics | None = None  # collector of the student's passes; None collects nothing
 
 
 @dataclass
 class StepContext:
-    """Everything that a method can use in one training step. Quantities that a method does not use are not computed.
+    """Everything that a method can use in one training step. Quantities that a method does not use are not computed."""
 
-    Args:
-        batch: Images in [0, 1], labels, indices.
-        models: Student and teachers.
-        settings: Threat model, and how attacks and input gradients are computed.
-        clock: Position of the step in the run.
-        memory: State that the method keeps between steps; saved with the run.
-        observers: Stopwatch and statistics.
-        is_subset: Whether the batch is a subset of the step's batch. The student also sees these images with the
-            whole batch, which updates batch norm's running statistics; the subset does not update them again.
-    """
-
-    batch: Batch
-    models: StepModels
-    settings: StepSettings
-    clock: StepClock = StepClock()
+    batch: Batch  # images in [0, 1], labels, indices
+    models: StepModels  # student and teachers
+    settings: StepSettings  # threat model, and how attacks and input gradients are computed
+    clock: StepClock = StepClock()  # position of the step in the run
+    # State that the method keeps between steps; saved with the run.
     memory: dict[str, Any] = field(default_factory=dict)
-    observers: StepObservers = StepObservers()
+    observers: StepObservers = StepObservers()  # stopwatch and statistics
+    # Whether the batch is a subset of the step's batch. The student also sees these images with the whole batch, which
+    # updates batch norm's running statistics; the subset does not update them again.
     is_subset: bool = False
 
     @property

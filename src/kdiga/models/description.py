@@ -14,31 +14,18 @@ FEW = 12  # class indices that a line names
 
 @dataclass(frozen=True)
 class Description:
-    """Properties of a loaded classifier.
+    """Properties of a loaded classifier."""
 
-    Args:
-        source: Origin of the weights, in words.
-        architecture: Name of the architecture.
-        parameters: Number of parameters.
-        given: Channels and size of the classifier's images.
-        network: Channels and size of its network's images.
-        mean: Mean per channel, subtracted from pixels in [0, 1].
-        std: Standard deviation per channel, a divisor.
-        outputs: Number of the network's outputs.
-        classes: Outputs that are the logits; () is all.
-        notes: Changes that loading made to fit the weights.
-    """
-
-    source: str
-    architecture: str
-    parameters: int
-    given: tuple[int, int]
-    network: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    outputs: int
-    classes: tuple[int, ...]
-    notes: Sequence[str]
+    source: str  # origin of the weights, in words
+    architecture: str  # name of the architecture
+    parameters: int  # number of parameters
+    given: tuple[int, int]  # channels and size of the classifier's images
+    network: tuple[int, int]  # channels and size of its network's images
+    mean: tuple[float, ...]  # mean per channel, subtracted from pixels in [0, 1]
+    std: tuple[float, ...]  # standard deviation per channel, a divisor
+    outputs: int  # number of the network's outputs
+    classes: tuple[int, ...]  # outputs that are the logits; () is all
+    notes: Sequence[str]  # changes that loading made to fit the weights
 
     @classmethod
     def of(cls, model: Classifier) -> Description:

@@ -23,15 +23,9 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """The arguments of :func:`kdiga.load_model`; None leaves a value to the source.
+    """The arguments of :func:`kdiga.load_model`; None leaves a value to the source."""
 
-    Args:
-        name: Name with its prefix, as given.
-        picks: How outputs of the network are picked, by "names" of ImageNet's classes or by "indices", so that it
-            needs them all; "" if none are.
-    """
-
-    name: str
+    name: str  # name with its prefix, as given
     weights: Path | None = None
     num_classes: int | None = None
     in_channels: int | None = None
@@ -43,6 +37,8 @@ class SourceRequest:
     architecture: str | None = None
     matched: str = "name"
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    # How outputs of the network are picked, by "names" of ImageNet's classes or by "indices", so that it needs them
+    # all; "" if none are.
     picks: str = ""
     images: Shape | None = None
 

@@ -49,23 +49,17 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with title, legend, caption, the commands that made its numbers, and the numbers themselves.
-
-    Args:
-        alt: What the figure shows, in numbers.
-        wide: Whether it takes the whole width of the page.
-        least: Width in rem below which it scrolls in its card.
-    """
+    """A figure with title, legend, caption, the commands that made its numbers, and the numbers themselves."""
 
     title: str
     svg: Markup
-    alt: str
+    alt: str  # what the figure shows, in numbers
     keys: Sequence[Key] = ()
     caption: str = ""
     commands: Sequence[str] = ()
     numbers: Table | None = None
-    wide: bool = False
-    least: float = 0
+    wide: bool = False  # whether it takes the whole width of the page
+    least: float = 0  # width in rem below which it scrolls in its card
     kind: str = field(default="plot", init=False)
 
 
