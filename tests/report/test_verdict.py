@@ -9,8 +9,8 @@ import pytest
 from kdiga.report.differences import difference_of
 from kdiga.report.groups import group_models
 from kdiga.report.model_registry import ModelRegistry, short_names
+from kdiga.report.tables import signed
 from kdiga.report.verdict import judge_group
-from kdiga.report.wording import signed
 from kdiga.results.attack_names import strongest
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from kdiga.export.torch_program import PROGRAM
 from kdiga.io.markdown import code, fenced, one_line, safe
 from kdiga.models import ModelSpec
 from kdiga.results.attack_names import attack_name
+from kdiga.results.exports import FormatRecord, FormatTable
 from kdiga.types import ThreatModel
 
 _ONNX = """import numpy as np
@@ -126,24 +127,20 @@ class Card:
     def _figures(self, only: str) -> dict[str, Any]:
         """Return what the template shows of the measurements."""
         channels, size, classes = self.spec.takes
-        formats = self.formats.values()
-        attacks = list(dict.fromkeys(name for one in formats for name in one["accuracy"]))
-        batches = list(dict.fromkeys(size for one in formats for size in one["latency_ms"]))
-        head = ["format", "bytes", "same class as PyTorch", *map(attack_name, attacks)]
-        head += [f"ms, batch {batch}" for batch in batches]
-        counts = {name: one["examples"][name] for one in formats for name in one["accuracy"]}
-        attacked = [name for name in attacks if name not in ("clean", WORST)]
+        found = FormatTable({name: FormatRecord.model_validate(one) for name, one in self.formats.items()})
+        rows = ([text + (f" ({small})" if small else "") for text, small in row] for row in found.rows)
+        attacked = [name for name in found.attacks if name not in ("clean", WORST)]
         hardware, versions = self.provenance.get("hardware", {}), self.provenance.get("versions", {})
         return {
             "channels": channels,
             "size": size,
             "classes": classes,
-            "table": [head, *(list(_cells(name, one, attacks, batches)) for name, one in self.formats.items())],
-            "counts": ", ".join(f"{attack_name(name)} {count:,}" for name, count in counts.items()),
+            "table": [found.head, *([name, *row] for name, row in zip(self.formats, rows, strict=True))],
+            "counts": found.images,
             "copies": "; ".join(f"{name} is {one['same_as']}" for name, one in self.formats.items() if one["same_as"]),
             "attacked": attacked,
             "attacks": ", ".join(sorted(map(attack_name, attacked))) or "no attack",
-            "timed": bool(batches),
+            "timed": bool(found.batches),
             "snippets": [
                 (name, one["file"], snippet(name, self.spec.takes, in_hub_folder=bool(only)).rstrip())
                 for name, one in self.formats.items()
@@ -154,16 +151,3 @@ class Card:
             "date": str(self.provenance.get("date", ""))[:10],
             "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
         }
-
-
-def _cells(name: str, one: Mapping[str, Any], attacks: Sequence[str], batches: Sequence[str]) -> Iterator[str]:
-    yield name
-    yield f"{one['bytes']:,}" if one["bytes"] else ""
-    yield f"{one['agreement']['same_class']:.1%}" if "agreement" in one else ""
-    for attack in attacks:
-        value, bold = one["accuracy"].get(attack), "**" if attack == WORST else ""
-        low, high = one["interval_95"].get(attack, (0, 0))
-        yield "" if value is None else f"{bold}{value:.1%}{bold} ({100 * low:.1f} - {100 * high:.1f})"
-    for size in batches:
-        found = one["latency_ms"].get(size)
-        yield "" if found is None else f"{found['median']:.2f} ({found['low']:.2f} - {found['high']:.2f})"

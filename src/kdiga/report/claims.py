@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kdiga.io.atomic_write import write_atomically
@@ -10,7 +10,7 @@ from kdiga.io.markdown import one_line, safe
 from kdiga.report.charts import drawing, write_png
 from kdiga.report.claims_pictures import PICTURES
 from kdiga.report.claims_tables import TABLES, coefficient_rows, model_rows
-from kdiga.report.tables import NOTHING, markdown_table, when_and_where
+from kdiga.report.tables import NOTHING, markdown_table, some_names, when_and_where
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult, CorrelationRecord
 
@@ -168,10 +168,10 @@ def untested(claims: ClaimsResult) -> Iterator[str]:
     """Return what a reader might take for tested and is not."""
     missing = [run for run in claims.runs if run.status in ("open", "failed")]
     if missing:
-        yield f"{len(missing)} runs have no result yet: {_some([run.folder for run in missing])}."
+        yield f"{len(missing)} runs have no result yet: {some_names([run.folder for run in missing], 12)}."
     diverged = [run.folder for run in claims.runs if run.status == "diverged"]
     if diverged:
-        yield f"{len(diverged)} runs diverged and count as wrong on every image: {_some(diverged)}."
+        yield f"{len(diverged)} runs diverged and count as wrong on every image: {some_names(diverged, 12)}."
     pairs = [f"{pair.teacher} to {pair.student}" for pair in claims.pairs if not pair.pretrained]
     yield f"Other pairs than {', '.join(pairs)}; other data than {claims.data.name}."
     threat = claims.threat
@@ -203,7 +203,3 @@ def eps_text(eps: float) -> str:
     """
     steps = eps * 255
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 and round(steps) else f"{eps:.4g}"
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
-from kdiga.report.wording import listed, signed, some_names
+from kdiga.report.tables import listed, signed, some_names
 from kdiga.results.attack_names import attack_name
 from kdiga.results.fields import fields
 
