@@ -79,12 +79,8 @@ def student_bound(
 ) -> Bound:
     """Return the student bound: the largest rise of the student's loss.
 
-    Args:
-        eps: Radius of the ball.
-        linearity: Gamma of the student.
-        teacher_gradient: Dual norms of the teacher's gradients.
-        distance: Dual norms of the differences of the gradients.
-        measured: Largest rise of the student's loss that a search found.
+    ``linearity`` is gamma of the student; ``teacher_gradient`` and ``distance`` are the dual norms of the teacher's
+    gradients and of the differences of the gradients; ``measured`` is what a search found.
     """
     terms = {
         "linearity": linearity,
@@ -105,15 +101,9 @@ def transfer_bound(
 ) -> Bound:
     """Return the transfer bound: the largest distance of the two losses anywhere in the ball.
 
-    It has two sides, so a student that is better than its teacher has a larger bound too.
-
-    Args:
-        eps: Radius of the ball.
-        clean_gap: Distance of the losses at the clean image.
-        distance: Dual norms of the differences of the gradients.
-        student_linearity: Gamma of the student.
-        teacher_linearity: Gamma of the teacher.
-        measured: Largest distance of the losses that a search found.
+    It has two sides, so a student that is better than its teacher has a larger bound too. ``clean_gap`` is the distance
+    of the losses at the clean image, the linearities are each model's gamma, and the rest is as in
+    :func:`student_bound`.
     """
     terms = {
         "clean_gap": clean_gap,

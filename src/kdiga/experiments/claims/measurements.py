@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 
 from kdiga.analysis.explain import explain
+from kdiga.analysis.measures import Measurements
 from kdiga.analysis.model_explanation import ModelExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
@@ -116,17 +117,9 @@ class ExplainMeasurement(TeacherMeasurement[Explaining]):
         self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
     ) -> dict[str, Any]:
         """Return means, and the values of those measures that order the students."""
-        found = explain(
-            teacher,
-            {"student": student},
-            images,
-            labels,
-            threat=threat,
-            attack=CHEAP,
-            search=self.settings.search,
-            seed=self.seed,
-            result_cache=ResultCache(cache),
-        )
+        search, results = self.settings.search, ResultCache(cache)
+        measurements = Measurements(images, labels, threat=threat, search=search, seed=self.seed, result_cache=results)
+        found = explain(measurements, teacher, {"student": student}, attack=CHEAP)
         return _summary(found.students[0])
 
 
