@@ -146,12 +146,10 @@ def clever_against(
     *,
     norm: str = "linf",
     max_radius: float | str = 8 / 255,
-    batches: int = 100,
-    batch_size: int = 25,
-    seed: int = 0,
     points: int | None = None,
     folder: Path | None = None,
     progress: OnProgress | None = None,
+    **settings: int,
 ) -> CertificateComparison:
     """Compare a student with its teacher by CLEVER: all results are estimates.
 
@@ -165,10 +163,12 @@ def clever_against(
     Raises:
         InputError: As :func:`kdiga.certification.clever`, or if the models have different classes.
     """
-    sampling = Sampling(ThreatModel.parse(norm, max_radius), batches, batch_size, seed)
-    (own, reference), (estimates, teacher_estimates, rho) = sample_margins(
-        [student, teacher], images, labels, sampling, points=points, folder=folder, progress=progress
+    sampling = Sampling(ThreatModel.parse(norm, max_radius), **settings)
+    options: dict[str, Any] = {"points": points, "folder": folder, "progress": progress}
+    scores, (estimates, teacher_estimates, rho) = sample_margins(
+        [student, teacher], images, labels, sampling, **options
     )
+    own, reference = scores
     guarantee = alignment_guarantee(
         (own.margins.double().cpu(), reference.margins.double().cpu()),
         own.correct.cpu(),
@@ -200,10 +200,9 @@ def interval_against(
     labels: Tensor,
     *,
     norm: str = "linf",
-    eps: float | str = 8 / 255,
-    max_radius: float | str | None = None,
     folder: Path | None = None,
     progress: OnProgress | None = None,
+    **settings: Any,
 ) -> CertificateComparison:
     """Compare a student with its teacher by interval bounds: all results are proved.
 
@@ -217,10 +216,9 @@ def interval_against(
     Raises:
         InputError: As :func:`kdiga.certification.interval_bounds`, or if the models have different classes.
     """
-    settings: dict[str, Any] = {"norm": norm, "eps": eps, "max_radius": max_radius}
-    shared: dict[str, Any] = {"folder": folder, "progress": progress}
-    found = interval_bounds(student, images, labels, role="student", **settings, **shared)
-    reference = interval_bounds(teacher, images, labels, role="teacher", **settings, **shared)
+    settings |= {"norm": norm, "folder": folder, "progress": progress}
+    found = interval_bounds(student, images, labels, role="student", **settings)
+    reference = interval_bounds(teacher, images, labels, role="teacher", **settings)
     ball = ThreatModel.parse(norm, found.max_radius)
     device = device_of(student, images.device)
     images, labels = images.to(device), labels.to(device).long()

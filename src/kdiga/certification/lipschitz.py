@@ -58,13 +58,8 @@ class Sampling:
 
     def key(self) -> dict[str, Any]:
         """Return the settings as plain data."""
-        return {
-            "norm": self.ball.norm,
-            "radius": self.ball.eps,
-            "batches": self.batches,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
+        settings = {name: value for name, value in vars(self).items() if name != "ball"}
+        return {"norm": self.ball.norm, "radius": self.ball.eps, **settings}
 
 
 @dataclass(frozen=True)

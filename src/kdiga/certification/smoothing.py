@@ -123,14 +123,10 @@ def smooth(
     images: Tensor,
     labels: Tensor,
     *,
-    sigma: float = 0.25,
-    samples: int = 1000,
-    selection_samples: int = 100,
-    alpha: float = 0.001,
-    seed: int = 0,
     batch_size: int = 500,
     folder: Path | None = None,
     progress: OnProgress | None = None,
+    **settings: Any,
 ) -> Smoothed:
     """Certify each example of the smoothed model: algorithm CERTIFY of Cohen et al. (2019).
 
@@ -139,19 +135,15 @@ def smooth(
             parameters do not change.
         images: Float (example, channel, height, width), pixels in [0, 1].
         labels: Int (example,).
-        sigma: Standard deviation of the noise, in pixels in [0, 1].
-        samples: Number of samples that bound the probability of the selected class.
-        selection_samples: Number of samples that select the class, from a separate random stream.
-        alpha: Probability of a wrong radius, per example.
-        seed: Seed of the noise.
         batch_size: Number of noisy images per pass through the network. No count depends on it.
         folder: Folder of finished work units, which several processes can share; None saves nothing.
         progress: Called with "smoothing", the finished and the total number of examples.
+        settings: Fields of :class:`Noise`.
 
     Raises:
         InputError: If a setting is out of range, or as :func:`kdiga.certification.class_scores.class_scores`.
     """
-    noise = Noise(sigma, samples, selection_samples, alpha, seed)
+    noise = Noise(**settings)
     if batch_size < 1:
         raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
     device = device_of(model, images.device)
