@@ -56,10 +56,7 @@ _FILTERS: dict[str, Any] = {
 def snippet(name: str, takes: tuple[int, int, int], *, in_hub_folder: bool = False) -> str:
     """Return Python code that loads a format's file and runs it on random images; the result is in ``logits``.
 
-    Args:
-        name: Name of the format.
-        takes: Channels and size of the images, and number of classes.
-        in_hub_folder: Whether the code runs in the folder of the weights.
+    ``takes`` is as in :class:`kdiga.models.ModelSpec`; ``in_hub_folder`` is for code in the folder of the weights.
     """
     channels, size, _ = takes
     template, file = _SNIPPETS[name]
@@ -109,11 +106,7 @@ class Card:
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def text(self, *, only: str = "") -> str:
-        """Return the card in Markdown.
-
-        Args:
-            only: Format whose folder gets the card, so that it shows how to load that one only; "" shows all.
-        """
+        """Return the card in Markdown; it shows how to load the format ``only``, all formats for ""."""
         environment = Environment(
             loader=PackageLoader("kdiga.export"),
             undefined=StrictUndefined,

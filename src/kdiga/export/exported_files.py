@@ -37,14 +37,10 @@ class ExportedFile:
 def write_all(
     model: Classifier, formats: Sequence[Format], folder: Path, calibration: Tensor | None = None
 ) -> list[ExportedFile]:
-    """Write a model in some formats and read each file back.
+    """Write a model, in eval mode on the CPU, in some formats into an existing folder, and read each file back.
 
-    Args:
-        model: Classifier in eval mode, on the CPU.
-        formats: Formats to write.
-        folder: Existing folder.
-        calibration: Training images that also quantise the ONNX file, float (example, channel, height, width) in
-            [0, 1]; None writes no int8 file.
+    With calibration images, float (example, channel, height, width) in [0, 1] and from the training data, the ONNX file
+    is also quantised.
 
     Raises:
         InputError: If a format cannot represent the network.

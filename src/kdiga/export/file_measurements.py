@@ -100,15 +100,9 @@ class Latency:
 def latencies(
     calls: Mapping[str, Logits], images: Tensor, batches: Sequence[int] = LATENCY_BATCHES
 ) -> dict[str, dict[int, Latency]]:
-    """Time several files in turn, so that other work on the machine affects all of them.
+    """Time several files in turn, so that other work on the machine affects all of them, by name and batch size.
 
-    Args:
-        calls: Functions by name. PyTorch runs in one thread here; other runtimes must already do so.
-        images: Images, float (example, channel, height, width), repeated to fill a batch.
-        batches: Numbers of images in a call.
-
-    Returns:
-        Latencies by name and batch size.
+    Images are repeated to fill a batch. PyTorch runs in one thread here; other runtimes must already do so.
     """
     found: dict[str, dict[int, Latency]] = {name: {} for name in calls}
     with one_thread():

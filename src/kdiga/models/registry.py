@@ -50,10 +50,7 @@ def available_models() -> Sequence[str]:
 
 
 def build(spec: ModelSpec) -> Classifier:
-    """Build a freshly initialised classifier.
-
-    Args:
-        spec: Spec of the classifier; its name may be a source's, such as ``timm:NAME``.
+    """Build a freshly initialised classifier; the name in the spec may be a source's, such as ``timm:NAME``.
 
     Raises:
         InputError: for an unknown name, or a package that is missing.
@@ -83,11 +80,7 @@ class ModelSource(ABC):
 
     @abstractmethod
     def load(self, request: SourceRequest, name: str) -> Classifier:
-        """Return a classifier.
-
-        Args:
-            request: All arguments of the caller.
-            name: Name without the prefix.
+        """Return a classifier for a name without the prefix.
 
         Raises:
             InputError: if the model cannot be loaded.

@@ -180,14 +180,10 @@ def _svg(figure: Figure, style: Any, metadata: Any, **options: Any) -> str:
 
 
 def inline_svg(figure: Figure, key: str) -> Markup:
-    """Return a figure as an SVG element for a page.
+    """Return a figure, drawn in :func:`drawing`, as an SVG element for a page: the same bytes for the same figure.
 
-    Args:
-        figure: Figure drawn in :func:`drawing`.
-        key: Description of the figure, unique on the page; all names in the SVG begin with its hash.
-
-    Returns:
-        The element without size, title or role; the same bytes for the same figure.
+    It has no size, title or role. The key describes the figure and is unique on the page; all names in the SVG begin
+    with its hash.
     """
     key = "k" + hashlib.sha256(key.encode()).hexdigest()[:10]
     metadata = {"Date": None, "Creator": None}

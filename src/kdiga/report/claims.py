@@ -24,13 +24,7 @@ CLAIMS = {
 
 
 def write_claims(claims: ClaimsResult, page: Path, images: Path | None = None) -> None:
-    """Write the page and its pictures.
-
-    Args:
-        claims: Content of ``claims.json``.
-        page: Path of a Markdown file.
-        images: Folder of the pictures, below the page's; None is the page's own folder.
-    """
+    """Write the page in Markdown, and its pictures into a folder below the page's; None is the page's own folder."""
     folder = images or page.parent
     folder.mkdir(parents=True, exist_ok=True)
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -45,28 +39,11 @@ def write_claims(claims: ClaimsResult, page: Path, images: Path | None = None) -
 
 
 def claims_markdown(claims: ClaimsResult, pictures: Mapping[str, str]) -> str:
-    """Return the page.
-
-    Args:
-        claims: Content of ``claims.json``.
-        pictures: Paths of pictures by claim, relative to the page.
-    """
-    parts = [
-        f"# The paper's claims, tested: {safe(claims.title)}",
-        "",
-        *about(claims),
-        "",
-        *verdict_table(claims),
-    ]
+    """Return the page, with the paths of pictures by claim, relative to the page."""
+    parts = [f"# The paper's claims, tested: {safe(claims.title)}", "", *about(claims), "", *verdict_table(claims)]
     for name, text in CLAIMS.items():
-        parts += [
-            "",
-            f"## {name}. {text}",
-            "",
-            f"**{safe(verdict_line(claims, name))}**",
-            "",
-            f"Rule: {safe(rule(claims, name))}",
-        ]
+        parts += ["", f"## {name}. {text}", "", f"**{safe(verdict_line(claims, name))}**"]
+        parts += ["", f"Rule: {safe(rule(claims, name))}"]
         if name in pictures:
             parts += ["", f"![Claim {name}]({pictures[name]})"]
         parts += ["", *TABLES[name](claims)]

@@ -18,13 +18,7 @@ from kdiga.results.studies import AttackedRecord, CurvePoint, CurveResult, Curve
 
 
 def write_curve_files(folder: Path, curve: CurveResult, *, pictures: bool = True) -> None:
-    """Write ``curve.csv`` and ``curve.md``, and ``curve.png``, ``curve-dark.png`` and ``curve.svg``.
-
-    Args:
-        folder: Folder of the curve.
-        curve: Content of ``curve.json``.
-        pictures: False leaves the pictures as they are; drawing them takes seconds.
-    """
+    """Write ``curve.csv`` and ``curve.md``, and ``curve.png``, ``curve-dark.png`` and ``curve.svg`` if asked."""
     write_atomically(folder / "curve.csv", curve_csv(curve))
     write_atomically(folder / "curve.md", curve_markdown(curve))
     if not pictures:

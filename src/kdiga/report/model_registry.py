@@ -11,12 +11,10 @@ from kdiga.results.shared import ModelIdentity
 
 
 class ModelRegistry:
-    """Decides which results are about the same model.
+    """Decides which results are about the same model, from the identities of all results.
 
-    Args:
-        identities: Identities of all results.
-        runs: Runs; a model named by a path is searched among them, by the last parts of the path if the path itself
-            does not exist (results are often moved).
+    A model named by a path is searched among the runs, by the last parts of the path if the path itself does not exist
+    (results are often moved).
     """
 
     def __init__(self, identities: Iterable[ModelIdentity], runs: Sequence[RunResult]) -> None:

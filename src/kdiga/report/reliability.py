@@ -18,10 +18,7 @@ def reliability(
 ) -> list[str]:
     """Return what speaks for and against the numbers.
 
-    Args:
-        group: Models.
-        differences: Differences that the verdict rests on.
-        taught: Students of which the verdict names the best.
+    The verdict rests on the differences, and names the best of the ``taught`` students.
     """
     return [
         *_checks(group),
@@ -71,14 +68,9 @@ def _checks(group: ModelGroup) -> list[str]:
 
 
 def rival_without_teacher(group: ModelGroup, best: ReportedModel) -> tuple[ReportedModel, AccuracyDifference] | None:
-    """Return the most robust model that had no teacher, if it is not less robust than the best taught one.
+    """Return the most robust model that had no teacher, and its robust accuracy less the best taught student's.
 
-    Args:
-        group: Models.
-        best: Most robust student with a teacher.
-
-    Returns:
-        The model, and its robust accuracy less the student's; None if that is below 0 or all had teachers.
+    It is None if that is below 0 or all models had teachers.
     """
     alone = [
         one

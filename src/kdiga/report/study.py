@@ -119,11 +119,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def write_tables(folder: Path, *, pictures: bool = True) -> None:
-    """Write ``cells.csv``, ``table.md``, ``scatter.png`` and ``scatter.svg`` from ``study.json``.
-
-    Args:
-        folder: Folder of the study.
-        pictures: False leaves the pictures as they are; drawing them takes seconds.
+    """Write ``cells.csv`` and ``table.md``, and with ``pictures`` ``scatter.png`` and ``scatter.svg``.
 
     Raises:
         InputError: if there is no readable ``study.json``.

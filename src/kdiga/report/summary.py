@@ -20,13 +20,7 @@ SHOWN = 5  # images
 
 
 def write_summary(path: Path, evaluations: Sequence[EvaluationResult], explanation: ExplanationResult) -> None:
-    """Draw the picture into a PNG file.
-
-    Args:
-        path: Path of the picture.
-        evaluations: Named evaluations with a sweep, the teacher's first.
-        explanation: Explanation of the same models in the same order, with pictures.
-    """
+    """Draw named evaluations with a sweep, the teacher's first, and their explanation's pictures into a PNG file."""
     gallery, names = explanation.gallery, [evaluation.name for evaluation in evaluations]
     if gallery is None:
         raise InputError("the explanation has no pictures; run `kdiga explain` with --pictures 6.")

@@ -95,9 +95,7 @@ def _cost_cell(one: ReportedModel) -> TableCell:
 def sweep_section(group: ModelGroup, *, first: bool) -> Section | None:
     """Return accuracy against eps, a figure an attack; None if no model was evaluated at several eps.
 
-    Args:
-        group: Models.
-        first: Whether the group is the first of its data and norm, which shows evaluations at other eps.
+    The first group of its data and norm also shows evaluations at other eps.
     """
     by_attack: dict[str, list[ModelCurve]] = defaultdict(list)
     for member in group.members:

@@ -77,12 +77,7 @@ def _export_table(export: ExportResult) -> Table:
 
 
 def missing_section(group: ModelGroup, present: Sequence[str]) -> Section | None:
-    """Return what was not measured, and the commands that measure it; None if nothing is missing.
-
-    Args:
-        group: Models.
-        present: Titles of the group's other sections.
-    """
+    """Return what the group's sections, given by their titles, do not show, and the commands that measure it."""
     students = [one for one in group.students if one.place is not None]
     some = students[0] if students else group.teacher
     if some is None:
