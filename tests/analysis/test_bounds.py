@@ -107,4 +107,4 @@ def test_a_model_beside_itself_has_only_its_own_remainders(teacher, batch):
     assert found.transfer_bound.terms["clean_gap"] == [0.0] * 12
     assert found.transfer_bound.terms["gradient_distance"] == [0.0] * 12
     assert found.transfer_bound.values == pytest.approx([2 * gamma for gamma in found.linearity])
-    assert found.agreement.cosine == pytest.approx([1.0] * 12)
+    assert found.cosine == pytest.approx([1.0] * 12)

@@ -12,7 +12,7 @@ from kdiga.analysis import Explanation, WorstCaseSearch, explain
 from kdiga.analysis.bounds import student_bound, transfer_bound
 from kdiga.analysis.explanation import diagnose, reason_sentences, transfer_sentences
 from kdiga.analysis.measures import Measurements
-from kdiga.analysis.model_explanation import GradientAgreement, ModelExplanation
+from kdiga.analysis.model_explanation import ModelExplanation, StudentExplanation
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
@@ -51,10 +51,11 @@ def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teache
     if teacher:
         return plainly
     own = {"distance": [distance] * rows, "measured": [0.1] * rows}
-    return ModelExplanation(
+    return StudentExplanation(
         **vars(plainly)
         | {
-            "agreement": GradientAgreement([cosine] * rows, [distance] * rows),
+            "cosine": [cosine] * rows,
+            "distance": [distance] * rows,
             "student_bound": student_bound(0.1, linearity=[gamma] * rows, teacher_gradient=[1.0] * rows, **own),
             "transfer_bound": transfer_bound(
                 0.1, clean_gap=[0.0] * rows, student_linearity=[gamma] * rows, teacher_linearity=[0.1] * rows, **own
@@ -118,7 +119,7 @@ def test_a_part_of_the_images_gives_the_same_numbers_for_them(teacher, student, 
     monkeypatch.setattr("kdiga.analysis.measures.CHUNK_SIZE", 4)
     parts = quickly(teacher, {"a": student}, batch).students[0]
     assert parts.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-5)
-    assert parts.agreement.cosine == pytest.approx(whole.agreement.cosine, rel=1e-4)
+    assert parts.cosine == pytest.approx(whole.cosine, rel=1e-4)
 
 
 def test_a_model_that_ignores_its_input_is_a_finding_and_its_cosine_undefined(teacher, batch):

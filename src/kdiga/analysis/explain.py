@@ -11,7 +11,7 @@ from torch import nn
 from kdiga.analysis.bounds import student_bound, transfer_bound
 from kdiga.analysis.explanation import Explanation
 from kdiga.analysis.measures import Measurements, ModelMeasures, PairMeasures
-from kdiga.analysis.model_explanation import GradientAgreement, ModelExplanation
+from kdiga.analysis.model_explanation import ModelExplanation, StudentExplanation
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name
 
@@ -69,12 +69,12 @@ def explain(
 
 def _student(
     found: ModelExplanation, own: ModelMeasures, pair: PairMeasures, teacher: ModelExplanation, eps: float
-) -> ModelExplanation:
+) -> StudentExplanation:
     gamma = _largest_remainder(own, [pair["student_at_transfer"]])
-    return replace(
-        found,
-        linearity=gamma,
-        agreement=GradientAgreement(pair["cosine"], pair["distance"]),
+    return StudentExplanation(
+        **vars(found) | {"linearity": gamma},
+        cosine=pair["cosine"],
+        distance=pair["distance"],
         student_bound=student_bound(
             eps,
             linearity=gamma,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdiga.analysis.explain import explain
 from kdiga.analysis.measures import Measurements
-from kdiga.analysis.model_explanation import ModelExplanation
+from kdiga.analysis.model_explanation import StudentExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
 from kdiga.data.image_set import to_pixels
@@ -123,20 +123,18 @@ class ExplainMeasurement(TeacherMeasurement[Explaining]):
         return _summary(found.students[0])
 
 
-def _summary(student: ModelExplanation) -> dict[str, Any]:
+def _summary(student: StudentExplanation) -> dict[str, Any]:
     """Return a student's measures as plain data: means, and the values of those that order students."""
-    agreement, bounds = student.agreement, {"student": student.student_bound, "transfer": student.transfer_bound}
-    assert agreement is not None
-    known = {name: bound for name, bound in bounds.items() if bound is not None}
-    values = {f"{name} bound": bound.values for name, bound in known.items()} | {
+    bounds, cosines = {"student": student.student_bound, "transfer": student.transfer_bound}, student.defined_cosines
+    values = {f"{name} bound": bound.values for name, bound in bounds.items()} | {
         "local linearity": student.linearity,
-        "gradient distance": agreement.distance,
-        "gradient cosine": agreement.cosine,
+        "gradient distance": student.distance,
+        "gradient cosine": student.cosine,
     }
     return {
         "linearity": fmean(student.linearity),
-        "cosine": fmean(agreement.defined) if agreement.defined else None,
-        "bounds": {name: bound.to_dict() | {"violations": bound.violations} for name, bound in known.items()},
+        "cosine": fmean(cosines) if cosines else None,
+        "bounds": {name: bound.to_dict() | {"violations": bound.violations} for name, bound in bounds.items()},
         "values": {
             name: [None if value is None else float(f"{value:.5g}") for value in row] for name, row in values.items()
         },
