@@ -7,7 +7,7 @@ import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.student_pass import GradientUse
@@ -129,10 +129,13 @@ M = TypeVar("M")
 _METHODS: dict[str, type[Method]] = {}
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(coefficient,))
 def register(name: str, *, paper: str) -> Callable[[type[M]], type[M]]:
-    """Register a frozen dataclass as the method ``name``."""
+    """Make a class a frozen dataclass, and register it as the method ``name``."""
 
     def add(cls: type[M]) -> type[M]:
+        if "__dataclass_fields__" not in vars(cls):
+            cls = dataclass(frozen=True)(cls)
         if name in _METHODS:
             raise InputError(f"two methods are named {name!r}: {_METHODS[name].__module__} and {cls.__module__}.")
         cls.info = MethodInfo(name, paper)  # pyright: ignore[reportAttributeAccessIssue]
