@@ -80,19 +80,13 @@ def verdict_table(claims: ClaimsResult) -> list[str]:
     for name, text in CLAIMS.items():
         claim = claims.claims[name]
         verdicts = [NOTHING if name == "a" or not claim.rows else claim.verdicts[label] for label in others]
-        rows.append([f"{name}. {text}", f"**{verdict_of(claims, name)}**", *verdicts])
+        rows.append([f"{name}. {text}", f"**{claim.verdict if claim.rows else 'not tested'}**", *verdicts])
     return [
         *markdown_table(["claim", first, *others], rows),
         "",
         f"Claim a is about KD alone. Under e the column {safe(first)} is all students together, the others a "
         "method's own.",
     ]
-
-
-def verdict_of(claims: ClaimsResult, name: str) -> str:
-    """Return a claim's verdict, or that it was not tested."""
-    claim = claims.claims[name]
-    return claim.verdict if claim.rows else "not tested"
 
 
 def verdict_line(claims: ClaimsResult, name: str) -> str:

@@ -46,10 +46,8 @@ def headings(curve: CurveResult) -> list[str]:
 def _confirmed_heading(curve: CurveResult) -> str | None:
     """Return the heading of the costly attack's column; None where it has not been made."""
     made = [run.confirmed for run in curve.start.runs if run.confirmed]
-    if not made:
-        return None
-    attack, examples = next((name, count) for name, count in made[0].examples.items() if name != "clean")
-    return f"{attack_name(attack)}, {examples} test"
+    attack = strongest(made[0].examples) if made else None
+    return None if attack is None else f"{attack_name(attack)}, {made[0].examples[attack]} test"
 
 
 def table_rows(curve: CurveResult) -> list[list[str]]:
@@ -64,23 +62,19 @@ def table_rows(curve: CurveResult) -> list[list[str]]:
 
 def _row(label: str, runs: Sequence[CurveRun], curve: CurveResult, remark: str) -> list[str]:
     tests, validations = [run.test for run in runs], [run.validation for run in runs]
-    confirmed = [_mean([run.confirmed], _costly(run)) for run in runs[:1]] if _confirmed_heading(curve) else []
+    confirmed = [run.confirmed for run in runs[:1]] if _confirmed_heading(curve) else []
     lost = [-run.validation_change["clean"][0] for run in runs if run.validation_change]
     minutes = [run.minutes for run in runs if run.minutes is not None]
     return [
         label,
         *(_mean(tests, attack) for attack in curve.attacks),
-        *confirmed,
+        *(_mean([one], strongest(one.accuracy) or "") if one else NOTHING for one in confirmed),
         _mean(validations, "clean"),
         _mean(validations, "robust"),
         f"{100 * statistics.mean(lost):.1f}" if lost else NOTHING,
         f"{statistics.mean(minutes):.1f}" if minutes and any(minutes) else NOTHING,
         remark,
     ]
-
-
-def _costly(run: CurveRun) -> str:
-    return next((name for name in (run.confirmed.accuracy if run.confirmed else {}) if name != "clean"), "")
 
 
 def _mean(measured: Sequence[AttackedRecord | None], attack: str) -> str:

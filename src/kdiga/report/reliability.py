@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
@@ -140,12 +139,7 @@ def _seeds(group: ModelGroup) -> list[str]:
     ran = [one.run for one in group.students if one.run]
     if not ran:
         return ["Intervals are over test images; they do not cover what another seed of training would give."]
-    recipes = Counter(str(_without_seed(run.recipe)) for run in ran)
+    recipes = Counter(str({**run.recipe, "training": fields(run.recipe.get("training")) | {"seed": 0}}) for run in ran)
     if max(recipes.values()) > 1:
         return ["Intervals are over test images; compare the runs of one method for what another seed gives."]
     return ["Each method is here with one seed: intervals are over test images, not over what other seeds would give."]
-
-
-def _without_seed(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    training = {key: value for key, value in fields(recipe.get("training")).items() if key != "seed"}
-    return {**recipe, "training": training}

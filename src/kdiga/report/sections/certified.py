@@ -114,16 +114,17 @@ def _compared(group: ModelGroup) -> Table | None:
     rows = [
         [
             TableCell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
-            *(_share_cell(found.get(kind)) for kind in kinds),
+            *(
+                TableCell(percent(one.share_at_least_teacher), span(one.share_interval_95))
+                if (one := found.get(kind))
+                else NO_VALUE
+                for kind in kinds
+            ),
         ]
         for member, found in _comparisons(group)
     ]
     head = ["model", *(LABELS[kind] for kind in kinds)]
     return Table(head, rows, "Share of images on which the radius is at least the teacher's")
-
-
-def _share_cell(found: RadiiComparison | None) -> TableCell:
-    return TableCell(percent(found.share_at_least_teacher), span(found.share_interval_95)) if found else NO_VALUE
 
 
 def _guaranteed(group: ModelGroup) -> Table | None:

@@ -130,7 +130,9 @@ def provenance_section(results: Results) -> Section:
         by_command[origin.command, origin.recorded].append(origin)
     commands = [
         ListItem(
-            _files(found), title="" if recorded else "Measures the same; the file does not say its own", command=command
+            f"{found[0].path}" + (f" and {len(found) - 1} more files" if len(found) > 1 else ""),
+            title="" if recorded else "Measures the same; the file does not say its own",
+            command=command,
         )
         for (command, recorded), found in by_command.items()
         if command
@@ -144,10 +146,6 @@ def provenance_section(results: Results) -> Section:
         Items(files, f"{len(files)} files"),
     ]
     return Section("Provenance", blocks)
-
-
-def _files(found: Sequence[ResultOrigin]) -> str:
-    return str(found[0].path) if len(found) == 1 else f"{found[0].path} and {len(found) - 1} more files"
 
 
 def _date(origin: ResultOrigin) -> str:
