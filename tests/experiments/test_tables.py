@@ -120,7 +120,7 @@ def test_files(content, tmp_path):
     for part in (
         "`kdiga study by-hand.yaml`: 6 of 7 cells finished",
         "seeds 0, 1, 2; test images: clean 1,000, AutoAttack 200",
-        "2026-01-01 to 2026-01-03; a processor, 2 cores, 1 thread a run, no GPU",
+        "2026-01-01 to 2026-01-03; a processor, 2 cores, 1 thread, no GPU",
         "| long | 2/3, 1 diverged |",
         "- long/seed-2 diverged: training diverged in epoch 2",
         "- long: weight 2.5, the best of 6 trials on validation images (61.0% robust)",
