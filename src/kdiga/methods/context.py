@@ -46,43 +46,28 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class StepModels:
-    """The models of a training run.
+    """The models of a training run."""
 
-    Args:
-        student: Module in training.
-        teacher: Source of the teacher's signals; None for methods without a teacher.
-        second_teacher: Source of the second teacher's signals, for methods with two teachers.
-        trained_teacher: Teacher module in train mode, for methods that train the teacher together with the student.
-        compiled: Compiled forward of the student, for work that is differentiated once; None runs the module.
-    """
-
-    student: nn.Module
-    teacher: Teacher | None = None
-    second_teacher: Teacher | None = None
+    student: nn.Module  # module in training
+    teacher: Teacher | None = None  # source of the teacher's signals; None for methods without a teacher
+    second_teacher: Teacher | None = None  # source of the second teacher's signals, for methods with two teachers
+    # Teacher module in train mode, for methods that train the teacher together with the student.
     trained_teacher: nn.Module | None = None
+    # Compiled forward of the student, for work that is differentiated once; None runs the module.
     compiled: Forward | None = None
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """The threat model of a run, and how its steps compute attacks and input gradients.
+    """The threat model of a run, and how its steps compute attacks and input gradients."""
 
-    Args:
-        threat: Ball that attacks stay in.
-        route: Way to differentiate input gradients by the parameters.
-        gradient: Use of the student's input gradient.
-        gradient_of: Score of each example that input gradients are taken of.
-        attack_batch_norm: Mode of the student's batch norm during attacks. Running statistics do not change in
-            either mode.
-        alignment_batch_norm: Mode of the student's batch norm for its input gradient; "eval" needs a separate
-            forward pass.
-    """
-
-    threat: ThreatModel
-    route: Route = field(default_factory=Exact)
-    gradient: GradientUse = "differentiable"
-    gradient_of: Score = "loss"
+    threat: ThreatModel  # ball that attacks stay in
+    route: Route = field(default_factory=Exact)  # way to differentiate input gradients by the parameters
+    gradient: GradientUse = "differentiable"  # use of the student's input gradient
+    gradient_of: Score = "loss"  # score of each example that input gradients are taken of
+    # Mode of the student's batch norm during attacks. Running statistics do not change in either mode.
     attack_batch_norm: BatchNormMode = "eval"
+    # Mode of the student's batch norm for its input gradient; "eval" needs a separate forward pass.
     alignment_batch_norm: BatchNormMode = "train"
 
 
