@@ -75,12 +75,8 @@ class ExportResult(JudgedFile):
 class FormatTable:
     """Size, speed and accuracy of each format, as the report and the model card show them.
 
-    Attributes:
-        attacks: Names of the attacks, with "clean".
-        batches: Batch sizes that were timed.
-        head: Headings of the columns.
-        images: Number of images of each attack, as text.
-        rows: Text and smaller text of each cell, a row a format, without the first column.
+    ``rows`` has the text and smaller text of each cell under ``head``, without the first column; ``images`` counts each
+    attack's images.
     """
 
     def __init__(self, formats: Mapping[str, FormatRecord]) -> None:
