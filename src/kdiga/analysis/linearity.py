@@ -15,19 +15,12 @@ from kdiga.types import ThreatModel
 
 @dataclass(frozen=True)
 class Expansion:
-    """First-order expansion of a score around images: ``value + <d, gradient>``.
+    """First-order expansion of a score around images: ``value + <d, gradient>``."""
 
-    Args:
-        score: The score.
-        images: Images of the expansion, float (batch, channel, height, width).
-        values: Values of the score at the images, float64 (batch,).
-        gradient: Gradient of the score at the images, same shape as the images.
-    """
-
-    score: Score
-    images: Tensor
-    values: Tensor
-    gradient: Tensor
+    score: Score  # the score
+    images: Tensor  # images of the expansion, float (batch, channel, height, width)
+    values: Tensor  # values of the score at the images, float64 (batch,)
+    gradient: Tensor  # gradient of the score at the images, same shape as the images
 
     @classmethod
     def around(cls, images: Tensor, score: Score) -> Expansion:

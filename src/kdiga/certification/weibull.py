@@ -34,21 +34,15 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class WeibullFit:
-    """Fits of many samples, each float64 (fit,), NaN for a failed fit.
+    """Fits of many samples, each float64 (fit,), NaN for a failed fit."""
 
-    Args:
-        location: Estimated bound of the quantity.
-        shape: Shape parameter, above 1.
-        scale: Scale parameter, in the unit of the quantity.
-        p_value: P-value of a Kolmogorov-Smirnov test of the sample against its fit. The parameters come from the same
-            sample, so the test is lenient; a small value still speaks against the fit.
-        exact: Bool, whether all observations are equal up to rounding. Their value is the location, without a fit.
-    """
-
-    location: Tensor
-    shape: Tensor
-    scale: Tensor
+    location: Tensor  # estimated bound of the quantity
+    shape: Tensor  # shape parameter, above 1
+    scale: Tensor  # scale parameter, in the unit of the quantity
+    # P-value of a Kolmogorov-Smirnov test of the sample against its fit. The parameters come from the same sample, so
+    # the test is lenient; a small value still speaks against the fit.
     p_value: Tensor
+    # Bool, whether all observations are equal up to rounding. Their value is the location, without a fit.
     exact: Tensor
 
     @property

@@ -62,16 +62,8 @@ def transfer_to_files(
     """Attack a model and try the adversarial images on its files.
 
     An example counts as correct only if a file classifies it correctly without an attack and on every adversarial image
-    of the attack. All examples are attacked, also those that the model misclassifies but a file may not.
-
-    Args:
-        model: Differentiable model in PyTorch, which is left unchanged.
-        files: Files made from it.
-        images: Images, float (example, channel, height, width) in [0, 1].
-        labels: Labels, int64 (example,).
-        attacks: Attacks from :func:`transfer_attacks`.
-        fingerprint: Fingerprint of the model.
-        settings: Settings of all attacks.
+    of the attack. All examples are attacked, also those that the model misclassifies but a file may not. The attacks
+    are of :func:`transfer_attacks`; the model has gradients and stays unchanged.
 
     Returns:
         Results by the name of the file and by "transfer ATTACK".
