@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -81,7 +83,10 @@ def main() -> None:
     """Run the command line. Bad input ends in one line on stderr and exit status 2."""
     from kdiga.errors import InterruptedRunError
 
-    signal.signal(signal.SIGTERM, _end)
+    _prepare_streams()
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _end)
     for command in COMMANDS:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
@@ -101,6 +106,29 @@ def main() -> None:
             raise
         message, status, once = ending
         _fail(message, status, once=once)
+
+
+PLAIN = {"\u2212": "-", "\u2013": "-", "\u2026": "...", "\u00d7": "x", "\u00b1": "+-", "\u2264": "<=", "\u2265": ">="}
+
+
+def _prepare_streams() -> None:
+    """Replace closed streams, and let the others write any text in any encoding."""
+    codecs.register_error("kdiga", _in_plain_characters)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 (until the end)
+        elif isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="kdiga")
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """Return the replacement of characters that an encoding lacks, and the place behind them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    plain = [PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in characters]
+    return "".join(plain), error.end
 
 
 def _ending(error: BaseException) -> tuple[str, int, bool] | None:
@@ -153,10 +181,10 @@ def _usage(error: Any) -> str:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """End on SIGTERM as on an error, so that workers end and locks are released."""
+    """End on a signal as on an error, so that workers end and locks are released."""
     from kdiga.errors import InterruptedRunError
 
-    raise InterruptedRunError(number, f"ended by SIGTERM{CONTINUE}")
+    raise InterruptedRunError(number, f"ended by {signal.Signals(number).name}{CONTINUE}")
 
 
 def _fail(message: str, status: int, *, once: bool = False) -> None:
@@ -168,8 +196,9 @@ def _fail(message: str, status: int, *, once: bool = False) -> None:
         once: Whether only the first of several processes that a launcher started prints it.
     """
     from kdiga.distributed.launch import is_main_process
+    from kdiga.errors import printable
 
     if is_main_process() or not once:
         for line in message.splitlines():
-            print(f"kdiga: {line}", file=sys.stderr)
+            print(f"kdiga: {printable(line)}", file=sys.stderr)
     sys.exit(status)
