@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-import time
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name, feed_of
-from kdiga.distributed.launch import check_started_once, follow_parent
+from kdiga.distributed.launch import check_started_once
 from kdiga.distributed.process_group import ProcessGroup
+from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError
 from kdiga.errors import InputError, KdigaError
 from kdiga.models import Classifier
 from kdiga.recipes.schema import CacheConfig, Recipe
@@ -221,8 +217,11 @@ def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = 
     workers = max(1, min(workers, len(store.missing())))
     if workers == 1:
         _fill(plan.run.recipe, store, plan.teacher, plan.train, on_shard)
-    else:
-        _fill_in_workers(plan.run.recipe, store, workers, on_shard)
+        return damaged
+    threads = max(1, torch.get_num_threads() // workers)
+    with LocalExecutor(workers) as executor:
+        calls = [executor.submit(_fill_in_worker, plan.run.recipe, folder, threads) for _ in range(workers)]
+        _wait_for_workers(store, calls, on_shard)
     return damaged
 
 
@@ -232,58 +231,30 @@ def _fill(
     fill(store, live_source(teacher, train, store.manifest.gradient_of, recipe.training), on_shard)
 
 
-def _fill_in_workers(recipe: Recipe, store: Store, workers: int, on_shard: OnShard | None) -> None:
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // workers)
-    running = list[tuple[BaseProcess, Any]]()  # with the receiving end of its pipe; its class depends on the system
-    try:
-        for _ in range(workers):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_worker, args=(recipe, store.folder, threads, sender), daemon=True)
-            process.start()
-            sender.close()
-            running.append((process, receiver))
-        _wait_for_workers(store, running, on_shard)
-    finally:
-        for process, _ in running:
-            process.terminate()
-            process.join()
-
-
-def _worker(recipe: Recipe, folder: Path, threads: int, sender: Connection) -> None:
-    follow_parent()
+def _fill_in_worker(recipe: Recipe, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
-    try:
-        run = prepare(recipe)
-        teacher = run.models.teacher
-        assert teacher is not None
-        _fill(recipe, Store.open(folder), teacher, _stored_images(run), None)
-        sender.send(None)
-    except KdigaError as error:
-        sender.send(error)
+    run = prepare(recipe)
+    assert run.models.teacher is not None
+    _fill(recipe, Store.open(folder), run.models.teacher, _stored_images(run), None)
 
 
-def _wait_for_workers(store: Store, running: Sequence[tuple[BaseProcess, Any]], on_shard: OnShard | None) -> None:
+def _wait_for_workers(store: Store, calls: Sequence[Future[None]], on_shard: OnShard | None) -> None:
     """Report the shards that appear until all workers have ended, and raise the error of a worker."""
     there = {shard for shard in store.shards if store.is_complete(shard)}
-    while True:
-        alive = [process.is_alive() for process, _ in running]
+    left = set(calls)
+    while left:
+        left = wait(left, POLL).not_done
         for shard in store.shards:
             if shard not in there and store.is_complete(shard):
                 there.add(shard)
                 if on_shard is not None:
                     on_shard(shard.name, len(there), len(store.shards))
-        if not any(alive):
-            break
-        time.sleep(POLL)
-    for _, connection in running:
-        with suppress(EOFError, OSError):
-            error: Any = connection.recv() if connection.poll() else None
-            if isinstance(error, KdigaError):
-                raise error
+    errors = [error for call in calls if (error := call.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, WorkerLostError):
+            raise error
     if store.missing():
-        codes = ", ".join(str(process.exitcode) for process, _ in running)
         raise FillersEndedError(
-            f"workers ended early (exit status {codes}); perhaps memory ran out. What is stored stays, and the same "
-            "command goes on, with fewer --workers if need be."
+            f"workers ended early ({', '.join(map(str, errors))}); perhaps memory ran out. What is stored stays, and "
+            "the same command goes on, with fewer --workers if need be."
         )

@@ -8,19 +8,16 @@ the tables.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shlex
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from kdiga.data import load_data
 from kdiga.distributed.launch import one_thread
+from kdiga.distributed.worker_processes import LocalExecutor
 from kdiga.recipes.load import recipe_from_dict
 from kdiga.runs.folder import prepare_run_folder
 from kdiga.training import EpochRecord
@@ -87,11 +84,10 @@ def run_demo(
     prepare_run_folder(request.out, overwrite=request.overwrite)
     for member in (TEACHER, *STUDENTS):
         prepare_run_folder(request.out / member.name, overwrite=request.overwrite)
-    with _workers() as workers:
+    with LocalExecutor(_processes()) as workers:  # one thread each: networks this small gain nothing from more
         # The plain student needs no teacher, so it keeps the second core busy meanwhile.
         early = {workers.submit(_train, member, request): member for member in STUDENTS if not _has_teacher(member)}
-        with one_thread():
-            _train(TEACHER, request, on_step=on_step, on_epoch=on_epoch)
+        _train(TEACHER, request, on_step=on_step, on_epoch=on_epoch)
         # The teacher has by far the most parameters to attack, so its evaluation starts first.
         jobs = {workers.submit(_judge, TEACHER, request): TEACHER}
         training = early | {
@@ -105,7 +101,7 @@ def _has_teacher(member: DemoModel) -> bool:
 
 
 def _collect(
-    workers: ProcessPoolExecutor,
+    workers: LocalExecutor,
     training: dict[Future[None], DemoModel],
     judging: dict[Future[dict[str, Any]], DemoModel],
     request: DemoRequest,
@@ -149,7 +145,8 @@ def _train(member: DemoModel, request: DemoRequest, **listeners: Any) -> None:
         sections["teacher"] = str(request.out / TEACHER.name)
     recipe = recipe_from_dict(sections)
     callbacks = TrainingCallbacks(**listeners)
-    run_recipe(prepare(recipe), request.out / member.name, overwrite=request.overwrite, callbacks=callbacks)
+    with one_thread():
+        run_recipe(prepare(recipe), request.out / member.name, overwrite=request.overwrite, callbacks=callbacks)
 
 
 def _judge(member: DemoModel, request: DemoRequest) -> dict[str, Any]:
@@ -171,7 +168,8 @@ def _judge(member: DemoModel, request: DemoRequest) -> dict[str, Any]:
         teacher=teacher,
         overwrite=request.overwrite,
     )
-    return run_evaluation(evaluation, command=shlex.join(["kdiga", "evaluate", folder, *options])).content
+    with one_thread():
+        return run_evaluation(evaluation, command=shlex.join(["kdiga", "evaluate", folder, *options])).content
 
 
 def _explain(request: DemoRequest) -> None:
@@ -187,19 +185,8 @@ def _explain(request: DemoRequest) -> None:
         overwrite=request.overwrite,
     )
     options = ["--examples", str(examples), "--seed", str(request.seed), "--out", str(request.out)]
-    explain_runs(explanation, command=shlex.join(["kdiga", "explain", teacher, *students, *options]))
-
-
-@contextmanager
-def _workers() -> Generator[ProcessPoolExecutor]:
-    """Open a pool of one process per core, one thread each: networks this small gain nothing from more."""
-    pool = ProcessPoolExecutor(
-        _processes(), mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with one_thread():
+        explain_runs(explanation, command=shlex.join(["kdiga", "explain", teacher, *students, *options]))
 
 
 def _processes() -> int:

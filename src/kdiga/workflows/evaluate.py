@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdiga.data.image_set import to_pixels
-from kdiga.distributed.launch import follow_parent, one_thread
+from kdiga.distributed.launch import one_thread
+from kdiga.distributed.worker_processes import LocalExecutor
 from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.results.evaluations import EvaluationResult
@@ -161,23 +159,12 @@ def _helpers(request: EvaluateRequest, work_units: Path | None) -> Generator[Non
     if request.workers < 2 or work_units is None:
         yield
         return
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_help, args=(request, work_units), daemon=True) for _ in range(request.workers - 1)
-    ]
-    with one_thread():
-        for process in processes:
-            process.start()
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.terminate()
-                process.join()
+    with one_thread(), LocalExecutor(request.workers - 1) as executor:
+        for _ in range(request.workers - 1):
+            executor.submit(_help, request, work_units)
+        yield
 
 
 def _help(request: EvaluateRequest, work_units: Path) -> None:
-    follow_parent()
-    torch.set_num_threads(1)
-    loaded, test_set = load_with_test_set(request, request.model)
-    _attack(request, loaded, test_set, work_units, None)
+    with one_thread():
+        _attack(request, *load_with_test_set(request, request.model), work_units, None)
