@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -12,9 +12,6 @@ from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import model_line, say, show_table
 from kdiga.workflows.requests import CertifyRequest
-
-if TYPE_CHECKING:
-    from kdiga.workflows.certify import CertifyOutcome
 
 
 @command()
@@ -32,7 +29,7 @@ def certify(request: CertifyRequest, output: Output) -> None:
     radii = _radii(request)
     with EvaluationProgress(output.console, request.model) as progress:
         found = run_certification(request, command=command_line(), progress=progress)
-    _show(output.console, found, radii)
+    _show(output.console, found.content, radii)
     if found.folder is not None:
         say(output.console, f"Results: {found.folder}")
     output.result(found.content, found.folder)
@@ -52,35 +49,36 @@ def _radii(request: CertifyRequest) -> list[float]:
     return radii
 
 
-def _show(console: Console, found: CertifyOutcome, radii: Sequence[float]) -> None:
-    content = found.content
+def _show(console: Console, content: dict[str, Any], radii: Sequence[float]) -> None:
+    from kdiga.results.certificates import CERTIFICATES
+
     say(console, model_line(content))
     show_table(
         console,
         ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"),
-        (cells for name in found.certificates for cells in _rows(name, found, radii)),
+        (cells for name in CERTIFICATES if name in content for cells in _rows(name, content, radii)),
         words=("method", "what it is"),
     )
-    for name in found.against:
-        for line in _sentences(name, content["against"]):
+    against = content.get("against", {})
+    for name in filter(against.get, CERTIFICATES):
+        for line in _sentences(name, against):
             say(console, line)
 
 
-def _rows(name: str, found: CertifyOutcome, radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
-    from kdiga.certification.certificate import median_known
+def _rows(name: str, results: dict[str, Any], radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
+    from kdiga.certification.certificate import certified_accuracy, median_known
     from kdiga.statistics import clopper_pearson
 
-    certificate, content = found.certificates[name], found.content[name]
-    eps, examples = found.content["threat"]["eps"], found.content["examples"]
-    middle = median_known(certificate.radius)
+    content, eps, examples = results[name], results["threat"]["eps"], results["examples"]
+    middle = median_known(content["radius"])
     summary = (
         "-" if middle is None else f"{middle:.4g}",
-        _without(content, certificate.radius, content.get("largest_radius") or content["max_radius"]),
+        _without(content, content["radius"], content.get("largest_radius") or content["max_radius"]),
         _kind(name, content),
     )
     wanted = radii if name == "smoothing" else [min(eps, content["max_radius"])]
     for place, at in enumerate(wanted):
-        share = content["accuracy"] if name == "interval" and at == eps else certificate.accuracy(at)
+        share = content["accuracy"] if name == "interval" and at == eps else certified_accuracy(content["radius"], at)
         low, high = clopper_pearson(round(share * examples), examples)
         head = f"{name} {content['norm']}" if place == 0 else ""
         rest = summary if place == 0 else ("", "", "")

@@ -22,13 +22,13 @@ def explain(request: ExplainRequest, output: Output) -> None:
     Example: kdiga explain runs/demo/teacher runs/demo/kd runs/demo/tangent --examples 200
     """
     from kdiga.cli.progress import EvaluationProgress
-    from kdiga.workflows.explain import FILE, explain_runs
+    from kdiga.workflows.explain import explain_runs
 
     with EvaluationProgress(output.console, "explain") as progress:
-        content = explain_runs(request, command=command_line(), progress=progress)
+        content, folder = explain_runs(request, command=command_line(), progress=progress)
     _show(output.console, content)
-    say(output.console, f"Written to {request.out / FILE}.")
-    output.result(content, request.out)
+    say(output.console, f"Written to {folder}/explanation.json.")
+    output.result(content, folder)
 
 
 def _show(console: Console, content: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from kdiga.data import Reading
@@ -114,25 +113,6 @@ class ModelConfig:
     image_size: int | None = None
     classes: Literal["imagenet"] | list[int] | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    @classmethod
-    def typed(cls, name: str, *, weights: Path | None, normalization: str | None, **more: Any) -> ModelConfig:
-        """Return the section for a command line's options.
-
-        Args:
-            name: Name of the model.
-            weights: State dict for a named architecture.
-            normalization: Normalisation of these weights; "pretrained" for the source's own weights in a file.
-            more: Other keys of the section.
-        """
-        fetched = normalization == "pretrained"
-        return cls(
-            name,
-            weights=None if weights is None else str(weights),
-            normalization=None if fetched else normalization,
-            pretrained=fetched,
-            **more,
-        )
 
     @property
     def is_fresh(self) -> bool:

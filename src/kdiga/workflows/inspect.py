@@ -23,11 +23,11 @@ from kdiga.model_state import evaluating, seeded
 from kdiga.models import Classifier
 from kdiga.models.description import Description
 from kdiga.models.foreign import MATCHES
-from kdiga.recipes.schema import ModelConfig, Recipe
+from kdiga.recipes.schema import Recipe
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.loaded_model import judged, load_test_set, recipe_of
 from kdiga.workflows.prepare import RunModels, build_model, check_fits, load_model_without_data
-from kdiga.workflows.requests import InspectRequest
+from kdiga.workflows.requests import InspectRequest, JudgeRequest
 
 EXAMPLES = 128
 SAMPLE_SEED = 0  # which images are looked at
@@ -133,21 +133,17 @@ def inspect_named(request: InspectRequest) -> Inspection:
     if request.matched not in MATCHES:
         raise unknown("matched", request.matched, MATCHES)
     config = judged(
-        ModelConfig.typed(
-            request.model,
-            weights=request.weights,
-            normalization=request.normalization,
-            which=request.which,
-            architecture=request.architecture,
-            matched=request.matched,
-            num_classes=request.num_classes,
-            image_size=request.image_size,
-            classes=_classes(request.classes),
-        )
+        request.model,
+        request,
+        architecture=request.architecture,
+        matched=request.matched,
+        num_classes=request.num_classes,
+        image_size=request.image_size,
+        classes=_classes(request.classes),
     )
     if request.data is None and recipe_of(request.model).get("data") is None:
         return inspect_model(load_model_without_data(config))
-    test_set = load_test_set([request.model], data=request.data, root=request.root)
+    test_set = load_test_set([request.model], JudgeRequest(data=request.data, root=request.root))
     model = build_model(config, test_set.images)
     check_fits("model", model, test_set.images)
     return inspect_model(model, test_set.images, examples=request.examples, device=request.device)
