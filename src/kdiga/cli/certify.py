@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
-from kdiga.cli.printing import model_line, say, show_table
+from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import CertifyRequest
 
 
@@ -23,16 +24,9 @@ def certify(request: CertifyRequest, output: Output) -> None:
 
     Example: kdiga certify runs/demo/tangent --against runs/demo/teacher --examples 50
     """
-    from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.certify import run_certification
 
-    radii = _radii(request)
-    with EvaluationProgress(output.console, request.model) as progress:
-        found = run_certification(request, command=command_line(), progress=progress)
-    _show(output.console, found.content, radii)
-    if found.folder is not None:
-        say(output.console, f"Results: {found.folder}")
-    output.result(found.content, found.folder)
+    run_judged(run_certification, request, output, request.model, partial(_show, radii=_radii(request)))
 
 
 def _radii(request: CertifyRequest) -> list[float]:

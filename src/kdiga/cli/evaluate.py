@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
-from kdiga.cli.printing import model_line, say, show_table
+from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import EvaluateRequest
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
@@ -26,15 +26,9 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
 
     Example: kdiga evaluate runs/demo/tangent --attacks clean,pgd-40x3,autoattack --examples 200 --sweep auto
     """
-    from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.evaluate import run_evaluation
 
-    with EvaluationProgress(output.console, request.model) as progress:
-        found = run_evaluation(request, command=command_line(), progress=progress)
-    _show(output.console, found.content)
-    if found.folder is not None:
-        say(output.console, f"Results: {found.folder}")
-    output.result(found.content, found.folder)
+    run_judged(run_evaluation, request, output, request.model, _show)
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import ExplainRequest
@@ -21,14 +21,9 @@ def explain(request: ExplainRequest, output: Output) -> None:
 
     Example: kdiga explain runs/demo/teacher runs/demo/kd runs/demo/tangent --examples 200
     """
-    from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.explain import explain_runs
 
-    with EvaluationProgress(output.console, "explain") as progress:
-        content, folder = explain_runs(request, command=command_line(), progress=progress)
-    _show(output.console, content)
-    say(output.console, f"Written to {folder}/explanation.json.")
-    output.result(content, folder)
+    run_judged(explain_runs, request, output, "explain", _show)
 
 
 def _show(console: Console, content: dict[str, Any]) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
-from kdiga.cli.printing import model_line, say, show_table
+from kdiga.cli.printing import say, show_table
 from kdiga.results.attack_names import attack_name
 from kdiga.workflows.requests import ExportRequest
 
@@ -23,14 +23,9 @@ def export(request: ExportRequest, output: Output) -> None:
 
     Example: kdiga export runs/demo/tangent --to onnx,torch-export,hf --int8
     """
-    from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.export import run_export
 
-    with EvaluationProgress(output.console, request.model) as progress:
-        found = run_export(request, command=command_line(), progress=progress)
-    _show(output.console, found.content)
-    say(output.console, f"Results: {found.folder}, with a model card that says how to load each file")
-    output.result(found.content, found.folder)
+    run_judged(run_export, request, output, request.model, _show)
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:
@@ -44,6 +39,7 @@ def _show(console: Console, content: Mapping[str, Any]) -> None:
     copies = [name for name, one in content["formats"].items() if one["same_as"]]
     if copies:
         say(console, f"{', '.join(copies)}: the model itself, bit for bit, so its figures are those of pytorch.")
+    say(console, "A model card says how to load each file.")
 
 
 def _cells(name: str, one: Mapping[str, Any], attacks: list[str], batches: list[str]) -> Iterator[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kdiga.cli.printing import duration, say
-from kdiga.training import EpochRecord
+
+if TYPE_CHECKING:
+    from kdiga.training import EpochRecord
 
 LINE_EVERY = 60.0  # seconds, in a log
 

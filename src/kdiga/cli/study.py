@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+
+from rich.console import Console
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
@@ -38,29 +40,20 @@ def study(request: StudyRequest, output: Output) -> None:
     Example: kdiga study recipes/study-digits.yaml --out runs/comparison
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.study import load_study
+
+    overrides = [*request.settings, *([] if request.seeds is None else [f"seeds=[{request.seeds}]"])]
+    checked = load_study(request.file, request.out, overrides)
+    run_experiment(checked, request, output, partial(_show, out=checked.out))
+
+
+def _show(console: Console, content: dict[str, Any], out: Path) -> Path:
     from kdiga.report.study import about, headings, table_rows
     from kdiga.results.studies import StudyResult
 
-    check_started_once("a study", "with --workers N")
-    started = time.time()
-    overrides = [*request.settings, *([] if request.seeds is None else [f"seeds=[{request.seeds}]"])]
-    checked = load_study(request.file, request.out, overrides)
-    made = run_experiment(
-        checked,
-        request,
-        output,
-        f"kdiga study {request.file}",
-        started=started,
-    )
-    if made is None:
-        return
-    content, failed = made
     found = StudyResult.model_validate(content)
-    show_table(output.console, headings(found), (row.texts() for row in table_rows(found)))
+    show_table(console, headings(found), (row.texts() for row in table_rows(found)))
     for line in filter(None, about(found)):
-        say(output.console, line.replace("`", ""))
-    say(output.console, f"Tables and pictures: {checked.out}/table.md, cells.csv, scatter.png, study.json")
-    output.result(content, checked.out)
-    checked.check_none_failed(failed)
+        say(console, line.replace("`", ""))
+    say(console, f"Tables and pictures: {out}/table.md, cells.csv, scatter.png, study.json")
+    return out

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
-from kdiga.cli.printing import model_line, say, show_table
+from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import SuitableRequest
 
 HEADINGS = ("check", "verdict", "found")
@@ -22,15 +22,9 @@ def suitable(request: SuitableRequest, output: Output) -> None:
 
     Example: kdiga suitable runs/demo/teacher --examples 500
     """
-    from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.suitable import run_suitable
 
-    with EvaluationProgress(output.console, request.teacher) as progress:
-        content, folder = run_suitable(request, command=command_line(), progress=progress)
-    _show(output.console, content)
-    if folder is not None:
-        say(output.console, f"Results: {folder}")
-    output.result(content, folder)
+    run_judged(run_suitable, request, output, request.teacher, _show)
 
 
 def _show(console: Console, content: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import data_line, say, say_notes
+from kdiga.cli.progress import TrainingProgress
 from kdiga.workflows.options import DryRun, Option, RecipeName, Settings, comma_separated_or_none
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ def train(request: TrainRequest, output: Output) -> None:
     """
     import yaml
 
-    from kdiga.cli.progress import TrainingProgress
     from kdiga.recipes.load import load_recipe
     from kdiga.training.loop import TrainingCallbacks
     from kdiga.training.tracking import Trackers

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+
+from rich.console import Console
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
@@ -36,14 +38,12 @@ def tune(request: TuneRequest, output: Output) -> None:
     Example: kdiga tune recipes/digits-kdiga.yaml --trials 6 --epochs 10
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.settings import TuneSettings
     from kdiga.experiments.tune import plan_search
     from kdiga.methods import search_space
     from kdiga.recipes.load import load_recipe
 
-    check_started_once("tuning", "with --workers N")
-    started, recipe = time.time(), request.recipe
+    recipe = request.recipe
     checked = load_recipe(recipe, request.settings)
     folder = request.out or Path("runs") / f"{recipe.stem}-tune"
     if not search_space(checked.method):
@@ -54,18 +54,18 @@ def tune(request: TuneRequest, output: Output) -> None:
     asked += [] if request.epochs is None else ["--epochs", str(request.epochs)]
     asked += [part for setting in request.settings for part in ("--set", setting)]
     search = plan_search(checked, folder, TuneSettings(request.trials, request.epochs), shlex.join(asked))
-    made = run_experiment(search, request, output, f"kdiga tune {recipe}", started=started)
-    assert made is not None  # it is not a dry run
-    content, failed = made
+    run_experiment(search, request, output, partial(_show, folder=folder))
+
+
+def _show(console: Console, content: dict[str, Any], folder: Path) -> Path:
     found: list[dict[str, Any]] = content["trials"]
     headings = ("trial", *found[0]["coefficients"], "PGD, best", "clean, best", "PGD, last", "minutes", "")
-    show_table(output.console, headings, (_row(trial, content["chosen"]) for trial in found))
+    show_table(console, headings, (_row(trial, content["chosen"]) for trial in found))
     about = f"Validation images, {content['epochs']} epochs, seed {content['seed']}; the test images took no part."
-    say(output.console, about)
+    say(console, about)
     if content["chosen"] is not None:
-        say(output.console, f"Next: kdiga train {folder}/best.yaml --out {folder}-best")
-    output.result(content, folder)
-    search.check_none_failed(failed)
+        say(console, f"Next: kdiga train {folder}/best.yaml --out {folder}-best")
+    return folder
 
 
 def _row(trial: dict[str, Any], chosen: str | None) -> tuple[str, ...]:

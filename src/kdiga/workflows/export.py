@@ -141,14 +141,8 @@ def _interrupted(folder: Path) -> Any:
 
 def _remove(folder: Path) -> None:
     """Remove the files of an export of something else, so that every file in the folder is in ``export.json``."""
-    for name in (
-        file_name(ExportResult),
-        CARD,
-        LOADER,
-        INFO,
-        INT8_FILE,
-        *(one.file for one in formats_by_name(available_formats())),
-    ):
+    exported = [one.file for one in formats_by_name(available_formats())]
+    for name in (file_name(ExportResult), CARD, LOADER, INFO, INT8_FILE, *exported):
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)

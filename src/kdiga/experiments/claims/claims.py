@@ -14,12 +14,11 @@ from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_fi
 from kdiga.experiments.claims.evidence import RULE, Evidence
 from kdiga.experiments.claims.grid import ClaimsGrid
 from kdiga.experiments.claims.judges import judge_all
-from kdiga.experiments.claims.plan import RunLayout, read_grid
+from kdiga.experiments.claims.plan import ClaimsReader
 from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords, default_records
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import save_start_weights
 from kdiga.experiments.settings import COSTLY
-from kdiga.experiments.specification import SpecificationReader
 from kdiga.experiments.trials import best_trial, coefficients, least_clean, read_trials
 from kdiga.recipes.source import CLAIMS, read_source
 from kdiga.report.claims import write_claims
@@ -190,14 +189,14 @@ def load_claims(
         part for option, given in (("--out", out), ("--records", records)) if given for part in (option, str(given))
     ]
     settings = [part for override in overrides for part in ("--set", override)]
-    reader = SpecificationReader(read_source(path, overrides, CLAIMS))
-    grid = read_grid(reader)
+    reader = ClaimsReader(read_source(path, overrides, CLAIMS), folder)
+    grid = reader.grid()
     return Claims(
         title=Path(path).stem,
         command=shlex.join(["kdiga", "claims", str(path), *options, *settings]),
         out=folder,
         evaluation=grid.evaluation,
-        run_specs=tuple(RunLayout(reader, grid, folder).run_specs()),
+        run_specs=tuple(reader.run_specs(grid)),
         given=reader.source.data,
         grid=grid,
         records=RunRecords(records or default_records(Path(path))),

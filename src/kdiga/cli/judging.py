@@ -1,0 +1,48 @@
+"""What commands that judge models share: progress, the line about the model, and the place of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kdiga.cli.app import command_line
+from kdiga.cli.output import Output
+from kdiga.cli.printing import say
+from kdiga.cli.progress import EvaluationProgress
+from kdiga.workflows.requests import JudgeRequest
+
+
+def run_judged(
+    work: Callable[..., tuple[dict[str, Any], Path | None]],
+    request: JudgeRequest,
+    output: Output,
+    label: str,
+    show: Callable[[Console, dict[str, Any]], None],
+) -> None:
+    """Run a workflow with progress, show what it found, and write the result as the user asked for it.
+
+    Args:
+        work: Workflow, a function of the request, ``command`` and ``progress``.
+        request: What the user asks for.
+        output: Where words and the result go.
+        label: Name of the model, for the progress.
+        show: Function that prints the content of the result file.
+    """
+    with EvaluationProgress(output.console, label) as progress:
+        content, folder = work(request, command=command_line(), progress=progress)
+    show(output.console, content)
+    if folder is not None:
+        say(output.console, f"Results: {folder}")
+    output.result(content, folder)
+
+
+def model_line(content: Mapping[str, Any], which: str = "") -> str:
+    """Return the model and the test images of a result; ``which`` stands before the number of images."""
+    threat = content["threat"]
+    return (
+        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
+        f"{which}{content['examples']} test images of {content['data']}"
+    )
