@@ -55,11 +55,11 @@ def curve(request: CurveRequest, output: Output) -> None:
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.experiments.curve import Confirmation, load_curve
+    from kdiga.experiments.curve import load_curve
     from kdiga.experiments.settings import EvaluateSettings
 
     attacks = tuple(dict.fromkeys(["clean", *filter(None, request.attacks)]))
-    confirming = request.confirm.strip().lower()
+    confirming, examples = request.confirm.strip().lower(), request.confirm_examples
     checked = load_curve(
         request.recipe,
         request.over,
@@ -68,7 +68,7 @@ def curve(request: CurveRequest, output: Output) -> None:
         overrides=request.settings,
         at_most=request.at_most,
         evaluation=EvaluateSettings(attacks, request.examples, which=("best",)),
-        confirmation=None if confirming == "none" else Confirmation(confirming, request.confirm_examples),
+        confirmation=None if confirming == "none" else EvaluateSettings((confirming,), examples, which=("best",)),
     )
     run_experiment(replace(checked, command=command_line()), request, output, partial(_show, out=checked.out))
 
