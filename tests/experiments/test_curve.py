@@ -70,9 +70,7 @@ def go(data, **options):
 
 
 def test_a_curve_from_start_to_end(project):
-    content, ended = go(
-        project, seeds=(0, 1), at_most=100, confirmation=CONFIRMATION
-    )
+    content, ended = go(project, seeds=(0, 1), at_most=100, confirmation=CONFIRMATION)
     assert ended == [f"{name}/seed-{seed}" for seed in (0, 1) for name in ("start", "gap_weight-0", "gap_weight-2")]
     assert content == json.loads(Path("out/curve.json").read_text())
     for name in ("curve.csv", "curve.md", "curve.png", "curve-dark.png", "curve.svg"):
@@ -107,9 +105,7 @@ def test_a_curve_from_start_to_end(project):
 
     # Nothing is done twice.
     files = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if "seed-" in str(path)}
-    again, ended = go(
-        project, seeds=(0, 1), at_most=100, confirmation=CONFIRMATION
-    )
+    again, ended = go(project, seeds=(0, 1), at_most=100, confirmation=CONFIRMATION)
     assert ended == []
     assert again["answer"] == content["answer"]
     assert files == {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if "seed-" in str(path)}

@@ -160,13 +160,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def _fail(message: str, status: int, *, once: bool = False) -> None:
-    """Print an error and exit.
-
-    Args:
-        message: Text, one line or more.
-        status: Exit status.
-        once: Whether only the first of several processes that a launcher started prints it.
-    """
+    """Print an error and exit; ``once`` in the first of several processes that a launcher started, alone."""
     from kdiga.distributed.launch import is_main_process
 
     if is_main_process() or not once:

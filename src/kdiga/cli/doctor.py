@@ -165,12 +165,9 @@ def _torch_threads() -> int:
 
 
 def threads(cores: int, load: float, own: int) -> dict[str, Any]:
-    """Return the thread settings, with a warning where they ask for more cores than are idle.
+    """Return the thread settings, with a warning where ``own`` threads are more than the ``cores`` that are idle.
 
-    Args:
-        cores: this process may use.
-        load: processes that ran or waited over the last minute, on average.
-        own: OpenMP threads of this process.
+    ``load`` is the mean number of processes that ran or waited over the last minute.
     """
     idle = max(0, round(cores - load))
     warnings: list[str] = []

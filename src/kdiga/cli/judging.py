@@ -22,15 +22,7 @@ def run_judged(
     label: str,
     show: Callable[[Console, dict[str, Any]], None],
 ) -> None:
-    """Run a workflow with progress, show what it found, and write the result as the user asked for it.
-
-    Args:
-        work: Workflow, a function of the request, ``command`` and ``progress``.
-        request: What the user asks for.
-        output: Where words and the result go.
-        label: Name of the model, for the progress.
-        show: Function that prints the content of the result file.
-    """
+    """Run a workflow with progress, show what it found, and write the result as the user asked for it."""
     with EvaluationProgress(output.console, label) as progress:
         content, folder = work(request, command=command_line(), progress=progress)
     show(output.console, content)

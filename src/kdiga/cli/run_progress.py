@@ -33,14 +33,9 @@ def run_experiment(
     *,
     minutes: float | None = None,
 ) -> None:
-    """Make an experiment's runs with progress, or list them, or only report them.
+    """Make an experiment's runs with progress, or list them, or only report them, as requested.
 
-    Args:
-        experiment: The experiment.
-        request: The executor and the number of runs at a time; whether to list the runs only, or to report only.
-        output: Where words and the result go.
-        show: Function that prints the content of the result file, and returns the place of the results.
-        minutes: Time limit; None for no limit.
+    ``show`` prints the content of the result file, and returns the place of the results.
 
     Raises:
         RunsFailedError: If runs failed.
@@ -110,14 +105,9 @@ def _print_runs(console: Console, experiment: Experiment, states: Sequence[str])
 
 
 class RunProgress(Bar):
-    """Progress of many runs: a bar on a terminal, a line a finished run in a log.
+    """Progress of many runs: a bar on a terminal, in a log a line with the outcome of a finished run.
 
     Leaving it by Ctrl-C says how to continue.
-
-    Args:
-        console: Console to print on.
-        label: Name of the experiment.
-        outcome: Function from a run's folder to its outcome in a few words.
     """
 
     def __init__(self, console: Console, label: str, outcome: Callable[[str], str]) -> None:

@@ -37,23 +37,14 @@ RUN_FACTS = ("folder", "seed", "status", "error", "best_epoch", "minutes", "date
 
 @dataclass(frozen=True)
 class Curve(Experiment):
-    """A curve of robust against clean accuracy over the coefficient ``key``, checked.
+    """A curve of robust against clean accuracy over the coefficient ``key``, checked."""
 
-    Args:
-        key: Name of the coefficient, without "method.".
-        values: Its values, rising.
-        seeds: Seeds of every value.
-        recipe: Recipe that varies.
-        at_most: Largest loss of validation clean accuracy of the answer, percentage points.
-        confirmation: Costly attack on two points, or None.
-    """
-
-    key: str
-    values: tuple[float, ...]
-    seeds: tuple[int, ...]
-    recipe: Recipe
-    at_most: float
-    confirmation: EvaluateSettings | None
+    key: str  # name of the coefficient, without "method."
+    values: tuple[float, ...]  # its values, rising
+    seeds: tuple[int, ...]  # seeds of every value
+    recipe: Recipe  # recipe that varies
+    at_most: float  # largest loss of validation clean accuracy of the answer, percentage points
+    confirmation: EvaluateSettings | None  # costly attack on two points, or None
 
     def write(self, board: RunBoard, data: DataSet, *, pictures: bool) -> dict[str, Any]:
         """Write ``curve.json``, table and pictures; return the first's content."""
@@ -215,11 +206,12 @@ def parse_over(text: str) -> tuple[str, tuple[float, ...]]:
 def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:
     """Return which point has the most validation robust accuracy at a bounded loss of validation clean accuracy.
 
-    Means over seeds decide; of equally robust points the one that lost less.
+    Means over seeds decide; of equally robust points the one that lost less. There is no answer before every run has
+    ended, which ``settled`` says.
 
     Args:
         content: Content of ``curve.json``, with start and points.
-        settled: Whether every run has ended; before that there is no answer.
+        settled: Whether every run has ended.
 
     Returns:
         "settled", "achieved", "value" (of the coefficient, or None), and "why" there is none.

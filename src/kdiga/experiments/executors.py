@@ -29,15 +29,12 @@ COMMON_SLURM = ("cluster", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "g
 class ExecutorRequest:
     """Where runs are made, and how many at a time.
 
-    Args:
-        name: "local", "dask", "dask:ADDRESS" or "slurm:KEY=VALUE,..."
-        workers: Runs at a time; None for one a core on this machine, and for all that are ready on a cluster.
-
     Raises:
         InputError: For an unknown executor, or options that it does not have.
     """
 
-    name: str = LOCAL
+    name: str = LOCAL  # "local", "dask", "dask:ADDRESS" or "slurm:KEY=VALUE,..."
+    # Runs at a time; None for one a core on this machine, and for all that are ready on a cluster.
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -56,13 +53,9 @@ class ExecutorRequest:
 
     @contextmanager
     def opened(self, most: int, out: Path) -> Generator[tuple[Executor, int]]:
-        """Start the executor for a block, which gets it with the number of runs at a time.
+        """Start the executor for a block, which gets it with the number of runs at a time, of ``most`` that are left.
 
         Leaving the block ends the runs that are going on; those on this machine save their state first.
-
-        Args:
-            most: Number of runs that are left.
-            out: Folder of the experiment.
 
         Raises:
             InputError: If a package is missing, or the cluster refuses the options.
@@ -115,13 +108,7 @@ def _dask_executor(address: str, workers: int) -> Generator[Executor]:
 
 
 class SlurmExecutor(ThreadPoolExecutor):
-    """One Slurm job a call, through submitit; a thread waits for each.
-
-    Args:
-        folder: Folder of submitit's files, which all machines share.
-        options: Options of :class:`submitit.AutoExecutor`.
-        size: Number of jobs at a time.
-    """
+    """One Slurm job a call, through submitit, whose files all machines share; a thread waits for each."""
 
     def __init__(self, folder: Path, options: dict[str, Any], size: int) -> None:
         super().__init__(size)

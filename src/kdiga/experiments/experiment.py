@@ -40,23 +40,15 @@ class StoppedError(KdigaError):
 
 @dataclass(frozen=True)
 class Experiment(ABC):
-    """Runs that share a folder, data and attacks.
-
-    Args:
-        title: Name for tables and pictures.
-        command: Command that continues it.
-        out: Folder for everything.
-        evaluation: How every model is attacked.
-        run_specs: Runs in the order in which they are worth running.
-    """
+    """Runs that share a folder, data and attacks."""
 
     noun: ClassVar[str] = "run"  # what messages call a run
 
-    title: str
-    command: str
-    out: Path
-    evaluation: EvaluateSettings
-    run_specs: tuple[RunSpec, ...]
+    title: str  # name for tables and pictures
+    command: str  # command that continues it
+    out: Path  # folder for everything
+    evaluation: EvaluateSettings  # how every model is attacked
+    run_specs: tuple[RunSpec, ...]  # runs in the order in which they are worth running
 
     @abstractmethod
     def write(self, board: RunBoard, data: DataSet, *, pictures: bool) -> dict[str, Any]:
@@ -65,10 +57,7 @@ class Experiment(ABC):
     def open(self, data: DataSet, *, since: float = 0.0, look_only: bool = False) -> RunBoard:
         """Check the runs against their models and their folder, and return their board.
 
-        Args:
-            data: Data of the runs.
-            since: See :class:`kdiga.experiments.board.RunBoard`.
-            look_only: Whether nothing may be written.
+        Nothing is written with ``look_only``. Runs that failed before ``since`` are open again.
 
         Raises:
             InputError: If a model does not fit, or the folder holds other runs.
@@ -100,14 +89,7 @@ class Experiment(ABC):
         request: ExecutorRequest = HERE,
         minutes: float | None = None,
     ) -> dict[str, Any]:
-        """Make the runs that are not finished and return the result file's content.
-
-        Args:
-            board: Board of the runs.
-            data: Data that they share.
-            on_progress: See :func:`kdiga.experiments.runner.run_board`.
-            request: Where runs are made.
-            minutes: Time limit, after which the runs that are going on are saved; None for no limit.
+        """Make the runs that are not finished and return the result file's content; see :func:`run_board`.
 
         Raises:
             WorkersEndedError: If one worker after another was lost.

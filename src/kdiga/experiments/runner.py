@@ -35,21 +35,13 @@ class WorkersEndedError(KdigaError, RuntimeError):
 
 @dataclass(frozen=True)
 class BoardProgress:
-    """Progress of a set of runs.
+    """Progress of a set of runs."""
 
-    Args:
-        done: Number of runs that are not open any more, whoever made them.
-        total: Number of runs.
-        running: Folders of the runs that this command makes now.
-        ended: Folder of the run that has just ended, or None.
-        seconds_left: Estimate by the runs that have ended since the start; None before the first.
-    """
-
-    done: int
-    total: int
-    running: tuple[str, ...]
-    ended: str | None
-    seconds_left: float | None
+    done: int  # number of runs that are not open any more, whoever made them
+    total: int  # number of runs
+    running: tuple[str, ...]  # folders of the runs that this command makes now
+    ended: str | None  # folder of the run that has just ended, or None
+    seconds_left: float | None  # estimate by the runs that have ended since the start; None before the first
 
 
 OnProgress = Callable[[BoardProgress], None]

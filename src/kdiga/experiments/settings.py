@@ -16,22 +16,15 @@ MOST_TRIALS = 1000
 class EvaluateSettings:
     """How every finished model is attacked.
 
-    Args:
-        attacks: Names among "clean", "fgsm", "pgd-STEPS" and "autoattack".
-        examples: Number of test images, the first ones; None for all.
-        autoattack_examples: The same for AutoAttack, which costs far more; None for ``examples``.
-        which: "best" (by validation), "last", or both.
-        seed: Seed of the attacks' random starts, the same for every model.
-
     Raises:
         InputError: For values out of range or unknown names.
     """
 
-    attacks: tuple[str, ...] = ("clean", "pgd-20", COSTLY)
-    examples: int | None = None
-    autoattack_examples: int | None = None
-    which: tuple[str, ...] = WHICH
-    seed: int = 0
+    attacks: tuple[str, ...] = ("clean", "pgd-20", COSTLY)  # names among "clean", "fgsm", "pgd-STEPS" and "autoattack"
+    examples: int | None = None  # number of test images, the first ones; None for all
+    autoattack_examples: int | None = None  # the same for AutoAttack, which costs far more; None for ``examples``
+    which: tuple[str, ...] = WHICH  # "best" (by validation), "last", or both
+    seed: int = 0  # seed of the attacks' random starts, the same for every model
 
     def __post_init__(self) -> None:
         for name in self.attacks:
@@ -56,16 +49,12 @@ class EvaluateSettings:
 class TuneSettings:
     """The budget of every method for choosing its coefficients.
 
-    Args:
-        trials: Runs a method, the first with the coefficients as given, from 1 to 1000.
-        epochs: Epochs of each trial; None for the run's own.
-
     Raises:
         InputError: For values out of range.
     """
 
-    trials: int = 8
-    epochs: int | None = None
+    trials: int = 8  # runs a method, the first with the coefficients as given, from 1 to 1000
+    epochs: int | None = None  # epochs of each trial; None for the run's own
 
     def __post_init__(self) -> None:
         check_positive("trials", self.trials)

@@ -36,16 +36,11 @@ def size_runs(
 ) -> dict[str, Any]:
     """Measure what the runs of an experiment would cost; nothing is trained or written.
 
-    Runs that differ only in seed, epochs and coefficients are measured once. Of the experiment's own teachers the
-    architecture alone is needed. On a CPU one thread computes, as in each of several workers. Attacks are counted by
-    their passes through the network, as if every image withstood every attack; their other work, and further
-    measurements of a student, are not included.
-
-    Args:
-        experiment: The experiment.
-        data: Data of its runs.
-        steps: Number of measured steps of each kind of run.
-        on_part: Called before each measurement with its name, the number that is done, and the number in all.
+    Runs that differ only in seed, epochs and coefficients are measured once, by some steps of each. Of the experiment's
+    own teachers the architecture alone is needed. On a CPU one thread computes, as in each of several workers. Attacks
+    are counted by their passes through the network, as if every image withstood every attack; their other work, and
+    further measurements of a student, are not included. ``on_part`` is called before each measurement with its name,
+    the number that is done, and the number in all.
 
     Returns:
         dict: Plain data: ``training``, a row a kind of run with hours of all its runs; ``attacks``, a row a network;

@@ -103,12 +103,7 @@ def _tuning(run_specs: Sequence[RunSpec], out: Path) -> dict[str, Any]:
 
 
 def load_study(path: str | Path, out: Path | None = None, overrides: Sequence[str] = ()) -> Study:
-    """Read a study file.
-
-    Args:
-        path: Path or name of a YAML file.
-        out: Folder for everything; None for ``runs/<file's stem>``.
-        overrides: Overrides such as ``base.training.epochs=2``.
+    """Read a study from a path or a name; without ``out`` everything goes to ``runs/<file's stem>``.
 
     Raises:
         InputError: With every problem, each with its line.

@@ -65,13 +65,7 @@ class Search(Experiment):
 
 
 def plan_search(recipe: Recipe, out: Path, budget: TuneSettings, command: str = "kdiga tune") -> Search:
-    """Return the search for a recipe's coefficients.
-
-    Args:
-        recipe: Recipe whose method is to be tuned.
-        out: Folder for everything.
-        budget: Number and length of the trials.
-        command: Command that continues it.
+    """Return the search for a recipe's coefficients, which ``command`` continues.
 
     Raises:
         InputError: If the method has no coefficients.

@@ -33,10 +33,10 @@ OURS = (
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
-    """Prepare a folder for a run.
+    """Prepare a folder for a run; it is created if necessary.
 
     Args:
-        folder: Folder; created if necessary.
+        folder: Folder of the run.
         overwrite: Whether to remove kdiga's files in it; other files always stay.
         resume: Whether to continue a run in it; None if the command has no such option.
 

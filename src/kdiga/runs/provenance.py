@@ -16,11 +16,7 @@ PACKAGES = ("kdiga", "torch", "torchvision", "timm", "accelerate", "pyautoattack
 
 
 def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """Return versions, hardware and the date as plain data.
-
-    Args:
-        device: Device of the work; None for the CPU.
-    """
+    """Return versions, hardware and the date as plain data; None for the device is the CPU."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: installed_version(name) for name in PACKAGES},

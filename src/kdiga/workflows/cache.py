@@ -37,21 +37,13 @@ class FillersEndedError(KdigaError, RuntimeError):
 
 @dataclass(frozen=True)
 class CachePlan:
-    """A recipe's store before it is filled.
+    """A recipe's store before it is filled."""
 
-    Args:
-        run: Recipe with a section ``cache``, with its data and models.
-        teacher: Live teacher.
-        train: Images that the student trains on.
-        store: Store; nothing is written yet.
-        overwrite: Whether to replace the content of the folder.
-    """
-
-    run: PreparedRun
-    teacher: Classifier
-    train: ImageSet | FileSet
-    store: Store
-    overwrite: bool
+    run: PreparedRun  # recipe with a section ``cache``, with its data and models
+    teacher: Classifier  # live teacher
+    train: ImageSet | FileSet  # images that the student trains on
+    store: Store  # store; nothing is written yet
+    overwrite: bool  # whether to replace the content of the folder
 
     @property
     def size(self) -> int:
@@ -66,15 +58,10 @@ class CachePlan:
 
 @dataclass(frozen=True)
 class CacheAgreement:
-    """The differences between a store and the live teacher on one batch, as training reads it.
+    """The differences between a store and the live teacher on one batch, as training reads it."""
 
-    Args:
-        logits: Largest difference of a row over the row's largest magnitude, the maximum over rows.
-        gradients: The same for gradients; None for a store of logits.
-    """
-
-    logits: float
-    gradients: float | None
+    logits: float  # largest difference of a row over the row's largest magnitude, the maximum over rows
+    gradients: float | None  # the same for gradients; None for a store of logits
 
 
 def plan_cache(run: PreparedRun, *, overwrite: bool = False) -> CachePlan:
@@ -193,12 +180,8 @@ def largest_error(stored: torch.Tensor, live: torch.Tensor) -> float:
 def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = None) -> Sequence[str]:
     """Fill the missing shards of a store, and return which shards were damaged and are filled again.
 
-    With several processes from a launcher, every process makes the call; they share the shards.
-
-    Args:
-        plan: Plan of the store.
-        workers: Number of worker processes; 1 works in this process. The workers share the threads.
-        on_shard: Called after each shard.
+    With several processes from a launcher, every process makes the call; they share the shards. One worker is this
+    process; several share its threads.
 
     Raises:
         StoreFullError: If the disk is full; the shards so far stay.

@@ -37,12 +37,7 @@ Certificate = Clever | Smoothed | IntervalBounds
 
 
 def run_certification(request: CertifyRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
-    """Certify a model, and write ``certificate.json`` where there is a folder.
-
-    Args:
-        request: Model, methods and test set.
-        command: Command line of the user.
-        progress: Called with method, number of examples done and number of examples.
+    """Certify a model, and write ``certificate.json``, with the command, where there is a folder.
 
     Raises:
         InputError: If something in the request cannot be had.

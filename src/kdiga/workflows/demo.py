@@ -69,11 +69,7 @@ def run_demo(
 ) -> list[dict[str, Any]]:
     """Train the five models, evaluate each, and explain the students by their teacher.
 
-    Args:
-        request: Folder, seed and number of images. The run of each model is a folder in the folder.
-        on_step: Called with the number of steps of the teacher's training that are done, and of all.
-        on_epoch: Called after each epoch of the teacher.
-        on_job: Called with the job, number of jobs done and number of jobs, once the teacher is trained.
+    The run of each model is a folder in the folder. Steps and epochs are the teacher's; jobs follow once it is trained.
 
     Returns:
         Content of each model's ``evaluation.json``, with the model's name; the teacher first.

@@ -26,12 +26,7 @@ BY_ATTACK = ("accuracy", "interval_95", "seconds", "notes", "stages", "correct")
 
 
 def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
-    """Attack a model, and write ``evaluation.json`` where there is a folder.
-
-    Args:
-        request: Model, attacks and test set.
-        command: Command line of the user.
-        progress: Called with attack, number of examples done and number of examples.
+    """Attack a model, and write ``evaluation.json``, with the command, where there is a folder.
 
     Raises:
         InputError: If something in the request cannot be had.

@@ -25,14 +25,9 @@ PICTURES = "explanation.npz"
 
 
 def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
-    """Explain students by their teacher, and write ``explanation.json`` and its pictures.
+    """Explain students by their teacher, and write ``explanation.json``, with the command, and its pictures.
 
     Results of ``kdiga evaluate`` for a run, with the same attack on the same images, are taken from its folder.
-
-    Args:
-        request: Models and test set.
-        command: Command line of the user.
-        progress: Called with a task, number of examples done and number of examples.
 
     Raises:
         InputError: If something in the request cannot be had.

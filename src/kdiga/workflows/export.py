@@ -49,11 +49,6 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
 
     Attacks are stored by work unit, so that the same command continues after an interruption.
 
-    Args:
-        request: Model, formats and test set.
-        command: Command line of the user.
-        progress: Called with attack, number of examples done and number of examples.
-
     Raises:
         InputError: If something in the request cannot be had, a format cannot hold the network, or a file does not
             compute what the model does.

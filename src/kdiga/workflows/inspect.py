@@ -35,16 +35,11 @@ SAMPLE_SEED = 0  # which images are looked at
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found about a model.
-
-    Args:
-        description: what it is.
-        examples: how many images it was tried on; 0 where it was not tried.
-        findings: one a check: clean accuracy, preprocessing, input size, class order.
-    """
+    """What was found about a model."""
 
     description: Description
-    examples: int = 0
+    examples: int = 0  # how many images it was tried on; 0 where it was not tried
+    # One a check: clean accuracy, preprocessing, input size, class order.
     findings: Sequence[Finding] = field(default=())
 
     @property
@@ -69,20 +64,14 @@ class Inspection:
 def inspect_model(
     model: Classifier, data: Images | None = None, *, examples: int = EXAMPLES, device: str = "auto"
 ) -> Inspection:
-    """Describe a model, and try it on a sample of images.
+    """Describe a model, and try it on a sample of images, which is the same for every model.
 
     Tried are: its clean accuracy; whether other preprocessing, half or twice the input size or another order of the
     classes makes it better by 5 points, beyond chance. A model with fresh weights, or a fresh last layer, is described
-    only.
-
-    Args:
-        model: fits the data; left as found, on ``device``.
-        data: from which the sample is drawn, the same for every model; None describes only.
-        examples: of the sample, at most.
-        device: "auto", "cpu" or "cuda".
+    only, and so is any without data. It stays as it is, on the device.
 
     Raises:
-        InputError: for fewer than 1 example.
+        InputError: For fewer than 1 example.
     """
     if examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
@@ -123,9 +112,8 @@ def sample(data: Images, examples: int) -> tuple[Tensor, Tensor]:
 def inspect_named(request: InspectRequest) -> Inspection:
     """Inspect a model by its name, on test images of its data set if one is known.
 
-    Args:
-        request: Model and data. A source's name alone means its pretrained weights. Without a data set, and without a
-            run whose recipe names one, the model is described only.
+    A source's name alone means its pretrained weights. Without a data set, and without a run whose recipe names one,
+    the model is described only.
 
     Raises:
         InputError: If the model or the data cannot be had, or do not fit.
@@ -171,7 +159,7 @@ def check_teachers(recipe: Recipe, models: RunModels, found: dict[str, Inspectio
     """Check that the teachers passed; a teacher that is trained along need not pass.
 
     Raises:
-        InputError: with what failed, and how to go on.
+        InputError: With what failed, and how to go on.
     """
     for role in ("teacher", "second_teacher"):
         model, inspection = getattr(models, role), found.get(role.replace("_", " "))

@@ -29,17 +29,11 @@ DEFAULTS = JudgeRequest()
 
 @dataclass(frozen=True)
 class TestSet:
-    """The test images and the threat model of an evaluation.
+    """The test images and the threat model of an evaluation."""
 
-    Args:
-        images: Test images.
-        threat: Norm and eps.
-        data: Name of the data set.
-    """
-
-    images: ImageSet
-    threat: ThreatModel
-    data: str
+    images: ImageSet  # test images
+    threat: ThreatModel  # norm and eps
+    data: str  # name of the data set
 
     def about(self) -> dict[str, Any]:
         """Return the description for result files, as plain data."""
@@ -53,14 +47,10 @@ class TestSet:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A loaded model with its description.
+    """A loaded model with its description."""
 
-    Args:
-        model: Model in eval mode, on its device.
-        about: Description for result files, plain data: name, weights, architecture, parameters and fingerprint.
-    """
-
-    model: Classifier
+    model: Classifier  # model in eval mode, on its device
+    # Description for result files, plain data: name, weights, architecture, parameters and fingerprint.
     about: dict[str, Any]
 
     @property
@@ -72,12 +62,8 @@ class LoadedModel:
 def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> TestSet:
     """Return the test set of models: the values asked for, and the recipe of the first run for the others.
 
-    Args:
-        models: Models of the command line; runs' folders, or weights in them, have a recipe.
-        asked: Data, threat model and number of test images.
-
     Raises:
-        InputError: If no data set is known, or ``examples`` is below 1.
+        InputError: If no data set is known, or fewer than 1 example is asked for.
     """
     config, threat = _of_runs(models, asked)
     if asked.examples is not None and asked.examples < 1:
@@ -91,10 +77,7 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
 def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
     """Return training images of the data that :func:`load_test_set` finds, float (example, channel, height, width).
 
-    Args:
-        model: Model of the command line.
-        count: Number of images, with each class in its proportion; always the same ones.
-        asked: Data.
+    They are always the same ones, with each class in its proportion.
 
     Raises:
         InputError: If there are fewer images, or no data set is known.
@@ -107,14 +90,7 @@ def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
 def load_judged_model(
     model: str, test_set: TestSet, asked: ModelRequest = DEFAULTS, role: str = "model"
 ) -> LoadedModel:
-    """Return a model for a test set.
-
-    Args:
-        model: Any name that a recipe accepts, such as a run's folder, ``timm:NAME`` (with pretrained weights), or an
-            architecture with weights.
-        test_set: Test set; the model must fit its images.
-        asked: Weights and device.
-        role: Role of the model, for messages.
+    """Return a model, by any name that a recipe accepts, for a test set; ``role`` stands in messages.
 
     Raises:
         InputError: If it cannot be loaded, takes other images, or has fresh weights.
@@ -131,13 +107,7 @@ def load_judged_model(
 def load_with_test_set(
     request: JudgeRequest, model: str, *others: str, role: str = "model"
 ) -> tuple[LoadedModel, TestSet]:
-    """Return the model that a request's weights are for, and the test set of it and of further models.
-
-    Args:
-        request: Data, threat model, weights and device.
-        model: Name of the model.
-        others: Further models, of which a run may say the data and the threat model.
-        role: Name of the model in messages.
+    """Return the model that a request's weights are for, and the test set of it and of the others.
 
     Raises:
         InputError: If the data or the model cannot be loaded, or do not fit.
@@ -149,10 +119,7 @@ def load_with_test_set(
 def judged(name: str, asked: ModelRequest, **more: Any) -> ModelConfig:
     """Return a model's section for evaluation: a source's name alone means its pretrained weights.
 
-    Args:
-        name: Name of the model.
-        asked: Weights; "pretrained" as their normalisation means the source's own weights in a file.
-        more: Other keys of the section.
+    "pretrained" as normalisation means the source's own weights, which may lie in a file.
 
     Raises:
         InputError: If an architecture has no pretrained weights.
@@ -177,13 +144,7 @@ def judged(name: str, asked: ModelRequest, **more: Any) -> ModelConfig:
 
 
 def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
-    """Return the description of a model for result files.
-
-    Args:
-        model: Model.
-        name: Name of the model.
-        which: Weights of a run; None for other models.
-    """
+    """Return the description of a model for result files; ``which`` are its weights, None for a model of no run."""
     spec = model.spec
     return {
         "model": name,

@@ -19,26 +19,17 @@ class Option:
 
     The type and the default are those of the field. A field of type bool is a switch, one of type ``Sequence`` takes
     several values.
-
-    Args:
-        help: Text for ``--help``.
-        flags: Spellings on the command line. Default: the name of the field.
-        metavar: Placeholder for the value in ``--help``. Default: the type.
-        least: Smallest number that is accepted.
-        names: Values that the shell offers on TAB, or a function that returns them.
-        read: Function from the text on the command line to the value. Default: by the type.
-        argument: Whether the value stands on the command line without a flag.
-        hidden: Whether ``--help`` leaves it out.
     """
 
-    help: str
-    flags: tuple[str, ...] = ()
-    metavar: str | None = None
-    least: float | None = None
-    names: Names | None = None
+    help: str  # text for ``--help``
+    flags: tuple[str, ...] = ()  # spellings on the command line. Default: the name of the field
+    metavar: str | None = None  # placeholder for the value in ``--help``. Default: the type
+    least: float | None = None  # smallest number that is accepted
+    names: Names | None = None  # values that the shell offers on TAB, or a function that returns them
+    # Function from the text on the command line to the value. Default: by the type.
     read: Callable[[str], Any] | None = None
-    argument: bool = False
-    hidden: bool = False
+    argument: bool = False  # whether the value stands on the command line without a flag
+    hidden: bool = False  # whether ``--help`` leaves it out
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

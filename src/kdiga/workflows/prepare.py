@@ -38,15 +38,10 @@ class RunModels(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A recipe and its objects. Models and validation split are made on first use, and once.
+    """A recipe and its objects. Models and validation split are made on first use, and once."""
 
-    Args:
-        recipe: Validated recipe.
-        data: Data set of the recipe.
-    """
-
-    recipe: Recipe
-    data: DataSet
+    recipe: Recipe  # validated recipe
+    data: DataSet  # data set of the recipe
 
     @cached_property
     def models(self) -> RunModels:

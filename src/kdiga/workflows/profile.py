@@ -82,19 +82,12 @@ def profile_recipe(
 
 
 class RunCost(NamedTuple):
-    """The cost of a run on the present hardware.
+    """The cost of a run on the present hardware."""
 
-    Args:
-        label: Variant of the run.
-        seconds: Seconds a step.
-        steps: Steps an epoch.
-        check_seconds: Seconds of a check on validation images.
-    """
-
-    label: str
-    seconds: float
-    steps: int
-    check_seconds: float
+    label: str  # variant of the run
+    seconds: float  # seconds a step
+    steps: int  # steps an epoch
+    check_seconds: float  # seconds of a check on validation images
 
 
 def run_cost(run: PreparedRun, *, steps: int = 5) -> RunCost:

@@ -60,12 +60,7 @@ class ResultFolder:
         return ResultCache(self.work_units)
 
     def write(self, content: dict[str, Any], join: Join | None = None) -> Outcome:
-        """Write results and return them.
-
-        Args:
-            content: Plain data.
-            join: Function from the earlier and the new results to what is written. Default: the new results alone.
-        """
+        """Write results and return them; ``join`` makes what is written from the earlier results and the new ones."""
         if self.folder is not None and self.work_units is not None:
             path = self.folder / file_name(self.kind)
             with file_lock(self.work_units, path.name, wait=True):  # another call may have ended in the meantime
@@ -86,13 +81,8 @@ def file_name(kind: type[FileModel]) -> str:
 def check_earlier_result(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
     """Return the result of an earlier call with the same identity, or {}; the present call adds to it.
 
-    Args:
-        path: Path of a result file.
-        identity: Values that must be the same.
-        overwrite: Whether a result with another identity may be replaced.
-
     Raises:
-        InputError: If the file has another identity and may not be replaced.
+        InputError: If the file has another identity and may not be overwritten.
     """
     try:
         old = load_json(path)

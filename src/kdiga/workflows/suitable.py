@@ -14,12 +14,7 @@ from kdiga.workflows.result_folder import Outcome, ResultFolder
 
 
 def run_suitable(request: SuitableRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
-    """Measure a teacher, and write ``suitability.json`` where there is a folder.
-
-    Args:
-        request: Teacher and test set.
-        command: Command line of the user.
-        progress: Called with check, number of examples done and number of examples.
+    """Measure a teacher, and write ``suitability.json``, with the command, where there is a folder.
 
     Raises:
         InputError: If something in the request cannot be had, or the folder holds other results.

@@ -36,14 +36,7 @@ def run_recipe(
 
     Writes ``config.yaml``, ``journal.jsonl`` and, after training has succeeded, ``best.safetensors``,
     ``last.safetensors`` and ``result.json``. With several processes every process makes the call, and the first one
-    writes.
-
-    Args:
-        run: Recipe with its data and models.
-        out: Folder of the run.
-        resume: Whether to continue the run in ``out``; a finished run is returned unchanged.
-        overwrite: Whether to replace the run in ``out``.
-        callbacks: See :func:`kdiga.distill`.
+    writes. To resume a finished run returns it unchanged.
 
     Raises:
         InputError: If anything in the recipe cannot be loaded, or ``out`` holds another run.

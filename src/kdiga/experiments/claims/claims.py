@@ -172,14 +172,10 @@ def load_claims(
     *,
     despite_findings: bool = False,
 ) -> Claims:
-    """Read a claims recipe.
+    """Read a claims recipe from a path or a name.
 
-    Args:
-        path: Path or name of a YAML file.
-        out: Folder for everything; None for ``runs/<file's stem>``.
-        overrides: Overrides such as ``training.epochs=2``.
-        records: Folder of the records of finished runs; None for the recipe's own.
-        despite_findings: Whether to go on with a teacher that is not robust.
+    Without ``out`` everything goes to ``runs/<file's stem>``, without ``records`` finished runs to the recipe's own
+    folder.
 
     Raises:
         InputError: With every problem, each with its line.

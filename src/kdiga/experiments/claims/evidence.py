@@ -29,13 +29,7 @@ RULE = (
 
 
 class Evidence:
-    """Results of runs by method, pair and seed, read from their folders.
-
-    Args:
-        grid: What is tested.
-        board: Board of its runs.
-        available: Number of test images.
-    """
+    """Results of runs by method, pair and seed, read from their folders; ``available`` test images can be attacked."""
 
     def __init__(self, grid: ClaimsGrid, board: RunBoard, available: int) -> None:
         self.grid, self.board, self.available = grid, board, available
@@ -102,21 +96,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Effect:
-    """A mean difference of outcomes.
+    """A mean difference of outcomes."""
 
-    Args:
-        mean: Mean difference, in [-1, 1].
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        images: Number of images.
-        seeds: Number of students.
-    """
-
-    mean: float
-    low: float
-    high: float
-    images: int
-    seeds: int
+    mean: float  # mean difference, in [-1, 1]
+    low: float  # lower end of its 95 % interval
+    high: float  # upper end
+    images: int  # number of images
+    seeds: int  # number of students
 
     def to_list(self) -> list[float]:
         """Return mean and interval."""

@@ -33,26 +33,17 @@ class Coefficients(TuneSettings):
 class Certification:
     """How each student's radii are compared with its teacher's; see ``kdiga certify``.
 
-    Args:
-        examples: Number of test images, the first ones.
-        batches: Batches of points, for CLEVER.
-        batch_size: Points of a batch.
-        sigma: Standard deviation of the noise of smoothing, pixels in [0, 1].
-        samples: Samples of the noise that bound a probability.
-        selection_samples: Samples of the noise that select the class.
-        alpha: Probability of a wrong radius under smoothing, an example.
-
     Raises:
         InputError: For values out of range.
     """
 
-    examples: int = 50
-    batches: int = 50
-    batch_size: int = 25
-    sigma: float = 0.12
-    samples: int = 1000
-    selection_samples: int = 100
-    alpha: float = 0.001
+    examples: int = 50  # number of test images, the first ones
+    batches: int = 50  # batches of points, for CLEVER
+    batch_size: int = 25  # points of a batch
+    sigma: float = 0.12  # standard deviation of the noise of smoothing, pixels in [0, 1]
+    samples: int = 1000  # samples of the noise that bound a probability
+    selection_samples: int = 100  # samples of the noise that select the class
+    alpha: float = 0.001  # probability of a wrong radius under smoothing, an example
 
     def __post_init__(self) -> None:
         check_positive("examples", self.examples)
@@ -64,18 +55,13 @@ class Certification:
 class Explaining:
     """How the bounds and their terms are measured; see ``kdiga explain``.
 
-    Args:
-        examples: Number of test images, the first ones, no more than AutoAttack attacks.
-        steps: Steps of each search for the ball's worst images.
-        restarts: Restarts of each search.
-
     Raises:
         InputError: For values out of range.
     """
 
-    examples: int = 100
-    steps: int = 40
-    restarts: int = 3
+    examples: int = 100  # number of test images, the first ones, no more than AutoAttack attacks
+    steps: int = 40  # steps of each search for the ball's worst images
+    restarts: int = 3  # restarts of each search
 
     def __post_init__(self) -> None:
         check_positive("examples", self.examples)
@@ -91,22 +77,15 @@ class Explaining:
 class Rules:
     """What decides a verdict; docs/claims.md says why these numbers.
 
-    Args:
-        kept: Share of the teacher's robust accuracy at which robustness counts as preserved.
-        lost: Percentage points of clean accuracy that a pre-trained student may lose.
-        gained: Percentage points of robust accuracy that it has to gain.
-        covered: Share of examples on which the student's certified radius has to reach the teacher's.
-        ranked: Rank correlation with AutoAttack that a bound has to reach.
-
     Raises:
         InputError: For values out of range.
     """
 
-    kept: float = 0.9
-    lost: float = 1.0
-    gained: float = 5.0
-    covered: float = 0.9
-    ranked: float = 0.5
+    kept: float = 0.9  # share of the teacher's robust accuracy at which robustness counts as preserved
+    lost: float = 1.0  # percentage points of clean accuracy that a pre-trained student may lose
+    gained: float = 5.0  # percentage points of robust accuracy that it has to gain
+    covered: float = 0.9  # share of examples on which the student's certified radius has to reach the teacher's
+    ranked: float = 0.5  # rank correlation with AutoAttack that a bound has to reach
 
     def __post_init__(self) -> None:
         for name, most in (("kept", 1.0), ("covered", 1.0), ("ranked", 1.0), ("lost", 100.0), ("gained", 100.0)):
@@ -119,26 +98,17 @@ class Rules:
 class Pretrained:
     """Students that start from weights which classify already.
 
-    Args:
-        students: Student sections by label.
-        teachers: Labels of their teachers; None for all.
-        training: Section laid over the recipe's.
-        methods: Method sections by label, in place of the recipe's.
-        tune_trials: Trials of their search for coefficients; None for as many as the others.
-        tune_epochs: Epochs of each trial; None for the run's own.
-        at_most: Largest loss of validation clean accuracy of the chosen trial, percentage points.
-
     Raises:
         InputError: For values out of range.
     """
 
-    students: dict[str, Any] | None = None
-    teachers: list[Any] | None = None
-    training: dict[str, Any] | None = None
-    methods: dict[str, Any] | None = None
-    tune_trials: int | None = None
-    tune_epochs: int | None = None
-    at_most: float = 1.0
+    students: dict[str, Any] | None = None  # student sections by label
+    teachers: list[Any] | None = None  # labels of their teachers; None for all
+    training: dict[str, Any] | None = None  # section laid over the recipe's
+    methods: dict[str, Any] | None = None  # method sections by label, in place of the recipe's
+    tune_trials: int | None = None  # trials of their search for coefficients; None for as many as the others
+    tune_epochs: int | None = None  # epochs of each trial; None for the run's own
+    at_most: float = 1.0  # largest loss of validation clean accuracy of the chosen trial, percentage points
 
     def __post_init__(self) -> None:
         check_positive("tune_trials", self.tune_trials)

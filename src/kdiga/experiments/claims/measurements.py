@@ -33,17 +33,11 @@ SettingsT = TypeVar("SettingsT", Certification, Explaining)
 
 @dataclass(frozen=True)
 class TeacherMeasurement(ABC, Generic[SettingsT]):
-    """A measurement of a student against its teacher on the first test images.
+    """A measurement of a student against its teacher on the first test images."""
 
-    Args:
-        teacher: Folder of the teacher, below the experiment's.
-        settings: Settings of the measurement.
-        seed: Seed of points, noise and random starts.
-    """
-
-    teacher: str
-    settings: SettingsT
-    seed: int
+    teacher: str  # folder of the teacher, below the experiment's
+    settings: SettingsT  # settings of the measurement
+    seed: int  # seed of points, noise and random starts
 
     @property
     @abstractmethod

@@ -26,11 +26,7 @@ OUT = "{out}"  # in a record, in place of the folder of the runs, which differs 
 
 
 class RunRecords:
-    """The records of finished runs.
-
-    Args:
-        folder: Folder of the records.
-    """
+    """The records of finished runs, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
