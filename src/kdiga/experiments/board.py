@@ -11,7 +11,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError, reason_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import RESULT, write_result
+from kdiga.runs.folder import RESULT, write_json
 
 Kind = Literal["teacher", "trial", "method", "start"]
 State = Literal["open", "done", "diverged", "failed"]
@@ -171,7 +171,7 @@ def test_file(folder: Path, which: str) -> Path:
 def note_failure(folder: Path, status: State, error: str, time: float, trace: str | None = None) -> None:
     """Write down why a run has no result."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_result(folder, {"status": status, "error": error, "time": time, "trace": trace}, FAILURE)
+    write_json(folder / FAILURE, {"status": status, "error": error, "time": time, "trace": trace})
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from kdiga.recipes.load import load_recipe
 from kdiga.recipes.schema import Recipe
 from kdiga.report.curve import write_curve_files
 from kdiga.results.studies import CurveResult
-from kdiga.runs.folder import write_result
+from kdiga.runs.folder import write_json
 from kdiga.runs.provenance import provenance
 from kdiga.statistics import paired_difference
 from kdiga.types import parse_number
@@ -85,7 +85,7 @@ class Curve(Experiment):
         with file_lock(self.out, f"{run_spec.folder}-confirmed", wait=True):
             there = (read_json(folder / CONFIRMED) or {}).get("correct", {})
             if len(there.get(attack, ())) != settings.examples_of(attack, len(data.test)):
-                write_result(folder, attack_run(folder, run_spec.recipe, "best", data, settings), CONFIRMED)
+                write_json(folder / CONFIRMED, attack_run(folder, run_spec.recipe, "best", data, settings))
 
     def _runs(self, value: float | None, board: RunBoard) -> list[dict[str, Any]]:
         """Return what the result file says of a value's runs, or of the start's for None."""

@@ -24,7 +24,7 @@ from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
 from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import DataConfig, Recipe
-from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_config, write_result
+from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_config, write_json, write_result
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
@@ -153,7 +153,7 @@ def test_run(
         report = read_json(path)
         if report is None:
             report = done if same and done else attack_run(folder, recipe, which, data, evaluation)
-            write_result(folder, report | {"which": which}, path.name)
+            write_json(path, report | {"which": which})
         done = report
 
 
@@ -211,4 +211,4 @@ def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None
         seed=seed,
         folder=folder / FOLDER,
     )
-    write_result(folder, {"kind": "validation", **about, "data": data.name, **report.to_dict()}, VALIDATION)
+    write_json(folder / VALIDATION, {"kind": "validation", **about, "data": data.name, **report.to_dict()})

@@ -17,7 +17,7 @@ from kdiga.experiments.settings import EvaluateSettings, TuneSettings
 from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_coefficients
 from kdiga.io.atomic_write import write_atomically
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import write_result
+from kdiga.runs.folder import write_json
 from kdiga.runs.provenance import provenance
 
 FILE, BEST = "tune.json", "best.yaml"
@@ -47,7 +47,7 @@ class Search(Experiment):
             "chosen": best.folder if settled else None,
             "provenance": provenance(),
         }
-        write_result(board.out, content, FILE)
+        write_json(board.out / FILE, content)
         if settled:
             head = f"# The best of {len(trials)} trials on validation images was {best.folder}; see {FILE}.\n"
             chosen = with_coefficients(self.recipe, best).to_dict()

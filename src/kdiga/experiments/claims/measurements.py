@@ -18,7 +18,7 @@ from kdiga.data.image_set import to_pixels
 from kdiga.experiments.claims.grid import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import write_result
+from kdiga.runs.folder import write_json
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
@@ -55,7 +55,7 @@ class TeacherMeasurement(ABC, Generic[SettingsT]):
         student, teacher = (load_model(one, which="best").to(device) for one in (folder, out / self.teacher))
         first = validation_subset(data.test, self.settings.examples)
         found = self.measure(student, teacher, to_pixels(first.images), first.labels, recipe.threat, folder / FOLDER)
-        write_result(folder, {"settings": self.asked, "teacher": self.teacher} | found, self.file)
+        write_json(folder / self.file, {"settings": self.asked, "teacher": self.teacher} | found)
 
     @abstractmethod
     def measure(

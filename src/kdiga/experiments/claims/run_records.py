@@ -19,7 +19,7 @@ from kdiga.experiments.board import ENDED, FAILURE, RunBoard, RunSpec
 from kdiga.experiments.specification import record_name
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.io.safe_json_yaml import load_json
-from kdiga.runs.folder import CONFIG, RESULT, write_config, write_result
+from kdiga.runs.folder import CONFIG, RESULT, write_config, write_json
 
 WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which differs on another machine
@@ -57,7 +57,7 @@ class RunRecords:
             files = _moved(record, OUT, str(board.out))
             config = files.pop(CONFIG, None)
             for name, content in files.items():
-                write_result(folder, _unpacked(content, self._path(run_spec)), name)
+                write_json(folder / name, _unpacked(content, self._path(run_spec)))
             if config is not None:
                 write_config(folder, config)  # last: with it the run counts as restored
             restored += 1
