@@ -13,7 +13,7 @@ from rich.console import Console
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say
-from kdiga.workflows.options import Option, recipe_names
+from kdiga.workflows.options import RECIPES, Option
 from kdiga.workflows.requests import ReportedRunsRequest
 
 
@@ -23,7 +23,7 @@ class ClaimsRequest(ReportedRunsRequest):
 
     recipe: Annotated[
         Path,
-        Option("A claims recipe: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True),
+        Option("A claims recipe: a YAML file, or a name that kdiga recipes lists.", names=RECIPES, argument=True),
     ]
     records: Annotated[
         Path | None, Option("Folder with the records of finished runs. Default: results/<recipe name>.")

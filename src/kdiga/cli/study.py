@@ -13,7 +13,7 @@ from rich.console import Console
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
-from kdiga.workflows.options import Option, recipe_names
+from kdiga.workflows.options import RECIPES, Option
 from kdiga.workflows.requests import ReportedRunsRequest
 
 
@@ -22,7 +22,7 @@ class StudyRequest(ReportedRunsRequest):
     """A study, or its tables alone."""
 
     file: Annotated[
-        Path, Option("A study: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True)
+        Path, Option("A study: a YAML file, or a name that kdiga recipes lists.", names=RECIPES, argument=True)
     ]
     seeds: Annotated[str | None, Option("Seeds in place of the file's, comma-separated.")] = None
     settings: Annotated[

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -46,32 +47,18 @@ def comma_separated_or_none(text: str) -> tuple[str, ...]:
     return () if text.strip() in ("", "none") else comma_separated(text)
 
 
-def method_names() -> Iterable[str]:
-    """Return the training methods."""
-    from kdiga.methods import available_methods
+def names_from(module: str, function: str) -> Names:
+    """Return a function that lists names; its module is imported once the shell asks for them.
 
-    return available_methods()
-
-
-def model_names() -> Iterable[str]:
-    """Return the built-in architectures; where none fits, the shell offers files and folders."""
-    from kdiga.models import available_models
-
-    return available_models()
+    Where none fits what is typed, the shell offers files and folders.
+    """
+    return lambda: getattr(import_module(module), function)()
 
 
-def data_names() -> Iterable[str]:
-    """Return the data sets."""
-    from kdiga.data import available_data
-
-    return available_data()
-
-
-def recipe_names() -> Iterable[str]:
-    """Return the recipes that come with kdiga; where none fits, the shell offers files."""
-    from kdiga.recipes.shipped import shipped
-
-    return shipped()
+METHODS = names_from("kdiga.methods", "available_methods")
+MODELS = names_from("kdiga.models", "available_models")
+DATA_SETS = names_from("kdiga.data", "available_data")
+RECIPES = names_from("kdiga.recipes.shipped", "shipped")
 
 
 def recipe_keys() -> Iterable[str]:
@@ -88,12 +75,12 @@ ModelName = Annotated[
     str,
     Option(
         "A run folder, a .safetensors file, or an architecture with --weights.",
-        names=model_names,
+        names=MODELS,
         argument=True,
     ),
 ]
 RecipeName = Annotated[
-    Path, Option("A recipe: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True)
+    Path, Option("A recipe: a YAML file, or a name that kdiga recipes lists.", names=RECIPES, argument=True)
 ]
 Settings = Annotated[
     Sequence[str],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -136,12 +136,11 @@ def build_model(config: ModelConfig, data: Images) -> Classifier:
     """Return the model of a recipe's section, for images like ``data``."""
     # Fresh weights can have any normalisation; trained weights need the normalisation of their training.
     normalization = config.normalization or ("data" if config.is_fresh else None)
-    model = _load(
-        config,
-        normalization=data.moments() if normalization == "data" else normalization,
-        classes=data.classes if config.classes == "imagenet" else config.classes,
-        images=(data.in_channels, data.image_size, _outputs(config, data)),
-    )
+    given = vars(config) | {
+        "normalization": data.moments() if normalization == "data" else normalization,
+        "classes": data.classes if config.classes == "imagenet" else config.classes,
+    }
+    model = load_model(given.pop("name"), images=(data.in_channels, data.image_size, _outputs(config, data)), **given)
     return fitted_to(model, data)
 
 
@@ -153,23 +152,8 @@ def load_model_without_data(config: ModelConfig) -> Classifier:
     """
     if config.normalization == "data" or config.classes == "imagenet":
         raise InputError("normalization: data and classes: imagenet need data to be read from; name a data set.")
-    return _load(config, normalization=config.normalization, classes=config.classes, images=None)
-
-
-def _load(config: ModelConfig, **of_data: Any) -> Classifier:
-    return load_model(
-        config.name,
-        weights=config.weights,
-        num_classes=config.num_classes,
-        image_size=config.image_size,
-        activation=config.activation,
-        pretrained=config.pretrained,
-        which=config.which,
-        architecture=config.architecture,
-        matched=config.matched,
-        options=config.options,
-        **of_data,
-    )
+    given = dict(vars(config))
+    return load_model(given.pop("name"), **given)
 
 
 def _outputs(config: ModelConfig, data: Images) -> int:

@@ -18,7 +18,7 @@ from kdiga.experiments.claims.grid import (
     Pretrained,
     Rules,
 )
-from kdiga.experiments.claims.measurements import CertifyMeasurement, ExplainMeasurement
+from kdiga.experiments.claims.measurements import TeacherMeasurement
 from kdiga.experiments.settings import COSTLY, EvaluateSettings, TuneSettings
 from kdiga.experiments.specification import Sections, SpecificationReader
 from kdiga.experiments.trials import trial_specs, with_seed
@@ -242,8 +242,8 @@ class ClaimsReader(SpecificationReader):
             # One that is trained without a teacher is compared with its first; plain training is not.
             teacher, of_attacks = f"teachers/{pair.teacher}", grid.evaluation.seed
             after = (
-                ExplainMeasurement(teacher, grid.explain, of_attacks),
-                CertifyMeasurement(teacher, grid.certify, of_attacks),
+                TeacherMeasurement(teacher, grid.explain, of_attacks),
+                TeacherMeasurement(teacher, grid.certify, of_attacks),
             )
         return RunSpec(
             f"{label}/{pair.name if recipe.teacher else pair.student}/seed-{seed}",
