@@ -16,7 +16,7 @@ from kdiga.errors import InputError
 from kdiga.evaluation import evaluate
 from kdiga.experiments import run_one
 from kdiga.experiments.curve import answer, load_curve, parse_over
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
 from kdiga.recipes.load import load_recipe

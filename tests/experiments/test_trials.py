@@ -12,7 +12,7 @@ import pytest
 from kdiga.errors import InputError
 from kdiga.experiments import run_one
 from kdiga.experiments.board import RunSpec
-from kdiga.experiments.settings import TuneSettings
+from kdiga.experiments.sections import TuneSettings
 from kdiga.experiments.trials import (
     Trial,
     best_trial,

@@ -56,7 +56,7 @@ def curve(request: CurveRequest, output: Output) -> None:
     """
     from kdiga.cli.run_progress import run_experiment
     from kdiga.experiments.curve import load_curve
-    from kdiga.experiments.settings import EvaluateSettings
+    from kdiga.experiments.sections import EvaluateSettings
 
     attacks = tuple(dict.fromkeys(["clean", *filter(None, request.attacks)]))
     confirming, examples = request.confirm.strip().lower(), request.confirm_examples

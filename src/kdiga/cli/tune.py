@@ -38,7 +38,7 @@ def tune(request: TuneRequest, output: Output) -> None:
     Example: kdiga tune recipes/digits-kdiga.yaml --trials 6 --epochs 10
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.experiments.settings import TuneSettings
+    from kdiga.experiments.sections import TuneSettings
     from kdiga.experiments.tune import plan_search
     from kdiga.methods import search_space
     from kdiga.recipes.load import load_recipe

@@ -17,7 +17,7 @@ from kdiga.errors import InputError
 from kdiga.experiments.board import VALIDATION, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import attack_run, validation_attack
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.experiments.trials import with_seed
 from kdiga.io.file_lock import file_lock
 from kdiga.recipes.load import load_recipe

@@ -14,7 +14,7 @@ from kdiga.errors import InputError, KdigaError, some
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.executors import HERE, ExecutorRequest
 from kdiga.experiments.runner import OnProgress, run_board
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.file_lock import file_lock
 from kdiga.recipes.load import recipe_from_dict

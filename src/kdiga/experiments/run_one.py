@@ -18,7 +18,7 @@ from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, KdigaError
 from kdiga.evaluation import evaluate
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
-from kdiga.experiments.settings import COSTLY, EvaluateSettings
+from kdiga.experiments.sections import COSTLY, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock

@@ -20,7 +20,7 @@ from kdiga.errors import KdigaError
 from kdiga.experiments.board import RunBoard, RunSpec, note_failure
 from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.run_one import RunTask, run_if_open, run_in_worker
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.io.file_lock import file_lock
 
 POLL = 0.5  # seconds between looks at runs of other processes

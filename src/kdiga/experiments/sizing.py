@@ -19,7 +19,7 @@ from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.experiments.board import RunSpec
 from kdiga.experiments.experiment import Experiment, check_models, with_known_teachers
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.model_state import frozen_parameters
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.provenance import provenance

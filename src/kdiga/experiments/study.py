@@ -12,7 +12,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError, nearest
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.experiment import TEACHERS, Experiment, run_facts
-from kdiga.experiments.settings import EvaluateSettings, TuneSettings
+from kdiga.experiments.sections import EvaluateSettings, TuneSettings
 from kdiga.experiments.specification import Sections, SpecificationReader, named
 from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_seed
 from kdiga.models import available_models

@@ -16,7 +16,7 @@ from scipy.stats import qmc
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
-from kdiga.experiments.settings import TuneSettings
+from kdiga.experiments.sections import TuneSettings
 from kdiga.methods import Method, SearchRange, search_space
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import RESULT

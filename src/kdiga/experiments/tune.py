@@ -13,7 +13,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.experiment import Experiment, RunsFailedError
-from kdiga.experiments.settings import EvaluateSettings, TuneSettings
+from kdiga.experiments.sections import EvaluateSettings, TuneSettings
 from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_coefficients
 from kdiga.io.atomic_write import write_atomically
 from kdiga.recipes.schema import Recipe

@@ -18,7 +18,7 @@ from kdiga.experiments.claims.plan import ClaimsReader
 from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords, default_records
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import save_start_weights
-from kdiga.experiments.settings import COSTLY
+from kdiga.experiments.sections import COSTLY
 from kdiga.experiments.trials import best_trial, coefficients, least_clean, read_trials
 from kdiga.recipes.source import CLAIMS, read_source
 from kdiga.report.claims import write_claims

@@ -16,7 +16,7 @@ from scipy.stats import t
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.grid import ClaimsGrid, Pair
 from kdiga.experiments.claims.measurements import TeacherMeasurement
-from kdiga.experiments.settings import COSTLY
+from kdiga.experiments.sections import COSTLY
 
 Outcomes = list[list[bool]]  # for each seed, whether each image is right
 Verdict = Literal["supported", "contradicted", "undecided"]

@@ -14,7 +14,7 @@ from kdiga.analysis.model_explanation import ModelExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
 from kdiga.data.image_set import to_pixels
-from kdiga.experiments.claims.grid import Certification, Explaining
+from kdiga.experiments.sections import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.folder import write_json

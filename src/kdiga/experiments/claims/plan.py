@@ -9,17 +9,18 @@ from typing import Any, cast
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import CleanAccuracyFloor, RunSpec
-from kdiga.experiments.claims.grid import (
+from kdiga.experiments.claims.grid import ClaimsGrid, Pair
+from kdiga.experiments.claims.measurements import TeacherMeasurement
+from kdiga.experiments.sections import (
+    COSTLY,
     Certification,
-    ClaimsGrid,
     Coefficients,
+    EvaluateSettings,
     Explaining,
-    Pair,
     Pretrained,
     Rules,
+    TuneSettings,
 )
-from kdiga.experiments.claims.measurements import TeacherMeasurement
-from kdiga.experiments.settings import COSTLY, EvaluateSettings, TuneSettings
 from kdiga.experiments.specification import Sections, SpecificationReader
 from kdiga.experiments.trials import trial_specs, with_seed
 from kdiga.recipes.schema import Recipe
