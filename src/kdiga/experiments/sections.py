@@ -1,4 +1,7 @@
-"""The sections of studies and claims that are not a recipe's: attacks, tuning, measurements and rules."""
+"""The sections of studies and claims that are not a recipe's: attacks, tuning, measurements and rules.
+
+Each raises an InputError for values out of range and for unknown names.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,7 @@ MOST_TRIALS = 1000
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """How every finished model is attacked.
-
-    Raises:
-        InputError: For values out of range or unknown names.
-    """
+    """How every finished model is attacked."""
 
     attacks: tuple[str, ...] = ("clean", "pgd-20", COSTLY)  # names among "clean", "fgsm", "pgd-STEPS" and "autoattack"
     examples: int | None = None  # number of test images, the first ones; None for all
@@ -52,11 +51,7 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """The budget of every method for choosing its coefficients.
-
-    Raises:
-        InputError: For values out of range.
-    """
+    """The budget of every method for choosing its coefficients."""
 
     trials: int = 8  # runs a method, the first with the coefficients as given, from 1 to 1000
     epochs: int | None = None  # epochs of each trial; None for the run's own
@@ -72,26 +67,15 @@ class TuneSettings:
 
 @dataclass(frozen=True)
 class Coefficients(TuneSettings):
-    """The one search for coefficients of every method, on one teacher and one student.
+    """The one search for coefficients of every method, on one teacher and one student."""
 
-    Args:
-        trials: Runs a method, the first with the coefficients as given.
-        epochs: Epochs of each trial; None for the run's own.
-        teacher: Label of the teacher; None for the first.
-        student: Label of the student; None for the first.
-    """
-
-    teacher: str | None = None
-    student: str | None = None
+    teacher: str | None = None  # label of the teacher; None for the first
+    student: str | None = None  # label of the student; None for the first
 
 
 @dataclass(frozen=True)
 class Certification:
-    """How each student's radii are compared with its teacher's; see ``kdiga certify``.
-
-    Raises:
-        InputError: For values out of range.
-    """
+    """How each student's radii are compared with its teacher's; see ``kdiga certify``."""
 
     examples: int = 50  # number of test images, the first ones
     batches: int = 50  # batches of points, for CLEVER
@@ -109,11 +93,7 @@ class Certification:
 
 @dataclass(frozen=True)
 class Explaining:
-    """How the bounds and their terms are measured; see ``kdiga explain``.
-
-    Raises:
-        InputError: For values out of range.
-    """
+    """How the bounds and their terms are measured; see ``kdiga explain``."""
 
     examples: int = 100  # number of test images, the first ones, no more than AutoAttack attacks
     steps: int = 40  # steps of each search for the ball's worst images
@@ -131,11 +111,7 @@ class Explaining:
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides a verdict; docs/claims.md says why these numbers.
-
-    Raises:
-        InputError: For values out of range.
-    """
+    """What decides a verdict; docs/claims.md says why these numbers."""
 
     kept: float = 0.9  # share of the teacher's robust accuracy at which robustness counts as preserved
     lost: float = 1.0  # percentage points of clean accuracy that a pre-trained student may lose
@@ -152,11 +128,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Students that start from weights which classify already.
-
-    Raises:
-        InputError: For values out of range.
-    """
+    """Students that start from weights which classify already."""
 
     students: dict[str, Any] | None = None  # student sections by label
     teachers: list[Any] | None = None  # labels of their teachers; None for all

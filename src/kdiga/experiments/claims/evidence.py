@@ -58,10 +58,6 @@ class Evidence:
         run_spec = self.board.by_folder[folder]
         return [self._outcomes(self.board.out / folder, attack)] if self.board.state(run_spec) == "done" else None
 
-    def teacher(self, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
-        """Return the outcomes of a pair's teacher."""
-        return self.one_model(f"teachers/{pair.teacher}", attack)
-
     def asked(self, label: str, pair: Pair, file: str) -> bool:
         """Return whether a file is to be measured of the first seed's student against the pair's teacher.
 
