@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say
-from kdiga.cli.progress import JobProgress
 from kdiga.workflows.options import DryRun, Option, RecipeName, Settings
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ def cache(request: CacheRequest, output: Output) -> None:
 
     Example: kdiga cache recipes/digits-kdiga.yaml --set cache.folder=runs/cache
     """
+    from kdiga.cli.progress import JobProgress
     from kdiga.distributed.launch import is_main_process
     from kdiga.recipes.load import load_recipe
     from kdiga.workflows.cache import compare_with_live, fill_cache, format_bytes, plan_cache

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
@@ -43,12 +41,12 @@ def _radii(request: CertifyRequest) -> list[float]:
     return radii
 
 
-def _show(console: Console, content: dict[str, Any], radii: Sequence[float]) -> None:
+def _show(output: Output, content: dict[str, Any], radii: Sequence[float]) -> None:
     from kdiga.results.certificates import CERTIFICATES
 
-    say(console, model_line(content))
+    say(output.console, model_line(content))
     show_table(
-        console,
+        output.console,
         ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"),
         (cells for name in CERTIFICATES if name in content for cells in _rows(name, content, radii)),
         words=("method", "what it is"),
@@ -56,7 +54,7 @@ def _show(console: Console, content: dict[str, Any], radii: Sequence[float]) -> 
     against = content.get("against", {})
     for name in filter(against.get, CERTIFICATES):
         for line in _sentences(name, against):
-            say(console, line)
+            say(output.console, line)
 
 
 def _rows(name: str, results: dict[str, Any], radii: Sequence[float]) -> Iterator[tuple[str, ...]]:

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say
@@ -66,7 +64,7 @@ def claims(request: ClaimsRequest, output: Output) -> None:
     run_experiment(checked, request, output, show, minutes=request.stop_after)
 
 
-def _show(console: Console, content: dict[str, Any], own: Path, further: Path | None) -> Path:
+def _show(output: Output, content: dict[str, Any], own: Path, further: Path | None) -> Path:
     from kdiga.report.claims import CLAIMS, verdict_line, write_claims
     from kdiga.results.studies import ClaimsResult
 
@@ -74,10 +72,10 @@ def _show(console: Console, content: dict[str, Any], own: Path, further: Path | 
     if further is not None:
         write_claims(found, page, page.parent / "images")
     for name, text in CLAIMS.items():
-        say(console, f"{name}. {text}")
-        say(console, f"   {verdict_line(found, name)}")
+        say(output.console, f"{name}. {text}")
+        say(output.console, f"   {verdict_line(found, name)}")
     left = found.total - found.done
     if left:
-        say(console, f"{left} of {found.total} runs are left; the same command continues.")
-    say(console, f"Page: {page}")
+        say(output.console, f"{left} of {found.total} runs are left; the same command continues.")
+    say(output.console, f"Page: {page}")
     return page

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-
 from kdiga.cli.app import command_line
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
@@ -73,13 +71,13 @@ def curve(request: CurveRequest, output: Output) -> None:
     run_experiment(replace(checked, command=command_line()), request, output, partial(_show, out=checked.out))
 
 
-def _show(console: Console, content: dict[str, Any], out: Path) -> Path:
+def _show(output: Output, content: dict[str, Any], out: Path) -> Path:
     from kdiga.report.curve import about, answer_lines, headings, table_rows
     from kdiga.results.studies import CurveResult
 
     found = CurveResult.model_validate(content)
-    show_table(console, headings(found), table_rows(found))
+    show_table(output.console, headings(found), table_rows(found))
     for line in filter(None, [*about(found), *answer_lines(found)]):
-        say(console, line.replace("`", ""))
-    say(console, f"Tables and pictures: {out}/curve.md, curve.csv, curve.png, curve-dark.png, curve.json")
+        say(output.console, line.replace("`", ""))
+    say(output.console, f"Tables and pictures: {out}/curve.md, curve.csv, curve.png, curve-dark.png, curve.json")
     return out

@@ -9,7 +9,6 @@ from typing import Any
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
-from kdiga.cli.progress import JobProgress, TrainingProgress
 from kdiga.workflows.requests import DemoRequest
 
 
@@ -21,6 +20,7 @@ def demo(request: DemoRequest, output: Output) -> None:
 
     Example: kdiga demo --seed 1 --out runs/demo1
     """
+    from kdiga.cli.progress import JobProgress, TrainingProgress
     from kdiga.distributed.launch import check_started_once
     from kdiga.report import write_page, write_summary
     from kdiga.results.evaluations import EvaluationResult

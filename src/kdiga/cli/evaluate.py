@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
@@ -31,19 +29,19 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
     run_judged(run_evaluation, request, output, request.model, _show)
 
 
-def _show(console: Console, content: Mapping[str, Any]) -> None:
-    say(console, model_line(content))
-    show_table(console, ("attack", "accuracy", "95 % interval", "seconds"), _rows(content))
+def _show(output: Output, content: Mapping[str, Any]) -> None:
+    say(output.console, model_line(content))
+    show_table(output.console, ("attack", "accuracy", "95 % interval", "seconds"), _rows(content))
     for finding in content.get("findings", []):
         if finding["verdict"] in ("failed", "warning"):
-            say(console, f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow")
+            say(output.console, f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow")
     counts = Counter(finding["verdict"] for finding in content.get("findings", []))
     if counts:
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-        say(console, f"checks for masked gradients: {verdicts}")
+        say(output.console, f"checks for masked gradients: {verdicts}")
     for name, notes in content["notes"].items():
         for note in notes:
-            say(console, f"{name}: {note}", style="yellow")
+            say(output.console, f"{name}: {note}", style="yellow")
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

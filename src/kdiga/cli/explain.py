@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.judging import run_judged
 from kdiga.cli.output import Output
@@ -26,25 +24,25 @@ def explain(request: ExplainRequest, output: Output) -> None:
     run_judged(explain_runs, request, output, "explain", _show)
 
 
-def _show(console: Console, content: dict[str, Any]) -> None:
+def _show(output: Output, content: dict[str, Any]) -> None:
     threat = content["threat"]
     say(
-        console,
+        output.console,
         f"{len(content['models'])} models on the first {content['examples']} test images of {content['data']}, "
         f"{threat['norm']} eps {threat['eps']:.4g}; losses in nats",
     )
-    show_table(console, *_models_table(content))
+    show_table(output.console, *_models_table(content))
     if any(ranking["spearman"] is not None for ranking in content["ranking"]):
         show_table(
-            console,
+            output.console,
             ("orders students", "rank correlation", "95 % over images", "by chance"),
             map(_ranking_row, content["ranking"]),
         )
     for sentence in (*content["sentences"], *content["reasons"]):
-        say(console, sentence)
+        say(output.console, sentence)
     for finding in content["findings"]:
         if finding["verdict"] != "passed":
-            say(console, f"{finding['name']} {finding['verdict']}: {finding['message']}", "yellow")
+            say(output.console, f"{finding['name']} {finding['verdict']}: {finding['message']}", "yellow")
 
 
 def _models_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from kdiga.cli.app import command_line
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say
-from kdiga.cli.progress import EvaluationProgress
 from kdiga.workflows.requests import JudgeRequest
 
 
@@ -20,12 +17,14 @@ def run_judged(
     request: JudgeRequest,
     output: Output,
     label: str,
-    show: Callable[[Console, dict[str, Any]], None],
+    show: Callable[[Output, dict[str, Any]], None],
 ) -> None:
     """Run a workflow with progress, show what it found, and write the result as the user asked for it."""
+    from kdiga.cli.progress import EvaluationProgress
+
     with EvaluationProgress(output.console, label) as progress:
         content, folder = work(request, command=command_line(), progress=progress)
-    show(output.console, content)
+    show(output, content)
     if folder is not None:
         say(output.console, f"Results: {folder}")
     output.result(content, folder)

@@ -6,16 +6,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import duration, say, say_notes, show_table
-from kdiga.cli.progress import JobProgress
 from kdiga.errors import InputError
 from kdiga.workflows.options import Option, RecipeName, Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdiga.recipes.source import FileKind
 
 TRAINING = ("training", "student", "learns from", "as", "runs", "epochs", "step, ms", "takes")
@@ -62,6 +61,7 @@ def profile(request: ProfileRequest, output: Output) -> None:
 
 
 def _profile_run(console: Console, request: ProfileRequest) -> dict[str, Any]:
+    from kdiga.cli.progress import JobProgress
     from kdiga.recipes.load import load_recipe
     from kdiga.workflows.prepare import prepare
     from kdiga.workflows.profile import profile_recipe
@@ -104,6 +104,7 @@ def _variants_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _profile_study(console: Console, request: ProfileRequest, kind: FileKind) -> dict[str, Any]:
+    from kdiga.cli.progress import JobProgress
     from kdiga.experiments.claims.claims import load_claims
     from kdiga.experiments.sizing import size_runs
     from kdiga.experiments.study import load_study

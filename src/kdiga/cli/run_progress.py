@@ -29,7 +29,7 @@ def run_experiment(
     experiment: Experiment,
     request: RunsRequest,
     output: Output,
-    show: Callable[[Console, dict[str, Any]], Path],
+    show: Callable[[Output, dict[str, Any]], Path],
     *,
     minutes: float | None = None,
 ) -> None:
@@ -63,7 +63,7 @@ def run_experiment(
         with RunProgress(console, experiment.title, lambda folder: describe_outcome(board, folder)) as progress:
             content = experiment.run(board, data, request=executor, on_progress=progress, minutes=minutes)
         failed = board.folders("failed")
-    output.result(content, show(console, content))
+    output.result(content, show(output, content))
     experiment.check_none_failed(failed)
 
 

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
@@ -47,13 +45,13 @@ def study(request: StudyRequest, output: Output) -> None:
     run_experiment(checked, request, output, partial(_show, out=checked.out))
 
 
-def _show(console: Console, content: dict[str, Any], out: Path) -> Path:
+def _show(output: Output, content: dict[str, Any], out: Path) -> Path:
     from kdiga.report.study import about, headings, table_rows
     from kdiga.results.studies import StudyResult
 
     found = StudyResult.model_validate(content)
-    show_table(console, headings(found), (row.texts() for row in table_rows(found)))
+    show_table(output.console, headings(found), (row.texts() for row in table_rows(found)))
     for line in filter(None, about(found)):
-        say(console, line.replace("`", ""))
-    say(console, f"Tables and pictures: {out}/table.md, cells.csv, scatter.png, study.json")
+        say(output.console, line.replace("`", ""))
+    say(output.console, f"Tables and pictures: {out}/table.md, cells.csv, scatter.png, study.json")
     return out

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
@@ -27,8 +25,8 @@ def suitable(request: SuitableRequest, output: Output) -> None:
     run_judged(run_suitable, request, output, request.teacher, _show)
 
 
-def _show(console: Console, content: Mapping[str, Any]) -> None:
-    say(console, model_line(content, "the first "))
+def _show(output: Output, content: Mapping[str, Any]) -> None:
+    say(output.console, model_line(content, "the first "))
     rows = ((finding["name"], finding["verdict"], finding["message"]) for finding in content["findings"])
-    show_table(console, HEADINGS, rows, words=HEADINGS)
-    say(console, content["sentence"])
+    show_table(output.console, HEADINGS, rows, words=HEADINGS)
+    say(output.console, content["sentence"])

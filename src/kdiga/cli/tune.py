@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
@@ -57,14 +55,14 @@ def tune(request: TuneRequest, output: Output) -> None:
     run_experiment(search, request, output, partial(_show, folder=folder))
 
 
-def _show(console: Console, content: dict[str, Any], folder: Path) -> Path:
+def _show(output: Output, content: dict[str, Any], folder: Path) -> Path:
     found: list[dict[str, Any]] = content["trials"]
     headings = ("trial", *found[0]["coefficients"], "PGD, best", "clean, best", "PGD, last", "minutes", "")
-    show_table(console, headings, (_row(trial, content["chosen"]) for trial in found))
+    show_table(output.console, headings, (_row(trial, content["chosen"]) for trial in found))
     about = f"Validation images, {content['epochs']} epochs, seed {content['seed']}; the test images took no part."
-    say(console, about)
+    say(output.console, about)
     if content["chosen"] is not None:
-        say(console, f"Next: kdiga train {folder}/best.yaml --out {folder}-best")
+        say(output.console, f"Next: kdiga train {folder}/best.yaml --out {folder}-best")
     return folder
 
 

@@ -6,7 +6,6 @@ import os
 import platform
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,8 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
 @cache
 def installed_version(package: str) -> str | None:
     """Return a package's version, None if it is not installed; cached, since a call takes a millisecond."""
+    from importlib.metadata import PackageNotFoundError, version  # here, so that --help does not wait for it
+
     try:
         return version(package)
     except PackageNotFoundError:
