@@ -55,11 +55,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command.
-
-        Raises:
-            InputError: If no command has the name.
-        """
+        """Return the command."""
         from kdiga.errors import unknown
 
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:

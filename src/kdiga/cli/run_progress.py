@@ -36,9 +36,6 @@ def run_experiment(
     """Make an experiment's runs with progress, or list them, or only report them, as requested.
 
     ``show`` prints the content of the result file, and returns the place of the results.
-
-    Raises:
-        RunsFailedError: If runs failed.
     """
     started = time.time()  # runs that failed before are tried again
     check_started_once(experiment.title, "with --workers N")

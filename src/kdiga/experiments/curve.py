@@ -188,11 +188,7 @@ def load_curve(
 
 
 def parse_over(text: str) -> tuple[str, tuple[float, ...]]:
-    """Return the name and the rising values of a coefficient from a text such as ``method.gradient_weight=0,1``.
-
-    Raises:
-        InputError: For another form, values that are not finite numbers, or one twice.
-    """
+    """Return the name and the rising values of a coefficient from a text such as ``method.gradient_weight=0,1``."""
     name, _, given = text.partition("=")
     section, _, key = name.strip().partition(".")
     if section != "method" or not key.isidentifier() or not given.strip():

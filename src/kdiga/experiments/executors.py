@@ -27,11 +27,7 @@ COMMON_SLURM = ("cluster", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "g
 
 @dataclass(frozen=True)
 class ExecutorRequest:
-    """Where runs are made, and how many at a time.
-
-    Raises:
-        InputError: For an unknown executor, or options that it does not have.
-    """
+    """Where runs are made, and how many at a time."""
 
     name: str = LOCAL  # "local", "dask", "dask:ADDRESS" or "slurm:KEY=VALUE,..."
     # Runs at a time; None for one a core on this machine, and for all that are ready on a cluster.
@@ -56,9 +52,6 @@ class ExecutorRequest:
         """Start the executor for a block, which gets it with the number of runs at a time, of ``most`` that are left.
 
         Leaving the block ends the runs that are going on; those on this machine save their state first.
-
-        Raises:
-            InputError: If a package is missing, or the cluster refuses the options.
         """
         kind, _, options = self.name.partition(":")
         local = kind == LOCAL or self.name == "dask"

@@ -58,9 +58,6 @@ class Experiment(ABC):
         """Check the runs against their models and their folder, and return their board.
 
         Nothing is written with ``look_only``. Runs that failed before ``since`` are open again.
-
-        Raises:
-            InputError: If a model does not fit, or the folder holds other runs.
         """
         check_models(self.run_specs, self.out, data)
         board = RunBoard(self.run_specs, self.out, since)
@@ -89,11 +86,7 @@ class Experiment(ABC):
         request: ExecutorRequest = HERE,
         minutes: float | None = None,
     ) -> dict[str, Any]:
-        """Make the runs that are not finished and return the result file's content; see :func:`run_board`.
-
-        Raises:
-            WorkersEndedError: If one worker after another was lost.
-        """
+        """Make the runs that are not finished and return the result file's content; see :func:`run_board`."""
         run_board(
             board,
             data,
@@ -179,11 +172,7 @@ def describe_outcome(board: RunBoard, folder: str) -> str:
 
 
 def check_models(run_specs: Sequence[RunSpec], out: Path, data: DataSet) -> None:
-    """Build every student and teacher once; of the experiment's own teachers the architecture alone.
-
-    Raises:
-        InputError: Naming a run whose models cannot be built or do not fit the data.
-    """
+    """Build every student and teacher once; of the experiment's own teachers the architecture alone."""
     seen = set[str]()
     for run_spec, recipe in zip(run_specs, with_known_teachers(run_specs, out), strict=True):
         models = repr([getattr(recipe, key) for key in ("student", *TEACHERS)])
@@ -208,11 +197,7 @@ def with_known_teachers(run_specs: Sequence[RunSpec], out: Path) -> list[Recipe]
 
 
 def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -> None:
-    """Check that the folder can be used, and that the runs in it are this experiment's.
-
-    Raises:
-        InputError: Naming the run, the keys and both values.
-    """
+    """Check that the folder can be used, and that the runs in it are this experiment's."""
     check_usable(board.out)
     for run_spec in board.run_specs:
         folder = board.out / run_spec.folder

@@ -45,9 +45,6 @@ def size_runs(
     Returns:
         dict: Plain data: ``training``, a row a kind of run with hours of all its runs; ``attacks``, a row a network;
             their sums in hours, as if one run followed the other; and where it was measured.
-
-    Raises:
-        InputError: As the runs would.
     """
     run_specs = experiment.run_specs
     check_models(run_specs, experiment.out, data)  # before minutes of measuring the models that can be built

@@ -65,11 +65,7 @@ class Search(Experiment):
 
 
 def plan_search(recipe: Recipe, out: Path, budget: TuneSettings, command: str = "kdiga tune") -> Search:
-    """Return the search for a recipe's coefficients, which ``command`` continues.
-
-    Raises:
-        InputError: If the method has no coefficients.
-    """
+    """Return the search for a recipe's coefficients, which ``command`` continues."""
     name = recipe.method.info.name
     run_specs = trial_specs(recipe, "", budget, label=name)
     if not run_specs:

@@ -113,9 +113,6 @@ class Rounds:
 
     Round 0 is the recipe without rounds, or training on the labels if the recipe has no teacher. The student of a
     later round starts from its teacher's weights.
-
-    Raises:
-        InputError: If there are fewer than 2 rounds, ``which`` is unknown, or the factor is not above 0.
     """
 
     count: int = 5  # number of rounds, at least 2
@@ -133,11 +130,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """The store of the teacher's signals, which ``kdiga cache`` fills; training then does not run the teacher.
-
-    Raises:
-        InputError: If numbers are below 1.
-    """
+    """The store of the teacher's signals, which ``kdiga cache`` fills; training then does not run the teacher."""
 
     folder: str  # folder of the store
     views: int = 4  # number of augmented versions of each example, one for each epoch in turn; 1 without augmentation

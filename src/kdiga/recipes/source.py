@@ -52,11 +52,7 @@ class SectionReader:
         self.problems.append(self.source.problem(keys, message))
 
     def check(self) -> None:
-        """Check that there is no problem so far.
-
-        Raises:
-            InputError: Message with one problem a line.
-        """
+        """Check that there is no problem so far."""
         if self.problems:
             # A problem of a part that several runs share is a problem of each of them.
             raise InputError("\n".join(dict.fromkeys(self.problems)))

@@ -64,11 +64,7 @@ def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = N
 
 
 def check_usable(folder: Path) -> None:
-    """Check that a folder can be created or written to, without a change.
-
-    Raises:
-        InputError: If not.
-    """
+    """Check that a folder can be created or written to, without a change."""
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise _unusable(folder, os.strerror(errno.ENOTDIR))
@@ -100,11 +96,7 @@ def exclusive_run(folder: Path) -> Generator[None]:
 
 
 def try_writing(folder: Path) -> None:
-    """Write a file into a folder and remove it.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
+    """Write a file into a folder and remove it."""
     probe = folder / f".writable-{os.getpid()}"  # a different name for each process
     probe.touch()
     probe.unlink(missing_ok=True)

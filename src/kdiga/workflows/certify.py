@@ -37,11 +37,7 @@ Certificate = Clever | Smoothed | IntervalBounds
 
 
 def run_certification(request: CertifyRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
-    """Certify a model, and write ``certificate.json``, with the command, where there is a folder.
-
-    Raises:
-        InputError: If something in the request cannot be had.
-    """
+    """Certify a model, and write ``certificate.json``, with the command, where there is a folder."""
     methods = _methods(request)
     others = [] if request.against is None else [request.against]
     loaded, test_set = load_with_test_set(request, request.model, *others)
@@ -70,11 +66,7 @@ def run_certification(request: CertifyRequest, *, command: str = "", progress: O
 
 
 def _methods(request: CertifyRequest) -> list[str]:
-    """Return the methods, after a check of everything that can be checked before anything is loaded.
-
-    Raises:
-        InputError: For an unknown method, or settings out of range.
-    """
+    """Return the methods, after a check of everything that can be checked before anything is loaded."""
     methods = list(dict.fromkeys(name.lower() for name in request.method))
     for name in methods:
         if name not in METHODS:

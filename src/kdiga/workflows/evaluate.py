@@ -26,11 +26,7 @@ BY_ATTACK = ("accuracy", "interval_95", "seconds", "notes", "stages", "correct")
 
 
 def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
-    """Attack a model, and write ``evaluation.json``, with the command, where there is a folder.
-
-    Raises:
-        InputError: If something in the request cannot be had.
-    """
+    """Attack a model, and write ``evaluation.json``, with the command, where there is a folder."""
     _check(request)
     loaded, test_set = load_with_test_set(request, request.model)
     about = loaded.about | test_set.about() | {"seed": request.seed, "version": request.version}
@@ -44,11 +40,7 @@ def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnP
 
 
 def _check(request: EvaluateRequest) -> None:
-    """Check what can be checked before anything is loaded.
-
-    Raises:
-        InputError: For an unknown attack, or eps values that are not numbers.
-    """
+    """Check what can be checked before anything is loaded."""
     _sweep_values(request.sweep, 1.0)
     for name in (*request.attacks, request.sweep_attack):
         attack_by_name(name, version=request.version)

@@ -28,9 +28,6 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
     """Explain students by their teacher, and write ``explanation.json``, with the command, and its pictures.
 
     Results of ``kdiga evaluate`` for a run, with the same attack on the same images, are taken from its folder.
-
-    Raises:
-        InputError: If something in the request cannot be had.
     """
     given = [request.teacher, *request.students]
     teacher, test_set = load_with_test_set(request, *given, role="teacher")

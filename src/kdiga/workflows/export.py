@@ -80,12 +80,7 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
 
 
 def _check(request: ExportRequest) -> list[Format]:
-    """Check what can be checked before anything is loaded, and return the formats.
-
-    Raises:
-        InputError: For an unknown format or attack, a package that is not installed, numbers out of range, or int8
-            without onnx.
-    """
+    """Check what can be checked before anything is loaded, and return the formats."""
     chosen = formats_by_name(request.to)
     for one in chosen:
         one.check_packages()
@@ -108,11 +103,7 @@ def _folder(request: ExportRequest) -> Path:
 
 
 def _claim(folder: Path, identity: Mapping[str, Any], files: Sequence[str], *, overwrite: bool) -> ResultFolder:
-    """Prepare a folder for an export of these files, and return its ``export.json``.
-
-    Raises:
-        InputError: If it holds another export, or some of the files, and they may not be replaced.
-    """
+    """Prepare a folder for an export of these files, and return its ``export.json``."""
     results = ResultFolder(folder, ExportResult, identity, overwrite=overwrite)
     present = [name for name in files if (folder / name).exists()]
     # Lists and tuples are equal in JSON alone.

@@ -69,9 +69,6 @@ def inspect_model(
     Tried are: its clean accuracy; whether other preprocessing, half or twice the input size or another order of the
     classes makes it better by 5 points, beyond chance. A model with fresh weights, or a fresh last layer, is described
     only, and so is any without data. It stays as it is, on the device.
-
-    Raises:
-        InputError: For fewer than 1 example.
     """
     if examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
@@ -114,9 +111,6 @@ def inspect_named(request: InspectRequest) -> Inspection:
 
     A source's name alone means its pretrained weights. Without a data set, and without a run whose recipe names one,
     the model is described only.
-
-    Raises:
-        InputError: If the model or the data cannot be had, or do not fit.
     """
     if request.matched not in MATCHES:
         raise unknown("matched", request.matched, MATCHES)
@@ -156,11 +150,7 @@ def inspect_recipe(recipe: Recipe, models: RunModels, data: Images) -> dict[str,
 
 
 def check_teachers(recipe: Recipe, models: RunModels, found: dict[str, Inspection]) -> None:
-    """Check that the teachers passed; a teacher that is trained along need not pass.
-
-    Raises:
-        InputError: With what failed, and how to go on.
-    """
+    """Check that the teachers passed; a teacher that is trained along need not pass."""
     for role in ("teacher", "second_teacher"):
         model, inspection = getattr(models, role), found.get(role.replace("_", " "))
         if model is None or inspection is None or (role == "teacher" and recipe.method.needs.trains_teacher):

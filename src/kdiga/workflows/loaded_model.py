@@ -78,9 +78,6 @@ def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
     """Return training images of the data that :func:`load_test_set` finds, float (example, channel, height, width).
 
     They are always the same ones, with each class in its proportion.
-
-    Raises:
-        InputError: If there are fewer images, or no data set is known.
     """
     config = replace(_of_runs([model], asked)[0].for_test, train_examples=count)
     train = validation_subset(load_recipe_data(config).train, count)
@@ -107,11 +104,7 @@ def load_judged_model(
 def load_with_test_set(
     request: JudgeRequest, model: str, *others: str, role: str = "model"
 ) -> tuple[LoadedModel, TestSet]:
-    """Return the model that a request's weights are for, and the test set of it and of the others.
-
-    Raises:
-        InputError: If the data or the model cannot be loaded, or do not fit.
-    """
+    """Return the model that a request's weights are for, and the test set of it and of the others."""
     test_set = load_test_set([model, *others], request)
     return load_judged_model(model, test_set, request, role), test_set
 
@@ -120,9 +113,6 @@ def judged(name: str, asked: ModelRequest, **more: Any) -> ModelConfig:
     """Return a model's section for evaluation: a source's name alone means its pretrained weights.
 
     "pretrained" as normalisation means the source's own weights, which may lie in a file.
-
-    Raises:
-        InputError: If an architecture has no pretrained weights.
     """
     fetched = asked.normalization == "pretrained"
     config = ModelConfig(

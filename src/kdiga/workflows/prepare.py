@@ -72,11 +72,7 @@ class PreparedRun:
 
 
 def prepare(recipe: Recipe, data: DataSet | None = None) -> PreparedRun:
-    """Return a recipe with its objects.
-
-    Raises:
-        InputError: If the data cannot be loaded.
-    """
+    """Return a recipe with its objects."""
     return PreparedRun(recipe, data or load_recipe_data(recipe.data))
 
 
@@ -145,11 +141,7 @@ def build_model(config: ModelConfig, data: Images) -> Classifier:
 
 
 def load_model_without_data(config: ModelConfig) -> Classifier:
-    """Return the model of a recipe's section, without data.
-
-    Raises:
-        InputError: If a key of the section depends on the data.
-    """
+    """Return the model of a recipe's section, without data."""
     if config.normalization == "data" or config.classes == "imagenet":
         raise InputError("normalization: data and classes: imagenet need data to be read from; name a data set.")
     given = dict(vars(config))
@@ -179,11 +171,7 @@ def fitted_to(model: Classifier, data: Images) -> Classifier:
 
 
 def check_fits(role: str, model: Classifier, data: Images) -> None:
-    """Check that a model takes these images and has as many classes.
-
-    Raises:
-        InputError: Message with both sides of the mismatch.
-    """
+    """Check that a model takes these images and has as many classes."""
     wants, has = model.spec.takes, (data.in_channels, data.image_size, data.num_classes)
     if wants != has:
         hint = ", or pick the data's classes among the network's by classes: imagenet, or a list of indices"
@@ -200,11 +188,7 @@ def _describe_shape(shape: tuple[int, int, int]) -> str:
 
 
 def check_classes(role: str, model: str, classes: Sequence[str]) -> None:
-    """Check that a run was trained on images of these classes, if both have class names.
-
-    Raises:
-        InputError: Message with the first class that differs.
-    """
+    """Check that a run was trained on images of these classes, if both have class names."""
     known = _classes_of_run(Path(model.removeprefix("run:")))
     if known is None or len(known) != len(classes) or _are_numbers(known) or _are_numbers(classes):
         return  # check_fits reports other numbers of classes

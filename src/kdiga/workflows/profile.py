@@ -40,9 +40,6 @@ def profile_recipe(
         dict: Plain data: ``variants`` (seconds a step and by section, peak bytes, examples per second, estimated
             minutes), ``whole_run`` (hours of the run's variant, with its checks), ``route`` (the choice for "auto", and
             the reason), ``validation_minutes`` of the whole run, names of models and method, and the hardware.
-
-    Raises:
-        InputError: If the recipe cannot run.
     """
     measured, recipe, settings = _MeasuredRun(run), run.recipe, run.recipe.training
     live, stored = measured.profiled, stored_teacher(run)
@@ -91,11 +88,7 @@ class RunCost(NamedTuple):
 
 
 def run_cost(run: PreparedRun, *, steps: int = 5) -> RunCost:
-    """Measure a few steps of a recipe's run, and a check. The teacher is a live one, even if there is a store.
-
-    Raises:
-        InputError: If the recipe cannot run.
-    """
+    """Measure a few steps of a recipe's run, and a check. The teacher is a live one, even if there is a store."""
     measured, settings = _MeasuredRun(run), run.recipe.training
     route = measured.route(measured.profiled.auto_route(measured.plain))
     offered = variants(measured.plain, run.recipe.method, compiled=settings.compile is True)

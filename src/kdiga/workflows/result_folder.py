@@ -79,11 +79,7 @@ def file_name(kind: type[FileModel]) -> str:
 
 
 def check_earlier_result(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
-    """Return the result of an earlier call with the same identity, or {}; the present call adds to it.
-
-    Raises:
-        InputError: If the file has another identity and may not be overwritten.
-    """
+    """Return the result of an earlier call with the same identity, or {}; the present call adds to it."""
     try:
         old = load_json(path)
         different = [name for name in identity if old.get(name) != identity[name]]

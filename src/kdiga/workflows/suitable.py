@@ -14,11 +14,7 @@ from kdiga.workflows.result_folder import Outcome, ResultFolder
 
 
 def run_suitable(request: SuitableRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
-    """Measure a teacher, and write ``suitability.json``, with the command, where there is a folder.
-
-    Raises:
-        InputError: If something in the request cannot be had, or the folder holds other results.
-    """
+    """Measure a teacher, and write ``suitability.json``, with the command, where there is a folder."""
     search = WorstCaseSearch(restarts=request.restarts)
     loaded, test_set = load_with_test_set(request, request.teacher, role="teacher")
     identity = {

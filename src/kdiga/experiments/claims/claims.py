@@ -135,11 +135,7 @@ def _coefficients(board: RunBoard) -> list[dict[str, Any]]:
 
 
 def check_teachers_robust(grid: ClaimsGrid, board: RunBoard, data: DataSet) -> None:
-    """Check that every teacher that has ended is robust: more than chance, with 95 % confidence.
-
-    Raises:
-        InputError: Naming those that are not, with what was measured.
-    """
+    """Check that every teacher that has ended is robust: more than chance, with 95 % confidence."""
     problems = list[str]()
     for name in dict.fromkeys(pair.teacher for pair in grid.pairs):
         run_spec = board.by_folder[f"teachers/{name}"]

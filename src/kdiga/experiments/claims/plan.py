@@ -48,11 +48,7 @@ class ClaimsReader(SpecificationReader):
         self.pretrained = Pretrained()
 
     def grid(self) -> ClaimsGrid:
-        """Return what the recipe crosses.
-
-        Raises:
-            InputError: With every problem of its labels and sections, each with its line.
-        """
+        """Return what the recipe crosses."""
         source = self.source
         if "base" in source.data or "method" in source.data:
             other = "study" if "base" in source.data else "train"
@@ -146,11 +142,7 @@ class ClaimsReader(SpecificationReader):
     # Runs
 
     def run_specs(self, grid: ClaimsGrid) -> list[RunSpec]:
-        """Return all runs: those that others depend on, then seed after seed, its pre-trained students last.
-
-        Raises:
-            InputError: With every problem of their recipes.
-        """
+        """Return all runs: those that others depend on, then seed after seed, its pre-trained students last."""
         run_specs = [*self._teachers(), *self._starts(grid)]
         for label in grid.judged:
             recipe = self._method(label, grid.pairs[0])

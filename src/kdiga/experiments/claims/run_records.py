@@ -38,11 +38,7 @@ class RunRecords:
         return record is not None and self._complete(run_spec, record)
 
     def restore(self, board: RunBoard) -> int:
-        """Put finished runs that the board's folder lacks into it, and return their number.
-
-        Raises:
-            InputError: For a damaged record.
-        """
+        """Put finished runs that the board's folder lacks into it, and return their number."""
         restored = 0
         for run_spec in board.run_specs:
             record, folder = self._read(run_spec), board.out / run_spec.folder
