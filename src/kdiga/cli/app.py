@@ -95,8 +95,13 @@ def main() -> None:
         ending = _ending(error)
         if ending is None:
             raise
+        from kdiga.distributed.launch import is_main_process
+
         message, status, once = ending
-        _fail(message, status, once=once)
+        if is_main_process() or not once:
+            for line in message.splitlines():
+                print(f"kdiga: {line}", file=sys.stderr)
+        sys.exit(status)
 
 
 def _ending(error: BaseException) -> tuple[str, int, bool] | None:
@@ -153,13 +158,3 @@ def _end(number: int, _frame: FrameType | None) -> None:
     from kdiga.errors import InterruptedRunError
 
     raise InterruptedRunError(number, f"ended by SIGTERM{CONTINUE}")
-
-
-def _fail(message: str, status: int, *, once: bool = False) -> None:
-    """Print an error and exit; ``once`` in the first of several processes that a launcher started, alone."""
-    from kdiga.distributed.launch import is_main_process
-
-    if is_main_process() or not once:
-        for line in message.splitlines():
-            print(f"kdiga: {line}", file=sys.stderr)
-    sys.exit(status)

@@ -95,6 +95,8 @@ def _kind(name: str, content: dict[str, Any]) -> str:
 
 
 def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
+    from kdiga.certification.certificate import median_known
+
     found, teacher = against[name], against["teacher"]["model"]
     if found["share_at_least_teacher"] is None:
         yield f"{name} against {teacher}: no example has a radius in both; nothing to compare."
@@ -111,14 +113,9 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
     share = alignment["median_guaranteed_over_measured"]
     measured = "" if share is None else f", {share:.2f} of the student's own radius"
     ratio, gap = alignment["median_rho_over_lipschitz"], alignment["median_margin_gap"]
+    middle = median_known([radius for radius in found["guaranteed_radius"] if radius])
+    guaranteed = "nothing" if middle is None else f"a radius of {middle:.4g}"
     yield (
         f"  Alignment ({proved}, medians of {alignment['known']} examples): the gradients differ by {ratio:.2f} of the "
-        f"teacher's Lipschitz constant, the margins by {gap:+.3g}; that guarantees {_radius(found)}{measured}."
+        f"teacher's Lipschitz constant, the margins by {gap:+.3g}; that guarantees {guaranteed}{measured}."
     )
-
-
-def _radius(found: dict[str, Any]) -> str:
-    from kdiga.certification.certificate import median_known
-
-    middle = median_known([radius for radius in found["guaranteed_radius"] if radius])
-    return "nothing" if middle is None else f"a radius of {middle:.4g}"

@@ -47,18 +47,8 @@ def _show(output: Output, content: dict[str, Any]) -> None:
 
 def _models_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     eps, rows = content["threat"]["eps"], list[list[str]]()
-    headings = [
-        "model",
-        "clean",
-        content["attack"],
-        "95 % interval",
-        "kept",
-        "gamma",
-        "eps |g|",
-        "cosine",
-        "eps |g-gt|",
-    ]
-    headings += ["student bound", "found", "transfer bound", "found"]
+    headings = ["model", "clean", content["attack"], "95 % interval", "kept", "gamma", "eps |g|", "cosine"]
+    headings += ["eps |g-gt|", "student bound", "found", "transfer bound", "found"]
     for model in content["models"]:
         gradient, bounds = model["gradient"], model.get("bounds")
         low, high = model["robust"]["interval_95"]

@@ -67,13 +67,9 @@ def _show(output: Output, content: dict[str, Any], folder: Path) -> Path:
 
 
 def _row(trial: dict[str, Any], chosen: str | None) -> tuple[str, ...]:
-    values = (f"{value:g}" for value in trial["coefficients"].values())
-    last = "chosen" if trial["folder"] == chosen else "" if trial["best"] else trial["status"]
-    return (trial["folder"], *values, *_scores(trial), last)
-
-
-def _scores(trial: dict[str, Any]) -> tuple[str, str, str, str]:
-    if trial["best"] is None:
-        return "-", "-", "-", "-"
+    start = (trial["folder"], *(f"{value:g}" for value in trial["coefficients"].values()))
     best, last = trial["best"], trial["last"]
-    return f"{best['robust']:.1%}", f"{best['clean']:.1%}", f"{last['robust']:.1%}", f"{trial['minutes']:.2f}"
+    if best is None:
+        return (*start, "-", "-", "-", "-", "chosen" if trial["folder"] == chosen else trial["status"])
+    scores = f"{best['robust']:.1%}", f"{best['clean']:.1%}", f"{last['robust']:.1%}", f"{trial['minutes']:.2f}"
+    return (*start, *scores, "chosen" if trial["folder"] == chosen else "")
