@@ -157,7 +157,7 @@ def test_a_folder_of_another_curve(project):
     with pytest.raises(InputError, match=r"start/seed-0 .* training.lr is 0.005 there and 0.0001 here"):
         go(project)
     write(RECIPE)
-    with pytest.raises(InputError, match=r"has clean on 60 test images .* wants 50"):
+    with pytest.raises(InputError, match=r"has other settings: images of clean is 60 there and 50 here"):
         go(project, evaluation=EvaluateSettings(("clean", "pgd-3"), 50, which=("best",)))
     sweep = load_curve("curve.yaml", OVER, out=Path("out"), evaluation=EVALUATION, at_most=0.0)
     board = sweep.open(project)

@@ -199,63 +199,52 @@ def with_known_teachers(run_specs: Sequence[RunSpec], out: Path) -> list[Recipe]
 def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -> None:
     """Check that the folder can be used, and that the runs in it are this experiment's."""
     check_usable(board.out)
+    wanted = {f"images of {attack}": evaluation.examples_of(attack, len(data.test)) for attack in evaluation.attacks}
     for run_spec in board.run_specs:
         folder = board.out / run_spec.folder
-        saved = read_config(folder)
-        if saved is not None:
-            _check_recipe(run_spec, board, saved)
+        problem = _recipe_problem(run_spec, board, read_config(folder))
+        if problem:
+            where = f"{run_spec.folder} in {str(board.out)!r}"
+            raise InputError(f"{where} {problem}; give another --out, or delete {str(folder)!r}.")
         for which in run_spec.which:
-            report = read_json(test_file(folder, which))
-            if report is not None:
-                _check_report(run_spec, test_file(folder, which), report, evaluation, data)
+            path = test_file(folder, which)
+            found = {f"images of {name}": len(row) for name, row in (read_json(path) or {}).get("correct", {}).items()}
+            if path.is_file():
+                _check_settings(path, {key: found[key] for key in wanted if key in found}, wanted, "attacked")
         for measurement in run_spec.after:
-            found = read_json(folder / measurement.file)
-            different = "" if found is None else _differences(found["settings"], measurement.asked)
-            if different:
-                raise InputError(
-                    f"{run_spec.folder} has a {measurement.file} by other settings: {different}; give another --out, "
-                    f"or delete {_redone(folder / measurement.file, 'measured')}."
-                )
+            path = folder / measurement.file
+            if path.is_file():
+                _check_settings(path, (read_json(path) or {})["settings"], measurement.asked, "measured")
 
 
-def _check_recipe(run_spec: RunSpec, board: RunBoard, saved: Mapping[str, Any]) -> None:
-    folder = board.out / run_spec.folder
+def _recipe_problem(run_spec: RunSpec, board: RunBoard, saved: dict[str, Any] | None) -> str | None:
+    """Return in words why the run in the folder, made by the recipe ``saved``, is another one; None if it is this."""
+    if saved is None:
+        return None
     try:
         # Through the reader, so that a key which was added since has its default on both sides.
-        there = _plain(recipe_from_dict(saved, origin=str(folder / CONFIG)))
+        there = _plain(recipe_from_dict(saved, origin=str(board.out / run_spec.folder / CONFIG)))
     except InputError as error:
-        raise InputError(
-            f"{run_spec.folder} in {str(board.out)!r} was made by another version ({str(error).splitlines()[0]}); give "
-            f"another --out, or delete {str(folder)!r}."
-        ) from None
+        return f"was made by another version ({str(error).splitlines()[0]})"
     # What it depends on is missing, so it depended on something else.
     later = [name for name in run_spec.needs if not (board.out / name / RESULT).is_file()]
     later += [name for name in run_spec.judged_by if board.state(board.by_folder[name]) not in ENDED]
     if later:
-        raise InputError(
-            f"{run_spec.folder} in {str(board.out)!r} was run before {later[0]}, which it depends on; give another "
-            f"--out, or delete {str(folder)!r}."
-        )
+        return f"was run before {later[0]}, which it depends on"
     different = _differences(there, _plain(chosen_recipe(run_spec, board.trials_of(run_spec), board.out)))
+    return f"has another configuration: {different}" if different else None
+
+
+def _check_settings(path: Path, there: Mapping[str, Any], here: Mapping[str, Any], how: str) -> None:
+    different = _differences(there, here)
     if different:
+        # A run that was restored may have no weights.
+        weights = any(path.parent.glob("*.safetensors"))
+        again = f"the weights are {how} again, not trained again" if weights else "it is trained again"
         raise InputError(
-            f"{run_spec.folder} in {str(board.out)!r} has another configuration: {different}; give another --out, or "
-            f"delete {str(folder)!r}."
+            f"{str(path)!r} has other settings: {different}; give another --out, or delete "
+            f"{str(path if weights else path.parent)!r}, and {again}."
         )
-
-
-def _check_report(
-    run_spec: RunSpec, path: Path, report: Mapping[str, Any], evaluation: EvaluateSettings, data: DataSet
-) -> None:
-    there = {attack: len(correct) for attack, correct in report["correct"].items()}
-    for attack in evaluation.attacks:
-        here = evaluation.examples_of(attack, len(data.test))
-        if there.get(attack) != here:
-            given = f"{there[attack]} test images" if attack in there else "none"
-            raise InputError(
-                f"{run_spec.folder} has {attack} on {given} in {path.name} and this study wants {here}; give another "
-                f"--out, or delete {_redone(path, 'attacked')}."
-            )
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -266,13 +255,6 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
     found = [(key, shown(there, key), shown(here, key)) for key in {**there, **here}]
     return some([f"{key} is {old} there and {new} here" for key, old, new in found if old != new], SHOWN)
-
-
-def _redone(path: Path, how: str) -> str:
-    """Return what to delete so that a file is made again; a run that was restored may have no weights."""
-    if any(path.parent.glob("*.safetensors")):
-        return f"{str(path)!r}, and the weights are {how} again, not trained again"
-    return f"{str(path.parent)!r}, and it is trained again"
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

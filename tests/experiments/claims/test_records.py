@@ -135,7 +135,7 @@ def test_another_recipes_records_are_refused(finished, data):
     with pytest.raises(InputError, match=r"training.lr is 0.01 there and 0.02 here.*records in 'results/tiny' may be"):
         finished(("lr: 1e-2", "lr: 2e-2")).open(data)
     shutil.rmtree("out")
-    with pytest.raises(InputError, match=r"clean on 40 test images in best-test.json and this study wants 30"):
+    with pytest.raises(InputError, match=r"best-test.json' has other .*: images of clean is 40 there and 30 here"):
         finished((" examples: 40", " examples: 30")).open(data)
 
 
