@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError
+from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError, WorkersEndedError
 from kdiga.errors import InputError
 from kdiga.experiments import run_one, runner
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.executors import HERE, ExecutorRequest
-from kdiga.experiments.runner import WorkersEndedError, run_board
+from kdiga.experiments.runner import run_board
 from kdiga.io import file_lock as locks
 from kdiga.io.file_lock import file_lock
 from kdiga.workflows.prepare import load_recipe_data

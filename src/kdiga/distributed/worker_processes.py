@@ -10,11 +10,17 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from kdiga.distributed.launch import follow_parent
-from kdiga.errors import reason_of
+from kdiga.errors import KdigaError, reason_of
 
 
 class WorkerLostError(BrokenExecutor):
     """A worker process ended before its call did."""
+
+
+class WorkersEndedError(KdigaError, RuntimeError):
+    """Every worker ended before its work did."""
+
+    exit_status = 1
 
 
 class LocalExecutor(ThreadPoolExecutor):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.errors import KdigaError
+from kdiga.distributed.worker_processes import WorkersEndedError
 from kdiga.experiments.board import RunBoard, RunSpec, note_failure
 from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.run_one import RunTask, run_if_open, run_in_worker
@@ -25,12 +25,6 @@ from kdiga.io.file_lock import file_lock
 
 POLL = 0.5  # seconds between looks at runs of other processes
 ATTEMPTS = 3  # at a run whose worker is lost
-
-
-class WorkersEndedError(KdigaError, RuntimeError):
-    """Every worker ended before its run did."""
-
-    exit_status = 1
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import torch
 from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name, feed_of
 from kdiga.distributed.launch import check_started_once
 from kdiga.distributed.process_group import ProcessGroup
-from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError
-from kdiga.errors import InputError, KdigaError
+from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError, WorkersEndedError
+from kdiga.errors import InputError
 from kdiga.models import Classifier
 from kdiga.recipes.schema import CacheConfig, Recipe
 from kdiga.runs.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.teachers import CachedTeacher, Manifest, Store
-from kdiga.teachers.fill import POLL, OnShard, discard_damaged, fill
+from kdiga.teachers.fill import POLL, OnShard, TeacherSource, discard_damaged, fill
 from kdiga.teachers.store import ELSEWHERE, StoreShard
 from kdiga.training.runtime import device_by_name
 from kdiga.training.teacher_sources import REMEDY, conditions, live_source
@@ -29,20 +29,12 @@ from kdiga.workflows.prepare import PreparedRun, prepare
 MARGIN = 2**20  # bytes for manifest, records and locks
 
 
-class FillersEndedError(KdigaError, RuntimeError):
-    """A worker process ended before the store was full."""
-
-    exit_status = 1
-
-
 @dataclass(frozen=True)
 class CachePlan:
     """A recipe's store before it is filled."""
 
     run: PreparedRun  # recipe with a section ``cache``, with its data and models
-    teacher: Classifier  # live teacher
-    train: ImageSet | FileSet  # images that the student trains on
-    store: Store  # store; nothing is written yet
+    store: Store  # nothing is written yet
     overwrite: bool  # whether to replace the content of the folder
 
     @property
@@ -76,13 +68,12 @@ def plan_cache(run: PreparedRun, *, overwrite: bool = False) -> CachePlan:
         raise InputError("the recipe has no section cache; add `cache: {folder: ...}`, or --set cache.folder=DIR.")
     if teacher is None:
         raise InputError("the recipe has no teacher, so there is nothing to store; add a section teacher.")
-    folder, train = Path(cache.folder), _stored_images(run)
-    manifest = _manifest(run.recipe, cache, teacher, train)
+    folder, manifest = Path(cache.folder), _manifest(run.recipe, cache, teacher, _stored_images(run))
     there = None if overwrite else Manifest.read(folder)
     if there is not None:
         there.check(manifest.wanted(), folder, ELSEWHERE)
         manifest = there  # it can hold gradients that this recipe does not need
-    plan = CachePlan(run, teacher, train, Store(folder, manifest), overwrite)
+    plan = CachePlan(run, Store(folder, manifest), overwrite)
     _check_room(plan)
     return plan
 
@@ -154,7 +145,7 @@ def format_bytes(size: int) -> str:
 def compare_with_live(plan: CachePlan) -> CacheAgreement:
     """Compare a filled store with the live teacher on training's first batch."""
     settings, manifest = plan.run.recipe.training, plan.store.manifest
-    source = live_source(plan.teacher, plan.train, manifest.gradient_of, settings)
+    source = _source(plan.run, plan.store)
     feed = feed_of(
         source.data,
         batch_size=settings.batch_size,
@@ -185,7 +176,7 @@ def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = 
 
     Raises:
         StoreFullError: If the disk is full; the shards so far stay.
-        FillersEndedError: If a worker was killed.
+        WorkersEndedError: If a worker was killed.
         InputError: If the store cannot be written, a signal is not finite, or there are several workers in the
             processes of a launcher.
     """
@@ -199,7 +190,7 @@ def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = 
     )
     workers = max(1, min(workers, len(store.missing())))
     if workers == 1:
-        _fill(plan.run.recipe, store, plan.teacher, plan.train, on_shard)
+        fill(store, _source(plan.run, store), on_shard)
         return damaged
     threads = max(1, torch.get_num_threads() // workers)
     with LocalExecutor(workers) as executor:
@@ -208,17 +199,16 @@ def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = 
     return damaged
 
 
-def _fill(
-    recipe: Recipe, store: Store, teacher: Classifier, train: ImageSet | FileSet, on_shard: OnShard | None
-) -> None:
-    fill(store, live_source(teacher, train, store.manifest.gradient_of, recipe.training), on_shard)
+def _source(run: PreparedRun, store: Store) -> TeacherSource:
+    """Return the live teacher, as training asks it, with the images that the store is about."""
+    assert run.models.teacher is not None  # a plan has checked it
+    return live_source(run.models.teacher, _stored_images(run), store.manifest.gradient_of, run.recipe.training)
 
 
 def _fill_in_worker(recipe: Recipe, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
-    run = prepare(recipe)
-    assert run.models.teacher is not None
-    _fill(recipe, Store.open(folder), run.models.teacher, _stored_images(run), None)
+    store = Store.open(folder)
+    fill(store, _source(prepare(recipe), store))
 
 
 def _wait_for_workers(store: Store, calls: Sequence[Future[None]], on_shard: OnShard | None) -> None:
@@ -237,7 +227,7 @@ def _wait_for_workers(store: Store, calls: Sequence[Future[None]], on_shard: OnS
         if not isinstance(error, WorkerLostError):
             raise error
     if store.missing():
-        raise FillersEndedError(
+        raise WorkersEndedError(
             f"workers ended early ({', '.join(map(str, errors))}); perhaps memory ran out. What is stored stays, and "
             "the same command goes on, with fewer --workers if need be."
         )
