@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 from kdiga.certification.certificate import share
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.evidence import Evidence, effect
-from kdiga.experiments.claims.grid import Pair
 from kdiga.experiments.claims.judges import (
     judge_all,
     judge_bounds,
@@ -22,6 +21,7 @@ from kdiga.experiments.claims.judges import (
     judge_transfer,
     ranked,
 )
+from kdiga.experiments.claims.plan import Pair
 
 RECIPE = """\
 data: {name: digits, train_examples: 300}

@@ -12,9 +12,8 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.evidence import RULE, Evidence
-from kdiga.experiments.claims.grid import ClaimsGrid
 from kdiga.experiments.claims.judges import judge_all
-from kdiga.experiments.claims.plan import ClaimsReader
+from kdiga.experiments.claims.plan import ClaimsGrid, ClaimsReader
 from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords, default_records
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import save_start_weights

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
-from kdiga.experiments.claims.grid import ClaimsGrid, Pair
 from kdiga.experiments.claims.measurements import TeacherMeasurement
+from kdiga.experiments.claims.plan import ClaimsGrid, Pair
 from kdiga.experiments.sections import COSTLY
 
 Outcomes = list[list[bool]]  # for each seed, whether each image is right

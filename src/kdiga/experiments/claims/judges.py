@@ -22,8 +22,8 @@ from kdiga.experiments.claims.evidence import (
     opposite,
     overall,
 )
-from kdiga.experiments.claims.grid import Pair
 from kdiga.experiments.claims.measurements import CERTIFIED, EXPLAINED
+from kdiga.experiments.claims.plan import Pair
 from kdiga.model_state import mix_seed
 
 RADII = ("clever", "smoothing")
