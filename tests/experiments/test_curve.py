@@ -19,7 +19,7 @@ from kdiga.experiments.curve import answer, load_curve, parse_over
 from kdiga.experiments.sections import EvaluateSettings
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
-from kdiga.recipes.load import load_recipe
+from kdiga.recipes.validate import load_recipe
 from kdiga.statistics import paired_difference
 from kdiga.workflows.prepare import build_models, load_recipe_data
 

@@ -19,7 +19,7 @@ from kdiga.experiments.executors import HERE
 from kdiga.experiments.runner import run_board
 from kdiga.io.atomic_write import WriteError
 from kdiga.models import load_model
-from kdiga.runs.folder import Journal
+from kdiga.runs.run_folder import Journal
 from kdiga.workflows.prepare import load_recipe_data, prepare
 from kdiga.workflows.train import run_recipe
 

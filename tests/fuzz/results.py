@@ -24,7 +24,7 @@ from kdiga.report import page as report_page
 from kdiga.report import write_page
 from kdiga.report.differences import compare_evaluations
 from kdiga.results.folders import Results, find_results
-from kdiga.runs.folder import read_result
+from kdiga.runs.run_folder import read_result
 from kdiga.workflows.loaded_model import recipe_of
 from kdiga.workflows.prepare import check_classes
 from kdiga.workflows.result_folder import check_earlier_result

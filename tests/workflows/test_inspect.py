@@ -17,8 +17,8 @@ from kdiga.model_state import seeded
 from kdiga.models import Classifier, ModelSpec
 from kdiga.models.classifier import WeightsOrigin
 from kdiga.models.description import Description
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import ModelConfig
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.inspect import check_teachers, inspect_model, inspect_recipe, sample
 from kdiga.workflows.loaded_model import judged
 from kdiga.workflows.prepare import RunModels, build_model, build_models, check_fits

@@ -39,7 +39,7 @@ def tune(request: TuneRequest, output: Output) -> None:
     from kdiga.experiments.sections import TuneSettings
     from kdiga.experiments.tune import plan_search
     from kdiga.methods import search_space
-    from kdiga.recipes.load import load_recipe
+    from kdiga.recipes.validate import load_recipe
 
     recipe = request.recipe
     checked = load_recipe(recipe, request.settings)

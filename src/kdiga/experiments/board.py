@@ -11,7 +11,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError, reason_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import RESULT, write_json
+from kdiga.runs.run_folder import RESULT, write_json
 
 Kind = Literal["teacher", "trial", "method", "start"]
 State = Literal["open", "done", "diverged", "failed"]

@@ -20,12 +20,12 @@ from kdiga.experiments.run_one import attack_run, validation_attack
 from kdiga.experiments.sections import EvaluateSettings
 from kdiga.experiments.trials import with_seed
 from kdiga.io.file_lock import file_lock
-from kdiga.recipes.load import load_recipe
 from kdiga.recipes.schema import Recipe
+from kdiga.recipes.validate import load_recipe
 from kdiga.report.curve import write_curve_files
 from kdiga.results.studies import CurveResult
-from kdiga.runs.folder import write_json
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import write_json
 from kdiga.statistics import paired_difference
 from kdiga.types import parse_number
 

@@ -17,9 +17,9 @@ from kdiga.experiments.runner import OnProgress, run_board
 from kdiga.experiments.sections import EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.file_lock import file_lock
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import CONFIG, RESULT, check_usable, read_config
+from kdiga.recipes.validate import recipe_from_dict
+from kdiga.runs.run_folder import CONFIG, RESULT, check_usable, read_config
 from kdiga.workflows.prepare import build_models
 
 SHOWN = 3  # differences that a message names

@@ -24,8 +24,8 @@ from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
 from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import DataConfig, Recipe
-from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_config, write_json, write_result
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import RESULT, prepare_run_folder, read_result, write_config, write_json, write_result
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import attack_of

@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunSpec
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import Keys, SectionReader, nearest_or_all
+from kdiga.recipes.validate import recipe_from_dict
 
 LABEL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 T = TypeVar("T")

@@ -21,8 +21,8 @@ from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source
 from kdiga.report.study import write_tables
 from kdiga.results.studies import StudyResult
-from kdiga.runs.folder import read_config
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import read_config
 
 FILE = "study.json"
 TOP = ("base", "teachers", "methods", "seeds", "evaluate", "tune")

@@ -19,7 +19,7 @@ from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
 from kdiga.experiments.sections import TuneSettings
 from kdiga.methods import Method, SearchRange, search_space
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import RESULT
+from kdiga.runs.run_folder import RESULT
 
 SEED = 0  # of the sequence's scrambling
 

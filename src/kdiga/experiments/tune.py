@@ -17,8 +17,8 @@ from kdiga.experiments.sections import EvaluateSettings, TuneSettings
 from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_coefficients
 from kdiga.io.atomic_write import write_atomically
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import write_json
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import write_json
 
 FILE, BEST = "tune.json", "best.yaml"
 

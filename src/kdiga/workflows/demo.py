@@ -17,9 +17,9 @@ from typing import Any
 from kdiga.data import load_data
 from kdiga.distributed.launch import one_thread
 from kdiga.distributed.worker_processes import LocalExecutor
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.results.shared import command_of
-from kdiga.runs.folder import prepare_run_folder
+from kdiga.runs.run_folder import prepare_run_folder
 from kdiga.training import EpochRecord
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.types import ThreatModel

@@ -17,7 +17,7 @@ from kdiga.models import Classifier, count_parameters
 from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
-from kdiga.runs.folder import read_config
+from kdiga.runs.run_folder import read_config
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel

@@ -19,7 +19,7 @@ from kdiga.results.attack_names import attack_name
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results, find_results
 from kdiga.results.shared import Accuracy, ModelIdentity
-from kdiga.runs.folder import read_config
+from kdiga.runs.run_folder import read_config
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
 CARD, HUB_CARD = "model-card.md", "README.md"

@@ -20,7 +20,7 @@ from kdiga.models import Classifier, load_model
 from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
 from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig, Recipe
-from kdiga.runs.folder import RESULT
+from kdiga.runs.run_folder import RESULT
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import hold_out, validation_subset
 

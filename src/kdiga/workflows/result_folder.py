@@ -10,7 +10,7 @@ from kdiga.errors import InputError
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.results.shared import FileModel
-from kdiga.runs.folder import try_writing
+from kdiga.runs.run_folder import try_writing
 from kdiga.runs.work_units import FOLDER, ResultCache
 
 Join = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]

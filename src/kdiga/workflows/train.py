@@ -14,7 +14,7 @@ from kdiga.io.atomic_write import replacing
 from kdiga.methods import method_by_name
 from kdiga.models import count_parameters, save_model
 from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
-from kdiga.runs.folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
+from kdiga.runs.run_folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
 from kdiga.teachers import CachedTeacher
 from kdiga.training import TrainingResult, distill
 from kdiga.training.loop import TrainingCallbacks

@@ -23,8 +23,8 @@ from kdiga.recipes.source import CLAIMS, read_source
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult
-from kdiga.runs.folder import RESULT
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import RESULT
 from kdiga.statistics import clopper_pearson
 
 FILE = "claims.json"

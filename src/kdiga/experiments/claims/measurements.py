@@ -17,7 +17,7 @@ from kdiga.data.image_set import to_pixels
 from kdiga.experiments.sections import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import write_json
+from kdiga.runs.run_folder import write_json
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
