@@ -124,7 +124,7 @@ def test_a_record_that_lacks_what_is_asked_now_is_not_used(finished, data):
 
 
 def test_radii_of_other_settings_in_the_folder_are_not_taken_for_these(finished, data):
-    with pytest.raises(InputError, match=r"kd/.* has a certificate.json .*: samples is 20 there and 30 here"):
+    with pytest.raises(InputError, match=r"kd/.*certificate.json' has other settings: samples is 20 there and 30 here"):
         finished(("samples: 20", "samples: 30")).open(data)
     with pytest.raises(InputError, match=r"explanation.json.* steps is 2 there and 3 here"):
         finished(("steps: 2, restarts", "steps: 3, restarts")).open(data)
