@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -132,7 +132,7 @@ def build_model(config: ModelConfig, data: Images) -> Classifier:
     """Return the model of a recipe's section, for images like ``data``."""
     # Fresh weights can have any normalisation; trained weights need the normalisation of their training.
     normalization = config.normalization or ("data" if config.is_fresh else None)
-    given = vars(config) | {
+    given: dict[str, Any] = vars(config) | {
         "normalization": data.moments() if normalization == "data" else normalization,
         "classes": data.classes if config.classes == "imagenet" else config.classes,
     }
@@ -144,7 +144,7 @@ def load_model_without_data(config: ModelConfig) -> Classifier:
     """Return the model of a recipe's section, without data."""
     if config.normalization == "data" or config.classes == "imagenet":
         raise InputError("normalization: data and classes: imagenet need data to be read from; name a data set.")
-    given = dict(vars(config))
+    given: dict[str, Any] = dict(vars(config))
     return load_model(given.pop("name"), **given)
 
 
