@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kdiga.analysis.measures import Measurements
 from kdiga.analysis.suitable import suitable
 from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.image_set import to_pixels
@@ -26,8 +27,7 @@ def run_suitable(request: SuitableRequest, *, command: str = "", progress: OnPro
     }
     folder = result_folder(request, request.teacher, "suitability", test_set)
     results = ResultFolder(folder, SuitabilityResult, identity, overwrite=request.overwrite)
-    found = suitable(
-        loaded.model,
+    measurements = Measurements(
         to_pixels(test_set.images.images),
         test_set.images.labels,
         threat=test_set.threat,
@@ -36,6 +36,7 @@ def run_suitable(request: SuitableRequest, *, command: str = "", progress: OnPro
         result_cache=results.cache,
         on_progress=progress,
     )
+    found = suitable(measurements, loaded.model)
     content = identity | {"command": command} | loaded.about | found.to_dict()
     content["provenance"] = provenance(loaded.device)
     return results.write(content)
