@@ -112,9 +112,10 @@ class Curve(Experiment):
         """
         folder = self.out / run_spec.folder
         validation, confirmed = read_json(folder / VALIDATION), read_json(folder / CONFIRMED)
-        for part in ("accuracy", "interval_95", "correct") if validation is not None else ():
-            attacks = validation[part].items()
-            validation[part] = {"clean" if name == "clean" else "robust": value for name, value in attacks}
+        if validation is not None:
+            for part in ("accuracy", "interval_95", "correct"):
+                attacks = validation[part].items()
+                validation[part] = {"clean" if name == "clean" else "robust": value for name, value in attacks}
         if confirmed and (self.confirmation is None or self.confirmation.attacks[0] not in confirmed["correct"]):
             confirmed = None  # by another attack
         return {"test": read_json(test_file(folder, "best")), "validation": validation, "confirmed": confirmed}

@@ -90,7 +90,7 @@ class SpecificationReader(SectionReader):
         parts = ("method", "student", "teacher", "second_teacher", "training", "rounds")
         lines = {
             (name, *keys[len(place) :]): line
-            for name, places in (dict.fromkeys(parts, (where,)) | sections.places).items()
+            for name, places in {**dict.fromkeys(parts, (where,)), **sections.places}.items()
             for place in places
             for keys, line in self.source.lines.items()
             if keys[: len(place)] == place

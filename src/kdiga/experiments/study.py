@@ -153,9 +153,10 @@ class _StudyReader(SpecificationReader):
         self, recipes: Mapping[str, Recipe], seeds: Sequence[int], which: tuple[str, ...], tune: TuneSettings | None
     ) -> list[RunSpec]:
         trials: dict[str, list[RunSpec]] = {}
-        for label, recipe in recipes.items() if tune is not None else ():
-            first = with_seed(recipe, seeds[0])
-            trials[label] = trial_specs(first, f"tuning/{label}", tune, label=label, needs=self.needs[label])
+        if tune is not None:
+            for label, recipe in recipes.items():
+                first = with_seed(recipe, seeds[0])
+                trials[label] = trial_specs(first, f"tuning/{label}", tune, label=label, needs=self.needs[label])
         tried = {label: tuple(trial.folder for trial in group) for label, group in trials.items()}
         # Seed after seed, so that an unfinished study compares all methods on few seeds and not few methods on all.
         return [run_spec for group in trials.values() for run_spec in group] + [

@@ -49,9 +49,9 @@ class TeacherMeasurement:
     def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
         """Write the file; an interrupted measurement continues."""
         device = device_by_name(recipe.training.device)
-        models = [load_model(one, which="best").to(device) for one in (folder, out / self.teacher)]
+        student, teacher = (load_model(one, which="best").to(device) for one in (folder, out / self.teacher))
         first = validation_subset(data.test, self.settings.examples)
-        arguments, cache = (*models, to_pixels(first.images), first.labels), folder / FOLDER
+        arguments, cache = (student, teacher, to_pixels(first.images), first.labels), folder / FOLDER
         if isinstance(self.settings, Certification):
             found = _radii(self.settings, *arguments, threat=recipe.threat, seed=self.seed, folder=cache)
         else:
