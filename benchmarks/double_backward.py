@@ -182,7 +182,7 @@ def measure(name: str, build: Callable[[], nn.Module], loss: Loss, batch: int, a
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [
-        "| step | batch | fast, plain steps | PyTorch's own, plain steps | times faster | peak memory, of PyTorch's own |",
+        "| step | batch | fast, plain steps | PyTorch's, plain steps | times faster | peak memory, of PyTorch's |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
