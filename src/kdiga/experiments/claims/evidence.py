@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.grid import ClaimsGrid, Pair
 from kdiga.experiments.claims.measurements import TeacherMeasurement
