@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
 
 from kdiga.errors import InputError, unknown
@@ -155,6 +156,7 @@ class TrainingSettings:
         return cls(epochs=epochs, **keywords)
 
 
+@cache
 def _choices() -> Mapping[str, tuple[str | bool, ...]]:
     hints = get_type_hints(TrainingSettings)
     names = (
