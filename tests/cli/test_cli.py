@@ -154,21 +154,6 @@ def test_lists(project):
     assert "11,173,962" in models
     assert all(name in models for name in kdiga.available_models())
     assert "fashion-mnist" in run("data", cwd=project)
-    for command in (
-        "train",
-        "cache",
-        "evaluate",
-        "explain",
-        "suitable",
-        "study",
-        "tune",
-        "curve",
-        "demo",
-        "methods",
-        "models",
-        "data",
-    ):
-        assert "Usage" in run(command, "--help", cwd=project)
 
 
 def test_models_of_a_size_that_one_does_not_take(project):
