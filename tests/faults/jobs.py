@@ -29,7 +29,7 @@ TRAIN = (
     BASE.format(examples=500)
     + """
 method: {name: pgd-at, steps: 2}
-training: {epochs: 4, batch_size: 20, lr: 1e-2, validation_steps: 2, validate_every: 2, ema: 0.9, save_every: 0.0005}
+training: {epochs: 8, batch_size: 20, lr: 1e-2, validation_steps: 2, validate_every: 4, ema: 0.9, save_every: 0.0005}
 """
 )
 CACHE = (
@@ -37,13 +37,13 @@ CACHE = (
     + """
 teacher: teacher
 method: kdiga
-training: {epochs: 4, batch_size: 25, lr: 2e-2, validation_steps: 1, augment: crop-flip}
-cache: {folder: OUT, shard_examples: 25, views: 4}
+training: {epochs: 8, batch_size: 25, lr: 2e-2, validation_steps: 1, augment: crop-flip}
+cache: {folder: OUT, shard_examples: 25, views: 8}
 """
 )
 STUDY = """
 base: {data: {name: digits, train_examples: 400}, student: cnn-4, threat: {norm: linf, eps: 0.1},
-       training: {epochs: 3, batch_size: 50, lr: 2e-2, validation_steps: 1, validate_every: 3, save_every: 0.002}}
+       training: {epochs: 5, batch_size: 50, lr: 2e-2, validation_steps: 1, validate_every: 5, save_every: 0.002}}
 methods: {ce: ce, at: {name: pgd-at, steps: 2}}
 seeds: [0, 1]
 evaluate: {attacks: [clean, pgd-5], examples: 40}
@@ -131,7 +131,7 @@ JOBS = {
                 "evaluate",
                 "teacher",
                 "--attacks",
-                "pgd-20x2,cw-20",
+                "pgd-40x2,cw-40",
                 "--examples",
                 "120",
                 "--batch-size",

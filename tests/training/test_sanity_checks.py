@@ -89,7 +89,7 @@ def test_no_method_is_suspected_of_anything_on_digits(method, trained, digits):
     chosen = kind(**{field.name: few[field.name] for field in fields(kind) if field.name in few})
     along = chosen.needs.trains_teacher
     teacher = five_layers(5) if along else trained
-    epochs = -(-(STEPS[-1] + 1) // 80)
+    epochs = -(-(STEPS[-1] + 1) // 40)
     assert (
         told(
             five_layers(1),
@@ -98,7 +98,7 @@ def test_no_method_is_suspected_of_anything_on_digits(method, trained, digits):
             method=chosen,
             epochs=epochs,
             second_teacher=trained,
-            batch_size=16,
+            batch_size=32,
             validate_every=epochs,
             validation_examples=64,
         )
