@@ -114,9 +114,7 @@ class StoppedError(Exception):
         ("peeraid", "adamw", "one-cycle"),  # trains its teacher along
     ],
 )
-def test_a_resumed_run_ends_bit_equal(method, optimizer, schedule, robust, stripes, tmp_path, monkeypatch):
-    # So few images are too few for some to leave chance level, which is not the question here.
-    monkeypatch.setattr("kdiga.training.loop.check_above_chance", lambda *args, **options: None)
+def test_a_resumed_run_ends_bit_equal(method, optimizer, schedule, robust, stripes, tmp_path):
     settings = QUICK | {
         "lr": 2e-2 if optimizer == "adamw" else 0.1,
         "optimizer": optimizer,
@@ -125,8 +123,9 @@ def test_a_resumed_run_ends_bit_equal(method, optimizer, schedule, robust, strip
     }
     along = method == "peeraid"
     epochs = 4
-    few = stripes.take(slice(0, 200))
+    few = stripes.take(slice(0, 200))  # with which some stay at chance level
     run = {"method": short_attacks(method), "epochs": epochs, "threat": THREAT, "second_teacher": robust, **settings}
+    run |= {"stop_at_chance": False, "on_warning": lambda _: None}
 
     def teacher(seed: int) -> nn.Module:
         return small(seed, "cnn-8") if along else robust
@@ -178,7 +177,6 @@ def test_collapse_names_the_term(robust, stripes, tmp_path):
     method = kdiga.methods.kdiga.KDIGA(gradient_weight=1e4, ramp=0.0)
     with pytest.raises(DivergedError, match=r"collapsed.*heaviest term is 'gradient'"):
         kdiga.distill(small(), robust, stripes, method=method, epochs=4, threat=THREAT, out=tmp_path, **QUICK)
-    assert not list(tmp_path.glob("*.safetensors"))
     assert "collapsed" in (tmp_path / "journal.jsonl").read_text().splitlines()[-1]
 
 

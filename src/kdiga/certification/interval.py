@@ -33,21 +33,13 @@ HALVINGS = 20  # bisection steps: the remaining range is a millionth of the firs
 
 @dataclass(frozen=True)
 class IntervalBounds(Certificate):
-    """Proved radii of one model.
+    """Proved radii of one model."""
 
-    Args:
-        threat: Norm and eps.
-        max_radius: Largest radius that was tried.
-        radius: Radius of each example; 0.0 for a wrong answer or without a proof.
-        proved: Whether the label of each example cannot change within eps.
-        correct: Whether each example is classified correctly.
-    """
-
-    threat: ThreatModel
-    max_radius: float
-    radius: Radii
-    proved: tuple[bool, ...]
-    correct: tuple[bool, ...]
+    threat: ThreatModel  # norm and eps
+    max_radius: float  # largest radius that was tried
+    radius: Radii  # radius of each example; 0.0 for a wrong answer or without a proof
+    proved: tuple[bool, ...]  # whether the label of each example cannot change within eps
+    correct: tuple[bool, ...]  # whether each example is classified correctly
 
     @property
     def wrong(self) -> int:

@@ -7,14 +7,14 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdiga.report.model_registry import ModelRegistry, short_names
+from kdiga.report.model_registry import ModelRegistry
 from kdiga.results.attack_names import strongest
 from kdiga.results.certificates import CertificateResult
 from kdiga.results.evaluations import EvaluationResult, SuitabilityResult
 from kdiga.results.explanations import ExplainedModel, ExplanationResult
 from kdiga.results.folders import LeftOut, Results
 from kdiga.results.runs import RunResult
-from kdiga.results.shared import Accuracy, Conditions, FindingRecord, ModelIdentity
+from kdiga.results.shared import Accuracy, Conditions, FindingRecord, ModelIdentity, short_names
 from kdiga.statistics import clopper_pearson
 
 ConditionsKey = tuple[str, str, str]
@@ -132,7 +132,8 @@ class _ModelIndex:
     def _names(self) -> dict[Hashable, str]:
         models = list(dict.fromkeys(model for found in self.models.values() for model in found))
         merged = [self.merged(model) for model in models]
-        names = short_names([(str(one.folder or one.model or "model"), one.which) for one in merged])
+        paths = [str(one.folder or one.model or "model") for one in merged]
+        names = short_names(paths, [" (last)" if one.which == "last" else "" for one in merged])
         counts = Counter(one.name for one in merged)
         chosen = [
             one.name if one.name and counts[one.name] == 1 else short for one, short in zip(merged, names, strict=True)

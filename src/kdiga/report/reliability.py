@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
-from kdiga.report.wording import listed, signed, some_names
+from kdiga.report.tables import listed, signed, some_names
 from kdiga.results.attack_names import attack_name
 from kdiga.results.fields import fields
 
@@ -18,10 +17,7 @@ def reliability(
 ) -> list[str]:
     """Return what speaks for and against the numbers.
 
-    Args:
-        group: Models.
-        differences: Differences that the verdict rests on.
-        taught: Students of which the verdict names the best.
+    The verdict rests on the differences, and names the best of the ``taught`` students.
     """
     return [
         *_checks(group),
@@ -71,14 +67,9 @@ def _checks(group: ModelGroup) -> list[str]:
 
 
 def rival_without_teacher(group: ModelGroup, best: ReportedModel) -> tuple[ReportedModel, AccuracyDifference] | None:
-    """Return the most robust model that had no teacher, if it is not less robust than the best taught one.
+    """Return the most robust model that had no teacher, and its robust accuracy less the best taught student's.
 
-    Args:
-        group: Models.
-        best: Most robust student with a teacher.
-
-    Returns:
-        The model, and its robust accuracy less the student's; None if that is below 0 or all had teachers.
+    It is None if that is below 0 or all models had teachers.
     """
     alone = [
         one
@@ -148,12 +139,7 @@ def _seeds(group: ModelGroup) -> list[str]:
     ran = [one.run for one in group.students if one.run]
     if not ran:
         return ["Intervals are over test images; they do not cover what another seed of training would give."]
-    recipes = Counter(str(_without_seed(run.recipe)) for run in ran)
+    recipes = Counter(str({**run.recipe, "training": fields(run.recipe.get("training")) | {"seed": 0}}) for run in ran)
     if max(recipes.values()) > 1:
         return ["Intervals are over test images; compare the runs of one method for what another seed gives."]
     return ["Each method is here with one seed: intervals are over test images, not over what other seeds would give."]
-
-
-def _without_seed(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    training = {key: value for key, value in fields(recipe.get("training")).items() if key != "seed"}
-    return {**recipe, "training": training}

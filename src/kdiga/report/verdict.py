@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
 from kdiga.report.reliability import reliability, rival_without_teacher
-from kdiga.report.wording import listed, percent, signed
+from kdiga.report.tables import listed, percent, signed
 from kdiga.results.attack_names import attack_name
 from kdiga.results.shared import Accuracy
 

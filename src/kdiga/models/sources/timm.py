@@ -11,8 +11,7 @@ from kdiga.errors import InputError, reason_of
 from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, with_new_head, with_weights
 from kdiga.models.input_layers import Normalization
-from kdiga.models.registry import ModelSource, register_source, unknown_name
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import ModelSource, SourceRequest, register_source, unknown_name
 
 # Arguments of timm that name files or control loading, not the network; options may come from a file.
 RESERVED = {

@@ -12,8 +12,7 @@ from kdiga.models.checkpoint import load_weights, read_checkpoint
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, tidied, with_new_head
 from kdiga.models.input_layers import Normalization
-from kdiga.models.registry import ModelSource, build, register_source, unknown_name
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import ModelSource, SourceRequest, build, register_source, unknown_name
 
 OUTPUTS = 1000
 # With auxiliary classifiers, the output in train mode is a tuple, not logits.
