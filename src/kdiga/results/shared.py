@@ -212,11 +212,7 @@ def run_folder(path: Path) -> Path | None:
 
 
 def validated(kind: type[Model], content: object) -> Model:
-    """Return plain data as a model.
-
-    Raises:
-        DamagedError: if it does not have the model's form.
-    """
+    """Return plain data as a model."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
