@@ -357,7 +357,7 @@ def test_the_identity_of_a_training_run():
         "training.select": '"robust"',
         "stored views": "2",
     }
-    for free in ("accumulate", "save_every"):
+    for free in ("accumulate", "save_every", "stop_at_chance"):
         assert f"training.{free}" not in identity_of(method_by_name("kd"), THREAT, settings, None)
 
 

@@ -13,7 +13,11 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.evaluation import sweep
-from kdiga.evaluation.autoattack import VERSIONS
+from kdiga.evaluation.autoattack import VERSIONS, square_stage
+from kdiga.evaluation.named_attacks import Attack
+from kdiga.evaluation.run_attack import AttackTarget, run_attack
+from kdiga.evaluation.stages import AttackSettings
+from kdiga.model_state import frozen_parameters
 from kdiga.statistics import clopper_pearson
 from tests.conftest import five_layers
 
@@ -214,3 +218,60 @@ def test_bad_input(model, options, message, data):
 def test_no_data(student):
     with pytest.raises(InputError, match="no example"):
         kdiga.evaluate(student, [])
+
+
+class BrokenOffItsImages(nn.Module):
+    """A linear model on the given images; elsewhere its logits, or its input gradients, are not numbers."""
+
+    def __init__(self, images, *, gradients):
+        super().__init__()
+        self.images, self.gradients = images, gradients
+        self.head = nn.Linear(images[0].numel(), 3, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.eye(images[0].numel())[:3])
+
+    def forward(self, images):
+        logits = self.head(images.flatten(1))
+        if self.gradients:  # a root has no derivative at 0
+            return logits + 0 * (images - images.detach()).flatten(1).norm(dim=1).square().sqrt()[:, None]
+        known = (images[:, None] == self.images[None]).flatten(2).all(2).any(1)
+        return torch.where(known[:, None], logits, torch.nan)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd-3", "cw-3x2"])
+def test_logits_that_are_not_numbers_count_as_wrong_and_are_a_finding(attack, norm):
+    images = torch.eye(4)[torch.arange(30) % 3].view(30, 1, 2, 2) / 2 + 0.2
+    model = BrokenOffItsImages(images, gradients=False)
+    report = kdiga.evaluate(model, [(images, torch.arange(30) % 3)], eps=0.01, norm=norm, attacks=[attack])
+    assert (report["clean"], report[attack]) == (1.0, 0.0)
+    (finding,) = (finding for finding in report.findings if finding.name == "finite")
+    assert finding.verdict == "failed"
+    assert finding.evidence["logits"] == 30
+
+
+def test_square_and_autoattack_count_logits_that_are_not_numbers_as_wrong():
+    images = torch.eye(9)[torch.arange(12) % 4].view(12, 1, 3, 3) / 2 + 0.2
+    model, labels = BrokenOffItsImages(images, gradients=False), torch.arange(12) % 4
+    model.head = nn.Linear(9, 4, bias=False)
+    model.head.weight.data.copy_(torch.eye(9)[:4])
+    report = kdiga.evaluate(model, [(images, labels)], eps=0.01, attacks=["autoattack"])
+    assert report["autoattack"] == 0.0
+    target = AttackTarget.of(model.eval(), images, labels, batch_size=12, fingerprint="")
+    square = Attack("square", [square_stage(20)])
+    with frozen_parameters(model):
+        assert run_attack(target, square, AttackSettings(kdiga.ThreatModel("linf", 0.01), 0, 12)).accuracy == 0.0
+
+
+def test_input_gradients_that_are_not_numbers_are_a_finding_and_do_not_spoil_the_images():
+    images = torch.eye(4)[torch.arange(30) % 3].view(30, 1, 2, 2) / 2 + 0.2
+    model = BrokenOffItsImages(images, gradients=True)
+    report = kdiga.evaluate(model, [(images, torch.arange(30) % 3)], eps=0.01, attacks=["pgd-3"])
+    assert report["pgd-3"] == 1.0  # the classes are 0.5 apart
+    (finding,) = (finding for finding in report.findings if finding.name == "finite")
+    assert finding.evidence == {"logits": 0, "gradients": 30}
+
+
+def test_a_sound_model_has_no_such_finding(data):
+    model, images, labels = data
+    assert kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["pgd-3"]).findings == []

@@ -182,7 +182,6 @@ def test_collapse_names_the_term(robust, stripes, tmp_path):
     method = kdiga.methods.kdiga.KDIGA(gradient_weight=1e4, ramp=0.0)
     with pytest.raises(DivergedError, match=r"collapsed.*heaviest term is 'gradient'"):
         kdiga.distill(small(), robust, stripes, method=method, epochs=4, threat=THREAT, out=tmp_path, **QUICK)
-    assert not list(tmp_path.glob("*.safetensors"))
     assert "collapsed" in (tmp_path / "journal.jsonl").read_text().splitlines()[-1]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdiga.analysis.worst_case import Score, WorstCaseSearch
+from kdiga.errors import InputError
 from kdiga.losses import DUAL_ORDER
 from kdiga.types import ThreatModel
 
@@ -28,6 +29,11 @@ class Expansion:
         with torch.enable_grad():
             values = score(inputs)
             (gradient,) = torch.autograd.grad(values.sum(), inputs)
+        if not bool(gradient.isfinite().all()):
+            raise InputError(
+                "an input gradient of a model is not finite, so it has no linear approximation; mend the model: a "
+                "division by zero, a root or a logarithm of zero, an overflow."
+            )
         return cls(score, images.detach(), values.detach().double(), gradient)
 
     def remainder(self, adv_images: Tensor) -> Tensor:

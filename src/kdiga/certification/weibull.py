@@ -55,7 +55,7 @@ def fit_reverse_weibull(maxima: Tensor, precision: float | None = None) -> Weibu
     """Fit each row.
 
     Args:
-        maxima: Observations, float (fit, observation), finite, at least 0; at least 5 per fit.
+        maxima: Observations, float (fit, observation), at least 0; a fit needs at least 5, all finite.
         precision: Relative rounding error of the observations; None is that of their type.
     """
     precision = torch.finfo(maxima.dtype).eps if precision is None else precision
@@ -63,7 +63,7 @@ def fit_reverse_weibull(maxima: Tensor, precision: float | None = None) -> Weibu
     largest, smallest = maxima.amax(1), maxima.amin(1)
     span = largest - smallest
     exact = span <= CONSTANT * precision * largest
-    fitted = ~exact & (maxima.shape[1] >= LEAST_OBSERVATIONS)
+    fitted = ~exact & (maxima.shape[1] >= LEAST_OBSERVATIONS) & maxima.isfinite().all(1)
     unknown = torch.full_like(largest, torch.nan)
     location, shape, scale, p_value = (unknown.clone() for _ in range(4))
     location[exact] = largest[exact]
