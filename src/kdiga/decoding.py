@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kdiga.errors import InputError, words_of
 
@@ -27,6 +27,19 @@ ATTEMPTS = 10
 SMALLEST, LARGEST = 0.08, 1.0  # of the image's area
 NARROWEST, WIDEST = 3 / 4, 4 / 3  # width over height
 RESERVE = 2  # an image that is only made smaller is decoded to at least this many times its final size
+
+WIDER = 65535 / 255  # a 16-bit value is this many times its 8-bit value
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How to turn an image upright, by its orientation in EXIF; 1 is upright."""
+ON_ITS_SIDE = 5  # smallest orientation with width and height exchanged
 
 UNREADABLE = (
     UnidentifiedImageError,
@@ -85,7 +98,7 @@ def decode(items: Sequence[DecodeItem], size: int | None, crops: Crops | None = 
                 if crops is not None and size is not None:
                     found = _crop(opened, size, crops.draws[row], mirrored=bool(crops.mirrored[row]))
                 else:
-                    found = np.asarray(opened.convert("RGB") if size is None else _middle(opened, size))
+                    found = np.asarray(_upright(opened) if size is None else _middle(opened, size))
         except UNREADABLE as error:
             raise _unreadable(item, error) from None
         if (pixels and found.shape != pixels[0].shape) or found.shape[0] != found.shape[1]:
@@ -100,6 +113,7 @@ def problems(items: Sequence[DecodeItem]) -> list[str | None]:
     for item in items:
         try:
             with warnings.catch_warnings(action="ignore"), Image.open(_source(item.location)) as opened:
+                _check_range(opened)
                 opened.draft("RGB", (1, 1))  # a JPEG is still decoded whole, only to fewer pixels
                 opened.load()
             found.append(None)
@@ -116,21 +130,60 @@ def not_square(item: DecodeItem, width: int, height: int) -> InputError:
     )
 
 
-def size_of(item: DecodeItem) -> tuple[int, int]:
-    """Return width and height, from the file's header.
+def header_of(item: DecodeItem) -> tuple[int, int, bool]:
+    """Return width and height of the upright image, and whether its pixels have 16 bits, from the file's header.
 
     Raises:
         InputError: if it cannot be read.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(_source(item.location)) as opened:
-            return opened.size
+            return *_upright_size(opened), opened.mode.startswith("I")
     except UNREADABLE as error:
         raise _unreadable(item, error) from None
 
 
 def _unreadable(item: DecodeItem, error: Exception) -> InputError:
     return InputError(f"{item.name!r} cannot be read as an image ({words_of(error)}); repair or remove it.")
+
+
+def _check_range(opened: Image.Image) -> None:
+    """Check that the range of the pixels is known.
+
+    Raises:
+        ValueError: For floating-point numbers, and for integers of 32 bits, which Pillow would clip to [0, 255].
+    """
+    # Pillow opens a 16-bit PNG or PGM with "I" in some versions.
+    if opened.mode == "F" or (opened.mode == "I" and opened.format not in ("PNG", "PPM")):
+        kind = "floating-point numbers" if opened.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"its pixels are {kind}, whose range is not known; save it with 8 or 16 bits per pixel")
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    """Return an image in 8-bit colour, turned as EXIF says; 16-bit grey is scaled, not clipped."""
+    _check_range(opened)
+    turn = TURNS.get(_orientation(opened))
+    if opened.mode.startswith("I"):
+        pixels = np.asarray(opened).astype(np.float64) / WIDER
+        image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    else:
+        image = opened.convert("RGB")
+    return image if turn is None else image.transpose(turn)
+
+
+def _upright_size(opened: Image.Image) -> tuple[int, int]:
+    width, height = opened.size
+    return (height, width) if _orientation(opened) >= ON_ITS_SIDE else (width, height)
+
+
+def _orientation(opened: Image.Image) -> int:
+    if opened.format == "TIFF":  # Pillow turns it
+        return 1
+    try:
+        found = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    except (*UNREADABLE, LookupError, TypeError, AttributeError, ArithmeticError):
+        return 1
+    return found if isinstance(found, int) and found in TURNS else 1
 
 
 def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:
@@ -190,11 +243,11 @@ def _source(location: Location) -> str | io.BytesIO:
 
 
 def _middle(opened: Image.Image, size: int) -> Image.Image:
-    width, height = opened.size
+    width, height = _upright_size(opened)
     scale = RESERVE * size / min(width, height)
     if scale < 1:
-        opened.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
-    image = opened.convert("RGB")
+        _draft(opened, scale)
+    image = _upright(opened)
     # The size before the draft decides, since the draft rounds the proportions.
     scale = size / min(width, height)
     wide, tall = max(size, round(width * scale)), max(size, round(height * scale))
@@ -204,14 +257,18 @@ def _middle(opened: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def _draft(opened: Image.Image, scale: float) -> None:
+    opened.draft("RGB", (math.ceil(opened.size[0] * scale), math.ceil(opened.size[1] * scale)))
+
+
 def _crop(opened: Image.Image, size: int, draws: np.ndarray, *, mirrored: bool) -> np.ndarray:
-    width, height = opened.size
+    width, height = _upright_size(opened)
     left, top, wide, tall = crop_box(width, height, draws)
     # A JPEG can be decoded to a half, a quarter or an eighth of its size in a fraction of the time; here to no fewer
     # pixels than the result has.
     scale = min(1.0, size / min(wide, tall))
-    opened.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
-    image = opened.convert("RGB")
+    _draft(opened, scale)
+    image = _upright(opened)
     across, down = image.size[0] / width, image.size[1] / height
     box = (left * across, top * down, (left + wide) * across, (top + tall) * down)
     pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))

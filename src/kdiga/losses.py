@@ -59,6 +59,16 @@ def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None])[:, 0]
 
 
+def classified_correctly(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return whether each example is classified correctly, bool (batch,); a logit that is not finite is an error.
+
+    Args:
+        logits: Float (batch, num_classes).
+        labels: Labels, int64, shape (batch,).
+    """
+    return (logits.argmax(1) == labels) & logits.isfinite().all(1)
+
+
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the largest other logit minus the true one: above 0 where an example is misclassified.
 

@@ -7,7 +7,7 @@ import torch
 
 from kdiga.analysis import Bound, Expansion, WorstCaseSearch, explain, student_bound, transfer_bound
 from kdiga.analysis.explanation import diagnose
-from kdiga.analysis.measures import measure_model, measure_pair
+from kdiga.analysis.measures import Measurements, measure_model, measure_pair
 from kdiga.analysis.worst_case import loss_score
 from kdiga.model_state import evaluating, seeded
 from kdiga.types import ThreatModel
@@ -18,10 +18,8 @@ DUAL = {"linf": 1, "l2": 2}
 
 
 def explained(teacher, students, batch, norm="linf", eps=0.1, **options):
-    images, labels = batch
-    return explain(
-        teacher, students, images, labels, threat=ThreatModel(norm, eps), attack="pgd-3", search=QUICK, **options
-    )
+    measurements = Measurements(*batch, threat=ThreatModel(norm, eps), search=QUICK, **options)
+    return explain(measurements, teacher, students, attack="pgd-3")
 
 
 def test_terms_add_up():
@@ -109,4 +107,4 @@ def test_a_model_beside_itself_has_only_its_own_remainders(teacher, batch):
     assert found.transfer_bound.terms["clean_gap"] == [0.0] * 12
     assert found.transfer_bound.terms["gradient_distance"] == [0.0] * 12
     assert found.transfer_bound.values == pytest.approx([2 * gamma for gamma in found.linearity])
-    assert found.agreement.cosine == pytest.approx([1.0] * 12)
+    assert found.cosine == pytest.approx([1.0] * 12)

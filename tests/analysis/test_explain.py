@@ -10,12 +10,13 @@ from torch import nn
 
 from kdiga.analysis import Explanation, WorstCaseSearch, explain
 from kdiga.analysis.bounds import student_bound, transfer_bound
-from kdiga.analysis.explain import short_model_names
 from kdiga.analysis.explanation import diagnose, reason_sentences, transfer_sentences
-from kdiga.analysis.model_explanation import GradientAgreement, ModelExplanation
+from kdiga.analysis.measures import Measurements
+from kdiga.analysis.model_explanation import ModelExplanation, StudentExplanation
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.errors import InputError
 from kdiga.model_state import seeded
+from kdiga.results.shared import short_names
 from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.conftest import five_layers
@@ -36,7 +37,9 @@ class Constant(nn.Module):
 
 
 def quickly(teacher, students, batch, **options):
-    return explain(teacher, students, *batch, **{"threat": THREAT, "attack": "pgd-3", "search": QUICK} | options)
+    of_attack = {name: options.pop(name) for name in ("attack", "attack_folders") if name in options}
+    measurements = Measurements(*batch, **{"threat": THREAT, "search": QUICK} | options)
+    return explain(measurements, teacher, students, **{"attack": "pgd-3"} | of_attack)
 
 
 def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teacher=False):
@@ -48,10 +51,11 @@ def constructed(robust, cosine=0.8, gamma=0.1, distance=1.0, *, name="a", teache
     if teacher:
         return plainly
     own = {"distance": [distance] * rows, "measured": [0.1] * rows}
-    return ModelExplanation(
+    return StudentExplanation(
         **vars(plainly)
         | {
-            "agreement": GradientAgreement([cosine] * rows, [distance] * rows),
+            "cosine": [cosine] * rows,
+            "distance": [distance] * rows,
             "student_bound": student_bound(0.1, linearity=[gamma] * rows, teacher_gradient=[1.0] * rows, **own),
             "transfer_bound": transfer_bound(
                 0.1, clean_gap=[0.0] * rows, student_linearity=[gamma] * rows, teacher_linearity=[0.1] * rows, **own
@@ -115,7 +119,7 @@ def test_a_part_of_the_images_gives_the_same_numbers_for_them(teacher, student, 
     monkeypatch.setattr("kdiga.analysis.measures.CHUNK_SIZE", 4)
     parts = quickly(teacher, {"a": student}, batch).students[0]
     assert parts.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-5)
-    assert parts.agreement.cosine == pytest.approx(whole.agreement.cosine, rel=1e-4)
+    assert parts.cosine == pytest.approx(whole.cosine, rel=1e-4)
 
 
 def test_a_model_that_ignores_its_input_is_a_finding_and_its_cosine_undefined(teacher, batch):
@@ -211,8 +215,8 @@ def test_pictures_are_of_the_same_examples_and_within_the_ball(teacher, student,
 
 
 def test_names_are_as_short_as_they_can_be():
-    assert short_model_names(["r/kd/seed-0"]) == ["kd/seed-0"]
-    assert short_model_names(["a/x", "b/x", "c"]) == ["a/x", "b/x", "c"]
-    assert short_model_names(["x", "x"]) == ["x", "x (2)"]
-    assert short_model_names(["runs/x", "y/runs/x"]) == ["runs/x", "y/runs/x"]
-    assert short_model_names(["a/b/best.safetensors", "resnet20"]) == ["b/best.safetensors", "resnet20"]
+    assert short_names(["r/kd/seed-0"]) == ["kd/seed-0"]
+    assert short_names(["a/x", "b/x", "c"]) == ["a/x", "b/x", "c"]
+    assert short_names(["x", "x"]) == ["x", "x (2)"]
+    assert short_names(["runs/x", "y/runs/x"]) == ["runs/x", "y/runs/x"]
+    assert short_names(["a/b/best.safetensors", "resnet20"]) == ["b/best.safetensors", "resnet20"]

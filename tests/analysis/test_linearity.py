@@ -135,3 +135,9 @@ def test_logits_that_are_not_finite_anywhere_in_the_ball_are_an_error():
 
     with pytest.raises(InputError, match="not finite"):
         gamma_of(loss_score(Cracks(), torch.tensor([1])), torch.full((1, 1, 2, 2), 0.5), "linf")
+
+
+def test_an_input_gradient_that_is_not_finite_is_an_error():
+    images = torch.full((1, 1, 2, 2), 0.5)
+    with pytest.raises(InputError, match="input gradient of a model is not finite"):
+        Expansion.around(images, lambda images: (images - 0.5).flatten(1).square().sum(1).sqrt())

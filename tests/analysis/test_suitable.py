@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kdiga.analysis import WorstCaseSearch
+from kdiga.analysis.measures import Measurements
 from kdiga.analysis.preprocessing import Alternative, best_order, class_order_finding, preprocessing_finding
 from kdiga.analysis.suitable import suitable
 from kdiga.errors import InputError
@@ -51,7 +52,7 @@ def classifier(network, **normalization):
 
 
 def examine(model, batch, eps=0.02, **options):
-    return suitable(model, *batch, threat=ThreatModel("linf", eps), search=QUICK, **options)
+    return suitable(Measurements(*batch, threat=ThreatModel("linf", eps), search=QUICK, **options), model)
 
 
 def verdicts(found):

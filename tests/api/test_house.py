@@ -21,12 +21,8 @@ BY_NAME = {node.name: node for _, node in CLASSES}
 MOST_PARAMETERS = 8
 # Public signatures, and functions whose parameters are what a user may set.
 ALLOWED = {
-    "kdiga.analysis.explain.explain",
-    "kdiga.certification.clever.clever",
     "kdiga.certification.comparison.clever_against",
-    "kdiga.certification.comparison.interval_against",
     "kdiga.certification.interval.interval_bounds",
-    "kdiga.certification.smoothing.smooth",
     "kdiga.evaluation.evaluate.evaluate",
     "kdiga.evaluation.masking.all_checks.check_masking",
     "kdiga.evaluation.evaluate.sweep",

@@ -15,6 +15,7 @@ from torch import nn
 import kdiga
 from kdiga import certification
 from kdiga.analysis.explain import explain
+from kdiga.analysis.measures import Measurements
 from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch
 from kdiga.data import ImageSet, augmentation_by_name
 from kdiga.evaluation import attack_by_name
@@ -218,17 +219,10 @@ def test_certification(model, tmp_path):
 
 
 def test_explanation(model, tmp_path):
-    explain(
-        model,
-        {"student": model},
-        IMAGES,
-        LABELS,
-        threat=THREAT,
-        attack="fgsm",
-        search=WorstCaseSearch(2, 1),
-        seed=3,
-        result_cache=ResultCache(tmp_path),
+    measurements = Measurements(
+        IMAGES, LABELS, threat=THREAT, search=WorstCaseSearch(2, 1), seed=3, result_cache=ResultCache(tmp_path)
     )
+    explain(measurements, model, {"student": model}, attack="fgsm")
     common = {
         "threat": ["linf", 0.1],
         "seed": 3,
@@ -363,7 +357,7 @@ def test_the_identity_of_a_training_run():
         "training.select": '"robust"',
         "stored views": "2",
     }
-    for free in ("accumulate", "save_every"):
+    for free in ("accumulate", "save_every", "stop_at_chance"):
         assert f"training.{free}" not in identity_of(method_by_name("kd"), THREAT, settings, None)
 
 

@@ -17,7 +17,6 @@ from kdiga.certification import (
     clever_against,
     interval_against,
     interval_bounds,
-    smooth,
 )
 from kdiga.certification.certificate import accuracy_curve, certified_accuracy, median_known, share
 from kdiga.certification.comparison import AlignmentGuarantee, alignment_guarantee
@@ -175,7 +174,7 @@ def defaults(of) -> dict:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(clever_against, clever), (Sampling, clever), (Noise, smooth), (interval_against, interval_bounds)],
+    [(clever_against, clever), (interval_against, interval_bounds)],
 )
 def test_a_default_is_the_same_in_both_places(one, other):
     these, those = defaults(one), defaults(other)

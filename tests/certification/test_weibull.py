@@ -83,3 +83,9 @@ def test_a_likelihood_without_an_inner_maximum_is_a_failure():
 
 def test_too_few_observations_are_not_fitted():
     assert fit_reverse_weibull(torch.rand(3, 4).double()).failed.all()
+
+
+def test_a_sample_that_is_not_finite_has_no_fit():
+    data = torch.from_numpy(sample(3.0, fits=2))
+    data[0, 3] = torch.nan
+    assert fit_reverse_weibull(data).location.isnan().tolist() == [True, False]

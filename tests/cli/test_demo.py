@@ -42,7 +42,7 @@ def check_folder(folder, examples, seed):
     return models
 
 
-def test_shortened_demo(tmp_path, monkeypatch):
+def test_shortened_demo(tmp_path, monkeypatch, short_autoattack):
     @contextmanager
     def one_thread_here():
         with ThreadPoolExecutor(1) as pool:

@@ -159,3 +159,14 @@ def test_threat_model_reads_fractions_and_any_case():
     assert ThreatModel.parse("LINF", "8/255") == ThreatModel("linf", 8 / 255)
     with pytest.raises(InputError, match="8/255"):
         ThreatModel.parse("linf", "eight")
+
+
+def test_the_best_image_is_the_one_without_a_number():
+    def objective(images):
+        total = images.flatten(1).sum(1)
+        return torch.where(total > 0.05, torch.nan, total)
+
+    adv_images = PGD(threat=ThreatModel("linf", 0.1), steps=4, start="clean", keep_best=True)(
+        objective, torch.zeros(2, 1, 1, 1)
+    )
+    assert objective(adv_images).isnan().all()

@@ -155,7 +155,7 @@ def test_the_rule_for_memory(folder, monkeypatch, limit, lazy):
 
 def test_more_than_the_machine_holds_is_refused(folder, monkeypatch):
     monkeypatch.setattr("kdiga.data.file_set._memory", lambda: 1000)
-    with pytest.raises(InputError, match=r"19 images of 16 pixels take .* GB and the machine has .*--examples"):
+    with pytest.raises(InputError, match=r"18 images of 16 pixels take .* GB and the machine has .*--examples"):
         on_disk(folder).load()
 
 

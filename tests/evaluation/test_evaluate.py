@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 
+import pyautoattack
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -13,7 +14,11 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.evaluation import sweep
-from kdiga.evaluation.autoattack import VERSIONS
+from kdiga.evaluation.autoattack import VERSIONS, square_stage
+from kdiga.evaluation.named_attacks import Attack
+from kdiga.evaluation.run_attack import AttackTarget, run_attack
+from kdiga.evaluation.stages import AttackSettings
+from kdiga.model_state import frozen_parameters, seeded
 from kdiga.statistics import clopper_pearson
 from tests.conftest import five_layers
 
@@ -25,9 +30,27 @@ def data(batch):
     return model, batch[0], model(batch[0]).argmax(1)
 
 
-def test_stronger_attacks_leave_less(data):
-    model, images, labels = data
-    report = kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=("clean", "fgsm", "pgd-20", "autoattack"))
+@pytest.fixture(scope="module")
+def judged():
+    """A model in train mode, images, labels, the result of AutoAttack with all its iterations, and its progress."""
+    model = five_layers(1).eval()
+    with seeded(5):
+        images = torch.rand(12, 1, 8, 8)
+    labels = model(images).argmax(1)
+    model.train()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    attacks = ("clean", "fgsm", "pgd-20", "autoattack")
+    told = []
+    report = kdiga.evaluate(
+        model, [(images, labels)], eps=0.03, attacks=attacks, seed=4, progress=lambda *event: told.append(event)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    return model, images, labels, report, told
+
+
+def test_stronger_attacks_leave_less(judged):
+    report = judged[3]
     assert report["clean"] == 1.0
     assert report["autoattack"] <= report["pgd-20"] <= report["clean"]
     assert report["fgsm"] <= report["clean"]
@@ -37,23 +60,31 @@ def test_stronger_attacks_leave_less(data):
         assert low <= result.accuracy <= high
 
 
-def test_autoattack_equals_the_official_package_called_by_hand(data):
-    """The same flags as calling the package on the same images with the same seed."""
-    from pyautoattack import AutoAttack
+def test_progress_moves_within_a_batch_and_ends_at_all_examples(judged):
+    told = [event for event in judged[4] if event[0] == "autoattack"]
+    done = [event[1] for event in told]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert told[-1] == ("autoattack", 12, 12)
+    assert len(done) > 5
 
-    model, images, labels = data
-    report = kdiga.evaluate(model, [(images, labels)], eps=0.03, attacks=["autoattack"], seed=4)
-    official = AutoAttack(model, norm="Linf", eps=0.03, seed=4, version="standard", device="cpu")
+
+def test_autoattack_equals_the_official_package_called_by_hand(judged):
+    """The same flags as calling the package on the same images with the same seed."""
+    model, images, labels, report, _ = judged
+    official = pyautoattack.AutoAttack(
+        copy.deepcopy(model).eval(), norm="Linf", eps=0.03, seed=4, version="standard", device="cpu"
+    )
     _, predictions = official.run_standard_evaluation(images, labels, batch_size=500)
     assert list(report.results["autoattack"].correct) == (predictions == labels).tolist()
 
 
-def test_a_stage_is_one_official_attack_alone(data):
-    from pyautoattack import AutoAttack
-
+def test_a_stage_is_one_official_attack_alone(data, short_autoattack):
     model, images, labels = data
     report = kdiga.evaluate(model, [(images, labels)], eps=0.15, attacks=["autoattack"], seed=4)
-    official = AutoAttack(model, norm="Linf", eps=0.15, seed=4, version="custom", attacks=["apgd-ce"], device="cpu")
+    official = pyautoattack.AutoAttack(
+        model, norm="Linf", eps=0.15, seed=4, version="custom", attacks=["apgd-ce"], device="cpu"
+    )
     official.apgd.n_restarts = 1  # as the standard version has it
     _, predictions = official.run_standard_evaluation(images, labels, batch_size=500)
     alone = (predictions == labels).float().mean()
@@ -63,9 +94,7 @@ def test_a_stage_is_one_official_attack_alone(data):
 
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_stages_of_every_version_are_the_packages(version, data):
-    from pyautoattack import AutoAttack
-
-    official = AutoAttack(data[0], norm="Linf", eps=0.1, version=version)
+    official = pyautoattack.AutoAttack(data[0], norm="Linf", eps=0.1, version=version)
     assert list(VERSIONS[version]) == official.attacks_to_run
     model, images, labels = data
     # At this eps the first attack fools all, so that the others cost nothing.
@@ -91,14 +120,10 @@ def test_only_correct_examples_are_attacked(data):
     assert not any(report.results["pgd-5"].correct[:5]), "a wrong example stays wrong"
 
 
-def test_leaves_model_and_random_state_as_found(data):
-    model, images, labels = data
-    model.train()
-    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["pgd-3", "autoattack"], examples=3)
+def test_leaves_the_model_as_found(judged):
+    """Its weights and the random state are compared where the attacks run."""
+    model = judged[0]
     assert model.training
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -111,7 +136,7 @@ def test_same_seed_same_answer_and_batching_does_not_matter(data):
     assert whole.results["pgd-5"].correct == parts.results["pgd-5"].correct
 
 
-def test_channels_last_model(data):
+def test_channels_last_model(data, short_autoattack):
     """The official code fails on gradients that are not contiguous; ours hands it contiguous ones."""
     model, images, labels = data
     model = model.to(memory_format=torch.channels_last)
@@ -119,7 +144,7 @@ def test_channels_last_model(data):
     kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["autoattack"], examples=2)
 
 
-def test_few_classes(stripes):
+def test_few_classes(short_autoattack):
     """With fewer than ten classes the targeted attacks have fewer targets; with fewer than four, none."""
     model = kdiga.load_model("cnn-4", num_classes=5, in_channels=1, image_size=8)
     images = torch.rand(4, 1, 8, 8)
@@ -130,7 +155,7 @@ def test_few_classes(stripes):
         kdiga.evaluate(two, [(images, two(images).argmax(1))], attacks=["autoattack"])
 
 
-def test_the_packages_warnings_become_notes(data, caplog):
+def test_the_packages_warnings_become_notes(data, caplog, short_autoattack):
     """A model whose logits are probabilities is remarked on, in the result and not on the terminal."""
     _, images, _ = data
     model = nn.Sequential(five_layers(1).eval(), nn.Softmax(1))
@@ -214,3 +239,60 @@ def test_bad_input(model, options, message, data):
 def test_no_data(student):
     with pytest.raises(InputError, match="no example"):
         kdiga.evaluate(student, [])
+
+
+class BrokenOffItsImages(nn.Module):
+    """A linear model on the given images; elsewhere its logits, or its input gradients, are not numbers."""
+
+    def __init__(self, images, *, gradients):
+        super().__init__()
+        self.images, self.gradients = images, gradients
+        self.head = nn.Linear(images[0].numel(), 3, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.eye(images[0].numel())[:3])
+
+    def forward(self, images):
+        logits = self.head(images.flatten(1))
+        if self.gradients:  # a root has no derivative at 0
+            return logits + 0 * (images - images.detach()).flatten(1).norm(dim=1).square().sqrt()[:, None]
+        known = (images[:, None] == self.images[None]).flatten(2).all(2).any(1)
+        return torch.where(known[:, None], logits, torch.nan)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd-3", "cw-3x2"])
+def test_logits_that_are_not_numbers_count_as_wrong_and_are_a_finding(attack, norm):
+    images = torch.eye(4)[torch.arange(30) % 3].view(30, 1, 2, 2) / 2 + 0.2
+    model = BrokenOffItsImages(images, gradients=False)
+    report = kdiga.evaluate(model, [(images, torch.arange(30) % 3)], eps=0.01, norm=norm, attacks=[attack])
+    assert (report["clean"], report[attack]) == (1.0, 0.0)
+    (finding,) = (finding for finding in report.findings if finding.name == "finite")
+    assert finding.verdict == "failed"
+    assert finding.evidence["logits"] == 30
+
+
+def test_square_and_autoattack_count_logits_that_are_not_numbers_as_wrong():
+    images = torch.eye(9)[torch.arange(12) % 4].view(12, 1, 3, 3) / 2 + 0.2
+    model, labels = BrokenOffItsImages(images, gradients=False), torch.arange(12) % 4
+    model.head = nn.Linear(9, 4, bias=False)
+    model.head.weight.data.copy_(torch.eye(9)[:4])
+    report = kdiga.evaluate(model, [(images, labels)], eps=0.01, attacks=["autoattack"])
+    assert report["autoattack"] == 0.0
+    target = AttackTarget.of(model.eval(), images, labels, batch_size=12, fingerprint="")
+    square = Attack("square", [square_stage(20)])
+    with frozen_parameters(model):
+        assert run_attack(target, square, AttackSettings(kdiga.ThreatModel("linf", 0.01), 0, 12)).accuracy == 0.0
+
+
+def test_input_gradients_that_are_not_numbers_are_a_finding_and_do_not_spoil_the_images():
+    images = torch.eye(4)[torch.arange(30) % 3].view(30, 1, 2, 2) / 2 + 0.2
+    model = BrokenOffItsImages(images, gradients=True)
+    report = kdiga.evaluate(model, [(images, torch.arange(30) % 3)], eps=0.01, attacks=["pgd-3"])
+    assert report["pgd-3"] == 1.0  # the classes are 0.5 apart
+    (finding,) = (finding for finding in report.findings if finding.name == "finite")
+    assert finding.evidence == {"logits": 0, "gradients": 30}
+
+
+def test_a_sound_model_has_no_such_finding(data):
+    model, images, labels = data
+    assert kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["pgd-3"]).findings == []

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import random
 
-import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
-from kdiga.report.labels import Label, main_attack, place_labels
 from kdiga.report.study import headings, table_rows, write_tables
 from kdiga.report.tables import MeanAndRange
+from kdiga.results.attack_names import strongest
 from kdiga.results.studies import StudyResult, StudyRun
 
 HARDWARE = {"processor": "a processor", "cores": 2, "threads": 1, "accelerator": None}
@@ -124,7 +120,7 @@ def test_files(content, tmp_path):
     for part in (
         "`kdiga study by-hand.yaml`: 6 of 7 cells finished",
         "seeds 0, 1, 2; test images: clean 1,000, AutoAttack 200",
-        "2026-01-01 to 2026-01-03; a processor, 2 cores, 1 thread a run, no GPU",
+        "2026-01-01 to 2026-01-03; a processor, 2 cores, 1 thread, no GPU",
         "| long | 2/3, 1 diverged |",
         "- long/seed-2 diverged: training diverged in epoch 2",
         "- long: weight 2.5, the best of 6 trials on validation images (61.0% robust)",
@@ -154,28 +150,6 @@ def test_a_study_without_a_finished_run_has_tables(content, tmp_path):
         write_tables(tmp_path / "none")
 
 
-def test_labels_cover_neither_each_other_nor_points():
-    rng = random.Random(0)
-    figure = Figure(figsize=(7, 6))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set(xlim=(1, 1e4), ylim=(0, 100), xscale="log")
-    labels = [Label(f"method-{n}", 10 ** rng.uniform(2, 3), rng.uniform(50, 80), 0.0, "k") for n in range(16)]
-    figure.draw_without_rendering()
-    boxes = place_labels(axes, labels)
-    points = [axes.transData.transform((label.x, label.y)) for label in labels]
-    for number, (left, bottom, right, top) in enumerate(boxes):
-        others = np.delete(boxes, number, 0)
-        apart = (others[:, 0] >= right) | (others[:, 2] <= left) | (others[:, 1] >= top) | (others[:, 3] <= bottom)
-        assert apart.all()
-        assert not any(left < x < right and bottom < y < top for x, y in points)
-    # Where the texts are drawn is where they were said to be.
-    drawn = [text.get_window_extent() for text in axes.texts if text.arrow_patch is None]
-    assert drawn
-    for box in drawn:
-        assert np.abs(boxes - np.array(box.extents)).max(1).min() < 2
-
-
 def test_the_measure_that_counts():
-    assert main_attack(["clean", "autoattack", "pgd-20"]) == "autoattack"
-    assert main_attack(["clean", "pgd-20"]) == "pgd-20"
+    assert strongest(["clean", "autoattack", "pgd-20"]) == "autoattack"
+    assert strongest(["clean", "pgd-20"]) == "pgd-20"

@@ -152,7 +152,7 @@ def test_the_picture_marks_start_choice_and_loss(content, dark):
     assert spots == {91.0: ink.curve, 90.0: ink.curve, 80.0: ink.paper}, "hollow where too much was lost"
     (ring,) = (line for line in lines["o"] if line.get_markersize() > 10)
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (90.0, 40.0)
-    assert [text.get_text() for text in axes.texts] == ["0", "1", "3", "start"]
+    assert [text.get_text() for text in axes.texts] == ["start", "0", "1", "3"]
     assert to_hex(figure.get_facecolor()) == ink.paper
     assert axes.get_ylabel() == "accuracy under PGD-20 (%)"
 

@@ -8,14 +8,14 @@ import pytest
 
 from kdiga.report.differences import difference_of
 from kdiga.report.groups import group_models
-from kdiga.report.model_registry import ModelRegistry, short_names
+from kdiga.report.model_registry import ModelRegistry
+from kdiga.report.tables import signed
 from kdiga.report.verdict import judge_group
-from kdiga.report.wording import signed
 from kdiga.results.attack_names import strongest
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results
 from kdiga.results.runs import RunResult, TrainingRecord
-from kdiga.results.shared import Accuracy, Conditions, ResultOrigin
+from kdiga.results.shared import Accuracy, Conditions, ResultOrigin, short_names
 from kdiga.statistics import clopper_pearson, paired_difference
 from tests.report.samples import write_json, write_run
 
@@ -175,7 +175,7 @@ def test_results_that_were_moved_find_their_run(tmp_path):
     assert register.locate("old/a/teacher/best.safetensors") == (tmp_path / "a/teacher").resolve()
     assert register.locate("kd/seed-0") is None  # two fit
     assert register.locate("resnet18") is None
-    assert short_names([("x/a/kd/seed-0", "best"), ("x/b/kd/seed-0", "best"), ("x/a/teacher", "last")]) == [
+    assert short_names(["x/a/kd/seed-0", "x/b/kd/seed-0", "x/a/teacher"], ["", "", " (last)"]) == [
         "a/kd/seed-0",
         "b/kd/seed-0",
         "teacher (last)",

@@ -156,12 +156,12 @@ def test_the_sample_is_the_same_and_spread(data):
 def test_a_description_tells_what_is_done_to_images():
     model = classifier(Rows(outputs=1000), outputs=1000, size=16)
     fitted = model.fitted(channels=3, size=8, classes=tuple(range(20)))
-    lines = Description.of(fitted).lines()
+    lines = Description(fitted).lines()
     assert "images: 3x8x8, resized and turned to grey for its network's 1x16x16" in lines
     assert "classes: 20 of the network's 1000 outputs: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ..." in lines
     assert (
         "normalisation: none in front; the network gets pixels in [0, 1]"
-        in Description.of(classifier(mean=0.0, std=1.0)).lines()
+        in Description(classifier(mean=0.0, std=1.0)).lines()
     )
 
 

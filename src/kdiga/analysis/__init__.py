@@ -4,6 +4,7 @@ from kdiga.analysis.bounds import Bound, student_bound, transfer_bound
 from kdiga.analysis.explain import explain
 from kdiga.analysis.explanation import Explanation
 from kdiga.analysis.linearity import Expansion, cosines, gradient_distance, local_linearity
+from kdiga.analysis.measures import Measurements
 from kdiga.analysis.model_explanation import ModelExplanation
 from kdiga.analysis.worst_case import WorstCaseSearch
 
@@ -11,6 +12,7 @@ __all__ = [
     "Bound",
     "Expansion",
     "Explanation",
+    "Measurements",
     "ModelExplanation",
     "WorstCaseSearch",
     "cosines",

@@ -24,15 +24,10 @@ ROUNDING = 1e-4  # relative rounding of float32 pixels and losses
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound on the loss of one student in nats, and the measured worst case.
+    """A bound on the loss of one student in nats, and the measured worst case."""
 
-    Args:
-        terms: Terms of the bound by name, one value per example; their sum is the bound.
-        measured: Worst case that a search found, one value per example.
-    """
-
-    terms: Mapping[str, Sequence[float]]
-    measured: Sequence[float]
+    terms: Mapping[str, Sequence[float]]  # terms of the bound by name, one value per example; their sum is the bound
+    measured: Sequence[float]  # worst case that a search found, one value per example
 
     @property
     def values(self) -> list[float]:
@@ -84,12 +79,8 @@ def student_bound(
 ) -> Bound:
     """Return the student bound: the largest rise of the student's loss.
 
-    Args:
-        eps: Radius of the ball.
-        linearity: Gamma of the student.
-        teacher_gradient: Dual norms of the teacher's gradients.
-        distance: Dual norms of the differences of the gradients.
-        measured: Largest rise of the student's loss that a search found.
+    ``linearity`` is gamma of the student; ``teacher_gradient`` and ``distance`` are the dual norms of the teacher's
+    gradients and of the differences of the gradients; ``measured`` is what a search found.
     """
     terms = {
         "linearity": linearity,
@@ -110,15 +101,9 @@ def transfer_bound(
 ) -> Bound:
     """Return the transfer bound: the largest distance of the two losses anywhere in the ball.
 
-    It has two sides, so a student that is better than its teacher has a larger bound too.
-
-    Args:
-        eps: Radius of the ball.
-        clean_gap: Distance of the losses at the clean image.
-        distance: Dual norms of the differences of the gradients.
-        student_linearity: Gamma of the student.
-        teacher_linearity: Gamma of the teacher.
-        measured: Largest distance of the losses that a search found.
+    It has two sides, so a student that is better than its teacher has a larger bound too. ``clean_gap`` is the distance
+    of the losses at the clean image, the linearities are each model's gamma, and the rest is as in
+    :func:`student_bound`.
     """
     terms = {
         "clean_gap": clean_gap,

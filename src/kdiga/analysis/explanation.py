@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from kdiga.analysis.model_explanation import ModelExplanation
+from kdiga.analysis.model_explanation import ModelExplanation, StudentExplanation
 from kdiga.analysis.ranking import FEWEST_MODELS, ConfidenceInterval, Ranking, mean_interval, rank, ratio_interval
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.results.attack_names import attack_name
@@ -33,23 +33,14 @@ TERMS = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """Measures of a teacher and its students on the same images.
+    """Measures of a teacher and its students on the same images."""
 
-    Args:
-        threat: The ball.
-        attack: Attack of the robust accuracy.
-        seed: Seed of attacks and resamples.
-        num_classes: Number of classes of all models.
-        teacher: Measures of the teacher.
-        students: Measures of at least one student.
-    """
-
-    threat: ThreatModel
-    attack: str
-    seed: int
-    num_classes: int
-    teacher: ModelExplanation
-    students: Sequence[ModelExplanation]
+    threat: ThreatModel  # the ball
+    attack: str  # attack of the robust accuracy
+    seed: int  # seed of attacks and resamples
+    num_classes: int  # number of classes of all models
+    teacher: ModelExplanation  # measures of the teacher
+    students: Sequence[StudentExplanation]  # measures of at least one student
 
     @property
     def teacher_is_robust(self) -> bool:
@@ -57,7 +48,7 @@ class Explanation:
         low, _ = clopper_pearson(sum(self.teacher.robust), len(self.teacher.robust))
         return low > 1 / self.num_classes
 
-    def robustness_ratio(self, student: ModelExplanation) -> tuple[float | None, ConfidenceInterval | None]:
+    def robustness_ratio(self, student: StudentExplanation) -> tuple[float | None, ConfidenceInterval | None]:
         """Return the student's robust accuracy over the teacher's, and its 95 % interval over images.
 
         Both are None if the teacher has no robustness.
@@ -93,23 +84,20 @@ class Explanation:
         }
 
 
-def _ranked_measures(student: ModelExplanation) -> dict[str, Sequence[float | None]]:
+def _ranked_measures(student: StudentExplanation) -> dict[str, Sequence[float | None]]:
     """Return the measures that can rank students, larger for more expected robustness."""
-    assert student.agreement is not None
-    assert student.student_bound is not None
-    assert student.transfer_bound is not None
     smaller_is_better = {
         "student bound": student.student_bound.values,
         "transfer bound": student.transfer_bound.values,
         "linearity": student.linearity,
-        "gradient distance": student.agreement.distance,
+        "gradient distance": student.distance,
         "gradient norm": student.gradient_norm,
         "measured loss change": student.student_bound.measured,
     }
     measures: dict[str, Sequence[float | None]] = {
         name: [-value for value in values] for name, values in smaller_is_better.items()
     }
-    return measures | {"cosine": student.agreement.cosine}
+    return measures | {"cosine": student.cosine}
 
 
 def diagnose(explanation: Explanation) -> list[Finding]:
@@ -123,7 +111,7 @@ def diagnose(explanation: Explanation) -> list[Finding]:
     evidence = {"robust": right / examples, "chance": 1 / explanation.num_classes}
     findings.append(Finding("teacher-robust", "passed" if robust else "failed", message, evidence))
     bounds = [bound for student in explanation.students for bound in (student.student_bound, student.transfer_bound)]
-    violations = sum(bound.violations for bound in bounds if bound is not None)
+    violations = sum(bound.violations for bound in bounds)
     message = (
         "no bound is below what was measured; gamma includes the attacked images, so this tests the software alone."
         if violations == 0
@@ -191,15 +179,14 @@ def _verdict(interval: ConfidenceInterval | None) -> str:
     return "less than half of it" if high < HALF else "whether more than half of it, these images do not decide"
 
 
-def _agreement(explanation: Explanation, student: ModelExplanation) -> str:
-    assert student.agreement is not None
-    defined = student.agreement.defined
+def _agreement(explanation: Explanation, student: StudentExplanation) -> str:
+    defined = student.defined_cosines
     if not defined:
         return f"{student.name}: a gradient is zero on every image, so agreement with the teacher's is undefined."
     interval = mean_interval(defined, explanation.seed)
     low, high = interval or (-1.0, 1.0)
     direction = "point along" if low >= ALIGNED else "do not point along" if high < UNALIGNED else "point partly along"
-    distance, norm = student.agreement.distance, explanation.teacher.gradient_norm
+    distance, norm = student.distance, explanation.teacher.gradient_norm
     ratio = ""
     if fmean(norm) > 0:
         within = _within(ratio_interval(distance, norm, explanation.seed), ".1f")
@@ -210,8 +197,7 @@ def _agreement(explanation: Explanation, student: ModelExplanation) -> str:
     )
 
 
-def _linearity(explanation: Explanation, student: ModelExplanation) -> str:
-    assert student.student_bound is not None
+def _linearity(explanation: Explanation, student: StudentExplanation) -> str:
     own, reference = fmean(student.linearity), fmean(explanation.teacher.linearity)
     interval = ratio_interval(student.linearity, explanation.teacher.linearity, explanation.seed)
     ratio = "" if reference == 0 else f", {own / reference:.1f}{_within(interval, '.1f')} times the teacher's"
@@ -234,13 +220,11 @@ def _extremes(explanation: Explanation) -> str:
     points = f"{100 * difference:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
     if low <= 0 <= high:
         return f"Between the most and the least robust student, {most.name} and {least.name}, lie {points}: undecided."
-    assert most.agreement is not None
-    assert least.agreement is not None
     rows = [
         ("non-linearity", most.linearity, least.linearity, -1),
-        ("gradient distance", most.agreement.distance, least.agreement.distance, -1),
+        ("gradient distance", most.distance, least.distance, -1),
         ("gradient length", most.gradient_norm, least.gradient_norm, -1),
-        ("cosine", most.agreement.cosine, least.agreement.cosine, 1),
+        ("cosine", most.cosine, least.cosine, 1),
     ]
     differences = [text for row in rows if (text := _difference(*row, explanation.seed))]
     return f"{most.name} is more robust than {least.name} by {points}. What differs: {', '.join(differences)}."

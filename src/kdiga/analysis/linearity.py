@@ -8,25 +8,19 @@ import torch
 from torch import Tensor
 
 from kdiga.analysis.worst_case import Score, WorstCaseSearch
+from kdiga.errors import InputError
 from kdiga.losses import DUAL_ORDER
 from kdiga.types import ThreatModel
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """First-order expansion of a score around images: ``value + <d, gradient>``.
+    """First-order expansion of a score around images: ``value + <d, gradient>``."""
 
-    Args:
-        score: The score.
-        images: Images of the expansion, float (batch, channel, height, width).
-        values: Values of the score at the images, float64 (batch,).
-        gradient: Gradient of the score at the images, same shape as the images.
-    """
-
-    score: Score
-    images: Tensor
-    values: Tensor
-    gradient: Tensor
+    score: Score  # the score
+    images: Tensor  # images of the expansion, float (batch, channel, height, width)
+    values: Tensor  # values of the score at the images, float64 (batch,)
+    gradient: Tensor  # gradient of the score at the images, same shape as the images
 
     @classmethod
     def around(cls, images: Tensor, score: Score) -> Expansion:
@@ -35,6 +29,11 @@ class Expansion:
         with torch.enable_grad():
             values = score(inputs)
             (gradient,) = torch.autograd.grad(values.sum(), inputs)
+        if not bool(gradient.isfinite().all()):
+            raise InputError(
+                "an input gradient of a model is not finite, so it has no linear approximation; mend the model: a "
+                "division by zero, a root or a logarithm of zero, an overflow."
+            )
         return cls(score, images.detach(), values.detach().double(), gradient)
 
     def remainder(self, adv_images: Tensor) -> Tensor:

@@ -110,8 +110,9 @@ class Measurements:
         labels: Int (example,).
         threat: The ball; eps above 0.
         search: Search for the worst images; None is its defaults.
-        seed: Seed of random starts.
-        result_cache: Cache of finished work units; None caches in memory.
+        seed: Seed of random starts and resamples.
+        result_cache: Cache of finished work units; None caches in memory, for these measurements only. Models with the
+            same printed form and ``state_dict`` share results.
         on_progress: Called with the task, the finished and the total number of examples.
 
     Raises:
@@ -124,10 +125,10 @@ class Measurements:
         labels: Tensor,
         *,
         threat: ThreatModel,
-        search: WorstCaseSearch | None,
-        seed: int,
-        result_cache: ResultCache | None,
-        on_progress: OnProgress | None,
+        search: WorstCaseSearch | None = None,
+        seed: int = 0,
+        result_cache: ResultCache | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         if threat.eps == 0:
             raise InputError("eps was 0; a ball of radius 0 has nothing to search. Give an eps above 0.")

@@ -13,48 +13,15 @@ from kdiga.statistics import clopper_pearson
 
 
 @dataclass(frozen=True)
-class GradientAgreement:
-    """Agreement of the input gradients of a student and its teacher.
-
-    Args:
-        cosine: Cosine of each example; None if one of the gradients is zero.
-        distance: Dual norm of the difference of each example, in nats per pixel unit.
-    """
-
-    cosine: Sequence[float | None]
-    distance: Sequence[float]
-
-    @property
-    def defined(self) -> list[float]:
-        """All cosines that are not None."""
-        return [value for value in self.cosine if value is not None]
-
-
-@dataclass(frozen=True)
 class ModelExplanation:
-    """The measures of one model, one value per example.
+    """The measures of one model, one value per example."""
 
-    Args:
-        name: Short name.
-        clean: Whether each example is classified correctly.
-        robust: Whether it still is under the attack.
-        notes: Warnings of the attack.
-        linearity: Gamma, the largest remainder found, in nats.
-        gradient_norm: Dual norm of the input gradient, in nats per pixel unit.
-        agreement: Agreement with the teacher; None for the teacher itself.
-        student_bound: Bound on the rise of the loss; None for the teacher.
-        transfer_bound: Bound on the distance of the losses; None for the teacher.
-    """
-
-    name: str
-    clean: Sequence[bool]
-    robust: Sequence[bool]
-    notes: Sequence[str]
-    linearity: Sequence[float]
-    gradient_norm: Sequence[float]
-    agreement: GradientAgreement | None = None
-    student_bound: Bound | None = None
-    transfer_bound: Bound | None = None
+    name: str  # short name
+    clean: Sequence[bool]  # whether each example is classified correctly
+    robust: Sequence[bool]  # whether it still is under the attack
+    notes: Sequence[str]  # warnings of the attack
+    linearity: Sequence[float]  # gamma, the largest remainder found, in nats
+    gradient_norm: Sequence[float]  # dual norm of the input gradient, in nats per pixel unit
 
     @property
     def zero_gradients(self) -> int:
@@ -63,8 +30,8 @@ class ModelExplanation:
 
     def to_dict(self, attack: str, seed: int) -> dict[str, Any]:
         """Return means, intervals and values as plain data."""
-        found: dict[str, Any] = {
-            "role": "teacher" if self.agreement is None else "student",
+        return {
+            "role": "teacher",
             "name": self.name,
             "clean": fmean(self.clean),
             "robust": {
@@ -81,16 +48,32 @@ class ModelExplanation:
             },
             "gradient": {"norm": fmean(self.gradient_norm), "zero": self.zero_gradients},
         }
-        if self.agreement is not None:
-            defined = self.agreement.defined
-            found["gradient"] |= {
-                "cosine": fmean(defined) if defined else None,
-                "cosine_interval_95": mean_interval(defined, seed) if defined else None,
-                "cosine_undefined": len(self.agreement.cosine) - len(defined),
-                "distance": fmean(self.agreement.distance),
-                "cosine_values": list(self.agreement.cosine),
-                "distance_values": list(self.agreement.distance),
-            }
-        if self.student_bound is not None and self.transfer_bound is not None:
-            found["bounds"] = {"student": self.student_bound.to_dict(), "transfer": self.transfer_bound.to_dict()}
-        return found
+
+
+@dataclass(frozen=True)
+class StudentExplanation(ModelExplanation):
+    """The measures of a student, and its agreement with its teacher."""
+
+    cosine: Sequence[float | None]  # cosine of the input gradients of each example; None if one of them is zero
+    distance: Sequence[float]  # dual norm of their difference, in nats per pixel unit
+    student_bound: Bound  # bound on the rise of the loss
+    transfer_bound: Bound  # bound on the distance of the losses
+
+    @property
+    def defined_cosines(self) -> list[float]:
+        """All cosines that are not None."""
+        return [value for value in self.cosine if value is not None]
+
+    def to_dict(self, attack: str, seed: int) -> dict[str, Any]:
+        """Return means, intervals and values as plain data."""
+        found, defined = super().to_dict(attack, seed), self.defined_cosines
+        found["gradient"] |= {
+            "cosine": fmean(defined) if defined else None,
+            "cosine_interval_95": mean_interval(defined, seed) if defined else None,
+            "cosine_undefined": len(self.cosine) - len(defined),
+            "distance": fmean(self.distance),
+            "cosine_values": list(self.cosine),
+            "distance_values": list(self.distance),
+        }
+        bounds = {"student": self.student_bound.to_dict(), "transfer": self.transfer_bound.to_dict()}
+        return found | {"role": "student", "bounds": bounds}

@@ -29,19 +29,12 @@ Preprocessed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Alternative:
-    """Accuracy with another preprocessing or class order, on the same images.
+    """Accuracy with another preprocessing or class order, on the same images."""
 
-    Args:
-        name: Name of the alternative, in words.
-        given: Accuracy of the model as it is, in [0, 1].
-        other: Accuracy with the alternative.
-        p_value: P-value of the exact one-sided sign test over the images on which only one of the two is right.
-    """
-
-    name: str
-    given: float
-    other: float
-    p_value: float
+    name: str  # name of the alternative, in words
+    given: float  # accuracy of the model as it is, in [0, 1]
+    other: float  # accuracy with the alternative
+    p_value: float  # P-value of the exact one-sided sign test over the images on which only one of the two is right
 
     @classmethod
     def compare(cls, name: str, given: Tensor, other: Tensor) -> Alternative:

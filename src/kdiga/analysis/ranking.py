@@ -69,21 +69,15 @@ def _interval(
 
 @dataclass(frozen=True)
 class Ranking:
-    """Agreement of the order of students by a measure with their order by robust accuracy.
+    """Agreement of the order of students by a measure with their order by robust accuracy."""
 
-    Args:
-        bound: Name of the measure.
-        spearman: Rank correlation, +1 for the same order; None for fewer than 3 students, or if all are equal.
-        interval_95: Interval over images, for these students. It does not cover other students.
-        p_value: Share of random orders that agree at least as well; one-sided, exact for up to 8 students.
-        models: Number of students.
-    """
-
-    bound: str
+    bound: str  # name of the measure
+    # Rank correlation, +1 for the same order; None for fewer than 3 students, or if all are equal.
     spearman: float | None
+    # Interval over images, for these students. It does not cover other students.
     interval_95: ConfidenceInterval | None
-    p_value: float | None
-    models: int
+    p_value: float | None  # share of random orders that agree at least as well; one-sided, exact for up to 8 students
+    models: int  # number of students
 
     def to_dict(self) -> dict[str, Any]:
         """Return all results as plain data."""

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdiga.analysis.explanation import MANY_ZEROS
 from kdiga.analysis.measures import Measurements, ModelMeasures
 from kdiga.analysis.preprocessing import class_order_finding, clean_finding, predictions_of, preprocessing_finding
 from kdiga.analysis.ranking import ratio_interval
-from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.model_state import device_of, evaluating
-from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.statistics import clopper_pearson
-from kdiga.types import ThreatModel
 
 ATTACK = "pgd-20"
 FRAGILE, WEAK = 0.2, 0.4  # shares of clean accuracy that survive the attack
@@ -28,15 +25,10 @@ CURVED = 0.9  # remainder over rise above which the gradient predicts little
 
 @dataclass(frozen=True)
 class Suitability:
-    """Measures of a teacher, and one finding per check.
+    """Measures of a teacher, and one finding per check."""
 
-    Args:
-        measures: Measures by name, as plain data.
-        findings: Findings of all checks.
-    """
-
-    measures: dict[str, Any]
-    findings: Sequence[Finding]
+    measures: dict[str, Any]  # measures by name, as plain data
+    findings: Sequence[Finding]  # findings of all checks
 
     @property
     def verdict(self) -> Literal["suitable", "doubtful", "unsuitable"]:
@@ -59,51 +51,31 @@ class Suitability:
         return self.measures | {"findings": findings, "verdict": self.verdict, "sentence": self.sentence()}
 
 
-def suitable(
-    teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    threat: ThreatModel,
-    search: WorstCaseSearch | None = None,
-    seed: int = 0,
-    result_cache: ResultCache | None = None,
-    on_progress: OnProgress | None = None,
-) -> Suitability:
+def suitable(measurements: Measurements, teacher: nn.Module) -> Suitability:
     """Measure what a student would learn from a teacher, and check that the teacher gets the inputs of its training.
 
-    Args:
-        teacher: Maps images to logits. It runs in eval mode on its own device; its modes and parameters do not change.
-        images: Float (batch, channel, height, width), pixels in [0, 1].
-        labels: Int64 (batch,).
-        threat: The ball; eps above 0.
-        search: Search for the worst images; None is its defaults.
-        seed: Seed of random starts.
-        result_cache: Cache of finished work units; None caches in memory, for this call only.
-        on_progress: Called with the task, the finished and the total number of examples.
+    The teacher runs in eval mode on its own device; its modes and parameters do not change.
 
     Raises:
-        InputError: If there are no examples, eps is 0, images or labels are out of range, or logits are not finite.
+        InputError: If labels are out of range, or logits are not finite.
     """
-    measurements = Measurements(
-        images, labels, threat=threat, search=search, seed=seed, result_cache=result_cache, on_progress=on_progress
-    )
+    eps = measurements.threat.eps
     num_classes = measurements.num_classes([teacher])
     (own,) = measurements.of_models([teacher])
     clean, attacked = measurements.attacked(teacher, ATTACK, measurements.result_cache.folder)
     device = device_of(teacher)
-    images, labels = images.to(device), labels.long().to(device)
+    images, labels = measurements.images.to(device), measurements.labels.to(device)
     with evaluating(teacher):
         predictions = predictions_of(teacher, images)
     findings = [
         clean_finding(clean, num_classes),
         _robust(clean, attacked),
         _linearity(own),
-        _gradients(own, threat.eps),
+        _gradients(own, eps),
         preprocessing_finding(teacher, images, labels),
         class_order_finding(predictions, labels, num_classes),
     ]
-    return Suitability(_measures(own, clean, attacked, threat.eps, seed), findings)
+    return Suitability(_measures(own, clean, attacked, eps, measurements.seed), findings)
 
 
 def _measures(own: ModelMeasures, clean: Sequence[bool], robust: AttackResult, eps: float, seed: int) -> dict[str, Any]:

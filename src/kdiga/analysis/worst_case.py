@@ -26,18 +26,14 @@ Score = Callable[[Tensor], Tensor]
 class WorstCaseSearch:
     """PGD from several random starts that returns the best image of all steps. It finds at most the true maximum.
 
-    Args:
-        steps: Number of steps per start.
-        restarts: Number of uniform random starts.
-        step: Step size as a share of eps. Longer steps visit only the corners of the ball and miss a maximum that is
-            inside it in some pixels.
-
     Raises:
         InputError: If steps or restarts is below 1, or the step is not in (0, 1/4].
     """
 
-    steps: int = 40
-    restarts: int = 3
+    steps: int = 40  # number of steps per start
+    restarts: int = 3  # number of uniform random starts
+    # Step size as a share of eps. Longer steps visit only the corners of the ball and miss a maximum that is inside it
+    # in some pixels.
     step: float = 0.1
 
     def __post_init__(self) -> None:

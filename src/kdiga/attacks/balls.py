@@ -41,6 +41,13 @@ def project(adv_images: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
     return (images + delta).clamp(0, 1)
 
 
+def within(candidates: Tensor, images: Tensor, threat: ThreatModel) -> Tensor:
+    """Return whether candidates are in the balls around images, up to rounding, bool (batch,)."""
+    order = torch.inf if threat.norm == "linf" else 2
+    distance = torch.linalg.vector_norm((candidates - images).flatten(1).double(), ord=order, dim=1)
+    return distance <= threat.eps * (1 + 1e-4) + 1e-6
+
+
 def uniform_start(images: Tensor, threat: ThreatModel) -> Tensor:
     """Return images drawn uniformly from the ball, clipped to [0, 1]."""
     if threat.norm == "linf":

@@ -98,13 +98,14 @@ class PGD:
 
 
 class _Best:
-    """For each example, the image with the highest value so far."""
+    """For each example, the image with the highest value so far; a value that is not a number is the highest."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.clone()
         self.values = torch.full((len(images),), -torch.inf, device=images.device)
 
     def offer(self, images: Tensor, values: Tensor) -> None:
+        values = torch.where(values.isnan(), torch.inf, values)
         better = values > self.values
         self.images[better] = images[better]
         self.values = torch.where(better, values.to(self.values.dtype), self.values)

@@ -17,15 +17,10 @@ _STREAM = 0x616E73  # random stream of the noise image
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Logits and labels, on the device of the model.
+    """Logits and labels, on the device of the model."""
 
-    Args:
-        logits: Float (example, num_classes).
-        labels: Int64 (example,).
-    """
-
-    logits: Tensor
-    labels: Tensor
+    logits: Tensor  # float (example, num_classes)
+    labels: Tensor  # int64 (example,)
 
     @property
     def correct(self) -> Tensor:

@@ -34,21 +34,13 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Clever(Certificate):
-    """Estimated radii of one model.
+    """Estimated radii of one model."""
 
-    Args:
-        sampling: Norm, largest radius and sampled points.
-        radius: Radius of each example; 0.0 for a wrong answer, None if a fit that matters failed.
-        p_value: P-value of the fit of the class that decides the radius of each example; None without a fit.
-        wrong: Number of misclassified examples.
-        failed: Number of correctly classified examples without a radius.
-    """
-
-    sampling: Sampling
-    radius: Radii
-    p_value: Radii
-    wrong: int
-    failed: int
+    sampling: Sampling  # norm, largest radius and sampled points
+    radius: Radii  # radius of each example; 0.0 for a wrong answer, None if a fit that matters failed
+    p_value: Radii  # P-value of the fit of the class that decides the radius of each example; None without a fit
+    wrong: int  # number of misclassified examples
+    failed: int  # number of correctly classified examples without a radius
 
     @property
     def correct(self) -> tuple[bool, ...]:
@@ -82,12 +74,10 @@ def clever(
     *,
     norm: str = "linf",
     max_radius: float | str = 8 / 255,
-    batches: int = 100,
-    batch_size: int = 25,
-    seed: int = 0,
     points: int | None = None,
     folder: Path | None = None,
     progress: OnProgress | None = None,
+    **settings: int,
 ) -> Clever:
     """Estimate the radius of each example within which its label cannot change.
 
@@ -104,12 +94,10 @@ def clever(
         labels: Int (example,).
         norm: "linf" or "l2".
         max_radius: Radius of the ball in pixels in [0, 1], a number or a fraction; no radius is larger.
-        batches: Number of maxima per fit, at least 5.
-        batch_size: Number of points per maximum.
-        seed: Seed of the points.
         points: Number of points per pass through the network; None chooses by device.
         folder: Folder of finished work units, which several processes can share; None saves nothing.
         progress: Called with "clever", the finished and the total number of examples.
+        settings: Batches, batch size and seed of :class:`Sampling`.
 
     Raises:
         InputError: If a setting is out of range, or as :func:`kdiga.certification.class_scores.class_scores`.
@@ -121,10 +109,9 @@ def clever(
     >>> [round(radius, 3) for radius in clever(model, image, torch.tensor([0]), max_radius=0.1).radius]
     [0.05]
     """
-    sampling = Sampling(ThreatModel.parse(norm, max_radius), batches, batch_size, seed)
-    (scores,), (estimates,) = sample_margins(
-        [model], images, labels, sampling, points=points, folder=folder, progress=progress
-    )
+    sampling = Sampling(ThreatModel.parse(norm, max_radius), **settings)
+    options: dict[str, Any] = {"points": points, "folder": folder, "progress": progress}
+    (scores,), (estimates,) = sample_margins([model], images, labels, sampling, **options)
     return clever_radii(scores, estimates, sampling)
 
 
@@ -133,10 +120,7 @@ def sample_margins(
     images: Tensor,
     labels: Tensor,
     sampling: Sampling,
-    *,
-    points: int | None,
-    folder: Path | None,
-    progress: OnProgress | None,
+    **options: Any,
 ) -> tuple[list[ClassScores], list[LipschitzEstimates]]:
     """Return the logits of each model, and what :func:`estimate_lipschitz` returns. The arguments are as there."""
     device = device_of(models[0], images.device)
@@ -147,17 +131,11 @@ def sample_margins(
             stack.enter_context(frozen_parameters(model))
         scores = [class_scores(model, images, labels) for model in models]
         check_same_classes(scores[0].logits, scores[-1].logits)
-        return scores, estimate_lipschitz(
-            models, images, scores, sampling, points=points, folder=folder, progress=progress
-        )
+        return scores, estimate_lipschitz(models, images, scores, sampling, **options)
 
 
 def clever_radii(scores: ClassScores, estimates: LipschitzEstimates, sampling: Sampling) -> Clever:
-    """Return the radii that the margins and the estimated Lipschitz constants of a model give.
-
-    Raises:
-        InputError: If all sampled gradients are zero.
-    """
+    """Return the radii that the margins and the estimated Lipschitz constants of a model give."""
     correct = scores.correct.cpu()
     if bool(correct.any()) and not bool(estimates.largest[correct].any()):
         raise InputError(

@@ -41,18 +41,12 @@ class AlignmentGuarantee:
     """The radius that alignment guarantees for each example.
 
     The last three values belong to the class that decides the radius; None for a wrong answer or a failed fit.
-
-    Args:
-        radius: Guaranteed radius; 0.0 for a wrong answer of the student, None for a failed fit.
-        rho: Largest dual norm of the difference of the gradients.
-        teacher_lipschitz: Lipschitz constant of the margin of the teacher.
-        margin_gap: Margin of the student minus that of the teacher, in logits.
     """
 
-    radius: Radii
-    rho: Radii
-    teacher_lipschitz: Radii
-    margin_gap: Radii
+    radius: Radii  # guaranteed radius; 0.0 for a wrong answer of the student, None for a failed fit
+    rho: Radii  # largest dual norm of the difference of the gradients
+    teacher_lipschitz: Radii  # lipschitz constant of the margin of the teacher
+    margin_gap: Radii  # margin of the student minus that of the teacher, in logits
 
     def to_dict(self, measured: Radii) -> dict[str, Any]:
         """Return all values, and a summary with the radii of the student by the same method, as plain data."""
@@ -105,19 +99,12 @@ def _known_pairs(first: Radii, second: Radii) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class CertificateComparison:
-    """The certificates of a student and its teacher, by one method, on the same examples.
+    """The certificates of a student and its teacher, by one method, on the same examples."""
 
-    Args:
-        student: Certificate of the student.
-        teacher: Certificate of the teacher.
-        largest_radius: Largest radius that the method can find.
-        guarantee: What alignment guarantees; None for a method without gradients.
-    """
-
-    student: Clever | Smoothed | IntervalBounds
-    teacher: Clever | Smoothed | IntervalBounds
-    largest_radius: float
-    guarantee: AlignmentGuarantee | None = None
+    student: Clever | Smoothed | IntervalBounds  # certificate of the student
+    teacher: Clever | Smoothed | IntervalBounds  # certificate of the teacher
+    largest_radius: float  # largest radius that the method can find
+    guarantee: AlignmentGuarantee | None = None  # what alignment guarantees; None for a method without gradients
 
     @property
     def compared(self) -> list[int]:
@@ -159,12 +146,10 @@ def clever_against(
     *,
     norm: str = "linf",
     max_radius: float | str = 8 / 255,
-    batches: int = 100,
-    batch_size: int = 25,
-    seed: int = 0,
     points: int | None = None,
     folder: Path | None = None,
     progress: OnProgress | None = None,
+    **settings: int,
 ) -> CertificateComparison:
     """Compare a student with its teacher by CLEVER: all results are estimates.
 
@@ -178,10 +163,12 @@ def clever_against(
     Raises:
         InputError: As :func:`kdiga.certification.clever`, or if the models have different classes.
     """
-    sampling = Sampling(ThreatModel.parse(norm, max_radius), batches, batch_size, seed)
-    (own, reference), (estimates, teacher_estimates, rho) = sample_margins(
-        [student, teacher], images, labels, sampling, points=points, folder=folder, progress=progress
+    sampling = Sampling(ThreatModel.parse(norm, max_radius), **settings)
+    options: dict[str, Any] = {"points": points, "folder": folder, "progress": progress}
+    scores, (estimates, teacher_estimates, rho) = sample_margins(
+        [student, teacher], images, labels, sampling, **options
     )
+    own, reference = scores
     guarantee = alignment_guarantee(
         (own.margins.double().cpu(), reference.margins.double().cpu()),
         own.correct.cpu(),
@@ -213,10 +200,9 @@ def interval_against(
     labels: Tensor,
     *,
     norm: str = "linf",
-    eps: float | str = 8 / 255,
-    max_radius: float | str | None = None,
     folder: Path | None = None,
     progress: OnProgress | None = None,
+    **settings: Any,
 ) -> CertificateComparison:
     """Compare a student with its teacher by interval bounds: all results are proved.
 
@@ -230,10 +216,9 @@ def interval_against(
     Raises:
         InputError: As :func:`kdiga.certification.interval_bounds`, or if the models have different classes.
     """
-    settings: dict[str, Any] = {"norm": norm, "eps": eps, "max_radius": max_radius}
-    shared: dict[str, Any] = {"folder": folder, "progress": progress}
-    found = interval_bounds(student, images, labels, role="student", **settings, **shared)
-    reference = interval_bounds(teacher, images, labels, role="teacher", **settings, **shared)
+    settings |= {"norm": norm, "folder": folder, "progress": progress}
+    found = interval_bounds(student, images, labels, role="student", **settings)
+    reference = interval_bounds(teacher, images, labels, role="teacher", **settings)
     ball = ThreatModel.parse(norm, found.max_radius)
     device = device_of(student, images.device)
     images, labels = images.to(device), labels.to(device).long()

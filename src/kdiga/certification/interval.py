@@ -33,21 +33,13 @@ HALVINGS = 20  # bisection steps: the remaining range is a millionth of the firs
 
 @dataclass(frozen=True)
 class IntervalBounds(Certificate):
-    """Proved radii of one model.
+    """Proved radii of one model."""
 
-    Args:
-        threat: Norm and eps.
-        max_radius: Largest radius that was tried.
-        radius: Radius of each example; 0.0 for a wrong answer or without a proof.
-        proved: Whether the label of each example cannot change within eps.
-        correct: Whether each example is classified correctly.
-    """
-
-    threat: ThreatModel
-    max_radius: float
-    radius: Radii
-    proved: tuple[bool, ...]
-    correct: tuple[bool, ...]
+    threat: ThreatModel  # norm and eps
+    max_radius: float  # largest radius that was tried
+    radius: Radii  # radius of each example; 0.0 for a wrong answer or without a proof
+    proved: tuple[bool, ...]  # whether the label of each example cannot change within eps
+    correct: tuple[bool, ...]  # whether each example is classified correctly
 
     @property
     def wrong(self) -> int:
@@ -157,26 +149,6 @@ def _certify(
     # Bisection may stop slightly below an eps that is proved.
     radius = torch.where(proved & (threat.eps <= largest), low.clamp_min(threat.eps), low)
     return list(zip(radius.tolist(), proved.tolist(), correct.tolist(), strict=True))
-
-
-@torch.no_grad()
-def gradient_bounds(model: nn.Module, images: Tensor, labels: Tensor, *, ball: ThreatModel) -> tuple[Tensor, Tensor]:
-    """Return proved bounds of the input gradients of all margins, everywhere in a ball.
-
-    Args:
-        model: A model as for :func:`interval_bounds`, in any mode; it does not change.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int64 (example,), the classes c.
-        ball: Norm, and radius as eps; intersected with [0, 1].
-
-    Returns:
-        Lowest and highest values of ``grad (f_c - f_j)``, float64 (example, num_classes - 1, channel, height, width),
-        classes in the order of :func:`kdiga.certification.class_scores.other_classes`.
-    """
-    network = trace_network(model, images[0])
-    bounds = _gradients(network, images.double(), labels.long(), ball)
-    shape = len(images), len(network.weight) - 1, *images.shape[1:]
-    return (bounds.center - bounds.radius).view(shape), (bounds.center + bounds.radius).view(shape)
 
 
 @torch.no_grad()

@@ -26,27 +26,17 @@ BATCH: Any = object()  # placeholder for the number of images
 
 @dataclass(frozen=True)
 class AffineLayer:
-    """One layer of a network, as functions of its input values; a ReLU has ``apply`` only.
+    """One layer of a network, as functions of its input values; a ReLU has ``apply`` only."""
 
-    Args:
-        apply: The layer.
-        magnitude: ``|A|``; None for a ReLU.
-        squared: ``A`` with squared entries; None for a ReLU and a sum of branches.
-        offset: Upper bound of ``|b|``, one value or one per channel: the rounding of ``b`` is relative to it.
-        terms: Upper bound of the number of products in the sum of one output.
-        diagonal: Whether each output uses at most one input, and each input at most one output.
-        sources: Earlier values that are the inputs: 0 is the images, i the output of layer i - 1.
-        name: Name in the traced network.
-    """
-
-    apply: Map
-    magnitude: Map | None = None
-    squared: Map | None = None
+    apply: Map  # the layer
+    magnitude: Map | None = None  # ``|A|``; None for a ReLU
+    squared: Map | None = None  # ``A`` with squared entries; None for a ReLU and a sum of branches
+    # Upper bound of ``|b|``, one value or one per channel: the rounding of ``b`` is relative to it.
     offset: Tensor | None = None
-    terms: int = 1
-    diagonal: bool = False
-    sources: tuple[int, ...] = ()
-    name: str = ""
+    terms: int = 1  # upper bound of the number of products in the sum of one output
+    diagonal: bool = False  # whether each output uses at most one input, and each input at most one output
+    sources: tuple[int, ...] = ()  # earlier values that are the inputs: 0 is the images, i the output of layer i - 1
+    name: str = ""  # name in the traced network
 
 
 def affine_module(layer: nn.Module) -> AffineLayer | None:

@@ -21,17 +21,11 @@ from kdiga.errors import InputError
 
 @dataclass(frozen=True)
 class TracedNetwork:
-    """Layers up to the last linear layer, and the parameters of that layer.
+    """Layers up to the last linear layer, and the parameters of that layer."""
 
-    Args:
-        layers: Layers in order; the output of the last one goes into ``weight``.
-        weight: Float64 (num_classes, feature).
-        bias: Float64 (num_classes,).
-    """
-
-    layers: Sequence[AffineLayer]
-    weight: Tensor
-    bias: Tensor
+    layers: Sequence[AffineLayer]  # layers in order; the output of the last one goes into ``weight``
+    weight: Tensor  # float64 (num_classes, feature)
+    bias: Tensor  # float64 (num_classes,)
 
     def values(self, images: Tensor) -> list[Tensor]:
         """Return all values of a forward pass, the images first and the input of the last linear layer last."""

@@ -33,22 +33,12 @@ FEW_CHANNELS = 8
 
 @dataclass(frozen=True)
 class Sampling:
-    """Points at which gradients are sampled.
+    """Points at which gradients are sampled."""
 
-    Args:
-        ball: Norm, and radius as eps, above 0.
-        batches: Number of batches of points, at least 5. Each batch gives one maximum.
-        batch_size: Number of points per batch, at least 1.
-        seed: Seed of the points; each example has its own random stream.
-
-    Raises:
-        InputError: If a value is out of range.
-    """
-
-    ball: ThreatModel
-    batches: int = 100
-    batch_size: int = 25
-    seed: int = 0
+    ball: ThreatModel  # norm, and radius as eps, above 0
+    batches: int = 100  # number of batches of points, at least 5. Each batch gives one maximum.
+    batch_size: int = 25  # number of points per batch, at least 1
+    seed: int = 0  # seed of the points; each example has its own random stream
 
     def __post_init__(self) -> None:
         if not self.ball.eps > 0:
@@ -64,28 +54,17 @@ class Sampling:
 
     def key(self) -> dict[str, Any]:
         """Return the settings as plain data."""
-        return {
-            "norm": self.ball.norm,
-            "radius": self.ball.eps,
-            "batches": self.batches,
-            "batch_size": self.batch_size,
-            "seed": self.seed,
-        }
+        settings = {name: value for name, value in vars(self).items() if name != "ball"}
+        return {"norm": self.ball.norm, "radius": self.ball.eps, **settings}
 
 
 @dataclass(frozen=True)
 class LipschitzEstimates:
-    """Estimates of ``max ||grad (f_c - f_j)||_q`` over a ball, each float64 (example, num_classes - 1) on the CPU.
+    """Estimates of ``max ||grad (f_c - f_j)||_q`` over a ball, each float64 (example, num_classes - 1) on the CPU."""
 
-    Args:
-        location: The estimate; NaN for a failed fit and for an example that was left out.
-        largest: Largest sampled norm.
-        p_value: P-value of the fit; NaN without a fit, also if all maxima are equal.
-    """
-
-    location: Tensor
-    largest: Tensor
-    p_value: Tensor
+    location: Tensor  # the estimate; NaN for a failed fit and for an example that was left out
+    largest: Tensor  # largest sampled norm
+    p_value: Tensor  # P-value of the fit; NaN without a fit, also if all maxima are equal
 
     @classmethod
     def from_maxima(cls, maxima: Sequence[Tensor]) -> LipschitzEstimates:

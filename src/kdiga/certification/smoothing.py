@@ -33,25 +33,15 @@ SELECTION, ESTIMATION = 0, 1  # random streams of an example
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of a smoothed classifier, and the confidence of its radii.
+    """Noise of a smoothed classifier, and the confidence of its radii."""
 
-    Args:
-        sigma: Standard deviation of the noise, in pixels in [0, 1], above 0. Noisy pixels are not clipped, because the
-            theorem needs Gaussian noise.
-        samples: Number of samples that bound the probability of the selected class, at least 1.
-        selection_samples: Number of samples that select the class, at least 1.
-        alpha: Probability of a wrong radius, per example, in (0, 1).
-        seed: Seed of the noise; each example has its own random streams.
-
-    Raises:
-        InputError: If a value is out of range.
-    """
-
+    # Standard deviation of the noise, in pixels in [0, 1], above 0. Noisy pixels are not clipped, because the theorem
+    # needs Gaussian noise.
     sigma: float = 0.25
-    samples: int = 1000
-    selection_samples: int = 100
-    alpha: float = 0.001
-    seed: int = 0
+    samples: int = 1000  # number of samples that bound the probability of the selected class, at least 1
+    selection_samples: int = 100  # number of samples that select the class, at least 1
+    alpha: float = 0.001  # probability of a wrong radius, per example, in (0, 1)
+    seed: int = 0  # seed of the noise; each example has its own random streams
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sigma) and self.sigma > 0):
@@ -81,21 +71,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Smoothed(Certificate):
-    """Certified L2 radii of a smoothed model.
+    """Certified L2 radii of a smoothed model."""
 
-    Args:
-        noise: Noise and confidence.
-        radius: Radius of each example; 0.0 for a wrong or withheld answer.
-        prediction: Answer of each example; None if the model abstains.
-        abstained: Number of examples without an answer.
-        wrong: Number of examples with a wrong answer.
-    """
-
-    noise: Noise
-    radius: Radii
-    prediction: Sequence[int | None]
-    abstained: int
-    wrong: int
+    noise: Noise  # noise and confidence
+    radius: Radii  # radius of each example; 0.0 for a wrong or withheld answer
+    prediction: Sequence[int | None]  # answer of each example; None if the model abstains
+    abstained: int  # number of examples without an answer
+    wrong: int  # number of examples with a wrong answer
 
     @property
     def correct(self) -> tuple[bool, ...]:
@@ -137,14 +119,10 @@ def smooth(
     images: Tensor,
     labels: Tensor,
     *,
-    sigma: float = 0.25,
-    samples: int = 1000,
-    selection_samples: int = 100,
-    alpha: float = 0.001,
-    seed: int = 0,
     batch_size: int = 500,
     folder: Path | None = None,
     progress: OnProgress | None = None,
+    **settings: Any,
 ) -> Smoothed:
     """Certify each example of the smoothed model: algorithm CERTIFY of Cohen et al. (2019).
 
@@ -153,19 +131,15 @@ def smooth(
             parameters do not change.
         images: Float (example, channel, height, width), pixels in [0, 1].
         labels: Int (example,).
-        sigma: Standard deviation of the noise, in pixels in [0, 1].
-        samples: Number of samples that bound the probability of the selected class.
-        selection_samples: Number of samples that select the class, from a separate random stream.
-        alpha: Probability of a wrong radius, per example.
-        seed: Seed of the noise.
         batch_size: Number of noisy images per pass through the network. No count depends on it.
         folder: Folder of finished work units, which several processes can share; None saves nothing.
         progress: Called with "smoothing", the finished and the total number of examples.
+        settings: Fields of :class:`Noise`.
 
     Raises:
         InputError: If a setting is out of range, or as :func:`kdiga.certification.class_scores.class_scores`.
     """
-    noise = Noise(sigma, samples, selection_samples, alpha, seed)
+    noise = Noise(**settings)
     if batch_size < 1:
         raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
     device = device_of(model, images.device)

@@ -34,21 +34,15 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class WeibullFit:
-    """Fits of many samples, each float64 (fit,), NaN for a failed fit.
+    """Fits of many samples, each float64 (fit,), NaN for a failed fit."""
 
-    Args:
-        location: Estimated bound of the quantity.
-        shape: Shape parameter, above 1.
-        scale: Scale parameter, in the unit of the quantity.
-        p_value: P-value of a Kolmogorov-Smirnov test of the sample against its fit. The parameters come from the same
-            sample, so the test is lenient; a small value still speaks against the fit.
-        exact: Bool, whether all observations are equal up to rounding. Their value is the location, without a fit.
-    """
-
-    location: Tensor
-    shape: Tensor
-    scale: Tensor
+    location: Tensor  # estimated bound of the quantity
+    shape: Tensor  # shape parameter, above 1
+    scale: Tensor  # scale parameter, in the unit of the quantity
+    # P-value of a Kolmogorov-Smirnov test of the sample against its fit. The parameters come from the same sample, so
+    # the test is lenient; a small value still speaks against the fit.
     p_value: Tensor
+    # Bool, whether all observations are equal up to rounding. Their value is the location, without a fit.
     exact: Tensor
 
     @property
@@ -61,7 +55,7 @@ def fit_reverse_weibull(maxima: Tensor, precision: float | None = None) -> Weibu
     """Fit each row.
 
     Args:
-        maxima: Observations, float (fit, observation), finite, at least 0; at least 5 per fit.
+        maxima: Observations, float (fit, observation), at least 0; a fit needs at least 5, all finite.
         precision: Relative rounding error of the observations; None is that of their type.
     """
     precision = torch.finfo(maxima.dtype).eps if precision is None else precision
@@ -69,7 +63,7 @@ def fit_reverse_weibull(maxima: Tensor, precision: float | None = None) -> Weibu
     largest, smallest = maxima.amax(1), maxima.amin(1)
     span = largest - smallest
     exact = span <= CONSTANT * precision * largest
-    fitted = ~exact & (maxima.shape[1] >= LEAST_OBSERVATIONS)
+    fitted = ~exact & (maxima.shape[1] >= LEAST_OBSERVATIONS) & maxima.isfinite().all(1)
     unknown = torch.full_like(largest, torch.nan)
     location, shape, scale, p_value = (unknown.clone() for _ in range(4))
     location[exact] = largest[exact]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from kdiga.cli.app import command_line
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
@@ -14,6 +12,8 @@ from kdiga.cli.printing import model_line, say, show_table
 from kdiga.workflows.requests import CertifyRequest
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdiga.workflows.certify import CertifyOutcome
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say
@@ -17,6 +15,8 @@ from kdiga.workflows.options import Option, recipe_names
 from kdiga.workflows.requests import ReportedRunsRequest
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdiga.results.studies import ClaimsResult
 
 

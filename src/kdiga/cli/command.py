@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -30,8 +31,9 @@ def command(*, quiet: bool = True) -> Callable[[Callable[..., None]], Callable[.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        kind: type[Any] | None = get_type_hints(function).get("request")
-        declared = {} if kind is None else {name: (hint, option) for name, hint, option, _ in _options(kind)}
+        kind: type[Any] | None = _annotations(function).get("request")
+        options = [] if kind is None else list(_options(kind))
+        declared = {name: (hint, option) for name, hint, option, _ in options}
 
         def run(*, json_file: Path | None = None, quiet: bool = False, **given: Any) -> None:
             output = Output(json_file, quiet=quiet)
@@ -40,7 +42,7 @@ def command(*, quiet: bool = True) -> Callable[[Callable[..., None]], Callable[.
             else:
                 function(kind(**{name: _read(*declared[name], value) for name, value in given.items()}), output)
 
-        parameters = [] if kind is None else [_parameter(*one) for one in _options(kind)]
+        parameters = [_parameter(*one) for one in options]
         parameters.append(_parameter("json_file", Path | None, JSON, None))
         parameters += [_parameter("quiet", bool, QUIET, False)] * quiet
         run.__dict__["__signature__"] = inspect.Signature(parameters)
@@ -54,10 +56,18 @@ def command(*, quiet: bool = True) -> Callable[[Callable[..., None]], Callable[.
 
 def _options(kind: type[Any]) -> Iterator[tuple[str, Any, Option, Any]]:
     """Yield name, type, option and default of each field, those of the class itself before inherited ones."""
-    hints, defaults = get_type_hints(kind, include_extras=True), {one.name: one.default for one in fields(kind)}
-    for name in dict.fromkeys(name for one in kind.__mro__ for name in inspect.get_annotations(one)):
-        hint, option = get_args(hints[name])
+    declared, defaults = dict[str, Any](), {one.name: one.default for one in fields(kind)}
+    for one in kind.__mro__:
+        declared |= {name: hint for name, hint in _annotations(one).items() if name not in declared}
+    for name, annotation in declared.items():
+        hint, option = get_args(annotation)
         yield name, hint, option, inspect.Parameter.empty if defaults[name] is MISSING else defaults[name]
+
+
+@cache
+def _annotations(of: Any) -> dict[str, Any]:
+    """Return the evaluated annotations of a function or a class, without those that a class inherits."""
+    return inspect.get_annotations(of, eval_str=True)
 
 
 def _parameter(name: str, hint: Any, option: Option, default: Any) -> inspect.Parameter:

@@ -8,7 +8,6 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +118,8 @@ def _broken(package: str) -> str | None:
 
 
 def _installed(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # here, so that --help does not wait for it
+
     try:
         return version(package)
     except PackageNotFoundError:

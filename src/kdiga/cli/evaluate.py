@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kdiga.cli.app import command_line
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import model_line, say, show_table
 from kdiga.workflows.requests import EvaluateRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kdiga.cli.app import command_line
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import ExplainRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @command()

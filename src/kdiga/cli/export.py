@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from kdiga.cli.app import command_line
 from kdiga.cli.command import command
@@ -13,6 +11,9 @@ from kdiga.cli.output import Output
 from kdiga.cli.printing import model_line, say, show_table
 from kdiga.results.attack_names import attack_name
 from kdiga.workflows.requests import ExportRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @command()

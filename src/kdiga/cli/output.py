@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from kdiga.distributed.launch import is_main_process
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
@@ -35,6 +33,8 @@ class Output:
     """
 
     def __init__(self, json_file: Path | None = None, *, quiet: bool = False) -> None:
+        from rich.console import Console  # here, so that --help does not wait for it
+
         self.json_file, self.quiet = json_file, quiet
         self._stdout = sys.stdout
         if json_file == STDOUT:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdiga.data import DataSet
 
 
@@ -36,6 +34,10 @@ def show_table(
             On a narrow terminal, numbers break into lines only if no column of words after the first can.
         frame: Whether lines separate rows and columns.
     """
+    from rich.console import Console  # here, so that --help does not wait for it
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(show_header=any(headings)) if frame else Table(box=None, pad_edge=False, show_header=any(headings))
     word = [place == 0 if words is None else heading in words for place, heading in enumerate(headings)]
     whole = any(word[1:])

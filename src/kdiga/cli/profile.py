@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import duration, say, say_notes, show_table
@@ -15,6 +13,8 @@ from kdiga.errors import InputError
 from kdiga.workflows.options import Option, RecipeName, Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdiga.recipes.source import FileKind
 
 TRAINING = ("training", "student", "learns from", "as", "runs", "epochs", "step, ms", "takes")

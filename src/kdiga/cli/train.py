@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import data_line, say, say_notes
 from kdiga.workflows.options import DryRun, Option, RecipeName, Settings, comma_separated_or_none
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdiga.training import EpochRecord
     from kdiga.workflows.prepare import PreparedRun
 

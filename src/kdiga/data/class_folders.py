@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,11 @@ from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
-TEST_NAMES = ("test", "val")
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval")  # the first one that is there is used
+PART_ENDING = re.compile(r"[ _-]?(set|data|images|split|part)$")
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found")
+LEAST_SHARED = 2  # folders that all class folders contain; one, such as "images", is a usual layout
 NAMED = 5  # classes that a message names
 IMAGENET_CLASSES, IMAGENET_SIZE = 1000, 224
 IMAGENET_BY_HAND = (
@@ -72,53 +76,60 @@ class Scan:
             common = self.ignored.most_common(4)
             kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in common)
             notes.insert(0, f"ignored, being no images: {self.ignored.total():,} ({kinds}) in {self.folder}")
+        self.check_no_class_is_empty(set(files.labels.tolist()))
         return files, notes
+
+    def check_no_class_is_empty(self, present: set[int]) -> None:
+        """Check that every class is among the labels that are present."""
+        empty = [name for label, name in enumerate(self.classes) if label not in present]
+        if empty:
+            raise InputError(
+                f"{str(self.folder)!r} has class folders without an image: {some(empty, NAMED)}; put images in, or "
+                "remove them."
+            )
 
 
 def scan(folder: Path) -> Scan:
-    """Return the images in a folder of class folders, sorted; folders whose name begins with a dot are left out.
+    """Return the images in a folder of class folders, sorted; hidden and system files and folders are left out.
 
     Raises:
         InputError: for fewer than two class folders, no image, or a class folder without any.
     """
-    with os.scandir(folder) as entries:
-        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    classes = folders_in(folder)
     names, labels, ignored = list[str](), list[int](), Counter[str]()
     for label, name in enumerate(classes):
-        inside = _images_below(str(folder / name), name, ignored)
+        inside = sorted(_images_below(str(folder / name), name, ignored))
         names += inside
         labels += [label] * len(inside)
     if len(classes) < 2 or not names:
         raise InputError(
             f"{str(folder)!r} holds {len(classes)} class folders and {len(names)} images; give at least 2 and 1."
         )
-    present = set(labels)
-    empty = [name for label, name in enumerate(classes) if label not in present]
-    if empty:
-        raise InputError(
-            f"{str(folder)!r} has class folders without an image: {some(empty, NAMED)}; put images in, or remove them."
-        )
-    return Scan(folder, classes, names, labels, ignored)
+    found = Scan(folder, classes, names, labels, ignored)
+    found.check_no_class_is_empty(set(labels))
+    return found
 
 
 def load_folder(path: Path, reading: Reading, *, name: str | None = None) -> DataSet:
-    """Return the images of ``path/train`` and ``path/test`` (or ``path/val``), each a folder of class folders.
+    """Return the images of ``path/train`` and ``path/test``, each a folder of class folders.
 
-    Where there is no such pair, ``path`` itself holds the class folders, and a fifth of each class, always the same,
-    becomes the test part.
+    Other usual names of the two parts are known, such as ``training``, ``val`` and ``validation``, in any case. Where
+    there is no such pair, ``path`` itself holds the class folders, and about a fifth of the images, chosen by a hash of
+    their names, becomes the test part.
 
     Raises:
         InputError: for no images, parts with different classes, classes without images, images that cannot be read
             (now, or when they are first used), or images of unequal size where no ``image_size`` is given.
     """
-    train, test = path / "train", next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
-    if train.is_dir() and test is not None:
-        scans = [scan(train), scan(test)]
-        _check_same_folders(*scans)
-    else:
+    parts, notes = _parts(path)
+    if parts is None:
+        _check_no_parts(path)
         scans = [scan(path)]
+    else:
+        scans = [scan(part) for part in parts]
+        _check_same_folders(*scans)
     found = [one.read(reading) for one in scans]
-    notes = [note for _, some_notes in found for note in some_notes]
+    notes += [note for _, some_notes in found for note in some_notes]
     return in_two_parts(
         name or str(path), [files for files, _ in found], reading, source=str(path.resolve()), notes=notes
     )
@@ -165,15 +176,52 @@ def _check_same_folders(one: Scan, other: Scan) -> None:
         )
 
 
-def _images_below(folder: str, name: str, ignored: Counter[str]) -> list[str]:
-    """Return the images in a class folder and the folders in it, sorted, and count other files."""
-    found = list[str]()
-    for place, _, files in os.walk(folder):
-        inside = name + place[len(folder) :].replace(os.sep, "/")
-        for file in files:
-            suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 (a million Paths take a minute)
-            if suffix in SUFFIXES:
-                found.append(f"{inside}/{file}")
+def folders_in(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted, without hidden and system folders."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def _parts(path: Path) -> tuple[tuple[Path, Path] | None, list[str]]:
+    """Return the folders of the train and the test part, None without such a pair, and a note on unused parts."""
+    kinds = {name: PART_ENDING.sub("", name.casefold()) for name in folders_in(path)}
+    train = sorted((name for name in kinds if kinds[name] in TRAIN_NAMES), key=lambda name: kinds[name])
+    test = sorted((name for name in kinds if kinds[name] in TEST_NAMES), key=lambda name: TEST_NAMES.index(kinds[name]))
+    if not train or not test:
+        return None, []
+    unused = [name for name in kinds if name not in (train[0], test[0])]
+    note = f"{train[0]!r} and {test[0]!r} are used; not used in {path}: {some(unused, NAMED)}"
+    return (path / train[0], path / test[0]), [note] if unused else []
+
+
+def _check_no_parts(path: Path) -> None:
+    """Check that the folders in a folder are not parts of a data set with other names: they have the same folders."""
+    names = folders_in(path)
+    inside = [set(folders_in(path / name)) for name in names]
+    shared = set[str]() if len(names) < 2 else set.intersection(*inside)
+    if len(shared) >= LEAST_SHARED:
+        raise InputError(
+            f"the folders {some(names, NAMED)} in {str(path)!r} all contain the folders {some(sorted(shared), NAMED)}; "
+            "are they parts of a data set, not classes? Name the parts train and test, or give the folder of one part."
+        )
+
+
+def _images_below(folder: str, name: str, ignored: Counter[str]) -> Iterator[str]:
+    """Yield the images in a class folder and the folders in it, and count other files and links to folders."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_hidden(entry.name):
+                continue
+            inside, suffix = f"{name}/{entry.name}", os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (speed)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _images_below(entry.path, inside, ignored)
+            elif entry.is_dir():
+                ignored["link to a folder"] += 1
+            elif suffix in SUFFIXES and entry.is_file():
+                yield inside
             else:
                 ignored[suffix] += 1
-    return sorted(found)

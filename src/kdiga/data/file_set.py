@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -106,6 +107,24 @@ class FileSet:
     def take(self, rows: Tensor | slice) -> FileSet:
         """Return the examples of these rows."""
         return replace(self, rows=self.rows[rows], labels=self.labels[rows])
+
+    def split_by_name(self, share: float) -> tuple[FileSet, FileSet]:
+        """Cut the set in two by a hash of each image's name, so that further images never move one to the other part.
+
+        Args:
+            share: Probability of the second part.
+
+        Raises:
+            InputError: If a part has no image, which happens in small sets.
+        """
+        digests = [hashlib.sha256(self.storage.key(row).encode()).digest() for row in self.rows.tolist()]
+        second = torch.tensor([int.from_bytes(digest[:7]) < share * 2**56 for digest in digests])
+        if bool(second.all()) or not bool(second.any()):
+            raise InputError(
+                f"{len(self)} images are too few to choose a test part by their names, {share:.0%} of them; give more "
+                "images, or put train and test images in two folders."
+            )
+        return self.take((~second).nonzero()[:, 0]), self.take(second.nonzero()[:, 0])
 
     def items(self, rows: Tensor | slice = slice(None)) -> list[DecodeItem]:
         """Return the locations of the images of these rows."""

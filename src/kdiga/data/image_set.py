@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdiga.checks import check_images, check_labels
-from kdiga.errors import InputError
+from kdiga.errors import InputError, words_of
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,10 @@ def split(data: L, share: float, seed: int) -> tuple[L, L]:
     try:
         parts = train_test_split(rows.numpy(), test_size=share, random_state=seed, stratify=data.labels.numpy())
     except ValueError as error:
-        raise InputError(f"{len(data)} examples cannot be cut with share {share}: {error}") from None
+        classes = len(data.labels.unique())
+        raise InputError(
+            f"{len(data)} examples of {classes} classes cannot be cut with share {share}, since both parts need an "
+            f"example of each class ({words_of(error)}); give more examples, or a validation set."
+        ) from None
     larger, smaller = (data.take(torch.from_numpy(part).sort().values) for part in parts)
     return larger, smaller

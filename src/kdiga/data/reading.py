@@ -12,7 +12,7 @@ from torch import Tensor
 from kdiga.data.decoder_pool import available_workers
 from kdiga.data.file_set import FileSet, Storage
 from kdiga.data.image_set import ImageSet
-from kdiga.decoding import not_square, size_of
+from kdiga.decoding import header_of, not_square
 from kdiga.errors import InputError
 
 MEMORY_LIMIT = 2**30  # bytes of decoded images that "auto" loads into memory
@@ -67,9 +67,11 @@ def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Read
         if corrupt:
             named = "; ".join(corrupt[:NAMED]) + ("; ..." if len(corrupt) > NAMED else "")
             notes.append(f"{len(corrupt):,} of {len(labels):,} images cannot be read and were left out: {named}")
+    first = files.items(slice(1))[0]
+    width, height, sixteen_bits = header_of(first)
+    if sixteen_bits:
+        notes.append(f"16-bit images, such as {first.name!r}, are read with 8 bits: 65535 becomes 255")
     if reading.image_size is None:
-        first = files.items(slice(1))[0]
-        width, height = size_of(first)
         if width != height:
             raise not_square(first, width, height)
         files = replace(files, image_size=width, resize=False)

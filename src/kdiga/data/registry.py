@@ -15,13 +15,13 @@ import torch
 
 from kdiga.data.feed import Images
 from kdiga.data.file_set import FileSet
-from kdiga.data.image_set import ImageSet, split
+from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading, settle
 from kdiga.errors import InputError, unknown
 
 T = TypeVar("T")
 
-TEST_SHARE, TEST_SEED = 0.2, 0  # of the test part where a source has none
+TEST_SHARE = 0.2  # of the test part where a source has none
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class DataSet:
 def in_two_parts(
     name: str, parts: Sequence[FileSet], reading: Reading, *, source: str, notes: Sequence[str]
 ) -> DataSet:
-    """Return the data set of a train and a test part; where there is one part, a fifth of each class is for tests.
+    """Return the data set of a train and a test part; where there is one part, about a fifth of it is for tests.
 
     Files often come class by class. Each part is shuffled once, so that "the first N" is a fair sample.
     """
     train, test = (
         settle(part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))), reading)
-        for part in (parts if len(parts) == 2 else split(parts[0], TEST_SHARE, TEST_SEED))
+        for part in (parts if len(parts) == 2 else parts[0].split_by_name(TEST_SHARE))
     )
     return DataSet(name, train, test, source, tuple(notes))
 

@@ -58,7 +58,7 @@ def load_shards(pattern: str, root: Path | None, reading: Reading) -> DataSet:
     """Return the images of all tar files in a folder, or of those that a pattern matches.
 
     Files whose name begins with "train" are the training part, with "val" or "test" the test part. Where no name
-    begins so, a fifth of each class, always the same, becomes the test part.
+    begins so, about a fifth, chosen by a hash of the names of file and image, becomes the test part.
 
     Args:
         pattern: A folder, a glob pattern, or a pattern with ranges such as ``train-{0000..0009}.tar``.

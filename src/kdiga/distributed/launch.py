@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 
 from kdiga.errors import InputError
 
@@ -20,6 +18,9 @@ def follow_parent() -> None:
 
 
 def _end_with_parent() -> None:
+    import multiprocessing  # here, so that --help does not wait for it
+    from multiprocessing.connection import wait
+
     # The workers of a killed parent would continue unseen, with their locks.
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -21,6 +21,8 @@ class AttackResult:
         seconds: Duration of the work, added over all processes that shared it.
         notes: Warnings of the attack.
         stages: Accuracy after each stage by its name: AutoAttack's attacks, PGD's restarts.
+        broken: Number of examples with logits in the ball that are not finite. They count as misclassified.
+        broken_gradients: Number of examples with an input gradient that is not finite: the attack learns nothing there.
     """
 
     attack: str
@@ -28,6 +30,8 @@ class AttackResult:
     seconds: float
     notes: Sequence[str] = ()
     stages: Mapping[str, float] = field(default_factory=dict[str, float])
+    broken: int = 0
+    broken_gradients: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -49,7 +53,8 @@ class Evaluation:
         results: Results by the name of the attack.
         seed: Seed of the attacks.
         provenance: Versions, hardware, date.
-        findings: Reasons to doubt all accuracies: the model ignores its input, or is randomised.
+        findings: Reasons to doubt all accuracies: the model ignores its input, is randomised, or returns
+            values that are not finite.
     """
 
     threat: ThreatModel

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation.stages import Stage, StageOutcome
+from kdiga.losses import classified_correctly
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
@@ -51,7 +52,7 @@ def _official_attack(
 ) -> StageOutcome:
     import pyautoattack
 
-    wrapped = _ContiguousGradients(model).eval()
+    wrapped = _FiniteLogits(model).eval()
     with torch.no_grad():
         num_classes = wrapped(images[:1]).shape[1]
     if num_classes < FEWEST_CLASSES:
@@ -92,7 +93,7 @@ def _official_square(
     build: Any = SquareAttack
     with seeded(seed), torch.no_grad():
         official = build(
-            lambda candidates: model(candidates).clone(),  # Square writes into the logits
+            lambda candidates: model(candidates).nan_to_num(0.0, 0.0, 0.0),  # a copy: Square writes into the logits
             norm=OFFICIAL_NORM[threat.norm],
             eps=threat.eps,
             n_queries=queries,
@@ -100,7 +101,7 @@ def _official_square(
             device=images.device,
         )
         adv_images = official.perturb(images.contiguous(), labels)
-        return StageOutcome((model(adv_images).argmax(1) == labels).cpu(), adv_images)
+        return StageOutcome(classified_correctly(model(adv_images), labels).cpu(), adv_images)
 
 
 def square_warnings(accuracy: Mapping[str, float]) -> list[str]:
@@ -117,18 +118,16 @@ def square_warnings(accuracy: Mapping[str, float]) -> list[str]:
     ]
 
 
-class _ContiguousGradients(nn.Module):
-    """The official code flattens input gradients with ``view``, which fails for channels_last."""
+class _FiniteLogits(nn.Module):
+    """The official code compares losses, which must be numbers; :class:`AttackedModel` records the others."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.view_as(images)
-        if images.requires_grad:
-            images.register_hook(Tensor.contiguous)
-        return self.model(images)
+        # A view: the official code passes one tensor several times, and hooks on it would add up.
+        return self.model(images.view_as(images)).nan_to_num(0.0, 0.0, 0.0)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def evaluate(
         target = _target(model, images, labels, settings)
         clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
         results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
-        findings = _findings(target, settings)
+        findings = [*_findings(target, settings), *_not_finite(list(results.values()))]
     return Evaluation(settings.threat, results, seed, provenance(target.images.device), findings)
 
 
@@ -162,6 +162,19 @@ def _findings(target: AttackTarget, settings: AttackSettings) -> list[Finding]:
         fingerprint=target.fingerprint or "unnamed",
     )
     return [finding for finding in found if finding.verdict in ("failed", "warning")]
+
+
+def _not_finite(results: Sequence[AttackResult]) -> list[Finding]:
+    """Return the finding of values that were not finite under attack, if there were any."""
+    logits, gradients = max(one.broken for one in results), max(one.broken_gradients for one in results)
+    if not logits and not gradients:
+        return []
+    message = (
+        f"under attack the logits of {logits} and the input gradients of {gradients} of {len(results[0].correct)} "
+        "examples were not finite; such logits count as misclassified, and without a gradient an attack is too weak. "
+        "Mend the model: a division by zero, a root or a logarithm of zero, an overflow."
+    )
+    return [Finding("finite", "failed", message, {"logits": logits, "gradients": gradients})]
 
 
 def _parse(attacks: Sequence[str], version: str) -> list[Attack]:

@@ -13,7 +13,7 @@ from kdiga.attacks import PGD
 from kdiga.errors import InputError, unknown
 from kdiga.evaluation.autoattack import VERSIONS, autoattack_stage
 from kdiga.evaluation.stages import Stage, StageOutcome, seed_at
-from kdiga.losses import cross_entropy, margin
+from kdiga.losses import classified_correctly, cross_entropy, margin
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
@@ -75,7 +75,7 @@ def pgd_stage(objective: str, steps: int, restart: int = 0) -> Stage:
         with seeded(seed_at(seed, restart)):
             adv_images = pgd(lambda candidates: loss(model(candidates), labels), images)
         with torch.no_grad():
-            return StageOutcome((model(adv_images).argmax(1) == labels).cpu(), adv_images)
+            return StageOutcome(classified_correctly(model(adv_images), labels).cpu(), adv_images)
 
     return Stage(
         name=f"start {restart + 1}",

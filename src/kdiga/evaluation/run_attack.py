@@ -17,7 +17,7 @@ from kdiga.errors import InputError
 from kdiga.evaluation.accuracies import AttackResult
 from kdiga.evaluation.autoattack import square_warnings
 from kdiga.evaluation.named_attacks import Attack
-from kdiga.evaluation.stages import AttackSettings, Stage, seed_at
+from kdiga.evaluation.stages import AttackedModel, AttackSettings, Stage, seed_at
 from kdiga.model_state import device_of
 from kdiga.runs.fingerprints import fingerprint_of_tensors
 from kdiga.runs.provenance import installed_version
@@ -72,12 +72,16 @@ def run_attack(target: AttackTarget, attack: Attack, settings: AttackSettings) -
     correct = [[right for batch in outcomes for right in batch[index]["right"]] for index in range(len(attack.stages))]
     notes = [note for batch in outcomes for outcome in batch for note in outcome["notes"]]
     stages = {stage.name: sum(right) / len(right) for stage, right in zip(attack.stages, correct, strict=True)}
+    broken = [[outcome.get("not_finite", (0, 0)) for outcome in batch] for batch in outcomes]
     return AttackResult(
         attack.name,
         tuple(map(bool, correct[-1])),
         sum(outcome["seconds"] for batch in outcomes for outcome in batch),
         tuple(dict.fromkeys([*notes, *square_warnings(stages)])),
         stages,
+        # A stage does not attack what an earlier one broke, but gradients may fail on an example in every stage.
+        sum(logits for batch in broken for logits, _ in batch),
+        sum(max(gradients for _, gradients in batch) for batch in broken),
     )
 
 
@@ -111,15 +115,18 @@ def _attack_batch(
 
 
 def _run_stage(batch: AttackTarget, stage: Stage, settings: AttackSettings, progress: _Progress) -> dict[str, Any]:
-    started, correct, notes = time.perf_counter(), batch.correct.clone(), list[str]()
+    started, correct, notes, broken = time.perf_counter(), batch.correct.clone(), list[str](), (0, 0)
     if correct.any():
         rows = correct.to(batch.images.device)
         images, labels = batch.images[rows].contiguous(), batch.labels[rows]
         with progress.during(stage, batch.model, len(batch.labels)):
-            outcome = stage.attack(batch.model, images, labels, settings.threat, settings.seed)
-        correct[batch.correct] = outcome.correct
+            model = AttackedModel(batch.model, images, settings.threat)
+            outcome = stage.attack(model, images, labels, settings.threat, settings.seed)
+        correct[batch.correct] = outcome.correct & ~model.broken.cpu()
         notes = list(outcome.notes)
-    return {"right": correct.int().tolist(), "notes": notes, "seconds": time.perf_counter() - started}
+        broken = int(model.broken.sum()), model.broken_gradients
+    right, seconds = correct.int().tolist(), time.perf_counter() - started
+    return {"right": right, "notes": notes, "seconds": seconds} | ({"not_finite": list(broken)} if any(broken) else {})
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from kdiga.attacks.balls import within
 from kdiga.model_state import mix_seed
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
@@ -77,3 +79,43 @@ class Stage:
 def seed_at(seed: int, index: int) -> int:
     """Return the seed of a batch or restart; index 0 keeps the seed itself, as a direct call would use it."""
     return seed if index == 0 else mix_seed(seed, index) % 2**31
+
+
+class AttackedModel(nn.Module):
+    """A model under attack that records where its logits or input gradients are not finite.
+
+    An attack compares numbers, and every comparison with NaN is false: without this record such examples would count
+    as robust. A gradient that is not finite becomes zero, so that the attack goes on. The logits do not change.
+
+    Args:
+        model: Network in eval mode, with frozen parameters.
+        images: Images to attack, float (batch, channel, height, width).
+        threat: Ball around the images. Logits outside of it do not count.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, threat: ThreatModel) -> None:
+        super().__init__()
+        self.model, self.images, self.threat = model, images, threat
+        self.training = False  # only this wrapper
+        self.broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.broken_gradients = 0  # largest number of them in one backward pass
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        images = images.view_as(images)
+        if images.requires_grad:
+            images.register_hook(self._finite_gradient)
+        logits: Tensor = self.model(images)
+        finite = logits.detach().isfinite().all(1)
+        if not bool(finite.all()):
+            for image in images.detach()[~finite]:
+                self.broken |= within(image[None], self.images, self.threat)
+        return logits
+
+    def _finite_gradient(self, gradient: Tensor) -> Tensor:
+        finite = gradient.flatten(1).isfinite().all(1)
+        if not bool(finite.all()):
+            self.broken_gradients = max(self.broken_gradients, int((~finite).sum()))
+            gradient = torch.where(gradient.isfinite(), gradient, 0)
+        # The official attacks flatten gradients with ``view``, which fails for channels_last.
+        return gradient.contiguous()

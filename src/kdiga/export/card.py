@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from kdiga.export.torch_program import PROGRAM
 from kdiga.io.markdown import code, fenced, one_line, safe
 from kdiga.models import ModelSpec
 from kdiga.results.attack_names import attack_name
+from kdiga.results.exports import FormatRecord, FormatTable
 from kdiga.types import ThreatModel
 
 _ONNX = """import numpy as np
@@ -55,10 +56,7 @@ _FILTERS: dict[str, Any] = {
 def snippet(name: str, takes: tuple[int, int, int], *, in_hub_folder: bool = False) -> str:
     """Return Python code that loads a format's file and runs it on random images; the result is in ``logits``.
 
-    Args:
-        name: Name of the format.
-        takes: Channels and size of the images, and number of classes.
-        in_hub_folder: Whether the code runs in the folder of the weights.
+    ``takes`` is as in :class:`kdiga.models.ModelSpec`; ``in_hub_folder`` is for code in the folder of the weights.
     """
     channels, size, _ = takes
     template, file = _SNIPPETS[name]
@@ -90,39 +88,25 @@ class CardOrigin:
 
 @dataclass(frozen=True)
 class Card:
-    """The content of a card.
+    """The content of a card."""
 
-    Args:
-        name: Name of the model; spec, parameters (their number) and fingerprint are about its network.
-        data: Name of the data set; class names are those of the outputs, in order.
-        threat: Threat model of the attacks.
-        formats: Measurements by format, as in ``export.json``, the model in PyTorch first.
-        numbers: Measurements of the model itself by other commands.
-        origin: Training of the model.
-        queries: Number of queries of Square.
-        command: Command that made the export; provenance is that of the export.
-    """
-
-    name: str
+    name: str  # name of the model; spec, parameters (their number) and fingerprint are about its network
     spec: ModelSpec
     parameters: int
     fingerprint: str
-    data: str
+    data: str  # name of the data set; class names are those of the outputs, in order
     class_names: Sequence[str]
-    threat: ThreatModel
+    threat: ThreatModel  # threat model of the attacks
+    # Measurements by format, as in ``export.json``, the model in PyTorch first.
     formats: Mapping[str, Mapping[str, Any]]
-    numbers: Sequence[Number]
-    origin: CardOrigin
-    queries: int
-    command: str
+    numbers: Sequence[Number]  # measurements of the model itself by other commands
+    origin: CardOrigin  # training of the model
+    queries: int  # number of queries of Square
+    command: str  # command that made the export; provenance is that of the export
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def text(self, *, only: str = "") -> str:
-        """Return the card in Markdown.
-
-        Args:
-            only: Format whose folder gets the card, so that it shows how to load that one only; "" shows all.
-        """
+        """Return the card in Markdown; it shows how to load the format ``only``, all formats for ""."""
         environment = Environment(
             loader=PackageLoader("kdiga.export"),
             undefined=StrictUndefined,
@@ -136,24 +120,20 @@ class Card:
     def _figures(self, only: str) -> dict[str, Any]:
         """Return what the template shows of the measurements."""
         channels, size, classes = self.spec.takes
-        formats = self.formats.values()
-        attacks = list(dict.fromkeys(name for one in formats for name in one["accuracy"]))
-        batches = list(dict.fromkeys(size for one in formats for size in one["latency_ms"]))
-        head = ["format", "bytes", "same class as PyTorch", *map(attack_name, attacks)]
-        head += [f"ms, batch {batch}" for batch in batches]
-        counts = {name: one["examples"][name] for one in formats for name in one["accuracy"]}
-        attacked = [name for name in attacks if name not in ("clean", WORST)]
+        found = FormatTable({name: FormatRecord.model_validate(one) for name, one in self.formats.items()})
+        rows = ([text + (f" ({small})" if small else "") for text, small in row] for row in found.rows)
+        attacked = [name for name in found.attacks if name not in ("clean", WORST)]
         hardware, versions = self.provenance.get("hardware", {}), self.provenance.get("versions", {})
         return {
             "channels": channels,
             "size": size,
             "classes": classes,
-            "table": [head, *(list(_cells(name, one, attacks, batches)) for name, one in self.formats.items())],
-            "counts": ", ".join(f"{attack_name(name)} {count:,}" for name, count in counts.items()),
+            "table": [found.head, *([name, *row] for name, row in zip(self.formats, rows, strict=True))],
+            "counts": found.images,
             "copies": "; ".join(f"{name} is {one['same_as']}" for name, one in self.formats.items() if one["same_as"]),
             "attacked": attacked,
             "attacks": ", ".join(sorted(map(attack_name, attacked))) or "no attack",
-            "timed": bool(batches),
+            "timed": bool(found.batches),
             "snippets": [
                 (name, one["file"], snippet(name, self.spec.takes, in_hub_folder=bool(only)).rstrip())
                 for name, one in self.formats.items()
@@ -164,16 +144,3 @@ class Card:
             "date": str(self.provenance.get("date", ""))[:10],
             "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
         }
-
-
-def _cells(name: str, one: Mapping[str, Any], attacks: Sequence[str], batches: Sequence[str]) -> Iterator[str]:
-    yield name
-    yield f"{one['bytes']:,}" if one["bytes"] else ""
-    yield f"{one['agreement']['same_class']:.1%}" if "agreement" in one else ""
-    for attack in attacks:
-        value, bold = one["accuracy"].get(attack), "**" if attack == WORST else ""
-        low, high = one["interval_95"].get(attack, (0, 0))
-        yield "" if value is None else f"{bold}{value:.1%}{bold} ({100 * low:.1f} - {100 * high:.1f})"
-    for size in batches:
-        found = one["latency_ms"].get(size)
-        yield "" if found is None else f"{found['median']:.2f} ({found['low']:.2f} - {found['high']:.2f})"

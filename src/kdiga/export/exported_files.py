@@ -19,23 +19,14 @@ REFERENCE = "pytorch"  # name of the model itself, which files are compared with
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A model as a file, or the model in PyTorch itself.
+    """A model as a file, or the model in PyTorch itself."""
 
-    Args:
-        name: Name of the format; "onnx-int8" for the quantised file, "pytorch" for the model itself.
-        call: Function from images to logits, in as many threads as PyTorch used when the file was read.
-        digest: SHA-256 of the bytes; for the model itself its fingerprint.
-        runtime: Package that runs it, with its version.
-        path: Path of the file or folder; None for the model itself.
-        is_model: As in :class:`kdiga.export.Format`.
-    """
-
-    name: str
-    call: Logits
-    digest: str
-    runtime: str
-    path: Path | None = None
-    is_model: bool = False
+    name: str  # name of the format; "onnx-int8" for the quantised file, "pytorch" for the model itself
+    call: Logits  # function from images to logits, in as many threads as PyTorch used when the file was read
+    digest: str  # SHA-256 of the bytes; for the model itself its fingerprint
+    runtime: str  # package that runs it, with its version
+    path: Path | None = None  # path of the file or folder; None for the model itself
+    is_model: bool = False  # as in :class:`kdiga.export.Format`
 
     @property
     def size(self) -> int:
@@ -46,17 +37,10 @@ class ExportedFile:
 def write_all(
     model: Classifier, formats: Sequence[Format], folder: Path, calibration: Tensor | None = None
 ) -> list[ExportedFile]:
-    """Write a model in some formats and read each file back.
+    """Write a model, in eval mode on the CPU, in some formats into an existing folder, and read each file back.
 
-    Args:
-        model: Classifier in eval mode, on the CPU.
-        formats: Formats to write.
-        folder: Existing folder.
-        calibration: Training images that also quantise the ONNX file, float (example, channel, height, width) in
-            [0, 1]; None writes no int8 file.
-
-    Raises:
-        InputError: If a format cannot represent the network.
+    With calibration images, float (example, channel, height, width) in [0, 1] and from the training data, the ONNX file
+    is also quantised.
     """
     found: list[ExportedFile] = []
     for entry in formats:

@@ -20,9 +20,10 @@ from kdiga.evaluation import AttackResult, attack_by_name
 from kdiga.evaluation.autoattack import square_stage
 from kdiga.evaluation.named_attacks import Attack
 from kdiga.evaluation.run_attack import AttackTarget, run_attack
-from kdiga.evaluation.stages import AttackSettings, Stage, seed_at
+from kdiga.evaluation.stages import AttackedModel, AttackSettings, Stage, seed_at
 from kdiga.export.exported_files import ExportedFile
 from kdiga.export.formats import Logits
+from kdiga.losses import classified_correctly
 from kdiga.model_state import device_of, evaluating, frozen_parameters
 from kdiga.results.attack_names import TRANSFER
 from kdiga.runs.fingerprints import fingerprint_of_tensors
@@ -34,11 +35,7 @@ TRANSFER_BATCH_SIZE, SQUARE_BATCH_SIZE = 250, 100
 
 
 def transfer_attacks(names: Sequence[str]) -> list[Attack]:
-    """Return attacks by name, each once.
-
-    Raises:
-        InputError: For an unknown name, or "clean".
-    """
+    """Return attacks by name, each once."""
     chosen: dict[str, Attack] = {}
     for name in names:
         attack = attack_by_name(name)
@@ -61,16 +58,8 @@ def transfer_to_files(
     """Attack a model and try the adversarial images on its files.
 
     An example counts as correct only if a file classifies it correctly without an attack and on every adversarial image
-    of the attack. All examples are attacked, also those that the model misclassifies but a file may not.
-
-    Args:
-        model: Differentiable model in PyTorch, which is left unchanged.
-        files: Files made from it.
-        images: Images, float (example, channel, height, width) in [0, 1].
-        labels: Labels, int64 (example,).
-        attacks: Attacks from :func:`transfer_attacks`.
-        fingerprint: Fingerprint of the model.
-        settings: Settings of all attacks.
+    of the attack. All examples are attacked, also those that the model misclassifies but a file may not. The attacks
+    are of :func:`transfer_attacks`; the model has gradients and stays unchanged.
 
     Returns:
         Results by the name of the file and by "transfer ATTACK".
@@ -124,18 +113,20 @@ def _adversarial(stage: Stage, model: nn.Module, images: Tensor, labels: Tensor,
     images, labels = images.to(device), labels.to(device)
     with evaluating(model), frozen_parameters(model):
         if not stage.of_autoattack:
-            return stage.attack(model, images, labels, settings.threat, settings.seed).adv_images.cpu()
+            attacked = AttackedModel(model, images, settings.threat)
+            return stage.attack(attacked, images, labels, settings.threat, settings.seed).adv_images.cpu()
         with torch.no_grad():
-            rows = model(images).argmax(1) == labels
+            rows = classified_correctly(model(images), labels)
         adv_images = images.clone()
         if rows.any():
-            outcome = stage.attack(model, images[rows], labels[rows], settings.threat, settings.seed)
+            attacked = AttackedModel(model, images[rows], settings.threat)
+            outcome = stage.attack(attacked, images[rows], labels[rows], settings.threat, settings.seed)
             adv_images[rows] = outcome.adv_images
         return adv_images.cpu()
 
 
 def _correct(file: ExportedFile, images: Tensor, labels: Tensor) -> Tensor:
-    return file.call(images).argmax(1).cpu() == labels.cpu()
+    return classified_correctly(file.call(images).cpu(), labels.cpu())
 
 
 class _FileModule(nn.Module):

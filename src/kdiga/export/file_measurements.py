@@ -100,15 +100,9 @@ class Latency:
 def latencies(
     calls: Mapping[str, Logits], images: Tensor, batches: Sequence[int] = LATENCY_BATCHES
 ) -> dict[str, dict[int, Latency]]:
-    """Time several files in turn, so that other work on the machine affects all of them.
+    """Time several files in turn, so that other work on the machine affects all of them, by name and batch size.
 
-    Args:
-        calls: Functions by name. PyTorch runs in one thread here; other runtimes must already do so.
-        images: Images, float (example, channel, height, width), repeated to fill a batch.
-        batches: Numbers of images in a call.
-
-    Returns:
-        Latencies by name and batch size.
+    Images are repeated to fill a batch. PyTorch runs in one thread here; other runtimes must already do so.
     """
     found: dict[str, dict[int, Latency]] = {name: {} for name in calls}
     with one_thread():
@@ -134,20 +128,14 @@ def _time(calls: Mapping[str, Logits], batch: Tensor, runs: int) -> dict[str, li
 
 @dataclass(frozen=True)
 class FileMeasurements:
-    """A file and its measurements.
+    """A file and its measurements."""
 
-    Args:
-        file: The file.
-        agreement: Agreement with the model in PyTorch; None for the model itself.
-        results: Results by attack, "clean" included.
-        latency: Latency by batch size.
-        same_as: Name of the format with the same function, bit for bit, whose measurements these are; "" if measured.
-    """
-
-    file: ExportedFile
-    agreement: OutputAgreement | None = None
+    file: ExportedFile  # the file
+    agreement: OutputAgreement | None = None  # agreement with the model in PyTorch; None for the model itself
+    # Results by attack, "clean" included.
     results: Mapping[str, AttackResult] = field(default_factory=dict[str, AttackResult])
-    latency: Mapping[int, Latency] = field(default_factory=dict[int, Latency])
+    latency: Mapping[int, Latency] = field(default_factory=dict[int, Latency])  # latency by batch size
+    # Name of the format with the same function, bit for bit, whose measurements these are; "" if measured.
     same_as: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,34 +25,20 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Format:
-    """An export format.
+    """An export format."""
 
-    Args:
-        name: Name for ``--to``.
-        file: Name of the file or folder.
-        runtime: Distribution that runs it; results name its version.
-        write: Function that writes a model, in eval mode on the CPU, to a path.
-        read: Function from a path to the file's function from images to logits; it checks nothing.
-        is_model: Whether reading gives the model itself, bit for bit, and not a program made from it.
-        packages: Import names of required packages.
-        extra: Extra of kdiga that installs them.
-    """
-
-    name: str
-    file: str
-    runtime: str
-    write: Callable[[Classifier, Path], None]
+    name: str  # name for ``--to``
+    file: str  # name of the file or folder
+    runtime: str  # distribution that runs it; results name its version
+    write: Callable[[Classifier, Path], None]  # function that writes a model, in eval mode on the CPU, to a path
+    # Function from a path to the file's function from images to logits; it checks nothing.
     read: Callable[[Path], Logits]
-    is_model: bool = False
-    packages: tuple[str, ...] = ()
-    extra: str = ""
+    is_model: bool = False  # whether reading gives the model itself, bit for bit, and not a program made from it
+    packages: tuple[str, ...] = ()  # import names of required packages
+    extra: str = ""  # extra of kdiga that installs them
 
     def check_packages(self) -> None:
-        """Check that the required packages are installed.
-
-        Raises:
-            InputError: If one is missing; it says how to install it.
-        """
+        """Check that the required packages are installed."""
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             raise InputError(
@@ -81,11 +67,7 @@ def available_formats() -> tuple[str, ...]:
 
 
 def formats_by_name(names: Sequence[str]) -> list[Format]:
-    """Return formats by name, each once, in the given order.
-
-    Raises:
-        InputError: For no name or an unknown one.
-    """
+    """Return formats by name, each once, in the given order."""
     known = available_formats()
     chosen = list(dict.fromkeys(name.strip().lower() for name in names))
     if not any(chosen):

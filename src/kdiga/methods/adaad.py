@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from kdiga import losses
@@ -13,7 +11,6 @@ from kdiga.types import Objective, Term
 
 
 @register("adaad", paper="Huang et al. 2023, CVPR")
-@dataclass(frozen=True)
 class AdaAD(CheckedOptions):
     """Imitate the teacher where student and teacher differ most.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga import losses
 from kdiga.methods.adaad import widest_disagreement
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
@@ -13,7 +11,6 @@ from kdiga.types import Objective, Term
 
 
 @register("adaiad", paper="Huang et al. 2023, CVPR")
-@dataclass(frozen=True)
 class AdaIAD(CheckedOptions):
     """Imitate the teacher where the two differ most, and the student itself where the teacher is not trusted.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -31,7 +30,6 @@ DEFINITIONS = {
 
 
 @register("ard", paper="Goldblum et al. 2020, arXiv:1905.09747")
-@dataclass(frozen=True)
 class ARD(CheckedOptions):
     """Imitate the teacher's soft labels at the student's adversarial images.
 

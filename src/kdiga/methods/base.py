@@ -7,7 +7,8 @@ import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.student_pass import GradientUse
@@ -18,46 +19,30 @@ from kdiga.types import Objective
 
 @dataclass(frozen=True)
 class Passes:
-    """Network passes of one training step.
+    """Network passes of one training step."""
 
-    Args:
-        forwards: Number of forward passes, with or without a graph.
-        backwards: Number of backward passes: one for every forward pass that a gradient goes back through, to the
-            images or to the parameters. Double backprop is more work inside one pass and counts once.
-    """
-
-    forwards: int = 0
+    forwards: int = 0  # number of forward passes, with or without a graph
+    # Number of backward passes: one for every forward pass that a gradient goes back through, to the images or to the
+    # parameters. Double backprop is more work inside one pass and counts once.
     backwards: int = 0
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method needs of a step with its present options, and what it costs.
+    """What a method needs of a step with its present options, and what it costs."""
 
-    Args:
-        student: Passes of the student in one step when every term is on.
-        teacher: Passes of all teachers together in one step.
-        teachers: Number of teachers, 0 to 2.
-        teacher_gradient: Whether the first teacher's input gradient at clean images is needed.
-        teacher_queries: Whether a teacher is queried at images other than the clean ones; stored signals cannot
-            serve such a method.
-        trains_teacher: Whether the teacher is trained together with the student.
-        student_gradient: Use of the student's own input gradient.
-        gradient_of: Score of an example that input gradients are taken of.
-        train_forwards: Number of times the running statistics of the student's batch norm move in one step.
-        couples_batch: Whether a term depends on several examples in another way than by their mean. Processes
-            exchange what it takes; micro-batches, one after another, cannot.
-    """
-
-    student: Passes
-    teacher: Passes = Passes()
-    teachers: int = 1
-    teacher_gradient: bool = False
+    student: Passes  # passes of the student in one step when every term is on
+    teacher: Passes = Passes()  # passes of all teachers together in one step
+    teachers: int = 1  # number of teachers, 0 to 2
+    teacher_gradient: bool = False  # whether the first teacher's input gradient at clean images is needed
+    # Whether a teacher is queried at images other than the clean ones; stored signals cannot serve such a method.
     teacher_queries: bool = False
-    trains_teacher: bool = False
-    student_gradient: GradientUse = "none"
-    gradient_of: Score = "loss"
-    train_forwards: int = 1
+    trains_teacher: bool = False  # whether the teacher is trained together with the student
+    student_gradient: GradientUse = "none"  # use of the student's own input gradient
+    gradient_of: Score = "loss"  # score of an example that input gradients are taken of
+    train_forwards: int = 1  # number of times the running statistics of the student's batch norm move in one step
+    # Whether a term depends on several examples in another way than by their mean. Processes exchange what it takes;
+    # micro-batches, one after another, cannot.
     couples_batch: bool = False
 
 
@@ -96,13 +81,18 @@ class CheckedOptions:
 
     def __post_init__(self) -> None:
         """Check every option."""
-        kinds = get_type_hints(type(self))
+        kinds = _kinds(type(self))
         for option in fields(self):  # pyright: ignore[reportArgumentType]
             value, kind = getattr(self, option.name), kinds[option.name]
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise unknown(option.name, str(value), get_args(kind))
             if value is not None:
                 _check_number(option.name, value)
+
+
+@cache  # a study makes hundreds of methods
+def _kinds(method: type[CheckedOptions]) -> dict[str, Any]:
+    return get_type_hints(method)
 
 
 def _check_number(name: str, value: float) -> None:
@@ -145,10 +135,13 @@ M = TypeVar("M")
 _METHODS: dict[str, type[Method]] = {}
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(coefficient,))
 def register(name: str, *, paper: str) -> Callable[[type[M]], type[M]]:
-    """Register a frozen dataclass as the method ``name``."""
+    """Make a class a frozen dataclass, and register it as the method ``name``."""
 
     def add(cls: type[M]) -> type[M]:
+        if "__dataclass_fields__" not in vars(cls):
+            cls = dataclass(frozen=True)(cls)
         if name in _METHODS:
             raise InputError(f"two methods are named {name!r}: {_METHODS[name].__module__} and {cls.__module__}.")
         cls.info = MethodInfo(name, paper)  # pyright: ignore[reportAttributeAccessIssue]

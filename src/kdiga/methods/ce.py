@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga.methods.base import Needs, Passes, register
 from kdiga.methods.context import StepContext
 from kdiga.types import Objective, Term
 
 
 @register("ce", paper="cross-entropy on clean images")
-@dataclass(frozen=True)
 class CE:
     """Cross-entropy on clean images: ``L = CE_s(x)``. The baseline of every robust method."""
 

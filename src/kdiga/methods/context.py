@@ -46,93 +46,60 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class StepModels:
-    """The models of a training run.
+    """The models of a training run."""
 
-    Args:
-        student: Module in training.
-        teacher: Source of the teacher's signals; None for methods without a teacher.
-        second_teacher: Source of the second teacher's signals, for methods with two teachers.
-        trained_teacher: Teacher module in train mode, for methods that train the teacher together with the student.
-        compiled: Compiled forward of the student, for work that is differentiated once; None runs the module.
-    """
-
-    student: nn.Module
-    teacher: Teacher | None = None
-    second_teacher: Teacher | None = None
+    student: nn.Module  # module in training
+    teacher: Teacher | None = None  # source of the teacher's signals; None for methods without a teacher
+    second_teacher: Teacher | None = None  # source of the second teacher's signals, for methods with two teachers
+    # Teacher module in train mode, for methods that train the teacher together with the student.
     trained_teacher: nn.Module | None = None
+    # Compiled forward of the student, for work that is differentiated once; None runs the module.
     compiled: Forward | None = None
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """The threat model of a run, and how its steps compute attacks and input gradients.
+    """The threat model of a run, and how its steps compute attacks and input gradients."""
 
-    Args:
-        threat: Ball that attacks stay in.
-        route: Way to differentiate input gradients by the parameters.
-        gradient: Use of the student's input gradient.
-        gradient_of: Score of each example that input gradients are taken of.
-        attack_batch_norm: Mode of the student's batch norm during attacks. Running statistics do not change in
-            either mode.
-        alignment_batch_norm: Mode of the student's batch norm for its input gradient; "eval" needs a separate
-            forward pass.
-    """
-
-    threat: ThreatModel
-    route: Route = field(default_factory=Exact)
-    gradient: GradientUse = "differentiable"
-    gradient_of: Score = "loss"
+    threat: ThreatModel  # ball that attacks stay in
+    route: Route = field(default_factory=Exact)  # way to differentiate input gradients by the parameters
+    gradient: GradientUse = "differentiable"  # use of the student's input gradient
+    gradient_of: Score = "loss"  # score of each example that input gradients are taken of
+    # Mode of the student's batch norm during attacks. Running statistics do not change in either mode.
     attack_batch_norm: BatchNormMode = "eval"
+    # Mode of the student's batch norm for its input gradient; "eval" needs a separate forward pass.
     alignment_batch_norm: BatchNormMode = "train"
 
 
 @dataclass(frozen=True)
 class StepClock:
-    """Position of a step in the training run.
+    """Position of a step in the training run."""
 
-    Args:
-        progress: Fraction of the training that is done, in [0, 1].
-        number: Number of steps before this one.
-    """
-
-    progress: float = 1.0
-    number: int = 0
+    progress: float = 1.0  # fraction of the training that is done, in [0, 1]
+    number: int = 0  # number of steps before this one
 
 
 @dataclass(frozen=True)
 class StepObservers:
-    """Measurements of a step that do not change its results.
+    """Measurements of a step that do not change its results."""
 
-    Args:
-        watch: Stopwatch for the sections of the step.
-        statistics: Collector of the student's passes; None collects nothing.
-    """
-
-    watch: Watch = silent
-    statistics: StepStatistics | None = None
+    watch: Watch = silent  # stopwatch for the sections of the step
+    statistics: StepStatistics | None = None  # collector of the student's passes; None collects nothing
 
 
 @dataclass
 class StepContext:
-    """Everything that a method can use in one training step. Quantities that a method does not use are not computed.
+    """Everything that a method can use in one training step. Quantities that a method does not use are not computed."""
 
-    Args:
-        batch: Images in [0, 1], labels, indices.
-        models: Student and teachers.
-        settings: Threat model, and how attacks and input gradients are computed.
-        clock: Position of the step in the run.
-        memory: State that the method keeps between steps; saved with the run.
-        observers: Stopwatch and statistics.
-        is_subset: Whether the batch is a subset of the step's batch. The student also sees these images with the
-            whole batch, which updates batch norm's running statistics; the subset does not update them again.
-    """
-
-    batch: Batch
-    models: StepModels
-    settings: StepSettings
-    clock: StepClock = StepClock()
+    batch: Batch  # images in [0, 1], labels, indices
+    models: StepModels  # student and teachers
+    settings: StepSettings  # threat model, and how attacks and input gradients are computed
+    clock: StepClock = StepClock()  # position of the step in the run
+    # State that the method keeps between steps; saved with the run.
     memory: dict[str, Any] = field(default_factory=dict)
-    observers: StepObservers = StepObservers()
+    observers: StepObservers = StepObservers()  # stopwatch and statistics
+    # Whether the batch is a subset of the step's batch. The student also sees these images with the whole batch, which
+    # updates batch norm's running statistics; the subset does not update them again.
     is_subset: bool = False
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -18,7 +17,6 @@ FastStart = Literal["uniform", "clean"]
 
 
 @register("fast-at", paper="Wong et al. 2020, arXiv:2001.03994")
-@dataclass(frozen=True)
 class FastAT(CheckedOptions):
     """Cross-entropy on the images of one attack step: ``L = CE_s(x_adv)``.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from kdiga import losses
@@ -13,7 +11,6 @@ from kdiga.types import Objective, Term
 
 
 @register("iad", paper="Zhu et al. 2022, arXiv:2106.04928")
-@dataclass(frozen=True)
 class IAD(CheckedOptions):
     """Trust the teacher as far as it is right on the student's adversarial images, and the student for the rest.
 

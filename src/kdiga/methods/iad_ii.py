@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga import losses
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
@@ -12,7 +10,6 @@ from kdiga.types import Objective, Term
 
 
 @register("iad-ii", paper="Zhu et al. 2022, arXiv:2106.04928")
-@dataclass(frozen=True)
 class IADII(CheckedOptions):
     """Imitate two teachers and the student's clean output, all at the adversarial images.
 

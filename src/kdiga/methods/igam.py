@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga import losses
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
@@ -11,7 +9,6 @@ from kdiga.types import Objective, Term
 
 
 @register("igam", paper="Chan et al. 2020, arXiv:1912.10185")
-@dataclass(frozen=True)
 class IGAM(CheckedOptions):
     """Match the input gradient of the true class's probability.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from kdiga import losses
@@ -14,7 +12,6 @@ from kdiga.types import Objective, Term
 
 
 @register("igdm", paper="Lee et al. 2023, arXiv:2312.03286")
-@dataclass(frozen=True)
 class IGDM(CheckedOptions):
     """Match the change of the logits along the attack's direction, in place of their input gradients.
 

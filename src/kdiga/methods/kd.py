@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga import losses
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
@@ -11,7 +9,6 @@ from kdiga.types import Objective, Term
 
 
 @register("kd", paper="Hinton et al. 2015, arXiv:1503.02531")
-@dataclass(frozen=True)
 class KD(CheckedOptions):
     """Imitate the teacher's soft labels on clean images.
 

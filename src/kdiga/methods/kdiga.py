@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -21,7 +20,6 @@ RAMP = 0.3  # the full weight from the first step collapses training
 
 
 @register("kdiga", paper="Shao et al. 2021, arXiv:2110.12072")
-@dataclass(frozen=True)
 class KDIGA(CheckedOptions):
     """Match the teacher's soft labels and the gradient of its loss with respect to the image.
 

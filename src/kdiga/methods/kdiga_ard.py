@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kdiga import losses
@@ -15,7 +14,6 @@ Place = Literal["clean", "adv"]
 
 
 @register("kdiga-ard", paper="Shao et al. 2021, public code")
-@dataclass(frozen=True)
 class KDIGAARD(CheckedOptions):
     """Imitate the teacher at adversarial images and match its input gradient.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga import losses
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
@@ -12,7 +10,6 @@ from kdiga.types import Objective, Term
 
 
 @register("lbgat", paper="Cui et al. 2021, arXiv:2011.11164")
-@dataclass(frozen=True)
 class LBGAT(CheckedOptions):
     """Pull the student's adversarial logits towards the clean logits of a natural guide, trained at the same time.
 

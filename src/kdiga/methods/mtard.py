@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from kdiga import losses
@@ -14,7 +12,6 @@ from kdiga.types import Objective, Term
 
 
 @register("mtard", paper="Zhao et al. 2022, ECCV")
-@dataclass(frozen=True)
 class MTARD(CheckedOptions):
     """Imitate a robust teacher at adversarial and a natural one at clean images, balanced during training.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
@@ -12,7 +10,6 @@ from kdiga.types import Objective, Term
 
 
 @register("peeraid", paper="Jung et al. 2024, arXiv:2403.06668")
-@dataclass(frozen=True)
 class PeerAiD(CheckedOptions):
     """Imitate a peer that is trained at the same time, at the same adversarial images.
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga.methods.base import CheckedOptions, Needs, Passes, register
 from kdiga.methods.context import StepContext
 from kdiga.types import Objective, Term
 
 
 @register("pgd-at", paper="Madry et al. 2018, arXiv:1706.06083")
-@dataclass(frozen=True)
 class PGDAT(CheckedOptions):
     """Cross-entropy on the images that PGD on it finds: ``L = CE_s(x_adv)``. It trains teachers.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdiga import losses
 from kdiga.methods.ard import farthest_from_teacher
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
@@ -12,7 +10,6 @@ from kdiga.types import Objective, Term
 
 
 @register("rslad", paper="Zi et al. 2021, arXiv:2108.07969")
-@dataclass(frozen=True)
 class RSLAD(CheckedOptions):
     """Use the teacher's clean soft labels in place of hard labels, in the attack and in the loss.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -16,7 +14,6 @@ from kdiga.types import Objective, Term
 
 
 @register("saad", paper="Lee et al. 2026, SAAD")
-@dataclass(frozen=True)
 class SAAD(CheckedOptions):
     """Learn most where the teacher is least certain under attack.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -18,7 +17,6 @@ Learn = Literal["both", "adv"]
 
 
 @register("tangent", paper="kdiga, docs/methods.md")
-@dataclass(frozen=True)
 class Tangent(CheckedOptions):
     """Hold the student's loss below the teacher's tangent plane over the whole threat ball.
 

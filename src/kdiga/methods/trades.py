@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,6 @@ from kdiga.types import Objective, Term
 
 
 @register("trades", paper="Zhang et al. 2019, arXiv:1901.08573")
-@dataclass(frozen=True)
 class TRADES(CheckedOptions):
     """Trade clean accuracy against the change of the output over the threat ball.
 

@@ -114,19 +114,12 @@ def _is_kind(field: str, value: Any) -> bool:
 
 @dataclass(frozen=True)
 class WeightsOrigin:
-    """Where a classifier's weights came from.
+    """Where a classifier's weights came from."""
 
-    Args:
-        source: The source, in words.
-        trained: Whether the weights are trained.
-        new_head: Whether the last layer was replaced by an untrained one.
-        notes: Changes that loading made, a sentence each.
-    """
-
-    source: str = "fresh weights"
-    trained: bool = False
-    new_head: bool = False
-    notes: tuple[str, ...] = ()
+    source: str = "fresh weights"  # the source, in words
+    trained: bool = False  # whether the weights are trained
+    new_head: bool = False  # whether the last layer was replaced by an untrained one
+    notes: tuple[str, ...] = ()  # changes that loading made, a sentence each
 
 
 class Classifier(nn.Module):

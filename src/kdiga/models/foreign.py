@@ -17,8 +17,7 @@ from kdiga.errors import InputError, KdigaError, reason_of, unknown
 from kdiga.models.checkpoint import Checkpoint, check_fit, load_weights, read_checkpoint
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization
-from kdiga.models.registry import build
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import SourceRequest, build
 
 # DataParallel, torch.compile, wrappers that normalise, Lightning and our own classifier.
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
@@ -131,11 +130,7 @@ def _close(one: Normalization, other: Normalization) -> bool:
 
 
 def from_file(path: Path, given: dict[str, Any]) -> Classifier:
-    """Return the model of a file that states its architecture.
-
-    Raises:
-        InputError: for other files.
-    """
+    """Return the model of a file that states its architecture."""
     checkpoint = read_checkpoint(path)
     if checkpoint.spec is None:
         raise InputError(

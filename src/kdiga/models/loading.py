@@ -10,8 +10,7 @@ from kdiga.errors import InputError
 from kdiga.models.classifier import Classifier
 from kdiga.models.imagenet import indices_of
 from kdiga.models.input_layers import Normalization, normalization_by_name
-from kdiga.models.registry import source_of
-from kdiga.models.request import Shape, SourceRequest
+from kdiga.models.registry import Shape, SourceRequest, source_of
 
 
 def load_model(

@@ -11,15 +11,16 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
 from kdiga.errors import InputError, nearest, unknown
 from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec
-from kdiga.models.request import SourceRequest
+from kdiga.models.imagenet import CLASSES
+from kdiga.models.input_layers import Normalization
 
 Builder = Callable[[ModelSpec, type[nn.Module]], nn.Module]
 _BUILDERS: dict[str, tuple[Builder, type[nn.Module]]] = {}
@@ -50,14 +51,7 @@ def available_models() -> Sequence[str]:
 
 
 def build(spec: ModelSpec) -> Classifier:
-    """Build a freshly initialised classifier.
-
-    Args:
-        spec: Spec of the classifier; its name may be a source's, such as ``timm:NAME``.
-
-    Raises:
-        InputError: for an unknown name, or a package that is missing.
-    """
+    """Build a freshly initialised classifier; the name in the spec may be a source's, such as ``timm:NAME``."""
     if ":" in spec.name:
         source, name = source_of(spec.name)
         return Classifier(spec, source.network(replace(spec, name=name)))
@@ -73,6 +67,74 @@ def build(spec: ModelSpec) -> Classifier:
     return Classifier(spec, builder(spec, ACTIVATIONS.get(spec.activation, own)))
 
 
+class Shape(NamedTuple):
+    """Channels, size and number of classes of images."""
+
+    channels: int
+    size: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """The arguments of :func:`kdiga.load_model`; None leaves a value to the source."""
+
+    name: str  # name with its prefix, as given
+    weights: Path | None = None
+    num_classes: int | None = None
+    in_channels: int | None = None
+    image_size: int | None = None
+    activation: str | None = None
+    normalization: Normalization | None = None
+    pretrained: bool = False
+    which: str = "best"
+    architecture: str | None = None
+    matched: str = "name"
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    # How outputs of the network are picked, by "names" of ImageNet's classes or by "indices", so that it needs them
+    # all; "" if none are.
+    picks: str = ""
+    images: Shape | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The given fields of a model's spec, by name."""
+        values: dict[str, Any] = {
+            name: getattr(self, name) for name in ("num_classes", "in_channels", "image_size", "activation")
+        }
+        if self.normalization is not None:
+            values |= {"mean": self.normalization.mean, "std": self.normalization.std}
+        if self.options:
+            values["options"] = dict(self.options)
+        return {name: value for name, value in values.items() if value is not None}
+
+    def spec(self, name: str, **own: Any) -> ModelSpec:
+        """Return the spec of a network ``name``: given values first, then its own, then those of the images."""
+        images: dict[str, Any] = {"num_classes": CLASSES} if self.picks == "names" else {}
+        if self.images is not None:
+            channels, size, classes = self.images
+            images |= {"in_channels": channels, "image_size": size} | ({} if self.picks else {"num_classes": classes})
+        return ModelSpec(name, **(images | own | self.given))
+
+    def outputs(self, own: int) -> int:
+        """Return how many outputs a trained network of ``own`` has in the end: all where some are picked."""
+        if self.num_classes is not None or self.picks or self.images is None:
+            return self.num_classes or own
+        return self.images.classes
+
+    def refuse(self, reason: str, *names: str) -> None:
+        """Check that no argument was given that the source does not take.
+
+        Raises:
+            InputError: with the reason, for the first of ``names`` that is not at its default.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value not in (None, False, "name", {}):
+                text = str(value) if isinstance(value, Path) else value
+                raise InputError(f"{name}={text!r} has no place with {self.name!r}: {reason}. Leave it out.")
+
+
 class ModelSource(ABC):
     """A place that models come from."""
 
@@ -83,22 +145,10 @@ class ModelSource(ABC):
 
     @abstractmethod
     def load(self, request: SourceRequest, name: str) -> Classifier:
-        """Return a classifier.
-
-        Args:
-            request: All arguments of the caller.
-            name: Name without the prefix.
-
-        Raises:
-            InputError: if the model cannot be loaded.
-        """
+        """Return a classifier for a name without the prefix."""
 
     def network(self, spec: ModelSpec) -> nn.Module:
-        """Return the freshly initialised network of a spec whose name has no prefix, without a download.
-
-        Raises:
-            InputError: for an unknown name.
-        """
+        """Return the freshly initialised network of a spec whose name has no prefix, without a download."""
         raise InputError(f"{self.prefix}:{spec.name} is not an architecture, so no spec can name it.")
 
     def names(self) -> Iterable[str]:
@@ -127,9 +177,6 @@ def source_of(name: str) -> tuple[ModelSource, str]:
     """Return the source of a name, and the name without its prefix.
 
     A folder is a run, and a name with a suffix or a folder in front is a file.
-
-    Raises:
-        InputError: for an unknown prefix.
     """
     sources = available_sources()
     prefix, colon, rest = name.partition(":")

@@ -235,5 +235,6 @@ class Recipe:
         plain["training"] = {
             key: list(cast("Any", value)) if isinstance(value, tuple) else value
             for key, value in plain["training"].items()
+            if key != "stop_at_chance" or not value  # left out by default, so that earlier runs have the same recipe
         }
         return plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
@@ -36,7 +36,6 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
     caption: str = ""
-    kind: str = field(default="table", init=False)
 
 
 @dataclass(frozen=True)
@@ -49,24 +48,17 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with title, legend, caption, the commands that made its numbers, and the numbers themselves.
-
-    Args:
-        alt: What the figure shows, in numbers.
-        wide: Whether it takes the whole width of the page.
-        least: Width in rem below which it scrolls in its card.
-    """
+    """A figure with title, legend, caption, the commands that made its numbers, and the numbers themselves."""
 
     title: str
     svg: Markup
-    alt: str
+    alt: str  # what the figure shows, in numbers
     keys: Sequence[Key] = ()
     caption: str = ""
     commands: Sequence[str] = ()
     numbers: Table | None = None
-    wide: bool = False
-    least: float = 0
-    kind: str = field(default="plot", init=False)
+    wide: bool = False  # whether it takes the whole width of the page
+    least: float = 0  # width in rem below which it scrolls in its card
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,6 @@ class PictureTable:
     rows: Sequence[Sequence[Sequence[Picture]]]
     caption: str
     commands: Sequence[str]
-    kind: str = field(default="pictures", init=False)
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,6 @@ class Items:
 
     items: Sequence[ListItem]
     folded: str = ""
-    kind: str = field(default="items", init=False)
 
 
 Block = Table | Plot | PictureTable | Items
@@ -123,7 +113,7 @@ class Section:
 
     def groups(self) -> list[tuple[str, list[Block]]]:
         """Return the blocks by kind; neighbouring figures stand next to each other on the page."""
-        return [(kind, list(blocks)) for kind, blocks in groupby(self.blocks, key=lambda block: block.kind)]
+        return [(kind, list(blocks)) for kind, blocks in groupby(self.blocks, key=lambda block: type(block).__name__)]
 
 
 def commands_of(origins: Iterable[ResultOrigin]) -> list[str]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from kdiga.io.atomic_write import replacing
 
@@ -32,19 +32,6 @@ SERIES = (
     ("#2b83ad", "#8fd0f5"),
     ("#6b6b70", "#b4b4bd"),
 )
-# Colours of figures that are also written to files.
-FILE_COLOURS = {
-    "#e5e5e5": "var(--line)",
-    "#888888": "var(--soft)",
-    "#555555": "var(--soft)",
-    "#d55e00": "var(--c1)",
-    "#009e73": "var(--c2)",
-    "#cc79a7": "var(--c3)",
-    "#e69f00": "var(--c4)",
-    "#7b3fa0": "var(--c5)",
-    "#56b4e9": "var(--c6)",
-    "#8c564b": "var(--c7)",
-}
 PAGE = {INK: "currentColor", SOFT: "var(--soft)", GRID: "var(--line)"} | {
     light: f"var(--c{place})" for place, (light, _) in enumerate(SERIES)
 }
@@ -79,33 +66,78 @@ def drawing() -> Generator[None]:
         yield
 
 
-def axes_of(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
-    """Return an empty figure of one panel, in inches; its labels can be measured."""
+def panels_of(count: int, width: float, height: float, *, below: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure, in inches, with panels side by side or below each other that share the vertical axis."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    rows, columns = (count, 1) if below else (1, count)
+    grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    return figure, list(grid.flat)
 
 
-def draw_line(axes: Axes, place: int | None, at: Sequence[float], values: Sequence[float], markers: int = 0) -> None:
-    """Draw the line of a series; None is the teacher's style.
+def axes_of(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """Return an empty figure of one panel, in inches."""
+    figure, (axes,) = panels_of(1, width, height)
+    return figure, axes
 
-    Args:
-        axes: Axes.
-        place: Place of the series.
-        at: Horizontal places.
-        values: Heights.
-        markers: Number of markers along the line, about; 0 for one at each point.
+
+def draw_line(
+    axes: Axes,
+    place: int | None,
+    at: Sequence[float],
+    values: Sequence[float],
+    *,
+    intervals: Sequence[tuple[float, float]] = (),
+    markers: int = 0,
+    label: str | None = None,
+) -> None:
+    """Draw the line of a series; its place is None or -1 for the teacher's style.
+
+    There are about ``markers`` markers along the line, 0 for one at each point, and a bar for each interval.
     """
     place = -1 if place is None else place
-    axes.plot(
+    axes.errorbar(
         at,
         values,
+        yerr=bars(values, intervals) if intervals else None,
+        elinewidth=1,
+        capsize=2.5,
         color=colour(place),
         marker=marker(place),
-        markersize=marker_size(place),
+        markersize=9.0 if place < 0 else 5.5,  # a star seems smaller than other markers
         markevery=max(1, len(at) // markers) if markers else None,
         linestyle="--" if place < 0 else "-",
+        label=label,
     )
+
+
+def bars(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return the lengths of error bars below and above each value."""
+    pairs = list(zip(values, intervals, strict=True))
+    return [
+        [max(0.0, value - low) for value, (low, _) in pairs],
+        [max(0.0, high - value) for value, (_, high) in pairs],
+    ]
+
+
+def cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """Show costs above 0 on the horizontal axis, on a logarithmic scale if they differ much."""
+    if max(costs) <= 3 * min(costs):
+        axes.set_xlim(0, 1.1 * max(costs))
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(min(costs) / 1.4, max(costs) * 1.4)
+    few = max(costs) < 60 * min(costs)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter("{x:,.12g}")  # 0.5, not 5 x 10^-1
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """Write the legend of one panel above a figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False, fontsize=9)
 
 
 def dotted_line(axes: Axes, eps: float) -> None:
@@ -129,11 +161,6 @@ def marker(place: int) -> str:
     return "*" if place < 0 else MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
 
 
-def marker_size(place: int) -> float:
-    """Return a marker's size in points; a star looks smaller than other markers."""
-    return 9.0 if place < 0 else 5.5
-
-
 def write_png(path: Path, figure: Figure, **options: Any) -> None:
     """Write a figure as a PNG file at once or not at all."""
     with replacing(path) as partial:
@@ -153,14 +180,10 @@ def _svg(figure: Figure, style: Any, metadata: Any, **options: Any) -> str:
 
 
 def inline_svg(figure: Figure, key: str) -> Markup:
-    """Return a figure as an SVG element for a page.
+    """Return a figure, drawn in :func:`drawing`, as an SVG element for a page: the same bytes for the same figure.
 
-    Args:
-        figure: Figure drawn in :func:`drawing`.
-        key: Description of the figure, unique on the page; all names in the SVG begin with its hash.
-
-    Returns:
-        The element without size, title or role; the same bytes for the same figure.
+    It has no size, title or role. The key describes the figure and is unique on the page; all names in the SVG begin
+    with its hash.
     """
     key = "k" + hashlib.sha256(key.encode()).hexdigest()[:10]
     metadata = {"Date": None, "Creator": None}
@@ -184,7 +207,7 @@ def page_colours() -> str:
 
 def _style(style: str) -> str:
     style = re.sub(r"font(-family)?: [^;]*'[^;]*;?\s*", "", style) if "font-family" in style else style
-    return re.sub(r"#[0-9a-f]{6}", lambda found: (FILE_COLOURS | PAGE).get(found.group(), found.group()), style)
+    return re.sub(r"#[0-9a-f]{6}", lambda found: PAGE.get(found.group(), found.group()), style)
 
 
 def _with_key(svg: str, key: str) -> str:

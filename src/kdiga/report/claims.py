@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kdiga.io.atomic_write import write_atomically
@@ -10,7 +10,7 @@ from kdiga.io.markdown import one_line, safe
 from kdiga.report.charts import drawing, write_png
 from kdiga.report.claims_pictures import PICTURES
 from kdiga.report.claims_tables import TABLES, coefficient_rows, model_rows
-from kdiga.report.tables import NOTHING, markdown_table, when_and_where
+from kdiga.report.tables import NOTHING, markdown_table, some_names, when_and_where
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult, CorrelationRecord
 
@@ -24,50 +24,26 @@ CLAIMS = {
 
 
 def write_claims(claims: ClaimsResult, page: Path, images: Path | None = None) -> None:
-    """Write the page and its pictures.
-
-    Args:
-        claims: Content of ``claims.json``.
-        page: Path of a Markdown file.
-        images: Folder of the pictures, below the page's; None is the page's own folder.
-    """
+    """Write the page in Markdown, and its pictures into a folder below the page's; None is the page's own folder."""
     folder = images or page.parent
     folder.mkdir(parents=True, exist_ok=True)
     page.parent.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, str] = {}
     for name, draw in PICTURES.items():
-        figure = draw(claims)
-        if figure is not None:
-            path = folder / f"{page.stem}-{name}.png"
-            with drawing():
+        with drawing():
+            figure, path = draw(claims), folder / f"{page.stem}-{name}.png"
+            if figure is not None:
                 write_png(path, figure, dpi=130, facecolor="white")
-            drawn[name] = path.relative_to(page.parent).as_posix()
+                drawn[name] = path.relative_to(page.parent).as_posix()
     write_atomically(page, claims_markdown(claims, drawn))
 
 
 def claims_markdown(claims: ClaimsResult, pictures: Mapping[str, str]) -> str:
-    """Return the page.
-
-    Args:
-        claims: Content of ``claims.json``.
-        pictures: Paths of pictures by claim, relative to the page.
-    """
-    parts = [
-        f"# The paper's claims, tested: {safe(claims.title)}",
-        "",
-        *about(claims),
-        "",
-        *verdict_table(claims),
-    ]
+    """Return the page, with the paths of pictures by claim, relative to the page."""
+    parts = [f"# The paper's claims, tested: {safe(claims.title)}", "", *about(claims), "", *verdict_table(claims)]
     for name, text in CLAIMS.items():
-        parts += [
-            "",
-            f"## {name}. {text}",
-            "",
-            f"**{safe(verdict_line(claims, name))}**",
-            "",
-            f"Rule: {safe(rule(claims, name))}",
-        ]
+        parts += ["", f"## {name}. {text}", "", f"**{safe(verdict_line(claims, name))}**"]
+        parts += ["", f"Rule: {safe(rule(claims, name))}"]
         if name in pictures:
             parts += ["", f"![Claim {name}]({pictures[name]})"]
         parts += ["", *TABLES[name](claims)]
@@ -104,19 +80,13 @@ def verdict_table(claims: ClaimsResult) -> list[str]:
     for name, text in CLAIMS.items():
         claim = claims.claims[name]
         verdicts = [NOTHING if name == "a" or not claim.rows else claim.verdicts[label] for label in others]
-        rows.append([f"{name}. {text}", f"**{verdict_of(claims, name)}**", *verdicts])
+        rows.append([f"{name}. {text}", f"**{claim.verdict if claim.rows else 'not tested'}**", *verdicts])
     return [
         *markdown_table(["claim", first, *others], rows),
         "",
         f"Claim a is about KD alone. Under e the column {safe(first)} is all students together, the others a "
         "method's own.",
     ]
-
-
-def verdict_of(claims: ClaimsResult, name: str) -> str:
-    """Return a claim's verdict, or that it was not tested."""
-    claim = claims.claims[name]
-    return claim.verdict if claim.rows else "not tested"
 
 
 def verdict_line(claims: ClaimsResult, name: str) -> str:
@@ -169,10 +139,10 @@ def untested(claims: ClaimsResult) -> Iterator[str]:
     """Return what a reader might take for tested and is not."""
     missing = [run for run in claims.runs if run.status in ("open", "failed")]
     if missing:
-        yield f"{len(missing)} runs have no result yet: {_some([run.folder for run in missing])}."
+        yield f"{len(missing)} runs have no result yet: {some_names([run.folder for run in missing], 12)}."
     diverged = [run.folder for run in claims.runs if run.status == "diverged"]
     if diverged:
-        yield f"{len(diverged)} runs diverged and count as wrong on every image: {_some(diverged)}."
+        yield f"{len(diverged)} runs diverged and count as wrong on every image: {some_names(diverged, 12)}."
     pairs = [f"{pair.teacher} to {pair.student}" for pair in claims.pairs if not pair.pretrained]
     yield f"Other pairs than {', '.join(pairs)}; other data than {claims.data.name}."
     threat = claims.threat
@@ -204,7 +174,3 @@ def eps_text(eps: float) -> str:
     """
     steps = eps * 255
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 and round(steps) else f"{eps:.4g}"
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kdiga.report.charts import INK, SOFT, axes_of, colour, drawing, marker
+from kdiga.report.charts import INK, SOFT, axes_of, bars, colour, legend, marker, panels_of
 from kdiga.report.claims_tables import RADII
 from kdiga.results.studies import ClaimRow, ClaimsResult
 
@@ -20,31 +19,28 @@ def draw_kd(claims: ClaimsResult) -> Figure | None:
     rows = [row for row in claims.claims["a"].rows if row.teacher_robust is not None]
     if not rows:
         return None
-    with drawing():
-        figure, (axes,) = _panels(1, len(rows))
-        series = (
-            ("teacher_robust", "teacher", INK, "|"),
-            ("robust", "KD student", colour(1), "o"),
-            ("plain_robust", "student without a teacher", colour(0), "s"),
+    figure, axes = axes_of(WIDTH, 1.3 + ROW * len(rows))
+    series = (
+        ("teacher_robust", "teacher", INK, "|"),
+        ("robust", "KD student", colour(1), "o"),
+        ("plain_robust", "student without a teacher", colour(0), "s"),
+    )
+    for name, label, ink, mark in series:
+        places = [(100 * getattr(row, name), place) for place, row in enumerate(rows) if getattr(row, name) is not None]
+        if not places:
+            continue
+        axes.plot(
+            *zip(*places, strict=True),
+            mark,
+            color=ink,
+            label=label,
+            markersize=12 if mark == "|" else 6,
+            markeredgewidth=2.5 if mark == "|" else 1,
         )
-        for name, label, ink, mark in series:
-            places = [
-                (100 * getattr(row, name), place) for place, row in enumerate(rows) if getattr(row, name) is not None
-            ]
-            if not places:
-                continue
-            axes.plot(
-                *zip(*places, strict=True),
-                mark,
-                color=ink,
-                label=label,
-                markersize=12 if mark == "|" else 6,
-                markeredgewidth=2.5 if mark == "|" else 1,
-            )
-        _pair_axis(axes, [f"{row.teacher} → {row.student}" for row in rows])
-        axes.set_xlim(left=-2)
-        axes.set_xlabel("accuracy under AutoAttack (%)")
-        _legend(figure, axes)
+    _pair_axis(axes, [f"{row.teacher} → {row.student}" for row in rows])
+    axes.set_xlim(left=-2)
+    axes.set_xlabel("accuracy under AutoAttack (%)")
+    legend(figure, axes)
     return figure
 
 
@@ -54,13 +50,12 @@ def draw_transfer(claims: ClaimsResult) -> Figure | None:
     rows = [row for row, _ in effects]
     if not rows:
         return None
-    with drawing():
-        figure, (axes,), methods = _by_pair(claims, rows, 1)
-        _intervals(axes, effects, methods, _pairs(rows))
-        axes.axvline(0, color=INK, linewidth=1)
-        share = f"{100 * claims.rules['kept']:g} %"
-        axes.set_xlabel(f"robust accuracy less {share} of the teacher's (points); right of 0: preserved")
-        _legend(figure, axes)
+    figure, (axes,), methods = _by_pair(claims, rows, 1)
+    _intervals(axes, effects, methods, _pairs(rows))
+    axes.axvline(0, color=INK, linewidth=1)
+    share = f"{100 * claims.rules['kept']:g} %"
+    axes.set_xlabel(f"robust accuracy less {share} of the teacher's (points); right of 0: preserved")
+    legend(figure, axes)
     return figure
 
 
@@ -70,30 +65,29 @@ def draw_pretrained(claims: ClaimsResult) -> Figure | None:
     if not rows:
         return None
     methods, students = _order(claims), list(dict.fromkeys(row.student for row in rows))
-    with drawing():
-        figure, axes = axes_of(WIDTH, 4.2)
-        for row in rows:
-            x, y = ([100 * part for part in getattr(row, key)] for key in ("kept", "gained"))
-            place = methods.index(row.method)
-            name = row.method + (f", {row.student}" if len(students) > 1 else "")
-            axes.errorbar(
-                x[0],
-                y[0],
-                xerr=[[x[0] - x[1]], [x[2] - x[0]]],
-                yerr=[[y[0] - y[1]], [y[2] - y[0]]],
-                fmt=marker(place),
-                color=colour(place),
-                label=name,
-                elinewidth=1.2,
-                capsize=0,
-                markerfacecolor="white" if students.index(row.student) else colour(place),
-            )
-        axes.plot(0, 0, "*", color=INK, markersize=12, label="start")
-        axes.axvline(-claims.rules["lost"], color=SOFT, linewidth=1, linestyle=":")
-        axes.axhline(claims.rules["gained"], color=SOFT, linewidth=1, linestyle=":")
-        axes.set_xlabel("change of clean accuracy (points)")
-        axes.set_ylabel("change under AutoAttack (points)")
-        _legend(figure, axes)
+    figure, axes = axes_of(WIDTH, 4.2)
+    for row in rows:
+        x, y = ([100 * part for part in getattr(row, key)] for key in ("kept", "gained"))
+        place = methods.index(row.method)
+        name = row.method + (f", {row.student}" if len(students) > 1 else "")
+        axes.errorbar(
+            x[0],
+            y[0],
+            xerr=bars(x[:1], [x[1:]]),
+            yerr=bars(y[:1], [y[1:]]),
+            fmt=marker(place),
+            color=colour(place),
+            label=name,
+            elinewidth=1.2,
+            capsize=0,
+            markerfacecolor="white" if students.index(row.student) else colour(place),
+        )
+    axes.plot(0, 0, "*", color=INK, markersize=12, label="start")
+    axes.axvline(-claims.rules["lost"], color=SOFT, linewidth=1, linestyle=":")
+    axes.axhline(claims.rules["gained"], color=SOFT, linewidth=1, linestyle=":")
+    axes.set_xlabel("change of clean accuracy (points)")
+    axes.set_ylabel("change under AutoAttack (points)")
+    legend(figure, axes)
     return figure
 
 
@@ -105,15 +99,14 @@ def draw_certified(claims: ClaimsResult) -> Figure | None:
     rows = [row for row, _ in effects]
     if not rows:
         return None
-    with drawing():
-        figure, panels, methods = _by_pair(claims, rows, 2)
-        for axes, (kind, title) in zip(panels, RADII.items(), strict=True):
-            _intervals(axes, [one for one in effects if one[0].kind == kind], methods, _pairs(rows))
-            axes.axvline(100 * claims.rules["covered"], color=INK, linewidth=1)
-            axes.set_xlim(-3, 103)
-            axes.set_title(title)
-        figure.supxlabel("images on which the student has at least the teacher's radius (%)", fontsize=10.5)
-        _legend(figure, panels[0])
+    figure, panels, methods = _by_pair(claims, rows, 2)
+    for axes, (kind, title) in zip(panels, RADII.items(), strict=True):
+        _intervals(axes, [one for one in effects if one[0].kind == kind], methods, _pairs(rows))
+        axes.axvline(100 * claims.rules["covered"], color=INK, linewidth=1)
+        axes.set_xlim(-3, 103)
+        axes.set_title(title)
+    figure.supxlabel("images on which the student has at least the teacher's radius (%)", fontsize=10.5)
+    legend(figure, panels[0])
     return figure
 
 
@@ -124,26 +117,24 @@ def draw_bounds(claims: ClaimsResult) -> Figure | None:
         return None
     methods, teachers = _order(claims), list(dict.fromkeys(row.teacher for row in rows))
     shown = [method for method in methods if any(row.method == method for row in rows)]
-    with drawing():
-        figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
-        FigureCanvasAgg(figure)
-        first = figure.add_subplot(1, 2, 1)
-        for axes, name in ((first, "student"), (figure.add_subplot(1, 2, 2, sharey=first), "transfer")):
-            for row in rows:
-                axes.plot(
-                    getattr(row, f"{name}_mean"),
-                    100 * (row.robust or 0.0),
-                    marker(teachers.index(row.teacher)),
-                    color=colour(methods.index(row.method)),
-                    markersize=5.5,
-                )
-            axes.set_xlabel(f"{name} bound (nats, mean over images)")
-        first.set_ylabel("accuracy under AutoAttack (%)")
-        for method in shown:
-            first.plot([], [], "s", color=colour(methods.index(method)), label=method)
-        for place, teacher in enumerate(teachers):
-            first.plot([], [], marker(place), color=SOFT, markerfacecolor="white", label=f"from {teacher}")
-        _legend(figure, first)
+    figure, panels = panels_of(2, WIDTH, 4.1)
+    first = panels[0]
+    for axes, name in zip(panels, ("student", "transfer"), strict=True):
+        for row in rows:
+            axes.plot(
+                getattr(row, f"{name}_mean"),
+                100 * (row.robust or 0.0),
+                marker(teachers.index(row.teacher)),
+                color=colour(methods.index(row.method)),
+                markersize=5.5,
+            )
+        axes.set_xlabel(f"{name} bound (nats, mean over images)")
+    first.set_ylabel("accuracy under AutoAttack (%)")
+    for method in shown:
+        first.plot([], [], "s", color=colour(methods.index(method)), label=method)
+    for place, teacher in enumerate(teachers):
+        first.plot([], [], marker(place), color=SOFT, markerfacecolor="white", label=f"from {teacher}")
+    legend(figure, first)
     return figure
 
 
@@ -165,21 +156,13 @@ def _pairs(rows: Sequence[ClaimRow]) -> list[str]:
     return list(dict.fromkeys(f"{row.teacher} → {row.student}" for row in rows))
 
 
-def _panels(count: int, rows: int, row: float = ROW) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, 1.3 + row * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
-
-
 def _by_pair(claims: ClaimsResult, rows: Sequence[ClaimRow], count: int) -> tuple[Figure, list[Axes], dict[str, int]]:
     """Return a figure whose panels share the pairs as their vertical axis, and each method's colour."""
     methods = {label: place for place, label in enumerate(_order(claims))}
     shown = len({row.method for row in rows})
-    figure, panels = _panels(count, len(_pairs(rows)), 0.17 * shown + 0.15)
+    figure, panels = panels_of(count, WIDTH, 1.3 + len(_pairs(rows)) * (0.17 * shown + 0.15))
     for axes in panels:
         _pair_axis(axes, _pairs(rows))
-        if axes is not panels[0]:
-            axes.tick_params(labelleft=False)
     return figure, panels, methods
 
 
@@ -201,8 +184,3 @@ def _intervals(
         label = None if row.method in axes.get_legend_handles_labels()[1] else row.method
         axes.plot([low, high], [height, height], color=colour(place), linewidth=1.4)
         axes.plot(mean, height, marker(place), color=colour(place), label=label)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False, fontsize=9)

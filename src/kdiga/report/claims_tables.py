@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kdiga.report.tables import NOTHING, markdown_table
 from kdiga.results.attack_names import attack_name
-from kdiga.results.studies import ClaimRow, ClaimsResult, ClaimsRun, CorrelationRecord, SearchTrial
+from kdiga.results.studies import ClaimRow, ClaimsResult, ClaimsRun, CorrelationRecord
 
 RADII = {"clever": "CLEVER", "smoothing": "smoothing"}
 Column = tuple[str, Callable[[ClaimRow], str]]  # a heading, and its cell of a row
@@ -239,14 +239,14 @@ def coefficient_rows(claims: ClaimsResult) -> list[str]:
     for entry in claims.coefficients:
         chosen = entry.coefficients
         values = NOTHING if chosen is None else ", ".join(f"{name} {value:g}" for name, value in chosen.items())
-        lines.append([entry.search, values, ", ".join(map(_trial, entry.trials))])
+        trials = [
+            one.status if one.best is None else f"{100 * one.best.robust:.1f} / {100 * one.best.clean:.1f}"
+            for one in entry.trials
+        ]
+        lines.append([entry.search, values, ", ".join(trials)])
     return [
         *markdown_table(["search", "chosen", "validation robust / clean of each trial"], lines),
         "",
         "The same number of trials for every method, on one pair. A pre-trained student's have to keep its clean "
         "accuracy on validation images within the bound, if any does.",
     ]
-
-
-def _trial(trial: SearchTrial) -> str:
-    return trial.status if trial.best is None else f"{100 * trial.best.robust:.1f} / {100 * trial.best.clean:.1f}"

@@ -36,11 +36,8 @@ def difference_of(first: Sequence[Accuracy], second: Sequence[Accuracy]) -> Accu
     """Return the difference of two models under one attack, paired where any of their measurements allow it.
 
     Measurements that cannot be paired are compared by adding the squares of both intervals (Zou and Donner, 2008),
-    which is too wide rather than too narrow where the images were the same after all.
-
-    Args:
-        first: Measurements of the first model, most images first.
-        second: Measurements of the second model, most images first.
+    which is too wide rather than too narrow where the images were the same after all. Each model's measurements are in
+    order of their number of images, most first.
     """
     for one in first:
         for other in second:
@@ -92,10 +89,6 @@ class PairedDifference:
 
 def compare_evaluations(first: EvaluationResult, second: EvaluationResult) -> list[PairedDifference]:
     """Return the differences under the attacks that both evaluations have.
-
-    Args:
-        first: Evaluation with outcomes of each image.
-        second: Another one, on the same data under the same threat model.
 
     Raises:
         InputError: if they have no attack in common, or were not measured on the same examples.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
@@ -12,12 +11,10 @@ from kdiga.results.shared import ModelIdentity
 
 
 class ModelRegistry:
-    """Decides which results are about the same model.
+    """Decides which results are about the same model, from the identities of all results.
 
-    Args:
-        identities: Identities of all results.
-        runs: Runs; a model named by a path is searched among them, by the last parts of the path if the path itself
-            does not exist (results are often moved).
+    A model named by a path is searched among the runs, by the last parts of the path if the path itself does not exist
+    (results are often moved).
     """
 
     def __init__(self, identities: Iterable[ModelIdentity], runs: Sequence[RunResult]) -> None:
@@ -81,27 +78,6 @@ class ModelRegistry:
         while key in self._parent and self._parent[key] != key:
             key = self._parent[key]
         return key
-
-
-def short_names(places: Sequence[tuple[str, str | None]]) -> list[str]:
-    """Return the shortest distinct endings of paths, with "(last)" for last weights.
-
-    >>> short_names([("runs/kd/seed-0", "best"), ("runs/kd/seed-1", "best"), ("runs/teacher", "last")])
-    ['kd/seed-0', 'kd/seed-1', 'teacher (last)']
-    """
-    parts = [Path(model).parts or ("model",) for model, _ in places]
-    different = sorted(set(parts))
-    names: list[str] = []
-    for own, (_, which) in zip(parts, places, strict=True):
-        length = 2 if re.fullmatch(r"seed-\d+", own[-1]) and len(own) > 1 else 1
-        while length < len(own) and sum(other[-length:] == own[-length:] for other in different) > 1:
-            length += 1
-        names.append("/".join(own[-length:]) + (" (last)" if which == "last" else ""))
-    counts, seen = Counter(names), Counter[str]()
-    for row, name in enumerate(names):
-        seen[name] += 1
-        names[row] = f"{name} #{seen[name]}" if counts[name] > 1 else name
-    return names
 
 
 def _shared_end(first: Sequence[str], second: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 from kdiga.report.blocks import Section
-from kdiga.report.charts import page_colours
+from kdiga.report.charts import drawing, page_colours
 from kdiga.report.groups import ModelGroup, group_models
 from kdiga.report.sections.accuracy import costs_section, models_section, sweep_section
 from kdiga.report.sections.certified import certified_section
@@ -72,20 +72,22 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
     results = find_results(folders)
     groups, remarks = group_models(results)
     left_out = [*results.left_out, *remarks]
-    parts = [_part(group, groups) for group in groups]
-    studies = [study_section(study) for study in results.studies]
+    with drawing():
+        parts = [_part(group, groups) for group in groups]
+        studies = [study_section(study) for study in results.studies]
     sections = [exports_section(results.exports), *studies, left_out_section(left_out), provenance_section(results)]
     ends = [section for section in sections if section]
-    _write(path, _html(title or "Did the robustness transfer?", parts, ends, results))
+    text = _html(title or "Did the robustness transfer?", parts, ends, results)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written ({error.strerror}); give another --out.") from None
     return Page(path, [part.verdict for part in parts], left_out)
 
 
 def check_place(path: Path) -> None:
-    """Check that a page may be written at a path.
-
-    Raises:
-        InputError: if something else is there.
-    """
+    """Check that a page may be written at a path."""
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; give the page a file's name with --out, such as report.html.")
     if not path.exists():
@@ -144,11 +146,3 @@ def _found(results: Results) -> str:
         (len(results.runs), "run"),
     )
     return ", ".join(f"{count} {name}{'s' * (count > 1)}" for count, name in counts if count)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written ({error.strerror}); give another --out.") from None

@@ -9,25 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import safe
 from kdiga.report.blocks import Plot, Section, Table, TableCell
-from kdiga.report.charts import MARKERS, drawing, file_svg, inline_svg, write_png
-from kdiga.report.labels import SIZE, Label, main_attack, place_labels
+from kdiga.report.charts import (
+    SOFT,
+    colour,
+    cost_axis,
+    drawing,
+    file_svg,
+    inline_svg,
+    legend,
+    marker,
+    panels_of,
+    write_png,
+)
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
-from kdiga.results.attack_names import attack_name
+from kdiga.results.attack_names import attack_name, strongest
 from kdiga.results.fields import DamagedError
 from kdiga.results.studies import StudyEntry, StudyResult, TuningChoice
 
 OF_A_RUN = ("seed", "status", "folder", "epochs", "best_epoch", "parameters", "minutes")
 COSTS = ("minutes", "student passes", "teacher passes")
-# After Okabe and Ito, and three more; a method's colour and marker are its place in the study.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0", "#E69F00", "#56B4E9", "#8C564B", "#555555")
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,18 @@ class StudyRow:
             *(NOTHING if count is None else f"{count:,.0f}" for count in passes),
         ]
 
-    def drawn_costs(self) -> dict[str, float | None]:
-        """Return the costs that the picture shows, by name."""
-        passes = [self.costs[f"{role} passes"] for role in ("student", "teacher")]
-        total = None if None in passes else sum(count or 0.0 for count in passes)
-        return {"network passes in training": total, "minutes of training": self.costs["minutes"]}
+    def minutes(self) -> float | None:
+        """Return the minutes of training."""
+        return self.costs["minutes"]
+
+    def passes(self) -> float | None:
+        """Return the passes of student and teacher together."""
+        student, teacher = (self.costs[f"{role} passes"] for role in ("student", "teacher"))
+        return None if student is None or teacher is None else student + teacher
 
 
 def read_study(folder: Path) -> StudyResult:
-    """Return the study in a folder.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """Return the study in a folder."""
     path = folder / "study.json"
     try:
         return StudyResult.read(path)
@@ -110,15 +115,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def write_tables(folder: Path, *, pictures: bool = True) -> None:
-    """Write ``cells.csv``, ``table.md``, ``scatter.png`` and ``scatter.svg`` from ``study.json``.
-
-    Args:
-        folder: Folder of the study.
-        pictures: False leaves the pictures as they are; drawing them takes seconds.
-
-    Raises:
-        InputError: if there is no readable ``study.json``.
-    """
+    """Write ``cells.csv`` and ``table.md``, and with ``pictures`` ``scatter.png`` and ``scatter.svg``."""
     study = read_study(folder)
     write_atomically(folder / "cells.csv", _runs_csv(study))
     write_atomically(folder / "table.md", table_markdown(study))
@@ -198,9 +195,7 @@ def study_section(study: StudyResult) -> Section:
 
 
 def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
-    with drawing():
-        svg = inline_svg(scatter(study, stacked=True), f"study {study.path.parent}")
-    attack, which = list(study.attacks)[-1], _drawn_weights(study)
+    attack, which = _drawn(study)
     scored = [
         (row.label, found.mean) for row in rows if (found := row.accuracy.get((which, attack))) and not row.teacher
     ]
@@ -208,7 +203,7 @@ def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
     most = ", ".join(f"{label} {100 * mean:.1f} %" for label, mean in best)
     return Plot(
         title="Robust accuracy against training cost, over all seeds",
-        svg=svg,
+        svg=inline_svg(scatter(study, stacked=True), f"study {study.path.parent}"),
         alt=f"{attack_name(attack)} accuracy of {len(scored)} methods against training cost. Most robust: {most}.",
         caption="Bars are sample standard deviations over seeds; dashed lines are teachers.",
         commands=[study.command] if study.command else [],
@@ -217,102 +212,53 @@ def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
     )
 
 
-def _drawn_weights(study: StudyResult) -> str:
-    return "best" if "best" in study.which else study.which[0]
+def _drawn(study: StudyResult) -> tuple[str, str]:
+    """Return the attack and the weights of the picture."""
+    return strongest(study.attacks) or "clean", "best" if "best" in study.which else study.which[0]
 
 
 def scatter(study: StudyResult, *, stacked: bool = False) -> Figure:
     """Draw robust accuracy against cost, a panel a cost; teachers are lines, for their cost is not the methods'.
 
-    Args:
-        study: Study; a cost that no method has gets no panel.
-        stacked: Whether panels stand below each other, not side by side.
+    A cost that no method has gets no panel. With ``stacked``, panels are below each other.
     """
-    rows, attack, which = table_rows(study), main_attack(list(study.attacks)), _drawn_weights(study)
-    points = [(row, row.drawn_costs(), row.accuracy[which, attack]) for row in rows]
-    costs = [
-        name
-        for name in ("network passes in training", "minutes of training")
-        if any(not row.teacher and cost[name] for row, cost, _ in points)
-    ]
-    across, down = (1, max(1, len(costs))) if stacked else (max(1, len(costs)), 1)
-    figure = Figure(figsize=(7.2 * across, 6.2 * down), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels: Any = figure.subplots(down, across, squeeze=False, sharey=True)
-    labels: list[tuple[Axes, list[Label]]] = []
-    for axes, name in zip(panels.flat, costs or ["no run is finished"], strict=True):
-        labels.append((axes, _draw(axes, [(row, cost.get(name), score) for row, cost, score in points])))
-        axes.set(xlabel=name)
-    for row in panels:
-        row[0].set_ylabel(f"accuracy under {attack_name(attack)}, {which} weights (%)")
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # labels are measured where the axes are now
-    lines = [100 * score.mean for row, _, score in points if row.teacher and score]
-    for axes, found in labels:
-        place_labels(axes, found, lines)
+    rows, (attack, which) = table_rows(study), _drawn(study)
+    methods = [row for row in rows if not row.teacher]
+    costs = {
+        name: cost
+        for name, cost in (("network passes in training", StudyRow.passes), ("minutes of training", StudyRow.minutes))
+        if any(cost(row) for row in methods)
+    }
+    count = max(1, len(costs))
+    with drawing():
+        figure, panels = panels_of(
+            count, 7.2 * (1 if stacked else count), 6.2 * (count if stacked else 1), below=stacked
+        )
+        for axes in panels:
+            axes.set_ylabel(f"accuracy under {attack_name(attack)}, {which} weights (%)")
+            axes.margins(0.1)
+            for row in rows:
+                if row.teacher and (score := row.accuracy[which, attack]):
+                    _teacher_line(axes, row.label, 100 * score.mean)
+        for axes, (name, cost) in zip(panels, costs.items(), strict=False):
+            axes.set_xlabel(name)
+            points = [
+                (place, row, spent, score)
+                for place, row in enumerate(methods)
+                if (score := row.accuracy[which, attack]) and (spent := cost(row))
+            ]
+            for place, row, spent, score in points:
+                spread = None if score.deviation is None else 100 * score.deviation
+                mark = {"color": colour(place), "marker": marker(place), "markersize": 7, "linestyle": "none"}
+                axes.errorbar(spent, 100 * score.mean, yerr=spread, capsize=3, label=row.label, **mark)
+            if points:
+                cost_axis(axes, [spent for _, _, spent, _ in points])
+        legend(figure, panels[0])
     return figure
 
 
-def _draw(axes: Axes, points: Sequence[tuple[StudyRow, float | None, MeanAndRange | None]]) -> list[Label]:
-    labels: list[Label] = []
-    scores = [100 * score.mean for _, _, score in points if score is not None]
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-    axes.xaxis.set_major_formatter("{x:,.12g}")  # 0.5, not 5 x 10^-1
-    axes.xaxis.set_minor_formatter("{x:,.12g}")
-    axes.grid(color="#e5e5e5")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    position = -1
-    for row, cost, score in points:
-        if row.teacher:
-            _teacher_line(axes, row.label, score, scores)
-            continue
-        position += 1
-        if score is None or not cost:
-            continue
-        ink = COLOURS[position % len(COLOURS)]
-        spread = None if score.deviation is None else 100 * score.deviation
-        axes.errorbar(
-            cost,
-            100 * score.mean,
-            yerr=spread,
-            color=ink,
-            marker=MARKERS[position % 7],
-            markersize=7,
-            capsize=3,
-            linewidth=1.2,
-            linestyle="none",
-        )
-        labels.append(Label(row.label, cost, 100 * score.mean, spread or 0.0, ink))
-    _set_limits(axes, [label.x for label in labels], scores)
-    return labels
-
-
-def _set_limits(axes: Axes, costs: Sequence[float], scores: Sequence[float]) -> None:
-    """Leave room for labels, also around a single point."""
-    if costs:
-        margin = max(1.5, (max(costs) / min(costs)) ** 0.2)
-        axes.set_xlim(min(costs) / margin, max(costs) * margin)
-    if scores:
-        margin = max(5.0, 0.15 * (max(scores) - min(scores)))
-        axes.set_ylim(min(scores) - margin, max(scores) + margin)
-
-
-def _teacher_line(axes: Axes, label: str, score: MeanAndRange | None, scores: Sequence[float]) -> None:
-    if score is None:
-        return
-    height = 100 * score.mean
-    axes.axhline(height, color="#888888", linewidth=1, linestyle="--", zorder=1)
-    # The cheap methods on the left are the least robust; so a robust teacher's name is free there.
-    left = height >= statistics.median(scores)
-    axes.annotate(
-        f"teacher {label}",
-        (0.0 if left else 1.0, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(4 if left else -4, 3),
-        textcoords="offset points",
-        fontsize=SIZE,
-        color="#555555",
-        ha="left" if left else "right",
-    )
+def _teacher_line(axes: Axes, label: str, height: float) -> None:
+    axes.axhline(height, color=SOFT, linewidth=1, linestyle="--", zorder=1)
+    place: Any = ("axes fraction", "data")
+    offset = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5, "color": SOFT}
+    axes.annotate(f"teacher {label}", (0, height), xycoords=place, **offset)

@@ -11,24 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
-from kdiga.report.charts import MARKERS, write_png
+from kdiga.report.charts import SOFT, dotted_line, draw_line, drawing, percent_axis, write_png
 from kdiga.results.attack_names import attack_name
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.explanations import ExplanationResult
 
-# The palette of Okabe and Ito, safe for colour-blind readers.
-COLOURS = ("#7B3FA0", "#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SHOWN = 5  # images
 
 
 def write_summary(path: Path, evaluations: Sequence[EvaluationResult], explanation: ExplanationResult) -> None:
-    """Draw the picture into a PNG file.
-
-    Args:
-        path: Path of the picture.
-        evaluations: Named evaluations with a sweep, the teacher's first.
-        explanation: Explanation of the same models in the same order, with pictures.
-    """
+    """Draw named evaluations with a sweep, the teacher's first, and their explanation's pictures into a PNG file."""
     gallery, names = explanation.gallery, [evaluation.name for evaluation in evaluations]
     if gallery is None:
         raise InputError("the explanation has no pictures; run `kdiga explain` with --pictures 6.")
@@ -37,35 +29,26 @@ def write_summary(path: Path, evaluations: Sequence[EvaluationResult], explanati
     for name, model in zip(names, explanation.models, strict=True):
         cosine = model.gradient.cosine
         labels.append(name if cosine is None else f"{name}\ncos {cosine:.2f}")
-    figure = Figure(figsize=(12.5, 5.2), layout="constrained")
-    parts: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1))
-    left, right = parts
-    _draw_curves(left.subplots(), evaluations)
-    rows = [images, *(model.gradient[:SHOWN] for model in gallery.models)]
-    _draw_grid(right.subplots(len(rows), len(images), squeeze=False), labels, rows)
-    right.suptitle("input gradient of the loss", fontsize=11)
-    write_png(path, figure, dpi=110)
+    with drawing():
+        figure = Figure(figsize=(12.5, 5.2), layout="constrained")
+        parts: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+        left, right = parts
+        _draw_curves(left.subplots(), evaluations)
+        rows = [images, *(model.gradient[:SHOWN] for model in gallery.models)]
+        _draw_grid(right.subplots(len(rows), len(images), squeeze=False), labels, rows)
+        right.suptitle("input gradient of the loss", fontsize=11)
+        write_png(path, figure, dpi=110)
 
 
 def _draw_curves(axes: Axes, evaluations: Sequence[EvaluationResult]) -> None:
     eps, curves = evaluations[0].threat.eps, [one.sweep.curve for one in evaluations if one.sweep]
-    axes.axvline(eps, color="#888888", linewidth=1, linestyle=":")
-    axes.text(eps, 1.03, f"trained for eps {eps:g}", ha="center", va="bottom", fontsize=9, color="#555555")
-    for place, (evaluation, curve) in enumerate(zip(evaluations, curves, strict=True)):
-        axes.plot(
-            curve.at,
-            curve.accuracy,
-            label=evaluation.name,
-            color=COLOURS[place % len(COLOURS)],
-            linewidth=2,
-            markersize=5,
-            marker=MARKERS[place % 7],
-        )
-    axes.set(xlim=(0, max(curves[0].at)), ylim=(0, 1.02), xlabel="eps (pixels in [0, 1])")
+    dotted_line(axes, eps)
+    axes.text(eps, 1.03, f"trained for eps {eps:g}", ha="center", va="bottom", fontsize=9, color=SOFT)
+    for place, (evaluation, curve) in enumerate(zip(evaluations, curves, strict=True), start=-1):
+        draw_line(axes, place, curve.at, curve.accuracy, label=evaluation.name)
+    axes.set(xlim=(0, max(curves[0].at)), xlabel="eps (pixels in [0, 1])")
     axes.set_ylabel(f"accuracy under {attack_name(curves[0].attack)}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.grid(color="#e5e5e5")
-    axes.spines[["top", "right"]].set_visible(False)
+    percent_axis(axes)
     axes.legend(frameon=False, loc="upper right")
 
 

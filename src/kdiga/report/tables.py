@@ -1,4 +1,4 @@
-"""What tables over several runs share: means over seeds, Markdown and CSV, dates and machines."""
+"""How numbers, lists of names, machines and tables are written, in sentences, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -61,13 +61,48 @@ def when_and_where(runs: Iterable[RunSummary]) -> str:
     """Return when and on which machines runs were made, in a sentence."""
     runs = list(runs)
     dates = sorted(run.date[:10] for run in runs if run.date)
-    machines = dict.fromkeys(_machine(run.hardware) for run in runs if run.hardware)
+    machines = dict.fromkeys(hardware_text(run.hardware) for run in runs if run.hardware)
     when = NOTHING if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
     return f"{when}; {'; '.join(machines) or NOTHING}."
 
 
-def _machine(hardware: Mapping[str, Any]) -> str:
-    accelerator, threads = hardware.get("accelerator"), hardware.get("threads")
-    device = f", {accelerator}" if accelerator else ", no GPU"
-    each = "1 thread" if threads == 1 else f"{threads} threads"
-    return f"{hardware.get('processor')}, {hardware.get('cores')} cores, {each} a run{device}"
+def hardware_text(hardware: Mapping[str, Any]) -> str:
+    """Return a machine as a run or a result recorded it."""
+    count = hardware.get("threads")
+    threads = f", {count} thread{'s' * (count != 1)}" if count else ""
+    device = hardware.get("accelerator") or "no GPU"
+    return f"{hardware.get('processor')}, {hardware.get('cores')} cores{threads}, {device}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent; a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def span(ends: Sequence[float] | None) -> str:
+    """Return an interval of shares in percent; nothing for None."""
+    return "" if ends is None else f"{100 * ends[0]:.1f} – {100 * ends[1]:.1f}"
+
+
+def signed(value: float) -> str:
+    """Return a difference of shares in points, with a sign that is as long as a digit.
+
+    >>> signed(-0.123)
+    '−12.3'
+    """
+    rounded = round(100 * value, 1)
+    return f"{'−' if rounded < 0 else '+' if rounded > 0 else '±'}{abs(rounded):.1f}"
+
+
+def listed(values: Sequence[str]) -> str:
+    """Return names as a sentence lists them.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}" if values else ""
+
+
+def some_names(values: Sequence[str], most: int = 4) -> str:
+    """Return the first names of a list, and how many more there are."""
+    return listed(values if len(values) <= most else [*values[:most], f"{len(values) - most} more"])

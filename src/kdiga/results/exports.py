@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from kdiga.results.attack_names import attack_name
 from kdiga.results.fields import Count, EmptyAsNone, Interval, Number, ResultModel, Share, Text, check_around, fields
 from kdiga.results.shared import JudgedFile
 
 Lenient = BeforeValidator(fields)
+NOTHING = "–"
 
 
 class AgreementRecord(ResultModel):
@@ -67,3 +70,32 @@ class ExportResult(JudgedFile):
         if not self.formats:
             raise ValueError("it names no format")
         return self
+
+
+class FormatTable:
+    """Size, speed and accuracy of each format, as the report and the model card show them.
+
+    ``rows`` has the text and smaller text of each cell under ``head``, without the first column; ``images`` counts each
+    attack's images.
+    """
+
+    def __init__(self, formats: Mapping[str, FormatRecord]) -> None:
+        entries = list(formats.values())
+        self.attacks = list(dict.fromkeys(name for one in entries for name in one.accuracy))
+        self.batches = list(dict.fromkeys(size for one in entries for size in one.latency_ms))
+        self.head = ["format", "bytes", "same class as PyTorch", *map(attack_name, self.attacks)]
+        self.head += [f"ms, batch {size}" for size in self.batches]
+        counts = {name: one.examples[name] for one in entries for name in one.accuracy}
+        self.images = ", ".join(f"{attack_name(name)} {count:,}" for name, count in counts.items())
+        self.rows = [list(self._cells(one)) for one in entries]
+
+    def _cells(self, one: FormatRecord) -> Iterator[tuple[str, str]]:
+        yield f"{one.bytes:,}" if one.bytes else NOTHING, ""
+        yield f"{100 * one.agreement.same_class:.1f} %" if one.agreement else NOTHING, ""
+        for attack in self.attacks:
+            value = one.accuracy.get(attack)
+            low, high = one.interval_95.get(attack, (0, 0))
+            yield (NOTHING, "") if value is None else (f"{100 * value:.1f} %", f"{100 * low:.1f} – {100 * high:.1f}")
+        for size in self.batches:
+            time = one.latency_ms.get(size)
+            yield (f"{time.median:.2f}", f"{time.low:.2f} – {time.high:.2f}") if time else (NOTHING, "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -25,8 +27,10 @@ from kdiga.results.fields import (
     invalid_reason,
     shown,
 )
+from kdiga.statistics import clopper_pearson
 
 Model = TypeVar("Model", bound=ResultModel)
+_GENERIC = re.compile(r"seed-\d+|(best|last)\.safetensors")  # parts of a path that do not identify a model
 JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")  # folders of results inside a run
 
 
@@ -179,6 +183,13 @@ class ResultFile(FileModel):
         """Data set and threat model."""
         return Conditions(self.data, self.threat.norm, self.threat.eps, self.data_fingerprint)
 
+    def accuracy_of(self, value: float, interval: Sequence[float] | None, correct: Sequence[float] | None) -> Accuracy:
+        """Return an accuracy with its interval; outcomes of each image may be unknown."""
+        images = len(correct) if correct else self.examples or 0
+        low, high = interval or clopper_pearson(round(value * images), images)
+        right = tuple(map(bool, correct)) if correct else None
+        return Accuracy(value, (low, high), images, right, self.conditions, self.origin)
+
     @property
     def origin(self) -> ResultOrigin:
         """Where the result comes from."""
@@ -209,11 +220,7 @@ def run_folder(path: Path) -> Path | None:
 
 
 def validated(kind: type[Model], content: object) -> Model:
-    """Return plain data as a model.
-
-    Raises:
-        DamagedError: if it does not have the model's form.
-    """
+    """Return plain data as a model."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -250,3 +257,26 @@ def _refuse(constant: str) -> None:
 def command_of(*parts: object) -> str:
     """Return a command line, quoted for a shell, without the parts that are None."""
     return shlex.join(["kdiga", *(str(part) for part in parts if part is not None)])
+
+
+def short_names(paths: Sequence[str], marks: Sequence[str] = ()) -> list[str]:
+    """Return the shortest distinct ending of each path, with its mark; repeated names get a number.
+
+    A name does not begin with a part that is only a seed or a weights file.
+
+    >>> short_names(["runs/teachers/robust", "runs/kd/seed-0", "runs/tangent/seed-0", "runs/kd/seed-0"])
+    ['robust', 'kd/seed-0', 'tangent/seed-0', 'kd/seed-0 (2)']
+    """
+    parts = [Path(path).parts or (path,) for path in paths]
+    names, seen = list[str](), Counter[str]()
+    for own, mark in zip(parts, marks or [""] * len(parts), strict=True):
+        others = [other for other in parts if other != own]
+        length = next((count for count in range(1, len(own)) if _identifies(own[-count:], others)), len(own))
+        name = "/".join(own[-length:]) + mark
+        seen[name] += 1
+        names.append(f"{name} ({seen[name]})" if seen[name] > 1 else name)
+    return names
+
+
+def _identifies(ending: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> bool:
+    return not _GENERIC.fullmatch(ending[0]) and all(other[-len(ending) :] != ending for other in others)

@@ -74,8 +74,9 @@ def distill(
         InputError: If a method or setting is unknown, data and models do not fit each other, a teacher is missing, the
             method queries stored signals at generated images, or the logits of a model have no gradient by its images.
         OutOfMemoryError: If memory runs out; the message says what to reduce.
-        DivergedError: If a term is not finite, or the student is no better than guessing at the end; the message names
-            the term. Also if the method trains through input gradients and all of them are exactly zero.
+        DivergedError: If a term is not finite; or in the second half, if the student is no better than guessing and
+            its loss does not fall, unless ``stop_at_chance`` is False. The message names the term. Also if the method
+            trains through input gradients and all of them are exactly zero.
     """
     configured = TrainingSettings.from_keywords(epochs, settings)
     chosen = method_by_name(method)

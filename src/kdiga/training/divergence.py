@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 
 from kdiga.errors import DivergedError
+from kdiga.training.result import EpochRecord, TrainingResult
+from kdiga.training.validation import Scores
 from kdiga.types import Objective
 
+ONE_SIDED = 1.645  # standard deviations; exceeded by chance with probability 5 %
+FALLEN = 0.01  # relative fall of a loss that counts
+FEW_STEPS = 500
 CHECK_EVERY = 50  # steps; a check waits for the device
 LABEL = "label"  # the term that does not depend on a teacher
 
@@ -74,32 +79,58 @@ class TermLog:
         return dict(zip(self.names, self._stacked().mean(0).tolist(), strict=True))
 
 
-def check_above_chance(
-    correct: int,
-    examples: int,
-    shares: Sequence[float],
-    epoch: int,
-    *,
-    terms: Mapping[str, float],
-    weights: Mapping[str, float],
-) -> None:
-    """Check that validation accuracy is above the accuracy of guessing.
+class CollapsedError(DivergedError):
+    """Training ended, because the student is no better than guessing and its loss does not fall.
 
-    Guessing the most frequent class has an accuracy equal to its share, with a binomial spread. A model within three
-    standard deviations of it counts as collapsed.
-
-    Raises:
-        DivergedError: Message with the term that weighs most, apart from the labels' term.
+    Args:
+        message: Message of one line.
     """
-    chance = max(shares)
-    spread = math.sqrt(chance * (1 - chance) / examples)
-    if correct / examples > chance + 3 * spread:
-        return
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.result: TrainingResult | None = None  # weights so far, set by the loop
+
+
+def better_than_guessing(scores: Scores) -> bool:
+    """Return whether a student is better than a guess that does not depend on the image.
+
+    Such a guess has a balanced accuracy, the mean over the classes, of 1 / (number of classes), whatever the shares of
+    the classes are. The student has to be above it by a one-sided test at 5 %, which a perfect student passes on any
+    number of examples. Examples of a single class show nothing, and the answer is yes.
+    """
+    shares = [(right / count, count) for right, count in scores.by_class if count]
+    if len(shares) < 2:
+        return True
+    balanced = sum(share for share, _ in shares) / len(shares)
+    variance = sum(share * (1 - share) / count for share, count in shares) / len(shares) ** 2
+    return balanced > 1 / len(shares) + ONE_SIDED * math.sqrt(variance)
+
+
+def loss_falls(terms: Mapping[str, float], weights: Mapping[str, float], history: Sequence[EpochRecord]) -> bool:
+    """Return whether the labels' term, or without one the sum, is 1 % below its value halfway back."""
+    if not history:
+        return False
+    then = history[min((len(history) + 1) // 2, len(history) - 1)].terms
+    names = [LABEL] if LABEL in terms else list(terms)
+    before, now = (sum(weights[name] * values.get(name, 0.0) for name in names) for values in (then, terms))
+    return now < before - FALLEN * abs(before)
+
+
+def describe_collapse(
+    scores: Scores, epoch: int, steps: int, *, terms: Mapping[str, float], weights: Mapping[str, float]
+) -> str:
+    """Return what failed, with the term that weighs most apart from the labels' term, and advice that fits."""
     suspects = [name for name in terms if name != LABEL] or list(terms)
     heaviest = max(suspects, key=lambda name: weights[name] * abs(terms[name]))
     values = ", ".join(f"{name} {weights[name]:.3g} x {value:.3g}" for name, value in terms.items())
-    raise DivergedError(
-        f"training collapsed, or never took off: validation accuracy {correct / examples:.1%} after epoch {epoch + 1} "
-        f"is no better than guessing ({chance:.1%}). The heaviest term is {heaviest!r} ({values}); lower its weight, "
-        "lengthen its ramp, lower lr, or train longer. No weights were saved as a result."
+    if len(terms) == 1:
+        advice = f"The only term is {heaviest!r} ({values}); lower lr, or start from trained weights."
+    else:
+        advice = f"The heaviest term is {heaviest!r} ({values}); lower its weight, lengthen its ramp, or lower lr."
+    if steps < FEW_STEPS:
+        advice += f" The run has only {steps} steps; train for more epochs, or with a smaller batch_size."
+    return (
+        f"training collapsed, or never took off: after epoch {epoch + 1} the student is no better than guessing "
+        f"(validation accuracy {scores.clean:.1%} on {scores.examples} images). {advice} "
+        "training.stop_at_chance=false trains to the end all the same."
     )

@@ -21,7 +21,7 @@ from kdiga.models.checkpoint import check_fit
 from kdiga.runs.folder import JOURNAL, Journal
 from kdiga.runs.provenance import provenance
 from kdiga.training.autotune import Choice, resolve_settings
-from kdiga.training.divergence import TermLog, check_above_chance
+from kdiga.training.divergence import CollapsedError, TermLog, better_than_guessing, describe_collapse, loss_falls
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.resume import Checkpoints, Progress, identity_of
 from kdiga.training.runtime import device_by_name
@@ -117,6 +117,8 @@ class TrainingLoop:
                     self._finish(stepper, self._epoch(stepper, self.progress.epoch))
             except DivergedError as error:
                 self.journal.write({"diverged": str(error)})
+                if isinstance(error, CollapsedError):
+                    error.result = self._result(stepper)
                 raise
             finally:
                 stepper.release_models()
@@ -194,14 +196,20 @@ class TrainingLoop:
         if not last and (epoch + 1) % self.settings.validate_every:
             return None
         scores = self.validator(stepper.result_model, epoch)
-        # In the first half, a slow start and a collapse can have the same accuracy.
-        if last or epoch + 1 >= self.settings.epochs / 2:
-            correct = round(scores.clean * scores.examples)
-            shares = self.validator.class_shares()
-            terms, weights = self.terms.means(), self.terms.weights
-            check_above_chance(correct, scores.examples, shares, epoch, terms=terms, weights=weights)
         self._update_best(stepper, epoch, scores.by(self.settings.select))
+        # In the first half, a slow start and a collapse can have the same accuracy.
+        if (last or epoch + 1 >= self.settings.epochs / 2) and not better_than_guessing(scores):
+            self._stop_or_warn(scores, epoch, last=last)
         return scores
+
+    def _stop_or_warn(self, scores: Scores, epoch: int, *, last: bool) -> None:
+        """End a run that does not learn; warn at the end of one that does, or that goes on at any rate."""
+        terms, weights = self.terms.means(), self.terms.weights
+        message = describe_collapse(scores, epoch, self.steps, terms=terms, weights=weights)
+        if self.settings.stop_at_chance and not loss_falls(terms, weights, self.history):
+            raise CollapsedError(message)
+        if last:
+            self.sanity_checks.warn("no-better-than-guessing", self.steps - 1, message)
 
     def _update_best(self, stepper: Stepper, epoch: int, score: float) -> None:
         # Of equal scores the later one: it was trained longer at a lower rate.

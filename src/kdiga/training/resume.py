@@ -25,7 +25,11 @@ from kdiga.types import ThreatModel
 
 FILE = "state.pt"
 FORMAT = "4"
-CHANGEABLE = ("training.accumulate", "training.save_every")  # settings that may change when a run is continued
+CHANGEABLE = (
+    "training.accumulate",
+    "training.save_every",
+    "training.stop_at_chance",
+)  # settings that may change when a run is continued
 GetState = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
 """Returns the state that is the same in all processes, and the state of this process."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
 
 from kdiga.errors import InputError, unknown
@@ -15,6 +17,9 @@ Schedule = Literal["one-cycle", "multi-step", "cosine", "constant"]
 Precision = Literal["fp32", "bf16", "auto"]
 Flag = Literal[True, False, "auto"]
 Selection = Literal["robust", "clean", "mean"]
+
+
+MOST_SEEDS = 2**32  # scikit-learn's limit, which cuts the validation images
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class TrainingSettings:
         validate_every: Number of epochs between checks; the last epoch always has a check.
         select: Score that chooses the best checkpoint: "robust" (PGD) or "clean" validation accuracy, or their
             "mean". The test set is not used.
+        stop_at_chance: Whether to end a run in its second half if its student is no better than guessing on the
+            validation images and its loss does not fall.
 
     Raises:
         InputError: If values are out of range or names unknown.
@@ -103,6 +110,7 @@ class TrainingSettings:
     validate_every: int = 1
     save_every: float = 10.0
     select: Selection = "robust"
+    stop_at_chance: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "validation_steps", "validate_every", "validation_examples"):
@@ -123,6 +131,15 @@ class TrainingSettings:
     def _check_rates(self) -> None:
         if not self.lr > 0:
             raise InputError(f"lr was {self.lr!r}; it must be above 0.")
+        if self.lr == math.inf:
+            raise InputError("lr was inf; it must be finite.")
+        for name in ("weight_decay", "grad_clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} was {getattr(self, name)!r}; it must be a finite number of at least 0.")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum was {self.momentum!r}; it must be in [0, 1), for example 0.9.")
+        if not 0 <= self.seed < MOST_SEEDS:
+            raise InputError(f"seed was {self.seed!r}; it must be a whole number from 0 to {MOST_SEEDS - 1}.")
         if not 0 < self.layer_decay <= 1:
             raise InputError(
                 f"layer_decay was {self.layer_decay!r}; it is a factor a layer in (0, 1]; 1 gives all one rate."
@@ -156,6 +173,7 @@ class TrainingSettings:
         return cls(epochs=epochs, **keywords)
 
 
+@cache
 def _choices() -> Mapping[str, tuple[str | bool, ...]]:
     hints = get_type_hints(TrainingSettings)
     names = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdiga.data import FileSet, Images, ImageSet, MixedSet, split
 from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -23,11 +23,12 @@ ImagesT = TypeVar("ImagesT", bound=Images)
 
 @dataclass(frozen=True)
 class Scores:
-    """Validation accuracies in [0, 1], and the counts behind them."""
+    """Validation accuracies in [0, 1], and the counts behind them: by class, correct examples and all examples."""
 
     clean: float
     robust: float
     examples: int
+    by_class: tuple[tuple[int, int], ...] = ()
 
     def by(self, select: Selection) -> float:
         """Return the score for the choice of the best checkpoint."""
@@ -41,7 +42,7 @@ def attack_of(steps: int) -> str:
 
 @dataclass(frozen=True)
 class Validator:
-    """Scores a model on the first ``examples`` of a validation set.
+    """Scores a model on ``examples`` of a validation set, at most.
 
     Args:
         data: Validation images, not part of the test set.
@@ -69,6 +70,8 @@ class Validator:
     ) -> Validator:
         """Return the validator of a run with these settings."""
         steps, examples = settings.validation_steps, settings.validation_examples
+        if len(data) > examples:
+            data = data.take(stratified(data.labels, examples))
         return cls(data, threat, steps, examples, settings.seed, process_group)
 
     def __call__(self, model: nn.Module, epoch: int) -> Scores:
@@ -78,15 +81,16 @@ class Validator:
             return self._score(model, slice(count), seed)
         starts = list(enumerate(range(0, count, BATCH_SIZE)))[self.process_group.rank :: self.process_group.count]
         own = [self._score(model, slice(at, min(at + BATCH_SIZE, count)), seed_at(seed, place)) for place, at in starts]
-        right = [(round(one.clean * one.examples), round(one.robust * one.examples)) for one in own]
-        clean, robust = map(
-            sum, zip(*(pair for some in self.process_group.gathered(right) for pair in some), strict=True)
+        right = [(round(one.clean * one.examples), round(one.robust * one.examples), one.by_class) for one in own]
+        clean, robust, by_class = zip(
+            *(one for some in self.process_group.gathered(right) for one in some), strict=True
         )
-        return Scores(clean / count, robust / count, count)
+        joined = torch.tensor(by_class).sum(0).tolist()
+        return Scores(sum(clean) / count, sum(robust) / count, count, tuple((one, all_) for one, all_ in joined))
 
     def _score(self, model: nn.Module, rows: slice, seed: int) -> Scores:
         attack = attack_of(self.steps)
-        batches = self.data.take(rows).batches()
+        batches, labels = self.data.take(rows).batches(), self.data.labels[rows].cpu()
         try:
             report = evaluate(model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed)
         except OutOfMemoryError as error:
@@ -94,12 +98,9 @@ class Validator:
                 f"{str(error).split(':')[0]}: the check after an epoch attacks {min(BATCH_SIZE, self.examples)} images "
                 "at once; reduce training.validation_examples."
             ) from error
-        return Scores(report["clean"], report[attack], report.examples)
-
-    def class_shares(self) -> list[float]:
-        """Return the share of each class among the examples."""
-        labels = self.data.labels[: self.examples]
-        return (torch.bincount(labels, minlength=self.data.num_classes).double() / len(labels)).tolist()
+        right = labels[torch.tensor(report.results["clean"].correct)]
+        counts = [part.bincount(minlength=self.data.num_classes).tolist() for part in (right, labels)]
+        return Scores(report["clean"], report[attack], report.examples, tuple(zip(*counts, strict=True)))
 
 
 def hold_out(images: ImagesT, settings: TrainingSettings) -> tuple[ImagesT, ImagesT]:
@@ -107,8 +108,21 @@ def hold_out(images: ImagesT, settings: TrainingSettings) -> tuple[ImagesT, Imag
     return split(images, settings.validation_share, settings.seed)
 
 
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """Return the rows of ``count`` examples with the class shares of all, int64 (count,), in a mixed order.
+
+    Their beginning has about the same shares, too. The choice depends on the labels only.
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for number in labels.cpu().unique().tolist():
+        rows = order[labels.cpu()[order] == number]
+        place[rows] = (torch.arange(len(rows)) + 0.5).double() / len(rows)
+    return place.argsort(stable=True)[:count]
+
+
 def validation_subset(held_out: Images, examples: int) -> ImageSet:
     """Return the images of the check, in memory: images on disk would be decoded for every check."""
     original = held_out.original if isinstance(held_out, MixedSet) else held_out
-    part = original.take(slice(examples))
+    part = original if len(original) <= examples else original.take(stratified(original.labels, examples))
     return part.load() if isinstance(part, FileSet) else part

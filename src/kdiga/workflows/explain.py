@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from kdiga.analysis.explain import explain, short_model_names
+from kdiga.analysis.explain import explain
 from kdiga.analysis.explanation import Explanation
+from kdiga.analysis.measures import Measurements
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.image_set import to_pixels
 from kdiga.io.atomic_write import replacing
 from kdiga.results.explanations import ExplanationResult
+from kdiga.results.shared import short_names
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress
 from kdiga.workflows.judging import ResultFolder, load_with_test_set
@@ -49,7 +51,7 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
             for student in request.students
         ),
     ]
-    names = short_model_names(given)
+    names = short_names(given)
     search = WorstCaseSearch(restarts=request.restarts)
     identity = {
         "kind": "explanation",
@@ -60,18 +62,21 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
         "compared": [loaded.about["fingerprint"] for loaded in loaded_models],
     }
     results = ResultFolder(request.out, FILE, ExplanationResult, identity, overwrite=request.overwrite)
-    found = explain(
-        teacher.model,
-        {name: loaded.model for name, loaded in zip(names[1:], loaded_models[1:], strict=True)},
+    measurements = Measurements(
         to_pixels(test_set.images.images),
         test_set.images.labels,
         threat=test_set.threat,
-        teacher_name=names[0],
-        attack=request.attack,
-        seed=request.seed,
         search=search,
+        seed=request.seed,
         result_cache=results.cache,
         on_progress=progress,
+    )
+    found = explain(
+        measurements,
+        teacher.model,
+        {name: loaded.model for name, loaded in zip(names[1:], loaded_models[1:], strict=True)},
+        teacher_name=names[0],
+        attack=request.attack,
         attack_folders=[_attack_folder(model, test_set, request) for model in given],
     )
     content: dict[str, Any] = identity | {"command": command} | found.to_dict()

@@ -86,7 +86,7 @@ def inspect_model(
     """
     if examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
-    description = Description.of(model)
+    description = Description(model)
     if data is None or not model.origin.trained or model.origin.new_head:
         return Inspection(description)
     place = device_by_name(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdiga.analysis.measures import Measurements
 from kdiga.analysis.suitable import suitable
 from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.image_set import to_pixels
@@ -44,8 +45,7 @@ def run_suitable(
     }
     folder = result_folder(request, request.teacher, "suitability", test_set)
     results = ResultFolder(folder, FILE, SuitabilityResult, identity, overwrite=request.overwrite)
-    found = suitable(
-        loaded.model,
+    measurements = Measurements(
         to_pixels(test_set.images.images),
         test_set.images.labels,
         threat=test_set.threat,
@@ -54,6 +54,7 @@ def run_suitable(
         result_cache=results.cache,
         on_progress=progress,
     )
+    found = suitable(measurements, loaded.model)
     content = identity | {"command": command} | loaded.about | found.to_dict()
     content["provenance"] = provenance(next(loaded.model.parameters()).device)
     return results.write(content), folder

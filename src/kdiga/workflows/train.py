@@ -17,6 +17,7 @@ from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
 from kdiga.runs.folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
 from kdiga.teachers import CachedTeacher
 from kdiga.training import TrainingResult, distill
+from kdiga.training.divergence import CollapsedError
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.training.resume import remove_state
 from kdiga.training.validation import Scores
@@ -47,7 +48,8 @@ def run_recipe(
 
     Raises:
         InputError: If anything in the recipe cannot be loaded, or ``out`` holds another run.
-        DivergedError: If training fails; it leaves no weights, only those of earlier rounds.
+        DivergedError: If training fails. A student that is no better than guessing leaves its weights, marked as
+            collapsed, and its state: ``resume`` without ``training.stop_at_chance`` continues.
     """
     if run.recipe.rounds is not None:
         return _run_rounds(run, out, resume=resume, overwrite=overwrite, callbacks=callbacks)
@@ -63,19 +65,24 @@ def run_recipe(
             return process_group.run_on_first(lambda: _earlier_result(out))
         if process_group.leads:
             write_config(out, run.recipe.to_dict())
-        outcome = distill(
-            models.student,
-            stored or models.teacher,
-            run.train,
-            method=run.recipe.method,
-            second_teacher=models.second_teacher,
-            threat=run.recipe.threat,
-            validation=run.validation,
-            out=out,
-            resume=resume,
-            **vars(callbacks or TrainingCallbacks()),
-            **asdict(run.recipe.training),
-        )
+        try:
+            outcome = distill(
+                models.student,
+                stored or models.teacher,
+                run.train,
+                method=run.recipe.method,
+                second_teacher=models.second_teacher,
+                threat=run.recipe.threat,
+                validation=run.validation,
+                out=out,
+                resume=resume,
+                **vars(callbacks or TrainingCallbacks()),
+                **asdict(run.recipe.training),
+            )
+        except CollapsedError as error:
+            if process_group.leads and error.result is not None:
+                _write_weights(run, out, error.result, collapsed=True)
+            raise
         result = _result(run, outcome, stored)
         if process_group.leads:
             _write(run, out, outcome, result)
@@ -105,13 +112,18 @@ def _result(run: PreparedRun, outcome: TrainingResult, stored: CachedTeacher | N
 
 
 def _write(run: PreparedRun, out: Path, outcome: TrainingResult, result: dict[str, Any]) -> None:
+    _write_weights(run, out, outcome)
+    write_result(out, result)
+    remove_state(out)  # only now: the disk may have no room for the weights, and then the state is needed
+
+
+def _write_weights(run: PreparedRun, out: Path, outcome: TrainingResult, **marks: bool) -> None:
     recipe, student = run.recipe, run.models.student
     about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
+    about |= marks
     for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
         student.load_state_dict(dict(state))
         save_model(student, out / f"{which}.safetensors", which=which, **about)
-    write_result(out, result)
-    remove_state(out)  # only now: the disk may have no room for the weights, and then the state is needed
 
 
 def _earlier_result(out: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdiga.checks import check_images, check_labels, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation.masking import forward_pass, gradient_attacks, gradient_free, margin_gradient
-from kdiga.evaluation.masking.check_context import CheckContext, DifferentiableModel
+from kdiga.evaluation.masking.check_context import CheckContext, DifferentiableModel, NotFiniteError
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.stages import AttackSettings
 from kdiga.model_state import device_of, evaluating, frozen_parameters, frozen_statistics, seeded
@@ -145,7 +145,10 @@ def _run(check: Check, context: CheckContext) -> Finding:
     if check.attacks and count < FEWEST:
         message = f"the model classifies {count} examples correctly; the check needs {FEWEST}."
         return Finding(check.name, "skipped", message, {"examples": count})
-    return check.run(context)
+    try:
+        return check.run(context)
+    except NotFiniteError as error:
+        return Finding(check.name, "failed", str(error), {})
 
 
 def _initial_logits(model: nn.Module, images: Tensor) -> Tensor | None:

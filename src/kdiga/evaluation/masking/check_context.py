@@ -21,6 +21,10 @@ Measure = Callable[[Tensor, Tensor, int], list[Any]]
 """Maps images, labels and a seed to one plain value an example."""
 
 
+class NotFiniteError(InputError):
+    """The checked model returned logits that are not finite for images near the given ones: a finding of its check."""
+
+
 class DifferentiableModel(nn.Module):
     """A model that always has a finite input gradient: zero where the wrapped model has none, or one of NaN.
 
@@ -47,7 +51,7 @@ class DifferentiableModel(nn.Module):
         """Return logits with the gradient of the wrapped model, NaN included; zero if it has none."""
         logits: Tensor = self.model(images)
         if not bool(logits.isfinite().all()):
-            raise InputError(
+            raise (NotFiniteError if self.role == "model" else InputError)(
                 f"the {self.role} returned logits that are not finite for images in [0, 1] near the given ones; "
                 "its weights are damaged or diverged."
             )

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 
 from kdiga.analysis.explain import explain
-from kdiga.analysis.model_explanation import ModelExplanation
+from kdiga.analysis.measures import Measurements
+from kdiga.analysis.model_explanation import StudentExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
 from kdiga.data.image_set import to_pixels
@@ -116,34 +117,24 @@ class ExplainMeasurement(TeacherMeasurement[Explaining]):
         self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
     ) -> dict[str, Any]:
         """Return means, and the values of those measures that order the students."""
-        found = explain(
-            teacher,
-            {"student": student},
-            images,
-            labels,
-            threat=threat,
-            attack=CHEAP,
-            search=self.settings.search,
-            seed=self.seed,
-            result_cache=ResultCache(cache),
-        )
+        search, results = self.settings.search, ResultCache(cache)
+        measurements = Measurements(images, labels, threat=threat, search=search, seed=self.seed, result_cache=results)
+        found = explain(measurements, teacher, {"student": student}, attack=CHEAP)
         return _summary(found.students[0])
 
 
-def _summary(student: ModelExplanation) -> dict[str, Any]:
+def _summary(student: StudentExplanation) -> dict[str, Any]:
     """Return a student's measures as plain data: means, and the values of those that order students."""
-    agreement, bounds = student.agreement, {"student": student.student_bound, "transfer": student.transfer_bound}
-    assert agreement is not None
-    known = {name: bound for name, bound in bounds.items() if bound is not None}
-    values = {f"{name} bound": bound.values for name, bound in known.items()} | {
+    bounds, cosines = {"student": student.student_bound, "transfer": student.transfer_bound}, student.defined_cosines
+    values = {f"{name} bound": bound.values for name, bound in bounds.items()} | {
         "local linearity": student.linearity,
-        "gradient distance": agreement.distance,
-        "gradient cosine": agreement.cosine,
+        "gradient distance": student.distance,
+        "gradient cosine": student.cosine,
     }
     return {
         "linearity": fmean(student.linearity),
-        "cosine": fmean(agreement.defined) if agreement.defined else None,
-        "bounds": {name: bound.to_dict() | {"violations": bound.violations} for name, bound in known.items()},
+        "cosine": fmean(cosines) if cosines else None,
+        "bounds": {name: bound.to_dict() | {"violations": bound.violations} for name, bound in bounds.items()},
         "values": {
             name: [None if value is None else float(f"{value:.5g}") for value in row] for name, row in values.items()
         },

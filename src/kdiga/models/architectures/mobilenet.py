@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from collections import OrderedDict
+
 from torch import Tensor, nn
 
 from kdiga.models.classifier import ModelSpec
@@ -44,32 +45,25 @@ class InvertedResidual(nn.Module):
         return out + self.shortcut(x) if self.stride == 1 else out
 
 
-class MobileNetV2(nn.Module):
-    """Stem, the seven stages, a 1x1 convolution to 1280 channels, mean pooling, a linear layer."""
-
-    def __init__(self, spec: ModelSpec, activation: type[nn.Module]) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(spec.in_channels, 32, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(32)
-        planes, blocks = 32, list[nn.Module]()
-        for expansion, width, depth, first in STAGES:
-            for position in range(depth):
-                blocks.append(InvertedResidual(planes, width, expansion, first if position == 0 else 1, activation))
-                planes = width
-        self.layers = nn.Sequential(*blocks)
-        self.conv2 = nn.Conv2d(planes, 1280, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(1280)
-        self.activation = activation()
-        self.linear = nn.Linear(1280, spec.num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits."""
-        x = self.layers(self.activation(self.bn1(self.conv1(x))))
-        x = self.activation(self.bn2(self.conv2(x)))
-        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
 @register("mobilenet-v2")
 def build_mobilenet(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
-    """MobileNetV2 at width 1."""
-    return MobileNetV2(spec, activation)
+    """MobileNetV2 at width 1: stem, seven stages, a 1x1 convolution to 1280 channels, mean pooling, a linear layer."""
+    stem = nn.Conv2d(spec.in_channels, 32, 3, padding=1, bias=False)
+    planes, blocks = 32, list[nn.Module]()
+    for expansion, width, depth, first in STAGES:
+        for position in range(depth):
+            blocks.append(InvertedResidual(planes, width, expansion, first if position == 0 else 1, activation))
+            planes = width
+    layers = OrderedDict[str, nn.Module](
+        conv1=stem,
+        bn1=nn.BatchNorm2d(32),
+        activation1=activation(),
+        layers=nn.Sequential(*blocks),
+        conv2=nn.Conv2d(planes, 1280, 1, bias=False),
+        bn2=nn.BatchNorm2d(1280),
+        activation2=activation(),
+        mean=nn.AdaptiveAvgPool2d(1),
+        flat=nn.Flatten(),
+        linear=nn.Linear(1280, spec.num_classes),
+    )
+    return nn.Sequential(layers)

@@ -11,8 +11,7 @@ from kdiga.io.safe_json_yaml import load_json
 from kdiga.models.checkpoint import read_checkpoint
 from kdiga.models.classifier import Classifier, WeightsOrigin
 from kdiga.models.foreign import from_file, with_new_head
-from kdiga.models.registry import ModelSource, missing_package, register_source
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import ModelSource, SourceRequest, missing_package, register_source
 from kdiga.models.sources.timm import create, replace_head, spec_of_settings
 
 WEIGHTS = "model.safetensors"

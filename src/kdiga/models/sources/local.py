@@ -11,8 +11,7 @@ from torch import nn
 from kdiga.errors import InputError, unknown
 from kdiga.models.classifier import Classifier, ModelSpec
 from kdiga.models.foreign import fresh_or_filled, from_file
-from kdiga.models.registry import ModelSource, available_models, build, register_source, source_of
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import ModelSource, SourceRequest, available_models, build, register_source, source_of
 
 WHICH = ("best", "last")
 
@@ -81,11 +80,7 @@ class RunSource(ModelSource):
 
 
 def checkpoint_in(run: Path, which: str = "best") -> Path:
-    """Return the weights of a finished run.
-
-    Raises:
-        InputError: if the folder holds no finished run.
-    """
+    """Return the weights of a finished run."""
     if which not in WHICH:
         raise unknown("which", which, WHICH)
     path = run / f"{which}.safetensors"

@@ -22,8 +22,7 @@ from kdiga.errors import InputError, unknown
 from kdiga.models.checkpoint import load_weights, read_checkpoint, why_refused
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import NORMALIZERS, tidied
-from kdiga.models.registry import ModelSource, missing_package, register_source, unknown_name
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import ModelSource, SourceRequest, missing_package, register_source, unknown_name
 
 SHAPES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}  # classes, image size
 THREATS = ("Linf", "L2", "corruptions")

@@ -11,8 +11,7 @@ from kdiga.errors import InputError, reason_of
 from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, with_new_head, with_weights
 from kdiga.models.input_layers import Normalization
-from kdiga.models.registry import ModelSource, register_source, unknown_name
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import ModelSource, SourceRequest, register_source, unknown_name
 
 # Arguments of timm that name files or control loading, not the network; options may come from a file.
 RESERVED = {
@@ -97,11 +96,7 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
 
 
 def pretrained_settings(name: str) -> dict[str, Any]:
-    """Return timm's settings of pretrained weights: input size (channels, height, width), classes, mean and std.
-
-    Raises:
-        InputError: if timm has no weights for the name.
-    """
+    """Return timm's settings of pretrained weights: input size (channels, height, width), classes, mean and std."""
     import timm
 
     try:

@@ -12,8 +12,7 @@ from kdiga.models.checkpoint import load_weights, read_checkpoint
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import by_hand, fresh_or_filled, pretrained_spec, tidied, with_new_head
 from kdiga.models.input_layers import Normalization
-from kdiga.models.registry import ModelSource, build, register_source, unknown_name
-from kdiga.models.request import SourceRequest
+from kdiga.models.registry import ModelSource, SourceRequest, build, register_source, unknown_name
 
 OUTPUTS = 1000
 # With auxiliary classifiers, the output in train mode is a tuple, not logits.
@@ -112,11 +111,7 @@ def _filled(spec: ModelSpec, weights: Any, request: SourceRequest) -> tuple[nn.M
 
 
 def replace_head(network: nn.Module, outputs: int) -> nn.Module:
-    """Replace the last layer of 1,000 outputs, linear or a 1x1 convolution, by a fresh one.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """Replace the last layer of 1,000 outputs, linear or a 1x1 convolution, by a fresh one."""
     heads = [
         (name, module)
         for name, module in network.named_modules()

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
-
 from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
 from kdiga.report.charts import (
     INK,
     SOFT,
     axes_of,
+    bars,
     colour,
+    cost_axis,
     dotted_line,
-    drawing,
+    draw_line,
     inline_svg,
     marker,
-    marker_size,
     percent_axis,
 )
 from kdiga.report.groups import ModelGroup, ReportedModel
+from kdiga.report.tables import percent, signed, span
 from kdiga.report.verdict import GroupVerdict
-from kdiga.report.wording import percent, signed, span
 from kdiga.results.attack_names import attack_name, strength, strongest
 from kdiga.results.fields import fields
 from kdiga.results.runs import RunResult
@@ -97,9 +95,7 @@ def _cost_cell(one: ReportedModel) -> TableCell:
 def sweep_section(group: ModelGroup, *, first: bool) -> Section | None:
     """Return accuracy against eps, a figure an attack; None if no model was evaluated at several eps.
 
-    Args:
-        group: Models.
-        first: Whether the group is the first of its data and norm, which shows evaluations at other eps.
+    The first group of its data and norm also shows evaluations at other eps.
     """
     by_attack: dict[str, list[ModelCurve]] = defaultdict(list)
     for member in group.members:
@@ -138,15 +134,14 @@ def _joined_curve(member: ReportedModel) -> tuple[AccuracyCurve, list[ResultOrig
 
 
 def _sweep_plot(group: ModelGroup, attack: str, found: Sequence[ModelCurve]) -> Plot:
-    with drawing():
-        figure, axes = axes_of()
-        dotted_line(axes, group.conditions.eps)
-        for member, curve, _ in found:
-            _draw_curve(axes, -1 if member.place is None else member.place, curve)
-        axes.set(xlabel=f"eps ({group.conditions.norm}, pixels in [0, 1])", xlim=(0, None))
-        axes.set_ylabel(f"accuracy under {attack_name(attack)}")
-        percent_axis(axes)
-        svg = inline_svg(figure, f"sweep {attack} {group.conditions.key}")
+    figure, axes = axes_of()
+    dotted_line(axes, group.conditions.eps)
+    for member, curve, _ in found:
+        draw_line(axes, member.place, curve.at, curve.accuracy, intervals=curve.intervals)
+    axes.set(xlabel=f"eps ({group.conditions.norm}, pixels in [0, 1])", xlim=(0, None))
+    axes.set_ylabel(f"accuracy under {attack_name(attack)}")
+    percent_axis(axes)
+    svg = inline_svg(figure, f"sweep {attack} {group.conditions.key}")
     alt = "; ".join(
         f"{member.name} falls from {percent(curve.accuracy[0])} at eps {curve.at[0]:.4g} to "
         f"{percent(curve.accuracy[-1])} at eps {curve.at[-1]:.4g}"
@@ -162,24 +157,6 @@ def _sweep_plot(group: ModelGroup, attack: str, found: Sequence[ModelCurve]) -> 
         + " A curve that does not near 0 for large eps is a sign of masked gradients.",
         commands=commands_of(origin for _, _, origins in found for origin in origins),
         numbers=_sweep_numbers(found),
-    )
-
-
-def _draw_curve(axes: Axes, place: int, curve: AccuracyCurve) -> None:
-    errors = None
-    if curve.intervals:
-        pairs = list(zip(curve.accuracy, curve.intervals, strict=True))
-        errors = [[max(0.0, value - low) for value, (low, _) in pairs], [max(0.0, high - v) for v, (_, high) in pairs]]
-    axes.errorbar(
-        curve.at,
-        curve.accuracy,
-        yerr=errors,
-        elinewidth=1,
-        capsize=2.5,
-        color=colour(place),
-        marker=marker(place),
-        markersize=marker_size(place),
-        linestyle="--" if place < 0 else "-",
     )
 
 
@@ -219,27 +196,25 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
     attack = attack_name(group.attack or "")
     teacher = group.teacher.under(group.attack) if group.teacher else None
     spent = [cost for _, cost, _ in points]
-    with drawing():
-        figure, axes = axes_of()
-        if teacher:
-            axes.axhline(100 * teacher.value, color=INK, linewidth=1.3, linestyle="--")
-        for member, cost, found in reversed(points):
-            low, high = found.value - found.interval[0], found.interval[1] - found.value
-            grey = member.place is None
-            axes.errorbar(
-                cost,
-                100 * found.value,
-                yerr=[[100 * low], [100 * high]],
-                linestyle="none",
-                capsize=2.5,
-                color=SOFT if member.place is None else colour(member.place),
-                elinewidth=0.6 if grey else 1.2,
-                marker="." if member.place is None else marker(member.place),
-                alpha=0.55 if grey else 1,
-            )
-        _set_cost_axis(axes, spent)
-        axes.set(xlabel=name, ylabel=f"right under {attack} (%)")
-        svg = inline_svg(figure, f"cost {name} {group.conditions.key}")
+    figure, axes = axes_of()
+    if teacher:
+        axes.axhline(100 * teacher.value, color=INK, linewidth=1.3, linestyle="--")
+    for member, cost, found in reversed(points):
+        grey = member.place is None
+        axes.errorbar(
+            cost,
+            100 * found.value,
+            yerr=bars([100 * found.value], [[100 * end for end in found.interval]]),
+            linestyle="none",
+            capsize=2.5,
+            color=SOFT if member.place is None else colour(member.place),
+            elinewidth=0.6 if grey else 1.2,
+            marker="." if member.place is None else marker(member.place),
+            alpha=0.55 if grey else 1,
+        )
+    cost_axis(axes, spent)
+    axes.set(xlabel=name, ylabel=f"right under {attack} (%)")
+    svg = inline_svg(figure, f"cost {name} {group.conditions.key}")
     best, cheapest = max(points, key=lambda point: point[2].value), min(points, key=lambda point: point[1])
     alt = (
         f"{attack} accuracy of {len(points)} students against {name}, from {min(spent):,.4g} to {max(spent):,.4g}. "
@@ -261,15 +236,3 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
         commands=commands_of(member.run.origin for member, _, _ in points if member.run and member.place is not None),
         numbers=Table(["model", name, attack], rows),
     )
-
-
-def _set_cost_axis(axes: Axes, spent: Sequence[float]) -> None:
-    if max(spent) <= 3 * min(spent):
-        axes.set_xlim(0, 1.1 * max(spent))
-        return
-    axes.set_xscale("log")
-    axes.set_xlim(min(spent) / 1.4, max(spent) * 1.4)
-    few = max(spent) < 60 * min(spent)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter("{x:,.12g}")

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
-from kdiga.report.charts import axes_of, dotted_line, draw_line, drawing, inline_svg, percent_axis
+from kdiga.report.charts import axes_of, dotted_line, draw_line, inline_svg, percent_axis
 from kdiga.report.groups import ModelGroup, ReportedModel
-from kdiga.report.wording import percent, span
+from kdiga.report.tables import percent, span
 from kdiga.results.certificates import RadiiComparison, RadiiRecord
 from kdiga.results.shared import AccuracyCurve, ResultOrigin
 
@@ -46,18 +46,17 @@ def _plot(group: ModelGroup, kind: str, norm: str, entries: Sequence[ModelRadii]
     lines = [(member, radii.curve.curve) for member, radii, _ in shown]
     keys = [key_of(member) for member, _ in lines]
     borrowed = _teacher_curve(group, kind, [member for member, _, _ in entries])
-    with drawing():
-        figure, axes = axes_of()
-        if norm == group.conditions.norm:
-            dotted_line(axes, group.conditions.eps)
-        if borrowed:
-            draw_line(axes, -1, borrowed[1].at, borrowed[1].accuracy, markers=6)
-            keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
-        for member, curve in lines:
-            draw_line(axes, member.place, curve.at, curve.accuracy, markers=6)
-        axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
-        percent_axis(axes)
-        svg = inline_svg(figure, f"certified {kind} {norm} {group.conditions.key}")
+    figure, axes = axes_of()
+    if norm == group.conditions.norm:
+        dotted_line(axes, group.conditions.eps)
+    if borrowed:
+        draw_line(axes, -1, borrowed[1].at, borrowed[1].accuracy, markers=6)
+        keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
+    for member, curve in lines:
+        draw_line(axes, member.place, curve.at, curve.accuracy, markers=6)
+    axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
+    percent_axis(axes)
+    svg = inline_svg(figure, f"certified {kind} {norm} {group.conditions.key}")
     eps = group.conditions.eps
     alt = "; ".join(f"{member.name} {_at(curve, eps)}" for member, curve in lines)
     return Plot(
@@ -115,16 +114,17 @@ def _compared(group: ModelGroup) -> Table | None:
     rows = [
         [
             TableCell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
-            *(_share_cell(found.get(kind)) for kind in kinds),
+            *(
+                TableCell(percent(one.share_at_least_teacher), span(one.share_interval_95))
+                if (one := found.get(kind))
+                else NO_VALUE
+                for kind in kinds
+            ),
         ]
         for member, found in _comparisons(group)
     ]
     head = ["model", *(LABELS[kind] for kind in kinds)]
     return Table(head, rows, "Share of images on which the radius is at least the teacher's")
-
-
-def _share_cell(found: RadiiComparison | None) -> TableCell:
-    return TableCell(percent(found.share_at_least_teacher), span(found.share_interval_95)) if found else NO_VALUE
 
 
 def _guaranteed(group: ModelGroup) -> Table | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import starmap
 from typing import Any
 
-from kdiga.report.blocks import NO_VALUE, Items, ListItem, Section, Table, TableCell
+from kdiga.report.blocks import Items, ListItem, Section, Table, TableCell
 from kdiga.report.groups import ModelGroup, ReportedModel
-from kdiga.report.wording import percent, span
-from kdiga.results.attack_names import attack_name
-from kdiga.results.exports import ExportResult, FormatRecord
+from kdiga.report.tables import hardware_text
+from kdiga.results.exports import ExportResult, FormatTable
 from kdiga.results.fields import fields
 from kdiga.results.folders import LeftOut, Results
 from kdiga.results.shared import FindingRecord, ResultOrigin, command_of
@@ -64,40 +64,20 @@ def exports_section(exports: Sequence[ExportResult]) -> Section | None:
 
 
 def _export_table(export: ExportResult) -> Table:
-    formats = list(export.formats.values())
-    attacks = list(dict.fromkeys(name for one in formats for name in one.accuracy))
-    batches = list(dict.fromkeys(size for one in formats for size in one.latency_ms))
-    head = ["format", "bytes", "same class as PyTorch", *map(attack_name, attacks)]
-    head += [f"ms, batch {size}" for size in batches]
-    images = {name: one.examples[name] for one in formats for name in one.accuracy}
-    counts = ", ".join(f"{attack_name(name)} {count:,}" for name, count in images.items())
+    found = FormatTable(export.formats)
     caption = (
-        f"{export.model} ({export.architecture}), {export.conditions}. Images: {counts}. Small figures: 95 % "
+        f"{export.model} ({export.architecture}), {export.conditions}. Images: {found.images}. Small figures: 95 % "
         "intervals; quartiles of the time, one thread."
     )
-    return Table(
-        head, [list(_export_row(name, one, attacks, batches)) for name, one in export.formats.items()], caption
-    )
-
-
-def _export_row(name: str, one: FormatRecord, attacks: Sequence[str], batches: Sequence[str]) -> Iterator[TableCell]:
-    yield TableCell(name, f"the same as {one.same_as}" if one.same_as else one.runtime)
-    yield TableCell(f"{one.bytes:,}") if one.bytes else NO_VALUE
-    yield TableCell(percent(one.agreement.same_class if one.agreement else None))
-    for attack in attacks:
-        yield TableCell(percent(one.accuracy.get(attack)), span(one.interval_95.get(attack)))
-    for size in batches:
-        time = one.latency_ms.get(size)
-        yield TableCell(f"{time.median:.2f}", f"{time.low:.2f} – {time.high:.2f}") if time else NO_VALUE
+    rows = [
+        [TableCell(name, f"the same as {one.same_as}" if one.same_as else one.runtime), *starmap(TableCell, cells)]
+        for (name, one), cells in zip(export.formats.items(), found.rows, strict=True)
+    ]
+    return Table(found.head, rows, caption)
 
 
 def missing_section(group: ModelGroup, present: Sequence[str]) -> Section | None:
-    """Return what was not measured, and the commands that measure it; None if nothing is missing.
-
-    Args:
-        group: Models.
-        present: Titles of the group's other sections.
-    """
+    """Return what the group's sections, given by their titles, do not show, and the commands that measure it."""
     students = [one for one in group.students if one.place is not None]
     some = students[0] if students else group.teacher
     if some is None:
@@ -150,7 +130,9 @@ def provenance_section(results: Results) -> Section:
         by_command[origin.command, origin.recorded].append(origin)
     commands = [
         ListItem(
-            _files(found), title="" if recorded else "Measures the same; the file does not say its own", command=command
+            f"{found[0].path}" + (f" and {len(found) - 1} more files" if len(found) > 1 else ""),
+            title="" if recorded else "Measures the same; the file does not say its own",
+            command=command,
         )
         for (command, recorded), found in by_command.items()
         if command
@@ -166,16 +148,12 @@ def provenance_section(results: Results) -> Section:
     return Section("Provenance", blocks)
 
 
-def _files(found: Sequence[ResultOrigin]) -> str:
-    return str(found[0].path) if len(found) == 1 else f"{found[0].path} and {len(found) - 1} more files"
-
-
 def _date(origin: ResultOrigin) -> str:
     return str(origin.provenance.get("date") or "no date")[:10]
 
 
 def _machines(origins: Sequence[ResultOrigin]) -> list[ListItem]:
-    machines = {_hardware(found) for one in origins if (found := fields(one.provenance.get("hardware")))}
+    machines = {hardware_text(found) for one in origins if (found := fields(one.provenance.get("hardware")))}
     versions = {_versions(found) for one in origins if (found := fields(one.provenance.get("versions")))}
     dates = sorted({date for one in origins if (date := _date(one)) != "no date"})
     lines = {
@@ -184,12 +162,6 @@ def _machines(origins: Sequence[ResultOrigin]) -> list[ListItem]:
         "Dates": " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "",
     }
     return [ListItem(text or "not recorded", title=title) for title, text in lines.items()]
-
-
-def _hardware(found: Mapping[str, Any]) -> str:
-    count = found.get("threads")
-    threads = f", {count} thread{'s' * (count != 1)}" if count else ""
-    return f"{found.get('processor')}, {found.get('cores')} cores{threads}, {found.get('accelerator') or 'no GPU'}"
 
 
 def _versions(found: Mapping[str, Any]) -> str:

@@ -1,0 +1,140 @@
+"""Folders as people have them: other bit depths, turned photographs, hidden copies, other names of the parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+import kdiga
+from kdiga.errors import InputError
+from tests.data.pictures import class_folders, picture
+
+RAMP = np.tile(np.linspace(0, 1, 16), (16, 1))
+
+
+def loaded(folder, **options):
+    data = kdiga.load_data(folder, workers=0, **options)
+    return data, torch.cat([data.train.images, data.test.images])
+
+
+def twenty(folder, image, suffix):
+    for name in "ab":
+        (folder / name).mkdir()
+        for number in range(10):
+            image.save(folder / name / f"{number}.{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_images_are_scaled(suffix, tmp_path):
+    image = Image.fromarray((RAMP * 65535).round().astype(np.uint16))
+    data, images = loaded(twenty(tmp_path, image, suffix))
+    assert torch.equal(images[0, 0], torch.from_numpy((RAMP * 255).round().astype(np.uint8)))
+    assert "16-bit images" in data.notes[0]
+
+
+@pytest.mark.parametrize(("kind", "words"), [(np.float32, "floating-point"), (np.int32, "integers of 32 bits")])
+def test_images_without_a_known_range_are_refused_by_name(kind, words, tmp_path):
+    twenty(tmp_path, Image.fromarray((RAMP * 4095).astype(kind)), "tif")
+    with pytest.raises(InputError, match=rf"\d\.tif' cannot be read as an image \(its pixels are {words}"):
+        loaded(tmp_path)
+    with pytest.raises(InputError):
+        loaded(tmp_path, skip_corrupt=True)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [None, 8])
+def test_photographs_are_turned_as_their_exif_says(orientation, size, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:8, :, 0], pixels[:, :8, 1] = 255, 255
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png", exif=exif)
+    with Image.open(tmp_path / "a" / "0.png") as opened:
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    _, images = loaded(tmp_path, image_size=size)
+    expected = upright if size is None else upright.resize((8, 8), Image.Resampling.BICUBIC)
+    assert torch.equal(images[0].permute(1, 2, 0), torch.from_numpy(np.asarray(expected).copy()))
+
+
+def test_hidden_and_system_files_are_passed_over_at_every_level(tmp_path):
+    folder = class_folders(tmp_path / "data", suffix="png")
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+        shutil.copytree(folder / "class-0", folder / "class-0" / hidden)
+        shutil.copytree(folder / "class-0" / hidden, folder / hidden)
+    (folder / "class-1" / "._000.png").write_bytes(b"AppleDouble")
+    (folder / "class-1" / "more").symlink_to(folder / "class-2")
+    os.mkfifo(folder / "class-1" / "pipe.png")
+    data, images = loaded(folder, image_size=16)
+    assert (len(images), data.train.num_classes) == (24, 3)
+    assert data.notes == (f"ignored, being no images: 2 (1 link to a folder, 1 .png) in {folder}",)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("train", "validation"),
+        ("train", "valid"),
+        ("train", "dev"),
+        ("Train", "Test"),
+        ("training", "testing"),
+        ("training_set", "test_set"),
+        ("TRAIN", "val"),
+    ],
+)
+def test_the_usual_names_of_parts_are_known(parts, tmp_path):
+    for part, each in zip(parts, (4, 2), strict=True):
+        class_folders(tmp_path / part, suffix="png", each=each)
+    data = kdiga.load_data(tmp_path, workers=0, image_size=16)
+    assert (len(data.train), len(data.test), data.train.num_classes, data.notes) == (12, 6, 3, ())
+
+
+def test_parts_that_are_not_used_are_named(tmp_path):
+    for part in ("train", "val", "test"):
+        class_folders(tmp_path / part, suffix="png", each=2)
+    (note,) = kdiga.load_data(tmp_path, workers=0, image_size=16).notes
+    assert note == f"'train' and 'test' are used; not used in {tmp_path}: val"
+
+
+def test_parts_of_other_names_are_no_classes(tmp_path):
+    for part in ("first", "second"):
+        class_folders(tmp_path / part, suffix="png", each=2)
+    with pytest.raises(InputError, match=r"first, second in .* all contain the folders class-0, class-1, class-2"):
+        kdiga.load_data(tmp_path, workers=0, image_size=16)
+
+
+def test_one_folder_that_every_class_has_is_a_usual_layout(tmp_path):
+    for label in range(2):
+        for number in range(10):
+            picture(tmp_path / f"class-{label}" / "images" / f"{number}.png", (8, 8), 10 * label + number)
+    assert len(loaded(tmp_path)[1]) == 20
+
+
+def test_further_files_never_move_an_image_to_the_other_part(tmp_path):
+    folder = class_folders(tmp_path, suffix="png", each=40)
+
+    def names(part):
+        return {part.storage.key(row) for row in part.rows.tolist()}
+
+    before = kdiga.load_data(folder, workers=0, image_size=16, in_memory=False)
+    for label in range(3):
+        for number in range(20):
+            picture(folder / f"class-{label}" / f"000-{number}.png", (20, 20), number)
+    after = kdiga.load_data(folder, workers=0, image_size=16, in_memory=False)
+    assert names(before.train) <= names(after.train)
+    assert names(before.test) <= names(after.test)
+    assert 12 <= len(before.test) <= 36
+    assert len(after.train) + len(after.test) == 180
+
+
+def test_a_set_too_small_for_a_test_part_is_refused(tmp_path):
+    with pytest.raises(InputError, match="too few to choose a test part"):
+        kdiga.load_data(class_folders(tmp_path, classes=2, each=1, suffix="png"), workers=0, image_size=16)
