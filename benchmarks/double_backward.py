@@ -3,10 +3,10 @@
     python benchmarks/double_backward.py --out runs/double-backward
     python benchmarks/double_backward.py --out runs/double-backward --networks resnet20:32 --repeats 3
 
-Exact alignment with a given teacher gradient, for several networks, and three gradient penalties: WGAN-GP on a critic, the
-regularisation of input gradients on a ResNet-18, and R1 on a residual discriminator. Every repeat times the plain step
-and both penalised ones in turn; ratios are within a repeat, so other load on the machine affects all of them alike. On a
-CUDA device in fp32 and in bf16. Writes double-backward.json and double-backward.md.
+Exact alignment with a given teacher gradient, for several networks, and three gradient penalties: WGAN-GP on a critic,
+the regularisation of input gradients on a ResNet-18, and R1 on a residual discriminator. Every repeat times the plain
+step and both penalised ones in turn; ratios are within a repeat, so other load on the machine affects all of them
+alike. Writes double-backward.json and double-backward.md.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def input_regularisation(model: nn.Module, images: Tensor, context: Context | No
 
 
 def wgan_gp(critic: nn.Module, images: Tensor, context: Context | None) -> Tensor:
-    """A critic's loss with the penalty of Gulrajani et al., 2017, at random points between real and generated images."""
+    """A critic's loss with the penalty of Gulrajani et al., 2017, between real and generated images."""
     fake = images.flip(0)
     loss = critic(fake).mean() - critic(images).mean()
     if context is None:
