@@ -41,7 +41,7 @@ def check_folder(folder, examples, seed):
     return models
 
 
-def test_shortened_demo(tmp_path, monkeypatch):
+def test_shortened_demo(tmp_path, monkeypatch, short_autoattack):
     monkeypatch.setattr(demo, "LocalExecutor", lambda workers: ThreadPoolExecutor(1))
     monkeypatch.setattr(demo, "TRAINING", {"epochs": 3, "batch_size": 64, "lr": 5e-3})
     output = run("demo", "--out", "shown", "--seed", "5", "--examples", "6", cwd=tmp_path)

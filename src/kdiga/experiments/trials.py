@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import qmc
-
 from kdiga.errors import InputError
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
 from kdiga.experiments.sections import TuneSettings
@@ -75,6 +73,8 @@ def trial_method(method: Method, number: int) -> Method:
     space = search_space(method)
     if number == 0 or not space:
         return method
+    from scipy.stats import qmc  # here, because scipy.stats loads slowly
+
     shares = qmc.Halton(len(space), scramble=True, rng=SEED).random(number)[number - 1]
     values = {
         name: _value(search, float(share), getattr(method, name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -91,7 +92,7 @@ class SectionReader:
             if isinstance(value, bool) and re.search(r"\b(int|float)\b", types[key]) and "bool" not in types[key]:
                 self.problem((*keys, key), f"was {value!r}; it is a number")
         try:
-            return TypeAdapter(kind).validate_python(known)
+            return _adapter(kind).validate_python(known)
         except ValidationError as error:
             for problem in error.errors():
                 complete = problem["type"] in ("value_error", "missing")
@@ -99,6 +100,12 @@ class SectionReader:
                 where = (*keys, *(str(part) for part in problem["loc"][:1]))
                 self.problem(where, problem["msg"].removeprefix("Value error, ") + value)
         return None
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    # A study reads the same few kinds of sections hundreds of times, and an adapter is slow to build.
+    return TypeAdapter(kind)
 
 
 def nearest_or_all(given: str, accepted: Sequence[str] | Mapping[str, Any]) -> str:

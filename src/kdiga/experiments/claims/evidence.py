@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.measurements import TeacherMeasurement
@@ -139,6 +138,8 @@ def effect(
     freedom = (over_images + over_seeds) ** 2 / (
         over_images**2 / max(images - 1, 1) + (over_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
     )
+    from scipy.stats import t  # here, because scipy.stats loads slowly
+
     quantile = float(t.ppf((1 + confidence) / 2, freedom))
     return Effect(float(by_image.mean()), middle - quantile * reach, middle + quantile * reach, images, seeds)
 
