@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdiga.certification.interval_network import trace_network
+from kdiga.certification.interval_propagation import bound_gradients, bound_values
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 
@@ -52,6 +54,15 @@ class Residual(nn.Module):
 
 def radii_in(ball: ThreatModel, images: Tensor) -> Tensor:
     return torch.full((len(images),), ball.eps, dtype=torch.float64)
+
+
+@torch.no_grad()
+def gradient_bounds(model: nn.Module, images: Tensor, labels: Tensor, *, ball: ThreatModel) -> tuple[Tensor, Tensor]:
+    """Return proved bounds of the input gradients of all margins in a ball, (example, num_classes - 1, *image)."""
+    network, images = trace_network(model, images[0]), images.double()
+    bounds = bound_gradients(network, bound_values(network, images, radii_in(ball, images), ball.norm), labels.long())
+    shape = len(images), len(network.weight) - 1, *images.shape[1:]
+    return (bounds.center - bounds.radius).view(shape), (bounds.center + bounds.radius).view(shape)
 
 
 def closed_form(model: nn.Module, images: Tensor, labels: Tensor, dual: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 import kdiga
 from kdiga.attacks import PGD, uniform_start
-from kdiga.certification import gradient_bounds, interval_bounds
+from kdiga.certification import interval_bounds
 from kdiga.certification.class_scores import other_classes
 from kdiga.certification.interval_network import trace_network
 from kdiga.certification.interval_propagation import bound_margins, bound_values
@@ -19,7 +19,7 @@ from kdiga.errors import InputError
 from kdiga.losses import margin
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
-from tests.certification.nets import closed_form, inner_images, linear, radii_in, small_convolutional
+from tests.certification.nets import closed_form, gradient_bounds, inner_images, linear, radii_in, small_convolutional
 from tests.conftest import five_layers
 
 NORMS = [("linf", 1), ("l2", 2)]

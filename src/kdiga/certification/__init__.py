@@ -2,7 +2,7 @@
 
 from kdiga.certification.clever import Clever, clever
 from kdiga.certification.comparison import CertificateComparison, clever_against, interval_against, smooth_against
-from kdiga.certification.interval import IntervalBounds, gradient_bounds, interval_bounds
+from kdiga.certification.interval import IntervalBounds, interval_bounds
 from kdiga.certification.smoothing import Smoothed, smooth
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Smoothed",
     "clever",
     "clever_against",
-    "gradient_bounds",
     "interval_against",
     "interval_bounds",
     "smooth",

@@ -135,11 +135,7 @@ def sample_margins(
 
 
 def clever_radii(scores: ClassScores, estimates: LipschitzEstimates, sampling: Sampling) -> Clever:
-    """Return the radii that the margins and the estimated Lipschitz constants of a model give.
-
-    Raises:
-        InputError: If all sampled gradients are zero.
-    """
+    """Return the radii that the margins and the estimated Lipschitz constants of a model give."""
     correct = scores.correct.cpu()
     if bool(correct.any()) and not bool(estimates.largest[correct].any()):
         raise InputError(

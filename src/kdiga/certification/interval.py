@@ -152,26 +152,6 @@ def _certify(
 
 
 @torch.no_grad()
-def gradient_bounds(model: nn.Module, images: Tensor, labels: Tensor, *, ball: ThreatModel) -> tuple[Tensor, Tensor]:
-    """Return proved bounds of the input gradients of all margins, everywhere in a ball.
-
-    Args:
-        model: A model as for :func:`interval_bounds`, in any mode; it does not change.
-        images: Float (example, channel, height, width), pixels in [0, 1].
-        labels: Int64 (example,), the classes c.
-        ball: Norm, and radius as eps; intersected with [0, 1].
-
-    Returns:
-        Lowest and highest values of ``grad (f_c - f_j)``, float64 (example, num_classes - 1, channel, height, width),
-        classes in the order of :func:`kdiga.certification.class_scores.other_classes`.
-    """
-    network = trace_network(model, images[0])
-    bounds = _gradients(network, images.double(), labels.long(), ball)
-    shape = len(images), len(network.weight) - 1, *images.shape[1:]
-    return (bounds.center - bounds.radius).view(shape), (bounds.center + bounds.radius).view(shape)
-
-
-@torch.no_grad()
 def lipschitz_bounds(
     student: TracedNetwork, teacher: TracedNetwork, images: Tensor, labels: Tensor, ball: ThreatModel
 ) -> tuple[Tensor, Tensor, Tensor]:

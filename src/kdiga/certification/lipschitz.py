@@ -33,11 +33,7 @@ FEW_CHANNELS = 8
 
 @dataclass(frozen=True)
 class Sampling:
-    """Points at which gradients are sampled.
-
-    Raises:
-        InputError: If a value is out of range.
-    """
+    """Points at which gradients are sampled."""
 
     ball: ThreatModel  # norm, and radius as eps, above 0
     batches: int = 100  # number of batches of points, at least 5. Each batch gives one maximum.

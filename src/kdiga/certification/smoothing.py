@@ -33,11 +33,7 @@ SELECTION, ESTIMATION = 0, 1  # random streams of an example
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of a smoothed classifier, and the confidence of its radii.
-
-    Raises:
-        InputError: If a value is out of range.
-    """
+    """Noise of a smoothed classifier, and the confidence of its radii."""
 
     # Standard deviation of the noise, in pixels in [0, 1], above 0. Noisy pixels are not clipped, because the theorem
     # needs Gaussian noise.

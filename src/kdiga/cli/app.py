@@ -57,11 +57,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command.
-
-        Raises:
-            InputError: If no command has the name.
-        """
+        """Return the command."""
         from kdiga.errors import unknown
 
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
@@ -84,9 +80,7 @@ def main() -> None:
     from kdiga.errors import InterruptedRunError
 
     _prepare_streams()
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _end)
+    _heed_signals()
     for command in COMMANDS:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
@@ -104,8 +98,14 @@ def main() -> None:
         ending = _ending(error)
         if ending is None:
             raise
+        from kdiga.distributed.launch import is_main_process
+        from kdiga.errors import printable
+
         message, status, once = ending
-        _fail(message, status, once=once)
+        if is_main_process() or not once:
+            for line in message.splitlines():
+                print(f"kdiga: {printable(line)}", file=sys.stderr)
+        sys.exit(status)
 
 
 PLAIN = {"\u2212": "-", "\u2013": "-", "\u2026": "...", "\u00d7": "x", "\u00b1": "+-", "\u2264": "<=", "\u2265": ">="}
@@ -180,25 +180,15 @@ def _usage(error: Any) -> str:
     return f"{message} See {'kdiga' if error.ctx is None else error.ctx.command_path} --help."
 
 
+def _heed_signals() -> None:
+    """End on SIGTERM, and on SIGHUP of a closed terminal, unless it is ignored, as with nohup."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
 def _end(number: int, _frame: FrameType | None) -> None:
     """End on a signal as on an error, so that workers end and locks are released."""
     from kdiga.errors import InterruptedRunError
 
     raise InterruptedRunError(number, f"ended by {signal.Signals(number).name}{CONTINUE}")
-
-
-def _fail(message: str, status: int, *, once: bool = False) -> None:
-    """Print an error and exit.
-
-    Args:
-        message: Text, one line or more.
-        status: Exit status.
-        once: Whether only the first of several processes that a launcher started prints it.
-    """
-    from kdiga.distributed.launch import is_main_process
-    from kdiga.errors import printable
-
-    if is_main_process() or not once:
-        for line in message.splitlines():
-            print(f"kdiga: {printable(line)}", file=sys.stderr)
-    sys.exit(status)

@@ -50,12 +50,7 @@ class Output:
         self.console = Console(quiet=silent, force_interactive=None if drawn else False)
 
     def result(self, content: Any, place: Path | None = None) -> None:
-        """Write the result as the user asked for it.
-
-        Args:
-            content: Plain data, equal to the content of the command's own file if it has one.
-            place: Folder or file in which the command has stored the result.
-        """
+        """Write the result, plain data, as the user asked for it; ``place`` is where the command has stored it."""
         if not is_main_process():
             return
         if self.json_file == STDOUT:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from kdiga.errors import printable
 
@@ -52,20 +52,6 @@ def show_table(
         needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(file=console.file, width=max(console.width, needed))
     console.print(table)
-
-
-def model_line(content: Mapping[str, Any], which: str = "") -> str:
-    """Return the model and the test images of a result, from the content of its file.
-
-    Args:
-        content: Content of the file.
-        which: Words before the number of test images.
-    """
-    threat = content["threat"]
-    return (
-        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
-        f"{which}{content['examples']} test images of {content['data']}"
-    )
 
 
 def say_notes(console: Console, data: DataSet) -> None:

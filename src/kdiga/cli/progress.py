@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kdiga.cli.printing import duration, say
 from kdiga.errors import printable
-from kdiga.training import EpochRecord
+
+if TYPE_CHECKING:
+    from kdiga.training import EpochRecord
 
 LINE_EVERY = 60.0  # seconds, in a log
 
@@ -20,10 +22,7 @@ LINE_EVERY = 60.0  # seconds, in a log
 class Bar:
     """A bar that is drawn only on a terminal, and goes when it is done.
 
-    Args:
-        console: Console to print on.
-        label: Name of the work.
-        left: Column with the time left; None for Rich's own estimate, which covers the last half minute.
+    ``left`` is the column with the time left, by default Rich's own estimate, which covers the last half minute.
     """
 
     def __init__(self, console: Console, label: str, left: TextColumn | None = None) -> None:
@@ -52,14 +51,7 @@ class Bar:
 
 
 class TrainingProgress(Bar):
-    """Shows steps, ETA, loss terms and validation accuracy of one run.
-
-    Args:
-        console: Console to print on.
-        label: Name of the run.
-        epochs: Number of epochs.
-        each_epoch: Whether every epoch prints a line.
-    """
+    """Shows steps, ETA, loss terms and validation accuracy of one run; with ``each_epoch``, a line an epoch."""
 
     def __init__(self, console: Console, label: str, epochs: int, *, each_epoch: bool = True) -> None:
         super().__init__(console, label)
@@ -91,13 +83,7 @@ class TrainingProgress(Bar):
 
 
 class EvaluationProgress(Bar):
-    """Shows the current attack or measurement and its finished examples; in a log, a line a minute.
-
-    Args:
-        console: Console to print on.
-        label: Name of the model.
-        clock: Function that returns a time in seconds, for the lines of a log.
-    """
+    """Shows the current attack or measurement and its finished examples; in a log, a line a minute by the clock."""
 
     def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, label)

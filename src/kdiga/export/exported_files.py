@@ -41,9 +41,6 @@ def write_all(
 
     With calibration images, float (example, channel, height, width) in [0, 1] and from the training data, the ONNX file
     is also quantised.
-
-    Raises:
-        InputError: If a format cannot represent the network.
     """
     found: list[ExportedFile] = []
     for entry in formats:

@@ -35,11 +35,7 @@ TRANSFER_BATCH_SIZE, SQUARE_BATCH_SIZE = 250, 100
 
 
 def transfer_attacks(names: Sequence[str]) -> list[Attack]:
-    """Return attacks by name, each once.
-
-    Raises:
-        InputError: For an unknown name, or "clean".
-    """
+    """Return attacks by name, each once."""
     chosen: dict[str, Attack] = {}
     for name in names:
         attack = attack_by_name(name)

@@ -38,11 +38,7 @@ class Format:
     extra: str = ""  # extra of kdiga that installs them
 
     def check_packages(self) -> None:
-        """Check that the required packages are installed.
-
-        Raises:
-            InputError: If one is missing; it says how to install it.
-        """
+        """Check that the required packages are installed."""
         missing = [name for name in self.packages if find_spec(name) is None]
         if missing:
             raise InputError(
@@ -71,11 +67,7 @@ def available_formats() -> tuple[str, ...]:
 
 
 def formats_by_name(names: Sequence[str]) -> list[Format]:
-    """Return formats by name, each once, in the given order.
-
-    Raises:
-        InputError: For no name or an unknown one.
-    """
+    """Return formats by name, each once, in the given order."""
     known = available_formats()
     chosen = list(dict.fromkeys(name.strip().lower() for name in names))
     if not any(chosen):

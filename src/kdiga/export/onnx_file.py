@@ -32,11 +32,7 @@ CALIBRATION_BATCH = 32
 
 
 def write_onnx(model: Classifier, path: Path) -> None:
-    """Write a classifier, in eval mode on the CPU, with its normalisation: any number of images to logits.
-
-    Raises:
-        InputError: If a part of the network has no ONNX form.
-    """
+    """Write a classifier, in eval mode on the CPU, with its normalisation: any number of images to logits."""
     try:
         with warnings.catch_warnings(action="ignore"), torch.no_grad():  # the exporter warns about its internals
             program = torch.onnx.export(
@@ -59,11 +55,7 @@ def write_onnx(model: Classifier, path: Path) -> None:
 
 
 def read_onnx(path: Path, threads: int = 0) -> Logits:
-    """Return the function of an ONNX file, run by onnxruntime on the CPU; 0 threads are PyTorch's current number.
-
-    Raises:
-        InputError: If onnxruntime does not accept the file.
-    """
+    """Return the function of an ONNX file, run by onnxruntime on the CPU; 0 threads are PyTorch's current number."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -85,9 +77,6 @@ def write_int8(source: Path, images: Tensor, path: Path) -> None:
     """Quantise a float file that :func:`write_onnx` wrote to int8; the new file is replaced atomically.
 
     The calibration images are 100 to 500 training images, float (example, channel, height, width) in [0, 1].
-
-    Raises:
-        InputError: If onnxruntime cannot quantise the network.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process

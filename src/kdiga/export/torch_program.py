@@ -39,11 +39,7 @@ OPERATOR = re.compile(
 
 
 def write_program(model: Classifier, path: Path) -> None:
-    """Write a classifier, in eval mode on the CPU, as a program: any number of images to logits.
-
-    Raises:
-        InputError: If the network cannot be traced.
-    """
+    """Write a classifier, in eval mode on the CPU, as a program: any number of images to logits."""
     try:
         with warnings.catch_warnings(action="ignore"):  # the exporter warns about its internals
             program = torch.export.export(model, (example_images(model),), dynamic_shapes=({0: Dim("batch")},))

@@ -118,9 +118,6 @@ def check_fit(target: Mapping[str, Tensor], state: Mapping[str, Tensor], path: P
     """Check that a state dict fits a model's, of which only names, shapes and types count.
 
     Batch norm's step counters may be missing.
-
-    Raises:
-        InputError: as :func:`load_weights` does.
     """
     counters = {key: value for key, value in target.items() if key.endswith(".num_batches_tracked")}
     state = counters | dict(state)

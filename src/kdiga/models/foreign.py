@@ -130,11 +130,7 @@ def _close(one: Normalization, other: Normalization) -> bool:
 
 
 def from_file(path: Path, given: dict[str, Any]) -> Classifier:
-    """Return the model of a file that states its architecture.
-
-    Raises:
-        InputError: for other files.
-    """
+    """Return the model of a file that states its architecture."""
     checkpoint = read_checkpoint(path)
     if checkpoint.spec is None:
         raise InputError(

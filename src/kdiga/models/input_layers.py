@@ -45,11 +45,7 @@ NORMALIZATIONS = {
 
 
 def normalization_by_name(given: str | Normalization | Sequence[Sequence[float]]) -> Normalization:
-    """Return a named normalisation, or the one given as two lists ``[mean, std]``.
-
-    Raises:
-        InputError: for an unknown name or another shape.
-    """
+    """Return a named normalisation, or the one given as two lists ``[mean, std]``."""
     if isinstance(given, Normalization):
         return given
     if isinstance(given, str):

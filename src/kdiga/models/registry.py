@@ -51,11 +51,7 @@ def available_models() -> Sequence[str]:
 
 
 def build(spec: ModelSpec) -> Classifier:
-    """Build a freshly initialised classifier; the name in the spec may be a source's, such as ``timm:NAME``.
-
-    Raises:
-        InputError: for an unknown name, or a package that is missing.
-    """
+    """Build a freshly initialised classifier; the name in the spec may be a source's, such as ``timm:NAME``."""
     if ":" in spec.name:
         source, name = source_of(spec.name)
         return Classifier(spec, source.network(replace(spec, name=name)))
@@ -149,18 +145,10 @@ class ModelSource(ABC):
 
     @abstractmethod
     def load(self, request: SourceRequest, name: str) -> Classifier:
-        """Return a classifier for a name without the prefix.
-
-        Raises:
-            InputError: if the model cannot be loaded.
-        """
+        """Return a classifier for a name without the prefix."""
 
     def network(self, spec: ModelSpec) -> nn.Module:
-        """Return the freshly initialised network of a spec whose name has no prefix, without a download.
-
-        Raises:
-            InputError: for an unknown name.
-        """
+        """Return the freshly initialised network of a spec whose name has no prefix, without a download."""
         raise InputError(f"{self.prefix}:{spec.name} is not an architecture, so no spec can name it.")
 
     def names(self) -> Iterable[str]:
@@ -189,9 +177,6 @@ def source_of(name: str) -> tuple[ModelSource, str]:
     """Return the source of a name, and the name without its prefix.
 
     A folder is a run, and a name with a suffix or a folder in front is a file.
-
-    Raises:
-        InputError: for an unknown prefix.
     """
     sources = available_sources()
     prefix, colon, rest = name.partition(":")

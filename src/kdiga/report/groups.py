@@ -15,7 +15,6 @@ from kdiga.results.explanations import ExplainedModel, ExplanationResult
 from kdiga.results.folders import LeftOut, Results
 from kdiga.results.runs import RunResult
 from kdiga.results.shared import Accuracy, Conditions, FindingRecord, ModelIdentity, short_names
-from kdiga.statistics import clopper_pearson
 
 ConditionsKey = tuple[str, str, str]
 PLAIN = ("kd", "ce")  # methods that are not meant to transfer robustness
@@ -248,16 +247,13 @@ def _places(students: Sequence[ReportedModel]) -> dict[str, int]:
 
 def _add_explained(accuracy: dict[str, list[Accuracy]], one: ExplainedModel, explanation: ExplanationResult) -> None:
     """Add the accuracies of an explanation."""
-    images, conditions, origin = explanation.examples, explanation.conditions, explanation.origin
-    if not images:
+    if not explanation.examples:
         return
-    given: dict[str, tuple[float | None, list[float] | None]] = {"clean": (one.clean_accuracy, None)}
-    if one.robust and one.robust.attack:
-        given[one.robust.attack] = one.robust.accuracy, one.robust.interval_95
-    for attack, (value, ends) in given.items():
-        if value is not None:
-            low, high = ends or clopper_pearson(round(value * images), images)
-            accuracy[attack].append(Accuracy(value, (low, high), images, one.outcomes(attack), conditions, origin))
+    if one.clean_accuracy is not None:
+        accuracy["clean"].append(explanation.accuracy_of(one.clean_accuracy, None, one.correct.get("clean")))
+    if (robust := one.robust) and robust.attack:
+        measured = explanation.accuracy_of(robust.accuracy, robust.interval_95, one.correct.get(robust.attack))
+        accuracy[robust.attack].append(measured)
 
 
 def _attack(teacher: ReportedModel | None, students: Sequence[ReportedModel]) -> str | None:

@@ -87,11 +87,7 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
 
 
 def check_place(path: Path) -> None:
-    """Check that a page may be written at a path.
-
-    Raises:
-        InputError: if something else is there.
-    """
+    """Check that a page may be written at a path."""
     if path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; give the page a file's name with --out, such as report.html.")
     if not path.exists():

@@ -70,11 +70,7 @@ class StudyRow:
 
 
 def read_study(folder: Path) -> StudyResult:
-    """Return the study in a folder.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """Return the study in a folder."""
     path = folder / "study.json"
     try:
         return StudyResult.read(path)
@@ -119,11 +115,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def write_tables(folder: Path, *, pictures: bool = True) -> None:
-    """Write ``cells.csv`` and ``table.md``, and with ``pictures`` ``scatter.png`` and ``scatter.svg``.
-
-    Raises:
-        InputError: if there is no readable ``study.json``.
-    """
+    """Write ``cells.csv`` and ``table.md``, and with ``pictures`` ``scatter.png`` and ``scatter.svg``."""
     study = read_study(folder)
     write_atomically(folder / "cells.csv", _runs_csv(study))
     write_atomically(folder / "table.md", table_markdown(study))

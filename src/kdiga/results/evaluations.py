@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, model_validator
 
 from kdiga.results.fields import Interval, NoneAsEmpty, Number, Outcomes, ResultModel, Share, Text, check_around, fields
 from kdiga.results.shared import Accuracy, AccuracyCurve, Findings, JudgedFile, command_of
-from kdiga.statistics import clopper_pearson
 
 Lenient = BeforeValidator(fields)  # anything but an object counts as empty
 
@@ -70,14 +69,10 @@ class EvaluationResult(JudgedFile):
     @cached_property
     def measured(self) -> dict[str, Accuracy]:
         """Accuracy with interval and images, by attack."""
-        return {attack: self._measured(attack, value) for attack, value in self.accuracy.items()}
-
-    def _measured(self, attack: str, value: float) -> Accuracy:
-        correct, given = self.correct.get(attack), self.interval_95.get(attack)
-        images = len(correct) if correct else self.examples or 0
-        low, high = given or clopper_pearson(round(value * images), images)
-        right = tuple(map(bool, correct)) if correct else None
-        return Accuracy(value, (low, high), images, right, self.conditions, self.origin)
+        return {
+            attack: self.accuracy_of(value, self.interval_95.get(attack), self.correct.get(attack))
+            for attack, value in self.accuracy.items()
+        }
 
     @property
     def equal_command(self) -> str:

@@ -112,11 +112,6 @@ class ExplainedModel(ModelRecord):
         """Bounds that were computed, by name."""
         return {name: bound for name, bound in self.bounds.items() if bound}
 
-    def outcomes(self, attack: str) -> tuple[bool, ...] | None:
-        """Return the outcome of each image; None if unknown."""
-        found = self.correct.get(attack)
-        return None if found is None else tuple(map(bool, found))
-
 
 @dataclass(frozen=True)
 class ModelPictures:

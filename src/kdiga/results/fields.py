@@ -84,11 +84,7 @@ NoneAsEmpty = BeforeValidator(lambda value: value or [])
 
 
 def check_around(value: float, interval: Interval, what: str) -> None:
-    """Check that an interval holds the value that it belongs to.
-
-    Raises:
-        ValueError: if the value lies outside.
-    """
+    """Check that an interval holds the value that it belongs to."""
     low, high = interval
     if not low - 1e-6 <= value <= high + 1e-6:
         raise ValueError(f"{what} from {low:g} to {high:g} leaves out its value {value:g}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -23,7 +23,7 @@ from kdiga.results.fields import (
     shown,
     whole_number,
 )
-from kdiga.results.shared import Conditions, ResultOrigin, ThreatRecord, command_of, validated
+from kdiga.results.shared import Conditions, FileModel, ResultOrigin, ThreatRecord, command_of, validated
 
 
 def _epoch(value: object) -> int:
@@ -63,6 +63,30 @@ class TrainingRecord(ResultModel):
     validation: Fields = {}
     provenance: Fields = {}
     parameters: Fields = {}
+
+
+class CheckedEpoch(ResultModel):
+    """Validation accuracies of an epoch; None for a model before training."""
+
+    epoch: Number | None
+    clean: Number | None
+    robust: Number | None
+
+
+class CheckedEpochs(ResultModel):
+    """The epochs whose weights a run stores."""
+
+    best: CheckedEpoch
+    last: CheckedEpoch
+
+
+class FinishedRun(FileModel):
+    """``result.json``: what a run that continues relies on; its other fields are stored as they are."""
+
+    KIND: ClassVar[str] = "run"
+
+    minutes: Number | None
+    validation: CheckedEpochs
 
 
 @dataclass(frozen=True)

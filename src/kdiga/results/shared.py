@@ -28,6 +28,7 @@ from kdiga.results.fields import (
     invalid_reason,
     shown,
 )
+from kdiga.statistics import clopper_pearson
 
 Model = TypeVar("Model", bound=ResultModel)
 _GENERIC = re.compile(r"seed-\d+|(best|last)\.safetensors")  # parts of a path that do not identify a model
@@ -183,6 +184,13 @@ class ResultFile(FileModel):
         """Data set and threat model."""
         return Conditions(self.data, self.threat.norm, self.threat.eps, self.data_fingerprint)
 
+    def accuracy_of(self, value: float, interval: Sequence[float] | None, correct: Sequence[float] | None) -> Accuracy:
+        """Return an accuracy with its interval; outcomes of each image may be unknown."""
+        images = len(correct) if correct else self.examples or 0
+        low, high = interval or clopper_pearson(round(value * images), images)
+        right = tuple(map(bool, correct)) if correct else None
+        return Accuracy(value, (low, high), images, right, self.conditions, self.origin)
+
     @property
     def origin(self) -> ResultOrigin:
         """Where the result comes from."""
@@ -213,11 +221,7 @@ def run_folder(path: Path) -> Path | None:
 
 
 def validated(kind: type[Model], content: object) -> Model:
-    """Return plain data as a model.
-
-    Raises:
-        DamagedError: if it does not have the model's form.
-    """
+    """Return plain data as a model."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:

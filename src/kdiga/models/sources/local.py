@@ -80,11 +80,7 @@ class RunSource(ModelSource):
 
 
 def checkpoint_in(run: Path, which: str = "best") -> Path:
-    """Return the weights of a finished run.
-
-    Raises:
-        InputError: if the folder holds no finished run.
-    """
+    """Return the weights of a finished run."""
     if which not in WHICH:
         raise unknown("which", which, WHICH)
     path = run / f"{which}.safetensors"

@@ -96,11 +96,7 @@ def create(name: str, spec: ModelSpec, *, pretrained: bool = False) -> nn.Module
 
 
 def pretrained_settings(name: str) -> dict[str, Any]:
-    """Return timm's settings of pretrained weights: input size (channels, height, width), classes, mean and std.
-
-    Raises:
-        InputError: if timm has no weights for the name.
-    """
+    """Return timm's settings of pretrained weights: input size (channels, height, width), classes, mean and std."""
     import timm
 
     try:

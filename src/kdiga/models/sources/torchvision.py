@@ -111,11 +111,7 @@ def _filled(spec: ModelSpec, weights: Any, request: SourceRequest) -> tuple[nn.M
 
 
 def replace_head(network: nn.Module, outputs: int) -> nn.Module:
-    """Replace the last layer of 1,000 outputs, linear or a 1x1 convolution, by a fresh one.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """Replace the last layer of 1,000 outputs, linear or a 1x1 convolution, by a fresh one."""
     heads = [
         (name, module)
         for name, module in network.named_modules()
