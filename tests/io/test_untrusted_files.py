@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from kdiga.recipes.load import load_recipe
 
 from kdiga.errors import InputError, printable
 from kdiga.export.torch_program import _unsafe_values, read_program, write_program
@@ -23,6 +22,7 @@ from kdiga.io.safe_npz import load_arrays
 from kdiga.io.untrusted_file import read_text
 from kdiga.models import load_model
 from kdiga.models.checkpoint import read_checkpoint
+from kdiga.recipes.validate import load_recipe
 from kdiga.runs.run_folder import read_config, read_result
 
 SOURCE = Path(__file__).parents[2] / "src" / "kdiga"
