@@ -88,6 +88,8 @@ class TrainingLoop:
             share=self.process_group.share,
         )
         self.steps = len(self.feed) * settings.epochs
+        if not self.steps:
+            raise InputError("the training data holds no batch; give at least one image and its label.")
         self.validator = (
             None if validation is None else Validator.of(validation, task.threat, settings, self.process_group)
         )
