@@ -38,6 +38,8 @@ class Output:
         self.json_file, self.quiet = json_file, quiet
         self._stdout = sys.stdout
         if json_file == STDOUT:
+            if getattr(sys.stdout, "name", "") == os.devnull:
+                raise InputError("--json was -, and stdout is closed; give a file.")
             # What a library prints must not mix with the document. ``main`` restores stdout.
             sys.stdout = sys.stderr
         elif json_file is not None:

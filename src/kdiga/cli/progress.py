@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kdiga.cli.printing import duration, say
+from kdiga.errors import printable
 
 if TYPE_CHECKING:
     from kdiga.training import EpochRecord
@@ -25,9 +26,9 @@ class Bar:
     """
 
     def __init__(self, console: Console, label: str, left: TextColumn | None = None) -> None:
-        self.console, self.label = console, label
+        self.console, self.label = console, printable(label)
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("elapsed"),
@@ -37,7 +38,7 @@ class Bar:
             transient=True,
             disable=not console.is_interactive,
         )
-        self.task = self.bar.add_task(label, total=None, left="")
+        self.task = self.bar.add_task(printable(label), total=None, left="")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -114,4 +115,4 @@ class JobProgress(Bar):
         """Move the bar."""
         self.bar.update(self.task, description=f"{self.label}  {what}", completed=done, total=total)
         if not self.console.is_interactive:
-            self.console.print(f"{done}/{total}  {what}", highlight=False, soft_wrap=True)
+            say(self.console, f"{done}/{total}  {what}")

@@ -109,7 +109,7 @@ class RunProgress(Bar):
 
     def __init__(self, console: Console, label: str, outcome: Callable[[str], str]) -> None:
         # Not Rich's estimate: a run takes longer than half a minute.
-        super().__init__(console, label, TextColumn("{task.fields[left]}"))
+        super().__init__(console, label, TextColumn("{task.fields[left]}", markup=False))
         self.outcome = outcome
 
     def __exit__(

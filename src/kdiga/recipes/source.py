@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdiga.errors import InputError, nearest
 from kdiga.io.safe_json_yaml import parse_yaml
+from kdiga.io.untrusted_file import read_text
 from kdiga.recipes.shipped import find_recipe
 from kdiga.types import ThreatModel, parse_number
 
@@ -147,7 +148,7 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: FileKind) -> Y
     """
     path = find_recipe(path, kind.name)
     try:
-        data, node = parse_yaml(path.read_text())
+        data, node = parse_yaml(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{kind.name} {str(path)!r} cannot be read ({error}); give a YAML file.") from None
     except ValueError as error:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BeforeValidator
 
 from kdiga.io.safe_json_yaml import parse_json, parse_yaml
+from kdiga.io.untrusted_file import read_text
 from kdiga.results.fields import (
     Count,
     DamagedError,
@@ -107,7 +108,7 @@ class RunResult:
                 journal: it is the last one of a run that was killed.
         """
         try:
-            recipe = parse_yaml((folder / "config.yaml").read_text())[0]
+            recipe = parse_yaml(read_text(folder / "config.yaml"))[0]
         except (OSError, ValueError) as error:
             raise DamagedError(f"its recipe cannot be read ({str(error).splitlines()[0]})") from None
         if not isinstance(recipe, Mapping):
@@ -179,7 +180,7 @@ def _training(path: Path) -> TrainingRecord:
     if not path.is_file():
         return TrainingRecord()
     try:
-        content = parse_json(path.read_text())
+        content = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path.name} cannot be read ({error})") from None
     return validated(TrainingRecord, content)
@@ -188,8 +189,8 @@ def _training(path: Path) -> TrainingRecord:
 def _journal(path: Path) -> list[EpochLine]:
     epochs: list[EpochLine] = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
+        lines = read_text(path, errors="replace").splitlines()
+    except (OSError, ValueError):
         return epochs
     for line in lines:
         try:

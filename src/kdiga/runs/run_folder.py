@@ -16,6 +16,7 @@ from kdiga.errors import InputError, words_of
 from kdiga.io.atomic_write import disk_error_as_write_error, write_atomically
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import parse_yaml
+from kdiga.io.untrusted_file import read_text
 from kdiga.results.fields import DamagedError
 from kdiga.results.runs import FinishedRun
 
@@ -113,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        loaded, _ = parse_yaml(path.read_text())
+        loaded, _ = parse_yaml(read_text(path))
     except (ValueError, OSError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({words_of(error)}).") from None
     return loaded if isinstance(loaded, dict) else None
@@ -156,12 +157,12 @@ class Journal:
         self.count = keep
         if path is None:
             return
-        text = path.read_text(errors="replace") if keep and path.is_file() else ""
+        text = path.read_text(encoding="utf-8", errors="replace") if keep and path.is_file() else ""
         write_atomically(path, "".join(text.splitlines(keepends=True)[:keep]))
 
     def write(self, event: dict[str, Any]) -> None:
         """Append an event."""
         self.count += 1
         if self.path is not None:
-            with disk_error_as_write_error(self.path), self.path.open("a") as file:
+            with disk_error_as_write_error(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")

@@ -125,7 +125,7 @@ def _record(run_spec: RunSpec, folder: Path) -> dict[str, Any]:
         if (folder / name).is_file():
             record[name] = _packed(load_json(folder / name))
     if (folder / CONFIG).is_file():
-        record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text())
+        record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     data = record.get(RESULT, {}).get("data")
     if isinstance(data, dict) and "source" in data:  # where this machine has the images
         data["source"] = Path(str(cast("Any", data)["source"])).name
