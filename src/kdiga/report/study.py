@@ -238,7 +238,7 @@ def scatter(study: StudyResult, *, stacked: bool = False) -> Figure:
             ]
             for place, row, spent, score in points:
                 spread = None if score.deviation is None else 100 * score.deviation
-                mark = {
+                mark: dict[str, Any] = {
                     "color": charts.colour(place),
                     "marker": charts.marker(place),
                     "markersize": 7,
@@ -254,5 +254,5 @@ def scatter(study: StudyResult, *, stacked: bool = False) -> Figure:
 def _teacher_line(axes: Axes, label: str, height: float) -> None:
     axes.axhline(height, color=charts.SOFT, linewidth=1, linestyle="--", zorder=1)
     place: Any = ("axes fraction", "data")
-    offset = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5, "color": charts.SOFT}
+    offset: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5, "color": charts.SOFT}
     axes.annotate(f"teacher {label}", (0, height), xycoords=place, **offset)
