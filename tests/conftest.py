@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 
+import pyautoattack
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,28 @@ def decoders_end_with_their_module():
     pools = getattr(sys.modules.get("kdiga.data.decoder_pool"), "_POOLS", {})
     while pools:
         pools.popitem()[1].shutdown()
+
+
+@contextmanager
+def few_iterations():
+    """The official AutoAttack with few iterations of each attack: enough for all but its numbers."""
+    build = pyautoattack.AutoAttack
+
+    def short(*arguments, **options):
+        official = build(*arguments, **options)
+        official.apgd.n_iter = official.apgd_targeted.n_iter = official.fab.n_iter = 10
+        official.square.n_queries = 100
+        return official
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyautoattack, "AutoAttack", short)
+        yield
+
+
+@pytest.fixture
+def short_autoattack():
+    with few_iterations():
+        yield
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.stats import beta, norm
-
 from kdiga.errors import InputError
 
 
@@ -21,6 +19,8 @@ def clopper_pearson(correct: int, examples: int, confidence: float = 0.95) -> tu
     >>> [round(bound, 3) for bound in clopper_pearson(90, 100)]
     [0.824, 0.951]
     """
+    from scipy.stats import beta  # here, because scipy.stats loads slowly
+
     tail = (1 - confidence) / 2
     low = 0.0 if correct == 0 else float(beta.ppf(tail, correct, examples - correct + 1))
     high = 1.0 if correct == examples else float(beta.ppf(1 - tail, correct + 1, examples - correct))
@@ -70,6 +70,8 @@ def paired_difference(
 
 def _wilson(correct: int, n: int, confidence: float) -> tuple[float, float]:
     """Return the score interval of Wilson (1927)."""
+    from scipy.stats import norm  # here, because scipy.stats loads slowly
+
     z = float(norm.ppf((1 + confidence) / 2))
     center = 2 * correct + z * z
     reach = z * math.sqrt(z * z + 4 * correct * (n - correct) / n)

@@ -109,7 +109,7 @@ def test_workers_give_the_same_answer(folder):
 
 
 def test_a_killed_evaluation_continues_to_the_same_answer(folder):
-    ask = ["evaluate", "run-1", "--examples", "60", "--attacks", "pgd-300x2,cw-300", "--batch-size", "10", "--out"]
+    ask = ["evaluate", "run-1", "--examples", "60", "--attacks", "pgd-100x2,cw-100", "--batch-size", "10", "--out"]
     run(*ask, "whole", cwd=folder)
     program = [sys.executable, "-c", "from kdiga.cli import main; main()", *ask, "killed"]
     process = subprocess.Popen(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -20,7 +20,7 @@ data: {name: digits, train_examples: 500}
 student: {name: cnn-4}
 method: {name: pgd-at, steps: 2}
 threat: {norm: linf, eps: 0.1}
-training: {epochs: 25, batch_size: 50, lr: 2e-2, validation_steps: 2, validate_every: 25, ema: 0.9, seed: 1}
+training: {epochs: 15, batch_size: 50, lr: 2e-2, validation_steps: 2, validate_every: 15, ema: 0.9, seed: 1}
 """
 STUDY = """
 base: {data: {name: digits, train_examples: 500}, student: cnn-4, threat: {norm: linf, eps: 0.1},

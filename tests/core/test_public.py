@@ -45,3 +45,10 @@ def test_import_is_light_and_silent():
     code = "import kdiga, kdiga.report, kdiga.cli, sys; sys.exit('torch' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+def test_training_and_evaluation_load_no_package_that_few_runs_need():
+    slow = {"timm", "torchvision", "torch._dynamo", "scipy.stats", "matplotlib", "sklearn"}
+    code = f"import sys, kdiga.workflows.train, kdiga.workflows.evaluate; print({slow} & sys.modules.keys())"
+    finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert finished.stdout == "set()\n"

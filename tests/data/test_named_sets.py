@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
 import kdiga
 from kdiga.data import ImageSet, cifar, feed_of, find_data, mnist, split
@@ -23,9 +24,9 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.delenv("KDIGA_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "DEBIAN", tmp_path / "no-debian")
-    monkeypatch.setattr(mnist.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.setattr(mnist.MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.setattr(cifar.CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
     return tmp_path
 
 

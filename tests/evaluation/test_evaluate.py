@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 
+import pyautoattack
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -17,7 +18,7 @@ from kdiga.evaluation.autoattack import VERSIONS, square_stage
 from kdiga.evaluation.named_attacks import Attack
 from kdiga.evaluation.run_attack import AttackTarget, run_attack
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.model_state import frozen_parameters
+from kdiga.model_state import frozen_parameters, seeded
 from kdiga.statistics import clopper_pearson
 from tests.conftest import five_layers
 
@@ -29,9 +30,27 @@ def data(batch):
     return model, batch[0], model(batch[0]).argmax(1)
 
 
-def test_stronger_attacks_leave_less(data):
-    model, images, labels = data
-    report = kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=("clean", "fgsm", "pgd-20", "autoattack"))
+@pytest.fixture(scope="module")
+def judged():
+    """A model in train mode, images, labels, the result of AutoAttack with all its iterations, and its progress."""
+    model = five_layers(1).eval()
+    with seeded(5):
+        images = torch.rand(12, 1, 8, 8)
+    labels = model(images).argmax(1)
+    model.train()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    attacks = ("clean", "fgsm", "pgd-20", "autoattack")
+    told = []
+    report = kdiga.evaluate(
+        model, [(images, labels)], eps=0.03, attacks=attacks, seed=4, progress=lambda *event: told.append(event)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    return model, images, labels, report, told
+
+
+def test_stronger_attacks_leave_less(judged):
+    report = judged[3]
     assert report["clean"] == 1.0
     assert report["autoattack"] <= report["pgd-20"] <= report["clean"]
     assert report["fgsm"] <= report["clean"]
@@ -41,23 +60,31 @@ def test_stronger_attacks_leave_less(data):
         assert low <= result.accuracy <= high
 
 
-def test_autoattack_equals_the_official_package_called_by_hand(data):
-    """The same flags as calling the package on the same images with the same seed."""
-    from pyautoattack import AutoAttack
+def test_progress_moves_within_a_batch_and_ends_at_all_examples(judged):
+    told = [event for event in judged[4] if event[0] == "autoattack"]
+    done = [event[1] for event in told]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert told[-1] == ("autoattack", 12, 12)
+    assert len(done) > 5
 
-    model, images, labels = data
-    report = kdiga.evaluate(model, [(images, labels)], eps=0.03, attacks=["autoattack"], seed=4)
-    official = AutoAttack(model, norm="Linf", eps=0.03, seed=4, version="standard", device="cpu")
+
+def test_autoattack_equals_the_official_package_called_by_hand(judged):
+    """The same flags as calling the package on the same images with the same seed."""
+    model, images, labels, report, _ = judged
+    official = pyautoattack.AutoAttack(
+        copy.deepcopy(model).eval(), norm="Linf", eps=0.03, seed=4, version="standard", device="cpu"
+    )
     _, predictions = official.run_standard_evaluation(images, labels, batch_size=500)
     assert list(report.results["autoattack"].correct) == (predictions == labels).tolist()
 
 
-def test_a_stage_is_one_official_attack_alone(data):
-    from pyautoattack import AutoAttack
-
+def test_a_stage_is_one_official_attack_alone(data, short_autoattack):
     model, images, labels = data
     report = kdiga.evaluate(model, [(images, labels)], eps=0.15, attacks=["autoattack"], seed=4)
-    official = AutoAttack(model, norm="Linf", eps=0.15, seed=4, version="custom", attacks=["apgd-ce"], device="cpu")
+    official = pyautoattack.AutoAttack(
+        model, norm="Linf", eps=0.15, seed=4, version="custom", attacks=["apgd-ce"], device="cpu"
+    )
     official.apgd.n_restarts = 1  # as the standard version has it
     _, predictions = official.run_standard_evaluation(images, labels, batch_size=500)
     alone = (predictions == labels).float().mean()
@@ -67,9 +94,7 @@ def test_a_stage_is_one_official_attack_alone(data):
 
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_stages_of_every_version_are_the_packages(version, data):
-    from pyautoattack import AutoAttack
-
-    official = AutoAttack(data[0], norm="Linf", eps=0.1, version=version)
+    official = pyautoattack.AutoAttack(data[0], norm="Linf", eps=0.1, version=version)
     assert list(VERSIONS[version]) == official.attacks_to_run
     model, images, labels = data
     # At this eps the first attack fools all, so that the others cost nothing.
@@ -95,14 +120,10 @@ def test_only_correct_examples_are_attacked(data):
     assert not any(report.results["pgd-5"].correct[:5]), "a wrong example stays wrong"
 
 
-def test_leaves_model_and_random_state_as_found(data):
-    model, images, labels = data
-    model.train()
-    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["pgd-3", "autoattack"], examples=3)
+def test_leaves_the_model_as_found(judged):
+    """Its weights and the random state are compared where the attacks run."""
+    model = judged[0]
     assert model.training
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -115,7 +136,7 @@ def test_same_seed_same_answer_and_batching_does_not_matter(data):
     assert whole.results["pgd-5"].correct == parts.results["pgd-5"].correct
 
 
-def test_channels_last_model(data):
+def test_channels_last_model(data, short_autoattack):
     """The official code fails on gradients that are not contiguous; ours hands it contiguous ones."""
     model, images, labels = data
     model = model.to(memory_format=torch.channels_last)
@@ -123,7 +144,7 @@ def test_channels_last_model(data):
     kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["autoattack"], examples=2)
 
 
-def test_few_classes(stripes):
+def test_few_classes(short_autoattack):
     """With fewer than ten classes the targeted attacks have fewer targets; with fewer than four, none."""
     model = kdiga.load_model("cnn-4", num_classes=5, in_channels=1, image_size=8)
     images = torch.rand(4, 1, 8, 8)
@@ -134,7 +155,7 @@ def test_few_classes(stripes):
         kdiga.evaluate(two, [(images, two(images).argmax(1))], attacks=["autoattack"])
 
 
-def test_the_packages_warnings_become_notes(data, caplog):
+def test_the_packages_warnings_become_notes(data, caplog, short_autoattack):
     """A model whose logits are probabilities is remarked on, in the result and not on the terminal."""
     _, images, _ = data
     model = nn.Sequential(five_layers(1).eval(), nn.Softmax(1))

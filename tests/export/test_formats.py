@@ -32,9 +32,8 @@ for package in ("onnx", "onnxruntime", "onnxscript"):
 NETWORKS = (
     "cnn-4",
     "fitted",
-    "resnet20",
     "vit-micro",
-    "timm:test_efficientnet",
+    "timm:test_efficientnet",  # residual connections and batch norm, too
     pytest.param("mobilenet-v2", marks=pytest.mark.slow),  # the largest graph: 10 s
 )
 ALL = ("onnx", "onnx-int8", "torch-export", "safetensors", "hf")

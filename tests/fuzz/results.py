@@ -23,9 +23,10 @@ from kdiga.report import page as report_page
 from kdiga.report import write_page
 from kdiga.report.differences import compare_evaluations
 from kdiga.results.folders import Results, find_results
-from kdiga.runs.folder import read_result
-from kdiga.workflows.loaded_model import check_earlier_result, recipe_of
+from kdiga.runs.run_folder import read_result
+from kdiga.workflows.loaded_model import recipe_of
 from kdiga.workflows.prepare import check_classes
+from kdiga.workflows.result_folder import check_earlier_result
 from tests.fuzz.data import damaged_npz
 from tests.fuzz.mutations import damaged_json, damaged_lines, damaged_yaml
 from tests.fuzz.oracles import check_leaves, json_of, yaml_of

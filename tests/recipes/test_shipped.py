@@ -11,8 +11,9 @@ import pytest
 from kdiga.errors import InputError
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
-from kdiga.recipes.load import load_recipe
 from kdiga.recipes.shipped import about, find_recipe, shipped
+from kdiga.recipes.validate import load_recipe
+from tests.cli.test_cli import run
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 
@@ -62,17 +63,11 @@ def test_a_wheels_come_first(tmp_path, monkeypatch):
 
 
 def test_the_command_line_takes_names(tmp_path):
-    def kdiga(*arguments):
-        command = [sys.executable, "-m", "kdiga", *arguments]
-        return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
-
-    listed = kdiga("recipes")
-    assert listed.returncode == 0
+    command = [sys.executable, "-m", "kdiga", "recipes"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     assert "A robust teacher of 8x8 digits" in listed.stdout
     assert {line.split()[0] for line in listed.stdout.splitlines()} == set(shipped())
-    dry = kdiga("train", "digits-teacher", "--dry-run")
-    assert (dry.returncode, "would write to runs/digits-teacher" in dry.stdout) == (0, True)
-    wrong = kdiga("study", "study-digit")
-    assert wrong.returncode == 2
-    assert "did you mean study-digits" in wrong.stderr
-    assert len(wrong.stderr.splitlines()) == 1
+    assert "would write to runs/digits-teacher" in run("train", "digits-teacher", "--dry-run", cwd=tmp_path)
+    wrong = run("study", "study-digit", cwd=tmp_path, expect=2)
+    assert "did you mean study-digits" in wrong
+    assert len(wrong.splitlines()) == 1

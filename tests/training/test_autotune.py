@@ -17,7 +17,7 @@ from kdiga.training import TrainingSettings, autotune
 from kdiga.training.autotune import choose_route, choose_settings
 from kdiga.types import Batch
 from tests.conftest import five_layers
-from tests.training.test_loop import QUICK, THREAT, robust, small  # noqa: F401
+from tests.training.test_loop import QUICK, THREAT, small
 
 KDIGA = method_by_name("kdiga").needs
 
@@ -64,7 +64,7 @@ def test_auto_is_finite_difference_elsewhere_and_says_why(student, batch):
     assert "cannot be differentiated twice (trying to differentiate twice" in choice["why"]
 
 
-def test_exact_by_name_is_refused_where_it_would_be_half_a_derivative(robust, batch):  # noqa: F811
+def test_exact_by_name_is_refused_where_it_would_be_half_a_derivative(robust, batch):
     """Asked for the parameters alone, PyTorch drops what goes through such an operation without a word."""
     data = kdiga.load_data("digits").train.take(slice(200))
     with pytest.raises(InputError, match=r"route was 'exact'.*cannot be differentiated twice.*use route finite-diff"):
@@ -83,7 +83,7 @@ def test_a_route_by_name_is_taken_without_a_trial(batch):
     assert choice["chosen"] == "one-sided"
 
 
-def test_methods_without_an_input_gradient_have_no_route(robust, stripes):  # noqa: F811
+def test_methods_without_an_input_gradient_have_no_route(robust, stripes):
     result = kdiga.distill(small(), robust, stripes, method="kd", epochs=1, threat=THREAT, **QUICK)
     assert result.choices["route"]["chosen"] is None
 
@@ -134,7 +134,7 @@ def test_compiling_has_to_pay_for_itself(steps, expected, why, monkeypatch):
     assert why in chosen["compile"]["why"]
 
 
-def test_choices_are_kept_with_the_run_and_by_a_resumed_one(robust, stripes, tmp_path, monkeypatch):  # noqa: F811
+def test_choices_are_kept_with_the_run_and_by_a_resumed_one(robust, stripes, tmp_path, monkeypatch):
     settings = QUICK | {"method": "kdiga", "epochs": 3, "threat": THREAT, "precision": "auto", "channels_last": "auto"}
     seen = []
     whole = kdiga.distill(small(), robust, stripes, on_choice=lambda *one: seen.append(one), **settings)
@@ -152,7 +152,7 @@ def test_choices_are_kept_with_the_run_and_by_a_resumed_one(robust, stripes, tmp
     assert resumed.choices["precision"]
 
 
-def test_trials_leave_no_trace(robust, stripes):  # noqa: F811
+def test_trials_leave_no_trace(robust, stripes):
     """A run that tries things ends bit for bit as one that is told."""
     settings = QUICK | {"method": "kdiga", "epochs": 1, "threat": THREAT}
     told = kdiga.distill(small(), robust, stripes, route="exact", **settings)
@@ -186,7 +186,7 @@ ROUTED = [
 
 
 @pytest.mark.parametrize(("method", "route"), ROUTED)
-def test_a_compiled_run_equals_an_eager_one(method, route, robust, stripes, monkeypatch):  # noqa: F811
+def test_a_compiled_run_equals_an_eager_one(method, route, robust, stripes, monkeypatch):
     """Two epochs by ``aot_eager``, which traces and splits the graphs like the real thing and generates no code."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda forward, **options: real(forward, backend="aot_eager", **options))
@@ -200,7 +200,7 @@ def test_a_compiled_run_equals_an_eager_one(method, route, robust, stripes, monk
 
 
 @pytest.mark.parametrize("method", ["kdiga", "tangent"])
-def test_layout_changes_rounding_alone(method, robust, stripes):  # noqa: F811
+def test_layout_changes_rounding_alone(method, robust, stripes):
     settings = QUICK | {"method": method, "epochs": 1, "threat": THREAT}
     one, two = (kdiga.distill(small(), robust, stripes, channels_last=flag, **settings) for flag in (True, False))
     for key, value in one.last_state.items():
@@ -209,7 +209,7 @@ def test_layout_changes_rounding_alone(method, robust, stripes):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["kdiga", "tangent", "rslad"])
-def test_generated_code_equals_eager(method, robust, stripes):  # noqa: F811
+def test_generated_code_equals_eager(method, robust, stripes):
     settings = QUICK | {"method": method, "epochs": 1, "threat": THREAT, "route": "one-sided"}
     eager = kdiga.distill(small(), robust, stripes, **settings)
     compiled = kdiga.distill(small(), robust, stripes, compile=True, **settings)
@@ -218,6 +218,6 @@ def test_generated_code_equals_eager(method, robust, stripes):  # noqa: F811
 
 
 @pytest.mark.parametrize("route", ["exact", "finite-difference", "one-sided"])
-def test_bf16_learns(route, robust, stripes):  # noqa: F811
+def test_bf16_learns(route, robust, stripes):
     settings = QUICK | {"method": "kdiga", "epochs": 3, "threat": THREAT, "route": route}
     assert kdiga.distill(small(), robust, stripes, precision="bf16", **settings).history[-1].clean > 0.8

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from kdiga.data.image_set import ImageSet
 from kdiga.data.registry import DataSet, download, download_folder, register, roots
 from kdiga.errors import InputError
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 BINARY = "cifar-10-batches-bin"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -27,12 +30,12 @@ MD5 = {
 
 def find_cifar10(root: Path | None) -> str | None:
     """Return the folder of the binary batches, else the folder of torchvision's files."""
-    return _binary(root) or _unpacked(CIFAR10, root)
+    return _binary(root) or _unpacked("cifar10", root)
 
 
 def find_cifar100(root: Path | None) -> str | None:
     """Return the folder of torchvision's files."""
-    return _unpacked(CIFAR100, root)
+    return _unpacked("cifar100", root)
 
 
 @register("cifar10", find_cifar10)
@@ -40,7 +43,7 @@ def load_cifar10(root: Path | None) -> DataSet:
     """Return 50,000 training and 10,000 test images of 32x32, from the binary batches or torchvision's files."""
     found = _binary(root)
     if found is None:
-        return _through_torchvision("cifar10", CIFAR10, root)
+        return _through_torchvision("cifar10", root)
     parts = [_read_batch(Path(found, file)) for file in MD5]
     images = torch.cat([images for images, _ in parts])
     labels = torch.cat([labels for _, labels in parts])
@@ -51,7 +54,7 @@ def load_cifar10(root: Path | None) -> DataSet:
 @register("cifar100", find_cifar100)
 def load_cifar100(root: Path | None) -> DataSet:
     """Return 50,000 training and 10,000 test images of 32x32."""
-    return _through_torchvision("cifar100", CIFAR100, root)
+    return _through_torchvision("cifar100", root)
 
 
 def _binary(root: Path | None) -> str | None:
@@ -59,7 +62,14 @@ def _binary(root: Path | None) -> str | None:
     return next((str(place) for place in places if all((place / file).is_file() for file in MD5)), None)
 
 
-def _unpacked(source: type[CIFAR10], root: Path | None) -> str | None:
+def _source(name: str) -> type[CIFAR10]:
+    from torchvision.datasets import CIFAR10, CIFAR100  # here, because torchvision loads slowly
+
+    return CIFAR10 if name == "cifar10" else CIFAR100
+
+
+def _unpacked(name: str, root: Path | None) -> str | None:
+    source = _source(name)
     return next((str(folder) for folder in roots(root) if (folder / source.base_folder).is_dir()), None)
 
 
@@ -73,8 +83,8 @@ def _read_batch(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(images.copy()), torch.from_numpy(rows[:, 0].astype(np.int64))
 
 
-def _through_torchvision(name: str, source: type[CIFAR10], root: Path | None) -> DataSet:
-    found = _unpacked(source, root)
+def _through_torchvision(name: str, root: Path | None) -> DataSet:
+    source, found = _source(name), _unpacked(name, root)
     target = found or str(download_folder(root))
 
     def fetch() -> list[CIFAR10]:

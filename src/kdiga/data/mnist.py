@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import MNIST, FashionMNIST
 
 from kdiga.data.image_set import ImageSet, split
 from kdiga.data.registry import DataSet, download, download_folder, register, roots
 from kdiga.errors import InputError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # of torchvision
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 MOST = 2**28  # bytes that a file may unpack to; the largest of the data sets has 47 million
 FASHION_TEST_LABELS = "15d484375f8d13e6eb1aabb0c3f46965"  # md5, unpacked
@@ -47,33 +47,36 @@ def load_digits(root: Path | None) -> DataSet:
 
 def find_mnist(root: Path | None) -> str | None:
     """Return the folder of MNIST's files."""
-    return _find("mnist", MNIST, roots(root))
+    return _find("mnist", roots(root))
 
 
 def find_fashion_mnist(root: Path | None) -> str | None:
     """Return the folder of Fashion-MNIST's files."""
-    return _find("fashion-mnist", FashionMNIST, roots(root, DEBIAN))
+    return _find("fashion-mnist", roots(root, DEBIAN))
 
 
 @register("mnist", find_mnist)
 def load_mnist(root: Path | None) -> DataSet:
     """Return 60,000 training and 10,000 test images of 28x28."""
-    return _load("mnist", MNIST, root, (), "fetch it where there is a network")
+    return _load("mnist", root, (), "fetch it where there is a network")
 
 
 @register("fashion-mnist", find_fashion_mnist)
 def load_fashion_mnist(root: Path | None) -> DataSet:
     """Return 60,000 training and 10,000 test images of 28x28."""
-    return _load("fashion-mnist", FashionMNIST, root, (DEBIAN,), "`apt-get install dataset-fashion-mnist` has it")
+    return _load("fashion-mnist", root, (DEBIAN,), "`apt-get install dataset-fashion-mnist` has it")
 
 
-def _load(name: str, source: type[MNIST], root: Path | None, more: tuple[Path, ...], by_hand: str) -> DataSet:
+def _load(name: str, root: Path | None, more: tuple[Path, ...], by_hand: str) -> DataSet:
+    from torchvision.datasets import MNIST, FashionMNIST  # here, because torchvision loads slowly
+
+    source = MNIST if name == "mnist" else FashionMNIST
     searched = roots(root, *more)
-    found = _find(name, source, searched)
+    found = _find(name, searched)
     if found is None:
         target = download_folder(root)
         download(name, lambda: source(str(target), download=True), searched, by_hand)
-        found = str(target / source.__name__ / "raw")
+        found = str(target / FOLDERS[name] / "raw")
     parts = [_read_idx(Path(found, file)) for file in FILES]
     classes = [str(label).split(" - ")[-1] for label in source.classes]
     train, test = (
@@ -83,9 +86,9 @@ def _load(name: str, source: type[MNIST], root: Path | None, more: tuple[Path, .
     return DataSet(name, train, test, found)
 
 
-def _find(name: str, source: type[MNIST], folders: list[Path]) -> str | None:
+def _find(name: str, folders: list[Path]) -> str | None:
     for folder in folders:
-        for place in (folder / name, folder / source.__name__ / "raw", folder):
+        for place in (folder / name, folder / FOLDERS[name] / "raw", folder):
             if all(_packed_or_not(place / file) for file in FILES):
                 # The two sets share their file names; taking one for the other must not happen silently.
                 labels = hashlib.md5(_unpack(place / FILES[3]), usedforsecurity=False).hexdigest()

@@ -7,6 +7,7 @@ import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from kdiga.errors import InputError, unknown
@@ -80,13 +81,18 @@ class CheckedOptions:
 
     def __post_init__(self) -> None:
         """Check every option."""
-        kinds = get_type_hints(type(self))
+        kinds = _kinds(type(self))
         for option in fields(self):  # pyright: ignore[reportArgumentType]
             value, kind = getattr(self, option.name), kinds[option.name]
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise unknown(option.name, str(value), get_args(kind))
             if value is not None:
                 _check_number(option.name, value)
+
+
+@cache  # a study makes hundreds of methods
+def _kinds(method: type[CheckedOptions]) -> dict[str, Any]:
+    return get_type_hints(method)
 
 
 def _check_number(name: str, value: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from timm.models import group_parameters
 from torch import nn
 
 from kdiga.models.classifier import Classifier
@@ -23,6 +22,8 @@ def layers_of(model: nn.Module) -> dict[str, int]:
     network, above = _network(model)
     matcher: Any = getattr(network, "group_matcher", None)
     if matcher is not None:
+        from timm.models import group_parameters  # here, because timm loads slowly
+
         found = cast("dict[str, int]", group_parameters(network, matcher(coarse=False), reverse=True))
     else:
         found = _by_order(network)

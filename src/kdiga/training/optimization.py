@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from kdiga.models.layer_depths import layers_of
 from kdiga.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
 
 WARM_UP_POWER = 2 / 3
 
@@ -86,4 +88,6 @@ def moving_average(model: nn.Module, decay: float) -> ModelEmaV3 | None:
     """
     if not decay:
         return None
+    from timm.utils.model_ema import ModelEmaV3  # here, because timm loads slowly
+
     return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=WARM_UP_POWER, foreach=True)

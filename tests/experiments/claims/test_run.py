@@ -14,6 +14,7 @@ from kdiga.experiments import run_one
 from kdiga.report.claims import CLAIMS, verdict_line
 from kdiga.report.claims_pictures import PICTURES
 from kdiga.results.studies import ClaimsResult
+from tests.conftest import few_iterations
 from tests.experiments.claims.conftest import go, loader, pgd_for_autoattack
 
 RUNS = [
@@ -32,9 +33,9 @@ RUNS = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, data):
-    """A folder with a finished test, under AutoAttack itself."""
+    """A folder with a finished test, under the official AutoAttack."""
     folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, few_iterations():
         patch.chdir(folder)
         content, ended = go(loader(folder)(), data)
     assert ended == RUNS

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scipy.stats import binom
-
 Verdict = Literal["passed", "warning", "failed", "skipped"]
 
 TOLERATED = 0.02  # share of examples on which attacks on a sound model may fail
@@ -42,6 +40,8 @@ def excess(count: int, total: int) -> float:
     >>> round(excess(7, 100), 4)
     0.0041
     """
+    from scipy.stats import binom  # here, because scipy.stats loads slowly
+
     return float(binom.sf(count - 1, total, TOLERATED))
 
 
@@ -66,4 +66,6 @@ def one_sided(more: int, less: int) -> float:
     >>> one_sided(5, 0), one_sided(0, 0)
     (0.03125, 1.0)
     """
+    from scipy.stats import binom  # here, because scipy.stats loads slowly
+
     return float(binom.sf(more - 1, more + less, 0.5)) if more else 1.0

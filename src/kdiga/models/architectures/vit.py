@@ -6,7 +6,6 @@ The parameters of the latter are named as in VNN-COMP 2023's ViT benchmark (Shi 
 from __future__ import annotations
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
@@ -27,6 +26,8 @@ def build_vit(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
 
     Attention uses the kernel that PyTorch picks; the exact route picks the one that can be differentiated twice.
     """
+    from timm.models.vision_transformer import VisionTransformer  # here, because timm loads slowly
+
     size, _, patches = spec.name.partition("-p")
     patch = int(patches) if patches else 4 if spec.image_size >= 16 else 2
     _check_patches(spec, patch)
