@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdiga.errors import DivergedError, InputError, KdigaError, KdigaWarning
     from kdiga.evaluation import Evaluation, evaluate
     from kdiga.gradients.alignment import align
+    from kdiga.gradients.double_backward import fast_double_backward
     from kdiga.gradients.input_gradient import input_gradient
     from kdiga.gradients.routes import Exact, FiniteDifference
     from kdiga.methods import available_methods
@@ -43,6 +44,7 @@ __all__ = [
     "available_models",
     "distill",
     "evaluate",
+    "fast_double_backward",
     "input_gradient",
     "load_data",
     "load_model",
@@ -55,6 +57,7 @@ _MODULES = {
     "errors": ["DivergedError", "InputError", "KdigaError", "KdigaWarning"],
     "evaluation": ["Evaluation", "evaluate"],
     "gradients.alignment": ["align"],
+    "gradients.double_backward": ["fast_double_backward"],
     "gradients.input_gradient": ["input_gradient"],
     "gradients.routes": ["Exact", "FiniteDifference"],
     "methods": ["available_methods"],

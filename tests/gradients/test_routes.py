@@ -173,8 +173,11 @@ def test_the_exact_route_runs_the_module_itself(batch):
     derivative(copy.deepcopy(five_layers(1)), Exact(), *batch, compiled=compiled)
 
 
-@pytest.mark.parametrize(("route", "fused"), [("exact", False), ("finite-difference", True), ("one-sided", True)])
-def test_only_the_exact_route_gives_up_fused_attention(route, fused, monkeypatch, batch):
+@pytest.mark.parametrize(
+    ("route", "fused"),
+    [("exact", True), ("exact-pytorch", False), ("finite-difference", True), ("one-sided", True)],
+)
+def test_only_pytorchs_second_derivatives_give_up_fused_attention(route, fused, monkeypatch, batch):
     student, seen = kdiga.load_model("vit-micro", in_channels=1, image_size=8).train(), []
     real = torch.nn.functional.scaled_dot_product_attention
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from typing import Literal, overload
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
 from kdiga.checks import check_images, check_labels, check_same_classes
 from kdiga.errors import InputError, KdigaWarning
 from kdiga.gradients.input_gradient import input_gradient_and_logits
-from kdiga.gradients.routes import Route, route_by_name
+from kdiga.gradients.obstacles import compiled_part, obstacle_to_double_backward
+from kdiga.gradients.routes import Exact, Route, route_by_name
 from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.losses import distance_by_name
 from kdiga.model_state import all_in_eval_mode, evaluating
@@ -70,8 +72,9 @@ def align(
         labels: Labels, integers in [0, num_classes), shape (batch,).
         distance: "l2" (unsquared Euclidean length of an example's gap), "l2-squared", "l1" (the dual
             of Linf) or "cosine" (``1 - cos``).
-        route: Second derivative: "exact" (double backprop), "finite-difference" (central) or "one-sided"
-            (first-order passes only), or a :class:`kdiga.FiniteDifference` with another probe.
+        route: Second derivative: "exact" (double backprop), "exact-pytorch" (the same by PyTorch's slower kernels),
+            "finite-difference" (central) or "one-sided" (first-order passes only), or a
+            :class:`kdiga.FiniteDifference` with another probe.
         teacher_gradient: Input gradient of the teacher, shape of ``images``; replaces the teacher's pass.
         return_logits: Whether to return the student's logits of the same forward pass as well, with their graph.
         check_values: Whether to check pixels and labels too. On a GPU every call then waits for the device;
@@ -84,8 +87,9 @@ def align(
     Raises:
         InputError: for images of another rank, type or range, labels out of range, unequal class
             counts, an unknown distance or route, neither teacher nor gradient, a gradient of
-            another shape, a compiled student on the exact route, which PyTorch cannot differentiate
-            twice, or a student whose input gradient, or its graph to the parameters, is cut off.
+            another shape, a student on an exact route that cannot be differentiated twice (compiled, or with an
+            operation whose second derivative is missing or wrong), or a student whose input gradient, or its graph
+            to the parameters, is cut off.
 
     Warns:
         KdigaWarning: if the input gradient is exactly zero on every image, or if batch norm and dropout of the
@@ -101,11 +105,8 @@ def align(
     measure, route = distance_by_name(distance), route_by_name(route)
     check_images(images, values=check_values)
     check_labels(labels, images)
-    if route.double_backward and hasattr(student, "_orig_mod"):
-        raise InputError(
-            "route was 'exact' and the student is compiled, which PyTorch cannot differentiate twice; use route "
-            "'finite-difference', or align the module that was compiled."
-        )
+    if route.double_backward and compiled_part(student) is not None:
+        raise InputError(_cannot_be_differentiated_twice("it is compiled"))
     labels = labels.long()
     student_pass = StudentPass(student, images, labels, PassOptions("differentiable", route))
     check_labels(labels, images, student_pass.logits.shape[-1] if check_values else None)
@@ -121,8 +122,28 @@ def align(
             "be equal, row i the gradient at image i."
         )
     _check_gradient(student, student_pass.input_gradient, values=check_values)
+    if isinstance(route, Exact) and student not in _CHECKED:
+        _check_double_backward(student, images, labels, route)
     term = measure(student_pass.input_gradient, teacher_gradient.detach()).mean()
     return (term, student_pass.logits) if return_logits else term
+
+
+_CHECKED: WeakSet[nn.Module] = WeakSet()
+"""Students whose second derivative was found to be right."""
+
+
+def _check_double_backward(student: nn.Module, images: Tensor, labels: Tensor, route: Exact) -> None:
+    obstacle = obstacle_to_double_backward(student, images[:2], labels[:2], route, always=False)
+    if obstacle is not None:
+        raise InputError(_cannot_be_differentiated_twice(obstacle))
+    _CHECKED.add(student)
+
+
+def _cannot_be_differentiated_twice(why: str) -> str:
+    return (
+        f"route was 'exact', and the student cannot be differentiated twice ({why}); use route 'finite-difference', or "
+        "change that module."
+    )
 
 
 def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> None:

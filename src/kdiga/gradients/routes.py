@@ -1,6 +1,7 @@
 """Routes: ways to differentiate an input gradient by the parameters, in order to train through it.
 
-The value of the gradient is always exact. ``exact`` differentiates it by double backprop.
+The value of the gradient is always exact. ``exact`` differentiates it by double backprop, ``exact-pytorch`` too, with
+slower kernels.
 ``finite-difference`` and ``one-sided`` replace the derivative by a difference of first-order parameter
 gradients. On smooth networks they agree. On ReLU networks they differ in kind, because exact
 derivatives ignore the kinks that a finite step crosses. Neither is an approximation of the other there,
@@ -16,10 +17,10 @@ from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
+from kdiga.gradients.double_backward import fast_double_backward, pytorch_double_backward
 from kdiga.gradients.input_gradient import gradient_by_images
 
 SAFE_PROBES = {torch.float64: 0.01, torch.float32: 0.1, torch.bfloat16: 0.5}
@@ -71,18 +72,24 @@ class Route(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """Double backprop. It needs kernels with second derivatives, so attention runs unfused.
+    """Double backprop (Drucker and LeCun, 1992), without approximation.
 
     On a CPU the student runs in float32 whatever the precision: the weights' second derivative of a bfloat16
     convolution of stride 1 is wrong by two thirds where the CPU has AMX (PyTorch 2.14).
+
+    Args:
+        fast: Whether the second derivatives are those of :func:`kdiga.fast_double_backward`; PyTorch's own cost up to
+            four times as much, and need attention without fused kernels.
     """
 
+    fast: bool = True
     double_backward = True
 
     @contextmanager
     def forward_context(self) -> Generator[None]:
-        """Use the only attention kernel that can be differentiated twice, and on a CPU no autocast."""
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", enabled=False):
+        """Use operations that can be differentiated twice, and on a CPU no autocast."""
+        twice = fast_double_backward() if self.fast else pytorch_double_backward()
+        with twice, torch.autocast("cpu", enabled=False):
             yield
 
     def __call__(
@@ -201,6 +208,7 @@ class _WithDifference(torch.autograd.Function):
 
 ROUTES: dict[str, Callable[[float | None], Route]] = {
     "exact": lambda _: Exact(),
+    "exact-pytorch": lambda _: Exact(fast=False),
     "finite-difference": lambda probe: FiniteDifference(probe),
     "one-sided": lambda probe: FiniteDifference(probe, sides=1),
 }
@@ -210,7 +218,8 @@ def route_by_name(route: str | Route, probe: float | None = None) -> Route:
     """Return the route of that name, or the route itself.
 
     Args:
-        route: "exact", "finite-difference" (central), "one-sided", or a configured route.
+        route: "exact", "exact-pytorch" (PyTorch's own second derivatives), "finite-difference" (central), "one-sided",
+            or a configured route.
         probe: Step length of a named finite difference.
 
     Raises:

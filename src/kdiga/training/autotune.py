@@ -12,9 +12,9 @@ from typing import Any
 from torch import nn
 
 from kdiga.data import Feed
-from kdiga.errors import InputError, reason_of
+from kdiga.errors import InputError
+from kdiga.gradients.obstacles import obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, Route, route_by_name
-from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.methods import Needs
 from kdiga.model_state import seeded
 from kdiga.training.settings import TrainingSettings
@@ -71,36 +71,17 @@ def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: Train
     Raises:
         InputError: If the exact route is given and the student cannot be differentiated twice.
     """
-    if settings.route not in ("auto", "exact"):
+    if settings.route not in ("auto", "exact", "exact-pytorch"):
         return route_by_name(settings.route, settings.probe), {"chosen": settings.route, "why": "asked for"}
-    obstacle = _obstacle_to_double_backward(student, batch.first(2), needs)
-    if obstacle is not None and settings.route == "exact":
-        raise InputError(
-            f"route was 'exact', and the student cannot be differentiated twice ({obstacle}); use route "
-            "finite-difference, one-sided or auto."
-        )
+    name = "exact" if settings.route == "auto" else settings.route
+    route, few = Exact(fast=name == "exact"), batch.first(2)
+    obstacle = obstacle_to_double_backward(student, few.images, few.labels, route, needs.gradient_of)
     if obstacle is None:
-        return Exact(), {"chosen": "exact", "why": "a trial showed that the student can be differentiated twice"}
-    route = route_by_name("finite-difference", settings.probe)
-    return route, {"chosen": "finite-difference", "why": f"the student cannot be differentiated twice ({obstacle})"}
-
-
-def _obstacle_to_double_backward(student: nn.Module, batch: Batch, needs: Needs) -> str | None:
-    student_pass = StudentPass(
-        student,
-        batch.images,
-        batch.labels,
-        PassOptions("differentiable", Exact(), needs.gradient_of, keep_statistics=True),
-    )
-    try:
-        # Through the whole graph: for the parameters alone, PyTorch silently leaves out the branches of operations
-        # that cannot be differentiated again, and gives a part of the derivative.
-        student_pass.input_gradient.square().sum().backward()
-    except (RuntimeError, NotImplementedError) as error:
-        return reason_of(error)
-    finally:
-        student.zero_grad(set_to_none=True)
-    return None
+        return route, {"chosen": name, "why": "a trial showed that the student can be differentiated twice"}
+    why = f"the student cannot be differentiated twice ({obstacle})"
+    if settings.route != "auto":
+        raise InputError(f"route was {name!r}, and {why}; use route finite-difference, one-sided or auto.")
+    return route_by_name("finite-difference", settings.probe), {"chosen": "finite-difference", "why": why}
 
 
 def choose_settings(

@@ -47,8 +47,9 @@ class TrainingSettings:
         ema: Decay of a moving average of weights and batch norm's statistics, in [0, 1), such as 0.999; 0 for none.
             The average, if there is one, is validated and saved as the best and the last weights.
         augment: "none", "crop" or "crop-flip".
-        route: Route of methods that train through an input gradient: "exact", "finite-difference" (central) or
-            "one-sided"; "auto" is exact if the student can be differentiated twice.
+        route: Route of methods that train through an input gradient: "exact", "exact-pytorch" (the same by PyTorch's
+            slower second derivatives), "finite-difference" (central) or "one-sided"; "auto" is exact if the student
+            can be differentiated twice.
         probe: L2 length of a finite difference's step for an example, in pixels; None is safe for the precision.
         attack_batch_norm: Mode of the student's batch norm during attacks: "eval" (running statistics) or "train"
             (statistics of the batch; running statistics do not change).

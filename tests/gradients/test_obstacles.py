@@ -1,0 +1,129 @@
+"""What keeps a student from exact alignment is found and named before training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kdiga
+from kdiga.gradients.obstacles import compiled_part, obstacle_to_double_backward
+from kdiga.gradients.routes import Exact, FiniteDifference, route_by_name
+from kdiga.methods import method_by_name
+from kdiga.model_state import seeded
+from kdiga.training import TrainingSettings
+from kdiga.training.autotune import choose_route
+from kdiga.types import Batch
+
+
+class Slope(torch.autograd.Function):
+    """SiLU that saves its slope, so that PyTorch takes the slope for a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        s = torch.sigmoid(x)
+        ctx.save_for_backward(s + x * s * (1 - s))
+        return x * s
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gy * ctx.saved_tensors[0]
+
+
+class Right(Slope):
+    """The same with its input saved."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return gy * (s + x * s * (1 - s))
+
+
+class Once(Right):
+    """The same, with a backward pass that PyTorch may not differentiate."""
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gy: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Right.backward(ctx, gy)
+
+
+class Swish(nn.Module):
+    def __init__(self, function: type[torch.autograd.Function]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function.apply(x)  # pyright: ignore[reportReturnType]
+
+
+def network(activation: nn.Module) -> nn.Module:
+    with seeded(1):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), activation, nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 10)
+        )
+
+
+def obstacle(student: nn.Module, batch: tuple[Tensor, Tensor], route: str = "exact", **options: Any) -> str | None:
+    exact = route_by_name(route)
+    assert isinstance(exact, Exact)
+    return obstacle_to_double_backward(student, batch[0][:2], batch[1][:2], exact, **options)
+
+
+@pytest.mark.parametrize("route", ["exact", "exact-pytorch"])
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.ReLU(), nn.ReLU(inplace=True), nn.GELU(), Swish(Right)])
+def test_a_right_student_passes_and_is_left_as_it_was(activation, route, batch):
+    student = network(activation)
+    before, random = {k: v.clone() for k, v in student.state_dict().items()}, torch.get_rng_state()
+    assert obstacle(student, batch, route) is None
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+    assert all(parameter.grad is None for parameter in student.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("route", ["exact", "exact-pytorch"])
+def test_a_wrong_second_derivative_is_named(route, batch):
+    found = obstacle(network(Swish(Slope)), batch, route)
+    assert found is not None
+    assert found.startswith("the second derivative of Swish at '2' is wrong by ")
+
+
+def test_a_missing_second_derivative_is_found(batch):
+    assert "once_differentiable" in (obstacle(network(Swish(Once)), batch) or "")
+    assert "hardsigmoid" in (obstacle(network(nn.Hardsigmoid()), batch, "exact-pytorch") or "")
+    assert obstacle(network(nn.Hardsigmoid()), batch) is None
+
+
+def test_compiled_parts_are_found(batch):
+    student = network(nn.SiLU())
+    assert compiled_part(student) is None
+    student[2].compile()
+    assert compiled_part(student) == "2"
+    assert obstacle(student, batch) == "it is compiled"
+    assert compiled_part(torch.compile(network(nn.SiLU()))) == ""
+
+
+@pytest.mark.parametrize(
+    ("activation", "why"), [(Swish(Slope), "Swish at '2' is wrong by"), (Swish(Once), "once_differentiable")]
+)
+def test_align_refuses_what_it_cannot_differentiate(activation, why, batch):
+    with pytest.raises(
+        kdiga.InputError, match=f"cannot be differentiated twice .*{why}.*use route 'finite-difference'"
+    ):
+        kdiga.align(network(activation), None, *batch, teacher_gradient=torch.rand_like(batch[0]))
+
+
+def test_auto_takes_finite_differences_where_the_second_derivative_is_wrong(batch):
+    images, labels = batch[0][:2], batch[1][:2]
+    few = Batch(images, labels, torch.arange(2))
+    route, choice = choose_route(network(Swish(Slope)), few, method_by_name("kdiga").needs, TrainingSettings())
+    assert isinstance(route, FiniteDifference)
+    assert "Swish at '2' is wrong" in choice["why"]
