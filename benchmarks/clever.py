@@ -37,6 +37,7 @@ from kdiga.model_state import frozen_parameters
 from kdiga.runs.provenance import provenance
 from kdiga.types import ThreatModel
 from kdiga.workflows.loaded_model import load_judged_model, load_test_set
+from kdiga.workflows.requests import JudgeRequest, ModelRequest
 
 REFITTED = "kdiga's points, toolbox's fit"
 ORDER = {"linf": np.inf, "l2": 2}
@@ -163,10 +164,9 @@ def arguments() -> argparse.Namespace:
 
 def prepared(chosen: argparse.Namespace) -> Bench:
     """Return the model and the first images that it gets right."""
-    test_set = load_test_set(
-        [chosen.model], data=chosen.data, root=chosen.root, eps=chosen.radius, norm=chosen.norm, examples=500
-    )
-    model = load_judged_model(chosen.model, test_set, device="cpu").model
+    asked = JudgeRequest(data=chosen.data, root=chosen.root, eps=chosen.radius, norm=chosen.norm, examples=500)
+    test_set = load_test_set([chosen.model], asked)
+    model = load_judged_model(chosen.model, test_set, ModelRequest(device="cpu")).model
     images, labels = to_pixels(test_set.images.images), test_set.images.labels
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).nonzero()[: chosen.examples, 0]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe
 

@@ -21,6 +21,7 @@ from pyautoattack import AutoAttack
 import kdiga
 from kdiga.runs.provenance import provenance
 from kdiga.workflows.loaded_model import load_judged_model, load_test_set
+from kdiga.workflows.requests import JudgeRequest, ModelRequest
 
 
 def official(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, batch: int) -> list[bool]:
@@ -47,8 +48,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    test_set = load_test_set([asked.model], examples=asked.examples)
-    model = load_judged_model(asked.model, test_set, device="cpu").model
+    test_set = load_test_set([asked.model], JudgeRequest(examples=asked.examples))
+    model = load_judged_model(asked.model, test_set, ModelRequest(device="cpu")).model
     images, labels = next(iter(test_set.images.batches(asked.examples)))
     seconds, stood = {"official": list[float](), "kdiga": list[float]()}, dict[str, int]()
     for repeat in range(asked.repeats):

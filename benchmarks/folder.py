@@ -26,7 +26,7 @@ FIRST_STEP = """
 import sys, time
 begun = time.perf_counter()
 import kdiga
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.prepare import build_models, load_recipe_data
 from kdiga.data import augmentation_by_name, feed_of, split
 from kdiga.training.runtime import device_by_name

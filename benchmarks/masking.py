@@ -19,6 +19,7 @@ from kdiga.evaluation.masking import CHECKS, check_masking
 from kdiga.model_state import seeded
 from kdiga.types import ThreatModel
 from kdiga.workflows.loaded_model import load_judged_model, load_test_set
+from kdiga.workflows.requests import ModelRequest
 from tests.evaluation.masking.planted import PLANTED, THREAT, digits, plain, robust, small, trained
 
 NAMES = [check.name for check in CHECKS]
@@ -77,10 +78,9 @@ def runs(models: list[str], teacher: str | None, seed: int) -> None:
     for model in models:
         test_set = load_test_set([model])
         images, labels = next(iter(test_set.images.batches(500)))
-        loaded = load_judged_model(model, test_set, device="cpu")
-        teacher_model = (
-            None if teacher is None else load_judged_model(teacher, test_set, device="cpu", role="teacher").model
-        )
+        on_cpu = ModelRequest(device="cpu")
+        loaded = load_judged_model(model, test_set, on_cpu)
+        teacher_model = None if teacher is None else load_judged_model(teacher, test_set, on_cpu, "teacher").model
         started = time.perf_counter()
         findings = check_masking(
             loaded.model,

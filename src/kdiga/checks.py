@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdiga.errors import InputError
+
+
+def check_tensor(value: object, what: str) -> None:
+    """Check that a value is a tensor.
+
+    Raises:
+        InputError: For arrays, lists and anything else.
+    """
+    if not isinstance(value, Tensor):
+        raise InputError(
+            f"{what} were {type(value).__name__}; they must be a tensor. Use torch.as_tensor for an array."
+        )
 
 
 def check_images(images: Tensor, *, values: bool = True) -> None:
@@ -18,6 +30,7 @@ def check_images(images: Tensor, *, values: bool = True) -> None:
     Raises:
         InputError: for another rank, type or range.
     """
+    check_tensor(images, "images")
     if images.dim() != 4:
         raise InputError(
             f"images had shape {tuple(images.shape)}; they must be (batch, channel, height, width). "
@@ -42,6 +55,7 @@ def check_labels(labels: Tensor, images: Tensor, num_classes: int | None = None)
     Raises:
         InputError: for another shape, type or range.
     """
+    check_tensor(labels, "labels")
     if labels.dim() != 1 or len(labels) != len(images):
         raise InputError(
             f"labels had shape {tuple(labels.shape)} for {len(images)} images; they must be (batch,), one per image."
@@ -83,6 +97,30 @@ def check_logits(logits: Tensor, images: Tensor, *, least_classes: int = 1) -> T
         )
     if not bool(logits.isfinite().all()):
         raise InputError("the model returned logits that are not finite; its weights are damaged or diverged.")
+    return logits
+
+
+def first_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits of a model that was not called yet.
+
+    Raises:
+        InputError: If it returns no tensor, or fails on images of another type than its parameters.
+    """
+    try:
+        logits: object = model(images)
+    except RuntimeError as error:
+        wanted = next((one.dtype for one in model.parameters() if one.is_floating_point()), images.dtype)
+        if images.dtype == wanted:
+            raise
+        raise InputError(
+            f"images were {images.dtype} and the model's parameters are {wanted}; both must have one type. Convert "
+            f"the images with images.to({wanted}), or the model with model.to({images.dtype})."
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"the model returned {type(logits).__name__}; it must return logits, a tensor (batch, num_classes). Wrap "
+            "it in a module whose forward returns its logits only."
+        )
     return logits
 
 

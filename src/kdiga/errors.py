@@ -6,6 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+# Control characters but newline and tab, marks of direction, and half surrogate pairs.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class KdigaError(Exception):
     """Every error that kdiga raises on purpose.
@@ -66,6 +69,17 @@ class InterruptedRunError(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+def printable(text: str) -> str:
+    """Return text for a terminal, with control characters and changes of direction as escapes.
+
+    A name in a file could otherwise change the title or the colours of a terminal, or hide text.
+
+    >>> print(printable("r" + chr(27) + "[31md").replace(chr(92), "/"))
+    r/x1b[31md
+    """
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def some(names: Sequence[str], most: int) -> str:

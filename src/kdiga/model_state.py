@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
+
+_LOCK = threading.Lock()
+_EVALUATING: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Modules that are in eval mode for a while, and the number of blocks that need it."""
 
 
 def device_of(model: nn.Module, otherwise: torch.device | None = None) -> torch.device:
@@ -18,15 +24,24 @@ def device_of(model: nn.Module, otherwise: torch.device | None = None) -> torch.
 
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
-    """Put every submodule in eval mode inside, and restore the mode of each at the end."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+    """Put every submodule in eval mode inside, and restore the mode of each at the end.
+
+    Threads may share a model: its train mode returns when the last of them has left.
+    """
+    with _LOCK:
+        training = [module for module in model.modules() if module.training or module in _EVALUATING]
+        for module in training:
+            _EVALUATING[module] = _EVALUATING.get(module, 0) + 1
+            module.training = False
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _LOCK:
+            for module in training:
+                _EVALUATING[module] -= 1
+                if not _EVALUATING[module]:
+                    del _EVALUATING[module]
+                    module.training = True
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 import kdiga
 from kdiga.cli.app import COMMANDS, app
-from kdiga.recipes.load import SECTIONS
+from kdiga.recipes.validate import SECTIONS
 
 FILE = Path(__file__).with_name("surface.txt")
 

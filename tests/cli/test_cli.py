@@ -18,7 +18,7 @@ import torch
 import kdiga
 from kdiga.cli import main
 from kdiga.io.file_lock import FOLDER as LOCKS
-from kdiga.runs.folder import OURS
+from kdiga.runs.run_folder import OURS
 
 # No network, and no data but the packages' own.
 NOWHERE = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
@@ -43,12 +42,7 @@ def check_folder(folder, examples, seed):
 
 
 def test_shortened_demo(tmp_path, monkeypatch, short_autoattack):
-    @contextmanager
-    def one_thread_here():
-        with ThreadPoolExecutor(1) as pool:
-            yield pool
-
-    monkeypatch.setattr(demo, "_workers", one_thread_here)
+    monkeypatch.setattr(demo, "LocalExecutor", lambda workers: ThreadPoolExecutor(1))
     monkeypatch.setattr(demo, "TRAINING", {"epochs": 3, "batch_size": 64, "lr": 5e-3})
     output = run("demo", "--out", "shown", "--seed", "5", "--examples", "6", cwd=tmp_path)
     check_folder(tmp_path / "shown", 6, 5)

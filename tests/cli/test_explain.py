@@ -112,11 +112,11 @@ def test_two_that_explain_the_same_do_not_write_into_each_others_files(project, 
         if len(begun) == 1:
             with monkeypatch.context() as other:
                 other.setattr(os, "getpid", lambda: begun[0] + 1)
-                told.append(explain_runs(question, command="kdiga explain"))
+                told.append(explain_runs(question, command="kdiga explain").content)
         write(file, **arrays)
 
     monkeypatch.setattr(np, "savez_compressed", interrupted)
-    assert explain_runs(question, command="kdiga explain")["ranking"] == told[0]["ranking"]
+    assert explain_runs(question, command="kdiga explain").content["ranking"] == told[0]["ranking"]
     assert len(set(begun)) == 2
     assert sorted(path.name for path in Path("both").iterdir() if path.is_file()) == [
         "explanation.json",

@@ -12,7 +12,7 @@ import yaml
 
 import kdiga
 from kdiga.statistics import clopper_pearson
-from kdiga.workflows.export_folder import UNFINISHED
+from kdiga.workflows.export import UNFINISHED
 from tests.cli.test_cli import RECIPES, run
 
 for package in ("onnx", "onnxruntime", "onnxscript"):

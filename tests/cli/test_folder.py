@@ -9,7 +9,7 @@ import pytest
 
 from kdiga.data import FileSet
 from kdiga.errors import InputError
-from kdiga.recipes.load import load_recipe
+from kdiga.recipes.validate import load_recipe
 from kdiga.workflows.loaded_model import load_judged_model, load_test_set
 from kdiga.workflows.prepare import load_recipe_data
 from tests.cli.test_cli import run

@@ -15,7 +15,7 @@ from kdiga.methods import Passes, available_methods, search_space
 from kdiga.methods.context import StepClock, StepContext, StepModels, StepSettings
 from kdiga.methods.kdiga import RAMP
 from kdiga.model_state import seeded
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.teachers import OnlineTeacher
 from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, ThreatModel

@@ -10,7 +10,7 @@ import pytest
 import kdiga
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
-from kdiga.recipes.load import load_recipe
+from kdiga.recipes.validate import load_recipe
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()

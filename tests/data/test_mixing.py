@@ -12,8 +12,8 @@ from kdiga.data.extra import load_extra
 from kdiga.data.reading import Reading
 from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import DataConfig, ExtraConfig
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.prepare import label_extra_images, load_recipe_data, prepare
 from kdiga.workflows.train import run_recipe
 from tests.data.pictures import class_folders

@@ -16,7 +16,7 @@ import kdiga
 from kdiga.data import FileSet, ImageSet
 from kdiga.errors import InputError
 from kdiga.models import save_model
-from kdiga.recipes.load import load_recipe
+from kdiga.recipes.validate import load_recipe
 from kdiga.workflows.prepare import build_models, load_recipe_data
 from tests.data.pictures import picture
 

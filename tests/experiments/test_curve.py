@@ -15,11 +15,11 @@ from kdiga.data import split
 from kdiga.errors import InputError
 from kdiga.evaluation import evaluate
 from kdiga.experiments import run_one
-from kdiga.experiments.curve import Confirmation, answer, load_curve, parse_over
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.curve import answer, load_curve, parse_over
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
-from kdiga.recipes.load import load_recipe
+from kdiga.recipes.validate import load_recipe
 from kdiga.statistics import paired_difference
 from kdiga.workflows.prepare import build_models, load_recipe_data
 
@@ -33,6 +33,7 @@ RECIPE = {
 }
 OVER = "method.gap_weight=0,2"
 EVALUATION = EvaluateSettings(("clean", "pgd-3"), 60, which=("best",))
+CONFIRMATION = EvaluateSettings(("pgd-5",), 20, which=("best",))
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def go(data, **options):
 
 
 def test_a_curve_from_start_to_end(project):
-    content, ended = go(project, seeds=(0, 1), at_most=100, confirmation=Confirmation("pgd-5", 20))
+    content, ended = go(project, seeds=(0, 1), at_most=100, confirmation=CONFIRMATION)
     assert ended == [f"{name}/seed-{seed}" for seed in (0, 1) for name in ("start", "gap_weight-0", "gap_weight-2")]
     assert content == json.loads(Path("out/curve.json").read_text())
     for name in ("curve.csv", "curve.md", "curve.png", "curve-dark.png", "curve.svg"):
@@ -104,7 +105,7 @@ def test_a_curve_from_start_to_end(project):
 
     # Nothing is done twice.
     files = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if "seed-" in str(path)}
-    again, ended = go(project, seeds=(0, 1), at_most=100, confirmation=Confirmation("pgd-5", 20))
+    again, ended = go(project, seeds=(0, 1), at_most=100, confirmation=CONFIRMATION)
     assert ended == []
     assert again["answer"] == content["answer"]
     assert files == {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if "seed-" in str(path)}
@@ -156,7 +157,7 @@ def test_a_folder_of_another_curve(project):
     with pytest.raises(InputError, match=r"start/seed-0 .* training.lr is 0.005 there and 0.0001 here"):
         go(project)
     write(RECIPE)
-    with pytest.raises(InputError, match=r"has clean on 60 test images .* wants 50"):
+    with pytest.raises(InputError, match=r"has other settings: images of clean is 60 there and 50 here"):
         go(project, evaluation=EvaluateSettings(("clean", "pgd-3"), 50, which=("best",)))
     sweep = load_curve("curve.yaml", OVER, out=Path("out"), evaluation=EVALUATION, at_most=0.0)
     board = sweep.open(project)
@@ -234,7 +235,7 @@ def test_what_a_curve_cannot_do(project):
     with pytest.raises(InputError, match="seeds were 0, 0"):
         load(seeds=(0, 0))
     with pytest.raises(InputError, match="examples was 0"):
-        Confirmation(examples=0)
+        EvaluateSettings(("autoattack",), 0)
     sweep = load(recipe=RECIPE | {"teacher": {"name": "resnet8", "weights": "no.pt", "normalization": "none"}})
     with pytest.raises(InputError, match=r"start/seed-0: checkpoint 'no\.pt' does not exist"):
         sweep.open(project)

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError, WorkersEndedError
 from kdiga.errors import InputError
 from kdiga.experiments import run_one, runner
 from kdiga.experiments.board import RunBoard
-from kdiga.experiments.executors import HERE, ExecutorRequest, LocalExecutor, WorkerLostError
-from kdiga.experiments.runner import WorkersEndedError, run_board
+from kdiga.experiments.executors import HERE, ExecutorRequest
+from kdiga.experiments.runner import run_board
 from kdiga.io import file_lock as locks
 from kdiga.io.file_lock import file_lock
 from kdiga.workflows.prepare import load_recipe_data
@@ -125,7 +126,7 @@ def test_a_killed_worker_loses_its_own_call_alone():
         slow, other = executor.submit(time.sleep, 60), executor.submit(os.getpid)
         first = other.result(60)
         assert executor.submit(os.getpid).result(60) == first, "a process is used again"
-        for process in list(executor._processes.values()):
+        for process, _ in list(executor._workers.values()):
             if process.pid != first:
                 os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(WorkerLostError, match="exit status -9"):
@@ -137,7 +138,7 @@ def test_a_killed_worker_loses_its_own_call_alone():
         assert not wait(pair, 60).not_done, "another process took the place of the killed one"
     finally:
         executor.shutdown(cancel_futures=True)
-    assert not any(process.is_alive() for process in executor._processes.values())
+    assert not any(process.is_alive() for process, _ in executor._workers.values())
 
 
 class LosingExecutor(LocalExecutor):

@@ -12,7 +12,7 @@ import pytest
 from kdiga.errors import InputError
 from kdiga.experiments import run_one
 from kdiga.experiments.board import RunSpec
-from kdiga.experiments.settings import TuneSettings
+from kdiga.experiments.sections import TuneSettings
 from kdiga.experiments.trials import (
     Trial,
     best_trial,
@@ -26,7 +26,7 @@ from kdiga.experiments.tune import plan_search
 from kdiga.methods import available_methods
 from kdiga.methods.base import coefficient, search_space
 from kdiga.models import load_model, save_model
-from kdiga.recipes.load import load_recipe, recipe_from_dict
+from kdiga.recipes.validate import load_recipe, recipe_from_dict
 from kdiga.workflows.prepare import load_recipe_data
 
 RECIPE = {

@@ -180,7 +180,11 @@ def _suffer(fault: Fault) -> None:
 
 
 def _main() -> None:
+    # What commands load when they first need it is loaded here, before they are forked.
+    import scipy.stats  # noqa: F401
+    import timm.utils.model_ema  # noqa: F401
     import torch
+    import torch._dynamo
 
     import kdiga.cli.app
     import kdiga.experiments.study

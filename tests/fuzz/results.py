@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import math
 import shutil
@@ -24,15 +23,15 @@ from kdiga.report import page as report_page
 from kdiga.report import write_page
 from kdiga.report.differences import compare_evaluations
 from kdiga.results.folders import Results, find_results
-from kdiga.runs.folder import read_result
-from kdiga.workflows.loaded_model import check_earlier_result, recipe_of
+from kdiga.runs.run_folder import read_result
+from kdiga.workflows.loaded_model import recipe_of
 from kdiga.workflows.prepare import check_classes
+from kdiga.workflows.result_folder import check_earlier_result
 from tests.fuzz.data import damaged_npz
 from tests.fuzz.mutations import damaged_json, damaged_lines, damaged_yaml
 from tests.fuzz.oracles import check_leaves, json_of, yaml_of
 from tests.fuzz.target import target
 from tests.report.samples import (
-    DRAWING,
     about,
     certificate,
     evaluation,
@@ -121,9 +120,8 @@ def quickly(*, drawn: bool) -> Generator[list[Results]]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(report_page, "Environment", return_value=templates()))
         stack.enter_context(mock.patch.object(report_page, "find_results", kept))
-        for name in () if drawn else DRAWING:
-            module = importlib.import_module(name)
-            stack.enter_context(mock.patch.object(module, "inline_svg", return_value="<svg></svg>"))
+        if not drawn:
+            stack.enter_context(mock.patch("kdiga.report.charts.inline_svg", return_value="<svg></svg>"))
         yield seen
 
 

@@ -20,7 +20,7 @@ from kdiga.io.atomic_write import write_atomically
 from kdiga.models import save_model
 from kdiga.report import write_page
 from kdiga.report.charts import write_png
-from kdiga.runs.folder import Journal
+from kdiga.runs.run_folder import Journal
 from kdiga.runs.work_units import ResultCache, key_hash
 from kdiga.teachers.store import write_durably
 from kdiga.training.resume import save_state

@@ -27,13 +27,13 @@ from kdiga.io.safe_json_yaml import load_json, parse_yaml
 from kdiga.io.safe_npz import load_arrays
 from kdiga.models import load_model
 from kdiga.models.input_layers import Normalization
-from kdiga.recipes.load import load_recipe
 from kdiga.recipes.source import STUDY, read_source
+from kdiga.recipes.validate import load_recipe
 from kdiga.report import write_page
 from kdiga.report.study import table_markdown
 from kdiga.results.runs import RunResult
 from kdiga.results.studies import StudyResult
-from kdiga.runs.folder import Journal, read_config, read_result
+from kdiga.runs.run_folder import Journal, read_config, read_result
 from kdiga.runs.work_units import ResultCache
 from kdiga.teachers import Manifest
 from kdiga.types import parse_number

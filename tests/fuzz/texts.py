@@ -18,7 +18,7 @@ from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.claims.run_records import RunRecords
 from kdiga.experiments.curve import load_curve
 from kdiga.experiments.study import load_study
-from kdiga.recipes.load import load_recipe, recipe_from_dict
+from kdiga.recipes.validate import load_recipe, recipe_from_dict
 from kdiga.types import ThreatModel
 from tests.fuzz.mutations import TEXTS, damaged_json, damaged_yaml
 from tests.fuzz.oracles import check_leaves, json_of, yaml_of

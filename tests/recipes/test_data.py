@@ -7,8 +7,8 @@ import torch
 
 from kdiga.data import load_data
 from kdiga.errors import InputError
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import DataConfig
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.prepare import build_models, load_recipe_data
 
 

@@ -11,8 +11,8 @@ import pytest
 from kdiga.errors import InputError
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
-from kdiga.recipes.load import load_recipe
 from kdiga.recipes.shipped import about, find_recipe, shipped
+from kdiga.recipes.validate import load_recipe
 from tests.cli.test_cli import run
 
 FOLDER = Path(__file__).parents[2] / "recipes"

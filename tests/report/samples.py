@@ -12,11 +12,6 @@ import yaml
 
 from kdiga.statistics import clopper_pearson
 
-# Modules of the report that draw figures.
-DRAWING = [
-    "kdiga.report.study",
-    *(f"kdiga.report.sections.{name}" for name in ("accuracy", "certified", "training", "why")),
-]
 CLASSES = ("shirt", "trouser", "bag", "sneaker")
 IMAGES = 200
 # name: (method, architecture, parameters, minutes, clean, pgd-20, autoattack, cosine with the teacher)

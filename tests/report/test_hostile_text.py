@@ -28,7 +28,6 @@ from kdiga.results.studies import ClaimsResult, CurveResult, StudyResult
 from kdiga.types import ThreatModel
 from tests.experiments.test_tables import content as study_content
 from tests.report.samples import (
-    DRAWING,
     certificate,
     evaluation,
     explanation,
@@ -170,8 +169,7 @@ FILES = {
 @pytest.fixture
 def quick(monkeypatch):
     """Figures are made and not drawn: what they hold of names is drawn as paths or told in their labels."""
-    for module in DRAWING:
-        monkeypatch.setattr(f"{module}.inline_svg", lambda *_: "<svg></svg>")
+    monkeypatch.setattr("kdiga.report.charts.inline_svg", lambda *_: "<svg></svg>")
     once = functools.cache(report_page.Environment)
     monkeypatch.setattr(report_page, "PackageLoader", functools.cache(PackageLoader))
     monkeypatch.setattr(report_page, "Environment", once)

@@ -11,7 +11,7 @@ from kdiga import stopwatch
 from kdiga.methods import available_methods
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.stopwatch import Stopwatch
 from kdiga.training import TrainingSettings
 from kdiga.training.step_profile import SECTIONS, ProfiledRun, peak_bytes, variants

@@ -13,7 +13,7 @@ import torch
 import kdiga
 from kdiga.errors import InputError
 from kdiga.methods import available_methods
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.cache import compare_with_live, fill_cache, plan_cache, stored_teacher
 from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe

@@ -8,7 +8,7 @@ import pytest
 
 import kdiga
 from kdiga.workflows import evaluate
-from kdiga.workflows.evaluate import FILE, run_evaluation
+from kdiga.workflows.evaluate import run_evaluation
 from kdiga.workflows.requests import EvaluateRequest
 
 
@@ -30,6 +30,6 @@ def test_one_that_ends_while_another_attacks_keeps_its_figures(model, tmp_path, 
 
     monkeypatch.setattr(evaluate, "_attack", meanwhile)
     found = run_evaluation(EvaluateRequest(attacks=["pgd-2"], **asked))
-    kept = json.loads((tmp_path / "out" / FILE).read_text())
+    kept = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert set(kept["accuracy"]) == set(found.content["accuracy"]) == {"clean", "fgsm", "pgd-2"}
     assert set(kept["correct"]) >= {"fgsm", "pgd-2"}

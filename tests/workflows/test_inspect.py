@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +17,12 @@ from kdiga.model_state import seeded
 from kdiga.models import Classifier, ModelSpec
 from kdiga.models.classifier import WeightsOrigin
 from kdiga.models.description import Description
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import ModelConfig
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.inspect import check_teachers, inspect_model, inspect_recipe, sample
 from kdiga.workflows.loaded_model import judged
 from kdiga.workflows.prepare import RunModels, build_model, build_models, check_fits
+from kdiga.workflows.requests import ModelRequest
 
 TRAINED = WeightsOrigin("a test", trained=True)
 WORDNET = ("n01440764", "n02102040", "n02979186", "n03000684")  # 0, 217, 482, 491
@@ -275,9 +277,9 @@ def test_a_recipe_takes_it_all_and_loads_again(thousand):
 
 
 def test_what_is_judged_has_weights():
-    assert judged(ModelConfig("timm:resnet18")).pretrained
-    assert not judged(ModelConfig("timm:resnet18", weights="w.pt")).pretrained
+    assert judged("timm:resnet18", ModelRequest()).pretrained
+    assert not judged("timm:resnet18", ModelRequest(weights=Path("w.pt"))).pretrained
     with pytest.raises(InputError, match="fresh weights, of which there is nothing to know"):
-        judged(ModelConfig("resnet20"))
+        judged("resnet20", ModelRequest())
     assert ModelConfig("torchvision:resnet18").is_fresh
     assert not ModelConfig("hf-hub:org/name").is_fresh

@@ -10,7 +10,7 @@ import torch
 import kdiga
 from kdiga.data import DataSet
 from kdiga.errors import InputError
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import rounds_of, run_recipe
 

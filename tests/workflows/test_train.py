@@ -11,7 +11,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
-from kdiga.recipes.load import recipe_from_dict
+from kdiga.recipes.validate import recipe_from_dict
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.workflows import train as module
 from kdiga.workflows.prepare import prepare

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -71,8 +72,9 @@ def _student(
     found: ModelExplanation, own: ModelMeasures, pair: PairMeasures, teacher: ModelExplanation, eps: float
 ) -> StudentExplanation:
     gamma = _largest_remainder(own, [pair["student_at_transfer"]])
+    shared: dict[str, Any] = vars(found) | {"linearity": gamma}
     return StudentExplanation(
-        **vars(found) | {"linearity": gamma},
+        **shared,
         cosine=pair["cosine"],
         distance=pair["distance"],
         student_bound=student_bound(

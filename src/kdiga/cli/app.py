@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -55,11 +57,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command.
-
-        Raises:
-            InputError: If no command has the name.
-        """
+        """Return the command."""
         from kdiga.errors import unknown
 
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
@@ -81,7 +79,8 @@ def main() -> None:
     """Run the command line. Bad input ends in one line on stderr and exit status 2."""
     from kdiga.errors import InterruptedRunError
 
-    signal.signal(signal.SIGTERM, _end)
+    _prepare_streams()
+    _heed_signals()
     for command in COMMANDS:
         importlib.import_module(f"kdiga.cli.{command}")
     try:
@@ -99,8 +98,37 @@ def main() -> None:
         ending = _ending(error)
         if ending is None:
             raise
+        from kdiga.distributed.launch import is_main_process
+        from kdiga.errors import printable
+
         message, status, once = ending
-        _fail(message, status, once=once)
+        if is_main_process() or not once:
+            for line in message.splitlines():
+                print(f"kdiga: {printable(line)}", file=sys.stderr)
+        sys.exit(status)
+
+
+PLAIN = {"\u2212": "-", "\u2013": "-", "\u2026": "...", "\u00d7": "x", "\u00b1": "+-", "\u2264": "<=", "\u2265": ">="}
+
+
+def _prepare_streams() -> None:
+    """Replace closed streams, and let the others write any text in any encoding."""
+    codecs.register_error("kdiga", _in_plain_characters)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 (until the end)
+        elif isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="kdiga")
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """Return the replacement of characters that an encoding lacks, and the place behind them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    plain = [PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in characters]
+    return "".join(plain), error.end
 
 
 def _ending(error: BaseException) -> tuple[str, int, bool] | None:
@@ -152,24 +180,15 @@ def _usage(error: Any) -> str:
     return f"{message} See {'kdiga' if error.ctx is None else error.ctx.command_path} --help."
 
 
+def _heed_signals() -> None:
+    """End on SIGTERM, and on SIGHUP of a closed terminal, unless it is ignored, as with nohup."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
 def _end(number: int, _frame: FrameType | None) -> None:
-    """End on SIGTERM as on an error, so that workers end and locks are released."""
+    """End on a signal as on an error, so that workers end and locks are released."""
     from kdiga.errors import InterruptedRunError
 
-    raise InterruptedRunError(number, f"ended by SIGTERM{CONTINUE}")
-
-
-def _fail(message: str, status: int, *, once: bool = False) -> None:
-    """Print an error and exit.
-
-    Args:
-        message: Text, one line or more.
-        status: Exit status.
-        once: Whether only the first of several processes that a launcher started prints it.
-    """
-    from kdiga.distributed.launch import is_main_process
-
-    if is_main_process() or not once:
-        for line in message.splitlines():
-            print(f"kdiga: {line}", file=sys.stderr)
-    sys.exit(status)
+    raise InterruptedRunError(number, f"ended by {signal.Signals(number).name}{CONTINUE}")

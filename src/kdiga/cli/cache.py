@@ -37,7 +37,7 @@ def cache(request: CacheRequest, output: Output) -> None:
     """
     from kdiga.cli.progress import JobProgress
     from kdiga.distributed.launch import is_main_process
-    from kdiga.recipes.load import load_recipe
+    from kdiga.recipes.validate import load_recipe
     from kdiga.workflows.cache import compare_with_live, fill_cache, format_bytes, plan_cache
     from kdiga.workflows.prepare import prepare
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
-from kdiga.cli.printing import model_line, say, show_table
+from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import CertifyRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from kdiga.workflows.certify import CertifyOutcome
 
 
 @command()
@@ -26,16 +22,9 @@ def certify(request: CertifyRequest, output: Output) -> None:
 
     Example: kdiga certify runs/demo/tangent --against runs/demo/teacher --examples 50
     """
-    from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.certify import run_certification
 
-    radii = _radii(request)
-    with EvaluationProgress(output.console, request.model) as progress:
-        found = run_certification(request, command=command_line(), progress=progress)
-    _show(output.console, found, radii)
-    if found.folder is not None:
-        say(output.console, f"Results: {found.folder}")
-    output.result(found.content, found.folder)
+    run_judged(run_certification, request, output, request.model, partial(_show, radii=_radii(request)))
 
 
 def _radii(request: CertifyRequest) -> list[float]:
@@ -52,35 +41,36 @@ def _radii(request: CertifyRequest) -> list[float]:
     return radii
 
 
-def _show(console: Console, found: CertifyOutcome, radii: Sequence[float]) -> None:
-    content = found.content
-    say(console, model_line(content))
+def _show(output: Output, content: dict[str, Any], radii: Sequence[float]) -> None:
+    from kdiga.results.certificates import CERTIFICATES
+
+    say(output.console, model_line(content))
     show_table(
-        console,
+        output.console,
         ("method", "radius", "certified", "95 % interval", "median radius", "examples", "what it is"),
-        (cells for name in found.certificates for cells in _rows(name, found, radii)),
+        (cells for name in CERTIFICATES if name in content for cells in _rows(name, content, radii)),
         words=("method", "what it is"),
     )
-    for name in found.against:
-        for line in _sentences(name, content["against"]):
-            say(console, line)
+    against = content.get("against", {})
+    for name in filter(against.get, CERTIFICATES):
+        for line in _sentences(name, against):
+            say(output.console, line)
 
 
-def _rows(name: str, found: CertifyOutcome, radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
-    from kdiga.certification.certificate import median_known
+def _rows(name: str, results: dict[str, Any], radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
+    from kdiga.certification.certificate import certified_accuracy, median_known
     from kdiga.statistics import clopper_pearson
 
-    certificate, content = found.certificates[name], found.content[name]
-    eps, examples = found.content["threat"]["eps"], found.content["examples"]
-    middle = median_known(certificate.radius)
+    content, eps, examples = results[name], results["threat"]["eps"], results["examples"]
+    middle = median_known(content["radius"])
     summary = (
         "-" if middle is None else f"{middle:.4g}",
-        _without(content, certificate.radius, content.get("largest_radius") or content["max_radius"]),
+        _without(content, content["radius"], content.get("largest_radius") or content["max_radius"]),
         _kind(name, content),
     )
     wanted = radii if name == "smoothing" else [min(eps, content["max_radius"])]
     for place, at in enumerate(wanted):
-        share = content["accuracy"] if name == "interval" and at == eps else certificate.accuracy(at)
+        share = content["accuracy"] if name == "interval" and at == eps else certified_accuracy(content["radius"], at)
         low, high = clopper_pearson(round(share * examples), examples)
         head = f"{name} {content['norm']}" if place == 0 else ""
         rest = summary if place == 0 else ("", "", "")
@@ -105,6 +95,8 @@ def _kind(name: str, content: dict[str, Any]) -> str:
 
 
 def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
+    from kdiga.certification.certificate import median_known
+
     found, teacher = against[name], against["teacher"]["model"]
     if found["share_at_least_teacher"] is None:
         yield f"{name} against {teacher}: no example has a radius in both; nothing to compare."
@@ -121,14 +113,9 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
     share = alignment["median_guaranteed_over_measured"]
     measured = "" if share is None else f", {share:.2f} of the student's own radius"
     ratio, gap = alignment["median_rho_over_lipschitz"], alignment["median_margin_gap"]
+    middle = median_known([radius for radius in found["guaranteed_radius"] if radius])
+    guaranteed = "nothing" if middle is None else f"a radius of {middle:.4g}"
     yield (
         f"  Alignment ({proved}, medians of {alignment['known']} examples): the gradients differ by {ratio:.2f} of the "
-        f"teacher's Lipschitz constant, the margins by {gap:+.3g}; that guarantees {_radius(found)}{measured}."
+        f"teacher's Lipschitz constant, the margins by {gap:+.3g}; that guarantees {guaranteed}{measured}."
     )
-
-
-def _radius(found: dict[str, Any]) -> str:
-    from kdiga.certification.certificate import median_known
-
-    middle = median_known([radius for radius in found["guaranteed_radius"] if radius])
-    return "nothing" if middle is None else f"a radius of {middle:.4g}"

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say
-from kdiga.workflows.options import Option, recipe_names
+from kdiga.workflows.options import RECIPES, Option
 from kdiga.workflows.requests import ReportedRunsRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from kdiga.results.studies import ClaimsResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +21,7 @@ class ClaimsRequest(ReportedRunsRequest):
 
     recipe: Annotated[
         Path,
-        Option("A claims recipe: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True),
+        Option("A claims recipe: a YAML file, or a name that kdiga recipes lists.", names=RECIPES, argument=True),
     ]
     records: Annotated[
         Path | None, Option("Folder with the records of finished runs. Default: results/<recipe name>.")
@@ -54,13 +49,8 @@ def claims(request: ClaimsRequest, output: Output) -> None:
     Example: kdiga claims recipes/claims-cpu.yaml --page docs/claims-cpu.md
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.claims.claims import load_claims
-    from kdiga.report.claims import write_claims
-    from kdiga.results.studies import ClaimsResult
 
-    check_started_once("a test of claims", "with --workers N")
-    started = time.time()
     if request.kept is not None:
         say(output.console, "--kept is now called --records, and will be removed.", style="yellow")
     checked = load_claims(
@@ -70,33 +60,22 @@ def claims(request: ClaimsRequest, output: Output) -> None:
         request.records or request.kept,
         despite_findings=request.despite_findings,
     )
-    made = run_experiment(
-        checked,
-        request,
-        output,
-        f"kdiga claims {request.recipe}",
-        started=started,
-        minutes=request.stop_after,
-    )
-    if made is None:
-        return
-    content, failed = made
-    found = ClaimsResult.model_validate(content)
-    page = request.page or checked.out / "claims.md"
-    if request.page is not None:
+    show = partial(_show, own=checked.out / "claims.md", further=request.page)
+    run_experiment(checked, request, output, show, minutes=request.stop_after)
+
+
+def _show(output: Output, content: dict[str, Any], own: Path, further: Path | None) -> Path:
+    from kdiga.report.claims import CLAIMS, verdict_line, write_claims
+    from kdiga.results.studies import ClaimsResult
+
+    found, page = ClaimsResult.model_validate(content), further or own
+    if further is not None:
         write_claims(found, page, page.parent / "images")
-    _show(output.console, found, page)
-    output.result(content, page)
-    checked.check_none_failed(failed)
-
-
-def _show(console: Console, found: ClaimsResult, page: Path) -> None:
-    from kdiga.report.claims import CLAIMS, verdict_line
-
     for name, text in CLAIMS.items():
-        say(console, f"{name}. {text}")
-        say(console, f"   {verdict_line(found, name)}")
+        say(output.console, f"{name}. {text}")
+        say(output.console, f"   {verdict_line(found, name)}")
     left = found.total - found.done
     if left:
-        say(console, f"{left} of {found.total} runs are left; the same command continues.")
-    say(console, f"Page: {page}")
+        say(output.console, f"{left} of {found.total} runs are left; the same command continues.")
+    say(output.console, f"Page: {page}")
+    return page

@@ -23,11 +23,8 @@ QUIET = Option("No progress, no tables; the last line is the place of the result
 def command(*, quiet: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function of a request and an :class:`Output`, or of an ``Output`` alone, as the command of its name.
 
-    The class of the request is the annotation of ``request``. The docstring is the help; its first line is
-    also the summary in ``kdiga --help``.
-
-    Args:
-        quiet: Whether the command has ``--quiet``.
+    The class of the request is the annotation of ``request``. The docstring is the help; its first line is also the
+    summary in ``kdiga --help``. With ``quiet``, the command has ``--quiet``.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
 from kdiga.cli.app import command_line
 from kdiga.cli.command import command
@@ -13,9 +14,6 @@ from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.workflows.options import Option, RecipeName, Settings, comma_separated
 from kdiga.workflows.requests import ReportedRunsRequest
-
-if TYPE_CHECKING:
-    from kdiga.experiments.curve import Confirmation
 
 
 def _seeds(given: str) -> tuple[int, ...]:
@@ -55,15 +53,11 @@ def curve(request: CurveRequest, output: Output) -> None:
     Example: kdiga curve recipes/curve-resnet20.yaml --over method.gap_weight=0,1,3 --examples 1000
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.curve import load_curve
-    from kdiga.experiments.settings import EvaluateSettings
-    from kdiga.report.curve import about, answer_lines, headings, table_rows
-    from kdiga.results.studies import CurveResult
+    from kdiga.experiments.sections import EvaluateSettings
 
-    check_started_once("a curve", "with --workers N")
-    started = time.time()
     attacks = tuple(dict.fromkeys(["clean", *filter(None, request.attacks)]))
+    confirming, examples = request.confirm.strip().lower(), request.confirm_examples
     checked = load_curve(
         request.recipe,
         request.over,
@@ -72,30 +66,18 @@ def curve(request: CurveRequest, output: Output) -> None:
         overrides=request.settings,
         at_most=request.at_most,
         evaluation=EvaluateSettings(attacks, request.examples, which=("best",)),
-        confirmation=_confirmation(request.confirm, request.confirm_examples),
+        confirmation=None if confirming == "none" else EvaluateSettings((confirming,), examples, which=("best",)),
     )
-    checked = replace(checked, command=command_line())
-    made = run_experiment(
-        checked,
-        request,
-        output,
-        f"kdiga curve {request.recipe}",
-        started=started,
-    )
-    if made is None:
-        return
-    content, failed = made
+    run_experiment(replace(checked, command=command_line()), request, output, partial(_show, out=checked.out))
+
+
+def _show(output: Output, content: dict[str, Any], out: Path) -> Path:
+    from kdiga.report.curve import about, answer_lines, headings, table_rows
+    from kdiga.results.studies import CurveResult
+
     found = CurveResult.model_validate(content)
     show_table(output.console, headings(found), table_rows(found))
     for line in filter(None, [*about(found), *answer_lines(found)]):
         say(output.console, line.replace("`", ""))
-    files = "curve.md, curve.csv, curve.png, curve-dark.png, curve.json"
-    say(output.console, f"Tables and pictures: {checked.out}/{files}")
-    output.result(content, checked.out)
-    checked.check_none_failed(failed)
-
-
-def _confirmation(attack: str, examples: int) -> Confirmation | None:
-    from kdiga.experiments.curve import Confirmation
-
-    return None if attack.strip().lower() == "none" else Confirmation(attack.strip().lower(), examples)
+    say(output.console, f"Tables and pictures: {out}/curve.md, curve.csv, curve.png, curve-dark.png, curve.json")
+    return out

@@ -16,6 +16,7 @@ import typer
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
+from kdiga.runs.provenance import installed_version, processor_name
 
 ESSENTIAL = ("torch", "torchvision", "timm", "accelerate", "pyautoattack")
 EXTRAS: Mapping[str, tuple[str, ...]] = {
@@ -87,8 +88,11 @@ def examine() -> dict[str, Any]:
     found["processor"] = _processor()
     found["folder"] = _folder(found["problems"], found["warnings"])
     if all(found["versions"][package]["imports"] for package in ("torch", "torchvision")):
+        import torch
+
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         found["devices"] = _devices()
-        found["threads"] = threads(found["processor"]["cores"], _load(), _torch_threads())
+        found["threads"] = threads(found["processor"]["cores"], load, torch.get_num_threads())
         found["warnings"] += found["threads"]["warnings"]
         found["data"] = _data(found["warnings"])
     return found
@@ -100,7 +104,7 @@ def _versions(problems: list[str]) -> dict[str, Any]:
     versions: dict[str, Any] = {"python": platform.python_version(), "kdiga": __version__}
     for package in ESSENTIAL:
         reason = _broken(package)
-        versions[package] = {"version": _installed(package), "imports": reason is None}
+        versions[package] = {"version": installed_version(package), "imports": reason is None}
         if reason is not None:
             problems.append(f"{package} cannot be imported ({reason}); run pip install --force-reinstall {package}.")
     return versions
@@ -117,32 +121,18 @@ def _broken(package: str) -> str | None:
     return None
 
 
-def _installed(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version  # here, so that --help does not wait for it
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _extra(name: str, packages: tuple[str, ...]) -> dict[str, Any]:
-    versions = {package: _installed(package) for package in packages}
+    versions = {package: installed_version(package) for package in packages}
     missing = [package for package, found in versions.items() if found is None]
     return {"versions": versions, "get": f"pip install 'kdiga[{name}]'" if missing else None}
 
 
 def _processor() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = facts.get("flags", "").split()
-    return {
-        "name": facts.get("model name") or platform.processor() or platform.machine(),
-        "cores": usable_cores(),
-        **{name: any(flag in flags for flag in wanted) for name, wanted in CORE_FLAGS.items()},
-    }
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    supported = {name: any(flag in flags for flag in wanted) for name, wanted in CORE_FLAGS.items()}
+    return {"name": processor_name(), "cores": usable_cores(), **supported}
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -155,23 +145,10 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return cores
 
 
-def _load() -> float:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-
-
-def _torch_threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
 def threads(cores: int, load: float, own: int) -> dict[str, Any]:
-    """Return the thread settings, with a warning where they ask for more cores than are idle.
+    """Return the thread settings, with a warning where ``own`` threads are more than the ``cores`` that are idle.
 
-    Args:
-        cores: this process may use.
-        load: processes that ran or waited over the last minute, on average.
-        own: OpenMP threads of this process.
+    ``load`` is the mean number of processes that ran or waited over the last minute.
     """
     idle = max(0, round(cores - load))
     warnings: list[str] = []

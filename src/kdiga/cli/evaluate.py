@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
-from kdiga.cli.printing import model_line, say, show_table
+from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import EvaluateRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
 
@@ -27,30 +24,24 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
 
     Example: kdiga evaluate runs/demo/tangent --attacks clean,pgd-40x3,autoattack --examples 200 --sweep auto
     """
-    from kdiga.cli.progress import EvaluationProgress
     from kdiga.workflows.evaluate import run_evaluation
 
-    with EvaluationProgress(output.console, request.model) as progress:
-        found = run_evaluation(request, command=command_line(), progress=progress)
-    _show(output.console, found.content)
-    if found.folder is not None:
-        say(output.console, f"Results: {found.folder}")
-    output.result(found.content, found.folder)
+    run_judged(run_evaluation, request, output, request.model, _show)
 
 
-def _show(console: Console, content: Mapping[str, Any]) -> None:
-    say(console, model_line(content))
-    show_table(console, ("attack", "accuracy", "95 % interval", "seconds"), _rows(content))
+def _show(output: Output, content: Mapping[str, Any]) -> None:
+    say(output.console, model_line(content))
+    show_table(output.console, ("attack", "accuracy", "95 % interval", "seconds"), _rows(content))
     for finding in content.get("findings", []):
         if finding["verdict"] in ("failed", "warning"):
-            say(console, f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow")
+            say(output.console, f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow")
     counts = Counter(finding["verdict"] for finding in content.get("findings", []))
     if counts:
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-        say(console, f"checks for masked gradients: {verdicts}")
+        say(output.console, f"checks for masked gradients: {verdicts}")
     for name, notes in content["notes"].items():
         for note in notes:
-            say(console, f"{name}: {note}", style="yellow")
+            say(output.console, f"{name}: {note}", style="yellow")
 
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdiga.cli.app import command_line
 from kdiga.cli.command import command
+from kdiga.cli.judging import run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.workflows.requests import ExplainRequest
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @command()
@@ -22,51 +19,36 @@ def explain(request: ExplainRequest, output: Output) -> None:
 
     Example: kdiga explain runs/demo/teacher runs/demo/kd runs/demo/tangent --examples 200
     """
-    from kdiga.cli.progress import EvaluationProgress
-    from kdiga.workflows.explain import FILE, explain_runs
+    from kdiga.workflows.explain import explain_runs
 
-    with EvaluationProgress(output.console, "explain") as progress:
-        content = explain_runs(request, command=command_line(), progress=progress)
-    _show(output.console, content)
-    say(output.console, f"Written to {request.out / FILE}.")
-    output.result(content, request.out)
+    run_judged(explain_runs, request, output, "explain", _show)
 
 
-def _show(console: Console, content: dict[str, Any]) -> None:
+def _show(output: Output, content: dict[str, Any]) -> None:
     threat = content["threat"]
     say(
-        console,
+        output.console,
         f"{len(content['models'])} models on the first {content['examples']} test images of {content['data']}, "
         f"{threat['norm']} eps {threat['eps']:.4g}; losses in nats",
     )
-    show_table(console, *_models_table(content))
+    show_table(output.console, *_models_table(content))
     if any(ranking["spearman"] is not None for ranking in content["ranking"]):
         show_table(
-            console,
+            output.console,
             ("orders students", "rank correlation", "95 % over images", "by chance"),
             map(_ranking_row, content["ranking"]),
         )
     for sentence in (*content["sentences"], *content["reasons"]):
-        say(console, sentence)
+        say(output.console, sentence)
     for finding in content["findings"]:
         if finding["verdict"] != "passed":
-            say(console, f"{finding['name']} {finding['verdict']}: {finding['message']}", "yellow")
+            say(output.console, f"{finding['name']} {finding['verdict']}: {finding['message']}", "yellow")
 
 
 def _models_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     eps, rows = content["threat"]["eps"], list[list[str]]()
-    headings = [
-        "model",
-        "clean",
-        content["attack"],
-        "95 % interval",
-        "kept",
-        "gamma",
-        "eps |g|",
-        "cosine",
-        "eps |g-gt|",
-    ]
-    headings += ["student bound", "found", "transfer bound", "found"]
+    headings = ["model", "clean", content["attack"], "95 % interval", "kept", "gamma", "eps |g|", "cosine"]
+    headings += ["eps |g-gt|", "student bound", "found", "transfer bound", "found"]
     for model in content["models"]:
         gradient, bounds = model["gradient"], model.get("bounds")
         low, high = model["robust"]["interval_95"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
-from kdiga.workflows.options import Option, method_names
+from kdiga.workflows.options import METHODS, Option
 
 if TYPE_CHECKING:
     from kdiga.methods import Method, Needs, Passes
@@ -21,9 +21,7 @@ METHOD_HEADINGS = ("method", "student", "teacher", "asks", "grad", "paper")
 class MethodsRequest:
     """All methods, or one."""
 
-    name: Annotated[
-        str | None, Option("One method: formula, options, defaults.", names=method_names, argument=True)
-    ] = None
+    name: Annotated[str | None, Option("One method: formula, options, defaults.", names=METHODS, argument=True)] = None
 
 
 @command(quiet=False)

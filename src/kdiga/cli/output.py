@@ -38,6 +38,8 @@ class Output:
         self.json_file, self.quiet = json_file, quiet
         self._stdout = sys.stdout
         if json_file == STDOUT:
+            if getattr(sys.stdout, "name", "") == os.devnull:
+                raise InputError("--json was -, and stdout is closed; give a file.")
             # What a library prints must not mix with the document. ``main`` restores stdout.
             sys.stdout = sys.stderr
         elif json_file is not None:
@@ -48,12 +50,7 @@ class Output:
         self.console = Console(quiet=silent, force_interactive=None if drawn else False)
 
     def result(self, content: Any, place: Path | None = None) -> None:
-        """Write the result as the user asked for it.
-
-        Args:
-            content: Plain data, equal to the content of the command's own file if it has one.
-            place: Folder or file in which the command has stored the result.
-        """
+        """Write the result, plain data, as the user asked for it; ``place`` is where the command has stored it."""
         if not is_main_process():
             return
         if self.json_file == STDOUT:

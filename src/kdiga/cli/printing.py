@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from kdiga.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a line as it is, however long."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_table(
@@ -45,25 +47,11 @@ def show_table(
         no_wrap = place == 0 or (whole and not word[place])
         table.add_column(heading, justify="left" if word[place] else "right", no_wrap=no_wrap, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if not console.is_interactive and not console.quiet:
         needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(file=console.file, width=max(console.width, needed))
     console.print(table)
-
-
-def model_line(content: Mapping[str, Any], which: str = "") -> str:
-    """Return the model and the test images of a result, from the content of its file.
-
-    Args:
-        content: Content of the file.
-        which: Words before the number of test images.
-    """
-    threat = content["threat"]
-    return (
-        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
-        f"{which}{content['examples']} test images of {content['data']}"
-    )
 
 
 def say_notes(console: Console, data: DataSet) -> None:

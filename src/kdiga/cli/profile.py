@@ -62,7 +62,7 @@ def profile(request: ProfileRequest, output: Output) -> None:
 
 def _profile_run(console: Console, request: ProfileRequest) -> dict[str, Any]:
     from kdiga.cli.progress import JobProgress
-    from kdiga.recipes.load import load_recipe
+    from kdiga.recipes.validate import load_recipe
     from kdiga.workflows.prepare import prepare
     from kdiga.workflows.profile import profile_recipe
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kdiga.cli.printing import duration, say
-from kdiga.training import EpochRecord
+from kdiga.errors import printable
+
+if TYPE_CHECKING:
+    from kdiga.training import EpochRecord
 
 LINE_EVERY = 60.0  # seconds, in a log
 
@@ -19,16 +22,13 @@ LINE_EVERY = 60.0  # seconds, in a log
 class Bar:
     """A bar that is drawn only on a terminal, and goes when it is done.
 
-    Args:
-        console: Console to print on.
-        label: Name of the work.
-        left: Column with the time left; None for Rich's own estimate, which covers the last half minute.
+    ``left`` is the column with the time left, by default Rich's own estimate, which covers the last half minute.
     """
 
     def __init__(self, console: Console, label: str, left: TextColumn | None = None) -> None:
-        self.console, self.label = console, label
+        self.console, self.label = console, printable(label)
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("elapsed"),
@@ -38,7 +38,7 @@ class Bar:
             transient=True,
             disable=not console.is_interactive,
         )
-        self.task = self.bar.add_task(label, total=None, left="")
+        self.task = self.bar.add_task(printable(label), total=None, left="")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -51,14 +51,7 @@ class Bar:
 
 
 class TrainingProgress(Bar):
-    """Shows steps, ETA, loss terms and validation accuracy of one run.
-
-    Args:
-        console: Console to print on.
-        label: Name of the run.
-        epochs: Number of epochs.
-        each_epoch: Whether every epoch prints a line.
-    """
+    """Shows steps, ETA, loss terms and validation accuracy of one run; with ``each_epoch``, a line an epoch."""
 
     def __init__(self, console: Console, label: str, epochs: int, *, each_epoch: bool = True) -> None:
         super().__init__(console, label)
@@ -90,13 +83,7 @@ class TrainingProgress(Bar):
 
 
 class EvaluationProgress(Bar):
-    """Shows the current attack or measurement and its finished examples; in a log, a line a minute.
-
-    Args:
-        console: Console to print on.
-        label: Name of the model.
-        clock: Function that returns a time in seconds, for the lines of a log.
-    """
+    """Shows the current attack or measurement and its finished examples; in a log, a line a minute by the clock."""
 
     def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, label)
@@ -128,4 +115,4 @@ class JobProgress(Bar):
         """Move the bar."""
         self.bar.update(self.task, description=f"{self.label}  {what}", completed=done, total=total)
         if not self.console.is_interactive:
-            self.console.print(f"{done}/{total}  {what}", highlight=False, soft_wrap=True)
+            say(self.console, f"{done}/{total}  {what}")

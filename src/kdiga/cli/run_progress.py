@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +14,7 @@ from rich.progress import TextColumn
 from kdiga.cli.output import Output
 from kdiga.cli.printing import duration, say, show_table
 from kdiga.cli.progress import Bar
+from kdiga.distributed.launch import check_started_once
 from kdiga.errors import InterruptedRunError, some
 from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.experiment import Experiment, StoppedError, describe_outcome
@@ -26,24 +29,16 @@ def run_experiment(
     experiment: Experiment,
     request: RunsRequest,
     output: Output,
-    command: str,
+    show: Callable[[Output, dict[str, Any]], Path],
     *,
-    started: float,
     minutes: float | None = None,
-) -> tuple[dict[str, Any], list[str]] | None:
-    """Make an experiment's runs with progress, or list them, or only report them.
+) -> None:
+    """Make an experiment's runs with progress, or list them, or only report them, as requested.
 
-    Args:
-        experiment: The experiment.
-        request: The executor and the number of runs at a time; whether to list the runs only, or to report only.
-        output: Output for progress and for the list of a dry run.
-        command: The command in short, such as "kdiga study NAME".
-        started: Time of the command's start; runs that failed before are tried again.
-        minutes: Time limit; None for no limit.
-
-    Returns:
-        tuple: Content of the result file, and the folders of the runs that failed now; None for a dry run.
+    ``show`` prints the content of the result file, and returns the place of the results.
     """
+    started = time.time()  # runs that failed before are tried again
+    check_started_once(experiment.title, "with --workers N")
     dry_run = isinstance(request, ReportedRunsRequest) and request.dry_run
     report = isinstance(request, ReportedRunsRequest) and request.report
     console, executor = output.console, ExecutorRequest(request.executor, request.workers)
@@ -53,17 +48,20 @@ def run_experiment(
         states = [experiment.shown_state(board, run_spec) for run_spec in board.run_specs]
         _print_runs(console, experiment, states)
         output.result(planned(experiment, states))
-        return None
+        return
     if report:
-        return experiment.report(board, data), []
-    say(
-        console,
-        f"{command}: {len(board.run_specs)} {experiment.noun}s, {board.count()} finished, in {experiment.out}. Ctrl-C "
-        "stops it and the same command continues it.",
-    )
-    with RunProgress(console, command.split()[-1], lambda folder: describe_outcome(board, folder)) as progress:
-        content = experiment.run(board, data, request=executor, on_progress=progress, minutes=minutes)
-    return content, board.folders("failed")
+        content, failed = experiment.report(board, data), list[str]()
+    else:
+        say(
+            console,
+            f"{experiment.title}: {len(board.run_specs)} {experiment.noun}s, {board.count()} finished, in "
+            f"{experiment.out}. Ctrl-C stops it and the same command continues it.",
+        )
+        with RunProgress(console, experiment.title, lambda folder: describe_outcome(board, folder)) as progress:
+            content = experiment.run(board, data, request=executor, on_progress=progress, minutes=minutes)
+        failed = board.folders("failed")
+    output.result(content, show(output, content))
+    experiment.check_none_failed(failed)
 
 
 def planned(experiment: Experiment, states: Sequence[str]) -> dict[str, Any]:
@@ -104,19 +102,14 @@ def _print_runs(console: Console, experiment: Experiment, states: Sequence[str])
 
 
 class RunProgress(Bar):
-    """Progress of many runs: a bar on a terminal, a line a finished run in a log.
+    """Progress of many runs: a bar on a terminal, in a log a line with the outcome of a finished run.
 
     Leaving it by Ctrl-C says how to continue.
-
-    Args:
-        console: Console to print on.
-        label: Name of the experiment.
-        outcome: Function from a run's folder to its outcome in a few words.
     """
 
     def __init__(self, console: Console, label: str, outcome: Callable[[str], str]) -> None:
         # Not Rich's estimate: a run takes longer than half a minute.
-        super().__init__(console, label, TextColumn("{task.fields[left]}"))
+        super().__init__(console, label, TextColumn("{task.fields[left]}", markup=False))
         self.outcome = outcome
 
     def __exit__(

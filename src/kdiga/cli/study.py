@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
-from kdiga.workflows.options import Option, recipe_names
+from kdiga.workflows.options import RECIPES, Option
 from kdiga.workflows.requests import ReportedRunsRequest
 
 
@@ -20,7 +20,7 @@ class StudyRequest(ReportedRunsRequest):
     """A study, or its tables alone."""
 
     file: Annotated[
-        Path, Option("A study: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True)
+        Path, Option("A study: a YAML file, or a name that kdiga recipes lists.", names=RECIPES, argument=True)
     ]
     seeds: Annotated[str | None, Option("Seeds in place of the file's, comma-separated.")] = None
     settings: Annotated[
@@ -38,29 +38,20 @@ def study(request: StudyRequest, output: Output) -> None:
     Example: kdiga study recipes/study-digits.yaml --out runs/comparison
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.distributed.launch import check_started_once
     from kdiga.experiments.study import load_study
+
+    overrides = [*request.settings, *([] if request.seeds is None else [f"seeds=[{request.seeds}]"])]
+    checked = load_study(request.file, request.out, overrides)
+    run_experiment(checked, request, output, partial(_show, out=checked.out))
+
+
+def _show(output: Output, content: dict[str, Any], out: Path) -> Path:
     from kdiga.report.study import about, headings, table_rows
     from kdiga.results.studies import StudyResult
 
-    check_started_once("a study", "with --workers N")
-    started = time.time()
-    overrides = [*request.settings, *([] if request.seeds is None else [f"seeds=[{request.seeds}]"])]
-    checked = load_study(request.file, request.out, overrides)
-    made = run_experiment(
-        checked,
-        request,
-        output,
-        f"kdiga study {request.file}",
-        started=started,
-    )
-    if made is None:
-        return
-    content, failed = made
     found = StudyResult.model_validate(content)
     show_table(output.console, headings(found), (row.texts() for row in table_rows(found)))
     for line in filter(None, about(found)):
         say(output.console, line.replace("`", ""))
-    say(output.console, f"Tables and pictures: {checked.out}/table.md, cells.csv, scatter.png, study.json")
-    output.result(content, checked.out)
-    checked.check_none_failed(failed)
+    say(output.console, f"Tables and pictures: {out}/table.md, cells.csv, scatter.png, study.json")
+    return out

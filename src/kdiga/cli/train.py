@@ -53,7 +53,7 @@ def train(request: TrainRequest, output: Output) -> None:
     import yaml
 
     from kdiga.cli.progress import TrainingProgress
-    from kdiga.recipes.load import load_recipe
+    from kdiga.recipes.validate import load_recipe
     from kdiga.training.loop import TrainingCallbacks
     from kdiga.training.tracking import Trackers
     from kdiga.workflows.cache import stored_teacher

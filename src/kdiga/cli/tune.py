@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,14 +36,12 @@ def tune(request: TuneRequest, output: Output) -> None:
     Example: kdiga tune recipes/digits-kdiga.yaml --trials 6 --epochs 10
     """
     from kdiga.cli.run_progress import run_experiment
-    from kdiga.distributed.launch import check_started_once
-    from kdiga.experiments.settings import TuneSettings
+    from kdiga.experiments.sections import TuneSettings
     from kdiga.experiments.tune import plan_search
     from kdiga.methods import search_space
-    from kdiga.recipes.load import load_recipe
+    from kdiga.recipes.validate import load_recipe
 
-    check_started_once("tuning", "with --workers N")
-    started, recipe = time.time(), request.recipe
+    recipe = request.recipe
     checked = load_recipe(recipe, request.settings)
     folder = request.out or Path("runs") / f"{recipe.stem}-tune"
     if not search_space(checked.method):
@@ -54,9 +52,10 @@ def tune(request: TuneRequest, output: Output) -> None:
     asked += [] if request.epochs is None else ["--epochs", str(request.epochs)]
     asked += [part for setting in request.settings for part in ("--set", setting)]
     search = plan_search(checked, folder, TuneSettings(request.trials, request.epochs), shlex.join(asked))
-    made = run_experiment(search, request, output, f"kdiga tune {recipe}", started=started)
-    assert made is not None  # it is not a dry run
-    content, failed = made
+    run_experiment(search, request, output, partial(_show, folder=folder))
+
+
+def _show(output: Output, content: dict[str, Any], folder: Path) -> Path:
     found: list[dict[str, Any]] = content["trials"]
     headings = ("trial", *found[0]["coefficients"], "PGD, best", "clean, best", "PGD, last", "minutes", "")
     show_table(output.console, headings, (_row(trial, content["chosen"]) for trial in found))
@@ -64,18 +63,13 @@ def tune(request: TuneRequest, output: Output) -> None:
     say(output.console, about)
     if content["chosen"] is not None:
         say(output.console, f"Next: kdiga train {folder}/best.yaml --out {folder}-best")
-    output.result(content, folder)
-    search.check_none_failed(failed)
+    return folder
 
 
 def _row(trial: dict[str, Any], chosen: str | None) -> tuple[str, ...]:
-    values = (f"{value:g}" for value in trial["coefficients"].values())
-    last = "chosen" if trial["folder"] == chosen else "" if trial["best"] else trial["status"]
-    return (trial["folder"], *values, *_scores(trial), last)
-
-
-def _scores(trial: dict[str, Any]) -> tuple[str, str, str, str]:
-    if trial["best"] is None:
-        return "-", "-", "-", "-"
+    start = (trial["folder"], *(f"{value:g}" for value in trial["coefficients"].values()))
     best, last = trial["best"], trial["last"]
-    return f"{best['robust']:.1%}", f"{best['clean']:.1%}", f"{last['robust']:.1%}", f"{trial['minutes']:.2f}"
+    if best is None:
+        return (*start, "-", "-", "-", "-", "chosen" if trial["folder"] == chosen else trial["status"])
+    scores = f"{best['robust']:.1%}", f"{best['clean']:.1%}", f"{last['robust']:.1%}", f"{trial['minutes']:.2f}"
+    return (*start, *scores, "chosen" if trial["folder"] == chosen else "")

@@ -18,6 +18,7 @@ from kdiga.data.reading import Reading, read
 from kdiga.data.registry import DataSet, in_two_parts, register_files
 from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError
+from kdiga.io.untrusted_file import check_ordinary
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp"}
 LABELS = {"cls", "json"}
@@ -121,6 +122,7 @@ def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
     """Return offset, size and label of each image in a tar file, by its name without suffix."""
     images, labels = dict[str, tuple[str, int, int]](), dict[str, int]()
     try:
+        check_ordinary(path)
         # Not "r": a compressed file would be read, and images in it have no position in the file.
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -134,7 +136,9 @@ def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
                     label = _label(b"" if file is None else file.read(), suffix.lower(), f"{path}:{member.name}")
                     if label is not None:
                         labels[key] = label
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} cannot be read as an uncompressed tar file ({error}); unpack it, or fetch it again."
         ) from None

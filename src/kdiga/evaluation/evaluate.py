@@ -27,6 +27,7 @@ from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
 BATCH_SIZE = 500  # examples attacked and cached together
+MOST_SEEDS = 2**63  # PyTorch's limit
 ALWAYS = ("uses-input", "deterministic")  # masking checks that every evaluation runs
 CHECKED = 50  # examples that they use
 
@@ -79,6 +80,8 @@ def evaluate(
     (5, True)
     """
     chosen = _parse(attacks, version)
+    if not 0 <= seed < MOST_SEEDS:
+        raise InputError(f"seed was {seed!r}; it must be a whole number from 0 to {MOST_SEEDS - 1}.")
     settings = AttackSettings(ThreatModel.parse(norm, eps), seed, batch_size, ResultCache(folder), progress)
     images, labels = _gather(batches, examples)
     with _ready_to_attack(model, len(images), batch_size):

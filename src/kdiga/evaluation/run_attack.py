@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_labels
+from kdiga.checks import check_labels, first_logits
 from kdiga.errors import InputError
 from kdiga.evaluation.accuracies import AttackResult
 from kdiga.evaluation.autoattack import square_warnings
@@ -134,7 +134,7 @@ def _classified_correctly(model: nn.Module, images: Tensor, labels: Tensor, batc
     predictions = list[Tensor]()
     num_classes = 0
     for part in images.split(batch_size):
-        logits = model(part)
+        logits = first_logits(model, part)
         if logits.dim() != 2:
             raise InputError(f"the model returned shape {tuple(logits.shape)}; it must be (batch, num_classes) logits.")
         if not bool(logits.isfinite().all()):

@@ -11,7 +11,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError, reason_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import RESULT, write_result
+from kdiga.runs.run_folder import RESULT, write_json
 
 Kind = Literal["teacher", "trial", "method", "start"]
 State = Literal["open", "done", "diverged", "failed"]
@@ -42,45 +42,30 @@ class PostRunMeasurement(Protocol):
 
 @dataclass(frozen=True)
 class CleanAccuracyFloor:
-    """The least validation clean accuracy of a trial that may be chosen.
+    """The least validation clean accuracy of a trial that may be chosen."""
 
-    Args:
-        start: Folder of the student before training, below the experiment's.
-        at_most: Percentage points of validation clean accuracy that may be lost.
-    """
-
-    start: str
-    at_most: float
+    start: str  # folder of the student before training, below the experiment's
+    at_most: float  # percentage points of validation clean accuracy that may be lost
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run.
+    """One run."""
 
-    Args:
-        folder: Folder of the run, below the experiment's.
-        label: Name of what is repeated: a method, a teacher, a value.
-        kind: A teacher of the experiment, a trial of coefficients, a method with one seed, or a model as it is before
-            training, which is attacked and not trained.
-        recipe: What to train; the best trial's coefficients replace its method's.
-        needs: Folders of the teachers.
-        trials: Folders of the trials, whose best one gives the coefficients.
-        which: Weights to attack, "best" and "last"; none for a trial, which never uses the test images.
-        validated: Whether the best weights are attacked on the validation images too, with each image's outcome saved.
-        floor: Condition on the best trial; None chooses by robust accuracy alone.
-        after: Further measurements of the best weights.
-    """
-
-    folder: str
-    label: str
+    folder: str  # folder of the run, below the experiment's
+    label: str  # name of what is repeated: a method, a teacher, a value
+    # A teacher of the experiment, a trial of coefficients, a method with one seed, or a model as it is before training,
+    # which is attacked and not trained.
     kind: Kind
-    recipe: Recipe
-    needs: tuple[str, ...] = ()
-    trials: tuple[str, ...] = ()
+    recipe: Recipe  # what to train; the best trial's coefficients replace its method's
+    needs: tuple[str, ...] = ()  # folders of the teachers
+    trials: tuple[str, ...] = ()  # folders of the trials, whose best one gives the coefficients
+    # Weights to attack, "best" and "last"; none for a trial, which never uses the test images.
     which: tuple[str, ...] = ()
+    # Whether the best weights are attacked on the validation images too, with each image's outcome saved.
     validated: bool = False
-    floor: CleanAccuracyFloor | None = None
-    after: tuple[PostRunMeasurement, ...] = ()
+    floor: CleanAccuracyFloor | None = None  # condition on the best trial; None chooses by robust accuracy alone
+    after: tuple[PostRunMeasurement, ...] = ()  # further measurements of the best weights
 
     @property
     def judged_by(self) -> tuple[str, ...]:
@@ -99,17 +84,11 @@ class RunSpec:
 
 @dataclass
 class RunBoard:
-    """The state of all runs, read from their folders.
+    """The state of all runs, read from their folders."""
 
-    Args:
-        run_specs: Runs in the order in which they are worth running.
-        out: Folder of the experiment.
-        since: Seconds since the epoch; a run that failed before then is open: it is tried again.
-    """
-
-    run_specs: Sequence[RunSpec]
-    out: Path
-    since: float = 0.0
+    run_specs: Sequence[RunSpec]  # runs in the order in which they are worth running
+    out: Path  # folder of the experiment
+    since: float = 0.0  # seconds since the epoch; a run that failed before then is open: it is tried again
     _ended: dict[str, State] = field(default_factory=dict[str, State])
 
     def __post_init__(self) -> None:
@@ -192,7 +171,7 @@ def test_file(folder: Path, which: str) -> Path:
 def note_failure(folder: Path, status: State, error: str, time: float, trace: str | None = None) -> None:
     """Write down why a run has no result."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_result(folder, {"status": status, "error": error, "time": time, "trace": trace}, FAILURE)
+    write_json(folder / FAILURE, {"status": status, "error": error, "time": time, "trace": trace})
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -17,15 +17,15 @@ from kdiga.errors import InputError
 from kdiga.experiments.board import VALIDATION, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import attack_run, validation_attack
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.experiments.trials import with_seed
 from kdiga.io.file_lock import file_lock
-from kdiga.recipes.load import load_recipe
 from kdiga.recipes.schema import Recipe
+from kdiga.recipes.validate import load_recipe
 from kdiga.report.curve import write_curve_files
 from kdiga.results.studies import CurveResult
-from kdiga.runs.folder import write_result
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import write_json
 from kdiga.statistics import paired_difference
 from kdiga.types import parse_number
 
@@ -36,58 +36,18 @@ RUN_FACTS = ("folder", "seed", "status", "error", "best_epoch", "minutes", "date
 
 
 @dataclass(frozen=True)
-class Confirmation:
-    """A costly attack on the start and the chosen point alone.
-
-    Args:
-        attack: Name of the attack.
-        examples: Number of test images, the first ones.
-
-    Raises:
-        InputError: For an unknown attack, or no example.
-    """
-
-    attack: str = "autoattack"
-    examples: int = 200
-
-    def __post_init__(self) -> None:
-        self.settings()
-
-    def settings(self) -> EvaluateSettings:
-        """Return the attack as settings of an evaluation."""
-        return EvaluateSettings((self.attack,), self.examples, self.examples, ("best",))
-
-
-@dataclass(frozen=True)
 class Curve(Experiment):
-    """A curve of robust against clean accuracy over the coefficient ``key``, checked.
+    """A curve of robust against clean accuracy over the coefficient ``key``, checked."""
 
-    Args:
-        key: Name of the coefficient, without "method.".
-        values: Its values, rising.
-        seeds: Seeds of every value.
-        recipe: Recipe that varies.
-        at_most: Largest loss of validation clean accuracy of the answer, percentage points.
-        confirmation: Costly attack on two points, or None.
-    """
-
-    key: str
-    values: tuple[float, ...]
-    seeds: tuple[int, ...]
-    recipe: Recipe
-    at_most: float
-    confirmation: Confirmation | None
+    key: str  # name of the coefficient, without "method."
+    values: tuple[float, ...]  # its values, rising
+    seeds: tuple[int, ...]  # seeds of every value
+    recipe: Recipe  # recipe that varies
+    at_most: float  # largest loss of validation clean accuracy of the answer, percentage points
+    confirmation: EvaluateSettings | None  # costly attack on two points, or None
 
     def write(self, board: RunBoard, data: DataSet, *, pictures: bool) -> dict[str, Any]:
         """Write ``curve.json``, table and pictures; return the first's content."""
-        starts = [self._run(None, seed, board) for seed in self.seeds]
-        points: list[dict[str, Any]] = [
-            {
-                "value": value,
-                "runs": [self._run(value, seed, board, start) for seed, start in zip(self.seeds, starts, strict=True)],
-            }
-            for value in self.values
-        ]
         content = (
             {"kind": "curve"}
             | self.about(board, data)
@@ -98,8 +58,8 @@ class Curve(Experiment):
                 "validation_attack": validation_attack(self.recipe),
                 "seeds": list(self.seeds),
                 "at_most": self.at_most,
-                "start": {"runs": [_public(run) for run in starts]},
-                "points": [point | {"runs": [_public(run) for run in point["runs"]]} for point in points],
+                "start": {"runs": self._runs(None, board)},
+                "points": [{"value": value, "runs": self._runs(value, board)} for value in self.values],
                 "recipe": self.recipe.to_dict(),
                 "provenance": provenance(),
             }
@@ -120,30 +80,45 @@ class Curve(Experiment):
                 self._confirm(run_spec, self.confirmation, data)
         return self.report(board, data)
 
-    def _confirm(self, run_spec: RunSpec, confirmation: Confirmation, data: DataSet) -> None:
-        folder, settings = self.out / run_spec.folder, confirmation.settings()
+    def _confirm(self, run_spec: RunSpec, settings: EvaluateSettings, data: DataSet) -> None:
+        folder, attack = self.out / run_spec.folder, settings.attacks[0]
         with file_lock(self.out, f"{run_spec.folder}-confirmed", wait=True):
             there = (read_json(folder / CONFIRMED) or {}).get("correct", {})
-            if len(there.get(confirmation.attack, ())) != settings.examples_of(confirmation.attack, len(data.test)):
-                write_result(folder, attack_run(folder, run_spec.recipe, "best", data, settings), CONFIRMED)
+            if len(there.get(attack, ())) != settings.examples_of(attack, len(data.test)):
+                write_json(folder / CONFIRMED, attack_run(folder, run_spec.recipe, "best", data, settings))
 
-    def _run(
-        self, value: float | None, seed: int, board: RunBoard, start: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        run_spec = board.by_folder[_folder(self.key, value, seed)]
-        folder, facts = board.out / run_spec.folder, run_facts(run_spec, board)
-        validation, confirmed = _measured(folder / VALIDATION), None
-        if self.confirmation is not None:
-            confirmed = _measured(folder / CONFIRMED, self.confirmation)
-        run: dict[str, Any] = {key: facts[key] for key in RUN_FACTS} | {
-            "test": _measured(test_file(folder, "best")),
-            "validation": validation and _named(validation),
-            "confirmed": confirmed,
-        }
-        if start is not None and run["status"] == start["status"] == "done":
-            for key in ("test", "validation", "confirmed"):
-                run[f"{key}_change"] = _changes(run[key], start[key])
-        return run
+    def _runs(self, value: float | None, board: RunBoard) -> list[dict[str, Any]]:
+        """Return what the result file says of a value's runs, or of the start's for None."""
+        runs = list[dict[str, Any]]()
+        for seed in self.seeds:
+            run_spec, start = (board.by_folder[_folder(self.key, one, seed)] for one in (value, None))
+            facts, before = run_facts(run_spec, board), self._reports(start)
+            run: dict[str, Any] = {key: facts[key] for key in RUN_FACTS}
+            for name, report in self._reports(run_spec).items():
+                run[name] = report and {
+                    "accuracy": report["accuracy"],
+                    "interval_95": report["interval_95"],
+                    "examples": {attack: len(row) for attack, row in report["correct"].items()},
+                }
+                if value is not None and run["status"] == board.state(start) == "done":
+                    run[f"{name}_change"] = _changes(report, before[name])
+            runs.append(run)
+        return runs
+
+    def _reports(self, run_spec: RunSpec) -> dict[str, dict[str, Any] | None]:
+        """Return a run's reports by kind of images, None where there is none.
+
+        The one attack on validation images is called "robust", whatever its steps.
+        """
+        folder = self.out / run_spec.folder
+        validation, confirmed = read_json(folder / VALIDATION), read_json(folder / CONFIRMED)
+        if validation is not None:
+            for part in ("accuracy", "interval_95", "correct"):
+                attacks = validation[part].items()
+                validation[part] = {"clean" if name == "clean" else "robust": value for name, value in attacks}
+        if confirmed and (self.confirmation is None or self.confirmation.attacks[0] not in confirmed["correct"]):
+            confirmed = None  # by another attack
+        return {"test": read_json(test_file(folder, "best")), "validation": validation, "confirmed": confirmed}
 
 
 def _folder(key: str, value: float | None, seed: int) -> str:
@@ -160,7 +135,7 @@ def load_curve(
     overrides: Sequence[str] = (),
     evaluation: EvaluateSettings | None = None,
     at_most: float = 1.0,
-    confirmation: Confirmation | None = None,
+    confirmation: EvaluateSettings | None = None,
 ) -> Curve:
     """Read a recipe and lay out its runs at several values of a coefficient.
 
@@ -214,11 +189,7 @@ def load_curve(
 
 
 def parse_over(text: str) -> tuple[str, tuple[float, ...]]:
-    """Return the name and the rising values of a coefficient from a text such as ``method.gradient_weight=0,1``.
-
-    Raises:
-        InputError: For another form, values that are not finite numbers, or one twice.
-    """
+    """Return the name and the rising values of a coefficient from a text such as ``method.gradient_weight=0,1``."""
     name, _, given = text.partition("=")
     section, _, key = name.strip().partition(".")
     if section != "method" or not key.isidentifier() or not given.strip():
@@ -232,11 +203,12 @@ def parse_over(text: str) -> tuple[str, tuple[float, ...]]:
 def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:
     """Return which point has the most validation robust accuracy at a bounded loss of validation clean accuracy.
 
-    Means over seeds decide; of equally robust points the one that lost less.
+    Means over seeds decide; of equally robust points the one that lost less. There is no answer before every run has
+    ended, which ``settled`` says.
 
     Args:
         content: Content of ``curve.json``, with start and points.
-        settled: Whether every run has ended; before that there is no answer.
+        settled: Whether every run has ended.
 
     Returns:
         "settled", "achieved", "value" (of the coefficient, or None), and "why" there is none.
@@ -260,24 +232,6 @@ def _change(point: Mapping[str, Any], which: str) -> float:
     return sum(changes) / len(changes)
 
 
-def _measured(path: Path, confirmation: Confirmation | None = None) -> dict[str, Any] | None:
-    """Return accuracies, intervals and outcomes of a report; None where there is none, or of another attack."""
-    report = read_json(path)
-    if report is None:
-        return None
-    if confirmation is not None and confirmation.attack not in report["correct"]:
-        return None
-    return {key: report[key] for key in ("accuracy", "interval_95", "correct")}
-
-
-def _named(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Call the one attack on validation images "robust", whatever its steps."""
-    return {
-        key: {"clean" if attack == "clean" else "robust": value for attack, value in values.items()}
-        for key, values in report.items()
-    }
-
-
 def _changes(now: Mapping[str, Any] | None, before: Mapping[str, Any] | None) -> dict[str, list[float]] | None:
     """Return by attack the accuracy now less that before, on the same images, with its paired 95 % interval."""
     if now is None or before is None:
@@ -288,15 +242,3 @@ def _changes(now: Mapping[str, Any] | None, before: Mapping[str, Any] | None) ->
         for name, (ours, others) in pairs.items()
         if others is not None and len(ours) == len(others)
     }
-
-
-def _public(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out each image's outcome, which the reports in the run's folder hold."""
-    plain = dict(run)
-    for key in ("test", "validation", "confirmed"):
-        if plain[key] is not None:
-            plain[key] = {
-                **{name: value for name, value in plain[key].items() if name != "correct"},
-                "examples": {name: len(value) for name, value in plain[key]["correct"].items()},
-            }
-    return plain

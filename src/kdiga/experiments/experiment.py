@@ -14,12 +14,12 @@ from kdiga.errors import InputError, KdigaError, some
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.executors import HERE, ExecutorRequest
 from kdiga.experiments.runner import OnProgress, run_board
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.file_lock import file_lock
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import CONFIG, RESULT, check_usable, read_config
+from kdiga.recipes.validate import recipe_from_dict
+from kdiga.runs.run_folder import CONFIG, RESULT, check_usable, read_config
 from kdiga.workflows.prepare import build_models
 
 SHOWN = 3  # differences that a message names
@@ -40,23 +40,15 @@ class StoppedError(KdigaError):
 
 @dataclass(frozen=True)
 class Experiment(ABC):
-    """Runs that share a folder, data and attacks.
-
-    Args:
-        title: Name for tables and pictures.
-        command: Command that continues it.
-        out: Folder for everything.
-        evaluation: How every model is attacked.
-        run_specs: Runs in the order in which they are worth running.
-    """
+    """Runs that share a folder, data and attacks."""
 
     noun: ClassVar[str] = "run"  # what messages call a run
 
-    title: str
-    command: str
-    out: Path
-    evaluation: EvaluateSettings
-    run_specs: tuple[RunSpec, ...]
+    title: str  # name for tables and pictures
+    command: str  # command that continues it
+    out: Path  # folder for everything
+    evaluation: EvaluateSettings  # how every model is attacked
+    run_specs: tuple[RunSpec, ...]  # runs in the order in which they are worth running
 
     @abstractmethod
     def write(self, board: RunBoard, data: DataSet, *, pictures: bool) -> dict[str, Any]:
@@ -65,13 +57,7 @@ class Experiment(ABC):
     def open(self, data: DataSet, *, since: float = 0.0, look_only: bool = False) -> RunBoard:
         """Check the runs against their models and their folder, and return their board.
 
-        Args:
-            data: Data of the runs.
-            since: See :class:`kdiga.experiments.board.RunBoard`.
-            look_only: Whether nothing may be written.
-
-        Raises:
-            InputError: If a model does not fit, or the folder holds other runs.
+        Nothing is written with ``look_only``. Runs that failed before ``since`` are open again.
         """
         check_models(self.run_specs, self.out, data)
         board = RunBoard(self.run_specs, self.out, since)
@@ -100,18 +86,7 @@ class Experiment(ABC):
         request: ExecutorRequest = HERE,
         minutes: float | None = None,
     ) -> dict[str, Any]:
-        """Make the runs that are not finished and return the result file's content.
-
-        Args:
-            board: Board of the runs.
-            data: Data that they share.
-            on_progress: See :func:`kdiga.experiments.runner.run_board`.
-            request: Where runs are made.
-            minutes: Time limit, after which the runs that are going on are saved; None for no limit.
-
-        Raises:
-            WorkersEndedError: If one worker after another was lost.
-        """
+        """Make the runs that are not finished and return the result file's content; see :func:`run_board`."""
         run_board(
             board,
             data,
@@ -197,11 +172,7 @@ def describe_outcome(board: RunBoard, folder: str) -> str:
 
 
 def check_models(run_specs: Sequence[RunSpec], out: Path, data: DataSet) -> None:
-    """Build every student and teacher once; of the experiment's own teachers the architecture alone.
-
-    Raises:
-        InputError: Naming a run whose models cannot be built or do not fit the data.
-    """
+    """Build every student and teacher once; of the experiment's own teachers the architecture alone."""
     seen = set[str]()
     for run_spec, recipe in zip(run_specs, with_known_teachers(run_specs, out), strict=True):
         models = repr([getattr(recipe, key) for key in ("student", *TEACHERS)])
@@ -226,69 +197,54 @@ def with_known_teachers(run_specs: Sequence[RunSpec], out: Path) -> list[Recipe]
 
 
 def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -> None:
-    """Check that the folder can be used, and that the runs in it are this experiment's.
-
-    Raises:
-        InputError: Naming the run, the keys and both values.
-    """
+    """Check that the folder can be used, and that the runs in it are this experiment's."""
     check_usable(board.out)
+    wanted = {f"images of {attack}": evaluation.examples_of(attack, len(data.test)) for attack in evaluation.attacks}
     for run_spec in board.run_specs:
         folder = board.out / run_spec.folder
-        saved = read_config(folder)
-        if saved is not None:
-            _check_recipe(run_spec, board, saved)
+        problem = _recipe_problem(run_spec, board, read_config(folder))
+        if problem:
+            where = f"{run_spec.folder} in {str(board.out)!r}"
+            raise InputError(f"{where} {problem}; give another --out, or delete {str(folder)!r}.")
         for which in run_spec.which:
-            report = read_json(test_file(folder, which))
-            if report is not None:
-                _check_report(run_spec, test_file(folder, which), report, evaluation, data)
+            path = test_file(folder, which)
+            found = {f"images of {name}": len(row) for name, row in (read_json(path) or {}).get("correct", {}).items()}
+            if path.is_file():
+                _check_settings(path, {key: found[key] for key in wanted if key in found}, wanted, "attacked")
         for measurement in run_spec.after:
-            found = read_json(folder / measurement.file)
-            different = "" if found is None else _differences(found["settings"], measurement.asked)
-            if different:
-                raise InputError(
-                    f"{run_spec.folder} has a {measurement.file} by other settings: {different}; give another --out, "
-                    f"or delete {_redone(folder / measurement.file, 'measured')}."
-                )
+            path = folder / measurement.file
+            if path.is_file():
+                _check_settings(path, (read_json(path) or {})["settings"], measurement.asked, "measured")
 
 
-def _check_recipe(run_spec: RunSpec, board: RunBoard, saved: Mapping[str, Any]) -> None:
-    folder = board.out / run_spec.folder
+def _recipe_problem(run_spec: RunSpec, board: RunBoard, saved: dict[str, Any] | None) -> str | None:
+    """Return in words why the run in the folder, made by the recipe ``saved``, is another one; None if it is this."""
+    if saved is None:
+        return None
     try:
         # Through the reader, so that a key which was added since has its default on both sides.
-        there = _plain(recipe_from_dict(saved, origin=str(folder / CONFIG)))
+        there = _plain(recipe_from_dict(saved, origin=str(board.out / run_spec.folder / CONFIG)))
     except InputError as error:
-        raise InputError(
-            f"{run_spec.folder} in {str(board.out)!r} was made by another version ({str(error).splitlines()[0]}); give "
-            f"another --out, or delete {str(folder)!r}."
-        ) from None
+        return f"was made by another version ({str(error).splitlines()[0]})"
     # What it depends on is missing, so it depended on something else.
     later = [name for name in run_spec.needs if not (board.out / name / RESULT).is_file()]
     later += [name for name in run_spec.judged_by if board.state(board.by_folder[name]) not in ENDED]
     if later:
-        raise InputError(
-            f"{run_spec.folder} in {str(board.out)!r} was run before {later[0]}, which it depends on; give another "
-            f"--out, or delete {str(folder)!r}."
-        )
+        return f"was run before {later[0]}, which it depends on"
     different = _differences(there, _plain(chosen_recipe(run_spec, board.trials_of(run_spec), board.out)))
+    return f"has another configuration: {different}" if different else None
+
+
+def _check_settings(path: Path, there: Mapping[str, Any], here: Mapping[str, Any], how: str) -> None:
+    different = _differences(there, here)
     if different:
+        # A run that was restored may have no weights.
+        weights = any(path.parent.glob("*.safetensors"))
+        again = f"the weights are {how} again, not trained again" if weights else "it is trained again"
         raise InputError(
-            f"{run_spec.folder} in {str(board.out)!r} has another configuration: {different}; give another --out, or "
-            f"delete {str(folder)!r}."
+            f"{str(path)!r} has other settings: {different}; give another --out, or delete "
+            f"{str(path if weights else path.parent)!r}, and {again}."
         )
-
-
-def _check_report(
-    run_spec: RunSpec, path: Path, report: Mapping[str, Any], evaluation: EvaluateSettings, data: DataSet
-) -> None:
-    there = {attack: len(correct) for attack, correct in report["correct"].items()}
-    for attack in evaluation.attacks:
-        here = evaluation.examples_of(attack, len(data.test))
-        if there.get(attack) != here:
-            given = f"{there[attack]} test images" if attack in there else "none"
-            raise InputError(
-                f"{run_spec.folder} has {attack} on {given} in {path.name} and this study wants {here}; give another "
-                f"--out, or delete {_redone(path, 'attacked')}."
-            )
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
@@ -299,13 +255,6 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
     found = [(key, shown(there, key), shown(here, key)) for key in {**there, **here}]
     return some([f"{key} is {old} there and {new} here" for key, old, new in found if old != new], SHOWN)
-
-
-def _redone(path: Path, how: str) -> str:
-    """Return what to delete so that a file is made again; a run that was restored may have no weights."""
-    if any(path.parent.glob("*.safetensors")):
-        return f"{str(path)!r}, and the weights are {how} again, not trained again"
-    return f"{str(path.parent)!r}, and it is trained again"
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

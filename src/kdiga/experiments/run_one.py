@@ -13,19 +13,19 @@ from typing import Any
 
 from torch import nn
 
-from kdiga.data import DataSet
+from kdiga.data import DataSet, FileSet, ImageSet
 from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, KdigaError
 from kdiga.evaluation import evaluate
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
-from kdiga.experiments.settings import COSTLY, EvaluateSettings
+from kdiga.experiments.sections import COSTLY, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
 from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import DataConfig, Recipe
-from kdiga.runs.folder import RESULT, prepare_run_folder, read_result, write_config, write_result
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import RESULT, prepare_run_folder, read_result, write_config, write_json, write_result
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import attack_of
@@ -153,37 +153,39 @@ def test_run(
         report = read_json(path)
         if report is None:
             report = done if same and done else attack_run(folder, recipe, which, data, evaluation)
-            write_result(folder, report | {"which": which}, path.name)
+            write_json(path, report | {"which": which})
         done = report
 
 
 def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluation: EvaluateSettings) -> dict[str, Any]:
     """Attack a run's best or last weights on test images and return what ``kdiga evaluate --json`` would write."""
-    model = load_model(folder, which=which)
-    about = describe(model, str(folder), which)
-    model.to(device_by_name(recipe.training.device))
     groups: dict[int, list[str]] = {}  # attacks by their number of images, the cheap ones first
     for attack in sorted(evaluation.attacks, key=lambda name: name == COSTLY):
         groups.setdefault(evaluation.examples_of(attack, len(data.test)), []).append(attack)
-    reports = [
-        evaluate(
-            model,
-            data.test.batches(),
-            eps=recipe.threat.eps,
-            norm=recipe.threat.norm,
-            attacks=attacks,
-            examples=examples,
-            seed=evaluation.seed,
-            version=AUTOATTACK_VERSION,
-            folder=folder / FOLDER,
-        ).to_dict()
+    options = {"seed": evaluation.seed, "version": AUTOATTACK_VERSION}
+    merged, *others = (
+        _attacked(folder, recipe, which, data.test, attacks=attacks, examples=examples, **options)
         for examples, attacks in groups.items()
-    ]
-    merged = reports[0]
-    for other in reports[1:]:  # of what two measured, on more or fewer images, the first counts
+    )
+    for other in others:  # of what two measured, on more or fewer images, the first counts
         for key in ("accuracy", "interval_95", "seconds", "notes", "stages", "correct"):
             merged[key] |= {name: value for name, value in other[key].items() if name not in merged[key]}
-    return {"kind": "evaluation", **about, "data": data.name, "version": AUTOATTACK_VERSION} | merged
+    return {"kind": "evaluation", "data": data.name, "version": AUTOATTACK_VERSION} | merged
+
+
+def _attacked(folder: Path, recipe: Recipe, which: str, images: ImageSet | FileSet, **options: Any) -> dict[str, Any]:
+    """Return the description of a run's weights and the report of attacks on them, in one."""
+    model = load_model(folder, which=which)
+    about = describe(model, str(folder), which)
+    report = evaluate(
+        model.to(device_by_name(recipe.training.device)),
+        images.batches(),
+        eps=recipe.threat.eps,
+        norm=recipe.threat.norm,
+        folder=folder / FOLDER,
+        **options,
+    )
+    return about | report.to_dict()
 
 
 def validation_attack(recipe: Recipe) -> str:
@@ -199,16 +201,6 @@ def validate_run(folder: Path, recipe: Recipe, data: DataSet, seed: int) -> None
 
     The recipe's seed decides which training images those are; ``seed`` is the attack's.
     """
-    settings, images = recipe.training, prepare(recipe, data).validation
-    model = load_model(folder, which="best")
-    about = describe(model, str(folder), "best")
-    report = evaluate(
-        model.to(device_by_name(settings.device)),
-        images.batches(examples=settings.validation_examples),
-        eps=recipe.threat.eps,
-        norm=recipe.threat.norm,
-        attacks=[validation_attack(recipe)],
-        seed=seed,
-        folder=folder / FOLDER,
-    )
-    write_result(folder, {"kind": "validation", **about, "data": data.name, **report.to_dict()}, VALIDATION)
+    images = prepare(recipe, data).validation
+    report = _attacked(folder, recipe, "best", images, attacks=[validation_attack(recipe)], seed=seed)
+    write_json(folder / VALIDATION, {"kind": "validation", "data": data.name} | report)

@@ -16,40 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.data import DataSet
-from kdiga.errors import KdigaError
+from kdiga.distributed.worker_processes import WorkersEndedError
 from kdiga.experiments.board import RunBoard, RunSpec, note_failure
 from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.run_one import RunTask, run_if_open, run_in_worker
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.io.file_lock import file_lock
 
 POLL = 0.5  # seconds between looks at runs of other processes
 ATTEMPTS = 3  # at a run whose worker is lost
 
 
-class WorkersEndedError(KdigaError, RuntimeError):
-    """Every worker ended before its run did."""
-
-    exit_status = 1
-
-
 @dataclass(frozen=True)
 class BoardProgress:
-    """Progress of a set of runs.
+    """Progress of a set of runs."""
 
-    Args:
-        done: Number of runs that are not open any more, whoever made them.
-        total: Number of runs.
-        running: Folders of the runs that this command makes now.
-        ended: Folder of the run that has just ended, or None.
-        seconds_left: Estimate by the runs that have ended since the start; None before the first.
-    """
-
-    done: int
-    total: int
-    running: tuple[str, ...]
-    ended: str | None
-    seconds_left: float | None
+    done: int  # number of runs that are not open any more, whoever made them
+    total: int  # number of runs
+    running: tuple[str, ...]  # folders of the runs that this command makes now
+    ended: str | None  # folder of the run that has just ended, or None
+    seconds_left: float | None  # estimate by the runs that have ended since the start; None before the first
 
 
 OnProgress = Callable[[BoardProgress], None]

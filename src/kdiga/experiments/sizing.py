@@ -19,7 +19,7 @@ from kdiga.evaluation import attack_by_name
 from kdiga.evaluation.evaluate import BATCH_SIZE
 from kdiga.experiments.board import RunSpec
 from kdiga.experiments.experiment import Experiment, check_models, with_known_teachers
-from kdiga.experiments.settings import EvaluateSettings
+from kdiga.experiments.sections import EvaluateSettings
 from kdiga.model_state import frozen_parameters
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.provenance import provenance
@@ -36,23 +36,15 @@ def size_runs(
 ) -> dict[str, Any]:
     """Measure what the runs of an experiment would cost; nothing is trained or written.
 
-    Runs that differ only in seed, epochs and coefficients are measured once. Of the experiment's own teachers the
-    architecture alone is needed. On a CPU one thread computes, as in each of several workers. Attacks are counted by
-    their passes through the network, as if every image withstood every attack; their other work, and further
-    measurements of a student, are not included.
-
-    Args:
-        experiment: The experiment.
-        data: Data of its runs.
-        steps: Number of measured steps of each kind of run.
-        on_part: Called before each measurement with its name, the number that is done, and the number in all.
+    Runs that differ only in seed, epochs and coefficients are measured once, by some steps of each. Of the experiment's
+    own teachers the architecture alone is needed. On a CPU one thread computes, as in each of several workers. Attacks
+    are counted by their passes through the network, as if every image withstood every attack; their other work, and
+    further measurements of a student, are not included. ``on_part`` is called before each measurement with its name,
+    the number that is done, and the number in all.
 
     Returns:
         dict: Plain data: ``training``, a row a kind of run with hours of all its runs; ``attacks``, a row a network;
             their sums in hours, as if one run followed the other; and where it was measured.
-
-    Raises:
-        InputError: As the runs would.
     """
     run_specs = experiment.run_specs
     check_models(run_specs, experiment.out, data)  # before minutes of measuring the models that can be built

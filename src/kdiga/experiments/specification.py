@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunSpec
-from kdiga.recipes.load import recipe_from_dict
 from kdiga.recipes.schema import Recipe
-from kdiga.recipes.source import Keys, SectionReader, YamlSource, nearest_or_all
+from kdiga.recipes.source import Keys, SectionReader, nearest_or_all
+from kdiga.recipes.validate import recipe_from_dict
 
 LABEL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 T = TypeVar("T")
@@ -34,10 +34,10 @@ class SpecificationReader(SectionReader):
             self.problem(keys, f"was {given!r}; it is a section of labels")
         return cast("dict[Any, Any]", given) if isinstance(given, dict) else {}
 
-    def settings(self, name: str, kind: type[T]) -> T | None:
-        """Return a section as a dataclass, its default where there is none, or None where it has a problem."""
+    def settings(self, name: str, kind: type[T]) -> T:
+        """Return a section as a dataclass, its default where there is none or it has a problem."""
         given = self.at((name,))
-        return kind() if given is None else self.section((name,), kind, given)
+        return kind() if given is None else self.section((name,), kind, given) or kind()
 
     def labels(self, keys: Keys, reserved: Sequence[str] = ()) -> dict[str, Any]:
         """Return the entries of a section by label, which names a folder."""
@@ -76,12 +76,27 @@ class SpecificationReader(SectionReader):
             return (0,)
         return tuple(seeds)
 
+    def laid_over(self, below: Sections, where: Keys, short: str, accepted: Sequence[str]) -> Sections:
+        """Return sections with the entry at ``where`` over them: sections with ``short`` among them, or that one."""
+        given = self.at(where)
+        if not isinstance(given, dict) or short not in given:
+            return below.with_section(short, given, where)
+        entry = cast("dict[str, Any]", given)
+        self.check_keys(where, entry, accepted)
+        return below.over(entry, where)
+
     def recipe(self, sections: Sections, where: Keys) -> Recipe | None:
         """Return the recipe of some sections; missing ones are reported at ``where``."""
-        line = self.source.lines.get(where)
-        sections = sections.located(line, ("method", "student", "teacher", "second_teacher", "training", "rounds"))
+        parts = ("method", "student", "teacher", "second_teacher", "training", "rounds")
+        lines = {
+            (name, *keys[len(place) :]): line
+            for name, places in {**dict.fromkeys(parts, (where,)), **sections.places}.items()
+            for place in places
+            for keys, line in self.source.lines.items()
+            if keys[: len(place)] == place
+        }
         try:
-            return recipe_from_dict(sections.data, origin=self.source.path, lines=sections.lines)
+            return recipe_from_dict(sections.data, origin=self.source.path, lines=lines)
         except InputError as error:
             self.problems += str(error).splitlines()
         return None
@@ -105,54 +120,39 @@ def record_name(run_spec: RunSpec) -> str:
     return run_spec.folder.replace("/", "--")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sections:
-    """Sections of a recipe put together from several places of a file.
+    """Sections of a recipe put together from several places of a file."""
 
-    Args:
-        data: Sections by name.
-        lines: Line of each key, as the reader of recipes takes them.
-    """
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    # Where each section, or what is reported of a missing one, stands; a later place lies over an earlier one.
+    places: Mapping[str, tuple[Keys, ...]] = field(default_factory=dict[str, tuple[Keys, ...]])
 
-    data: dict[str, Any] = field(default_factory=dict[str, Any])
-    lines: dict[Keys, int] = field(default_factory=dict[Keys, int])
-
-    def over(self, given: Mapping[str, Any], source: YamlSource, where: Keys) -> Sections:
+    def over(self, given: Mapping[str, Any], where: Keys) -> Sections:
         """Return these sections with those at ``where`` in the file laid over them.
 
         A section with a name replaces the one below; without, its keys are set in it.
         """
-        merged = Sections(dict(self.data), dict(self.lines))
+        data, places = dict(self.data), dict(self.places)
         for section, value in given.items():
-            below = self.data.get(section)
+            below, place = self.data.get(section), (*where, str(section))
             if isinstance(value, dict) and "name" not in value and below is not None and section != "method":
-                merged.data[section] = named(below) | cast("dict[str, Any]", value)
+                data[section] = named(below) | cast("dict[str, Any]", value)
+                places[section] = (*places.get(section, ()), place)
             else:
-                merged.data[section] = value
-                merged.lines = {keys: line for keys, line in merged.lines.items() if keys[0] != section}
-            merged.lines |= {
-                keys[len(where) :]: line
-                for keys, line in source.lines.items()
-                if keys[: len(where) + 1] == (*where, str(section))
-            }
-        return merged
+                data[section], places[section] = value, (place,)
+        return Sections(data, places)
+
+    def with_section(self, name: str, given: object, *where: Keys) -> Sections:
+        """Return these sections with another section ``name``, which stands at ``where``."""
+        return Sections({**self.data, name: given}, {**self.places, name: where or self.places.get(name, ())})
 
     def only(self, names: Sequence[str]) -> Sections:
         """Return the sections of these names."""
         return Sections(
             {name: section for name, section in self.data.items() if name in names},
-            {keys: line for keys, line in self.lines.items() if keys[0] in names},
+            {name: places for name, places in self.places.items() if name in names},
         )
-
-    def with_section(self, name: str, given: object, source: YamlSource, where: Keys) -> Sections:
-        """Return these sections with the section ``name`` that stands at ``where``."""
-        lines = {(name, *keys[len(where) :]): n for keys, n in source.lines.items() if keys[: len(where)] == where}
-        return Sections(self.data | {name: given}, self.lines | lines)
-
-    def located(self, line: int | None, names: Sequence[str]) -> Sections:
-        """Return these sections with a line for those that are missing."""
-        spare: dict[Keys, int] = {} if line is None else {(name,): line for name in names}
-        return Sections(self.data, spare | self.lines)
 
 
 def named(section: object) -> dict[str, Any]:

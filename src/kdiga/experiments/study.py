@@ -12,7 +12,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError, nearest
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.experiment import TEACHERS, Experiment, run_facts
-from kdiga.experiments.settings import EvaluateSettings, TuneSettings
+from kdiga.experiments.sections import EvaluateSettings, TuneSettings
 from kdiga.experiments.specification import Sections, SpecificationReader, named
 from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_seed
 from kdiga.models import available_models
@@ -21,8 +21,8 @@ from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source
 from kdiga.report.study import write_tables
 from kdiga.results.studies import StudyResult
-from kdiga.runs.folder import read_config
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import read_config
 
 FILE = "study.json"
 TOP = ("base", "teachers", "methods", "seeds", "evaluate", "tune")
@@ -103,12 +103,7 @@ def _tuning(run_specs: Sequence[RunSpec], out: Path) -> dict[str, Any]:
 
 
 def load_study(path: str | Path, out: Path | None = None, overrides: Sequence[str] = ()) -> Study:
-    """Read a study file.
-
-    Args:
-        path: Path or name of a YAML file.
-        out: Folder for everything; None for ``runs/<file's stem>``.
-        overrides: Overrides such as ``base.training.epochs=2``.
+    """Read a study from a path or a name; without ``out`` everything goes to ``runs/<file's stem>``.
 
     Raises:
         InputError: With every problem, each with its line.
@@ -116,69 +111,62 @@ def load_study(path: str | Path, out: Path | None = None, overrides: Sequence[st
     folder = out or Path("runs") / Path(path).stem
     settings = [part for override in overrides for part in ("--set", override)]
     command = shlex.join(["kdiga", "study", str(path), "--out", str(folder), *settings])
-    return _StudyPlanner(read_source(path, overrides, STUDY), folder).study(command)
+    return _StudyReader(read_source(path, overrides, STUDY), folder).study(command)
 
 
-class _StudyPlanner:
+class _StudyReader(SpecificationReader):
     def __init__(self, source: YamlSource, out: Path) -> None:
-        self.source, self.out = source, out
-        self.reader = SpecificationReader(source)
-        self.teachers = self.reader.labels(("teachers",))
+        super().__init__(source)
+        self.out = out
+        self.teachers = self.labels(("teachers",))
         self.needs: dict[str, tuple[str, ...]] = {}  # folders of the teachers of a method, by its label
 
     def study(self, command: str) -> Study:
-        reader, source = self.reader, self.source
+        source = self.source
         for section, kind, verb in (
             ("method", "a recipe of one run", "train"),
             ("students", "a test of claims", "claims"),
         ):
             if section in source.data and "base" not in source.data:
                 raise InputError(f"{source.path!r} is {kind}, not a study; run it with `kdiga {verb}`.")
-        reader.check_keys((), source.data, TOP)
-        evaluation = reader.settings("evaluate", EvaluateSettings)
-        tune = None if source.data.get("tune") is None else reader.settings("tune", TuneSettings)
-        seeds, base, methods = reader.seeds(), self._base(), reader.labels(("methods",), RESERVED)
+        self.check_keys((), source.data, TOP)
+        evaluation = self.settings("evaluate", EvaluateSettings)
+        tune = None if source.data.get("tune") is None else self.settings("tune", TuneSettings)
+        seeds, base, methods = self.seeds(), self._base(), self.labels(("methods",), RESERVED)
         if not methods:
-            reader.problem(("methods",), "missing section; list at least one, for example `kd: kd`")
-        reader.check()
+            self.problem(("methods",), "missing section; list at least one, for example `kd: kd`")
+        self.check()
         teachers = {name: self._teacher(name, given, base) for name, given in self.teachers.items()}
         recipes = {label: self._method(label, given, base) for label, given in methods.items()}
-        reader.check()
-        evaluation = cast("EvaluateSettings", evaluation)  # without problems nothing is missing
-        run_specs = self._run_specs(
-            cast("dict[str, Recipe]", teachers), cast("dict[str, Recipe]", recipes), seeds, evaluation.which, tune
-        )
-        reader.check_folders(run_specs)
-        reader.check()
+        self.check()
+        run_specs = [
+            RunSpec(f"teachers/{name}", name, "teacher", cast("Recipe", recipe), which=evaluation.which)
+            for name, recipe in teachers.items()
+        ]
+        run_specs += self._of_methods(cast("dict[str, Recipe]", recipes), seeds, evaluation.which, tune)
+        self.check_folders(run_specs)
+        self.check()
         title = Path(source.path).stem
         return Study(title, command, self.out, evaluation, tuple(run_specs), source.data, seeds, tune)
 
-    def _run_specs(
-        self,
-        teachers: Mapping[str, Recipe],
-        recipes: Mapping[str, Recipe],
-        seeds: tuple[int, ...],
-        which: tuple[str, ...],
-        tune: TuneSettings | None,
+    def _of_methods(
+        self, recipes: Mapping[str, Recipe], seeds: Sequence[int], which: tuple[str, ...], tune: TuneSettings | None
     ) -> list[RunSpec]:
-        run_specs = [
-            RunSpec(f"teachers/{name}", name, "teacher", recipe, which=which) for name, recipe in teachers.items()
-        ]
         trials: dict[str, list[RunSpec]] = {}
         if tune is not None:
             for label, recipe in recipes.items():
                 first = with_seed(recipe, seeds[0])
                 trials[label] = trial_specs(first, f"tuning/{label}", tune, label=label, needs=self.needs[label])
-        run_specs += [run_spec for group in trials.values() for run_spec in group]
+        tried = {label: tuple(trial.folder for trial in group) for label, group in trials.items()}
         # Seed after seed, so that an unfinished study compares all methods on few seeds and not few methods on all.
-        return run_specs + [
+        return [run_spec for group in trials.values() for run_spec in group] + [
             RunSpec(
                 f"{label}/seed-{seed}",
                 label,
                 "method",
                 with_seed(recipe, seed),
                 self.needs[label],
-                tuple(trial.folder for trial in trials.get(label, ())),
+                tried.get(label, ()),
                 which,
             )
             for seed in seeds
@@ -187,41 +175,38 @@ class _StudyPlanner:
 
     def _base(self) -> Sections:
         where: Keys = ("base",)
-        given = self.source.data.get("base")
+        given = self.at(where)
         if not isinstance(given, dict):
-            self.reader.problem(where, "missing section; it holds what every run shares: data, student, teacher, ...")
+            self.problem(where, "missing section; it holds what every run shares: data, student, teacher, ...")
             return Sections()
         base = cast("dict[str, Any]", given)
-        self.reader.check_keys(where, base, [*AGREED, *SHARED])
+        self.check_keys(where, base, [*AGREED, *SHARED])
         self._no_seed(base, where)
-        return Sections().over(base, self.source, where).located(self.source.lines.get(where), AGREED)
+        return Sections(places=dict.fromkeys(AGREED, (where,))).over(base, where)
 
     def _teacher(self, name: str, given: object, base: Sections) -> Recipe | None:
         where = ("teachers", name)
         if not isinstance(given, dict):
-            self.reader.problem(where, f"was {given!r}; it is a section of {', '.join(OF_A_TEACHER)}")
+            self.problem(where, f"was {given!r}; it is a section of {', '.join(OF_A_TEACHER)}")
             return None
-        entry = cast("dict[str, Any]", given)
-        self._agreed(entry, where)
-        self.reader.check_keys(where, {key: 0 for key in entry if key not in AGREED}, OF_A_TEACHER)
+        entry = self._agreed(cast("dict[str, Any]", given), where)
+        self.check_keys(where, entry, OF_A_TEACHER)
         known = {key: value for key, value in entry.items() if key in OF_A_TEACHER}
-        return self.reader.recipe(base.only((*AGREED, "training")).over(known, self.source, where), where)
+        return self.recipe(base.only((*AGREED, "training")).over(known, where), where)
 
     def _method(self, label: str, given: object, base: Sections) -> Recipe | None:
         where = ("methods", label)
         entry = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
         if "method" in entry:
-            self._agreed(entry, where)
             self._no_seed(entry, where)
-            known = {key: value for key, value in entry.items() if key not in AGREED}
-            sections = base.over(known, self.source, where)
+            sections = base.over(self._agreed(entry, where), where)
         elif "name" not in entry and any(key in (*AGREED, *SHARED) for key in entry):
-            self.reader.problem(where, "overrides sections but has no method; add `method: NAME`")
+            self.problem(where, "overrides sections but has no method; add `method: NAME`")
             return None
         else:
-            sections = base.with_section("method", given, self.source, where)
+            sections = base.with_section("method", given, where)
         sections, needs = self._references(sections, where)
-        recipe = self.reader.recipe(sections, where)
+        recipe = self.recipe(sections, where)
         if recipe is None:
             return None
         count = recipe.method.needs.teachers
@@ -229,34 +214,29 @@ class _StudyPlanner:
         # A method without a teacher neither waits for one nor loads it.
         return replace(recipe, **dict.fromkeys(TEACHERS[count:]))
 
-    def _agreed(self, entry: Mapping[str, Any], where: Keys) -> None:
+    def _agreed(self, entry: Mapping[str, Any], where: Keys) -> dict[str, Any]:
+        """Return an entry without the sections that all runs share, each of which is a problem."""
         for key in AGREED:
             if key in entry:
-                self.reader.problem((*where, key), "all cells must agree on data and threat model; set it in base")
+                self.problem((*where, key), "all cells must agree on data and threat model; set it in base")
+        return {key: value for key, value in entry.items() if key not in AGREED}
 
     def _no_seed(self, entry: Mapping[str, Any], where: Keys) -> None:
         training = entry.get("training")
         if isinstance(training, dict) and "seed" in training:
             message = "every method runs with the same seeds; list them under seeds"
-            self.reader.problem((*where, "training", "seed"), message)
+            self.problem((*where, "training", "seed"), message)
 
     def _references(self, sections: Sections, where: Keys) -> tuple[Sections, dict[str, str]]:
         """Put folders in place of the names of this study's teachers."""
-        data, needs = dict(sections.data), dict[str, str]()
+        needs = dict[str, str]()
         for key in TEACHERS:
-            section = data.get(key)
-            if section is None:
-                continue
-            name = named(section).get("name")
+            section = sections.data.get(key)
+            name = None if section is None else named(section).get("name")
             if isinstance(name, str) and name in self.teachers:
                 needs[key] = f"teachers/{name}"
-                data[key] = named(section) | {"name": str(self.out / "teachers" / name)}
-            elif close := self._mistyped(name):
-                self.reader.problem((*where, key), f"{name!r} is not among the teachers; did you mean {close}?")
-        return Sections(data, sections.lines), needs
-
-    def _mistyped(self, name: object) -> str | None:
-        """Return the teacher that was meant by a name that is neither a teacher's, nor a model's, nor a path."""
-        if not isinstance(name, str) or name in available_models() or found_at(name):
-            return None
-        return next(iter(nearest(name, self.teachers, most=1)), None)
+                sections = sections.with_section(key, named(section) | {"name": str(self.out / "teachers" / name)})
+            elif isinstance(name, str) and name not in available_models() and not found_at(name):
+                for close in nearest(name, self.teachers, most=1):
+                    self.problem((*where, key), f"{name!r} is not among the teachers; did you mean {close}?")
+        return sections, needs

@@ -14,35 +14,26 @@ from typing import Any
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
-from kdiga.experiments.settings import TuneSettings
+from kdiga.experiments.sections import TuneSettings
 from kdiga.methods import Method, SearchRange, search_space
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import RESULT
+from kdiga.runs.run_folder import RESULT
 
 SEED = 0  # of the sequence's scrambling
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The outcome of a trial.
+    """The outcome of a trial."""
 
-    Args:
-        folder: Folder of its run, below the search's.
-        coefficients: Coefficients by name.
-        status: "done", "diverged", "failed" or "open".
-        best: Validation accuracy of the best epoch, "clean" and "robust", in [0, 1]; None without a result.
-        last: The same of the last epoch.
-        minutes: Minutes of training.
-        error: Reason for having no result.
-    """
-
-    folder: str
-    coefficients: dict[str, float]
-    status: str
+    folder: str  # folder of its run, below the search's
+    coefficients: dict[str, float]  # coefficients by name
+    status: str  # "done", "diverged", "failed" or "open"
+    # Validation accuracy of the best epoch, "clean" and "robust", in [0, 1]; None without a result.
     best: dict[str, float] | None = None
-    last: dict[str, float] | None = None
-    minutes: float | None = None
-    error: str | None = None
+    last: dict[str, float] | None = None  # the same of the last epoch
+    minutes: float | None = None  # minutes of training
+    error: str | None = None  # reason for having no result
 
     @property
     def score(self) -> float:
@@ -53,14 +44,9 @@ class Trial:
 def trial_specs(
     recipe: Recipe, where: str, budget: TuneSettings, *, label: str, needs: tuple[str, ...] = ()
 ) -> list[RunSpec]:
-    """Return the runs of a search; none for a method without coefficients.
+    """Return the runs of a search in the folder ``where``; none for a method without coefficients.
 
-    Args:
-        recipe: Recipe whose method is to be tuned.
-        where: Folder of the search below the experiment's; "" for the experiment's.
-        budget: Number and length of the trials; the first has the recipe's own coefficients.
-        label: Name of what is tuned.
-        needs: Folders of the teachers.
+    The first trial has the recipe's own coefficients.
     """
     if not search_space(recipe.method):
         return []

@@ -13,12 +13,12 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.experiment import Experiment, RunsFailedError
-from kdiga.experiments.settings import EvaluateSettings, TuneSettings
+from kdiga.experiments.sections import EvaluateSettings, TuneSettings
 from kdiga.experiments.trials import best_trial, read_trials, trial_specs, with_coefficients
 from kdiga.io.atomic_write import write_atomically
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import write_result
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import write_json
 
 FILE, BEST = "tune.json", "best.yaml"
 
@@ -47,7 +47,7 @@ class Search(Experiment):
             "chosen": best.folder if settled else None,
             "provenance": provenance(),
         }
-        write_result(board.out, content, FILE)
+        write_json(board.out / FILE, content)
         if settled:
             head = f"# The best of {len(trials)} trials on validation images was {best.folder}; see {FILE}.\n"
             chosen = with_coefficients(self.recipe, best).to_dict()
@@ -65,17 +65,7 @@ class Search(Experiment):
 
 
 def plan_search(recipe: Recipe, out: Path, budget: TuneSettings, command: str = "kdiga tune") -> Search:
-    """Return the search for a recipe's coefficients.
-
-    Args:
-        recipe: Recipe whose method is to be tuned.
-        out: Folder for everything.
-        budget: Number and length of the trials.
-        command: Command that continues it.
-
-    Raises:
-        InputError: If the method has no coefficients.
-    """
+    """Return the search for a recipe's coefficients, which ``command`` continues."""
     name = recipe.method.info.name
     run_specs = trial_specs(recipe, "", budget, label=name)
     if not run_specs:

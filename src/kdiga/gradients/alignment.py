@@ -105,6 +105,13 @@ def align(
     measure, route = distance_by_name(distance), route_by_name(route)
     check_images(images, values=check_values)
     check_labels(labels, images)
+    if not len(images):
+        raise InputError("the batch held no image; give at least one, or skip the step.")
+    if (parameters := list(student.parameters())) and not any(one.requires_grad for one in parameters):
+        raise InputError(
+            "no parameter of the student requires a gradient, so the term cannot train it; call "
+            "student.requires_grad_(True)."
+        )
     if route.double_backward and compiled_part(student) is not None:
         raise InputError(_cannot_be_differentiated_twice("it is compiled"))
     labels = labels.long()

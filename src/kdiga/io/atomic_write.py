@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,7 +54,9 @@ def atomic_file(path: Path, *, shared: bool = False, durable: bool = False) -> G
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)  # a link of this name would move the content elsewhere
+        mode = _mode_of_a_new_file(partial)
         yield partial
+        partial.chmod(mode)  # some libraries make private files, whatever the umask
         if durable:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
@@ -62,6 +65,14 @@ def atomic_file(path: Path, *, shared: bool = False, durable: bool = False) -> G
         with suppress(OSError):  # the first error is the one to raise
             partial.unlink(missing_ok=True)
         raise
+
+
+def _mode_of_a_new_file(path: Path) -> int:
+    """Return the access rights that the umask gives to a new file; Python cannot read the umask without a change."""
+    path.touch(exist_ok=False)
+    mode = path.stat().st_mode
+    path.unlink()
+    return stat.S_IMODE(mode)
 
 
 @contextmanager

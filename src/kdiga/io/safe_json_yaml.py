@@ -13,8 +13,11 @@ from typing import Any
 import yaml
 
 from kdiga.errors import words_of
+from kdiga.io.untrusted_file import read_text
 
 MOST_VALUES = 20_000  # of a YAML file with its aliases expanded
+LONGEST_NUMBER = 100  # characters; PyYAML takes quadratic time for 1:59:59:...
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 DEEPEST = 100  # levels of nesting of a YAML file; PyYAML needs seconds for a few thousand
 
 
@@ -25,7 +28,7 @@ def load_json(path: Path) -> Any:
         OSError: if it cannot be read.
         ValueError: for invalid JSON, too deep nesting, or half a surrogate pair, which cannot be encoded again.
     """
-    return parse_json(path.read_text())
+    return parse_json(read_text(path))
 
 
 def parse_json(text: str) -> Any:
@@ -87,6 +90,8 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
         inside = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         inside = list(node.value)
+    elif len(node.value) > LONGEST_NUMBER and node.tag in NUMBERS:
+        raise ValueError(f"a number has more than {LONGEST_NUMBER:,} characters")
     elif isinstance(node.value, str):
         node.value.encode()  # half a surrogate pair is an UnicodeEncodeError, which is a ValueError
     known[id(node)] = 1 + sum(_size(part, known) for part in inside)

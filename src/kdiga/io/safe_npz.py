@@ -12,6 +12,7 @@ import numpy.typing as npt
 from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0, read_magic
 
 from kdiga.errors import words_of
+from kdiga.io.untrusted_file import check_ordinary
 
 HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
 SMALL, RATIO = 2**28, 100  # bytes that any file may unpack to; largest ratio to the size of a larger file
@@ -24,6 +25,7 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         ValueError: if it cannot be read, holds objects, or unpacks to far more than its size.
     """
     try:
+        check_ordinary(path)
         with zipfile.ZipFile(path) as parts:
             unpacked = sum(part.file_size for part in parts.infolist())
             if unpacked > max(SMALL, RATIO * path.stat().st_size):

@@ -135,7 +135,7 @@ M = TypeVar("M")
 _METHODS: dict[str, type[Method]] = {}
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(coefficient,))
+@dataclass_transform(frozen_default=True)
 def register(name: str, *, paper: str) -> Callable[[type[M]], type[M]]:
     """Make a class a frozen dataclass, and register it as the method ``name``."""
 

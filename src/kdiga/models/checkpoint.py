@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from kdiga.errors import InputError, reason_of, some
 from kdiga.io.atomic_write import replacing
 from kdiga.io.safe_json_yaml import parse_json
+from kdiga.io.untrusted_file import check_ordinary
 from kdiga.models.classifier import Classifier, ModelSpec
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student")
@@ -160,6 +161,7 @@ def _imagenet_hint(model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
 
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
+        check_ordinary(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -226,8 +228,10 @@ def check_sums(path: Path) -> None:
 
     Raises:
         InputError: for damaged or highly compressed parts.
+        ValueError: for what is not an ordinary file.
         zipfile.BadZipFile: for a file that begins like a zip file and is not one.
     """
+    check_ordinary(path)
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":
             return

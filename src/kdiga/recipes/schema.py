@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from kdiga.data import Reading
@@ -18,16 +17,11 @@ from kdiga.types import ThreatModel
 
 @dataclass(frozen=True)
 class ExtraConfig:
-    """Extra training images, real or generated; see :class:`kdiga.data.MixedSet`.
+    """Extra training images, real or generated; see :class:`kdiga.data.MixedSet`."""
 
-    Args:
-        path: Path of an .npz file with ``image`` and ``label``, or of a folder of class folders.
-        share: Fraction of extra images in each batch, in (0, 1).
-        labels: "given" (labels of the file or folder) or "teacher" (predictions of the recipe's teacher).
-    """
-
-    path: str
-    share: float = 0.7
+    path: str  # path of an .npz file with ``image`` and ``label``, or of a folder of class folders
+    share: float = 0.7  # fraction of extra images in each batch, in (0, 1)
+    # "given" (labels of the file or folder) or "teacher" (predictions of the recipe's teacher)
     labels: Literal["given", "teacher"] = "given"
 
     def __post_init__(self) -> None:
@@ -37,29 +31,19 @@ class ExtraConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The section ``data``.
+    """The section ``data``."""
 
-    Args:
-        name: Data set that ``kdiga data`` lists, or the path of a folder of class folders.
-        root: Folder of the data set; None searches the default folders.
-        image_size: Size to resize and crop image files to, in pixels.
-        train_examples: Number of training images to use, with each class in its proportion; the choice is the same
-            for every seed.
-        in_memory: Whether all image files are decoded at the start; "auto" decodes small data sets. See
-            :class:`kdiga.data.Reading`.
-        workers: Number of processes that decode image files; it does not change the images.
-        skip_corrupt: Whether to leave out image files that cannot be read; otherwise they are an error.
-        extra: Extra training images.
-    """
-
-    name: str
-    root: str | None = None
-    image_size: int | None = None
+    name: str  # data set that ``kdiga data`` lists, or the path of a folder of class folders
+    root: str | None = None  # folder of the data set; None searches the default folders
+    image_size: int | None = None  # size to resize and crop image files to, in pixels
+    # Number of training images to use, with each class in its proportion; the choice is the same for every seed
     train_examples: int | None = None
+    # Whether all image files are decoded at the start; "auto" decodes small data sets. See :class:`kdiga.data.Reading`
     in_memory: Literal["auto", True, False] = "auto"
+    # Number of processes that decode image files; it does not change the images
     workers: Literal["auto"] | int = "auto"
-    skip_corrupt: bool = False
-    extra: ExtraConfig | None = None
+    skip_corrupt: bool = False  # whether to leave out image files that cannot be read; otherwise they are an error
+    extra: ExtraConfig | None = None  # extra training images
 
     @property
     def reading(self) -> Reading:
@@ -115,25 +99,6 @@ class ModelConfig:
     classes: Literal["imagenet"] | list[int] | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    @classmethod
-    def typed(cls, name: str, *, weights: Path | None, normalization: str | None, **more: Any) -> ModelConfig:
-        """Return the section for a command line's options.
-
-        Args:
-            name: Name of the model.
-            weights: State dict for a named architecture.
-            normalization: Normalisation of these weights; "pretrained" for the source's own weights in a file.
-            more: Other keys of the section.
-        """
-        fetched = normalization == "pretrained"
-        return cls(
-            name,
-            weights=None if weights is None else str(weights),
-            normalization=None if fetched else normalization,
-            pretrained=fetched,
-            **more,
-        )
-
     @property
     def is_fresh(self) -> bool:
         """Whether the model is an architecture with fresh weights."""
@@ -148,19 +113,11 @@ class Rounds:
 
     Round 0 is the recipe without rounds, or training on the labels if the recipe has no teacher. The student of a
     later round starts from its teacher's weights.
-
-    Args:
-        count: Number of rounds, at least 2.
-        which: "best" or "last" weights of a round, for the next round.
-        lr_factor: Factor of the learning rate after round 0.
-
-    Raises:
-        InputError: If there are fewer than 2 rounds, ``which`` is unknown, or the factor is not above 0.
     """
 
-    count: int = 5
-    which: str = "best"
-    lr_factor: float = 0.01
+    count: int = 5  # number of rounds, at least 2
+    which: str = "best"  # "best" or "last" weights of a round, for the next round
+    lr_factor: float = 0.01  # factor of the learning rate after round 0
 
     def __post_init__(self) -> None:
         if self.count < 2:
@@ -173,24 +130,14 @@ class Rounds:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """The store of the teacher's signals, which ``kdiga cache`` fills; training then does not run the teacher.
+    """The store of the teacher's signals, which ``kdiga cache`` fills; training then does not run the teacher."""
 
-    Args:
-        folder: Folder of the store.
-        views: Number of augmented versions of each example, one for each epoch in turn; 1 without augmentation.
-        dtype: Type of the gradients: "fp32", or "fp16" or "int8" with one scale for an example. Logits are fp32.
-        downsample: Side of the blocks of pixels that gradients are averaged over, for large images.
-        shard_examples: Number of examples in one file.
-
-    Raises:
-        InputError: If numbers are below 1.
-    """
-
-    folder: str
-    views: int = 4
+    folder: str  # folder of the store
+    views: int = 4  # number of augmented versions of each example, one for each epoch in turn; 1 without augmentation
+    # Type of the gradients: "fp32", or "fp16" or "int8" with one scale for an example. Logits are fp32
     dtype: RowType = "fp16"
-    downsample: int = 1
-    shard_examples: int = 4096
+    downsample: int = 1  # side of the blocks of pixels that gradients are averaged over, for large images
+    shard_examples: int = 4096  # number of examples in one file
 
     def __post_init__(self) -> None:
         for name in ("views", "downsample", "shard_examples"):
@@ -200,29 +147,17 @@ class CacheConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run.
+    """One training run."""
 
-    Args:
-        data: Data set.
-        student: Model to train.
-        method: Configured method.
-        teacher: Teacher, for methods that need one.
-        threat: Threat model that the student should withstand.
-        training: Training settings.
-        second_teacher: Second teacher, for methods with two.
-        rounds: Rounds, for students that become teachers.
-        cache: Store of the teacher's signals.
-    """
-
-    data: DataConfig
-    student: ModelConfig
-    method: Method
-    teacher: ModelConfig | None
-    threat: ThreatModel
-    training: TrainingSettings
-    second_teacher: ModelConfig | None = None
-    rounds: Rounds | None = None
-    cache: CacheConfig | None = None
+    data: DataConfig  # data set
+    student: ModelConfig  # model to train
+    method: Method  # configured method
+    teacher: ModelConfig | None  # teacher, for methods that need one
+    threat: ThreatModel  # threat model that the student should withstand
+    training: TrainingSettings  # training settings
+    second_teacher: ModelConfig | None = None  # second teacher, for methods with two
+    rounds: Rounds | None = None  # rounds, for students that become teachers
+    cache: CacheConfig | None = None  # store of the teacher's signals
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe with all defaults, as plain data that loads again."""

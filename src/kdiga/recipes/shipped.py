@@ -29,13 +29,9 @@ def about(path: Path) -> str:
 
 
 def find_recipe(given: str | Path, what: str = "recipe") -> Path:
-    """Return the file at a path, or the file with that name that comes with kdiga.
+    """Return the file at a path, or the file with that name that comes with kdiga; ``what`` it is, for messages.
 
     A file at the path has priority over a name; a folder, such as that of a run, has not.
-
-    Args:
-        given: Path, or a name that ``kdiga recipes`` lists.
-        what: Kind of file, for messages.
 
     Raises:
         InputError: If there is neither; the message has the nearest names.

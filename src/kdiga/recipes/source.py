@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kdiga.errors import InputError, nearest
 from kdiga.io.safe_json_yaml import parse_yaml
+from kdiga.io.untrusted_file import read_text
 from kdiga.recipes.shipped import find_recipe
 from kdiga.types import ThreatModel, parse_number
 
@@ -24,17 +25,11 @@ LONGEST = 600  # characters of a message about one key
 
 @dataclass(frozen=True)
 class YamlSource:
-    """The content of a YAML file.
+    """The content of a YAML file."""
 
-    Args:
-        path: Path of the file, for messages.
-        data: Content, with overrides applied.
-        lines: Line of each key, from 1.
-    """
-
-    path: str
-    data: dict[str, Any]
-    lines: Mapping[Keys, int]
+    path: str  # path of the file, for messages
+    data: dict[str, Any]  # content, with overrides applied
+    lines: Mapping[Keys, int]  # line of each key, from 1
 
     def problem(self, keys: Sequence[str], message: str) -> str:
         """Return a message about a key, with the file and the line of the key."""
@@ -59,11 +54,7 @@ class SectionReader:
         self.problems.append(self.source.problem(keys, message))
 
     def check(self) -> None:
-        """Check that there is no problem so far.
-
-        Raises:
-            InputError: Message with one problem a line.
-        """
+        """Check that there is no problem so far."""
         if self.problems:
             # A problem of a part that several runs share is a problem of each of them.
             raise InputError("\n".join(dict.fromkeys(self.problems)))
@@ -86,11 +77,7 @@ class SectionReader:
     def section(self, keys: Keys, kind: type[T], given: object, **nested: type) -> T | None:
         """Return a section as a dataclass; collect its problems and return None if it has any.
 
-        Args:
-            keys: Position of the section in the file.
-            kind: Dataclass with one field for each accepted key.
-            given: Value of the section.
-            nested: Dataclasses of the keys that are sections, too.
+        ``nested`` has the dataclasses of the keys that are sections, too.
         """
         values = self.mapping(keys, given, self.short.get(kind))
         types = {field.name: str(field.type) for field in fields(kind)}  # pyright: ignore[reportArgumentType]
@@ -141,17 +128,11 @@ def _shorten(text: str) -> str:
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of YAML file, for messages.
+    """A kind of YAML file, for messages."""
 
-    Args:
-        name: Name such as "recipe".
-        needs: Required sections.
-        override: Example of an override.
-    """
-
-    name: str
-    needs: str
-    override: str
+    name: str  # name such as "recipe"
+    needs: str  # required sections
+    override: str  # example of an override
 
 
 RECIPE = FileKind("recipe", "data, student, method", "training.seed=1")
@@ -160,19 +141,14 @@ STUDY = FileKind("study", "base and methods", "base.training.epochs=2")
 
 
 def read_source(path: str | Path, overrides: Sequence[str], kind: FileKind) -> YamlSource:
-    """Read a YAML file and apply ``key=value`` overrides.
-
-    Args:
-        path: Path of the file, or the name of a file that comes with kdiga.
-        overrides: Overrides such as ``training.epochs=2``; the value is YAML.
-        kind: Expected kind of file, for messages.
+    """Read a YAML file, given by its path or its name, and apply overrides such as ``training.epochs=2``.
 
     Raises:
         InputError: If the file is missing, not YAML, empty, or has a key twice.
     """
     path = find_recipe(path, kind.name)
     try:
-        data, node = parse_yaml(path.read_text())
+        data, node = parse_yaml(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{kind.name} {str(path)!r} cannot be read ({error}); give a YAML file.") from None
     except ValueError as error:

@@ -14,19 +14,8 @@ from matplotlib.figure import Figure
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import safe
+from kdiga.report import charts
 from kdiga.report.blocks import Plot, Section, Table, TableCell
-from kdiga.report.charts import (
-    SOFT,
-    colour,
-    cost_axis,
-    drawing,
-    file_svg,
-    inline_svg,
-    legend,
-    marker,
-    panels_of,
-    write_png,
-)
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
 from kdiga.results.attack_names import attack_name, strongest
 from kdiga.results.fields import DamagedError
@@ -122,8 +111,8 @@ def write_tables(folder: Path, *, pictures: bool = True) -> None:
     if not pictures:
         return
     figure = scatter(study)
-    write_png(folder / "scatter.png", figure, dpi=130)
-    write_atomically(folder / "scatter.svg", file_svg(figure))
+    charts.write_png(folder / "scatter.png", figure, dpi=130)
+    write_atomically(folder / "scatter.svg", charts.file_svg(figure))
 
 
 def _runs_csv(study: StudyResult) -> str:
@@ -203,7 +192,7 @@ def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
     most = ", ".join(f"{label} {100 * mean:.1f} %" for label, mean in best)
     return Plot(
         title="Robust accuracy against training cost, over all seeds",
-        svg=inline_svg(scatter(study, stacked=True), f"study {study.path.parent}"),
+        svg=charts.inline_svg(scatter(study, stacked=True), f"study {study.path.parent}"),
         alt=f"{attack_name(attack)} accuracy of {len(scored)} methods against training cost. Most robust: {most}.",
         caption="Bars are sample standard deviations over seeds; dashed lines are teachers.",
         commands=[study.command] if study.command else [],
@@ -230,8 +219,8 @@ def scatter(study: StudyResult, *, stacked: bool = False) -> Figure:
         if any(cost(row) for row in methods)
     }
     count = max(1, len(costs))
-    with drawing():
-        figure, panels = panels_of(
+    with charts.drawing():
+        figure, panels = charts.panels_of(
             count, 7.2 * (1 if stacked else count), 6.2 * (count if stacked else 1), below=stacked
         )
         for axes in panels:
@@ -249,16 +238,21 @@ def scatter(study: StudyResult, *, stacked: bool = False) -> Figure:
             ]
             for place, row, spent, score in points:
                 spread = None if score.deviation is None else 100 * score.deviation
-                mark = {"color": colour(place), "marker": marker(place), "markersize": 7, "linestyle": "none"}
+                mark: dict[str, Any] = {
+                    "color": charts.colour(place),
+                    "marker": charts.marker(place),
+                    "markersize": 7,
+                    "linestyle": "none",
+                }
                 axes.errorbar(spent, 100 * score.mean, yerr=spread, capsize=3, label=row.label, **mark)
             if points:
-                cost_axis(axes, [spent for _, _, spent, _ in points])
-        legend(figure, panels[0])
+                charts.cost_axis(axes, [spent for _, _, spent, _ in points])
+        charts.legend(figure, panels[0])
     return figure
 
 
 def _teacher_line(axes: Axes, label: str, height: float) -> None:
-    axes.axhline(height, color=SOFT, linewidth=1, linestyle="--", zorder=1)
+    axes.axhline(height, color=charts.SOFT, linewidth=1, linestyle="--", zorder=1)
     place: Any = ("axes fraction", "data")
-    offset = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5, "color": SOFT}
+    offset: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8.5, "color": charts.SOFT}
     axes.annotate(f"teacher {label}", (0, height), xycoords=place, **offset)

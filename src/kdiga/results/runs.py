@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator
 
 from kdiga.io.safe_json_yaml import parse_json, parse_yaml
+from kdiga.io.untrusted_file import read_text
 from kdiga.results.fields import (
     Count,
     DamagedError,
@@ -22,7 +23,7 @@ from kdiga.results.fields import (
     shown,
     whole_number,
 )
-from kdiga.results.shared import Conditions, ResultOrigin, ThreatRecord, command_of, validated
+from kdiga.results.shared import Conditions, FileModel, ResultOrigin, ThreatRecord, command_of, validated
 
 
 def _epoch(value: object) -> int:
@@ -64,6 +65,30 @@ class TrainingRecord(ResultModel):
     parameters: Fields = {}
 
 
+class CheckedEpoch(ResultModel):
+    """Validation accuracies of an epoch; None for a model before training."""
+
+    epoch: Number | None
+    clean: Number | None
+    robust: Number | None
+
+
+class CheckedEpochs(ResultModel):
+    """The epochs whose weights a run stores."""
+
+    best: CheckedEpoch
+    last: CheckedEpoch
+
+
+class FinishedRun(FileModel):
+    """``result.json``: what a run that continues relies on; its other fields are stored as they are."""
+
+    KIND: ClassVar[str] = "run"
+
+    minutes: Number | None
+    validation: CheckedEpochs
+
+
 @dataclass(frozen=True)
 class RunResult:
     """A finished or unfinished run."""
@@ -83,7 +108,7 @@ class RunResult:
                 journal: it is the last one of a run that was killed.
         """
         try:
-            recipe = parse_yaml((folder / "config.yaml").read_text())[0]
+            recipe = parse_yaml(read_text(folder / "config.yaml"))[0]
         except (OSError, ValueError) as error:
             raise DamagedError(f"its recipe cannot be read ({str(error).splitlines()[0]})") from None
         if not isinstance(recipe, Mapping):
@@ -155,7 +180,7 @@ def _training(path: Path) -> TrainingRecord:
     if not path.is_file():
         return TrainingRecord()
     try:
-        content = parse_json(path.read_text())
+        content = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path.name} cannot be read ({error})") from None
     return validated(TrainingRecord, content)
@@ -164,8 +189,8 @@ def _training(path: Path) -> TrainingRecord:
 def _journal(path: Path) -> list[EpochLine]:
     epochs: list[EpochLine] = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
+        lines = read_text(path, errors="replace").splitlines()
+    except (OSError, ValueError):
         return epochs
     for line in lines:
         try:

@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import parse_json
+from kdiga.io.untrusted_file import read_text
 from kdiga.results.fields import (
     Count,
     DamagedError,
@@ -234,7 +235,7 @@ def load_content(path: Path, kind: str) -> dict[str, Any]:
         DamagedError: if it is no JSON object of finite numbers and printable text, or names another kind.
     """
     try:
-        text = path.read_text()
+        text = read_text(path)
         content = json.loads(text, parse_constant=_refuse)
         parse_json(text)
     except (OSError, ValueError, RecursionError) as error:

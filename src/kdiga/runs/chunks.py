@@ -42,12 +42,7 @@ def run_chunks(
 ) -> list[list[Any]]:
     """Return the outcomes of each job on all chunks; the result cache provides those that are finished.
 
-    Args:
-        task: Name of the work, for ``progress``.
-        chunks: Chunks of examples.
-        jobs: Jobs, in the order of their work.
-        result_cache: Cache of finished work units.
-        progress: Called with the task, the finished and the total number of examples, over all jobs.
+    ``progress`` is called with the task, the finished and the total number of examples, over all jobs.
     """
     work_units = [
         WorkUnit(task, key(chunk), len(chunk.images), partial(work, chunk)) for key, work in jobs for chunk in chunks

@@ -27,28 +27,18 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """A unit of long work.
+    """A unit of long work."""
 
-    Args:
-        task: Name of the work, for progress.
-        key: Plain data with everything that decides the outcome; the version of kdiga is added. It has no class
-            names and no ``repr`` of objects, so that it does not change when code is renamed.
-        size: Amount of work, such as the number of examples.
-        work: Function that does the work and returns plain data with finite numbers.
-    """
-
-    task: str
+    task: str  # name of the work, for progress
+    # Plain data with everything that decides the outcome; the version of kdiga is added. It has no class names and no
+    # ``repr`` of objects, so that it does not change when code is renamed.
     key: Mapping[str, Any]
-    size: int
-    work: Callable[[], Any]
+    size: int  # amount of work, such as the number of examples
+    work: Callable[[], Any]  # function that does the work and returns plain data with finite numbers
 
 
 class ResultCache:
-    """Outcomes by key.
-
-    Args:
-        folder: Folder of the outcomes; None stores them in memory, for this process only.
-    """
+    """Outcomes by key, in a folder; without one in memory, for this process only."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 SAME = 1.0  # seconds in which a repeated signal counts as the same one
 CONTINUE, SAVE = 0, 1  # requests, besides the number of a signal that ends the run
 
@@ -30,7 +30,7 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Record SIGTERM and SIGINT inside; a second signal, some time later, has its former effect at once.
+        """Record SIGTERM, SIGINT and SIGHUP (a closed terminal) inside; a second one has its usual effect.
 
         Outside the main thread Python receives no signals, and nothing changes.
         """

@@ -18,8 +18,8 @@ from kdiga.errors import DivergedError, InputError
 from kdiga.gradients.routes import route_by_name
 from kdiga.model_state import seeded
 from kdiga.models.checkpoint import check_fit
-from kdiga.runs.folder import JOURNAL, Journal
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import JOURNAL, Journal
 from kdiga.training.autotune import Choice, resolve_settings
 from kdiga.training.divergence import CollapsedError, TermLog, better_than_guessing, describe_collapse, loss_falls
 from kdiga.training.result import EpochRecord, TrainingResult
@@ -88,6 +88,8 @@ class TrainingLoop:
             share=self.process_group.share,
         )
         self.steps = len(self.feed) * settings.epochs
+        if not self.steps:
+            raise InputError("the training data holds no batch; give at least one image and its label.")
         self.validator = (
             None if validation is None else Validator.of(validation, task.threat, settings, self.process_group)
         )

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from kdiga.errors import InputError
 from kdiga.models.layer_depths import layers_of
 from kdiga.training.settings import TrainingSettings
 
@@ -25,6 +26,11 @@ def build_optimizer(models: Sequence[nn.Module], settings: TrainingSettings) -> 
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in parameter_groups(models, settings).items()
     ]
+    if not groups:
+        raise InputError(
+            "no parameter of the student requires a gradient, so there is nothing to train; call "
+            "student.requires_grad_(True), or freeze fewer parameters."
+        )
     if settings.optimizer == "adamw":
         return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
     return SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)

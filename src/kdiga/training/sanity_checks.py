@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_labels, check_same_classes
+from kdiga.checks import check_labels, check_same_classes, first_logits
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import saturated
@@ -164,7 +164,7 @@ def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityCheck
     # As many images as a forward pass of a step has: the whole batch may need too much memory.
     images, labels = (part[: -(-len(part) // stepper.settings.accumulate)] for part in (batch.images, batch.labels))
     with torch.no_grad(), evaluating(stepper.student):
-        logits = stepper.student(images)
+        logits = first_logits(stepper.student, images)
     _check_finite("student", logits)
     check_labels(batch.labels, batch.images, logits.shape[1])
     stepper.train_mode()

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-import time
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name, feed_of
-from kdiga.distributed.launch import check_started_once, follow_parent
+from kdiga.distributed.launch import check_started_once
 from kdiga.distributed.process_group import ProcessGroup
-from kdiga.errors import InputError, KdigaError
+from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError, WorkersEndedError
+from kdiga.errors import InputError
 from kdiga.models import Classifier
 from kdiga.recipes.schema import CacheConfig, Recipe
 from kdiga.runs.fingerprints import architecture_of, fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.teachers import CachedTeacher, Manifest, Store
-from kdiga.teachers.fill import POLL, OnShard, discard_damaged, fill
+from kdiga.teachers.fill import POLL, OnShard, TeacherSource, discard_damaged, fill
 from kdiga.teachers.store import ELSEWHERE, StoreShard
 from kdiga.training.runtime import device_by_name
 from kdiga.training.teacher_sources import REMEDY, conditions, live_source
@@ -33,29 +29,13 @@ from kdiga.workflows.prepare import PreparedRun, prepare
 MARGIN = 2**20  # bytes for manifest, records and locks
 
 
-class FillersEndedError(KdigaError, RuntimeError):
-    """A worker process ended before the store was full."""
-
-    exit_status = 1
-
-
 @dataclass(frozen=True)
 class CachePlan:
-    """A recipe's store before it is filled.
+    """A recipe's store before it is filled."""
 
-    Args:
-        run: Recipe with a section ``cache``, with its data and models.
-        teacher: Live teacher.
-        train: Images that the student trains on.
-        store: Store; nothing is written yet.
-        overwrite: Whether to replace the content of the folder.
-    """
-
-    run: PreparedRun
-    teacher: Classifier
-    train: ImageSet | FileSet
-    store: Store
-    overwrite: bool
+    run: PreparedRun  # recipe with a section ``cache``, with its data and models
+    store: Store  # nothing is written yet
+    overwrite: bool  # whether to replace the content of the folder
 
     @property
     def size(self) -> int:
@@ -70,15 +50,10 @@ class CachePlan:
 
 @dataclass(frozen=True)
 class CacheAgreement:
-    """The differences between a store and the live teacher on one batch, as training reads it.
+    """The differences between a store and the live teacher on one batch, as training reads it."""
 
-    Args:
-        logits: Largest difference of a row over the row's largest magnitude, the maximum over rows.
-        gradients: The same for gradients; None for a store of logits.
-    """
-
-    logits: float
-    gradients: float | None
+    logits: float  # largest difference of a row over the row's largest magnitude, the maximum over rows
+    gradients: float | None  # the same for gradients; None for a store of logits
 
 
 def plan_cache(run: PreparedRun, *, overwrite: bool = False) -> CachePlan:
@@ -93,13 +68,12 @@ def plan_cache(run: PreparedRun, *, overwrite: bool = False) -> CachePlan:
         raise InputError("the recipe has no section cache; add `cache: {folder: ...}`, or --set cache.folder=DIR.")
     if teacher is None:
         raise InputError("the recipe has no teacher, so there is nothing to store; add a section teacher.")
-    folder, train = Path(cache.folder), _stored_images(run)
-    manifest = _manifest(run.recipe, cache, teacher, train)
+    folder, manifest = Path(cache.folder), _manifest(run.recipe, cache, teacher, _stored_images(run))
     there = None if overwrite else Manifest.read(folder)
     if there is not None:
         there.check(manifest.wanted(), folder, ELSEWHERE)
         manifest = there  # it can hold gradients that this recipe does not need
-    plan = CachePlan(run, teacher, train, Store(folder, manifest), overwrite)
+    plan = CachePlan(run, Store(folder, manifest), overwrite)
     _check_room(plan)
     return plan
 
@@ -171,7 +145,7 @@ def format_bytes(size: int) -> str:
 def compare_with_live(plan: CachePlan) -> CacheAgreement:
     """Compare a filled store with the live teacher on training's first batch."""
     settings, manifest = plan.run.recipe.training, plan.store.manifest
-    source = live_source(plan.teacher, plan.train, manifest.gradient_of, settings)
+    source = _source(plan.run, plan.store)
     feed = feed_of(
         source.data,
         batch_size=settings.batch_size,
@@ -197,16 +171,12 @@ def largest_error(stored: torch.Tensor, live: torch.Tensor) -> float:
 def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = None) -> Sequence[str]:
     """Fill the missing shards of a store, and return which shards were damaged and are filled again.
 
-    With several processes from a launcher, every process makes the call; they share the shards.
-
-    Args:
-        plan: Plan of the store.
-        workers: Number of worker processes; 1 works in this process. The workers share the threads.
-        on_shard: Called after each shard.
+    With several processes from a launcher, every process makes the call; they share the shards. One worker is this
+    process; several share its threads.
 
     Raises:
         StoreFullError: If the disk is full; the shards so far stay.
-        FillersEndedError: If a worker was killed.
+        WorkersEndedError: If a worker was killed.
         InputError: If the store cannot be written, a signal is not finite, or there are several workers in the
             processes of a launcher.
     """
@@ -220,70 +190,44 @@ def fill_cache(plan: CachePlan, *, workers: int = 1, on_shard: OnShard | None = 
     )
     workers = max(1, min(workers, len(store.missing())))
     if workers == 1:
-        _fill(plan.run.recipe, store, plan.teacher, plan.train, on_shard)
-    else:
-        _fill_in_workers(plan.run.recipe, store, workers, on_shard)
+        fill(store, _source(plan.run, store), on_shard)
+        return damaged
+    threads = max(1, torch.get_num_threads() // workers)
+    with LocalExecutor(workers) as executor:
+        calls = [executor.submit(_fill_in_worker, plan.run.recipe, folder, threads) for _ in range(workers)]
+        _wait_for_workers(store, calls, on_shard)
     return damaged
 
 
-def _fill(
-    recipe: Recipe, store: Store, teacher: Classifier, train: ImageSet | FileSet, on_shard: OnShard | None
-) -> None:
-    fill(store, live_source(teacher, train, store.manifest.gradient_of, recipe.training), on_shard)
+def _source(run: PreparedRun, store: Store) -> TeacherSource:
+    """Return the live teacher, as training asks it, with the images that the store is about."""
+    assert run.models.teacher is not None  # a plan has checked it
+    return live_source(run.models.teacher, _stored_images(run), store.manifest.gradient_of, run.recipe.training)
 
 
-def _fill_in_workers(recipe: Recipe, store: Store, workers: int, on_shard: OnShard | None) -> None:
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // workers)
-    running = list[tuple[BaseProcess, Any]]()  # with the receiving end of its pipe; its class depends on the system
-    try:
-        for _ in range(workers):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_worker, args=(recipe, store.folder, threads, sender), daemon=True)
-            process.start()
-            sender.close()
-            running.append((process, receiver))
-        _wait_for_workers(store, running, on_shard)
-    finally:
-        for process, _ in running:
-            process.terminate()
-            process.join()
-
-
-def _worker(recipe: Recipe, folder: Path, threads: int, sender: Connection) -> None:
-    follow_parent()
+def _fill_in_worker(recipe: Recipe, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
-    try:
-        run = prepare(recipe)
-        teacher = run.models.teacher
-        assert teacher is not None
-        _fill(recipe, Store.open(folder), teacher, _stored_images(run), None)
-        sender.send(None)
-    except KdigaError as error:
-        sender.send(error)
+    store = Store.open(folder)
+    fill(store, _source(prepare(recipe), store))
 
 
-def _wait_for_workers(store: Store, running: Sequence[tuple[BaseProcess, Any]], on_shard: OnShard | None) -> None:
+def _wait_for_workers(store: Store, calls: Sequence[Future[None]], on_shard: OnShard | None) -> None:
     """Report the shards that appear until all workers have ended, and raise the error of a worker."""
     there = {shard for shard in store.shards if store.is_complete(shard)}
-    while True:
-        alive = [process.is_alive() for process, _ in running]
+    left = set(calls)
+    while left:
+        left = wait(left, POLL).not_done
         for shard in store.shards:
             if shard not in there and store.is_complete(shard):
                 there.add(shard)
                 if on_shard is not None:
                     on_shard(shard.name, len(there), len(store.shards))
-        if not any(alive):
-            break
-        time.sleep(POLL)
-    for _, connection in running:
-        with suppress(EOFError, OSError):
-            error: Any = connection.recv() if connection.poll() else None
-            if isinstance(error, KdigaError):
-                raise error
+    errors = [error for call in calls if (error := call.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, WorkerLostError):
+            raise error
     if store.missing():
-        codes = ", ".join(str(process.exitcode) for process, _ in running)
-        raise FillersEndedError(
-            f"workers ended early (exit status {codes}); perhaps memory ran out. What is stored stays, and the same "
-            "command goes on, with fewer --workers if need be."
+        raise WorkersEndedError(
+            f"workers ended early ({', '.join(map(str, errors))}); perhaps memory ran out. What is stored stays, and "
+            "the same command goes on, with fewer --workers if need be."
         )

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from kdiga.certification import (
     CertificateComparison,
@@ -30,84 +26,47 @@ from kdiga.results.certificates import CertificateResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
 from kdiga.types import ThreatModel, parse_number
-from kdiga.workflows.judging import ResultFolder, load_with_test_set, result_folder
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model
-from kdiga.workflows.requests import CertifyRequest
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_with_test_set, result_folder
+from kdiga.workflows.requests import CertifyRequest, ModelRequest
+from kdiga.workflows.result_folder import Outcome, ResultFolder
 
-FILE = "certificate.json"
 METHODS = ("clever", "smoothing", "interval")
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed")  # of what a result file may be added to
 
 Certificate = Clever | Smoothed | IntervalBounds
 
 
-@dataclass(frozen=True)
-class CertifyOutcome:
-    """Results of a certification.
-
-    Args:
-        certificates: Certificates of the model, by method.
-        against: Comparisons with the teacher, by method; empty without a teacher.
-        content: Content of ``certificate.json``.
-        folder: Folder of that file; None for a model without a folder.
-    """
-
-    certificates: dict[str, Certificate]
-    against: dict[str, CertificateComparison]
-    content: dict[str, Any]
-    folder: Path | None
-
-
-def run_certification(
-    request: CertifyRequest, *, command: str = "", progress: OnProgress | None = None
-) -> CertifyOutcome:
-    """Certify a model, and write ``certificate.json`` where there is a folder.
-
-    Args:
-        request: Model, methods and test set.
-        command: Command line of the user.
-        progress: Called with method, number of examples done and number of examples.
-
-    Raises:
-        InputError: If something in the request cannot be had.
-    """
+def run_certification(request: CertifyRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
+    """Certify a model, and write ``certificate.json``, with the command, where there is a folder."""
     methods = _methods(request)
     others = [] if request.against is None else [request.against]
     loaded, test_set = load_with_test_set(request, request.model, *others)
-    models = [loaded, *(load_judged_model(one, test_set, device=request.device, role="teacher") for one in others)]
+    plain = ModelRequest(device=request.device)
+    models = [loaded, *(load_judged_model(one, test_set, plain, "teacher") for one in others)]
     if "interval" in methods:
         _check_coverage(models, test_set)
     about = loaded.about | test_set.about() | {"seed": request.seed}
-    results = ResultFolder(
-        result_folder(request, request.model, "certification", test_set),
-        FILE,
-        CertificateResult,
-        {name: about[name] for name in IDENTITY},
-        overwrite=request.overwrite,
-    )
-    certificates, against = dict[str, Certificate](), dict[str, CertificateComparison]()
+    folder = result_folder(request, request.model, "certification", test_set)
+    identity = {name: about[name] for name in IDENTITY}
+    results = ResultFolder(folder, CertificateResult, identity, overwrite=request.overwrite)
+    content = {"kind": "certificate", "command": command} | about | {"provenance": provenance(loaded.device)}
+    against = dict[str, Any]()
     for name in methods:
         certify, compare, settings = _method(name, request, test_set.threat)
         arguments = (*(one.model for one in models), to_pixels(test_set.images.images), test_set.images.labels)
         settings |= {"folder": results.work_units, "progress": progress}
         if others:
-            against[name] = compare(*arguments, **settings)
-            certificates[name] = against[name].student
+            found = compare(*arguments, **settings)
+            content[name], against[name] = found.student.to_dict(), found.to_dict()
         else:
-            certificates[name] = certify(*arguments, **settings)
-    content = {"kind": "certificate", "command": command} | about | {"provenance": provenance(_device(loaded))}
-    content |= {name: found.to_dict() for name, found in certificates.items()}
+            content[name] = certify(*arguments, **settings).to_dict()
     for teacher in models[1:]:
-        content["against"] = {"teacher": teacher.about} | {name: found.to_dict() for name, found in against.items()}
-    return CertifyOutcome(certificates, against, results.write(content, _joined), results.folder)
+        content["against"] = {"teacher": teacher.about} | against
+    return results.write(content, _joined)
 
 
 def _methods(request: CertifyRequest) -> list[str]:
-    """Return the methods, after a check of everything that can be checked before anything is loaded.
-
-    Raises:
-        InputError: For an unknown method, or settings out of range.
-    """
+    """Return the methods, after a check of everything that can be checked before anything is loaded."""
     methods = list(dict.fromkeys(name.lower() for name in request.method))
     for name in methods:
         if name not in METHODS:
@@ -122,7 +81,7 @@ def _methods(request: CertifyRequest) -> list[str]:
 
 def _check_coverage(models: Sequence[LoadedModel], test_set: TestSet) -> None:
     """Refuse a network that intervals do not cover before minutes go into the other methods."""
-    image = to_pixels(test_set.images.images[:1])[0].to(_device(models[0]))
+    image = to_pixels(test_set.images.images[:1])[0].to(models[0].device)
     for loaded, role in zip(models, ("model", "teacher"), strict=False):
         trace_network(loaded.model, image, role)
 
@@ -166,7 +125,3 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         against = earlier | against
     joined = {**old, **new}
     return joined if against is None else joined | {"against": against}
-
-
-def _device(loaded: LoadedModel) -> torch.device:
-    return next(loaded.model.parameters()).device

@@ -8,21 +8,18 @@ the tables.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import shlex
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from kdiga.data import load_data
 from kdiga.distributed.launch import one_thread
-from kdiga.recipes.load import recipe_from_dict
-from kdiga.runs.folder import prepare_run_folder
+from kdiga.distributed.worker_processes import LocalExecutor
+from kdiga.recipes.validate import recipe_from_dict
+from kdiga.results.shared import command_of
+from kdiga.runs.run_folder import prepare_run_folder
 from kdiga.training import EpochRecord
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.types import ThreatModel
@@ -72,11 +69,7 @@ def run_demo(
 ) -> list[dict[str, Any]]:
     """Train the five models, evaluate each, and explain the students by their teacher.
 
-    Args:
-        request: Folder, seed and number of images. The run of each model is a folder in the folder.
-        on_step: Called with the number of steps of the teacher's training that are done, and of all.
-        on_epoch: Called after each epoch of the teacher.
-        on_job: Called with the job, number of jobs done and number of jobs, once the teacher is trained.
+    The run of each model is a folder in the folder. Steps and epochs are the teacher's; jobs follow once it is trained.
 
     Returns:
         Content of each model's ``evaluation.json``, with the model's name; the teacher first.
@@ -87,54 +80,33 @@ def run_demo(
     prepare_run_folder(request.out, overwrite=request.overwrite)
     for member in (TEACHER, *STUDENTS):
         prepare_run_folder(request.out / member.name, overwrite=request.overwrite)
-    with _workers() as workers:
+    with LocalExecutor(_processes()) as workers:  # one thread each: networks this small gain nothing from more
         # The plain student needs no teacher, so it keeps the second core busy meanwhile.
-        early = {workers.submit(_train, member, request): member for member in STUDENTS if not _has_teacher(member)}
-        with one_thread():
-            _train(TEACHER, request, on_step=on_step, on_epoch=on_epoch)
+        plain, *others = STUDENTS
+        early = workers.submit(_train, plain, request)
+        _train(TEACHER, request, on_step=on_step, on_epoch=on_epoch)
         # The teacher has by far the most parameters to attack, so its evaluation starts first.
         jobs = {workers.submit(_judge, TEACHER, request): TEACHER}
-        training = early | {
-            workers.submit(_train, member, request): member for member in STUDENTS if _has_teacher(member)
-        }
-        return _collect(workers, training, jobs, request, on_job)
-
-
-def _has_teacher(member: DemoModel) -> bool:
-    return member not in (TEACHER, STUDENTS[0])
-
-
-def _collect(
-    workers: ProcessPoolExecutor,
-    training: dict[Future[None], DemoModel],
-    judging: dict[Future[dict[str, Any]], DemoModel],
-    request: DemoRequest,
-    on_job: OnJob | None,
-) -> list[dict[str, Any]]:
-    total, done = len(training) + len(STUDENTS) + 2, 0
-
-    def report(what: str) -> None:
-        if on_job is not None:
-            on_job(what, done, total)
-
-    report("training students")
-    for future in as_completed(training):
-        future.result()
-        done += 1
-        report(f"trained {training[future].name}")
-        judging[workers.submit(_judge, training[future], request)] = training[future]
-    found: dict[str, dict[str, Any]] = {}
-    for future in as_completed(judging):
-        found[judging[future].name] = future.result()
-        done += 1
-        report(f"attacked {judging[future].name}")
-    # In all processes: they share its work units.
-    explaining = [workers.submit(_explain, request) for _ in range(_processes())]
-    for future in as_completed(explaining):
-        future.result()
-    done += 1
-    report("explained the students by their teacher")
+        jobs |= {workers.submit(_train_and_judge, member, request): member for member in others}
+        early.result()
+        jobs[workers.submit(_judge, plain, request)] = plain
+        on_job = on_job or (lambda what, done, total: None)
+        on_job("training students", 0, len(jobs) + 1)
+        found: dict[str, dict[str, Any]] = {}
+        for future in as_completed(jobs):
+            name = jobs[future].name
+            found[name] = future.result()
+            on_job(f"trained and attacked {name}", len(found), len(jobs) + 1)
+        # In all processes: they share its work units.
+        for future in as_completed([workers.submit(_explain, request) for _ in range(_processes())]):
+            future.result()
+        on_job("explained the students by their teacher", len(jobs) + 1, len(jobs) + 1)
     return [{"name": member.name, **found[member.name]} for member in (TEACHER, *STUDENTS)]
+
+
+def _train_and_judge(member: DemoModel, request: DemoRequest) -> dict[str, Any]:
+    _train(member, request)
+    return _judge(member, request)
 
 
 def _train(member: DemoModel, request: DemoRequest, **listeners: Any) -> None:
@@ -145,21 +117,17 @@ def _train(member: DemoModel, request: DemoRequest, **listeners: Any) -> None:
         "threat": {"norm": THREAT.norm, "eps": THREAT.eps},
         "training": TRAINING | {"seed": request.seed, "device": "cpu"},
     }
-    if _has_teacher(member):
+    if member not in (TEACHER, STUDENTS[0]):
         sections["teacher"] = str(request.out / TEACHER.name)
     recipe = recipe_from_dict(sections)
     callbacks = TrainingCallbacks(**listeners)
-    run_recipe(prepare(recipe), request.out / member.name, overwrite=request.overwrite, callbacks=callbacks)
+    with one_thread():
+        run_recipe(prepare(recipe), request.out / member.name, overwrite=request.overwrite, callbacks=callbacks)
 
 
 def _judge(member: DemoModel, request: DemoRequest) -> dict[str, Any]:
     folder, seed = str(request.out / member.name), request.seed
-    options = ["--attacks", ",".join(ATTACKS), "--sweep", SWEEP, "--seed", str(seed)]
-    teacher = None if member.name == TEACHER.name else str(request.out / TEACHER.name)
-    if teacher is not None:
-        options += ["--teacher", teacher]
-    if request.examples is not None:
-        options += ["--examples", str(request.examples)]
+    teacher = None if member == TEACHER else str(request.out / TEACHER.name)
     evaluation = EvaluateRequest(
         model=folder,
         attacks=ATTACKS,
@@ -171,7 +139,15 @@ def _judge(member: DemoModel, request: DemoRequest) -> dict[str, Any]:
         teacher=teacher,
         overwrite=request.overwrite,
     )
-    return run_evaluation(evaluation, command=shlex.join(["kdiga", "evaluate", folder, *options])).content
+    options = ["--attacks", ",".join(ATTACKS), "--sweep", SWEEP, "--seed", seed]
+    options += [
+        part
+        for flag, value in (("--teacher", teacher), ("--examples", request.examples))
+        if value
+        for part in (flag, value)
+    ]
+    with one_thread():
+        return run_evaluation(evaluation, command=command_of("evaluate", folder, *options)).content
 
 
 def _explain(request: DemoRequest) -> None:
@@ -186,20 +162,9 @@ def _explain(request: DemoRequest) -> None:
         device="cpu",
         overwrite=request.overwrite,
     )
-    options = ["--examples", str(examples), "--seed", str(request.seed), "--out", str(request.out)]
-    explain_runs(explanation, command=shlex.join(["kdiga", "explain", teacher, *students, *options]))
-
-
-@contextmanager
-def _workers() -> Generator[ProcessPoolExecutor]:
-    """Open a pool of one process per core, one thread each: networks this small gain nothing from more."""
-    pool = ProcessPoolExecutor(
-        _processes(), mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    options = ("--examples", examples, "--seed", request.seed, "--out", request.out)
+    with one_thread():
+        explain_runs(explanation, command=command_of("explain", teacher, *students, *options))
 
 
 def _processes() -> int:

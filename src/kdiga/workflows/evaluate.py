@@ -2,84 +2,45 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdiga.data.image_set import to_pixels
-from kdiga.distributed.launch import follow_parent, one_thread
-from kdiga.evaluation import Evaluation, attack_by_name, evaluate, sweep
+from kdiga.distributed.launch import one_thread
+from kdiga.distributed.worker_processes import LocalExecutor
+from kdiga.evaluation import attack_by_name, evaluate, sweep
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import parse_number
-from kdiga.workflows.judging import ResultFolder, load_with_test_set, result_folder
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model
-from kdiga.workflows.requests import EvaluateRequest
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_with_test_set, result_folder
+from kdiga.workflows.requests import EvaluateRequest, ModelRequest
+from kdiga.workflows.result_folder import Outcome, ResultFolder
 
-FILE = "evaluation.json"
 AUTO_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 # Results with equal values of these answer the same question.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "version")
 BY_ATTACK = ("accuracy", "interval_95", "seconds", "notes", "stages", "correct")
 
 
-@dataclass(frozen=True)
-class EvaluateOutcome:
-    """Results of an evaluation.
-
-    Args:
-        report: Results of the attacks.
-        content: Content of ``evaluation.json``.
-        folder: Folder of that file; None for a model without a folder.
-    """
-
-    report: Evaluation
-    content: dict[str, Any]
-    folder: Path | None
-
-
-def run_evaluation(
-    request: EvaluateRequest, *, command: str = "", progress: OnProgress | None = None
-) -> EvaluateOutcome:
-    """Attack a model, and write ``evaluation.json`` where there is a folder.
-
-    Args:
-        request: Model, attacks and test set.
-        command: Command line of the user.
-        progress: Called with attack, number of examples done and number of examples.
-
-    Raises:
-        InputError: If something in the request cannot be had.
-    """
+def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
+    """Attack a model, and write ``evaluation.json``, with the command, where there is a folder."""
     _check(request)
     loaded, test_set = load_with_test_set(request, request.model)
     about = loaded.about | test_set.about() | {"seed": request.seed, "version": request.version}
-    results = ResultFolder(
-        result_folder(request, request.model, "evaluation", test_set),
-        FILE,
-        EvaluationResult,
-        {name: about[name] for name in IDENTITY},
-        overwrite=request.overwrite,
-    )
+    folder = result_folder(request, request.model, "evaluation", test_set)
+    identity = {name: about[name] for name in IDENTITY}
+    results = ResultFolder(folder, EvaluationResult, identity, overwrite=request.overwrite)
     with _helpers(request, results.work_units):
-        report, found = _attack(request, loaded, test_set, results.work_units, progress)
+        found = _attack(request, loaded, test_set, results.work_units, progress)
     content = {"kind": "evaluation", "command": command} | about | found
-    content = results.write(content, lambda old, new: _joined(old, new, request))
-    return EvaluateOutcome(report, content, results.folder)
+    return results.write(content, lambda old, new: _joined(old, new, request))
 
 
 def _check(request: EvaluateRequest) -> None:
-    """Check what can be checked before anything is loaded.
-
-    Raises:
-        InputError: For an unknown attack, or eps values that are not numbers.
-    """
+    """Check what can be checked before anything is loaded."""
     _sweep_values(request.sweep, 1.0)
     for name in (*request.attacks, request.sweep_attack):
         attack_by_name(name, version=request.version)
@@ -108,7 +69,7 @@ def _attack(
     test_set: TestSet,
     work_units: Path | None,
     progress: OnProgress | None,
-) -> tuple[Evaluation, dict[str, Any]]:
+) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "norm": test_set.threat.norm,
         "seed": request.seed,
@@ -116,15 +77,14 @@ def _attack(
         "progress": progress,
         "folder": work_units,
     }
-    report = evaluate(
+    found = evaluate(
         loaded.model,
         test_set.images.batches(),
         eps=test_set.threat.eps,
         attacks=request.attacks,
         version=request.version,
         **settings,
-    )
-    found = report.to_dict()
+    ).to_dict()
     if values := _sweep_values(request.sweep, test_set.threat.eps):
         found["sweep"] = sweep(
             loaded.model, test_set.images.batches(), eps_values=values, attack=request.sweep_attack, **settings
@@ -132,20 +92,19 @@ def _attack(
     if request.checks_masking:
         findings = _checked(request, loaded, test_set, settings)
         found["findings"] = [finding.to_dict() for finding in findings]
-    return report, found
+    return found
 
 
 def _checked(
     request: EvaluateRequest, loaded: LoadedModel, test_set: TestSet, settings: Mapping[str, Any]
 ) -> list[Finding]:
-    device = next(loaded.model.parameters()).device
     teacher = None
     if request.teacher is not None:
-        teacher = load_judged_model(request.teacher, test_set, role="teacher", device=request.device).model
+        teacher = load_judged_model(request.teacher, test_set, ModelRequest(device=request.device), "teacher").model
     return check_masking(
         loaded.model,
-        to_pixels(test_set.images.images).to(device),
-        test_set.images.labels.to(device),
+        to_pixels(test_set.images.images).to(loaded.device),
+        test_set.images.labels.to(loaded.device),
         threat=test_set.threat,
         seed=request.seed,
         teacher=teacher,
@@ -161,23 +120,12 @@ def _helpers(request: EvaluateRequest, work_units: Path | None) -> Generator[Non
     if request.workers < 2 or work_units is None:
         yield
         return
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_help, args=(request, work_units), daemon=True) for _ in range(request.workers - 1)
-    ]
-    with one_thread():
-        for process in processes:
-            process.start()
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.terminate()
-                process.join()
+    with one_thread(), LocalExecutor(request.workers - 1) as executor:
+        for _ in range(request.workers - 1):
+            executor.submit(_help, request, work_units)
+        yield
 
 
 def _help(request: EvaluateRequest, work_units: Path) -> None:
-    follow_parent()
-    torch.set_num_threads(1)
-    loaded, test_set = load_with_test_set(request, request.model)
-    _attack(request, loaded, test_set, work_units, None)
+    with one_thread():
+        _attack(request, *load_with_test_set(request, request.model), work_units, None)

@@ -19,37 +19,24 @@ from kdiga.results.explanations import ExplanationResult
 from kdiga.results.shared import short_names
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress
-from kdiga.workflows.judging import ResultFolder, load_with_test_set
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, default_folder, load_judged_model
-from kdiga.workflows.requests import ExplainRequest
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_with_test_set, result_folder
+from kdiga.workflows.requests import ExplainRequest, JudgeRequest, ModelRequest
+from kdiga.workflows.result_folder import Outcome, ResultFolder
 
-FILE, PICTURES = "explanation.json", "explanation.npz"
+PICTURES = "explanation.npz"
 
 
-def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProgress | None = None) -> dict[str, Any]:
-    """Explain students by their teacher, and write ``explanation.json`` and its pictures.
+def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
+    """Explain students by their teacher, and write ``explanation.json``, with the command, and its pictures.
 
     Results of ``kdiga evaluate`` for a run, with the same attack on the same images, are taken from its folder.
-
-    Args:
-        request: Models and test set.
-        command: Command line of the user.
-        progress: Called with a task, number of examples done and number of examples.
-
-    Returns:
-        Content of ``explanation.json``.
-
-    Raises:
-        InputError: If something in the request cannot be had.
     """
     given = [request.teacher, *request.students]
     teacher, test_set = load_with_test_set(request, *given, role="teacher")
+    plain = ModelRequest(which=request.which, device=request.device)
     loaded_models = [
         teacher,
-        *(
-            load_judged_model(student, test_set, which=request.which, device=request.device, role="student")
-            for student in request.students
-        ),
+        *(load_judged_model(student, test_set, plain, "student") for student in request.students),
     ]
     names = short_names(given)
     search = WorstCaseSearch(restarts=request.restarts)
@@ -61,7 +48,7 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
         "attack": request.attack.strip().lower(),
         "compared": [loaded.about["fingerprint"] for loaded in loaded_models],
     }
-    results = ResultFolder(request.out, FILE, ExplanationResult, identity, overwrite=request.overwrite)
+    results = ResultFolder(request.out, ExplanationResult, identity, overwrite=request.overwrite)
     measurements = Measurements(
         to_pixels(test_set.images.images),
         test_set.images.labels,
@@ -81,7 +68,7 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
     )
     content: dict[str, Any] = identity | {"command": command} | found.to_dict()
     content["models"] = [loaded.about | model for loaded, model in zip(loaded_models, content["models"], strict=True)]
-    content["provenance"] = provenance(next(teacher.model.parameters()).device)
+    content["provenance"] = provenance(teacher.device)
     if request.pictures:
         content["pictures"] = PICTURES
         _write_pictures(request, found, loaded_models, test_set)
@@ -90,7 +77,7 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
 
 def _attack_folder(model: str, test_set: TestSet, request: ExplainRequest) -> Path:
     """Return where attacked batches are stored: with a run's own evaluations, so that no attack runs twice."""
-    own = default_folder(model, "evaluation", test_set, request.which)
+    own = result_folder(JudgeRequest(which=request.which), model, "evaluation", test_set)
     return (own or request.out) / FOLDER
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,46 +24,30 @@ from kdiga.export.file_attacks import (
     transfer_to_files,
 )
 from kdiga.export.file_measurements import FileMeasurements, Latency, agreement, latencies, logits_of, with_worst
-from kdiga.export.formats import Format, Logits, formats_by_name
+from kdiga.export.formats import Format, Logits, available_formats, formats_by_name
 from kdiga.export.onnx_file import INT8, INT8_FILE, ONNX, read_onnx
+from kdiga.export.robustbench_files import INFO, LOADER
+from kdiga.io.atomic_write import write_atomically
+from kdiga.io.safe_json_yaml import load_json
 from kdiga.model_state import device_of
+from kdiga.results.exports import ExportResult
 from kdiga.runs.provenance import installed_version, provenance
 from kdiga.runs.work_units import OnProgress
 from kdiga.training.runtime import device_by_name
-from kdiga.workflows.export_folder import claim_export, finish_export
-from kdiga.workflows.judging import load_with_test_set
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, training_images
-from kdiga.workflows.model_card import write_cards
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_with_test_set, training_images
+from kdiga.workflows.model_card import CARD, write_cards
 from kdiga.workflows.requests import ExportRequest
+from kdiga.workflows.result_folder import Outcome, ResultFolder, file_name
 
+UNFINISHED = "export.unfinished"  # identity of an interrupted export, so that the same command may continue
 # Exports with equal values of these share a folder and its export.json.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "measured")
 
 
-@dataclass(frozen=True)
-class ExportOutcome:
-    """Results of an export.
-
-    Args:
-        folder: Folder of the files.
-        formats: Formats written and measured now, by name, the model in PyTorch first.
-        content: Content of ``export.json``.
-    """
-
-    folder: Path
-    formats: Mapping[str, FileMeasurements]
-    content: dict[str, Any]
-
-
-def run_export(request: ExportRequest, *, command: str = "", progress: OnProgress | None = None) -> ExportOutcome:
+def run_export(request: ExportRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
     """Write files, check them against the model, measure them, and write ``export.json`` and a model card.
 
     Attacks are stored by work unit, so that the same command continues after an interruption.
-
-    Args:
-        request: Model, formats and test set.
-        command: Command line of the user.
-        progress: Called with attack, number of examples done and number of examples.
 
     Raises:
         InputError: If something in the request cannot be had, a format cannot hold the network, or a file does not
@@ -78,12 +64,8 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     }
     about = loaded.about | test_set.about() | {"seed": request.seed, "measured": measured}
     files = [one.file for one in chosen] + [INT8_FILE] * request.int8
-    results = claim_export(folder, {name: about[name] for name in IDENTITY}, files, overwrite=request.overwrite)
-    calibration = (
-        training_images([request.model], request.calibration, data=request.data, root=request.root)
-        if request.int8
-        else None
-    )
+    results = _claim(folder, {name: about[name] for name in IDENTITY}, files, overwrite=request.overwrite)
+    calibration = training_images(request.model, request.calibration, request) if request.int8 else None
     written = write_all(loaded.model, chosen, folder, calibration)
     settings = AttackSettings(test_set.threat, request.seed, TRANSFER_BATCH_SIZE, results.cache, progress)
     formats = _measure(request, loaded, test_set, written, settings)
@@ -92,18 +74,13 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     content["formats"] = results.earlier.get("formats", {}) | {name: one.to_dict() for name, one in formats.items()}
     content = {**results.earlier, **content}
     write_cards(folder, request.model, loaded, test_set, content)
-    results.write(content)
-    finish_export(folder)
-    return ExportOutcome(folder, formats, content)
+    outcome = results.write(content)
+    (folder / UNFINISHED).unlink()
+    return outcome
 
 
 def _check(request: ExportRequest) -> list[Format]:
-    """Check what can be checked before anything is loaded, and return the formats.
-
-    Raises:
-        InputError: For an unknown format or attack, a package that is not installed, numbers out of range, or int8
-            without onnx.
-    """
+    """Check what can be checked before anything is loaded, and return the formats."""
     chosen = formats_by_name(request.to)
     for one in chosen:
         one.check_packages()
@@ -123,6 +100,40 @@ def _folder(request: ExportRequest) -> Path:
     if not Path(request.model).is_dir():
         raise InputError(f"{request.model!r} is not a run folder, so say where its export goes with --out.")
     return Path(request.model) / "export" / request.which
+
+
+def _claim(folder: Path, identity: Mapping[str, Any], files: Sequence[str], *, overwrite: bool) -> ResultFolder:
+    """Prepare a folder for an export of these files, and return its ``export.json``."""
+    results = ResultFolder(folder, ExportResult, identity, overwrite=overwrite)
+    present = [name for name in files if (folder / name).exists()]
+    # Lists and tuples are equal in JSON alone.
+    if present and not overwrite and _interrupted(folder) != json.loads(json.dumps(identity)):
+        raise InputError(
+            f"{str(folder)!r} already holds an export ({present[0]}); replace it with --overwrite, or choose another "
+            "--out. Formats that are not there yet are added."
+        )
+    if overwrite and not results.earlier:
+        _remove(folder)
+    write_atomically(folder / UNFINISHED, json.dumps(identity) + "\n")
+    return results
+
+
+def _interrupted(folder: Path) -> Any:
+    try:
+        return load_json(folder / UNFINISHED)
+    except (OSError, ValueError):
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Remove the files of an export of something else, so that every file in the folder is in ``export.json``."""
+    exported = [one.file for one in formats_by_name(available_formats())]
+    for name in (file_name(ExportResult), CARD, LOADER, INFO, INT8_FILE, *exported):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _measure(

@@ -23,11 +23,11 @@ from kdiga.model_state import evaluating, seeded
 from kdiga.models import Classifier
 from kdiga.models.description import Description
 from kdiga.models.foreign import MATCHES
-from kdiga.recipes.schema import ModelConfig, Recipe
+from kdiga.recipes.schema import Recipe
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.loaded_model import judged, load_test_set, recipe_of
 from kdiga.workflows.prepare import RunModels, build_model, check_fits, load_model_without_data
-from kdiga.workflows.requests import InspectRequest
+from kdiga.workflows.requests import InspectRequest, JudgeRequest
 
 EXAMPLES = 128
 SAMPLE_SEED = 0  # which images are looked at
@@ -35,16 +35,11 @@ SAMPLE_SEED = 0  # which images are looked at
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found about a model.
-
-    Args:
-        description: what it is.
-        examples: how many images it was tried on; 0 where it was not tried.
-        findings: one a check: clean accuracy, preprocessing, input size, class order.
-    """
+    """What was found about a model."""
 
     description: Description
-    examples: int = 0
+    examples: int = 0  # how many images it was tried on; 0 where it was not tried
+    # One a check: clean accuracy, preprocessing, input size, class order.
     findings: Sequence[Finding] = field(default=())
 
     @property
@@ -69,20 +64,11 @@ class Inspection:
 def inspect_model(
     model: Classifier, data: Images | None = None, *, examples: int = EXAMPLES, device: str = "auto"
 ) -> Inspection:
-    """Describe a model, and try it on a sample of images.
+    """Describe a model, and try it on a sample of images, which is the same for every model.
 
     Tried are: its clean accuracy; whether other preprocessing, half or twice the input size or another order of the
     classes makes it better by 5 points, beyond chance. A model with fresh weights, or a fresh last layer, is described
-    only.
-
-    Args:
-        model: fits the data; left as found, on ``device``.
-        data: from which the sample is drawn, the same for every model; None describes only.
-        examples: of the sample, at most.
-        device: "auto", "cpu" or "cuda".
-
-    Raises:
-        InputError: for fewer than 1 example.
+    only, and so is any without data. It stays as it is, on the device.
     """
     if examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
@@ -123,31 +109,23 @@ def sample(data: Images, examples: int) -> tuple[Tensor, Tensor]:
 def inspect_named(request: InspectRequest) -> Inspection:
     """Inspect a model by its name, on test images of its data set if one is known.
 
-    Args:
-        request: Model and data. A source's name alone means its pretrained weights. Without a data set, and without a
-            run whose recipe names one, the model is described only.
-
-    Raises:
-        InputError: If the model or the data cannot be had, or do not fit.
+    A source's name alone means its pretrained weights. Without a data set, and without a run whose recipe names one,
+    the model is described only.
     """
     if request.matched not in MATCHES:
         raise unknown("matched", request.matched, MATCHES)
     config = judged(
-        ModelConfig.typed(
-            request.model,
-            weights=request.weights,
-            normalization=request.normalization,
-            which=request.which,
-            architecture=request.architecture,
-            matched=request.matched,
-            num_classes=request.num_classes,
-            image_size=request.image_size,
-            classes=_classes(request.classes),
-        )
+        request.model,
+        request,
+        architecture=request.architecture,
+        matched=request.matched,
+        num_classes=request.num_classes,
+        image_size=request.image_size,
+        classes=_classes(request.classes),
     )
     if request.data is None and recipe_of(request.model).get("data") is None:
         return inspect_model(load_model_without_data(config))
-    test_set = load_test_set([request.model], data=request.data, root=request.root)
+    test_set = load_test_set([request.model], JudgeRequest(data=request.data, root=request.root))
     model = build_model(config, test_set.images)
     check_fits("model", model, test_set.images)
     return inspect_model(model, test_set.images, examples=request.examples, device=request.device)
@@ -172,11 +150,7 @@ def inspect_recipe(recipe: Recipe, models: RunModels, data: Images) -> dict[str,
 
 
 def check_teachers(recipe: Recipe, models: RunModels, found: dict[str, Inspection]) -> None:
-    """Check that the teachers passed; a teacher that is trained along need not pass.
-
-    Raises:
-        InputError: with what failed, and how to go on.
-    """
+    """Check that the teachers passed; a teacher that is trained along need not pass."""
     for role in ("teacher", "second_teacher"):
         model, inspection = getattr(models, role), found.get(role.replace("_", " "))
         if model is None or inspection is None or (role == "teacher" and recipe.method.needs.trains_teacher):

@@ -19,24 +19,18 @@ from kdiga.results.attack_names import attack_name
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results, find_results
 from kdiga.results.shared import Accuracy, ModelIdentity
-from kdiga.runs.folder import read_config
-from kdiga.workflows.export_folder import CARD, HUB_CARD
+from kdiga.runs.run_folder import read_config
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
+CARD, HUB_CARD = "model-card.md", "README.md"
+KINDS = {"interval": "proved", "smoothing": "with confidence", "clever": "estimated"}
 
-def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, content: Mapping[str, Any]) -> None:
-    """Write ``model-card.md``, the README of a Hub folder, and what RobustBench needs where there is a program.
 
-    Args:
-        folder: of the export.
-        model: as it was named; a run's folder is searched for results.
-        loaded: the model.
-        ground: that it was judged on.
-        content: of ``export.json``.
-    """
+def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet, content: Mapping[str, Any]) -> None:
+    """Write ``model-card.md``, the README of a Hub folder, and what RobustBench needs where there is a program."""
     run = Path(model) if Path(model).is_dir() else Path(model).parent
     results = find_results([run]) if (run / "config.yaml").is_file() else Results()
-    evaluations = [one for one in results.evaluations if _is(one.identity, loaded, run) and one.data == ground.data]
+    evaluations = [one for one in results.evaluations if _is(one.identity, loaded, run) and one.data == test_set.data]
     numbers = [number for one in evaluations for number in _measured(one)]
     numbers += list(_certified(results, loaded, run))
     spec = loaded.model.spec
@@ -45,9 +39,9 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, 
         spec=spec,
         parameters=loaded.about["parameters"],
         fingerprint=loaded.about["fingerprint"],
-        data=ground.data,
-        class_names=list(ground.images.classes),
-        threat=ground.threat,
+        data=test_set.data,
+        class_names=list(test_set.images.classes),
+        threat=test_set.threat,
         formats=content["formats"],
         numbers=numbers,
         origin=_origin(run),
@@ -59,16 +53,16 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, ground: TestSet, 
     if HUB.name in content["formats"]:
         write_atomically(folder / HUB.file / HUB_CARD, card.text(only=HUB.name))
     if PROGRAM.name in content["formats"]:
-        best = _of(evaluations, "autoattack", ground)
+        best = _of(evaluations, "autoattack", test_set)
         clean = content["formats"][PROGRAM.name]["accuracy"]["clean"]
         info = model_info(
-            threat=ground.threat,
-            data=ground.data,
+            threat=test_set.threat,
+            data=test_set.data,
             architecture=spec.name,
             clean=clean,
             autoattack=None if best is None else best.value,
         )
-        write_atomically(folder / LOADER, loader_source(ground.threat, ground.data, spec.takes))
+        write_atomically(folder / LOADER, loader_source(test_set.threat, test_set.data, spec.takes))
         write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
 
 
@@ -91,9 +85,6 @@ def _measured(one: EvaluationResult) -> Iterator[Number]:
             yield Number(f"check {finding.name}", f"{finding.verdict}: {finding.message}", None, one.origin.command)
 
 
-KINDS = {"interval": "proved", "smoothing": "with confidence", "clever": "estimated"}
-
-
 def _certified(results: Results, loaded: LoadedModel, run: Path) -> Iterator[Number]:
     for one in results.certificates:
         if not _is(one.identity, loaded, run):
@@ -104,14 +95,14 @@ def _certified(results: Results, loaded: LoadedModel, run: Path) -> Iterator[Num
             yield Number(what, value, len(radii.radius), one.origin.command or one.path.name)
 
 
-def _of(evaluations: list[EvaluationResult], attack: str, ground: TestSet) -> Accuracy | None:
+def _of(evaluations: list[EvaluationResult], attack: str, test_set: TestSet) -> Accuracy | None:
     """Return the accuracy under an attack at the export's threat model, on most images."""
     found = [
         one.measured[attack]
         for one in evaluations
         if attack in one.accuracy
-        and one.threat.norm == ground.threat.norm
-        and abs(one.threat.eps - ground.threat.eps) < 1e-6
+        and one.threat.norm == test_set.threat.norm
+        and abs(one.threat.eps - test_set.threat.eps) < 1e-6
     ]
     return max(found, key=lambda one: one.images, default=None)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -19,26 +20,17 @@ class Option:
 
     The type and the default are those of the field. A field of type bool is a switch, one of type ``Sequence`` takes
     several values.
-
-    Args:
-        help: Text for ``--help``.
-        flags: Spellings on the command line. Default: the name of the field.
-        metavar: Placeholder for the value in ``--help``. Default: the type.
-        least: Smallest number that is accepted.
-        names: Values that the shell offers on TAB, or a function that returns them.
-        read: Function from the text on the command line to the value. Default: by the type.
-        argument: Whether the value stands on the command line without a flag.
-        hidden: Whether ``--help`` leaves it out.
     """
 
-    help: str
-    flags: tuple[str, ...] = ()
-    metavar: str | None = None
-    least: float | None = None
-    names: Names | None = None
+    help: str  # text for ``--help``
+    flags: tuple[str, ...] = ()  # spellings on the command line. Default: the name of the field
+    metavar: str | None = None  # placeholder for the value in ``--help``. Default: the type
+    least: float | None = None  # smallest number that is accepted
+    names: Names | None = None  # values that the shell offers on TAB, or a function that returns them
+    # Function from the text on the command line to the value. Default: by the type.
     read: Callable[[str], Any] | None = None
-    argument: bool = False
-    hidden: bool = False
+    argument: bool = False  # whether the value stands on the command line without a flag
+    hidden: bool = False  # whether ``--help`` leaves it out
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
@@ -55,32 +47,18 @@ def comma_separated_or_none(text: str) -> tuple[str, ...]:
     return () if text.strip() in ("", "none") else comma_separated(text)
 
 
-def method_names() -> Iterable[str]:
-    """Return the training methods."""
-    from kdiga.methods import available_methods
+def names_from(module: str, function: str) -> Names:
+    """Return a function that lists names; its module is imported once the shell asks for them.
 
-    return available_methods()
-
-
-def model_names() -> Iterable[str]:
-    """Return the built-in architectures; where none fits, the shell offers files and folders."""
-    from kdiga.models import available_models
-
-    return available_models()
+    Where none fits what is typed, the shell offers files and folders.
+    """
+    return lambda: getattr(import_module(module), function)()
 
 
-def data_names() -> Iterable[str]:
-    """Return the data sets."""
-    from kdiga.data import available_data
-
-    return available_data()
-
-
-def recipe_names() -> Iterable[str]:
-    """Return the recipes that come with kdiga; where none fits, the shell offers files."""
-    from kdiga.recipes.shipped import shipped
-
-    return shipped()
+METHODS = names_from("kdiga.methods", "available_methods")
+MODELS = names_from("kdiga.models", "available_models")
+DATA_SETS = names_from("kdiga.data", "available_data")
+RECIPES = names_from("kdiga.recipes.shipped", "shipped")
 
 
 def recipe_keys() -> Iterable[str]:
@@ -97,12 +75,12 @@ ModelName = Annotated[
     str,
     Option(
         "A run folder, a .safetensors file, or an architecture with --weights.",
-        names=model_names,
+        names=MODELS,
         argument=True,
     ),
 ]
 RecipeName = Annotated[
-    Path, Option("A recipe: a YAML file, or a name that kdiga recipes lists.", names=recipe_names, argument=True)
+    Path, Option("A recipe: a YAML file, or a name that kdiga recipes lists.", names=RECIPES, argument=True)
 ]
 Settings = Annotated[
     Sequence[str],

@@ -20,7 +20,7 @@ from kdiga.models import Classifier, load_model
 from kdiga.models.imagenet import CLASSES, are_wordnet_ids, indices_of
 from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig, Recipe
-from kdiga.runs.folder import RESULT
+from kdiga.runs.run_folder import RESULT
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import hold_out, validation_subset
 
@@ -38,15 +38,10 @@ class RunModels(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A recipe and its objects. Models and validation split are made on first use, and once.
+    """A recipe and its objects. Models and validation split are made on first use, and once."""
 
-    Args:
-        recipe: Validated recipe.
-        data: Data set of the recipe.
-    """
-
-    recipe: Recipe
-    data: DataSet
+    recipe: Recipe  # validated recipe
+    data: DataSet  # data set of the recipe
 
     @cached_property
     def models(self) -> RunModels:
@@ -77,11 +72,7 @@ class PreparedRun:
 
 
 def prepare(recipe: Recipe, data: DataSet | None = None) -> PreparedRun:
-    """Return a recipe with its objects.
-
-    Raises:
-        InputError: If the data cannot be loaded.
-    """
+    """Return a recipe with its objects."""
     return PreparedRun(recipe, data or load_recipe_data(recipe.data))
 
 
@@ -141,40 +132,20 @@ def build_model(config: ModelConfig, data: Images) -> Classifier:
     """Return the model of a recipe's section, for images like ``data``."""
     # Fresh weights can have any normalisation; trained weights need the normalisation of their training.
     normalization = config.normalization or ("data" if config.is_fresh else None)
-    model = _load(
-        config,
-        normalization=data.moments() if normalization == "data" else normalization,
-        classes=data.classes if config.classes == "imagenet" else config.classes,
-        images=(data.in_channels, data.image_size, _outputs(config, data)),
-    )
+    given: dict[str, Any] = vars(config) | {
+        "normalization": data.moments() if normalization == "data" else normalization,
+        "classes": data.classes if config.classes == "imagenet" else config.classes,
+    }
+    model = load_model(given.pop("name"), images=(data.in_channels, data.image_size, _outputs(config, data)), **given)
     return fitted_to(model, data)
 
 
 def load_model_without_data(config: ModelConfig) -> Classifier:
-    """Return the model of a recipe's section, without data.
-
-    Raises:
-        InputError: If a key of the section depends on the data.
-    """
+    """Return the model of a recipe's section, without data."""
     if config.normalization == "data" or config.classes == "imagenet":
         raise InputError("normalization: data and classes: imagenet need data to be read from; name a data set.")
-    return _load(config, normalization=config.normalization, classes=config.classes, images=None)
-
-
-def _load(config: ModelConfig, **of_data: Any) -> Classifier:
-    return load_model(
-        config.name,
-        weights=config.weights,
-        num_classes=config.num_classes,
-        image_size=config.image_size,
-        activation=config.activation,
-        pretrained=config.pretrained,
-        which=config.which,
-        architecture=config.architecture,
-        matched=config.matched,
-        options=config.options,
-        **of_data,
-    )
+    given: dict[str, Any] = dict(vars(config))
+    return load_model(given.pop("name"), **given)
 
 
 def _outputs(config: ModelConfig, data: Images) -> int:
@@ -200,11 +171,7 @@ def fitted_to(model: Classifier, data: Images) -> Classifier:
 
 
 def check_fits(role: str, model: Classifier, data: Images) -> None:
-    """Check that a model takes these images and has as many classes.
-
-    Raises:
-        InputError: Message with both sides of the mismatch.
-    """
+    """Check that a model takes these images and has as many classes."""
     wants, has = model.spec.takes, (data.in_channels, data.image_size, data.num_classes)
     if wants != has:
         hint = ", or pick the data's classes among the network's by classes: imagenet, or a list of indices"
@@ -221,11 +188,7 @@ def _describe_shape(shape: tuple[int, int, int]) -> str:
 
 
 def check_classes(role: str, model: str, classes: Sequence[str]) -> None:
-    """Check that a run was trained on images of these classes, if both have class names.
-
-    Raises:
-        InputError: Message with the first class that differs.
-    """
+    """Check that a run was trained on images of these classes, if both have class names."""
     known = _classes_of_run(Path(model.removeprefix("run:")))
     if known is None or len(known) != len(classes) or _are_numbers(known) or _are_numbers(classes):
         return  # check_fits reports other numbers of classes

@@ -40,9 +40,6 @@ def profile_recipe(
         dict: Plain data: ``variants`` (seconds a step and by section, peak bytes, examples per second, estimated
             minutes), ``whole_run`` (hours of the run's variant, with its checks), ``route`` (the choice for "auto", and
             the reason), ``validation_minutes`` of the whole run, names of models and method, and the hardware.
-
-    Raises:
-        InputError: If the recipe cannot run.
     """
     measured, recipe, settings = _MeasuredRun(run), run.recipe, run.recipe.training
     live, stored = measured.profiled, stored_teacher(run)
@@ -82,27 +79,16 @@ def profile_recipe(
 
 
 class RunCost(NamedTuple):
-    """The cost of a run on the present hardware.
+    """The cost of a run on the present hardware."""
 
-    Args:
-        label: Variant of the run.
-        seconds: Seconds a step.
-        steps: Steps an epoch.
-        check_seconds: Seconds of a check on validation images.
-    """
-
-    label: str
-    seconds: float
-    steps: int
-    check_seconds: float
+    label: str  # variant of the run
+    seconds: float  # seconds a step
+    steps: int  # steps an epoch
+    check_seconds: float  # seconds of a check on validation images
 
 
 def run_cost(run: PreparedRun, *, steps: int = 5) -> RunCost:
-    """Measure a few steps of a recipe's run, and a check. The teacher is a live one, even if there is a store.
-
-    Raises:
-        InputError: If the recipe cannot run.
-    """
+    """Measure a few steps of a recipe's run, and a check. The teacher is a live one, even if there is a store."""
     measured, settings = _MeasuredRun(run), run.recipe.training
     route = measured.route(measured.profiled.auto_route(measured.plain))
     offered = variants(measured.plain, run.recipe.method, compiled=settings.compile is True)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 from kdiga.workflows.options import (
+    DATA_SETS,
+    MODELS,
     DryRun,
     ModelName,
     Option,
     comma_separated,
     comma_separated_or_none,
-    data_names,
-    model_names,
 )
 
 Examples = Annotated[int, Option("Number of test images, the first ones.", least=1)]
@@ -28,7 +28,7 @@ Restarts = Annotated[int, Option("Number of random starts of each search for the
 class ModelRequest:
     """Which weights of a model, on which data, on which device."""
 
-    data: Annotated[str | None, Option("Data set. Default: the run's.", names=data_names)] = None
+    data: Annotated[str | None, Option("Data set. Default: the run's.", names=DATA_SETS)] = None
     root: Annotated[Path | None, Option("Folder with the data.")] = None
     weights: Annotated[Path | None, Option("State dict to load into a named architecture.")] = None
     normalization: Annotated[
@@ -185,7 +185,7 @@ class InspectRequest(ModelRequest):
         Option(
             "An architecture, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, hf-hub:ORG/NAME, "
             "file:PATH, run:DIR.",
-            names=model_names,
+            names=MODELS,
             argument=True,
         ),
     ]

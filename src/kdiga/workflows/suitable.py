@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from kdiga.analysis.measures import Measurements
 from kdiga.analysis.suitable import suitable
 from kdiga.analysis.worst_case import WorstCaseSearch
@@ -12,28 +9,13 @@ from kdiga.data.image_set import to_pixels
 from kdiga.results.evaluations import SuitabilityResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
-from kdiga.workflows.judging import ResultFolder, load_with_test_set, result_folder
+from kdiga.workflows.loaded_model import load_with_test_set, result_folder
 from kdiga.workflows.requests import SuitableRequest
+from kdiga.workflows.result_folder import Outcome, ResultFolder
 
-FILE = "suitability.json"
 
-
-def run_suitable(
-    request: SuitableRequest, *, command: str = "", progress: OnProgress | None = None
-) -> tuple[dict[str, Any], Path | None]:
-    """Measure a teacher, and write ``suitability.json`` where there is a folder.
-
-    Args:
-        request: Teacher and test set.
-        command: Command line of the user.
-        progress: Called with check, number of examples done and number of examples.
-
-    Returns:
-        tuple[dict, Path | None]: Content of ``suitability.json``, and its folder.
-
-    Raises:
-        InputError: If something in the request cannot be had, or the folder holds other results.
-    """
+def run_suitable(request: SuitableRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
+    """Measure a teacher, and write ``suitability.json``, with the command, where there is a folder."""
     search = WorstCaseSearch(restarts=request.restarts)
     loaded, test_set = load_with_test_set(request, request.teacher, role="teacher")
     identity = {
@@ -44,7 +26,7 @@ def run_suitable(
         "fingerprint": loaded.about["fingerprint"],
     }
     folder = result_folder(request, request.teacher, "suitability", test_set)
-    results = ResultFolder(folder, FILE, SuitabilityResult, identity, overwrite=request.overwrite)
+    results = ResultFolder(folder, SuitabilityResult, identity, overwrite=request.overwrite)
     measurements = Measurements(
         to_pixels(test_set.images.images),
         test_set.images.labels,
@@ -56,5 +38,5 @@ def run_suitable(
     )
     found = suitable(measurements, loaded.model)
     content = identity | {"command": command} | loaded.about | found.to_dict()
-    content["provenance"] = provenance(next(loaded.model.parameters()).device)
-    return results.write(content), folder
+    content["provenance"] = provenance(loaded.device)
+    return results.write(content)

@@ -14,7 +14,7 @@ from kdiga.io.atomic_write import replacing
 from kdiga.methods import method_by_name
 from kdiga.models import count_parameters, save_model
 from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
-from kdiga.runs.folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
+from kdiga.runs.run_folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
 from kdiga.teachers import CachedTeacher
 from kdiga.training import TrainingResult, distill
 from kdiga.training.divergence import CollapsedError
@@ -37,14 +37,7 @@ def run_recipe(
 
     Writes ``config.yaml``, ``journal.jsonl`` and, after training has succeeded, ``best.safetensors``,
     ``last.safetensors`` and ``result.json``. With several processes every process makes the call, and the first one
-    writes.
-
-    Args:
-        run: Recipe with its data and models.
-        out: Folder of the run.
-        resume: Whether to continue the run in ``out``; a finished run is returned unchanged.
-        overwrite: Whether to replace the run in ``out``.
-        callbacks: See :func:`kdiga.distill`.
+    writes. To resume a finished run returns it unchanged.
 
     Raises:
         InputError: If anything in the recipe cannot be loaded, or ``out`` holds another run.

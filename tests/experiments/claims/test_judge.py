@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 from kdiga.certification.certificate import share
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.evidence import Evidence, effect
-from kdiga.experiments.claims.grid import Pair
 from kdiga.experiments.claims.judges import (
     judge_all,
     judge_bounds,
@@ -22,6 +21,7 @@ from kdiga.experiments.claims.judges import (
     judge_transfer,
     ranked,
 )
+from kdiga.experiments.claims.plan import Pair
 
 RECIPE = """\
 data: {name: digits, train_examples: 300}
@@ -484,8 +484,8 @@ def test_without_explanations_there_is_no_ranking(planted):
 def test_folders_are_read_where_they_are(planted):
     assert Path("out/teachers/robust/best-test.json").is_file()
     evidence = planted.evidence
-    assert evidence.teacher(SMALL) == [first(60, ATTACKED)]
-    assert evidence.teacher(SMALL, "clean") == [first(150, CLEAN)]
+    assert evidence.one_model("teachers/robust") == [first(60, ATTACKED)]
+    assert evidence.one_model("teachers/robust", "clean") == [first(150, CLEAN)]
     assert evidence.student("ce", SMALL) is None
     assert [run_spec.folder for run_spec in evidence.run_specs("pgd-at", SMALL)] == [
         "pgd-at/small/seed-0",

@@ -10,7 +10,7 @@ import pytest
 from kdiga.errors import InputError
 from kdiga.experiments.board import CleanAccuracyFloor
 from kdiga.experiments.claims.claims import load_claims
-from kdiga.experiments.claims.grid import Pair
+from kdiga.experiments.claims.plan import Pair
 
 WIDE = """\
 data: {name: digits, train_examples: 300}

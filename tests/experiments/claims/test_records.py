@@ -124,7 +124,7 @@ def test_a_record_that_lacks_what_is_asked_now_is_not_used(finished, data):
 
 
 def test_radii_of_other_settings_in_the_folder_are_not_taken_for_these(finished, data):
-    with pytest.raises(InputError, match=r"kd/.* has a certificate.json .*: samples is 20 there and 30 here"):
+    with pytest.raises(InputError, match=r"kd/.*certificate.json' has other settings: samples is 20 there and 30 here"):
         finished(("samples: 20", "samples: 30")).open(data)
     with pytest.raises(InputError, match=r"explanation.json.* steps is 2 there and 3 here"):
         finished(("steps: 2, restarts", "steps: 3, restarts")).open(data)
@@ -135,7 +135,7 @@ def test_another_recipes_records_are_refused(finished, data):
     with pytest.raises(InputError, match=r"training.lr is 0.01 there and 0.02 here.*records in 'results/tiny' may be"):
         finished(("lr: 1e-2", "lr: 2e-2")).open(data)
     shutil.rmtree("out")
-    with pytest.raises(InputError, match=r"clean on 40 test images in best-test.json and this study wants 30"):
+    with pytest.raises(InputError, match=r"best-test.json' has other .*: images of clean is 40 there and 30 here"):
         finished((" examples: 40", " examples: 30")).open(data)
 
 

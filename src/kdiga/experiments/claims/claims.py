@@ -12,21 +12,19 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.evidence import RULE, Evidence
-from kdiga.experiments.claims.grid import ClaimsGrid
 from kdiga.experiments.claims.judges import judge_all
-from kdiga.experiments.claims.plan import RunLayout, read_grid
+from kdiga.experiments.claims.plan import ClaimsGrid, ClaimsReader
 from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords, default_records
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import save_start_weights
-from kdiga.experiments.settings import COSTLY
-from kdiga.experiments.specification import SpecificationReader
+from kdiga.experiments.sections import COSTLY
 from kdiga.experiments.trials import best_trial, coefficients, least_clean, read_trials
 from kdiga.recipes.source import CLAIMS, read_source
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult
-from kdiga.runs.folder import RESULT
 from kdiga.runs.provenance import provenance
+from kdiga.runs.run_folder import RESULT
 from kdiga.statistics import clopper_pearson
 
 FILE = "claims.json"
@@ -136,11 +134,7 @@ def _coefficients(board: RunBoard) -> list[dict[str, Any]]:
 
 
 def check_teachers_robust(grid: ClaimsGrid, board: RunBoard, data: DataSet) -> None:
-    """Check that every teacher that has ended is robust: more than chance, with 95 % confidence.
-
-    Raises:
-        InputError: Naming those that are not, with what was measured.
-    """
+    """Check that every teacher that has ended is robust: more than chance, with 95 % confidence."""
     problems = list[str]()
     for name in dict.fromkeys(pair.teacher for pair in grid.pairs):
         run_spec = board.by_folder[f"teachers/{name}"]
@@ -173,14 +167,10 @@ def load_claims(
     *,
     despite_findings: bool = False,
 ) -> Claims:
-    """Read a claims recipe.
+    """Read a claims recipe from a path or a name.
 
-    Args:
-        path: Path or name of a YAML file.
-        out: Folder for everything; None for ``runs/<file's stem>``.
-        overrides: Overrides such as ``training.epochs=2``.
-        records: Folder of the records of finished runs; None for the recipe's own.
-        despite_findings: Whether to go on with a teacher that is not robust.
+    Without ``out`` everything goes to ``runs/<file's stem>``, without ``records`` finished runs to the recipe's own
+    folder.
 
     Raises:
         InputError: With every problem, each with its line.
@@ -190,14 +180,14 @@ def load_claims(
         part for option, given in (("--out", out), ("--records", records)) if given for part in (option, str(given))
     ]
     settings = [part for override in overrides for part in ("--set", override)]
-    reader = SpecificationReader(read_source(path, overrides, CLAIMS))
-    grid = read_grid(reader)
+    reader = ClaimsReader(read_source(path, overrides, CLAIMS), folder)
+    grid = reader.grid()
     return Claims(
         title=Path(path).stem,
         command=shlex.join(["kdiga", "claims", str(path), *options, *settings]),
         out=folder,
         evaluation=grid.evaluation,
-        run_specs=tuple(RunLayout(reader, grid, folder).run_specs()),
+        run_specs=tuple(reader.run_specs(grid)),
         given=reader.source.data,
         grid=grid,
         records=RunRecords(records or default_records(Path(path))),

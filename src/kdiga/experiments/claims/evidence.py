@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
-from kdiga.experiments.claims.grid import ClaimsGrid, Pair
 from kdiga.experiments.claims.measurements import TeacherMeasurement
-from kdiga.experiments.settings import COSTLY
+from kdiga.experiments.claims.plan import ClaimsGrid, Pair
+from kdiga.experiments.sections import COSTLY
 
 Outcomes = list[list[bool]]  # for each seed, whether each image is right
 Verdict = Literal["supported", "contradicted", "undecided"]
@@ -28,13 +28,7 @@ RULE = (
 
 
 class Evidence:
-    """Results of runs by method, pair and seed, read from their folders.
-
-    Args:
-        grid: What is tested.
-        board: Board of its runs.
-        available: Number of test images.
-    """
+    """Results of runs by method, pair and seed, read from their folders; ``available`` test images can be attacked."""
 
     def __init__(self, grid: ClaimsGrid, board: RunBoard, available: int) -> None:
         self.grid, self.board, self.available = grid, board, available
@@ -62,10 +56,6 @@ class Evidence:
         """Return the same of a teacher or a start, which have no seeds."""
         run_spec = self.board.by_folder[folder]
         return [self._outcomes(self.board.out / folder, attack)] if self.board.state(run_spec) == "done" else None
-
-    def teacher(self, pair: Pair, attack: str = COSTLY) -> Outcomes | None:
-        """Return the outcomes of a pair's teacher."""
-        return self.one_model(f"teachers/{pair.teacher}", attack)
 
     def asked(self, label: str, pair: Pair, file: str) -> bool:
         """Return whether a file is to be measured of the first seed's student against the pair's teacher.
@@ -101,21 +91,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Effect:
-    """A mean difference of outcomes.
+    """A mean difference of outcomes."""
 
-    Args:
-        mean: Mean difference, in [-1, 1].
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        images: Number of images.
-        seeds: Number of students.
-    """
-
-    mean: float
-    low: float
-    high: float
-    images: int
-    seeds: int
+    mean: float  # mean difference, in [-1, 1]
+    low: float  # lower end of its 95 % interval
+    high: float  # upper end
+    images: int  # number of images
+    seeds: int  # number of students
 
     def to_list(self) -> list[float]:
         """Return mean and interval."""

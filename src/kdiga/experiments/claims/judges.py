@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdiga.analysis.ranking import FEWEST_MODELS, RESAMPLES, percentile_interval, spearman
-from kdiga.certification.certificate import share
+from kdiga.certification.certificate import median_known, share
 from kdiga.experiments.claims.evidence import (
     Evidence,
     Verdict,
@@ -23,14 +22,19 @@ from kdiga.experiments.claims.evidence import (
     opposite,
     overall,
 )
-from kdiga.experiments.claims.grid import Pair
 from kdiga.experiments.claims.measurements import CERTIFIED, EXPLAINED
+from kdiga.experiments.claims.plan import Pair
 from kdiga.model_state import mix_seed
 
 RADII = ("clever", "smoothing")
 ALIGNED = 0.5  # rho over L up to which gradients count as aligned
 BOUNDS = ("student bound", "transfer bound")
 Table = NDArray[np.float64]
+
+
+def _case(label: str, pair: Pair) -> dict[str, Any]:
+    """Return the start of a row: what it is about."""
+    return {"method": label, "teacher": pair.teacher, "student": pair.student}
 
 
 def judge_all(evidence: Evidence) -> dict[str, Any]:
@@ -63,10 +67,7 @@ def preserved(evidence: Evidence, label: str, pair: Pair) -> dict[str, Any]:
     student, teacher = evidence.student(label, pair), evidence.one_model(f"teachers/{pair.teacher}")
     effect = compared(student, teacher, evidence.grid.rules.kept)
     verdict: Verdict = "undecided" if effect is None else at_least(effect.low, effect.high)
-    return {
-        "method": label,
-        "teacher": pair.teacher,
-        "student": pair.student,
+    return _case(label, pair) | {
         "robust": accuracy(student),
         "teacher_robust": accuracy(teacher),
         "clean": accuracy(evidence.student(label, pair, "clean")),
@@ -128,10 +129,7 @@ def _pretrained_row(evidence: Evidence, label: str, pair: Pair) -> dict[str, Any
             at_least(gained.low, gained.high, bar=rules.gained / 100),
             at_least(kept.low, kept.high, bar=-rules.lost / 100),
         )
-    return {
-        "method": label,
-        "teacher": pair.teacher,
-        "student": pair.student,
+    return _case(label, pair) | {
         "robust": accuracy(robust),
         "clean": accuracy(clean),
         "start_robust": accuracy(start_robust),
@@ -159,36 +157,22 @@ def judge_certified(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]
 
 
 def _certified_row(evidence: Evidence, label: str, pair: Pair, kind: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "method": label,
-        "teacher": pair.teacher,
-        "student": pair.student,
-        "kind": kind,
-        "verdict": "undecided",
-        "diverged": evidence.diverged(label, pair, seeds=1),
-        "share": None,
-    }
+    diverged = evidence.diverged(label, pair, seeds=1)
+    row = _case(label, pair) | {"kind": kind, "verdict": "undecided", "diverged": diverged, "share": None}
     content = evidence.measured(label, pair, CERTIFIED)
     if content is None:
-        if row["diverged"]:  # it certifies nothing
-            row["verdict"] = "contradicted"
-        return row
+        return row | ({"verdict": "contradicted"} if diverged else {})  # a student that diverged certifies nothing
     found = content[kind]
-    verdict: Verdict = "undecided"
     if found["share_interval_95"] is not None:
-        verdict = at_least(*found["share_interval_95"], bar=evidence.grid.rules.covered)
-    return (
-        row
-        | {
-            "share": found["share_at_least_teacher"],
-            "interval": found["share_interval_95"],
-            "compared": found["compared"],
-            "verdict": verdict,
-            "median_radius": _median(found["student_radius"]),
-            "median_teacher_radius": _median(found["teacher_radius"]),
-        }
-        | (_assumptions(found) if kind == "clever" else {})
-    )
+        row["verdict"] = at_least(*found["share_interval_95"], bar=evidence.grid.rules.covered)
+    row |= {
+        "share": found["share_at_least_teacher"],
+        "interval": found["share_interval_95"],
+        "compared": found["compared"],
+        "median_radius": median_known(found["student_radius"]),
+        "median_teacher_radius": median_known(found["teacher_radius"]),
+    }
+    return row | (_assumptions(found) if kind == "clever" else {})
 
 
 def _assumptions(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,17 +188,12 @@ def _assumptions(found: Mapping[str, Any]) -> dict[str, Any]:
     ]
     of_aligned, interval = share(aligned)
     return {
-        "rho_over_lipschitz": _median(ratios),
+        "rho_over_lipschitz": median_known(ratios),
         "guaranteed_over_measured": found["alignment"]["median_guaranteed_over_measured"],
         "aligned": len(aligned),
         "share_of_aligned": of_aligned,
         "share_of_aligned_95": interval,
     }
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
 
 
 # Claim e: the local-linearity bounds agree with what is observed: their tightness, and their order of the students
@@ -303,13 +282,7 @@ def _verdict(found: Mapping[str, Mapping[str, Any]], bar: float) -> Verdict:
 
 
 def _bounds_row(label: str, pair: Pair, content: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "method": label,
-        "teacher": pair.teacher,
-        "student": pair.student,
-        "cosine": content["cosine"],
-        "linearity": content["linearity"],
-    }
+    row = _case(label, pair) | {"cosine": content["cosine"], "linearity": content["linearity"]}
     for name, bound in content["bounds"].items():
         row |= {f"{name}_{key}": bound[key] for key in ("mean", "measured", "tightness", "violations")}
     return row

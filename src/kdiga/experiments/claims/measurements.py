@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,10 +15,10 @@ from kdiga.analysis.model_explanation import StudentExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
 from kdiga.data.image_set import to_pixels
-from kdiga.experiments.claims.grid import Certification, Explaining
+from kdiga.experiments.sections import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.folder import write_result
+from kdiga.runs.run_folder import write_json
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
@@ -29,27 +28,18 @@ CERTIFIED, EXPLAINED = "certificate.json", "explanation.json"
 CHEAP = "pgd-20"  # the explanation's check of robustness; the verdicts rest on the evaluation's AutoAttack
 
 
-SettingsT = TypeVar("SettingsT", Certification, Explaining)
-
-
 @dataclass(frozen=True)
-class TeacherMeasurement(ABC, Generic[SettingsT]):
-    """A measurement of a student against its teacher on the first test images.
+class TeacherMeasurement:
+    """A measurement of a student against its teacher on the first test images: of radii, or of bounds."""
 
-    Args:
-        teacher: Folder of the teacher, below the experiment's.
-        settings: Settings of the measurement.
-        seed: Seed of points, noise and random starts.
-    """
-
-    teacher: str
-    settings: SettingsT
-    seed: int
+    teacher: str  # folder of the teacher, below the experiment's
+    settings: Certification | Explaining
+    seed: int  # seed of points, noise and random starts
 
     @property
-    @abstractmethod
     def file(self) -> str:
         """Name of the file in the run's folder."""
+        return CERTIFIED if isinstance(self.settings, Certification) else EXPLAINED
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -61,66 +51,52 @@ class TeacherMeasurement(ABC, Generic[SettingsT]):
         device = device_by_name(recipe.training.device)
         student, teacher = (load_model(one, which="best").to(device) for one in (folder, out / self.teacher))
         first = validation_subset(data.test, self.settings.examples)
-        found = self.measure(student, teacher, to_pixels(first.images), first.labels, recipe.threat, folder / FOLDER)
-        write_result(folder, {"settings": self.asked, "teacher": self.teacher} | found, self.file)
-
-    @abstractmethod
-    def measure(
-        self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
-    ) -> dict[str, Any]:
-        """Return the measures as plain data; finished work units are stored in the folder ``cache``."""
+        arguments, cache = (student, teacher, to_pixels(first.images), first.labels), folder / FOLDER
+        if isinstance(self.settings, Certification):
+            found = _radii(self.settings, *arguments, threat=recipe.threat, seed=self.seed, folder=cache)
+        else:
+            found = _bounds(self.settings, *arguments, threat=recipe.threat, seed=self.seed, folder=cache)
+        write_json(folder / self.file, {"settings": self.asked, "teacher": self.teacher} | found)
 
 
-class CertifyMeasurement(TeacherMeasurement[Certification]):
-    """A student's radii and its teacher's, by CLEVER and by randomized smoothing."""
-
-    @property
-    def file(self) -> str:
-        """Name of the file in the run's folder."""
-        return CERTIFIED
-
-    def measure(
-        self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
-    ) -> dict[str, Any]:
-        """Return the radii by method."""
-        settings, about = self.settings, (student, teacher, images, labels)
-        by_clever = clever_against(
-            *about,
-            norm=threat.norm,
-            max_radius=threat.eps,
-            batches=settings.batches,
-            batch_size=settings.batch_size,
-            seed=self.seed,
-            folder=cache,
-        )
-        by_smoothing = smooth_against(
-            *about,
-            sigma=settings.sigma,
-            samples=settings.samples,
-            selection_samples=settings.selection_samples,
-            alpha=settings.alpha,
-            seed=self.seed,
-            folder=cache,
-        )
-        return {"clever": by_clever.to_dict(), "smoothing": by_smoothing.to_dict()}
+def _radii(settings: Certification, *arguments: Any, threat: ThreatModel, seed: int, folder: Path) -> dict[str, Any]:
+    """Return a student's radii and its teacher's, by CLEVER and by randomized smoothing."""
+    by_clever = clever_against(
+        *arguments,
+        norm=threat.norm,
+        max_radius=threat.eps,
+        batches=settings.batches,
+        batch_size=settings.batch_size,
+        seed=seed,
+        folder=folder,
+    )
+    by_smoothing = smooth_against(
+        *arguments,
+        sigma=settings.sigma,
+        samples=settings.samples,
+        selection_samples=settings.selection_samples,
+        alpha=settings.alpha,
+        seed=seed,
+        folder=folder,
+    )
+    return {"clever": by_clever.to_dict(), "smoothing": by_smoothing.to_dict()}
 
 
-class ExplainMeasurement(TeacherMeasurement[Explaining]):
-    """A student's bounds, their terms, and the worst case that a search found, example by example."""
-
-    @property
-    def file(self) -> str:
-        """Name of the file in the run's folder."""
-        return EXPLAINED
-
-    def measure(
-        self, student: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, cache: Path
-    ) -> dict[str, Any]:
-        """Return means, and the values of those measures that order the students."""
-        search, results = self.settings.search, ResultCache(cache)
-        measurements = Measurements(images, labels, threat=threat, search=search, seed=self.seed, result_cache=results)
-        found = explain(measurements, teacher, {"student": student}, attack=CHEAP)
-        return _summary(found.students[0])
+def _bounds(
+    settings: Explaining,
+    student: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat: ThreatModel,
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Return a student's bounds and their terms: means, and the values of those measures that order the students."""
+    search, results = settings.search, ResultCache(folder)
+    measurements = Measurements(images, labels, threat=threat, search=search, seed=seed, result_cache=results)
+    return _summary(explain(measurements, teacher, {"student": student}, attack=CHEAP).students[0])
 
 
 def _summary(student: StudentExplanation) -> dict[str, Any]:

@@ -19,18 +19,14 @@ from kdiga.experiments.board import ENDED, FAILURE, RunBoard, RunSpec
 from kdiga.experiments.specification import record_name
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.io.safe_json_yaml import load_json
-from kdiga.runs.folder import CONFIG, RESULT, write_config, write_result
+from kdiga.runs.run_folder import CONFIG, RESULT, write_config, write_json
 
 WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which differs on another machine
 
 
 class RunRecords:
-    """The records of finished runs.
-
-    Args:
-        folder: Folder of the records.
-    """
+    """The records of finished runs, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,11 +38,7 @@ class RunRecords:
         return record is not None and self._complete(run_spec, record)
 
     def restore(self, board: RunBoard) -> int:
-        """Put finished runs that the board's folder lacks into it, and return their number.
-
-        Raises:
-            InputError: For a damaged record.
-        """
+        """Put finished runs that the board's folder lacks into it, and return their number."""
         restored = 0
         for run_spec in board.run_specs:
             record, folder = self._read(run_spec), board.out / run_spec.folder
@@ -61,7 +53,7 @@ class RunRecords:
             files = _moved(record, OUT, str(board.out))
             config = files.pop(CONFIG, None)
             for name, content in files.items():
-                write_result(folder, _unpacked(content, self._path(run_spec)), name)
+                write_json(folder / name, _unpacked(content, self._path(run_spec)))
             if config is not None:
                 write_config(folder, config)  # last: with it the run counts as restored
             restored += 1
@@ -133,7 +125,7 @@ def _record(run_spec: RunSpec, folder: Path) -> dict[str, Any]:
         if (folder / name).is_file():
             record[name] = _packed(load_json(folder / name))
     if (folder / CONFIG).is_file():
-        record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text())
+        record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     data = record.get(RESULT, {}).get("data")
     if isinstance(data, dict) and "source" in data:  # where this machine has the images
         data["source"] = Path(str(cast("Any", data)["source"])).name

@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from kdiga.report import charts
 from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
-from kdiga.report.charts import (
-    INK,
-    SOFT,
-    axes_of,
-    bars,
-    colour,
-    cost_axis,
-    dotted_line,
-    draw_line,
-    inline_svg,
-    marker,
-    percent_axis,
-)
 from kdiga.report.groups import ModelGroup, ReportedModel
 from kdiga.report.tables import percent, signed, span
 from kdiga.report.verdict import GroupVerdict
@@ -134,14 +122,14 @@ def _joined_curve(member: ReportedModel) -> tuple[AccuracyCurve, list[ResultOrig
 
 
 def _sweep_plot(group: ModelGroup, attack: str, found: Sequence[ModelCurve]) -> Plot:
-    figure, axes = axes_of()
-    dotted_line(axes, group.conditions.eps)
+    figure, axes = charts.axes_of()
+    charts.dotted_line(axes, group.conditions.eps)
     for member, curve, _ in found:
-        draw_line(axes, member.place, curve.at, curve.accuracy, intervals=curve.intervals)
+        charts.draw_line(axes, member.place, curve.at, curve.accuracy, intervals=curve.intervals)
     axes.set(xlabel=f"eps ({group.conditions.norm}, pixels in [0, 1])", xlim=(0, None))
     axes.set_ylabel(f"accuracy under {attack_name(attack)}")
-    percent_axis(axes)
-    svg = inline_svg(figure, f"sweep {attack} {group.conditions.key}")
+    charts.percent_axis(axes)
+    svg = charts.inline_svg(figure, f"sweep {attack} {group.conditions.key}")
     alt = "; ".join(
         f"{member.name} falls from {percent(curve.accuracy[0])} at eps {curve.at[0]:.4g} to "
         f"{percent(curve.accuracy[-1])} at eps {curve.at[-1]:.4g}"
@@ -196,25 +184,25 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
     attack = attack_name(group.attack or "")
     teacher = group.teacher.under(group.attack) if group.teacher else None
     spent = [cost for _, cost, _ in points]
-    figure, axes = axes_of()
+    figure, axes = charts.axes_of()
     if teacher:
-        axes.axhline(100 * teacher.value, color=INK, linewidth=1.3, linestyle="--")
+        axes.axhline(100 * teacher.value, color=charts.INK, linewidth=1.3, linestyle="--")
     for member, cost, found in reversed(points):
         grey = member.place is None
         axes.errorbar(
             cost,
             100 * found.value,
-            yerr=bars([100 * found.value], [[100 * end for end in found.interval]]),
+            yerr=charts.bars([100 * found.value], [[100 * end for end in found.interval]]),
             linestyle="none",
             capsize=2.5,
-            color=SOFT if member.place is None else colour(member.place),
+            color=charts.SOFT if member.place is None else charts.colour(member.place),
             elinewidth=0.6 if grey else 1.2,
-            marker="." if member.place is None else marker(member.place),
+            marker="." if member.place is None else charts.marker(member.place),
             alpha=0.55 if grey else 1,
         )
-    cost_axis(axes, spent)
+    charts.cost_axis(axes, spent)
     axes.set(xlabel=name, ylabel=f"right under {attack} (%)")
-    svg = inline_svg(figure, f"cost {name} {group.conditions.key}")
+    svg = charts.inline_svg(figure, f"cost {name} {group.conditions.key}")
     best, cheapest = max(points, key=lambda point: point[2].value), min(points, key=lambda point: point[1])
     alt = (
         f"{attack} accuracy of {len(points)} students against {name}, from {min(spent):,.4g} to {max(spent):,.4g}. "

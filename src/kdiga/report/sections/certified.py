@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from kdiga.report import charts
 from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
-from kdiga.report.charts import axes_of, dotted_line, draw_line, inline_svg, percent_axis
 from kdiga.report.groups import ModelGroup, ReportedModel
 from kdiga.report.tables import percent, span
 from kdiga.results.certificates import RadiiComparison, RadiiRecord
@@ -46,17 +46,17 @@ def _plot(group: ModelGroup, kind: str, norm: str, entries: Sequence[ModelRadii]
     lines = [(member, radii.curve.curve) for member, radii, _ in shown]
     keys = [key_of(member) for member, _ in lines]
     borrowed = _teacher_curve(group, kind, [member for member, _, _ in entries])
-    figure, axes = axes_of()
+    figure, axes = charts.axes_of()
     if norm == group.conditions.norm:
-        dotted_line(axes, group.conditions.eps)
+        charts.dotted_line(axes, group.conditions.eps)
     if borrowed:
-        draw_line(axes, -1, borrowed[1].at, borrowed[1].accuracy, markers=6)
+        charts.draw_line(axes, -1, borrowed[1].at, borrowed[1].accuracy, markers=6)
         keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
     for member, curve in lines:
-        draw_line(axes, member.place, curve.at, curve.accuracy, markers=6)
+        charts.draw_line(axes, member.place, curve.at, curve.accuracy, markers=6)
     axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
-    percent_axis(axes)
-    svg = inline_svg(figure, f"certified {kind} {norm} {group.conditions.key}")
+    charts.percent_axis(axes)
+    svg = charts.inline_svg(figure, f"certified {kind} {norm} {group.conditions.key}")
     eps = group.conditions.eps
     alt = "; ".join(f"{member.name} {_at(curve, eps)}" for member, curve in lines)
     return Plot(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from kdiga.report import charts
 from kdiga.report.blocks import LINES, Key, Plot, Section, Table, TableCell, commands_of, dash, key_of
-from kdiga.report.charts import axes_of, colour, dotted_line, draw_line, inline_svg, percent_axis
 from kdiga.report.groups import ModelGroup, ReportedModel
 from kdiga.report.tables import percent
 from kdiga.results.runs import RunResult
@@ -40,13 +40,13 @@ def _validation(group: ModelGroup, name: str, shown: Sequence[ModelRun]) -> Plot
     if not lines:
         return None
     title = f"{name.capitalize()} accuracy on validation images"
-    figure, axes = axes_of()
+    figure, axes = charts.axes_of()
     for member, _, epochs, values in lines:
-        draw_line(axes, member.place, epochs, values, markers=8)
+        charts.draw_line(axes, member.place, epochs, values, markers=8)
     axes.set(xlabel="epoch", ylabel=f"{name} accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    percent_axis(axes)
-    svg = inline_svg(figure, f"validation {name} {group.conditions.key}")
+    charts.percent_axis(axes)
+    svg = charts.inline_svg(figure, f"validation {name} {group.conditions.key}")
     alt = "; ".join(
         f"{member.name} from {percent(values[0])} to {percent(values[-1])} in {epochs[-1]} epochs"
         for member, _, epochs, values in lines
@@ -78,11 +78,11 @@ def _terms(group: ModelGroup, member: ReportedModel, run: RunResult) -> Plot | N
     if not names:
         return None
     values = [value for points in lines.values() for _, value in points]
-    figure, axes = axes_of(height=2.4)
+    figure, axes = charts.axes_of(height=2.4)
     for place, points in enumerate(lines.values()):
-        axes.plot(*zip(*points, strict=True), color=colour(place), linestyle=LINES[place % 4])
+        axes.plot(*zip(*points, strict=True), color=charts.colour(place), linestyle=LINES[place % 4])
     if run.best_epoch is not None:
-        dotted_line(axes, run.best_epoch + 1)
+        charts.dotted_line(axes, run.best_epoch + 1)
     if min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -91,7 +91,7 @@ def _terms(group: ModelGroup, member: ReportedModel, run: RunResult) -> Plot | N
         axes.set_ylim(min(0.0, *values), None)
     axes.set(xlabel="epoch", ylabel="loss term, unweighted")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    svg = inline_svg(figure, f"terms {member.name} {group.conditions.key}")
+    svg = charts.inline_svg(figure, f"terms {member.name} {group.conditions.key}")
     alt = "; ".join(f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in lines.items())
     return Plot(
         title=f"Loss terms of {member.name}",

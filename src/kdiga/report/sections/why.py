@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
+from kdiga.report import charts
 from kdiga.report.blocks import (
     NO_VALUE,
     Key,
@@ -24,7 +25,6 @@ from kdiga.report.blocks import (
     swatch,
     tick,
 )
-from kdiga.report.charts import INK, WIDTH, axes_of, colour, inline_svg
 from kdiga.report.groups import ModelGroup, ReportedModel
 from kdiga.report.tables import percent
 from kdiga.results.explanations import BoundRecord, ExplainedModel, ExplanationResult, Gallery, ModelPictures
@@ -88,19 +88,19 @@ def _bound_plot(
 ) -> Plot:
     pieces = list(dict.fromkeys(piece for _, bound in bars for piece in bound.pieces))
     hue = {piece: PIECES[piece][1] if piece in PIECES else 5 + row % 3 for row, piece in enumerate(pieces)}
-    figure, axes = axes_of(WIDTH, 0.9 + 0.52 * len(bars))
+    figure, axes = charts.axes_of(charts.WIDTH, 0.9 + 0.52 * len(bars))
     for row, (member, bound) in enumerate(bars):
         left = 0.0
         for piece, value in bound.pieces.items():
-            axes.barh(row, value, left=left, height=0.4, color=colour(hue[piece]))
+            axes.barh(row, value, left=left, height=0.4, color=charts.colour(hue[piece]))
             left += value
-        axes.plot([bound.measured] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=2.5, solid_capstyle="butt")
+        axes.plot([bound.measured] * 2, [row - 0.3, row + 0.3], color=charts.INK, linewidth=2.5, solid_capstyle="butt")
         name = member.name if len(member.name) <= 34 else f"…{member.name[-33:]}"
         axes.text(0, row - 0.28, name, ha="left", va="bottom")
     axes.set(xlabel="loss (nats)", yticks=[], xlim=(0, None), ylim=(len(bars) - 0.5, -0.8))
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    svg = inline_svg(figure, f"bound {kind} {group.conditions.key}")
+    svg = charts.inline_svg(figure, f"bound {kind} {group.conditions.key}")
     alt = "; ".join(
         f"{member.name} {bound.mean:.3g} ({', '.join(f'{_piece(p)} {v:.3g}' for p, v in bound.pieces.items())}), "
         f"measured {bound.measured:.3g}"

@@ -9,7 +9,7 @@ import pytest
 from kdiga.errors import InputError
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
-from kdiga.recipes.load import load_recipe, recipe_from_dict
+from kdiga.recipes.validate import load_recipe, recipe_from_dict
 
 FILES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 STUDIES = [path for path in FILES if path.name.startswith("study-")]

@@ -8,16 +8,18 @@ import os
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
-from kdiga.errors import InputError, reason_of, words_of
+from kdiga.errors import InputError, words_of
 from kdiga.io.atomic_write import disk_error_as_write_error, write_atomically
 from kdiga.io.file_lock import file_lock
-from kdiga.io.safe_json_yaml import load_json, parse_yaml
+from kdiga.io.safe_json_yaml import parse_yaml
+from kdiga.io.untrusted_file import read_text
+from kdiga.results.fields import DamagedError
+from kdiga.results.runs import FinishedRun
 
-LARGEST = 1e18  # limit for the numbers of a result; larger numbers are damaged
 CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
 OURS = (
     CONFIG,
@@ -33,10 +35,10 @@ OURS = (
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
-    """Prepare a folder for a run.
+    """Prepare a folder for a run; it is created if necessary.
 
     Args:
-        folder: Folder; created if necessary.
+        folder: Folder of the run.
         overwrite: Whether to remove kdiga's files in it; other files always stay.
         resume: Whether to continue a run in it; None if the command has no such option.
 
@@ -63,11 +65,7 @@ def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = N
 
 
 def check_usable(folder: Path) -> None:
-    """Check that a folder can be created or written to, without a change.
-
-    Raises:
-        InputError: If not.
-    """
+    """Check that a folder can be created or written to, without a change."""
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise _unusable(folder, os.strerror(errno.ENOTDIR))
@@ -99,11 +97,7 @@ def exclusive_run(folder: Path) -> Generator[None]:
 
 
 def try_writing(folder: Path) -> None:
-    """Write a file into a folder and remove it.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
+    """Write a file into a folder and remove it."""
     probe = folder / f".writable-{os.getpid()}"  # a different name for each process
     probe.touch()
     probe.unlink(missing_ok=True)
@@ -120,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        loaded, _ = parse_yaml(path.read_text())
+        loaded, _ = parse_yaml(read_text(path))
     except (ValueError, OSError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({words_of(error)}).") from None
     return loaded if isinstance(loaded, dict) else None
@@ -134,27 +128,19 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULT
     try:
-        found = load_json(path)
-        records = [found["validation"][which] for which in ("best", "last")]
-        sound = all(_may_be_number(one[name]) for one in records for name in ("epoch", "clean", "robust"))
-        if sound and _may_be_number(found["minutes"]):
-            return cast("dict[str, Any]", found)
-        reason = "it holds no result"
-    except (OSError, ValueError) as error:
-        reason = reason_of(error)
-    except (LookupError, TypeError):
-        reason = "it holds no result"
-    raise InputError(f"{str(path)!r} is damaged ({reason}); train the run again with --overwrite.")
+        return FinishedRun.read(path).to_dict()
+    except DamagedError as error:
+        raise InputError(f"{str(path)!r} is damaged ({error}); train the run again with --overwrite.") from None
 
 
-def _may_be_number(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
-    return number or value is None
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Write the result of a finished run."""
+    FinishedRun.model_validate(result).write(folder / RESULT, indent=2)
 
 
-def write_result(folder: Path, result: dict[str, Any], name: str = RESULT) -> None:
-    """Write a result as JSON."""
-    write_atomically(folder / name, json.dumps(result, indent=2) + "\n")
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write plain data as JSON."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 class Journal:
@@ -171,12 +157,12 @@ class Journal:
         self.count = keep
         if path is None:
             return
-        text = path.read_text(errors="replace") if keep and path.is_file() else ""
+        text = path.read_text(encoding="utf-8", errors="replace") if keep and path.is_file() else ""
         write_atomically(path, "".join(text.splitlines(keepends=True)[:keep]))
 
     def write(self, event: dict[str, Any]) -> None:
         """Append an event."""
         self.count += 1
         if self.path is not None:
-            with disk_error_as_write_error(self.path), self.path.open("a") as file:
+            with disk_error_as_write_error(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")

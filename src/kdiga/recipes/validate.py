@@ -61,12 +61,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def recipe_from_dict(
     data: Mapping[str, Any], *, origin: str = "recipe", lines: Mapping[Keys, int] | None = None
 ) -> Recipe:
-    """Validate a recipe given as plain data.
-
-    Args:
-        data: Sections by name.
-        origin: Name of the recipe in messages.
-        lines: Line of each key in the file.
+    """Validate a recipe given as plain data, with the line of each key where it comes from a file.
 
     Raises:
         InputError: If there are problems; one message names all.
