@@ -87,7 +87,7 @@ def _differentiable(tensor: Any) -> bool:
         and tensor.requires_grad
         and torch.is_grad_enabled()
         and not tensor.is_complex()
-        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportPrivateUsage]
+        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     )
 
 
