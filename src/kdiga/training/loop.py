@@ -80,7 +80,9 @@ class TrainingLoop:
         views = stored_views(task.teachers, train, task.method.needs, settings)
         self.identity = identity_of(task.method, task.threat, settings, views)
         if out is not None:
-            self.identity |= contents_of(task.student, task.teachers, train, validation)
+            self.identity |= contents_of(
+                task.student, [] if task.method.needs.trains_teacher else task.teachers, train, validation
+            )
         size = train.image_size if isinstance(train, Images) else 32
         self.feed: Feed = feed_of(
             train,

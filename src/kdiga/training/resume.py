@@ -82,7 +82,10 @@ def identity_of(
 def contents_of(
     student: nn.Module, teachers: Sequence[nn.Module | Teacher], train: object, validation: ImageSet | None
 ) -> dict[str, str | None]:
-    """Return the student's architecture, and hashes of the teachers' weights and of the images; None if unknown."""
+    """Return the student's architecture, and hashes of the teachers' weights and of the images; None if unknown.
+
+    Pass no teacher that is trained, since the state replaces its weights.
+    """
     names = ("teacher", "second teacher")
     sets = {"training images": train, "validation images": validation}
     return {
