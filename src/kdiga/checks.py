@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
+from kdiga.model_output import logits_at
 
 
 def check_tensor(value: object, what: str) -> None:
@@ -104,10 +105,10 @@ def first_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Return the logits of a model that was not called yet.
 
     Raises:
-        InputError: If it returns no tensor, or fails on images of another type than its parameters.
+        InputError: If it returns no logits, or fails on images of another type than its parameters.
     """
     try:
-        logits: object = model(images)
+        return logits_at(model, images)
     except RuntimeError as error:
         wanted = next((one.dtype for one in model.parameters() if one.is_floating_point()), images.dtype)
         if images.dtype == wanted:
@@ -116,12 +117,6 @@ def first_logits(model: nn.Module, images: Tensor) -> Tensor:
             f"images were {images.dtype} and the model's parameters are {wanted}; both must have one type. Convert "
             f"the images with images.to({wanted}), or the model with model.to({images.dtype})."
         ) from error
-    if not isinstance(logits, Tensor):
-        raise InputError(
-            f"the model returned {type(logits).__name__}; it must return logits, a tensor (batch, num_classes). Wrap "
-            "it in a module whose forward returns its logits only."
-        )
-    return logits
 
 
 def check_examples(images: Tensor, labels: Tensor) -> None:

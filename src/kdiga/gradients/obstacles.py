@@ -13,6 +13,7 @@ from torch.autograd.function import BackwardCFunction
 from kdiga.errors import reason_of
 from kdiga.gradients.routes import Exact
 from kdiga.losses import Score, score_by_name
+from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, frozen_statistics, seeded
 
 TOLERANCE = 0.01
@@ -63,7 +64,7 @@ def _differentiate_twice(student: nn.Module, images: Tensor, labels: Tensor, rou
     """Form a second derivative, and return whether custom functions are part of the graph."""
     with route.forward_context():
         inputs = images.detach().requires_grad_()
-        total = score_by_name(score)(student(inputs), labels).sum()
+        total = score_by_name(score)(logits_at(student, inputs), labels).sum()
     (gradient,) = torch.autograd.grad(total, inputs, create_graph=True)
     for node in _nodes(gradient.grad_fn):
         if type(node).__name__ in ("Error", "NotImplemented"):
@@ -101,7 +102,7 @@ def _wrong_part(student: nn.Module, images: Tensor, labels: Tensor, route: Exact
         parts = _inputs_of_parts(double, noise)
     except Exception:  # a student that cannot be copied, or that fixes its dtype, cannot be examined
         return None
-    error = _relative_error(double, lambda x: score_by_name(score)(double(x), labels).sum(), noise, route)
+    error = _relative_error(double, lambda x: score_by_name(score)(logits_at(double, x), labels).sum(), noise, route)
     if error <= TOLERANCE:
         return None
     for name, (module, x) in reversed(parts.items()):

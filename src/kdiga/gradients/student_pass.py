@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.routes import ParameterGradients, Route
 from kdiga.losses import Score, cross_entropy, score_by_name
+from kdiga.model_output import logits_at
 from kdiga.model_state import RandomState, couples_batch, evaluating, frozen_parameters, frozen_statistics
 from kdiga.stopwatch import Watch, silent
 
@@ -138,7 +139,7 @@ class StudentPass:
 
     def _run(self, images: Tensor, *, keep_statistics: bool) -> Tensor:
         with self._in_mode(), frozen_statistics(self._student) if keep_statistics else nullcontext():
-            return (self._compiled or self._student)(images)
+            return logits_at(self._compiled or self._student, images)
 
     def _in_mode(self) -> AbstractContextManager[None]:
         return evaluating(self._student) if self._options.batch_norm == "eval" else nullcontext()

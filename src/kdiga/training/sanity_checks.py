@@ -16,6 +16,7 @@ from kdiga.checks import check_labels, check_same_classes, first_logits
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import saturated
+from kdiga.model_output import logits_at
 from kdiga.model_state import all_in_eval_mode, evaluating
 from kdiga.training.stepper import Stepper
 from kdiga.types import Batch
@@ -142,7 +143,7 @@ def _changes(teacher: nn.Module, images: Tensor, logits: Tensor) -> bool:
     if few >= len(images):
         return False
     with torch.no_grad(), evaluating(teacher):
-        alone = teacher(images[:few])
+        alone = logits_at(teacher, images[:few])
     return bool((alone - logits[:few]).abs().max() > UNSTEADY * logits.abs().max())
 
 
@@ -178,7 +179,7 @@ def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityCheck
     for place, teacher in enumerate(stepper.teachers):
         if isinstance(teacher, nn.Module):
             with torch.no_grad(), evaluating(teacher):
-                teacher_logits = teacher(images)
+                teacher_logits = logits_at(teacher, images)
         else:
             teacher_logits = teacher.logits(batch)[: len(images)]
         check_same_classes(logits, teacher_logits)
