@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from kdiga.cli.app import _in_plain_characters
+from kdiga.training.interruption import CONTINUE, SAVE, Interruption
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "0"}
 
@@ -57,3 +58,12 @@ def test_a_closed_terminal_ends_a_command_as_sigterm_does(ignored):
     found = subprocess.run([sys.executable, "-c", command], env=ENVIRONMENT, capture_output=True, check=False)
     assert found.returncode == (0 if ignored else 128 + signal.SIGHUP)
     assert (b"ended by SIGHUP" in found.stderr) != ignored
+
+
+def test_a_closed_terminal_is_a_signal_that_ends_a_run_and_no_request_to_save():
+    interruption = Interruption(save_every=0.0)
+    with interruption.listening():
+        assert interruption.request() == CONTINUE
+        signal.raise_signal(signal.SIGHUP)
+    assert interruption.request() == signal.SIGHUP
+    assert CONTINUE < SAVE < signal.SIGHUP

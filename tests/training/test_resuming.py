@@ -15,7 +15,7 @@ import kdiga
 from kdiga.errors import InputError, InterruptedRunError
 from kdiga.model_state import seeded
 from kdiga.training import resume
-from kdiga.training.interruption import SAVE, Interruption
+from kdiga.training.interruption import CONTINUE, SAVE, Interruption
 from kdiga.types import ThreatModel
 from tests.training.test_loop import small
 
@@ -76,7 +76,7 @@ def saving(monkeypatch):
 
         def wish(self):
             asked[0] += 1
-            return self._signal or (SAVE if asked[0] % count == 0 else 0)
+            return self._signal or (SAVE if asked[0] % count == 0 else CONTINUE)
 
         monkeypatch.setattr(Interruption, "request", wish)
 

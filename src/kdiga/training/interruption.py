@@ -13,7 +13,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 SAME = 1.0  # seconds in which a repeated signal counts as the same one
-CONTINUE, SAVE = 0, 1  # requests, besides the number of a signal that ends the run
+CONTINUE, SAVE = -1, 0  # requests, below the numbers of the signals that end a run; SIGHUP is 1
 
 
 class Interruption:

@@ -196,3 +196,29 @@ def test_nothing_is_replaced_without_a_graph():
         with torch.no_grad():
             assert model(images.requires_grad_()).grad_fn is None
     assert type(model(images).grad_fn).__name__ == "ConvolutionBackward0"
+
+
+@pytest.mark.parametrize("name", ["kdiga", "igam", "kdiga-ard"])
+def test_a_short_training_is_that_of_pytorchs_second_derivatives(name):
+    with seeded(1):
+        teacher = kdiga.load_model("cnn-8", in_channels=1, image_size=8)
+        student = kdiga.load_model("resnet8", in_channels=1, image_size=8, activation="silu")
+        batches = [(torch.rand(16, 1, 8, 8), torch.arange(16) % 10) for _ in range(3)]
+    weights = list[dict[str, Tensor]]()
+    for route in ("exact", "exact-pytorch"):
+        trained = copy.deepcopy(student)
+        threat = kdiga.ThreatModel("linf", 0.1)
+        kdiga.distill(
+            trained,
+            teacher,
+            batches,
+            method=name,
+            threat=threat,
+            epochs=2,
+            route=route,
+            lr=0.01,
+            on_warning=lambda _: None,
+        )
+        weights.append(trained.state_dict())
+    for key, value in weights[0].items():
+        assert torch.allclose(value.double(), weights[1][key].double(), atol=2e-4), key

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdiga.gradients.double_backward.autograd_tools import last_derivative, wanted
+from kdiga.gradients.double_backward.autograd_tools import last_derivative, mark_source, wanted
 
 aten = torch.ops.aten
 
@@ -26,11 +26,13 @@ class Activation(NamedTuple):
         forward: ``f``, from a tensor.
         backward: ``gy f'(x)``, from ``gy`` and ``x``.
         curvature: ``v gy f''(x)``, from ``v gy``, which it may overwrite, and ``x``; None where ``f''`` is zero.
+        by_output: Whether ``backward`` takes ``y`` in place of ``x``, which then need not be saved.
     """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
     curvature: Callable[[Tensor, Tensor], Tensor] | None
+    by_output: bool = False
 
 
 def _silu_curvature(product: Tensor, x: Tensor) -> Tensor:
@@ -72,25 +74,40 @@ HARDSWISH = Activation(aten.hardswish, aten.hardswish_backward, _hardswish_curva
 HARDSIGMOID = Activation(aten.hardsigmoid, aten.hardsigmoid_backward, None)
 
 
+def clamp_activation(low: float, high: float) -> Activation:
+    """Return hardtanh between two values; ReLU6 is the one between 0 and 6."""
+    return Activation(
+        lambda x: aten.hardtanh(x, low, high), lambda gy, y: aten.hardtanh_backward(gy, y, low, high), None, True
+    )
+
+
 def activate(activation: Activation, x: Tensor, inplace: bool = False) -> Tensor:
-    """Return the activation, written into ``x`` if ``inplace``; the derivatives then need a copy of ``x``."""
-    return _Activation.apply(x.clone() if inplace else x, x if inplace else None, activation)  # pyright: ignore[reportReturnType]
+    """Return the activation, written into ``x`` if ``inplace``; the derivatives may then need a copy of ``x``."""
+    if inplace:
+        return _Activation.apply(x if activation.by_output else x.clone(), x, activation)  # pyright: ignore[reportReturnType]
+    y: Tensor = _Activation.apply(x, None, activation)  # pyright: ignore[reportAssignmentType]
+    return y if activation.by_output else mark_source(y, activation.forward, x)
 
 
 class _Activation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, into: Tensor | None, activation: Activation) -> Tensor:
-        ctx.save_for_backward(x)
+        y = activation.forward(x)
+        if into is not None:
+            ctx.mark_dirty(into)
+            y = into.copy_(y)
+        ctx.save_for_backward(y if activation.by_output else x)
         ctx.activation = activation
-        if into is None:
-            return activation.forward(x)
-        ctx.mark_dirty(into)
-        return into.copy_(activation.forward(x))
+        return y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        return _ActivationBackward.apply(gy, x, ctx.activation), None, None
+        (saved,) = ctx.saved_tensors
+        activation: Activation = ctx.activation
+        gx: Tensor = _ActivationBackward.apply(gy, saved, activation)  # pyright: ignore[reportAssignmentType]
+        if torch.is_grad_enabled() and not activation.by_output:
+            mark_source(gx, activation.backward, gy, saved)
+        return gx, None, None
 
 
 class _ActivationBackward(torch.autograd.Function):

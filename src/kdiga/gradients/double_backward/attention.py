@@ -126,8 +126,8 @@ def _fused_backward(
         )
     # The fused kernel again, for its own backward pass: no device has the same arguments for it.
     with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        return torch.autograd.grad(_fused(*leaves, masking)[0], leaves, gout)
+        query, key, value = (tensor.detach().requires_grad_() for tensor in inputs)
+        return torch.autograd.grad(_fused(query, key, value, masking)[0], (query, key, value), gout)
 
 
 def _second_derivative(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +51,32 @@ def last_derivative(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., t
         return tuple(found.get(place) for place in range(len(results)))
 
     return run
+
+
+class Source(NamedTuple):
+    """How to compute a tensor again from tensors that are saved anyway."""
+
+    function: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+    version: int
+
+
+def mark_source(result: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Note on a tensor that ``function(*inputs)`` gives it again, so that :func:`to_save` saves the inputs instead."""
+    result._kdiga_source = Source(function, inputs, result._version)  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+    return result
+
+
+def to_save(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """Return tensors to save for a backward pass, and the function that gives ``tensor`` from them."""
+    source: Source | None = getattr(tensor, "_kdiga_source", None)
+    if source is None or source.version != tensor._version:  # pyright: ignore[reportPrivateUsage]
+        return _itself, (tensor,)
+    return source.function, source.inputs
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def in_layout_of(reference: Tensor, tensor: Tensor) -> Tensor:

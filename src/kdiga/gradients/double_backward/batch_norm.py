@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdiga.gradients.double_backward.autograd_tools import in_layout_of, last_derivative, wanted
+from kdiga.gradients.double_backward.autograd_tools import in_layout_of, last_derivative, to_save, wanted
 
 aten = torch.ops.aten
 
@@ -84,17 +84,19 @@ class _BatchNorm(torch.autograd.Function):
 class _BatchNormBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gy: Tensor, weight: Tensor, x: Tensor, mean: Tensor, inv: Tensor) -> tuple[Tensor, ...]:
-        gy = in_layout_of(x, gy)
-        mask = (True, True, True)
-        gx, gweight, gbias = aten.native_batch_norm_backward(gy, x, weight, None, None, mean, inv, True, 0.0, mask)
-        ctx.save_for_backward(gy, weight, x, mean, inv, gweight, gbias)
+        ctx.gy, inputs = to_save(gy)
+        gx, gweight, gbias = aten.native_batch_norm_backward(
+            in_layout_of(x, gy), x, weight, None, None, mean, inv, True, 0.0, (True, True, True)
+        )
+        ctx.save_for_backward(weight, x, mean, inv, gweight, gbias, *inputs)
         ctx.set_materialize_grads(False)
         return gx, gweight, gbias
 
     @staticmethod
     @last_derivative
     def backward(ctx: Any, v: Tensor | None, s: Tensor | None, t: Tensor | None) -> tuple[Any, ...]:
-        gy, weight, x, mean, inv, gweight, gbias = ctx.saved_tensors
+        weight, x, mean, inv, gweight, gbias, *inputs = ctx.saved_tensors
+        gy = in_layout_of(x, ctx.gy(*inputs))
         n = x.numel() / x.shape[1]
         a, b = gbias / n, gweight / n
         ggy = gx = gw = None

@@ -19,6 +19,7 @@ from torch import Tensor
 from kdiga.gradients.double_backward.autograd_tools import (
     autocast_dtype,
     last_derivative,
+    to_save,
     wanted,
     without_autocast,
 )
@@ -84,30 +85,32 @@ def _derivatives(
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, options: Options) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.input, inputs = to_save(x)
+        ctx.save_for_backward(weight, *inputs)
         ctx.options, ctx.bias = options, bias is not None
         with without_autocast(x.device):
             return aten.convolution(x, weight, bias, *options)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight = ctx.saved_tensors
+        weight, *inputs = ctx.saved_tensors
         by_input, by_weight, by_bias = wanted(ctx, 0), wanted(ctx, 1), wanted(ctx, 2)
         gx = None
         if by_input and torch.is_grad_enabled():
-            gx, by_input = _InputGradient.apply(gy, weight, x, ctx.options), False
+            gx, by_input = _InputGradient.apply(gy, weight, inputs[0], ctx.options), False
         if not (by_input or by_weight or by_bias):
             return gx, None, None, None
+        x = ctx.input(*inputs) if by_weight else inputs[0]  # without a weight gradient only the shape counts
         found = _derivatives(gy, x, weight, ctx.options, ctx.bias, (by_input, by_weight, by_bias))
         return found[0] if by_input else gx, found[1], found[2], None
 
 
 class _InputGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gy: Tensor, weight: Tensor, x: Tensor, options: Options) -> Tensor:
+    def forward(ctx: Any, gy: Tensor, weight: Tensor, like: Tensor, options: Options) -> Tensor:
         ctx.save_for_backward(gy, weight)
         ctx.options = options
-        gx = _derivatives(gy, x, weight, options, False, (True, False, False))[0]
+        gx = _derivatives(gy, like, weight, options, False, (True, False, False))[0]
         assert gx is not None
         return gx
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from kdiga.gradients.double_backward import activations, attention, batch_norm, convolution, layer_norm
+from kdiga.gradients.double_backward import activations, attention, batch_norm, convolution, row_norm
 from kdiga.gradients.double_backward.activations import Activation
 from kdiga.gradients.double_backward.checkpointing import recomputing_under
 
@@ -87,7 +87,7 @@ def _differentiable(tensor: Any) -> bool:
         and tensor.requires_grad
         and torch.is_grad_enabled()
         and not tensor.is_complex()
-        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportPrivateUsage]
+        and torch._C._functorch.peek_interpreter_stack() is None  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     )
 
 
@@ -157,7 +157,7 @@ def _layer_norm(
 ) -> Any:
     if input.dim() <= len(normalized_shape):
         return NotImplemented
-    return layer_norm.layer_norm(input, normalized_shape, weight, bias, eps)
+    return row_norm.layer_norm(input, normalized_shape, weight, bias, eps)
 
 
 def _group_norm(
@@ -165,7 +165,7 @@ def _group_norm(
 ) -> Any:
     if input.dim() < 2 or input.shape[1] % num_groups or input.numel() == len(input) * num_groups:
         return NotImplemented
-    return layer_norm.group_norm(input, num_groups, weight, bias, eps)
+    return row_norm.group_norm(input, num_groups, weight, bias, eps)
 
 
 def _activation(activation: Activation) -> Replacement:
@@ -174,6 +174,10 @@ def _activation(activation: Activation) -> Replacement:
 
 def _activation_(activation: Activation) -> Replacement:
     return lambda input: activations.activate(activation, input, inplace=True)
+
+
+def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    return activations.activate(activations.clamp_activation(min_val, max_val), input, inplace)
 
 
 def _gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
@@ -210,6 +214,8 @@ REPLACEMENTS: dict[Any, Replacement] = {
     F.batch_norm: _batch_norm,
     F.layer_norm: _layer_norm,
     F.group_norm: _group_norm,
+    F.relu6: lambda input, inplace=False: _hardtanh(input, 0.0, 6.0, inplace),
+    F.hardtanh: _hardtanh,
     F.silu: _activation(activations.SILU),
     _nn.silu: _activation(activations.SILU),
     _nn.silu_: _activation_(activations.SILU),
