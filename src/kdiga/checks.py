@@ -119,6 +119,37 @@ def first_logits(model: nn.Module, images: Tensor) -> Tensor:
         ) from error
 
 
+PROBABILITY = 1e-3  # largest distance of a softmax's values from [0, 1], and of their sum from 1
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Return whether a model's outputs are a probability distribution for every image, as after a softmax."""
+    values = logits.detach().float()
+    inside = (values > -PROBABILITY).all() and (values < 1 + PROBABILITY).all()
+    return len(values) > 0 and bool(inside and ((values.sum(1) - 1).abs() < PROBABILITY).all())
+
+
+def probabilities_of(who: str) -> str:
+    """Return the warning that a model returns probabilities."""
+    return (
+        f"the {who} returns probabilities, not logits, so the loss takes a second softmax and its gradients are far "
+        "too small. Take the softmax out of its forward pass, or return their logarithm."
+    )
+
+
+def check_distinct(student: nn.Module, teacher: object) -> None:
+    """Check that student and teacher are two models.
+
+    Raises:
+        InputError: If they are one module.
+    """
+    if student is teacher:
+        raise InputError(
+            "the student and the teacher are the same module, so the student would be its own goal; give another "
+            "model, or a copy, copy.deepcopy(student)."
+        )
+
+
 def check_examples(images: Tensor, labels: Tensor) -> None:
     """Check images and labels as :func:`check_images` and :func:`check_labels`, and that there is at least one."""
     check_images(images)

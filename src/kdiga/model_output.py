@@ -66,7 +66,9 @@ def _parts(returned: object) -> dict[Any, Any]:
         names: Sequence[str] = getattr(returned, "_fields", ())
     else:
         names = list(getattr(returned, "__dict__", ())) or list(getattr(returned, "__slots__", ()))
-    return parts | {name: getattr(returned, name) for name in names if isinstance(getattr(returned, name, None), Tensor)}
+    return parts | {
+        name: getattr(returned, name) for name in names if isinstance(getattr(returned, name, None), Tensor)
+    }
 
 
 class NamedOutput(nn.Module):

@@ -17,6 +17,7 @@ PUBLIC = {
     "InputError",
     "KdigaError",
     "KdigaWarning",
+    "NamedOutput",
     "PGD",
     "ThreatModel",
     "TrainingResult",

@@ -69,7 +69,9 @@ def class_scores(model: nn.Module, images: Tensor, labels: Tensor) -> ClassScore
             "the batch norm of the model has no running statistics, so an answer depends on the other images of its "
             "batch and has no radius; use batch norm with track_running_stats."
         )
-    logits = torch.cat([check_logits(logits_at(model, part), part, least_classes=2) for part in images.split(BATCH_SIZE)])
+    logits = torch.cat(
+        [check_logits(logits_at(model, part), part, least_classes=2) for part in images.split(BATCH_SIZE)]
+    )
     check_labels(labels, images, logits.shape[1])
     _check_deterministic(model, images[:BATCH_SIZE], logits[:BATCH_SIZE])
     _check_uses_input(model, images, logits)

@@ -13,7 +13,7 @@ from torch import nn
 
 from kdiga.data import Feed
 from kdiga.errors import InputError
-from kdiga.gradients.obstacles import obstacle_to_double_backward
+from kdiga.gradients.obstacles import obstacle_to_differences, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, Route, route_by_name
 from kdiga.methods import Needs
 from kdiga.model_state import seeded
@@ -72,6 +72,7 @@ def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: Train
         InputError: If the exact route is given and the student cannot be differentiated twice.
     """
     if settings.route not in ("auto", "exact", "exact-pytorch"):
+        _check_differences(student, batch, f"route was {settings.route!r}")
         return route_by_name(settings.route, settings.probe), {"chosen": settings.route, "why": "asked for"}
     name = "exact" if settings.route == "auto" else settings.route
     route, few = Exact(fast=name == "exact"), batch.first(2)
@@ -81,7 +82,16 @@ def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: Train
     why = f"the student cannot be differentiated twice ({obstacle})"
     if settings.route != "auto":
         raise InputError(f"route was {name!r}, and {why}; use route finite-difference, one-sided or auto.")
+    _check_differences(student, batch, why)
     return route_by_name("finite-difference", settings.probe), {"chosen": "finite-difference", "why": why}
+
+
+def _check_differences(student: nn.Module, batch: Batch, why: str) -> None:
+    if (obstacle := obstacle_to_differences(student, batch.images)) is not None:
+        raise InputError(
+            f"{why}, and a difference of two passes is no derivative either ({obstacle}); use a student without that, "
+            "or a method that does not train through input gradients."
+        )
 
 
 def choose_settings(

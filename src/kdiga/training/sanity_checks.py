@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_labels, check_same_classes, first_logits
+from kdiga.checks import are_probabilities, check_labels, check_same_classes, first_logits, probabilities_of
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import saturated
@@ -167,6 +167,7 @@ def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityCheck
     with torch.no_grad(), evaluating(stepper.student):
         logits = first_logits(stepper.student, images)
     _check_finite("student", logits)
+    _warn_of_probabilities(sanity_checks, "student", logits)
     check_labels(batch.labels, batch.images, logits.shape[1])
     stepper.train_mode()
     if all_in_eval_mode(stepper.student) and not stepper.settings.freeze:
@@ -184,9 +185,15 @@ def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityCheck
             teacher_logits = teacher.logits(batch)[: len(images)]
         check_same_classes(logits, teacher_logits)
         _check_finite(TEACHERS[place], teacher_logits)
+        _warn_of_probabilities(sanity_checks, TEACHERS[place], teacher_logits)
         # A teacher that is trained with the student has not learnt yet.
         if teacher is not stepper.trained_teacher:
             sanity_checks.at_teacher(TEACHERS[place], teacher, images, labels, teacher_logits)
+
+
+def _warn_of_probabilities(sanity_checks: SanityChecks, who: str, logits: Tensor) -> None:
+    if are_probabilities(logits):
+        sanity_checks.warn(f"{who}-probabilities", 0, probabilities_of(who))
 
 
 def _check_finite(who: str, logits: Tensor) -> None:

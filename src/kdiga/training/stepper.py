@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.checks import check_distinct
 from kdiga.distributed.batch_shards import BatchShard, Share, on_batch_shard
 from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.distributed.rng_streams import RngStreams
@@ -45,6 +46,10 @@ class TrainingTask:
     teachers: Sequence[nn.Module | Teacher]
     method: Method
     threat: ThreatModel
+
+    def __post_init__(self) -> None:
+        for teacher in self.teachers:
+            check_distinct(self.student, teacher)
 
     def copy(self) -> TrainingTask:
         """Return the task with copies of all models that training changes."""
