@@ -52,7 +52,10 @@ class Pair(nn.Module):
         (lambda: kdiga.distill(net(), None, (IMAGES.numpy(), LABELS.numpy()), **QUICK), "labels were ndarray"),
         (lambda: kdiga.distill(net(), None, (IMAGES.tolist(), LABELS), **QUICK), "images were list"),
         (lambda: kdiga.distill(net(), None, (IMAGES.double(), LABELS), **QUICK), "images were torch.float64"),
-        (lambda: kdiga.distill(Pair(), None, (IMAGES, LABELS), **QUICK), "the model returned dict with 'scores', 'images'"),
+        (
+            lambda: kdiga.distill(Pair(), None, (IMAGES, LABELS), **QUICK),
+            "the model returned dict with 'scores', 'images'",
+        ),
         (lambda: kdiga.distill(net(), None, (IMAGES, LABELS), **QUICK, seed=-1), "seed was -1"),
         (lambda: kdiga.evaluate(Pair(), [(IMAGES, LABELS)]), "the model returned dict with 'scores', 'images'"),
         (lambda: kdiga.evaluate(net().double(), [(IMAGES, LABELS)]), "images were torch.float32"),
