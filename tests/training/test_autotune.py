@@ -226,6 +226,6 @@ def test_bf16_learns(route, robust, stripes):
 def test_a_run_shorter_than_the_trial_keeps_its_schedule(robust, stripes):
     """The trial takes more steps than the run has, and one-cycle ends with the run."""
     data = kdiga.ImageSet(stripes.images[:32], stripes.labels[:32], stripes.classes)
-    settings = {**QUICK, "batch_size": 16, "precision": "auto", "stop_at_chance": False}
+    settings = {**QUICK, "batch_size": 16, "precision": "auto", "stop_at_chance": False, "on_warning": lambda _: None}
     result = kdiga.distill(small(), robust, data, method="kd", epochs=1, threat=THREAT, validation=data, **settings)
     assert set(result.choices["precision"]["seconds_a_step"]) == {"fp32", "bf16"}
