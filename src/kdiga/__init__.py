@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdiga import methods as methods
     from kdiga.attacks import PGD
     from kdiga.data import DataSet, ImageSet, available_data, load_data
     from kdiga.errors import DivergedError, InputError, KdigaError, KdigaWarning
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kdiga.gradients.routes import Exact, FiniteDifference
     from kdiga.methods import available_methods
     from kdiga.models import available_models, load_model, save_model
-    from kdiga.training import TrainingResult, TrainingSettings, distill
+    from kdiga.training import Distiller, TrainingResult, TrainingSettings, distill
     from kdiga.types import ThreatModel
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PGD",
     "DataSet",
+    "Distiller",
     "DivergedError",
     "Evaluation",
     "Exact",
@@ -62,12 +64,14 @@ _MODULES = {
     "gradients.routes": ["Exact", "FiniteDifference"],
     "methods": ["available_methods"],
     "models": ["available_models", "load_model", "save_model"],
-    "training": ["TrainingResult", "TrainingSettings", "distill"],
+    "training": ["Distiller", "TrainingResult", "TrainingSettings", "distill"],
     "types": ["ThreatModel"],
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "methods":
+        return importlib.import_module("kdiga.methods")
     for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"kdiga.{module}"), name)

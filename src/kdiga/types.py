@@ -66,6 +66,26 @@ class ThreatModel:
         """
         return cls(cast("Norm", norm), parse_number(eps))
 
+    @classmethod
+    def of(cls, threat: ThreatModel | str | None) -> ThreatModel:
+        """Return a threat model: itself, from text such as "linf 8/255", or the default for None.
+
+        Raises:
+            InputError: for other text or another object, and as the class does.
+
+        >>> ThreatModel.of("L2 0.5")
+        ThreatModel(norm='l2', eps=0.5)
+        """
+        if threat is None or isinstance(threat, ThreatModel):
+            return threat or cls()
+        words = threat.split() if isinstance(threat, str) else ()  # pyright: ignore[reportUnnecessaryIsInstance]
+        if len(words) != 2:
+            raise InputError(
+                f"threat was {threat!r:.60}; it must be a norm and an eps, such as 'linf 8/255', or a "
+                "kdiga.ThreatModel."
+            )
+        return cls.parse(*words)
+
     def __post_init__(self) -> None:
         norm = str(self.norm).lower()
         if norm not in NORMS:

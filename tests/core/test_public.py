@@ -10,6 +10,7 @@ import kdiga
 PUBLIC = {
     "DataSet",
     "DivergedError",
+    "Distiller",
     "Evaluation",
     "Exact",
     "FiniteDifference",
@@ -27,6 +28,7 @@ PUBLIC = {
     "available_models",
     "distill",
     "evaluate",
+    "fast_double_backward",
     "input_gradient",
     "load_data",
     "load_model",
@@ -38,6 +40,14 @@ def test_public_names_are_these():
     assert set(kdiga.__all__) == PUBLIC
     for name in kdiga.__all__:
         assert getattr(kdiga, name).__name__ == name
+
+
+def test_the_class_of_each_method_is_public():
+    code = "import kdiga; print(kdiga.methods.Tangent(gap_weight=3).gap_weight, hasattr(kdiga.methods, 'Nothing'))"
+    finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert finished.stdout == "3 False\n"
+    for method in kdiga.available_methods().values():
+        assert getattr(kdiga.methods, method.__name__) is method
 
 
 def test_import_is_light_and_silent():

@@ -11,6 +11,7 @@ from unittest import mock
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import kdiga
 from kdiga.data import ImageSet
@@ -18,15 +19,16 @@ from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.distributed.rng_streams import RngStreams
 from kdiga.errors import InputError, InterruptedRunError
 from kdiga.gradients.routes import Exact
-from kdiga.methods import method_by_name
+from kdiga.methods import available_methods, method_by_name
 from kdiga.model_state import seeded
 from kdiga.teachers import CachedTeacher
+from kdiga.training.distiller import Distiller
 from kdiga.training.interruption import SAVE, Interruption
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.training.validation import Scores, Validator
 from kdiga.types import ThreatModel
-from tests.distributed.work import networks, train_all, train_more
+from tests.distributed.work import batches, networks, train_all, train_more
 
 THREAT = ThreatModel("linf", 0.1)
 SETTINGS = {"batch_size": 40, "lr": 1e-2, "validation_steps": 2, "augment": "crop-flip", "threat": THREAT, "epochs": 2}
@@ -69,6 +71,7 @@ def everything(process_group: ProcessGroup, folder: Path, data: ImageSet) -> dic
             "refused": refused(data),
             "weights": begun_equal(process_group),
             "named layer": layer_refused(process_group),
+            "wrapped": wrapped(process_group),
         }
     )
 
@@ -172,6 +175,28 @@ def layer_refused(process_group: ProcessGroup) -> str:
     except InputError as error:
         return str(error)
     return "accepted"
+
+
+def wrapped(process_group: ProcessGroup) -> dict[str, float]:
+    """Return how far the gradient of a student in PyTorch's own wrapper is from the processes' mean, by method."""
+    found = {}
+    for name, kind in available_methods().items():
+        grads = []
+        for wrap in (DistributedDataParallel, lambda model: model):
+            student, teacher, second = networks(torch.float64)
+            teacher.train(kind().needs.trains_teacher)
+            distiller = Distiller(
+                wrap(student.train()), teacher, second_teacher=second, method=name, total_steps=10, threat=THREAT
+            )
+            distiller.load_state_dict({"step": 9, "memory": {}})
+            batch = batches(torch.float64, 1)[0].rows(process_group.share.rows(12))
+            with seeded(5, process_group.rank):
+                distiller(batch.images, batch.labels).backward()
+            grads.append([parameter.grad for parameter in student.parameters()])
+        process_group.average(grads[1])
+        one, two = (torch.cat([part.flatten() for part in grad]) for grad in grads)
+        found[name] = float((one - two).norm() / two.norm())
+    return found
 
 
 def alone_scores(data: ImageSet) -> Scores:

@@ -39,6 +39,12 @@ def test_a_run_of_two_is_a_run_of_one(found, by_one):
             assert (ours["clean"], ours["robust"]) == pytest.approx((theirs["clean"], theirs["robust"]), abs=0.03)
 
 
+def test_every_method_takes_a_student_in_pytorchs_own_wrapper(found):
+    for one in found:
+        assert len(one["wrapped"]) >= 20
+        assert max(one["wrapped"].values()) < 1e-12
+
+
 def test_both_end_with_the_same(found):
     """Batch norm has each process's own statistics in training, and their mean at the end; losses are the batch's."""
     for name in ("whole", "uninterrupted"):

@@ -126,7 +126,7 @@ def trained(
     stepper.average_statistics()
     stepper.release_models()
     state = copy.deepcopy(student.state_dict()), copy.deepcopy(teacher.state_dict())
-    return {"states": state, "terms": terms, "memory": dict(stepper.memory)}
+    return {"states": state, "terms": terms, "memory": dict(stepper.distiller.memory)}
 
 
 def train_all(process_group: ProcessGroup) -> dict[tuple[str, str, str], Any]:

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 import kdiga
 from kdiga.gradients.obstacles import compiled_part, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, FiniteDifference, route_by_name
-from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
-from kdiga.training import TrainingSettings
-from kdiga.training.autotune import choose_route
+from kdiga.training.distiller import choose_route
 from kdiga.types import Batch
 
 
@@ -124,6 +122,6 @@ def test_align_refuses_what_it_cannot_differentiate(activation, why, batch):
 def test_auto_takes_finite_differences_where_the_second_derivative_is_wrong(batch):
     images, labels = batch[0][:2], batch[1][:2]
     few = Batch(images, labels, torch.arange(2))
-    route, choice = choose_route(network(Swish(Slope)), few, method_by_name("kdiga").needs, TrainingSettings())
+    route, choice = choose_route(network(Swish(Slope)), few, "loss", "auto")
     assert isinstance(route, FiniteDifference)
     assert "Swish at '2' is wrong" in choice["why"]

@@ -12,14 +12,12 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, FiniteDifference
-from kdiga.methods import method_by_name
 from kdiga.training import TrainingSettings, autotune
-from kdiga.training.autotune import choose_route, choose_settings
+from kdiga.training.autotune import choose_settings
+from kdiga.training.distiller import choose_route
 from kdiga.types import Batch
 from tests.conftest import five_layers
 from tests.training.test_loop import QUICK, THREAT, small
-
-KDIGA = method_by_name("kdiga").needs
 
 
 class OnceOnly(torch.autograd.Function):
@@ -51,7 +49,7 @@ def some(batch):
 def test_auto_is_exact_where_the_student_can_be_differentiated_twice(student, batch):
     student.train()
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    route, choice = choose_route(student, some(batch), KDIGA, TrainingSettings())
+    route, choice = choose_route(student, some(batch), "loss", "auto")
     assert route == Exact()
     assert choice["chosen"] == "exact"
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
@@ -59,7 +57,7 @@ def test_auto_is_exact_where_the_student_can_be_differentiated_twice(student, ba
 
 
 def test_auto_is_finite_difference_elsewhere_and_says_why(student, batch):
-    route, choice = choose_route(Fused(student), some(batch), KDIGA, TrainingSettings(probe=0.3))
+    route, choice = choose_route(Fused(student), some(batch), "loss", "auto", 0.3)
     assert route == FiniteDifference(0.3)
     assert "cannot be differentiated twice (trying to differentiate twice" in choice["why"]
 
@@ -74,11 +72,11 @@ def test_exact_by_name_is_refused_where_it_would_be_half_a_derivative(robust, ba
 def test_a_vision_transformer_is_exact(batch):
     """Attention falls back to the kernel with a second derivative for this route alone."""
     student = kdiga.load_model("vit-micro", in_channels=1, image_size=8, num_classes=10).train()
-    assert choose_route(student, some(batch), KDIGA, TrainingSettings())[0] == Exact()
+    assert choose_route(student, some(batch), "loss", "auto")[0] == Exact()
 
 
 def test_a_route_by_name_is_taken_without_a_trial(batch):
-    route, choice = choose_route(None, some(batch), KDIGA, TrainingSettings(route="one-sided"))
+    route, choice = choose_route(None, some(batch), "loss", "one-sided")
     assert route == FiniteDifference(sides=1)
     assert choice["chosen"] == "one-sided"
 

@@ -36,8 +36,9 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
-    eps: float | str = 8 / 255,
-    norm: str = "linf",
+    eps: float | str | None = None,
+    norm: str | None = None,
+    threat: ThreatModel | str | None = None,
     attacks: Sequence[str] = ("clean", "pgd-20"),
     examples: int | None = None,
     seed: int = 0,
@@ -59,8 +60,9 @@ def evaluate(
     Args:
         model: Network from images to logits (batch, num_classes).
         batches: Pairs of images, float (batch, channel, height, width) in [0, 1], and int labels.
-        eps: Size of the ball in pixels in [0, 1]; a number or a fraction such as "8/255".
-        norm: "linf" or "l2", in any case.
+        eps: Size of the ball in pixels in [0, 1]; a number or a fraction such as "8/255", which is the default.
+        norm: "linf", which is the default, or "l2", in any case.
+        threat: Threat model in place of both: a :class:`kdiga.ThreatModel`, or text such as "linf 8/255".
         attacks: Names among "clean", "fgsm", "pgd-STEPS", "cw-STEPS", both with "xRESTARTS", and "autoattack".
         examples: Number of examples, the first ones; None for all.
         seed: Seed of random starts.
@@ -82,7 +84,7 @@ def evaluate(
     chosen = _parse(attacks, version)
     if not 0 <= seed < MOST_SEEDS:
         raise InputError(f"seed was {seed!r}; it must be a whole number from 0 to {MOST_SEEDS - 1}.")
-    settings = AttackSettings(ThreatModel.parse(norm, eps), seed, batch_size, ResultCache(folder), progress)
+    settings = AttackSettings(_threat(threat, norm, eps), seed, batch_size, ResultCache(folder), progress)
     images, labels = _gather(batches, examples)
     with _ready_to_attack(model, len(images), batch_size):
         started = time.perf_counter()
@@ -135,6 +137,15 @@ def sweep(
                 target = replace(target, correct=torch.tensor(run_attack(target, chosen, own).correct))
             correct.append(tuple(target.correct.tolist()))
     return EpsSweep(chosen.name, [threat.eps for threat in threats], correct)
+
+
+def _threat(threat: ThreatModel | str | None, norm: str | None, eps: float | str | None) -> ThreatModel:
+    if threat is None:
+        default = ThreatModel()
+        return ThreatModel.parse(norm or default.norm, default.eps if eps is None else eps)
+    if norm is not None or eps is not None:
+        raise InputError("threat was given together with norm or eps; give threat, or the two others.")
+    return ThreatModel.of(threat)
 
 
 @contextmanager

@@ -5,10 +5,21 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.student_pass import GradientUse
@@ -76,7 +87,7 @@ class CheckedOptions:
     Raises:
         InputError: for a name that the option's ``Literal`` does not list, a weight that is negative or not finite,
             a temperature of 0 or less, fewer than 1 step, a step size of 0 or less, or a share of the training or
-            the batch out of range.
+            the batch out of range, or a value of another type.
     """
 
     def __post_init__(self) -> None:
@@ -86,8 +97,16 @@ class CheckedOptions:
             value, kind = getattr(self, option.name), kinds[option.name]
             if get_origin(kind) is Literal and value not in get_args(kind):
                 raise unknown(option.name, str(value), get_args(kind))
+            if not isinstance(value, _ACCEPTED.get(kind, object)):
+                accepted = "True or False" if kind is bool else "a number"
+                raise InputError(f"{option.name} was {value!r}; it must be {accepted}.")
             if value is not None:
                 _check_number(option.name, value)
+
+
+_ACCEPTED: dict[Any, Any] = {bool: bool, int: (int, float), float: (int, float)} | {
+    kind | None: (int, float, type(None)) for kind in (int, float)
+}
 
 
 @cache  # a study makes hundreds of methods
@@ -159,15 +178,46 @@ def available_methods() -> dict[str, type[Method]]:
     return dict(sorted(_METHODS.items()))
 
 
-def method_by_name(method: str | Method) -> Method:
-    """Return the method of that name with its defaults, or the method itself.
+def method_class(method: str | Mapping[str, Any] | Method | type[Method]) -> type[Method]:
+    """Return the class of a method: of its name, of a recipe's section, or of a method.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, or another object.
     """
-    if not isinstance(method, str):
-        return method
-    methods = available_methods()
-    if method not in methods:
-        raise unknown("method", method, methods)
-    return methods[method]()
+    name, methods = method.get("name") if isinstance(method, Mapping) else method, available_methods()
+    if isinstance(name, str):
+        if name not in methods:
+            raise unknown("method", name, methods)
+        return methods[name]
+    kind = name if isinstance(name, type) else type(name)
+    if not is_dataclass(kind) or not hasattr(kind, "info"):
+        raise InputError(
+            f"method was {method!r:.60}; it must be a name such as 'kdiga', a method, or a mapping such as "
+            "{'name': 'kd', 'temperature': 4}."
+        )
+    return cast("type[Method]", kind)
+
+
+def method_by_name(
+    method: str | Mapping[str, Any] | Method | type[Method], options: Mapping[str, Any] | None = None
+) -> Method:
+    """Return a method.
+
+    Args:
+        method: Name, for the method with its defaults; mapping as in a recipe, ``{"name": "kd", "temperature": 4}``;
+            or method.
+        options: Options that differ.
+
+    Raises:
+        InputError: for an unknown name or option.
+    """
+    kind, options = method_class(method), dict(options or {})
+    if isinstance(method, Mapping):
+        options = {key: value for key, value in method.items() if key != "name"} | options
+    names = [one.name for one in fields(kind)]  # pyright: ignore[reportArgumentType]
+    for name in options:
+        if name not in names:
+            raise unknown(f"option of method {kind.info.name!r}", str(name), names)
+    if isinstance(method, (str, Mapping, type)):
+        return kind(**options)
+    return replace(method, **options) if options else method  # pyright: ignore[reportArgumentType, reportCallIssue, reportReturnType]

@@ -9,20 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from kdiga.data import Feed
-from kdiga.errors import InputError
-from kdiga.gradients.obstacles import obstacle_to_double_backward
-from kdiga.gradients.routes import Exact, Route, route_by_name
-from kdiga.methods import Needs
+from kdiga.gradients.routes import Exact, Route
 from kdiga.model_state import seeded
+from kdiga.training.distiller import Choice, choose_route
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper, TrainingTask
-from kdiga.types import Batch
-
-Choice = dict[str, Any]
-"""``{"chosen": value, "why": sentence}``, with the measured times if there are any."""
 
 UNROUTED: Choice = {"chosen": None, "why": "the method does not train through an input gradient"}
 WARM_UP, TIMED = 2, 5  # steps
@@ -46,7 +38,8 @@ def resolve_settings(
     if task.method.needs.student_gradient == "differentiable":
         trial = trial_stepper(task, _without_auto(settings), Exact(), steps)
         placed = replace(batch, images=trial.runtime.images(batch.images))
-        route, choice = choose_route(trial.student, placed, task.method.needs, settings)
+        score = task.method.needs.gradient_of
+        route, choice = choose_route(trial.student, placed, score, settings.route, settings.probe)
 
     def make_step(candidate: TrainingSettings) -> Callable[[], object]:
         stepper, numbers = trial_stepper(task, candidate, route, steps), itertools.count()
@@ -65,27 +58,6 @@ def trial_stepper(task: TrainingTask, settings: TrainingSettings, route: Route, 
     stepper = Stepper(task.copy(), constant, route, steps=steps)
     stepper.train_mode()
     return stepper
-
-
-def choose_route(student: nn.Module, batch: Batch, needs: Needs, settings: TrainingSettings) -> tuple[Route, Choice]:
-    """Return the named route; for "auto" the exact route if the student can be differentiated twice.
-
-    The choice does not depend on speed: on ReLU networks the routes compute different derivatives.
-
-    Raises:
-        InputError: If the exact route is given and the student cannot be differentiated twice.
-    """
-    if settings.route not in ("auto", "exact", "exact-pytorch"):
-        return route_by_name(settings.route, settings.probe), {"chosen": settings.route, "why": "asked for"}
-    name = "exact" if settings.route == "auto" else settings.route
-    route, few = Exact(fast=name == "exact"), batch.first(2)
-    obstacle = obstacle_to_double_backward(student, few.images, few.labels, route, needs.gradient_of)
-    if obstacle is None:
-        return route, {"chosen": name, "why": "a trial showed that the student can be differentiated twice"}
-    why = f"the student cannot be differentiated twice ({obstacle})"
-    if settings.route != "auto":
-        raise InputError(f"route was {name!r}, and {why}; use route finite-difference, one-sided or auto.")
-    return route_by_name("finite-difference", settings.probe), {"chosen": "finite-difference", "why": why}
 
 
 def choose_settings(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from kdiga.data import Images, ImageSet
-from kdiga.methods import Method, method_by_name
+from kdiga.methods import Method, method_by_name, method_class
 from kdiga.methods.context import Teacher
 from kdiga.out_of_memory import out_of_memory_as_error
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep, TrainingCallbacks, TrainingLoop
@@ -29,10 +30,10 @@ def distill(
     teacher: nn.Module | Teacher | None,
     train: TrainingData,
     *,
-    method: str | Method = "kdiga",
+    method: str | Mapping[str, Any] | Method = "kdiga",
     epochs: int,
     second_teacher: nn.Module | None = None,
-    threat: ThreatModel | None = None,
+    threat: ThreatModel | str | None = None,
     validation: ImageSet | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -53,10 +54,13 @@ def distill(
         train: An :class:`kdiga.ImageSet`; images on disk or with extra images, from :func:`kdiga.load_data` and
             :class:`kdiga.data.MixedSet`; a pair of tensors, float images of shape (example, channel, height, width) in
             [0, 1] and int labels; or a data loader of such batches, which must augment its images itself.
-        method: Name that ``kdiga methods`` lists, or a configured method such as ``KDIGA(gradient_weight=2)``.
+        method: Name that ``kdiga methods`` lists, a configured method such as
+            ``kdiga.methods.KDIGA(gradient_weight=2)``, or a mapping as in a recipe:
+            ``{"name": "kdiga", "gradient_weight": 2}``.
         epochs: Number of epochs, at least 1.
         second_teacher: Second teacher, usually a naturally trained one, for methods with two teachers.
-        threat: Threat model that the student should withstand; Linf 8/255 if None.
+        threat: Threat model that the student should withstand: a :class:`kdiga.ThreatModel`, or text such as
+            "linf 8/255", which is the default.
         validation: Images that choose the best checkpoint; None holds ``validation_share`` of ``train`` out, by seed.
             A loader cannot be split: without validation images its best checkpoint is the last.
         out: Folder for journal and state; None writes nothing. The state stays after the run, because the weights are
@@ -68,7 +72,8 @@ def distill(
         on_warning: Called with the text of each warning about a fault that makes a run useless without stopping it: a
             teacher that guesses, saturated logits, a model in the wrong mode. None makes it a
             :class:`kdiga.KdigaWarning`. The result contains the warnings, too.
-        settings: Fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...
+        settings: Fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...; and options of the
+            method, such as ``gradient_weight=2``.
 
     Raises:
         InputError: If a method or setting is unknown, data and models do not fit each other, a teacher is missing, the
@@ -78,10 +83,13 @@ def distill(
             its loss does not fall, unless ``stop_at_chance`` is False. The message names the term. Also if the method
             trains through input gradients and all of them are exactly zero.
     """
-    configured = TrainingSettings.from_keywords(epochs, settings)
-    chosen = method_by_name(method)
+    kind = method_class(method)
+    names = [one.name for one in fields(kind)]  # pyright: ignore[reportArgumentType]
+    options = {name: settings.pop(name) for name in names if name in settings}
+    configured = TrainingSettings.from_keywords(epochs, settings, f"option of method {kind.info.name!r}", names)
+    chosen = method_by_name(method, options)
     teachers = teachers_of(chosen, teacher, second_teacher)
-    task = TrainingTask(student, teachers, chosen, threat or ThreatModel())
+    task = TrainingTask(student, teachers, chosen, ThreatModel.of(threat))
     if isinstance(train, tuple):
         train = ImageSet.of(*cast("tuple[Tensor, Tensor]", train))
     if validation is None and isinstance(train, Images):

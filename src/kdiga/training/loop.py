@@ -16,11 +16,12 @@ from kdiga.data import Feed, Images, ImageSet, augmentation_by_name, feed_of
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError
 from kdiga.gradients.routes import route_by_name
-from kdiga.model_state import seeded
+from kdiga.model_state import all_in_eval_mode, seeded
 from kdiga.models.checkpoint import check_fit
 from kdiga.runs.provenance import provenance
 from kdiga.runs.run_folder import JOURNAL, Journal
-from kdiga.training.autotune import Choice, resolve_settings
+from kdiga.training.autotune import resolve_settings
+from kdiga.training.distiller import Choice
 from kdiga.training.divergence import CollapsedError, TermLog, better_than_guessing, describe_collapse, loss_falls
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.resume import Checkpoints, Progress, identity_of
@@ -30,6 +31,7 @@ from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.training.teacher_sources import stored_views
 from kdiga.training.validation import Scores, Validator
+from kdiga.types import Batch
 
 OnStep = Callable[[int, int], None]
 OnEpoch = Callable[[EpochRecord], None]
@@ -114,7 +116,7 @@ class TrainingLoop:
             self._open_journal(0 if state is None else state["journal_lines"])
             try:
                 with seeded(self.settings.seed, -1):
-                    check_first_batch(stepper, next(iter(self.feed.epoch(0))), self.sanity_checks)
+                    self._check_first_batch(stepper, next(iter(self.feed.epoch(0))))
                 while self.progress.epoch < self.settings.epochs:
                     self._finish(stepper, self._epoch(stepper, self.progress.epoch))
             except DivergedError as error:
@@ -138,6 +140,25 @@ class TrainingLoop:
         settings, self.choices = resolve()
         route = route_by_name(self.choices["route"]["chosen"] or "exact", settings.probe)
         return Stepper(self.task, settings, route, steps=self.steps, process_group=self.process_group)
+
+    def _check_first_batch(self, stepper: Stepper, batch: Batch) -> None:
+        stepper.train_mode()
+        if all_in_eval_mode(stepper.student) and not stepper.settings.freeze:
+            self.sanity_checks.warn(
+                "student-mode",
+                0,
+                "the student's batch norm and dropout stay in eval mode while it is trained, so they do not do their "
+                "work: its train() does not reach them. If that is meant, name what is frozen in freeze.",
+            )
+        batch = replace(batch, images=stepper.runtime.images(batch.images))
+        check_first_batch(
+            stepper.student,
+            stepper.teachers,
+            stepper.trained_teacher,
+            batch,
+            self.sanity_checks,
+            parts=stepper.settings.accumulate,
+        )
 
     def _epoch(self, stepper: Stepper, epoch: int) -> EpochRecord:
         self.epoch_start = time.perf_counter()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from kdiga.checks import check_labels, check_same_classes, first_logits
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import saturated
-from kdiga.model_state import all_in_eval_mode, evaluating
-from kdiga.training.stepper import Stepper
+from kdiga.methods.context import Teacher
+from kdiga.model_state import evaluating
 from kdiga.types import Batch
 
 STEPS = (0, 8, 96, 192)  # few, since a check waits for the device; multiples of 8 include steps of most `align_every`
@@ -154,28 +153,35 @@ def _warn(message: str) -> None:
     warnings.warn(message, KdigaWarning, stacklevel=level)
 
 
-def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityChecks) -> None:
+def check_first_batch(
+    student: nn.Module,
+    teachers: Sequence[nn.Module | Teacher],
+    trained_teacher: nn.Module | None,
+    batch: Batch,
+    sanity_checks: SanityChecks,
+    *,
+    parts: int = 1,
+) -> None:
     """Check that labels and models fit each other, and that each teacher can teach.
+
+    Args:
+        student: Student, in train mode.
+        teachers: Teachers, in order.
+        trained_teacher: Teacher that is trained with the student.
+        batch: First batch, on the models' device.
+        sanity_checks: Checks that give the warnings.
+        parts: Number of parts of a batch that the training computes one after another. The whole batch may need too
+            much memory, so the models run on one part.
 
     Raises:
         InputError: If labels are out of range, a teacher has other classes, or logits are not finite.
     """
-    batch = replace(batch, images=stepper.runtime.images(batch.images))
-    # As many images as a forward pass of a step has: the whole batch may need too much memory.
-    images, labels = (part[: -(-len(part) // stepper.settings.accumulate)] for part in (batch.images, batch.labels))
-    with torch.no_grad(), evaluating(stepper.student):
-        logits = first_logits(stepper.student, images)
+    images, labels = (values[: -(-len(values) // parts)] for values in (batch.images, batch.labels))
+    with torch.no_grad(), evaluating(student):
+        logits = first_logits(student, images)
     _check_finite("student", logits)
     check_labels(batch.labels, batch.images, logits.shape[1])
-    stepper.train_mode()
-    if all_in_eval_mode(stepper.student) and not stepper.settings.freeze:
-        sanity_checks.warn(
-            "student-mode",
-            0,
-            "the student's batch norm and dropout stay in eval mode while it is trained, so they do not do their work: "
-            "its train() does not reach them. If that is meant, name what is frozen in freeze.",
-        )
-    for place, teacher in enumerate(stepper.teachers):
+    for place, teacher in enumerate(teachers):
         if isinstance(teacher, nn.Module):
             with torch.no_grad(), evaluating(teacher):
                 teacher_logits = teacher(images)
@@ -184,7 +190,7 @@ def check_first_batch(stepper: Stepper, batch: Batch, sanity_checks: SanityCheck
         check_same_classes(logits, teacher_logits)
         _check_finite(TEACHERS[place], teacher_logits)
         # A teacher that is trained with the student has not learnt yet.
-        if teacher is not stepper.trained_teacher:
+        if teacher is not trained_teacher:
             sanity_checks.at_teacher(TEACHERS[place], teacher, images, labels, teacher_logits)
 
 

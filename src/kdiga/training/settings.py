@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
@@ -160,8 +160,16 @@ class TrainingSettings:
             )
 
     @classmethod
-    def from_keywords(cls, epochs: int, keywords: dict[str, Any]) -> TrainingSettings:
+    def from_keywords(
+        cls, epochs: int, keywords: Mapping[str, Any], also: str = "", more: Sequence[str] = ()
+    ) -> TrainingSettings:
         """Return the settings of keywords.
+
+        Args:
+            epochs: Number of epochs.
+            keywords: Fields of this class and their values.
+            also: Description of other keywords that the caller accepts, for the error.
+            more: Names of these keywords.
 
         Raises:
             InputError: If a keyword is unknown.
@@ -169,7 +177,7 @@ class TrainingSettings:
         names = [field.name for field in fields(cls)]
         for name in keywords:
             if name not in names:
-                raise unknown("training setting", name, names)
+                raise unknown(f"training setting{' or ' if also else ''}{also}", name, [*names, *more])
         return cls(epochs=epochs, **keywords)
 
 

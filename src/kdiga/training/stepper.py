@@ -18,15 +18,15 @@ from kdiga.errors import InputError
 from kdiga.gradients.routes import Route
 from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
-from kdiga.methods.context import StepClock, StepContext, StepModels, StepObservers, StepSettings, Teacher
+from kdiga.methods.context import StepObservers, Teacher
 from kdiga.stopwatch import Watch, silent
+from kdiga.training.distiller import Distiller
 from kdiga.training.freezing import FrozenParameters
 from kdiga.training.optimization import build_optimizer, build_schedule, clip_gradient, moving_average
 from kdiga.training.pass_counter import PassCounter
 from kdiga.training.resume_checks import check_optimizer, check_schedule, same_structure
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
-from kdiga.training.teacher_sources import teacher_source
 from kdiga.types import Batch, Objective, ThreatModel
 
 
@@ -85,44 +85,33 @@ class Stepper:
         self.student = self.runtime.place(task.student)
         self.teachers = [self.runtime.place(one) if isinstance(one, nn.Module) else one for one in task.teachers]
         self.teacher_models = [one for one in self.teachers if isinstance(one, nn.Module)]
-        self.trained_teacher = self.teacher_models[0] if method.needs.trains_teacher else None
-        for model in self._trained:
+        first, second = (*self.teachers, None, None)[:2]
+        self.distiller = Distiller(
+            self.student,
+            first,
+            method=method,
+            total_steps=steps,
+            threat=task.threat,
+            second_teacher=second,
+            route=route,
+            attack_batch_norm=settings.attack_batch_norm,
+            alignment_batch_norm=settings.alignment_batch_norm,
+        )
+        self.trained_teacher, trained = self.distiller.models.trained_teacher, self.distiller.trained
+        for model in trained:
             process_group.broadcast_weights(model)
-        self._undo = share_statistics(self._trained if settings.sync_batch_norm else (), process_group)
+        self._undo = share_statistics(trained if settings.sync_batch_norm else (), process_group)
         self.frozen = FrozenParameters(self.student, settings.freeze)  # after share_statistics, which changes modules
         self.average = moving_average(self.student, settings.ema)
         self.streams = RngStreams(process_group, settings.accumulate, self.runtime.device)
-        self.parameters = [p for model in self._trained for p in model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self._trained, settings)
+        self.parameters = list(self.distiller.parameters())
+        self.optimizer = build_optimizer(trained, settings)
         self.schedule = build_schedule(self.optimizer, settings, steps)
-        self.counter, self.memory = PassCounter(self.student, self.teacher_models), dict[str, Any]()
-        self._step_models = self._models_of_steps()
-        self._step_settings = StepSettings(
-            task.threat,
-            route,
-            method.needs.student_gradient,
-            method.needs.gradient_of,
-            settings.attack_batch_norm,
-            settings.alignment_batch_norm,
+        self.counter = PassCounter(self.student, self.teacher_models)
+        self.distiller.run_compiled(
+            self.counter.counted("student", self.runtime.compiled(self.student)),
+            [self.counter.counted("teacher", self.runtime.compiled(one)) for one in self.teachers],
         )
-
-    def _models_of_steps(self) -> StepModels:
-        compiled = self.counter.counted("student", self.runtime.compiled(self.student))
-        sources = [
-            teacher_source(
-                one,
-                self.method.needs,
-                first=not place,
-                compiled=self.counter.counted("teacher", self.runtime.compiled(one)),
-            )
-            for place, one in enumerate(self.teachers)
-        ]
-        first, second = (*sources, None, None)[:2]
-        return StepModels(self.student, first, second, self.trained_teacher, compiled)
-
-    @property
-    def _trained(self) -> list[nn.Module]:
-        return [self.student] if self.trained_teacher is None else [self.student, self.trained_teacher]
 
     @property
     def result_model(self) -> nn.Module:
@@ -174,7 +163,8 @@ class Stepper:
         statistics = None if counts is None else StepStatistics(self.runtime.device)
         with on_batch_shard(shard):
             with self.watch("loss"), self.runtime.autocast():
-                objective = self.method(self._context(batch, number, statistics))
+                observers = StepObservers(self.watch, statistics)
+                objective = self.method(self.distiller.context(batch, number, observers))
                 total = objective.total() / self.settings.accumulate
             with self.watch("backward"):
                 # Only the parameters: a gradient of the images would cost one more pass to the input.
@@ -197,18 +187,13 @@ class Stepper:
         """Take a step and wait for the device, so that a clock can measure it."""
         self.take(batch, number).terms[0].value.detach().item()
 
-    def _context(self, batch: Batch, number: int, statistics: StepStatistics | None) -> StepContext:
-        clock = StepClock(number / max(1, self.steps - 1), number)
-        observers = StepObservers(self.watch, statistics)
-        return StepContext(batch, self._step_models, self._step_settings, clock, self.memory, observers)
-
     def state(self) -> dict[str, Any]:
         """Return the state that is the same in every process, as tensors and plain data."""
         return {
             "student": self.student.state_dict(),
             "trained_teacher": self.trained_teacher and self.trained_teacher.state_dict(),
             "average": self.average and self.average.module.state_dict(),
-            "memory": self.memory,
+            "memory": self.distiller.memory,
             "passes": self.counter.totals,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -234,7 +219,7 @@ class Stepper:
             self.trained_teacher.load_state_dict(state["trained_teacher"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
-        self.memory, self.counter.totals = state["memory"], state["passes"]
+        self.distiller.memory, self.counter.totals = state["memory"], state["passes"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 
@@ -251,7 +236,7 @@ class Stepper:
             statistic.copy_(each[self.process_group.rank] if same else each.mean(0))
 
     def _statistics(self) -> list[Tensor]:
-        return running_statistics([*self._trained, None if self.average is None else self.average.module])
+        return running_statistics([*self.distiller.trained, None if self.average is None else self.average.module])
 
 
 def _micro_batches(batch: Batch, count: int) -> list[Batch]:

@@ -10,7 +10,6 @@ from torch import nn
 
 from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name
 from kdiga.errors import InputError
-from kdiga.gradients.student_pass import Forward
 from kdiga.losses import Score
 from kdiga.methods import Method, Needs
 from kdiga.methods.context import Teacher
@@ -52,15 +51,13 @@ def teachers_of(
     return used
 
 
-def teacher_source(
-    teacher: nn.Module | Teacher, needs: Needs, *, first: bool, compiled: Forward | None = None
-) -> Teacher:
+def teacher_source(teacher: nn.Module | Teacher, needs: Needs, *, first: bool) -> Teacher:
     """Return a teacher as a source of signals; only the first teacher computes input gradients."""
     if isinstance(teacher, CachedTeacher):
         return replace(teacher, gradient=needs.teacher_gradient and first)
     if not isinstance(teacher, nn.Module):
         return teacher
-    return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of, compiled)
+    return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of)
 
 
 def conditions(train: ImageSet | FileSet, needs: Needs, settings: TrainingSettings) -> dict[str, Any]:
