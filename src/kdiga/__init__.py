@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdiga.gradients.input_gradient import input_gradient
     from kdiga.gradients.routes import Exact, FiniteDifference
     from kdiga.methods import available_methods
+    from kdiga.model_output import NamedOutput
     from kdiga.models import available_models, load_model, save_model
     from kdiga.training import Distiller, TrainingResult, TrainingSettings, distill
     from kdiga.types import ThreatModel
@@ -37,6 +38,7 @@ __all__ = [
     "InputError",
     "KdigaError",
     "KdigaWarning",
+    "NamedOutput",
     "ThreatModel",
     "TrainingResult",
     "TrainingSettings",
@@ -63,6 +65,7 @@ _MODULES = {
     "gradients.input_gradient": ["input_gradient"],
     "gradients.routes": ["Exact", "FiniteDifference"],
     "methods": ["available_methods"],
+    "model_output": ["NamedOutput"],
     "models": ["available_models", "load_model", "save_model"],
     "training": ["Distiller", "TrainingResult", "TrainingSettings", "distill"],
     "types": ["ThreatModel"],

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
+from kdiga.model_output import logits_at
 
 
 def check_tensor(value: object, what: str) -> None:
@@ -104,10 +105,10 @@ def first_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Return the logits of a model that was not called yet.
 
     Raises:
-        InputError: If it returns no tensor, or fails on images of another type than its parameters.
+        InputError: If it returns no logits, or fails on images of another type than its parameters.
     """
     try:
-        logits: object = model(images)
+        return logits_at(model, images)
     except RuntimeError as error:
         wanted = next((one.dtype for one in model.parameters() if one.is_floating_point()), images.dtype)
         if images.dtype == wanted:
@@ -116,12 +117,37 @@ def first_logits(model: nn.Module, images: Tensor) -> Tensor:
             f"images were {images.dtype} and the model's parameters are {wanted}; both must have one type. Convert "
             f"the images with images.to({wanted}), or the model with model.to({images.dtype})."
         ) from error
-    if not isinstance(logits, Tensor):
+
+
+PROBABILITY = 1e-3  # largest distance of a softmax's values from [0, 1], and of their sum from 1
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Return whether a model's outputs are a probability distribution for every image, as after a softmax."""
+    values = logits.detach().float()
+    inside = (values > -PROBABILITY).all() and (values < 1 + PROBABILITY).all()
+    return len(values) > 0 and bool(inside and ((values.sum(1) - 1).abs() < PROBABILITY).all())
+
+
+def probabilities_of(who: str) -> str:
+    """Return the warning that a model returns probabilities."""
+    return (
+        f"the {who} returns probabilities, not logits, so the loss takes a second softmax and its gradients are far "
+        "too small. Take the softmax out of its forward pass, or return their logarithm."
+    )
+
+
+def check_distinct(student: nn.Module, teacher: object) -> None:
+    """Check that student and teacher are two models.
+
+    Raises:
+        InputError: If they are one module.
+    """
+    if student is teacher:
         raise InputError(
-            f"the model returned {type(logits).__name__}; it must return logits, a tensor (batch, num_classes). Wrap "
-            "it in a module whose forward returns its logits only."
+            "the student and the teacher are the same module, so the student would be its own goal; give another "
+            "model, or a copy, copy.deepcopy(student)."
         )
-    return logits
 
 
 def check_examples(images: Tensor, labels: Tensor) -> None:

@@ -44,21 +44,46 @@ def evaluating(model: nn.Module) -> Generator[None]:
                     module.training = True
 
 
+class BufferState:
+    """The present values of the buffers that a forward pass of a model may change.
+
+    These are the buffers of all modules in train mode: running statistics, the vectors of spectral norm, counters.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [
+            (module, name, buffer, buffer.detach().clone())
+            for module in model.modules()
+            if module.training
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+
+    def restore(self) -> None:
+        """Give the buffers these values again."""
+        for module, name, buffer, value in self._buffers:
+            # .data: no version bump, so a backward that is still pending stays valid.
+            buffer.data.copy_(value)
+            module._buffers[name] = buffer  # pyright: ignore[reportPrivateUsage]  # a forward pass may replace it
+
+    @contextmanager
+    def again(self, model: nn.Module) -> Generator[None]:
+        """Start from these values inside; the later ones return at the end."""
+        later = BufferState(model)
+        self.restore()
+        try:
+            yield
+        finally:
+            later.restore()
+
+
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Generator[None]:
-    """Restore batch norm's running statistics at the end; in train mode it still normalises by the batch's."""
-    saved = [
-        (buffer, buffer.detach().clone())
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.training
-        for buffer in module.buffers(recurse=False)
-    ]
+    """Restore running statistics and other buffers at the end; batch norm in train mode uses the batch's inside."""
+    saved = BufferState(model)
     try:
         yield
     finally:
-        for buffer, value in saved:
-            # .data: no version bump, so a backward that is still pending stays valid.
-            buffer.data.copy_(value)
+        saved.restore()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ PUBLIC = {
     "InputError",
     "KdigaError",
     "KdigaWarning",
+    "NamedOutput",
     "PGD",
     "ThreatModel",
     "TrainingResult",

@@ -23,14 +23,14 @@ def frozen():
 
 
 class Pair(nn.Module):
-    """A model that returns more than logits."""
+    """A model that returns two outputs, neither of them named logits."""
 
     def __init__(self):
         super().__init__()
         self.net = net()
 
     def forward(self, images):
-        return self.net(images), images
+        return {"scores": self.net(images), "images": images}
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,12 @@ class Pair(nn.Module):
         (lambda: kdiga.distill(net(), None, (IMAGES.numpy(), LABELS.numpy()), **QUICK), "labels were ndarray"),
         (lambda: kdiga.distill(net(), None, (IMAGES.tolist(), LABELS), **QUICK), "images were list"),
         (lambda: kdiga.distill(net(), None, (IMAGES.double(), LABELS), **QUICK), "images were torch.float64"),
-        (lambda: kdiga.distill(Pair(), None, (IMAGES, LABELS), **QUICK), "the model returned tuple"),
+        (
+            lambda: kdiga.distill(Pair(), None, (IMAGES, LABELS), **QUICK),
+            "the model returned dict with 'scores', 'images'",
+        ),
         (lambda: kdiga.distill(net(), None, (IMAGES, LABELS), **QUICK, seed=-1), "seed was -1"),
-        (lambda: kdiga.evaluate(Pair(), [(IMAGES, LABELS)]), "the model returned tuple"),
+        (lambda: kdiga.evaluate(Pair(), [(IMAGES, LABELS)]), "the model returned dict with 'scores', 'images'"),
         (lambda: kdiga.evaluate(net().double(), [(IMAGES, LABELS)]), "images were torch.float32"),
         (lambda: kdiga.evaluate(net(), [(IMAGES, LABELS)], seed=2**80), "seed was 1208925819614629174706176"),
         (lambda: kdiga.evaluate(net(), [(np.zeros((2, 1, 4, 4)), LABELS)]), "images were ndarray"),

@@ -145,14 +145,33 @@ def test_channels_last_model(data, short_autoattack):
 
 
 def test_few_classes(short_autoattack):
-    """With fewer than ten classes the targeted attacks have fewer targets; with fewer than four, none."""
+    """With fewer than ten classes the targeted attacks have fewer targets; stages that are not defined are left out."""
     model = kdiga.load_model("cnn-4", num_classes=5, in_channels=1, image_size=8)
     images = torch.rand(4, 1, 8, 8)
     labels = model(images).argmax(1)
     kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=["autoattack"])
-    two = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    with pytest.raises(InputError, match="at least 4"):
-        kdiga.evaluate(two, [(images, two(images).argmax(1))], attacks=["autoattack"])
+    for classes in (2, 3):
+        few = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+        labels = few(images).argmax(1)
+        found = kdiga.evaluate(few, [(images, labels)], eps=0.5, attacks=["autoattack"]).results["autoattack"]
+        assert found.stages["apgd-ce"] == found.stages["apgd-t"]  # left out, so it fools no example
+        assert any(f"apgd-t of AutoAttack is not defined for {classes} classes" in note for note in found.notes)
+        sure = kdiga.evaluate(few, [(images, labels)], eps=1, attacks=["autoattack"])
+        assert sure["autoattack"] < 1  # the stages that are defined do attack
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_every_attack_runs_in_the_models_precision(dtype, short_autoattack):
+    """A linear model in another precision loses the examples that it loses in float32, up to rounding."""
+    torch.manual_seed(0)
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval(), torch.rand(8, 1, 8, 8)
+    labels = model(images).argmax(1)
+    half, attacks = copy.deepcopy(model).to(dtype), ["fgsm", "pgd-3", "cw-3", "autoattack"]
+    found = kdiga.evaluate(half, [(images.to(dtype), labels)], eps=0.05, attacks=attacks)
+    wanted = kdiga.evaluate(model, [(images, labels)], eps=0.05, attacks=attacks)
+    assert 0 < wanted["autoattack"] < 1
+    for attack in attacks:
+        assert found[attack] == pytest.approx(wanted[attack], abs=1 / 8), attack
 
 
 def test_the_packages_warnings_become_notes(data, caplog, short_autoattack):

@@ -219,3 +219,11 @@ def test_generated_code_equals_eager(method, robust, stripes):
 def test_bf16_learns(route, robust, stripes):
     settings = QUICK | {"method": "kdiga", "epochs": 3, "threat": THREAT, "route": route}
     assert kdiga.distill(small(), robust, stripes, precision="bf16", **settings).history[-1].clean > 0.8
+
+
+def test_a_run_shorter_than_the_trial_keeps_its_schedule(robust, stripes):
+    """The trial takes more steps than the run has, and one-cycle ends with the run."""
+    data = kdiga.ImageSet(stripes.images[:32], stripes.labels[:32], stripes.classes)
+    settings = {**QUICK, "batch_size": 16, "precision": "auto", "stop_at_chance": False, "on_warning": lambda _: None}
+    result = kdiga.distill(small(), robust, data, method="kd", epochs=1, threat=THREAT, validation=data, **settings)
+    assert set(result.choices["precision"]["seconds_a_step"]) == {"fp32", "bf16"}

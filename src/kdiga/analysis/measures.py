@@ -14,6 +14,7 @@ from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, loss_scor
 from kdiga.checks import check_examples, check_labels, check_logits, check_same_classes
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult, evaluate
+from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
 from kdiga.runs.chunks import Chunk, ChunkJob, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
@@ -151,7 +152,7 @@ class Measurements:
             device = device_of(model)
             with evaluating(model), torch.no_grad():
                 for chunk in self.chunks:
-                    checked.append(check_logits(model(chunk.images.to(device)), chunk.images)[:1])
+                    checked.append(check_logits(logits_at(model, chunk.images.to(device)), chunk.images)[:1])
                     check_labels(chunk.labels, chunk.images, checked[-1].shape[1])
                     check_same_classes(checked[-1], checked[0])
         return checked[0].shape[1]
@@ -220,7 +221,7 @@ def is_differentiable(model: nn.Module, images: Tensor) -> bool:
     """Return whether autograd connects the logits of a model with its input."""
     with torch.enable_grad(), evaluating(model):
         inputs = images.to(device_of(model)).detach().clone().requires_grad_()
-        logits = model(inputs)
+        logits = logits_at(model, inputs)
         if not logits.requires_grad:
             return False
         logits.sum().backward(inputs=[inputs])

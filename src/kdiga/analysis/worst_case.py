@@ -13,6 +13,7 @@ from kdiga.attacks import PGD
 from kdiga.checks import check_logits
 from kdiga.errors import InputError
 from kdiga.losses import cross_entropy
+from kdiga.model_output import logits_at
 from kdiga.runs.fingerprints import printed
 from kdiga.types import ThreatModel
 
@@ -93,7 +94,7 @@ class Differentiable(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of the model."""
-        return self.model(images) + 0 * images.flatten(1).sum(1, keepdim=True)
+        return logits_at(self.model, images) + 0 * images.flatten(1).sum(1, keepdim=True)
 
 
 def loss_score(model: nn.Module, labels: Tensor) -> Score:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdiga.checks import check_examples, check_labels, check_logits
 from kdiga.errors import InputError
+from kdiga.model_output import logits_at
 from kdiga.model_state import couples_batch, seeded
 
 BATCH_SIZE = 250
@@ -68,7 +69,9 @@ def class_scores(model: nn.Module, images: Tensor, labels: Tensor) -> ClassScore
             "the batch norm of the model has no running statistics, so an answer depends on the other images of its "
             "batch and has no radius; use batch norm with track_running_stats."
         )
-    logits = torch.cat([check_logits(model(part), part, least_classes=2) for part in images.split(BATCH_SIZE)])
+    logits = torch.cat(
+        [check_logits(logits_at(model, part), part, least_classes=2) for part in images.split(BATCH_SIZE)]
+    )
     check_labels(labels, images, logits.shape[1])
     _check_deterministic(model, images[:BATCH_SIZE], logits[:BATCH_SIZE])
     _check_uses_input(model, images, logits)
@@ -76,7 +79,7 @@ def class_scores(model: nn.Module, images: Tensor, labels: Tensor) -> ClassScore
 
 
 def _check_deterministic(model: nn.Module, images: Tensor, logits: Tensor) -> None:
-    if not torch.allclose(model(images), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
+    if not torch.allclose(logits_at(model, images), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
         raise InputError(
             "the model answered the same images differently twice; a radius needs fixed answers. Remove the random "
             "part of the model, or average over it, before you certify it."
@@ -86,7 +89,7 @@ def _check_deterministic(model: nn.Module, images: Tensor, logits: Tensor) -> No
 def _check_uses_input(model: nn.Module, images: Tensor, logits: Tensor) -> None:
     with seeded(_STREAM):
         noise = torch.rand(1, *images.shape[1:])
-    answers = torch.cat((logits, check_logits(model(noise.to(images)), noise)))
+    answers = torch.cat((logits, check_logits(logits_at(model, noise.to(images)), noise)))
     if bool((answers == answers[:1]).all()):
         raise InputError(
             "the model ignores its input: it gave one answer to every image and to noise. Check for dead units and "

@@ -18,6 +18,7 @@ from kdiga.certification.class_scores import ClassScores, other_classes
 from kdiga.certification.weibull import LEAST_OBSERVATIONS, fit_reverse_weibull
 from kdiga.errors import InputError
 from kdiga.losses import DUAL_ORDER
+from kdiga.model_output import logits_at
 from kdiga.model_state import seeded
 from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
@@ -180,7 +181,7 @@ def _gradient_norms(models: Sequence[nn.Module], points: Tensor, labels: Tensor,
     """Return the norms (point, num_classes - 1) of each model, and of the difference of two."""
     points = points.detach().requires_grad_()
     with torch.enable_grad():
-        logits = [model(points) for model in models]
+        logits = [logits_at(model, points) for model in models]
     if not all(z.requires_grad for z in logits):
         raise InputError(
             "no gradient reaches the input of the model, and CLEVER needs gradients; certify the model by smoothing."

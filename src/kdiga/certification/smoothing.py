@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kdiga.certification.certificate import Certificate, Radii, accuracy_curve
 from kdiga.certification.class_scores import class_scores
 from kdiga.errors import InputError
+from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, frozen_parameters, mix_seed
 from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
@@ -196,7 +197,7 @@ def _batches(parts: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _predictions(model: nn.Module, images: Tensor) -> Tensor:
-    logits = model(images)
+    logits = logits_at(model, images)
     if not bool(logits.isfinite().all()):
         raise InputError("the model returned logits that are not finite under noise; try a smaller sigma.")
     return logits.argmax(1).cpu()

@@ -28,7 +28,7 @@ from kdiga.types import ThreatModel
 
 BATCH_SIZE = 500  # examples attacked and cached together
 MOST_SEEDS = 2**63  # PyTorch's limit
-ALWAYS = ("uses-input", "deterministic")  # masking checks that every evaluation runs
+ALWAYS = ("uses-input", "deterministic", "batch-independent", "logits")  # masking checks that every evaluation runs
 CHECKED = 50  # examples that they use
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.attacks.balls import within
+from kdiga.model_output import logits_at
 from kdiga.model_state import mix_seed
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
@@ -105,7 +106,7 @@ class AttackedModel(nn.Module):
         images = images.view_as(images)
         if images.requires_grad:
             images.register_hook(self._finite_gradient)
-        logits: Tensor = self.model(images)
+        logits = logits_at(self.model, images)
         finite = logits.detach().isfinite().all(1)
         if not bool(finite.all()):
             for image in images.detach()[~finite]:

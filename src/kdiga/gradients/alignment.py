@@ -8,10 +8,17 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_labels, check_same_classes
+from kdiga.checks import (
+    are_probabilities,
+    check_distinct,
+    check_images,
+    check_labels,
+    check_same_classes,
+    probabilities_of,
+)
 from kdiga.errors import InputError, KdigaWarning
 from kdiga.gradients.input_gradient import input_gradient_and_logits
-from kdiga.gradients.obstacles import compiled_part, obstacle_to_double_backward
+from kdiga.gradients.obstacles import compiled_part, obstacle_to_differences, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, Route, route_by_name
 from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.losses import distance_by_name
@@ -93,21 +100,24 @@ def align(
 
     Raises:
         InputError: for images of another rank, type or range, labels out of range, unequal class
-            counts, an unknown distance or route, neither teacher nor gradient, a gradient of
+            counts, an unknown distance or route, neither teacher nor gradient, one module as both models, a gradient of
             another shape, a student on an exact route that cannot be differentiated twice (compiled, or with an
-            operation whose second derivative is missing or wrong), or a student whose input gradient, or its graph
+            operation whose second derivative is missing or wrong), a student on a route of differences that draws
+            random numbers of its own generator, or a student whose input gradient, or its graph
             to the parameters, is cut off.
 
     Warns:
-        KdigaWarning: if the input gradient is exactly zero on every image, or if batch norm and dropout of the
-            student are all in eval mode.
+        KdigaWarning: if the input gradient is exactly zero on every image, if batch norm and dropout of the
+            student are all in eval mode, or at the first call, if a model returns probabilities.
 
     >>> import torch
     >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
     >>> term = align(student, teacher, images := torch.rand(2, 1, 2, 2), labels := torch.tensor([0, 2]))
     >>> term.backward()
-    >>> align(student, student, images, labels).item()
-    0.0
+    >>> align(student, student, images, labels)
+    Traceback (most recent call last):
+    kdiga.errors.InputError: the student and the teacher are the same module, so the student would be its own goal; give
+    another model, or a copy, copy.deepcopy(student).
     """
     measure, route = distance_by_name(distance), route_by_name(route)
     check_images(images, values=check_values)
@@ -121,6 +131,7 @@ def align(
         )
     if route.double_backward and compiled_part(student) is not None:
         raise InputError(_cannot_be_differentiated_twice("it is compiled"))
+    check_distinct(student, teacher)
     labels = labels.long()
     student_pass = StudentPass(student, images, labels, PassOptions("differentiable", route))
     check_labels(labels, images, student_pass.logits.shape[-1] if check_values else None)
@@ -130,27 +141,43 @@ def align(
         with evaluating(teacher):
             teacher_gradient, teacher_logits = input_gradient_and_logits(teacher, images, labels)
         check_same_classes(student_pass.logits, teacher_logits)
+        if teacher not in _CHECKED.setdefault(nn.Module, WeakSet()):
+            _warn_of_probabilities("teacher", teacher_logits)
+            _CHECKED[nn.Module].add(teacher)
     elif teacher_gradient.shape != images.shape:
         raise InputError(
             f"teacher_gradient had shape {tuple(teacher_gradient.shape)} and images {tuple(images.shape)}; they must "
             "be equal, row i the gradient at image i."
         )
     _check_gradient(student, student_pass.input_gradient, values=check_values)
-    if isinstance(route, Exact) and student not in _CHECKED:
-        _check_double_backward(student, images, labels, route)
+    if student not in _CHECKED.setdefault(type(route), WeakSet()):
+        _check_once(student, images, labels, route, student_pass.logits)
     term = measure(student_pass.input_gradient, teacher_gradient.detach()).mean()
     return (term, student_pass.logits) if return_logits else term
 
 
-_CHECKED: WeakSet[nn.Module] = WeakSet()
-"""Students whose second derivative was found to be right."""
+_CHECKED: dict[type, WeakSet[nn.Module]] = {}
+"""Students that were found to suit a route, by its class, and teachers whose outputs were looked at, by nn.Module."""
 
 
-def _check_double_backward(student: nn.Module, images: Tensor, labels: Tensor, route: Exact) -> None:
-    obstacle = obstacle_to_double_backward(student, images[:2], labels[:2], route, always=False)
-    if obstacle is not None:
-        raise InputError(_cannot_be_differentiated_twice(obstacle))
-    _CHECKED.add(student)
+def _check_once(student: nn.Module, images: Tensor, labels: Tensor, route: Route, logits: Tensor) -> None:
+    """Check what needs more passes of the student, at its first call."""
+    if isinstance(route, Exact):
+        obstacle = obstacle_to_double_backward(student, images[:2], labels[:2], route, always=False)
+        if obstacle is not None:
+            raise InputError(_cannot_be_differentiated_twice(obstacle))
+    elif (obstacle := obstacle_to_differences(student, images)) is not None:
+        raise InputError(
+            f"route was {route}, and a difference of two passes of the student is no derivative ({obstacle}); use "
+            "route 'exact', or PyTorch's global random numbers."
+        )
+    _warn_of_probabilities("student", logits)
+    _CHECKED[type(route)].add(student)
+
+
+def _warn_of_probabilities(who: str, logits: Tensor) -> None:
+    if are_probabilities(logits):
+        warnings.warn(probabilities_of(who), KdigaWarning, stacklevel=4)
 
 
 def _cannot_be_differentiated_twice(why: str) -> str:

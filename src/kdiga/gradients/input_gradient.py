@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError
 from kdiga.losses import Score, score_by_name
+from kdiga.model_output import logits_at
 from kdiga.model_state import frozen_statistics
 
 
@@ -47,7 +48,7 @@ def input_gradient_and_logits(
     """Return :func:`input_gradient`, of any score, and the logits of the same forward pass, both detached."""
     with torch.enable_grad(), frozen_statistics(model):
         images = images.detach().requires_grad_()
-        logits = model(images)
+        logits = logits_at(model, images)
         gradient = gradient_by_images(score_by_name(gradient_of)(logits, labels), images)
     return gradient, logits.detach()
 

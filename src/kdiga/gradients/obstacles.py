@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from kdiga.errors import reason_of
 from kdiga.gradients.routes import Exact
 from kdiga.losses import Score, score_by_name
-from kdiga.model_state import device_of, frozen_statistics, seeded
+from kdiga.model_output import logits_at
+from kdiga.model_state import BufferState, RandomState, device_of, frozen_statistics, seeded
 
 TOLERANCE = 0.01
 """Largest relative error of a right second derivative; the difference's own error in float64 is below 1e-4."""
@@ -29,6 +31,21 @@ def compiled_part(model: nn.Module) -> str | None:
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             return name
     return None
+
+
+def obstacle_to_differences(student: nn.Module, images: Tensor) -> str | None:
+    """Return why a difference of two passes of a student is no derivative, as the end of a sentence; None if it is.
+
+    Two passes from the same random state and buffers must return the same logits.
+    """
+    random, buffers, logits = RandomState(images.device), BufferState(student), list[Tensor]()
+    for _ in range(2):
+        with torch.no_grad(), random.again(), buffers.again(student):
+            logits.append(logits_at(student, images))
+    first, second = logits
+    if bool((first - second).abs().max() <= 1e-3 * first.abs().max()):
+        return None
+    return "two passes at the same images differ: it draws random numbers of NumPy or of an own torch.Generator"
 
 
 def obstacle_to_double_backward(
@@ -63,7 +80,7 @@ def _differentiate_twice(student: nn.Module, images: Tensor, labels: Tensor, rou
     """Form a second derivative, and return whether custom functions are part of the graph."""
     with route.forward_context():
         inputs = images.detach().requires_grad_()
-        total = score_by_name(score)(student(inputs), labels).sum()
+        total = score_by_name(score)(logits_at(student, inputs), labels).sum()
     (gradient,) = torch.autograd.grad(total, inputs, create_graph=True)
     for node in _nodes(gradient.grad_fn):
         if type(node).__name__ in ("Error", "NotImplemented"):
@@ -76,9 +93,12 @@ def _differentiate_twice(student: nn.Module, images: Tensor, labels: Tensor, rou
 
 def has_custom_functions(node: Any) -> bool:
     """Return whether a graph has nodes of an ``autograd.Function`` that is not ours."""
-    return any(
-        isinstance(one, BackwardCFunction) and not type(one).__module__.startswith("kdiga.") for one in _nodes(node)
-    )
+    return any(isinstance(one, BackwardCFunction) and not _module_of(one).startswith("kdiga.") for one in _nodes(node))
+
+
+def _module_of(node: Any) -> str:
+    # The class of the node itself is made by PyTorch; it refers to the autograd.Function.
+    return getattr(type(node), "_forward_cls", type(node)).__module__
 
 
 def _nodes(node: Any) -> Generator[Any]:
@@ -97,11 +117,11 @@ def _wrong_part(student: nn.Module, images: Tensor, labels: Tensor, route: Exact
     with seeded(7):
         noise = torch.rand_like(images, dtype=torch.float64)
     try:
-        double = copy.deepcopy(student).double()
+        double = _with_fixed_state(copy.deepcopy(student).double())
         parts = _inputs_of_parts(double, noise)
     except Exception:  # a student that cannot be copied, or that fixes its dtype, cannot be examined
         return None
-    error = _relative_error(double, lambda x: score_by_name(score)(double(x), labels).sum(), noise, route)
+    error = _relative_error(double, lambda x: score_by_name(score)(logits_at(double, x), labels).sum(), noise, route)
     if error <= TOLERANCE:
         return None
     for name, (module, x) in reversed(parts.items()):
@@ -109,6 +129,14 @@ def _wrong_part(student: nn.Module, images: Tensor, labels: Tensor, route: Exact
         if part > TOLERANCE:
             return f"the second derivative of {type(module).__name__} at {name!r} is wrong by {part:.0%}"
     return f"its second derivative is wrong by {error:.0%}"
+
+
+def _with_fixed_state(model: nn.Module) -> nn.Module:
+    """Stop all that a forward pass changes, such as the vectors of spectral norm; batch norm keeps its mode."""
+    for module in model.modules():
+        if next(module.buffers(recurse=False), None) is not None and not isinstance(module, _BatchNorm):
+            module.training = False
+    return model
 
 
 def _inputs_of_parts(model: nn.Module, images: Tensor) -> dict[str, tuple[nn.Module, Tensor]]:

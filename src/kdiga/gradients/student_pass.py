@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.routes import ParameterGradients, Route
 from kdiga.losses import Score, cross_entropy, score_by_name
-from kdiga.model_state import RandomState, couples_batch, evaluating, frozen_parameters, frozen_statistics
+from kdiga.model_output import logits_at
+from kdiga.model_state import (
+    BufferState,
+    RandomState,
+    couples_batch,
+    evaluating,
+    frozen_parameters,
+    frozen_statistics,
+)
 from kdiga.stopwatch import Watch, silent
 
 GradientUse = Literal["none", "value", "differentiable"]
@@ -80,7 +88,7 @@ class StudentPass:
         self._runs_again = not self._twice and (
             gradient == "differentiable" or (gradient == "value" and compiled is not None)
         )
-        self._random: RandomState | None = None
+        self._before: tuple[RandomState, BufferState] | None = None
         self.images = images.detach().requires_grad_(gradient != "none" and self._compiled is None)
         self.labels = labels
 
@@ -88,7 +96,7 @@ class StudentPass:
     def logits(self) -> Tensor:
         """Float (batch, num_classes), with a graph to the student."""
         if self._runs_again:
-            self._random = RandomState(self.images.device)
+            self._before = RandomState(self.images.device), BufferState(self._student)
         with self._watch("student"), self._options.route.forward_context() if self._twice else nullcontext():
             return self._run(self.images, keep_statistics=self._options.keep_statistics)
 
@@ -121,31 +129,40 @@ class StudentPass:
 
     def _separate_gradient(self) -> Tensor:
         images = self.images.detach().requires_grad_()
-        with self._watch("alignment"), frozen_parameters(self._student), self._same_random():
-            scores = self._score(self._run(images, keep_statistics=True), self.labels)
+        with self._watch("alignment"), frozen_parameters(self._student), self._same_state():
+            scores = self._score(self._run(images), self.labels)
             return gradient_by_images(scores, images)
 
     def _parameter_gradients(self) -> ParameterGradients:
         parameters = tuple(p for p in self._student.parameters() if p.requires_grad)
 
         def gradient_at(images: Tensor, weights: Tensor) -> Sequence[Tensor | None]:
-            with self._watch("alignment"), self._same_random():
-                scores = self._score(self._run(images, keep_statistics=True), self.labels)
+            with self._watch("alignment"), self._same_state():
+                scores = self._score(self._run(images), self.labels)
                 return torch.autograd.grad((weights * scores).sum(), parameters, allow_unused=True)
 
         with self._in_mode():
             return ParameterGradients(parameters, gradient_at, couples_batch(self._student))
 
-    def _run(self, images: Tensor, *, keep_statistics: bool) -> Tensor:
+    def _run(self, images: Tensor, *, keep_statistics: bool = False) -> Tensor:
         with self._in_mode(), frozen_statistics(self._student) if keep_statistics else nullcontext():
-            return (self._compiled or self._student)(images)
+            return logits_at(self._compiled or self._student, images)
 
     def _in_mode(self) -> AbstractContextManager[None]:
         return evaluating(self._student) if self._options.batch_norm == "eval" else nullcontext()
 
-    def _same_random(self) -> AbstractContextManager[None]:
-        # The same dropout as in the clean pass: a difference between two masks is not a derivative.
-        return nullcontext() if self._random is None else self._random.again()
+    @contextmanager
+    def _same_state(self) -> Generator[None]:
+        """Run the student from the same random numbers and buffers as the clean pass, without a change of either.
+
+        A difference between two dropout masks, or two estimates of a spectral norm, is not a derivative.
+        """
+        if self._before is None:
+            yield
+            return
+        random, buffers = self._before
+        with random.again(), buffers.again(self._student):
+            yield
 
 
 class StepStatistics:

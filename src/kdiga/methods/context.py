@@ -16,6 +16,7 @@ from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, Route
 from kdiga.gradients.student_pass import BatchNormMode, Forward, GradientUse, PassOptions, StepStatistics, StudentPass
 from kdiga.losses import Score, cross_entropy
+from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating, frozen_parameters, frozen_statistics
 from kdiga.stopwatch import Watch, silent
 from kdiga.types import Batch, TeacherSignal, ThreatModel
@@ -157,8 +158,9 @@ class StepContext:
 
     def guide(self, images: Tensor) -> Tensor:
         """Return the logits of the trained teacher, in train mode and with a graph to its parameters."""
+        trained = _present(self.models.trained_teacher, "a teacher that is trained with the student")
         with self.observers.watch("teacher"):
-            return _present(self.models.trained_teacher, "a teacher that is trained with the student")(images)
+            return logits_at(trained, images)
 
     def second_teacher_at(self, images: Tensor) -> Tensor:
         """Return the second teacher's logits at other images."""
@@ -185,7 +187,7 @@ class StepContext:
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the student's logits in its present mode, from its compiled forward if it has one."""
-        return (self.models.compiled or self.models.student)(images)
+        return logits_at(self.models.compiled or self.models.student, images)
 
     def moved_to(self, images: Tensor) -> StepContext:
         """Return this step with other images as the clean images."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError, unknown
+from kdiga.model_output import logits_of
 from kdiga.models.input_layers import Fit, Normalization, Normalize
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "softplus": nn.Softplus}
@@ -139,7 +140,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (batch, classes) of images (batch, channel, height, width)."""
-        logits = self.network(self.normalize(self.fit(images)))
+        logits = logits_of(self.network(self.normalize(self.fit(images))))
         return logits[:, self.picked] if self.spec.classes else logits
 
     def fitted(self, *, channels: int, size: int, classes: Sequence[int] = ()) -> Classifier:

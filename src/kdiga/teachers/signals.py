@@ -16,6 +16,7 @@ from kdiga.errors import InputError
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.student_pass import Forward
 from kdiga.losses import Score, score_by_name
+from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating, frozen_parameters
 from kdiga.teachers.packing import unpack_gradient
 from kdiga.teachers.store import Store
@@ -51,7 +52,7 @@ class OnlineTeacher:
             return TeacherSignal(self.logits(batch), None)
         images = batch.images.detach().requires_grad_()
         with torch.enable_grad(), self._inference():
-            logits = self._forward(images)
+            logits = logits_at(self._forward, images)
             gradient = gradient_by_images(score_by_name(self.gradient_of)(logits, batch.labels), images)
         return TeacherSignal(logits.detach(), gradient)
 
@@ -62,7 +63,7 @@ class OnlineTeacher:
     def at(self, images: Tensor) -> Tensor:
         """Return logits for any images, with a graph to the images if these require a gradient."""
         with self._inference(), torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
-            return self._forward(images)
+            return logits_at(self._forward, images)
 
     @property
     def _forward(self) -> Forward:

@@ -50,8 +50,12 @@ def resolve_settings(
 
 
 def trial_stepper(task: TrainingTask, settings: TrainingSettings, route: Route, steps: int) -> Stepper:
-    """Return a stepper on copies of the models, so that its steps do not change the run."""
-    stepper = Stepper(task.copy(), settings, route, steps=steps)
+    """Return a stepper on copies of the models, so that its steps do not change the run.
+
+    The rate is constant and low, as at a run's start: a schedule ends with the run, which may be shorter than a trial.
+    """
+    constant = replace(settings, schedule="constant", lr=settings.lr / 25)
+    stepper = Stepper(task.copy(), constant, route, steps=steps)
     stepper.train_mode()
     return stepper
 

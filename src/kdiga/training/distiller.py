@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_labels
+from kdiga.checks import check_distinct, check_images, check_labels
 from kdiga.distributed.process_group import SINGLE_PROCESS
 from kdiga.errors import InputError
-from kdiga.gradients.obstacles import obstacle_to_double_backward
+from kdiga.gradients.obstacles import obstacle_to_differences, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, Route, route_by_name
 from kdiga.gradients.student_pass import BatchNormMode, Forward, StepStatistics
 from kdiga.losses import Score
@@ -107,6 +107,8 @@ class Distiller:
         self.models = StepModels(student, first, second, trained if isinstance(trained, nn.Module) else None)
         if isinstance(plain := getattr(student, "_orig_mod", None), nn.Module):
             self.models = replace(self.models, student=plain, compiled=student)
+        for one in self.teachers:
+            check_distinct(self.models.student, one)
         self.settings = StepSettings(
             ThreatModel.of(threat),
             Exact() if route == "auto" else route_by_name(route),
@@ -314,6 +316,7 @@ def choose_route(
     """
     route = Exact() if wanted == "auto" else route_by_name(wanted, probe)
     if not isinstance(route, Exact):
+        _check_differences(student, batch, f"route was {wanted!r}")
         return route, {"chosen": wanted if isinstance(wanted, str) else repr(wanted), "why": "asked for"}
     name, few = "exact" if route.fast else "exact-pytorch", batch.first(2)
     obstacle = obstacle_to_double_backward(student, few.images, few.labels, route, score)
@@ -322,4 +325,13 @@ def choose_route(
     why = f"the student cannot be differentiated twice ({obstacle})"
     if wanted != "auto":
         raise InputError(f"route was {name!r}, and {why}; use route finite-difference, one-sided or auto.")
+    _check_differences(student, batch, why)
     return route_by_name("finite-difference", probe), {"chosen": "finite-difference", "why": why}
+
+
+def _check_differences(student: nn.Module, batch: Batch, why: str) -> None:
+    if (obstacle := obstacle_to_differences(student, batch.images)) is not None:
+        raise InputError(
+            f"{why}, and a difference of two passes is no derivative ({obstacle}); use a student without that, or a "
+            "method that does not train through input gradients."
+        )

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdiga.gradients.student_pass import Forward
+from kdiga.model_output import logits_of
 
 
 class PassCounter:
@@ -46,7 +47,7 @@ class PassCounter:
         count = self._hook(role)
 
         def run(images: Tensor) -> Tensor:
-            logits = forward(images)
+            logits = logits_of(forward(images))
             if self._on:
                 count(None, images, logits)
             return logits
@@ -54,7 +55,8 @@ class PassCounter:
         return run
 
     def _hook(self, role: str) -> Any:
-        def on_forward(_module: nn.Module | None, _inputs: Any, logits: Tensor) -> None:
+        def on_forward(_module: nn.Module | None, _inputs: Any, returned: object) -> None:
+            logits = logits_of(returned)
             self.totals[f"{role}_forwards"] += 1
             if logits.requires_grad:
                 logits.register_hook(on_backward)

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_labels, check_same_classes, first_logits
+from kdiga.checks import are_probabilities, check_labels, check_same_classes, first_logits, probabilities_of
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import saturated
 from kdiga.methods.context import Teacher
+from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating
 from kdiga.types import Batch
 
@@ -141,7 +142,7 @@ def _changes(teacher: nn.Module, images: Tensor, logits: Tensor) -> bool:
     if few >= len(images):
         return False
     with torch.no_grad(), evaluating(teacher):
-        alone = teacher(images[:few])
+        alone = logits_at(teacher, images[:few])
     return bool((alone - logits[:few]).abs().max() > UNSTEADY * logits.abs().max())
 
 
@@ -180,18 +181,25 @@ def check_first_batch(
     with torch.no_grad(), evaluating(student):
         logits = first_logits(student, images)
     _check_finite("student", logits)
+    _warn_of_probabilities(sanity_checks, "student", logits)
     check_labels(batch.labels, batch.images, logits.shape[1])
     for place, teacher in enumerate(teachers):
         if isinstance(teacher, nn.Module):
             with torch.no_grad(), evaluating(teacher):
-                teacher_logits = teacher(images)
+                teacher_logits = logits_at(teacher, images)
         else:
             teacher_logits = teacher.logits(batch)[: len(images)]
         check_same_classes(logits, teacher_logits)
         _check_finite(TEACHERS[place], teacher_logits)
+        _warn_of_probabilities(sanity_checks, TEACHERS[place], teacher_logits)
         # A teacher that is trained with the student has not learnt yet.
         if teacher is not trained_teacher:
             sanity_checks.at_teacher(TEACHERS[place], teacher, images, labels, teacher_logits)
+
+
+def _warn_of_probabilities(sanity_checks: SanityChecks, who: str, logits: Tensor) -> None:
+    if are_probabilities(logits):
+        sanity_checks.warn(f"{who}-probabilities", 0, probabilities_of(who))
 
 
 def _check_finite(who: str, logits: Tensor) -> None:

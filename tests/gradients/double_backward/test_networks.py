@@ -96,6 +96,49 @@ def test_architectures_of_timm(name, monkeypatch):
     assert_equal(found, aligned_step(model, False, *examples(count, size)), tolerance=1e-6)
 
 
+class Logits(nn.Module):
+    """A model of transformers, as images to logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(pixel_values=images).logits
+
+
+def test_a_vision_transformer_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    with seeded(1):
+        config = transformers.ViTConfig(
+            image_size=32,
+            patch_size=8,
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            num_labels=5,
+        )
+        assert_same_step(Logits(transformers.ViTForImageClassification(config)).train())
+
+
+def test_mobilenetv3_trains_by_exact_kdiga():
+    timm = pytest.importorskip("timm")
+    with seeded(1):
+        student = timm.create_model("mobilenetv3_small_050", num_classes=10)
+        teacher = kdiga.load_model("cnn-8")
+        batches = [(torch.rand(8, 3, 32, 32), torch.arange(8)) for _ in range(3)]
+        before = copy.deepcopy(student.state_dict())
+    threat = kdiga.ThreatModel("linf", 8 / 255)
+    result = kdiga.distill(
+        student, teacher, batches, method="kdiga", threat=threat, epochs=2, on_warning=lambda _: None
+    )
+    assert result.choices["route"]["chosen"] == "exact"
+    assert any(not torch.equal(value, before[key]) for key, value in student.state_dict().items())
+
+
 class Attending(nn.Module):
     def __init__(self, reentrant: bool | None = None) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kdiga.gradients.double_backward import fast_double_backward
+from kdiga.gradients.double_backward import attention, fast_double_backward
 from kdiga.model_state import seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -143,3 +143,24 @@ def test_derivatives_are_those_of_pytorch(name, dtype):
         assert found.dtype == expected.dtype
         tolerance = (1e-10 if dtype == torch.float64 else 1e-5) * (1 + expected.detach().abs().max().item())
         assert (found - expected).abs().max().item() <= tolerance
+
+
+@pytest.mark.parametrize("elements", [40, 120])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name.startswith("attention")])
+def test_attention_in_blocks_is_attention_at_once(name, elements, monkeypatch):
+    function, shapes = OPERATIONS[name]
+    inputs = inputs_of(shapes)
+    whole = derivatives(replaced(function), inputs)
+    monkeypatch.setattr(attention, "BLOCK_ELEMENTS", elements)
+    for found, expected in zip(derivatives(replaced(function), inputs), whole, strict=True):
+        assert torch.allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"dropout_p": 0.5}, {"attn_mask": BIAS.clone().requires_grad_()}])
+def test_attention_with_dropout_or_a_learned_mask_is_pytorchs(options):
+    found = list[list[Tensor]]()
+    for function in (replaced(masked(**options)), masked(**options)):
+        with seeded(5):
+            found.append(derivatives(function, inputs_of(QKV)))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)

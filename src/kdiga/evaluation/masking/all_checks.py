@@ -15,6 +15,7 @@ from kdiga.evaluation.masking import forward_pass, gradient_attacks, gradient_fr
 from kdiga.evaluation.masking.check_context import CheckContext, DifferentiableModel, NotFiniteError
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.evaluation.stages import AttackSettings
+from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, frozen_parameters, frozen_statistics, seeded
 from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.provenance import installed_version
@@ -154,7 +155,7 @@ def _run(check: Check, context: CheckContext) -> Finding:
 def _initial_logits(model: nn.Module, images: Tensor) -> Tensor | None:
     with torch.no_grad(), frozen_statistics(model):
         try:
-            return model(images)
+            return logits_at(model, images)
         except ValueError:  # batch norm refuses a single value a channel
             return None
 

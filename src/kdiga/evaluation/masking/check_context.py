@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation.stages import AttackSettings
+from kdiga.model_output import logits_at
 from kdiga.model_state import mix_seed
 from kdiga.runs.fingerprints import fingerprint_of_tensors
 from kdiga.runs.work_units import WorkUnit, run_work_units
@@ -49,7 +50,7 @@ class DifferentiableModel(nn.Module):
 
     def with_own_gradient(self, images: Tensor) -> Tensor:
         """Return logits with the gradient of the wrapped model, NaN included; zero if it has none."""
-        logits: Tensor = self.model(images)
+        logits = logits_at(self.model, images)
         if not bool(logits.isfinite().all()):
             raise (NotFiniteError if self.role == "model" else InputError)(
                 f"the {self.role} returned logits that are not finite for images in [0, 1] near the given ones; "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdiga.checks import are_probabilities
 from kdiga.evaluation.masking.check_context import CheckContext
 from kdiga.evaluation.masking.finding import Finding, Verdict
 
 PASSES = 5
 SINGLE_IMAGES = 10  # images that are also passed one by one
 GROSS = 30  # times rounding: more than another order of summation or TF32 explains
-PROBABILITY = 1e-5  # AutoAttack's tolerance
 LISTED = 3  # names of submodules in a message
 TWICE = 2  # two outputs of a randomised model may differ by its own gap at any time
 
@@ -87,7 +87,7 @@ def returns_logits(context: CheckContext) -> Finding:
     logits = _logits(context, context.given_images)
     low, high, gap = float(logits.min()), float(logits.max()), float((logits.sum(1) - 1).abs().max())
     evidence = {"lowest": low, "highest": high, "largest_gap_of_sum_to_1": gap}
-    if low > -PROBABILITY and high < 1 + PROBABILITY and gap < PROBABILITY:
+    if are_probabilities(logits):
         message = (
             "the model returns probabilities instead of logits; a second softmax in the loss shrinks the gradient."
         )

@@ -1,0 +1,208 @@
+"""Models as people bring them: what they return, what they do to their input, and what they change in a pass."""
+
+from __future__ import annotations
+
+import copy
+from collections import namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+import kdiga
+from kdiga.errors import InputError, KdigaWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore:training collapsed")
+IMAGES, LABELS = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
+QUICK = {"epochs": 1, "batch_size": 16, "validation_steps": 1, "validation_share": 0.25, "stop_at_chance": False}
+Pair = namedtuple("Pair", ["logits", "aux"])
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+
+
+PACKS = {
+    "dict": lambda z: {"logits": z, "loss": None},
+    "only entry": lambda z: {"out": z},
+    "pair": lambda z: (z, 2 * z),
+    "named tuple": lambda z: Pair(z, 2 * z),
+    "named second": lambda z: {"aux": 2 * z, "logits": z},
+    "dataclass": Output,
+}
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.SiLU(), nn.Linear(8, 4))
+
+
+class Packed(nn.Module):
+    def __init__(self, pack, seed=0):
+        super().__init__()
+        self.net, self.pack = net(seed), pack
+
+    def forward(self, images):
+        return self.pack(self.net(images))
+
+
+class InPlace(nn.Module):
+    """Normalises its input in place, as torchvision's normalize(inplace=True)."""
+
+    def __init__(self, in_place=True):
+        super().__init__()
+        self.in_place, self.net = in_place, net()
+
+    def forward(self, images):
+        return self.net(images.sub_(0.4).div_(0.2) if self.in_place else (images - 0.4) / 0.2)
+
+
+@pytest.mark.parametrize("pack", PACKS.values(), ids=list(PACKS))
+@pytest.mark.parametrize("route", ["exact", "finite-difference"])
+def test_what_a_model_returns_does_not_matter(pack, route):
+    plain, teacher = net(), net(1)
+    assert torch.equal(kdiga.input_gradient(Packed(pack), IMAGES, LABELS), kdiga.input_gradient(plain, IMAGES, LABELS))
+    term = kdiga.align(Packed(pack), Packed(pack, 1), IMAGES, LABELS, route=route)
+    assert torch.equal(term, kdiga.align(plain, teacher, IMAGES, LABELS, route=route))
+    found = kdiga.evaluate(Packed(pack), [(IMAGES, LABELS)], eps=0.05, attacks=["pgd-3"])
+    assert found["pgd-3"] == kdiga.evaluate(plain, [(IMAGES, LABELS)], eps=0.05, attacks=["pgd-3"])["pgd-3"]
+
+
+@pytest.mark.parametrize("method", ["kdiga", "tangent", "trades"])
+def test_what_a_model_returns_does_not_matter_to_training(method):
+    def trained(student, teacher):
+        teacher = teacher if method != "trades" else None
+        return kdiga.distill(student, teacher, (IMAGES, LABELS), method=method, **QUICK).last_state.values()
+
+    found = trained(Packed(PACKS["dict"]), Packed(PACKS["pair"], 1))
+    assert all(map(torch.equal, found, trained(net(), net(1))))
+
+
+def test_an_output_by_name():
+    other = kdiga.NamedOutput(Packed(lambda z: {"coarse": 2 * z, "fine": z}), "fine")
+    assert torch.equal(kdiga.input_gradient(other, IMAGES, LABELS), kdiga.input_gradient(net(), IMAGES, LABELS))
+    second = kdiga.NamedOutput(Packed(lambda z: (2 * z, z)), 1)
+    assert torch.equal(kdiga.input_gradient(second, IMAGES, LABELS), kdiga.input_gradient(net(), IMAGES, LABELS))
+    with pytest.raises(InputError, match="returned dict with 'coarse', 'fine', and no tensor 'logits' in it"):
+        kdiga.input_gradient(other.model, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("route", ["exact", "finite-difference", "one-sided"])
+def test_a_model_may_write_on_its_images(route):
+    images = IMAGES.clone()
+    for in_place in (True, False):
+        student = InPlace(in_place)
+        student.zero_grad()
+        kdiga.align(student, InPlace(in_place).eval(), images, LABELS.flip(0) * 0, route=route).backward()
+    gradients = []
+    for in_place in (True, False):
+        student = InPlace(in_place)
+        kdiga.align(student, net(3), images, LABELS, route=route).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in student.parameters()]))
+        kdiga.evaluate(student, [(images, LABELS)], eps=0.05, attacks=["pgd-2"])
+        kdiga.input_gradient(student, images, LABELS)
+        kdiga.distill(net(), InPlace(in_place), [(images, LABELS)], method="kd", epochs=1, stop_at_chance=False)
+        assert torch.equal(images, IMAGES)
+    assert torch.allclose(*gradients, rtol=1e-5, atol=1e-7)
+
+
+def moving(wrap):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    one, two = (wrap(layer) for layer in layers)
+    model = nn.Sequential(one, nn.SiLU(), two, nn.SiLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
+    with torch.no_grad():  # as after some optimiser steps: the singular vectors lag behind the weights
+        for parameter in model.parameters():
+            parameter.add_(0.3 * parameter.abs().mean() * torch.randn_like(parameter))
+    return model
+
+
+class Running(nn.Module):
+    """A normalisation by a running statistic, which it replaces in each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(1.0))
+
+    def forward(self, x):
+        if self.training:
+            self.scale = 0.5 * self.scale + 0.5 * 0.3
+        return x / self.scale
+
+
+WRAPS = {
+    "spectral norm": spectral_norm,
+    "old spectral norm": nn.utils.spectral_norm,
+    "running": lambda layer: nn.Sequential(layer, Running()),
+    "weight norm": nn.utils.parametrizations.weight_norm,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=list(WRAPS))
+def test_routes_agree_where_a_pass_changes_the_network(wrap):
+    student, teacher, found = moving(wrap).train(), net(1), {}
+    for route in ("exact", "finite-difference", "one-sided"):
+        model = copy.deepcopy(student)
+        kdiga.align(model, teacher, IMAGES, LABELS, route=route).backward()
+        found[route] = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        once = copy.deepcopy(student)
+        once(IMAGES)
+        # One step moves the buffers as one pass does.
+        assert all(torch.equal(one, two) for one, two in zip(model.buffers(), once.buffers(), strict=True))
+    for route in ("finite-difference", "one-sided"):
+        assert (found[route] - found["exact"]).norm() / found["exact"].norm() < 0.01, route
+
+
+def test_an_input_gradient_leaves_every_buffer():
+    model = moving(spectral_norm).train()
+    before = [buffer.clone() for buffer in model.buffers()]
+    kdiga.input_gradient(model, IMAGES, LABELS)
+    assert all(map(torch.equal, before, model.buffers()))
+
+
+class OwnRandom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.random = np.random.default_rng(0)
+
+    def forward(self, x):
+        return x * torch.from_numpy(self.random.integers(0, 2, x.shape)).to(x)
+
+
+def test_own_random_numbers_are_refused_by_routes_of_differences():
+    student = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), OwnRandom(), nn.SiLU(), nn.Linear(32, 4))
+    for route in ("finite-difference", "one-sided"):
+        with pytest.raises(InputError, match="it draws random numbers of NumPy or of an own"):
+            kdiga.align(student, net(1), IMAGES, LABELS, route=route)
+    with pytest.raises(InputError, match="it draws random numbers of NumPy or of an own"):
+        kdiga.distill(student, net(1), (IMAGES, LABELS), route="one-sided", **QUICK)
+
+
+def test_dropout_is_no_such_random_number():
+    student = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Dropout(0.5), nn.SiLU(), nn.Linear(32, 4))
+    kdiga.align(student, net(1), IMAGES, LABELS, route="one-sided").backward()
+
+
+def test_probabilities_are_noticed():
+    soft = nn.Sequential(net(), nn.Softmax(1))
+    with pytest.warns(KdigaWarning, match="the student returns probabilities"):
+        kdiga.align(soft, net(1), IMAGES, LABELS)
+    with pytest.warns(KdigaWarning, match="the teacher returns probabilities"):
+        kdiga.align(net(1), soft, IMAGES, LABELS)
+    with pytest.warns(KdigaWarning, match="the teacher returns probabilities"):
+        kdiga.distill(net(1), nn.Sequential(net(), nn.Softmax(1)), (IMAGES, LABELS), method="kd", **QUICK)
+    kdiga.align(soft, net(1), IMAGES, LABELS)  # once
+
+
+def test_one_module_is_not_both_models():
+    model = net()
+    for call in (
+        lambda: kdiga.align(model, model, IMAGES, LABELS),
+        lambda: kdiga.distill(model, model, (IMAGES, LABELS), **QUICK),
+    ):
+        with pytest.raises(InputError, match="the student and the teacher are the same module"):
+            call()
