@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_labels
+from kdiga.checks import check_images, check_targets
 from kdiga.errors import InputError
 from kdiga.losses import Score, score_by_name
 from kdiga.model_output import logits_at
@@ -38,8 +38,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     torch.Size([2, 1, 2, 2])
     """
     check_images(images)
-    check_labels(labels, images)
-    return input_gradient_and_logits(model, images, labels.long())[0]
+    return input_gradient_and_logits(model, images, check_targets(labels, images))[0]
 
 
 def input_gradient_and_logits(
