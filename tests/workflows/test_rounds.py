@@ -11,6 +11,7 @@ import kdiga
 from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.recipes.validate import recipe_from_dict
+from kdiga.workflows.identity import write_identity
 from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import rounds_of, run_recipe
 
@@ -90,7 +91,7 @@ def test_interrupted_between_rounds_goes_on(finished, data, tmp_path):
     rounds = rounds_of(recipe, tmp_path)
     first, folder = next(rounds)
     run_recipe(prepare(first, data), folder)
-    (tmp_path / "config.yaml").write_text("interrupted: here\n")
+    write_identity(prepare(recipe, data), tmp_path)
     resumed = run_recipe(prepare(recipe, data), tmp_path, resume=True)
     for one, two in zip(whole["rounds"], resumed["rounds"], strict=True):
         assert one["validation"]["last"]["robust"] == two["validation"]["last"]["robust"]

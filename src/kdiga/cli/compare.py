@@ -78,12 +78,29 @@ def _pair(first: Path, second: Path) -> tuple[EvaluationResult, EvaluationResult
 
 
 def _read(path: Path) -> list[EvaluationResult]:
+    from kdiga.results.shared import REPLACED
+
     if not path.is_dir():
         return [_evaluation(path)]
     for name in FILES:
-        if found := sorted(path.rglob(name)):
-            return [_evaluation(file) for file in found]
+        if files := [file for file in sorted(path.rglob(name)) if REPLACED not in file.relative_to(path).parts]:
+            found = [_evaluation(file) for file in files]
+            stale = [_stale(one) for one in found]
+            if None not in stale:
+                raise InputError(f"{str(path)!r} holds no evaluation of its weights: {stale[0]}; evaluate it again.")
+            return [one for one, reason in zip(found, stale, strict=True) if reason is None]
     raise InputError(f"{str(path)!r} holds no evaluation; make one with `kdiga evaluate {path}`.")
+
+
+def _stale(found: EvaluationResult) -> str | None:
+    """Return in words that the run of an evaluation has other weights now; None if it has not, or it is unknown."""
+    from kdiga.results.runs import RunResult
+
+    folder, which = found.identity.folder, found.which or "best"
+    current = RunResult.read(folder).fingerprint(which) if folder else None
+    if current is None or found.fingerprint in (None, current):
+        return None
+    return f"{str(found.path)!r} is of the weights {found.fingerprint[:12]}, and the run has {current[:12]}"
 
 
 def _evaluation(path: Path) -> EvaluationResult:

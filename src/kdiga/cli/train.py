@@ -54,7 +54,9 @@ def train(request: TrainRequest, output: Output) -> None:
 
     from kdiga.cli.progress import TrainingProgress
     from kdiga.recipes.validate import load_recipe
+    from kdiga.runs.run_folder import RESULT
     from kdiga.training.loop import TrainingCallbacks
+    from kdiga.training.resume import FILE as STATE
     from kdiga.training.tracking import Trackers
     from kdiga.workflows.cache import stored_teacher
     from kdiga.workflows.prepare import prepare
@@ -81,7 +83,7 @@ def train(request: TrainRequest, output: Output) -> None:
         say(console, f"# would write to {folder}")
         output.result({"kind": "dry-run", "folder": str(folder), "recipe": recipe.to_dict()})
         return
-    if not request.resume:
+    if not (request.resume and any((folder / name).is_file() for name in (RESULT, STATE))):
         _inspect(console, run, despite_findings=request.despite_findings)
 
     def on_epoch(record: EpochRecord) -> None:

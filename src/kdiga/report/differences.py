@@ -13,6 +13,8 @@ from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.shared import Accuracy, ThreatRecord
 from kdiga.statistics import paired_difference
 
+AUTOATTACK = "autoattack"
+
 
 @dataclass(frozen=True)
 class AccuracyDifference:
@@ -91,15 +93,13 @@ def compare_evaluations(first: EvaluationResult, second: EvaluationResult) -> li
     """Return the differences under the attacks that both evaluations have.
 
     Raises:
-        InputError: if they have no attack in common, or were not measured on the same examples.
+        InputError: if they have no attack in common, or differ in the examples, the threat model, the seed, or the
+            version of an attack or of AutoAttack.
     """
-    for name in ("data", "threat", "data_fingerprint"):
+    for name in ("data", "threat", "data_fingerprint", "seed"):
         values = getattr(first, name), getattr(second, name)
         if None not in values and values[0] != values[1]:
-            raise InputError(
-                f"the two evaluations differ in {name} ({_shown(values[0])}, {_shown(values[1])}); only results on the "
-                "same test images under the same threat model can be compared."
-            )
+            raise _different(name, *values)
     outcomes = [{attack: right for attack, right in one.correct.items() if right} for one in (first, second)]
     shared = [attack for attack in outcomes[0] if attack in outcomes[1]]
     if not shared:
@@ -107,7 +107,19 @@ def compare_evaluations(first: EvaluationResult, second: EvaluationResult) -> li
             f"the two evaluations have no attack in common ({', '.join(outcomes[0])}; {', '.join(outcomes[1])}); run "
             "`kdiga evaluate` with the same --attacks."
         )
+    if AUTOATTACK in shared and first.version and second.version and first.version != second.version:
+        raise _different("version of AutoAttack", first.version, second.version)
+    counts = {attack: [len(one[attack]) for one in outcomes] for attack in shared}
+    if unequal := next((attack for attack in shared if counts[attack][0] != counts[attack][1]), None):
+        raise _different(f"number of images of {unequal}", *map(str, counts[unequal]))
     return [_difference(attack, *(list(map(bool, one[attack])) for one in outcomes)) for attack in shared]
+
+
+def _different(name: str, first: object, second: object) -> InputError:
+    return InputError(
+        f"the two evaluations differ in {name} ({_shown(first)}, {_shown(second)}); only results on the same test "
+        "images under the same threat model and attacks can be compared."
+    )
 
 
 def _difference(attack: str, first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
@@ -117,5 +129,5 @@ def _difference(attack: str, first: Sequence[bool], second: Sequence[bool]) -> P
     return PairedDifference(attack, n, sum(first) / n, sum(second) / n, difference, (low, high), *only)
 
 
-def _shown(value: str | ThreatRecord) -> str:
-    return value[:12] if isinstance(value, str) else str(value.to_dict())
+def _shown(value: object) -> str:
+    return str(value.to_dict()) if isinstance(value, ThreatRecord) else str(value)[:12]

@@ -106,8 +106,12 @@ class _ModelIndex:
     def __init__(self, results: Results, hidden: set[tuple[Path, str]]) -> None:
         self.results = results
         identities = [
-            ModelIdentity(str(run.folder), "best", run.architecture, run.parameters, folder=run.folder)
+            ModelIdentity(
+                str(run.folder), which, run.architecture, run.parameters, run.fingerprint(which), folder=run.folder
+            )
             for run in results.runs
+            for which in ("best", "last")
+            if which == "best" or run.fingerprint(which)
         ]
         judged = list(_judged(results))
         identities += [identity for identity, _ in judged]

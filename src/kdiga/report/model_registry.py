@@ -38,9 +38,12 @@ class ModelRegistry:
     def run_of(self, identity: ModelIdentity) -> RunResult | None:
         """Return the run whose weights a model has; None if unknown, or if its folder has had others since."""
         place = self._place(identity)
-        if place is None or (place in self.conflicting and identity.fingerprint):
+        if place is None:
             return None
-        return self._folders.get(place[0])
+        run, fingerprint = self._folders.get(place[0]), identity.fingerprint
+        if place in self.conflicting and fingerprint and (run is None or run.fingerprint(place[1]) != fingerprint):
+            return None
+        return run
 
     def locate(self, name: str) -> Path | None:
         """Return the folder of the run that a name means; None if none, or more than one, fits."""
@@ -58,7 +61,10 @@ class ModelRegistry:
 
     def model_of_run(self, folder: Path) -> Hashable:
         """Return what all identities of a run's best weights share."""
-        return self.model(ModelIdentity(str(folder), "best", folder=folder))
+        run = self._folders.get(folder.resolve())
+        return self.model(
+            ModelIdentity(str(folder), "best", fingerprint=run and run.fingerprint("best"), folder=folder)
+        )
 
     def _keys(self, identity: ModelIdentity) -> list[Hashable]:
         keys: list[Hashable] = [identity.fingerprint] if identity.fingerprint else []

@@ -15,11 +15,11 @@ from kdiga.results.explanations import ExplanationResult
 from kdiga.results.exports import ExportResult
 from kdiga.results.fields import DamagedError
 from kdiga.results.runs import RunResult
-from kdiga.results.shared import FileModel
+from kdiga.results.shared import REPLACED, FileModel
 from kdiga.results.studies import StudyResult
 
 DEEPEST = 8  # a study's run has its certificates four folders down
-SKIPPED = ("portions", ".locks", "__pycache__", "node_modules")
+SKIPPED = (REPLACED, "portions", ".locks", "__pycache__", "node_modules")
 RUN = "config.yaml"  # stands for its run
 FILES: dict[str, type[FileModel]] = {
     "evaluation.json": EvaluationResult,

@@ -63,6 +63,7 @@ class TrainingRecord(ResultModel):
     validation: Fields = {}
     provenance: Fields = {}
     parameters: Fields = {}
+    fingerprints: Fields = {}
 
 
 class CheckedEpoch(ResultModel):
@@ -162,6 +163,11 @@ class RunResult:
     def parameters(self) -> int | None:
         """Parameters of the trained model; None if unknown."""
         return whole_number(self.training.parameters.get("student"))
+
+    def fingerprint(self, which: str) -> str | None:
+        """Return the fingerprint of the "best" or "last" weights; None if unknown."""
+        found = self.training.fingerprints.get(which)
+        return found if isinstance(found, str) else None
 
     @property
     def best_epoch(self) -> int | None:

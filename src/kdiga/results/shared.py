@@ -33,6 +33,7 @@ from kdiga.statistics import clopper_pearson
 Model = TypeVar("Model", bound=ResultModel)
 _GENERIC = re.compile(r"seed-\d+|(best|last)\.safetensors")  # parts of a path that do not identify a model
 JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")  # folders of results inside a run
+REPLACED = "replaced"  # folder in a run's folder for results about weights that were replaced
 
 
 @dataclass(frozen=True)

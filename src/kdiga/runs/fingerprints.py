@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.data import FileSet, ImageSet
+from kdiga.data import FileSet, Images, MixedSet
 from kdiga.decoding import encoded
 from kdiga.models import Classifier
 
@@ -36,13 +36,16 @@ def architecture_of(model: nn.Module) -> str:
     return json.dumps(model.spec.to_dict(), sort_keys=True) if isinstance(model, Classifier) else type(model).__name__
 
 
-def fingerprint_of_images(data: ImageSet | FileSet) -> str:
+def fingerprint_of_images(data: Images) -> str:
     """Return the hash of images and labels, in their order.
 
     For images on disk it is the hash of their decoded size, labels, file names and file lengths, and of the bytes of
     all files, or of 1,000 evenly spread files if there are more. A changed file among the others is detected only by
-    its length.
+    its length. Extra training images and their share count, too.
     """
+    if isinstance(data, MixedSet):
+        parts = [fingerprint_of_images(part) for part in (data.original, data.extra)]
+        return hashlib.sha256(f"{parts} {data.share}".encode()).hexdigest()
     return _hash_of_files(data) if isinstance(data, FileSet) else fingerprint_of_tensors(data.images, data.labels)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 from collections.abc import Generator
@@ -19,12 +20,14 @@ from kdiga.io.safe_json_yaml import parse_yaml
 from kdiga.io.untrusted_file import read_text
 from kdiga.results.fields import DamagedError
 from kdiga.results.runs import FinishedRun
+from kdiga.results.shared import JUDGED, REPLACED
 
-CONFIG, RESULT, JOURNAL = "config.yaml", "result.json", "journal.jsonl"
+CONFIG, RESULT, JOURNAL, IDENTITY = "config.yaml", "result.json", "journal.jsonl", "identity.json"
 OURS = (
     CONFIG,
     RESULT,
     JOURNAL,
+    IDENTITY,
     "best.safetensors",
     "last.safetensors",
     "state.pt",
@@ -32,6 +35,7 @@ OURS = (
     "explanation.json",
     "explanation.npz",
 )
+ABOUT_WEIGHTS = (*JUDGED, "best-test.json", "last-test.json", "best-validation.json")  # results about a run's weights
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:
@@ -39,7 +43,8 @@ def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = N
 
     Args:
         folder: Folder of the run.
-        overwrite: Whether to remove kdiga's files in it; other files always stay.
+        overwrite: Whether to remove kdiga's files in it. Results about the removed weights go to ``replaced/NUMBER``.
+            Other files always stay.
         resume: Whether to continue a run in it; None if the command has no such option.
 
     Raises:
@@ -50,9 +55,10 @@ def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = N
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [name for name in OURS if (folder / name).exists()]
-        if present and overwrite:
+        if overwrite:
+            _set_aside(folder)
             for name in present:
-                (folder / name).unlink()
+                (folder / name).unlink(missing_ok=True)
         elif present and not resume:
             way = "" if resume is None else "continue it with --resume, "
             raise InputError(
@@ -62,6 +68,19 @@ def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = N
         try_writing(folder)
     except OSError as error:
         raise _unusable(folder, error.strerror) from None
+
+
+def _set_aside(folder: Path) -> None:
+    """Move the results about a run's weights, with its recipe, to where no command takes them for a new run's."""
+    present = [name for name in ABOUT_WEIGHTS if (folder / name).exists()]
+    if not present:
+        return
+    number = next(number for number in itertools.count(1) if not (folder / REPLACED / str(number)).exists())
+    place = folder / REPLACED / str(number)
+    place.mkdir(parents=True)
+    for name in (*present, CONFIG, RESULT, IDENTITY):
+        if (folder / name).exists():
+            (folder / name).rename(place / name)
 
 
 def check_usable(folder: Path) -> None:

@@ -24,7 +24,7 @@ from kdiga.training.autotune import resolve_settings
 from kdiga.training.distiller import Choice
 from kdiga.training.divergence import CollapsedError, TermLog, better_than_guessing, describe_collapse, loss_falls
 from kdiga.training.result import EpochRecord, TrainingResult
-from kdiga.training.resume import Checkpoints, Progress, identity_of
+from kdiga.training.resume import Checkpoints, Progress, contents_of, identity_of
 from kdiga.training.runtime import device_by_name
 from kdiga.training.sanity_checks import OnWarning, SanityChecks, check_first_batch
 from kdiga.training.settings import TrainingSettings
@@ -79,6 +79,10 @@ class TrainingLoop:
         )
         views = stored_views(task.teachers, train, task.method.needs, settings)
         self.identity = identity_of(task.method, task.threat, settings, views)
+        if out is not None:
+            self.identity |= contents_of(
+                task.student, [] if task.method.needs.trains_teacher else task.teachers, train, validation
+            )
         size = train.image_size if isinstance(train, Images) else 32
         self.feed: Feed = feed_of(
             train,

@@ -12,16 +12,19 @@ from typing import Any
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.io.atomic_write import replacing
 from kdiga.methods import method_by_name
-from kdiga.models import count_parameters, save_model
+from kdiga.models import Classifier, count_parameters, save_model
 from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
-from kdiga.runs.run_folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_config, write_result
+from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.run_folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_result
 from kdiga.teachers import CachedTeacher
 from kdiga.training import TrainingResult, distill
 from kdiga.training.divergence import CollapsedError
 from kdiga.training.loop import TrainingCallbacks
+from kdiga.training.resume import FILE as STATE
 from kdiga.training.resume import remove_state
 from kdiga.training.validation import Scores
 from kdiga.workflows.cache import stored_teacher
+from kdiga.workflows.identity import check_same_run, write_identity
 from kdiga.workflows.prepare import PreparedRun, prepare
 
 
@@ -53,11 +56,11 @@ def run_recipe(
     stored = None if finished else stored_teacher(run)
     with ExitStack() as stack:
         process_group.run_on_first(lambda: stack.enter_context(exclusive_run(out)))
-        process_group.run_on_first(lambda: prepare_run_folder(out, resume=resume, overwrite=overwrite))
+        continues = process_group.run_on_first(lambda: _prepare(run, out, resume=resume, overwrite=overwrite))
         if finished:
             return process_group.run_on_first(lambda: _earlier_result(out))
-        if process_group.leads:
-            write_config(out, run.recipe.to_dict())
+        if process_group.leads and not continues:
+            write_identity(run, out)
         try:
             outcome = distill(
                 models.student,
@@ -78,9 +81,20 @@ def run_recipe(
             raise
         result = _result(run, outcome, stored)
         if process_group.leads:
+            if continues:
+                write_identity(run, out)  # only now: the state was accepted
             _write(run, out, outcome, result)
         process_group.broadcast(None)  # the other processes return after the weights are written
     return result
+
+
+def _prepare(run: PreparedRun, out: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Prepare the folder, and return whether it holds this run, finished or with a state or rounds to continue from."""
+    begun = resume and any((out / name).exists() for name in (RESULT, STATE, "round-0"))
+    if begun:
+        check_same_run(run, out)
+    prepare_run_folder(out, resume=resume, overwrite=overwrite)
+    return begun
 
 
 def _result(run: PreparedRun, outcome: TrainingResult, stored: CachedTeacher | None) -> dict[str, Any]:
@@ -99,6 +113,7 @@ def _result(run: PreparedRun, outcome: TrainingResult, stored: CachedTeacher | N
                 "student": count_parameters(student),
                 "teacher": None if teacher is None else count_parameters(teacher),
             },
+            "fingerprints": _fingerprints(student, outcome),
         }
         | ({} if stored is None else {"teacher_cache": stored.about()})
     )
@@ -119,6 +134,15 @@ def _write_weights(run: PreparedRun, out: Path, outcome: TrainingResult, **marks
         save_model(student, out / f"{which}.safetensors", which=which, **about)
 
 
+def _fingerprints(student: Classifier, outcome: TrainingResult) -> dict[str, str]:
+    """Return the fingerprint of the student with each of the stored weights; the student is left with the best ones."""
+    found = dict[str, str]()
+    for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
+        student.load_state_dict(dict(state))
+        found[which] = fingerprint_of_model(student)
+    return found
+
+
 def _earlier_result(out: Path) -> dict[str, Any]:
     result = read_result(out)
     remove_state(out)  # left by a process that was killed between result and removal
@@ -136,12 +160,12 @@ def _run_rounds(
     """
     recipe = run.recipe
     process_group = ProcessGroup.connect(run.device)
-    process_group.run_on_first(lambda: prepare_run_folder(out, resume=resume, overwrite=overwrite))
+    process_group.run_on_first(lambda: _prepare(run, out, resume=resume, overwrite=overwrite))
     finished = process_group.run_on_first(lambda: read_result(out) if resume and (out / RESULT).is_file() else {})
     if finished:
         return finished
     if process_group.leads:
-        write_config(out, recipe.to_dict())
+        write_identity(run, out)
     results = [
         run_recipe(prepare(one, run.data), folder, resume=resume, overwrite=overwrite, callbacks=callbacks)
         for one, folder in rounds_of(recipe, out)
