@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.model_output import logits_at
+
+ROUNDING = 1e-6  # distance of a pixel from [0, 1] that filters and resizing cause
+IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "input", "x")
+LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+def images_and_labels(batch: object) -> tuple[Any, Any]:
+    """Return the images and labels of a loader's batch: the first two entries, or those of a dict by their usual names.
+
+    Raises:
+        InputError: For a batch of another form.
+    """
+    if isinstance(batch, Mapping):
+        entries = cast("Mapping[Any, Any]", batch)
+        images, labels = (next((one for one in keys if one in entries), None) for keys in (IMAGE_KEYS, LABEL_KEYS))
+        if images is not None and labels is not None:
+            return entries[images], entries[labels]
+        form = f"a dict of {', '.join(map(repr, entries)) or 'nothing'}"
+    elif isinstance(batch, (tuple, list)) and len(cast("Sequence[Any]", batch)) >= 2:
+        images, labels = cast("Sequence[Any]", batch)[:2]
+        return images, labels
+    else:
+        form = f"a {type(batch).__name__}"
+    raise InputError(
+        f"a batch was {form}; it must be a pair of images and labels, or a dict with 'images' or 'pixel_values' and "
+        "'labels'. For two tensors give [(images, labels)], for an ImageSet its batches()."
+    )
 
 
 def check_tensor(value: object, what: str) -> None:
@@ -43,9 +73,9 @@ def check_images(images: Tensor, *, values: bool = True) -> None:
         )
     if values and len(images):
         low, high = (float(value) for value in images.detach().aminmax())
-        if not (low >= 0 and high <= 1):
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             raise InputError(
-                f"images had pixels in [{low:.3g}, {high:.3g}]; they must be in [0, 1]. "
+                f"images had pixels in [{low:.6g}, {high:.6g}]; they must be in [0, 1]. "
                 "Normalise inside the model, not in the data, so that eps means the same for every model."
             )
 

@@ -69,6 +69,13 @@ def align(
     pixels. Add it to a distillation loss. Its gradient reaches every parameter of the student and
     no parameter of the teacher.
 
+    The term alone, added to a loss with weight 1 and without a ramp, helps little: on digits 30 epochs reached 44 and
+    58 % under PGD-20 (Linf 0.1, two seeds), and plain training 42 and 45 %. What helps: a ramp of the weight over the
+    first third of the training; ``distance="l2-squared"``, whose term is small where gradients are small, with a
+    weight of about 2 at that data, or larger until clean accuracy falls by a few points; a smooth activation; and
+    imitation of the teacher's logits. :class:`kdiga.Distiller` has all of that with tested defaults, and methods that
+    are more robust at the same cost: ``kdiga.Distiller(student, teacher, method="tangent", ...)``.
+
     Args:
         student: Module that maps images to logits (batch, num_classes), in its mode for training. Batch
             norm in train mode moves its statistics once, and couples the batch's examples.

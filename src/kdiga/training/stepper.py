@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from kdiga.gradients.routes import Route
 from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
 from kdiga.methods.context import StepObservers, Teacher
+from kdiga.model_state import copied
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.distiller import Distiller
 from kdiga.training.freezing import FrozenParameters
@@ -49,8 +49,8 @@ class TrainingTask:
     def copy(self) -> TrainingTask:
         """Return the task with copies of all models that training changes."""
         trains = self.method.needs.trains_teacher
-        teachers = [copy.deepcopy(one) if trains else one for one in self.teachers]
-        return replace(self, student=copy.deepcopy(self.student), teachers=teachers)
+        teachers = [copied(one) if trains and isinstance(one, nn.Module) else one for one in self.teachers]
+        return replace(self, student=copied(self.student), teachers=teachers)
 
 
 class Stepper:
