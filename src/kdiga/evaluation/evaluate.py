@@ -175,8 +175,10 @@ def _ready_to_attack(model: nn.Module, examples: int, batch_size: int) -> Genera
 
 
 def _target(model: nn.Module, images: Tensor, labels: Tensor, settings: AttackSettings) -> AttackTarget:
-    fingerprint = "" if settings.result_cache.folder is None else fingerprint_of_model(model)
-    return AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint=fingerprint)
+    target = AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint="")
+    if settings.result_cache.folder is None:
+        return target
+    return replace(target, fingerprint=fingerprint_of_model(model, target.images))
 
 
 def _findings(target: AttackTarget, settings: AttackSettings) -> list[Finding]:
