@@ -175,8 +175,10 @@ def _ready_to_attack(model: nn.Module, examples: int, batch_size: int) -> Genera
 
 
 def _target(model: nn.Module, images: Tensor, labels: Tensor, settings: AttackSettings) -> AttackTarget:
-    fingerprint = "" if settings.result_cache.folder is None else fingerprint_of_model(model)
-    return AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint=fingerprint)
+    target = AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint="")
+    if settings.result_cache.folder is None:
+        return target
+    return replace(target, fingerprint=fingerprint_of_model(model, target.images))
 
 
 def _findings(target: AttackTarget, settings: AttackSettings) -> list[Finding]:
@@ -219,7 +221,7 @@ def _gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> t
     if examples is not None and examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
     images, labels, count = list[Tensor](), list[Tensor](), 0
-    if not isinstance(batches, Iterable):
+    if not hasattr(batches, "__iter__"):
         images_and_labels(batches)  # raises the error of a batch of another form
     for batch in batches:
         part, answers = images_and_labels(batch)

@@ -5,6 +5,9 @@ To train through an input gradient see :mod:`kdiga.gradients.routes`.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +55,20 @@ def input_gradient_and_logits(
     return gradient, logits.detach()
 
 
+@contextmanager
+def reentrant_checkpoint_as_error() -> Generator[None]:
+    """Say what to do where a reentrant activation checkpoint refuses a gradient by certain tensors."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise InputError(
+            "a model recomputes activations by a reentrant checkpoint, which gives no gradient by images; use "
+            "torch.utils.checkpoint with use_reentrant=False."
+        ) from error
+
+
 def gradient_by_images(
     values: Tensor, images: Tensor, *, retain_graph: bool = False, create_graph: bool = False
 ) -> Tensor:
@@ -64,17 +81,18 @@ def gradient_by_images(
         create_graph: Whether the derivative needs a graph.
 
     Raises:
-        InputError: if autograd finds no graph from the values to the images.
+        InputError: if autograd finds no graph from the values to the images, or refuses the gradient.
     """
     gradient = None
     if values.requires_grad:
-        (gradient,) = torch.autograd.grad(
-            values.sum(),
-            images,
-            retain_graph=retain_graph or create_graph,
-            create_graph=create_graph,
-            allow_unused=True,
-        )
+        with reentrant_checkpoint_as_error():
+            (gradient,) = torch.autograd.grad(
+                values.sum(),
+                images,
+                retain_graph=retain_graph or create_graph,
+                create_graph=create_graph,
+                allow_unused=True,
+            )
     if gradient is None:
         raise InputError(
             "a model's logits have no gradient by its images, so there is nothing to align and no direction to attack "
