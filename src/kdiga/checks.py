@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.model_output import logits_at
+
+IGNORED = -100  # label of an example without a label, as PyTorch's ignore_index
+ROUNDING = 1e-6  # distance of a pixel from [0, 1] that filters and resizing cause
+IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "input", "x")
+LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+def images_and_labels(batch: object) -> tuple[Any, Any]:
+    """Return the images and labels of a loader's batch: the first two entries, or those of a dict by their usual names.
+
+    Raises:
+        InputError: For a batch of another form.
+    """
+    if isinstance(batch, Mapping):
+        entries = cast("Mapping[Any, Any]", batch)
+        images, labels = (next((one for one in keys if one in entries), None) for keys in (IMAGE_KEYS, LABEL_KEYS))
+        if images is not None and labels is not None:
+            return entries[images], entries[labels]
+        form = f"a dict of {', '.join(map(repr, entries)) or 'nothing'}"
+    elif isinstance(batch, (tuple, list)) and len(cast("Sequence[Any]", batch)) >= 2:
+        images, labels = cast("Sequence[Any]", batch)[:2]
+        return images, labels
+    else:
+        form = f"a {type(batch).__name__}"
+    raise InputError(
+        f"a batch was {form}; it must be a pair of images and labels, or a dict with 'images' or 'pixel_values' and "
+        "'labels'. For two tensors give [(images, labels)], for an ImageSet its batches()."
+    )
 
 
 def check_tensor(value: object, what: str) -> None:
@@ -43,9 +74,9 @@ def check_images(images: Tensor, *, values: bool = True) -> None:
         )
     if values and len(images):
         low, high = (float(value) for value in images.detach().aminmax())
-        if not (low >= 0 and high <= 1):
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
             raise InputError(
-                f"images had pixels in [{low:.3g}, {high:.3g}]; they must be in [0, 1]. "
+                f"images had pixels in [{low:.6g}, {high:.6g}]; they must be in [0, 1]. "
                 "Normalise inside the model, not in the data, so that eps means the same for every model."
             )
 
@@ -70,6 +101,33 @@ def check_labels(labels: Tensor, images: Tensor, num_classes: int | None = None)
                 f"labels were in [{low}, {high}]; the model has {num_classes} classes, so they must be in "
                 f"[0, {num_classes - 1}]. Renumber them from 0, or build the model with num_classes={high + 1}."
             )
+
+
+def check_targets(labels: Tensor, images: Tensor, num_classes: int | None = None) -> Tensor:
+    """Return the labels of a loss as int64 or probabilities, checked as by :func:`check_labels`; -100 is no label.
+
+    Raises:
+        InputError: for another shape, type or range, or rows that are not probabilities.
+    """
+    check_tensor(labels, "labels")
+    if labels.dim() != 2 or not labels.is_floating_point():
+        check_labels(labels, images)
+        if num_classes is not None:
+            known = labels[labels != IGNORED]
+            check_labels(known, known, num_classes)
+        return labels.long()
+    if len(labels) != len(images) or (num_classes is not None and labels.shape[1] != num_classes):
+        classes = "" if num_classes is None else f" of {num_classes} classes"
+        raise InputError(
+            f"labels had shape {tuple(labels.shape)} for {len(images)} images{classes}; soft labels must be "
+            "(batch, num_classes), one row per image."
+        )
+    if num_classes is not None and not bool(((labels >= 0).all(1) & ((labels.sum(1) - 1).abs() < 1e-2)).all()):
+        raise InputError(
+            "labels were (batch, num_classes) with rows that are not probabilities; each value must be at least 0 and "
+            "each row have the sum 1. Use softmax(1) for logits."
+        )
+    return labels
 
 
 def check_same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:

@@ -21,9 +21,17 @@ def logits_at(model: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     the caller's images.
 
     Raises:
-        InputError: If what the model returns has no logits.
+        InputError: If what the model returns has no logits, or if batch norm refuses a batch of one image.
     """
-    return logits_of(model(images.clone()))
+    try:
+        return logits_of(model(images.clone()))
+    except ValueError as error:
+        if len(images) != 1 or not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise InputError(
+            "the batch held one image, which batch norm in train mode cannot normalise; give more, for example by "
+            "DataLoader(..., drop_last=True)."
+        ) from error
 
 
 def logits_of(returned: object, output: str | int = "logits") -> Tensor:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
+
+from kdiga.errors import InputError, reason_of
 
 _LOCK = threading.Lock()
 _EVALUATING: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -84,6 +88,29 @@ def frozen_statistics(model: nn.Module) -> Generator[None]:
         yield
     finally:
         saved.restore()
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model; a tensor that a module keeps from an earlier pass loses its graph.
+
+    PyTorch refuses to copy such tensors: features for a loss, or the weight of the older weight norm.
+
+    Raises:
+        InputError: If a part of the model cannot be copied.
+    """
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    memo: dict[int, Any] = {id(one): one.detach().clone() for one in kept if one.grad_fn is not None}
+    try:
+        other = copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"a model could not be copied ({reason_of(error)}), as a trial of its route and a moving average need; "
+            "take what copy.deepcopy refuses out of its modules."
+        ) from error
+    for module, own in zip(model.modules(), other.modules(), strict=True):
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            own.compile()  # a copy forgets it, and then can do what the model cannot
+    return other
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def test_the_second_time_nothing_is_attacked(data, tmp_path):
     again, unattacked = Counting(model), Counting(model)
     second = kdiga.evaluate(again, [(images, labels)], **SHORT, folder=tmp_path)
     kdiga.evaluate(unattacked, [(images, labels)], **SHORT | {"attacks": ["clean"]})
-    assert again.passes == unattacked.passes < 20
+    assert again.passes == unattacked.passes + 1 < 40, "one more pass tells the module from others"
     assert correct(first) == correct(second)
     assert first.results["cw-10x2"].seconds == second.results["cw-10x2"].seconds, "of the work, not of reading"
 
@@ -195,7 +195,7 @@ def test_a_sweep_is_kept_too_and_looks_only_at_what_stands(data, tmp_path):
     assert sum(first.correct[0]) == 11
     again = Counting(model)
     assert sweep(again, [(images, labels)], **ask) == first
-    assert again.passes == 3
+    assert again.passes == 3 + 1, "one tells the module from others"
     coarse = ask | {"eps_values": (0, 0.03, 0.3)}
     assert sweep(counting, [(images, labels)], **coarse) == sweep(
         counting, [(images, labels)], **coarse | {"folder": None}

@@ -67,7 +67,17 @@ def test_a_study_from_start_to_end(study, data):
     model = load_model("out/kd/seed-1", which="last")
     again = evaluate(model, data.test.batches(), eps=0.1, attacks=["clean", "pgd-2"], examples=40)
     assert again.to_dict()["correct"] == report["correct"]
-    asked = {"kind", "model", "which", "architecture", "parameters", "fingerprint", "data", "version"}
+    asked = {
+        "kind",
+        "model",
+        "which",
+        "architecture",
+        "parameters",
+        "fingerprint",
+        "data",
+        "version",
+        "data_fingerprint",
+    }
     assert set(report) == asked | set(again.to_dict())
 
     files = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if "seed-" in str(path)}

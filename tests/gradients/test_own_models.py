@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+import warnings
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -11,9 +13,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.checkpoint import checkpoint
 
 import kdiga
 from kdiga.errors import InputError, KdigaWarning
+from kdiga.gradients.obstacles import compiled_part
+from kdiga.model_state import copied
 
 pytestmark = pytest.mark.filterwarnings("ignore:training collapsed")
 IMAGES, LABELS = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
@@ -206,3 +211,139 @@ def test_one_module_is_not_both_models():
     ):
         with pytest.raises(InputError, match="the student and the teacher are the same module"):
             call()
+
+
+class Keeps(nn.Module):
+    """Keeps its features, and was run before: deepcopy refuses tensors with a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.SiLU()), nn.Linear(8, 4)
+        self(IMAGES[:2])
+
+    def forward(self, images):
+        self.features = self.body(images)
+        return self.head(self.features)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_students_that_cannot_be_copied_plainly(ema):
+    def old_weight_norm():
+        return nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(192, 8)), nn.SiLU(), nn.Linear(8, 4))
+
+    for build in (Keeps, old_weight_norm):
+        result = kdiga.distill(build(), net(1), (IMAGES, LABELS), ema=ema, **QUICK)
+        assert result.choices["route"]["chosen"] == "exact"
+
+
+class Locked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.lock = net(), threading.Lock()
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def test_a_student_that_nothing_can_copy():
+    with pytest.raises(InputError, match="a model could not be copied"):
+        kdiga.distill(Locked(), net(1), (IMAGES, LABELS), **QUICK)
+
+
+def test_a_last_batch_of_one_image():
+    student = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    with pytest.raises(InputError, match=r"the batch held one image, .* drop_last=True"):
+        kdiga.align(student, net(1), IMAGES[:1], LABELS[:1])
+    batches = [(IMAGES[:16], LABELS[:16]), (IMAGES[16:17], LABELS[16:17])]
+    with pytest.raises(InputError, match=r"the batch held one image, .* drop_last=True"):
+        kdiga.distill(student, net(1), batches, method="kd", epochs=1)
+
+
+BATCHES = {
+    "dict": {"image": IMAGES, "label": LABELS},
+    "Hugging Face's": {"pixel_values": IMAGES, "labels": LABELS, "idx": LABELS},
+    "triple": (IMAGES, LABELS, LABELS),
+    "list": [IMAGES, LABELS],
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=list(BATCHES))
+def test_forms_of_a_batch(batch):
+    assert (
+        kdiga.evaluate(net(), [batch], attacks=["fgsm"])["fgsm"]
+        == kdiga.evaluate(net(), iter([(IMAGES, LABELS)]), attacks=["fgsm"])["fgsm"]
+    )
+    found = kdiga.distill(net(), None, [batch], method="ce", epochs=1, stop_at_chance=False).last_state
+    wanted = kdiga.distill(net(), None, [(IMAGES, LABELS)], method="ce", epochs=1, stop_at_chance=False).last_state
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(
+    "data", [(IMAGES, LABELS), [{"picture": IMAGES}], [(IMAGES,)], kdiga.ImageSet.of(IMAGES, LABELS), 3], ids=str
+)
+def test_other_forms_are_refused(data):
+    with pytest.raises(InputError, match=r"a batch was an? .*; it must be a pair of images and labels, or a dict"):
+        kdiga.evaluate(net(), data)
+
+
+def test_pixels_that_rounding_moved_out_of_range():
+    images = IMAGES.clone()
+    images[0, 0, 0, 0], images[0, 0, 0, 1] = 1.0000002, -1e-7
+    kdiga.align(net(), net(1), images, LABELS)
+    seen = []
+    model = net()
+    model.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    kdiga.evaluate(model, [(images, LABELS)], attacks=["clean"])
+    assert all(one.min() >= 0 and one.max() <= 1 for one in seen)
+    images[0, 0, 0, 0] = 1.0001
+    with pytest.raises(InputError, match=r"images had pixels in \[-1e-07, 1.0001\]"):
+        kdiga.align(net(), net(1), images, LABELS)
+
+
+def test_evaluate_warns_of_worthless_accuracies():
+    random = nn.Sequential(nn.Flatten(), OwnRandom(), nn.Linear(192, 4))
+    with pytest.warns(KdigaWarning, match="deterministic: "):
+        found = kdiga.evaluate(random, [(IMAGES, LABELS)], attacks=["clean"])
+    assert found.findings[0].name == "deterministic"
+    with pytest.warns(KdigaWarning, match="logits: the model returns probabilities"):
+        kdiga.evaluate(nn.Sequential(net(), nn.Softmax(1)), [(IMAGES, LABELS)], attacks=["clean"])
+    with warnings.catch_warnings(action="error"):
+        kdiga.evaluate(net(), [(IMAGES, LABELS)], attacks=["clean"])
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.reentrant = nn.Linear(192, 8), nn.Linear(8, 4), reentrant
+
+    def forward(self, images):
+        body = nn.Sequential(self.body, nn.SiLU())
+        return self.head(checkpoint(body, images.flatten(1), use_reentrant=self.reentrant))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_activation_checkpoints():
+    found = []
+    for reentrant, route in ((True, "exact"), (False, "exact"), (False, "finite-difference"), (False, "one-sided")):
+        student = Checkpointed(reentrant)
+        kdiga.align(student, net(1), IMAGES, LABELS, route=route).backward()
+        found.append(student.body.weight.grad)
+    assert all((one - found[0]).norm() < 0.02 * found[0].norm() for one in found)
+    student = Checkpointed(reentrant=True)
+    for call in (
+        lambda: kdiga.align(student, net(1), IMAGES, LABELS, route="one-sided"),
+        lambda: kdiga.distill(student, net(1), (IMAGES, LABELS), route="one-sided", **QUICK),
+        lambda: kdiga.evaluate(student, [(IMAGES, LABELS)], attacks=["fgsm"]),
+    ):
+        with pytest.raises(InputError, match="use_reentrant=False"):
+            call()
+
+
+def test_a_copy_of_a_compiled_student_is_compiled():
+    """Otherwise the trial of the route shows what the student cannot do."""
+    student = net()
+    student[1].compile()
+    assert compiled_part(student) == compiled_part(copied(student)) == "1"
+    assert compiled_part(copied(net())) is None

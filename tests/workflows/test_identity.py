@@ -216,3 +216,37 @@ def test_results_are_compared_under_equal_conditions_alone(key, tmp_path):
     with pytest.raises(InputError, match=f"differ in {key}") as refused:
         compare_evaluations(one, two)
     assert "\n" not in str(refused.value)
+
+
+class Wrapped(torch.nn.Module):
+    """A model whose attributes are in neither its weights nor its printed form."""
+
+    def __init__(self, model, scale=1.0, before=None, straight=False):
+        super().__init__()
+        self.model, self.scale, self.before, self.straight = model, scale, before, straight
+
+    def forward(self, images):
+        seen = images if self.before is None else self.before(images)
+        if self.straight:
+            seen = seen.detach() + 0 * images
+        return self.scale * self.model(seen)
+
+
+@pytest.mark.parametrize(
+    "other", [{"scale": 1e-3}, {"before": lambda images: (images * 4).round() / 4}, {"straight": True}]
+)
+def test_attacks_on_a_module_with_other_attributes_are_new(other, stripes, tmp_path):
+    torch.manual_seed(0)
+    model = kdiga.load_model("cnn-4", in_channels=1, image_size=8, num_classes=4)
+
+    def measure(folder, **options):
+        batches = stripes.take(slice(40)).batches()
+        found = kdiga.evaluate(Wrapped(model, **options), batches, eps=0.3, attacks=["pgd-3"], folder=folder)
+        return found.to_dict()["correct"]
+
+    first = measure(tmp_path)
+    stored = len(list(tmp_path.glob("*.json")))
+    assert measure(tmp_path) == first
+    assert len(list(tmp_path.glob("*.json"))) == stored, "the same module continues"
+    assert measure(tmp_path, **other) == measure(None, **other)
+    assert len(list(tmp_path.glob("*.json"))) > stored

@@ -224,7 +224,7 @@ def interval_against(
     images, labels = images.to(device), labels.to(device).long()
     networks = trace_network(student, images[0], "student"), trace_network(teacher, images[0], "teacher")
     check_same_classes(networks[0].bias[None], networks[1].bias[None])
-    fingerprints = [fingerprint_of_model(model) for model in (student, teacher)] if folder is not None else []
+    fingerprints = [fingerprint_of_model(model, images) for model in (student, teacher)] if folder is not None else []
     about = {"certification": "interval-lipschitz", "models": fingerprints, "ball": [ball.norm, ball.eps]}
 
     @torch.no_grad()

@@ -111,7 +111,7 @@ def interval_bounds(
     with evaluating(model):
         class_scores(model, images, labels)
         network = trace_network(model, images[0], role)
-        fingerprint = fingerprint_of_model(model) if folder is not None else ""
+        fingerprint = fingerprint_of_model(model, images) if folder is not None else ""
     about = {
         "certification": "interval",
         "model": fingerprint,

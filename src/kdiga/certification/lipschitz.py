@@ -91,7 +91,7 @@ def estimate_lipschitz(
     The models are in eval mode with frozen parameters, and share all points. An example is left out if no model
     classifies it correctly. ``points`` is the number of points per pass through the network; None chooses by device.
     """
-    fingerprints = [fingerprint_of_model(model) for model in models] if folder is not None else []
+    fingerprints = [fingerprint_of_model(model, images) for model in models] if folder is not None else []
     kinds = len(models) + (len(models) == 2)
     wanted = torch.stack([each.correct for each in scores]).any(0).cpu()
 

@@ -147,7 +147,7 @@ def smooth(
     images, labels = images.to(device), labels.to(device)
     with evaluating(model), frozen_parameters(model):
         num_classes = class_scores(model, images, labels).num_classes
-        fingerprint = fingerprint_of_model(model) if folder is not None else ""
+        fingerprint = fingerprint_of_model(model, images) if folder is not None else ""
 
         def key(chunk: Chunk) -> dict[str, Any]:
             return {

@@ -33,7 +33,8 @@ def run_judged(
 def model_line(content: Mapping[str, Any], which: str = "") -> str:
     """Return the model and the test images of a result; ``which`` stands before the number of images."""
     threat = content["threat"]
+    place = f", from {content['data_from']}" if "data_from" in content else ""
     return (
         f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
-        f"{which}{content['examples']} test images of {content['data']}"
+        f"{which}{content['examples']} test images of {content['data']}{place}"
     )

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdiga.checks import check_images, check_labels
+from kdiga.checks import check_images, check_targets, images_and_labels
 from kdiga.data.batches import (
     PendingBatch,
     PendingMixedBatch,
@@ -203,19 +203,20 @@ class LoaderFeed:
         A loader cannot skip batches: those before ``start`` are read and dropped.
         """
         batches, seen = iter(self.loader), 0
-        for images, _ in itertools.islice(batches, start):
-            seen += len(images)
+        for batch in itertools.islice(batches, start):
+            seen += len(images_and_labels(batch)[0])
         return self._rest(batches, seen, number)
 
     def _rest(self, batches: Iterator[tuple[Tensor, Tensor]], seen: int, number: int) -> Iterator[Batch]:
-        for place, (images, labels) in enumerate(batches):
+        for place, batch in enumerate(batches):
+            images, labels = images_and_labels(batch)
             if place == 0:
                 check_images(images)
-                check_labels(labels, images)
+            labels = check_targets(labels, images)
             index = torch.arange(seen, seen + len(images), device=self.device)
             seen += len(images)
             own = self.share.rows(len(images))
-            yield Batch(images[own].to(self.device), labels[own].long().to(self.device), index[own], view=number)
+            yield Batch(images[own].to(self.device), labels[own].to(self.device), index[own], view=number)
 
 
 def feed_of(

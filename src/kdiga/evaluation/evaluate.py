@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import time
+import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_labels
-from kdiga.errors import InputError
+from kdiga.checks import check_images, check_labels, images_and_labels
+from kdiga.errors import InputError, KdigaWarning
 from kdiga.evaluation.accuracies import AttackResult, EpsSweep, Evaluation
 from kdiga.evaluation.masking import CHECKS, Finding, check_masking
 from kdiga.evaluation.named_attacks import Attack, attack_by_name
@@ -59,7 +61,7 @@ def evaluate(
 
     Args:
         model: Network from images to logits (batch, num_classes).
-        batches: Pairs of images, float (batch, channel, height, width) in [0, 1], and int labels.
+        batches: Pairs of images, float (batch, channel, height, width) in [0, 1], and int labels; or dicts of them.
         eps: Size of the ball in pixels in [0, 1]; a number or a fraction such as "8/255", which is the default.
         norm: "linf", which is the default, or "l2", in any case.
         threat: Threat model in place of both: a :class:`kdiga.ThreatModel`, or text such as "linf 8/255".
@@ -75,6 +77,10 @@ def evaluate(
         InputError: If an attack is unknown, images or labels are out of range, there is no example, or the model does
             not return finite logits.
         OutOfMemoryError: If memory runs out; it says what to reduce.
+
+    Warns:
+        KdigaWarning: If a cheap check finds that the accuracies are worthless: the model ignores its input, is random,
+            depends on the rest of the batch, or returns probabilities. The result contains the finding, too.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> report = evaluate(model, [(torch.rand(5, 1, 2, 2), torch.zeros(5).long())], eps="8/255", attacks=["fgsm"])
@@ -92,7 +98,17 @@ def evaluate(
         clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
         results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
         findings = [*_findings(target, settings), *_not_finite(list(results.values()))]
+    if not _called_by_kdiga():  # commands print findings themselves
+        for finding in findings:
+            if finding.verdict == "failed" or finding.name == "logits":
+                warnings.warn(f"{finding.name}: {finding.message}", KdigaWarning, stacklevel=2)
     return Evaluation(settings.threat, results, seed, provenance(target.images.device), findings)
+
+
+def _called_by_kdiga() -> bool:
+    frame = inspect.currentframe()
+    caller = frame and frame.f_back and frame.f_back.f_back
+    return caller is not None and str(caller.f_globals.get("__name__")).startswith("kdiga.")
 
 
 def sweep(
@@ -159,8 +175,10 @@ def _ready_to_attack(model: nn.Module, examples: int, batch_size: int) -> Genera
 
 
 def _target(model: nn.Module, images: Tensor, labels: Tensor, settings: AttackSettings) -> AttackTarget:
-    fingerprint = "" if settings.result_cache.folder is None else fingerprint_of_model(model)
-    return AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint=fingerprint)
+    target = AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint="")
+    if settings.result_cache.folder is None:
+        return target
+    return replace(target, fingerprint=fingerprint_of_model(model, target.images))
 
 
 def _findings(target: AttackTarget, settings: AttackSettings) -> list[Finding]:
@@ -203,10 +221,13 @@ def _gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> t
     if examples is not None and examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
     images, labels, count = list[Tensor](), list[Tensor](), 0
-    for part, answers in batches:
+    if not hasattr(batches, "__iter__"):
+        images_and_labels(batches)  # raises the error of a batch of another form
+    for batch in batches:
+        part, answers = images_and_labels(batch)
         check_images(part)
         check_labels(answers, part)
-        images.append(part)
+        images.append(part.clamp(0, 1))
         labels.append(answers.long())
         count += len(part)
         if examples is not None and count >= examples:

@@ -89,6 +89,7 @@ class RunBoard:
     run_specs: Sequence[RunSpec]  # runs in the order in which they are worth running
     out: Path  # folder of the experiment
     since: float = 0.0  # seconds since the epoch; a run that failed before then is open: it is tried again
+    next_report: float = 0.0  # monotonic time before which result files are not written again
     _ended: dict[str, State] = field(default_factory=dict[str, State])
 
     def __post_init__(self) -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from kdiga.data import DataSet
-from kdiga.errors import InputError, KdigaError, some
+from kdiga.errors import InputError, KdigaError
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.executors import HERE, ExecutorRequest
 from kdiga.experiments.runner import OnProgress, run_board
-from kdiga.experiments.sections import EvaluateSettings
+from kdiga.experiments.sections import AUTOATTACK_VERSION, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.file_lock import file_lock
-from kdiga.recipes.schema import Recipe
+from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.recipes.validate import recipe_from_dict
+from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
+from kdiga.runs.provenance import installed_version
 from kdiga.runs.run_folder import CONFIG, RESULT, check_usable, read_config
-from kdiga.workflows.prepare import build_models
+from kdiga.workflows.identity import differences, different_contents, plain_recipe, read_identity
+from kdiga.workflows.prepare import build_model, build_models
 
-SHOWN = 3  # differences that a message names
+REPORT_EVERY = 10  # least time between result files of unfinished runs, in times what they take
 TEACHERS = ("teacher", "second_teacher")
 
 
@@ -69,9 +72,13 @@ class Experiment(ABC):
         check_folder(board, self.evaluation, data)
 
     def after_run(self, board: RunBoard, data: DataSet) -> None:
-        """Bring the result files up to date after a run."""
+        """Bring the result files up to date after a run, unless that took more than a tenth of the time lately."""
+        started = time.monotonic()
+        if started < board.next_report:
+            return
         # Without pictures: drawing takes seconds in which the core could train, and --report draws them when asked.
         self.report(board, data, pictures=False)
+        board.next_report = time.monotonic() + REPORT_EVERY * (time.monotonic() - started)
 
     def finish(self, board: RunBoard, data: DataSet, content: dict[str, Any]) -> dict[str, Any]:
         """Return the content of the result file, after what is left to do once the runs have ended."""
@@ -200,30 +207,74 @@ def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -
     """Check that the folder can be used, and that the runs in it are this experiment's."""
     check_usable(board.out)
     wanted = {f"images of {attack}": evaluation.examples_of(attack, len(data.test)) for attack in evaluation.attacks}
+    wanted |= {"seed": evaluation.seed, "version": AUTOATTACK_VERSION}
+    most = max((evaluation.examples_of(attack, len(data.test)) for attack in evaluation.attacks), default=0)
+    wanted["test images"] = fingerprint_of_images(data.test.take(slice(most)))
+    contents = _Contents(board, data)
     for run_spec in board.run_specs:
         folder = board.out / run_spec.folder
-        problem = _recipe_problem(run_spec, board, read_config(folder))
+        problem = _recipe_problem(run_spec, board, read_config(folder), contents)
         if problem:
             where = f"{run_spec.folder} in {str(board.out)!r}"
             raise InputError(f"{where} {problem}; give another --out, or delete {str(folder)!r}.")
         for which in run_spec.which:
             path = test_file(folder, which)
-            found = {f"images of {name}": len(row) for name, row in (read_json(path) or {}).get("correct", {}).items()}
+            there = read_json(path) or {}
+            found = {f"images of {name}": len(row) for name, row in there.get("correct", {}).items()}
+            kept = {"seed": "seed", "version": "version", "test images": "data_fingerprint"}
+            found |= {name: there[key] for name, key in kept.items() if key in there}
             if path.is_file():
-                _check_settings(path, {key: found[key] for key in wanted if key in found}, wanted, "attacked")
+                _check_settings(
+                    path,
+                    {key: found[key] for key in wanted if key in found},
+                    {key: wanted[key] for key in wanted if key in found or key.startswith("images of")},
+                    "attacked",
+                )
         for measurement in run_spec.after:
             path = folder / measurement.file
             if path.is_file():
                 _check_settings(path, (read_json(path) or {})["settings"], measurement.asked, "measured")
 
 
-def _recipe_problem(run_spec: RunSpec, board: RunBoard, saved: dict[str, Any] | None) -> str | None:
+class _Contents:
+    """The content of what recipes of an experiment name; each model is loaded once."""
+
+    def __init__(self, board: RunBoard, data: DataSet) -> None:
+        self.board, self.data = board, data
+        self.shared = {
+            "kdiga": installed_version("kdiga"),
+            "training images": fingerprint_of_images(data.train),
+            "test images": fingerprint_of_images(data.test),
+        }
+        self.weights = dict[str, str | None]()
+
+    def of(self, recipe: Recipe) -> dict[str, str | None]:
+        """Return what :func:`kdiga.workflows.identity.contents_of` does, without weights that are unknown."""
+        teachers = {f"{key.replace('_', ' ')} weights": self._weights(getattr(recipe, key)) for key in TEACHERS}
+        return self.shared | {name: found for name, found in teachers.items() if found is not None}
+
+    def _weights(self, config: ModelConfig | None) -> str | None:
+        if config is None or config.is_fresh:
+            return None
+        if repr(config) not in self.weights:
+            own = {str(self.board.out / folder): folder for folder in self.board.by_folder}
+            self.weights[repr(config)] = (
+                (read_json(Path(config.name) / RESULT) or {}).get("fingerprints", {}).get(config.which)
+                if config.name in own
+                else fingerprint_of_model(build_model(config, self.data.train))
+            )
+        return self.weights[repr(config)]
+
+
+def _recipe_problem(
+    run_spec: RunSpec, board: RunBoard, saved: dict[str, Any] | None, contents: _Contents
+) -> str | None:
     """Return in words why the run in the folder, made by the recipe ``saved``, is another one; None if it is this."""
     if saved is None:
         return None
     try:
         # Through the reader, so that a key which was added since has its default on both sides.
-        there = _plain(recipe_from_dict(saved, origin=str(board.out / run_spec.folder / CONFIG)))
+        there = plain_recipe(recipe_from_dict(saved, origin=str(board.out / run_spec.folder / CONFIG)))
     except InputError as error:
         return f"was made by another version ({str(error).splitlines()[0]})"
     # What it depends on is missing, so it depended on something else.
@@ -231,12 +282,23 @@ def _recipe_problem(run_spec: RunSpec, board: RunBoard, saved: dict[str, Any] | 
     later += [name for name in run_spec.judged_by if board.state(board.by_folder[name]) not in ENDED]
     if later:
         return f"was run before {later[0]}, which it depends on"
-    different = _differences(there, _plain(chosen_recipe(run_spec, board.trials_of(run_spec), board.out)))
+    recipe = chosen_recipe(run_spec, board.trials_of(run_spec), board.out)
+    here = plain_recipe(recipe)
+    for key in TEACHERS:  # the folder of the experiment may move
+        name, old = f"{key}.name", str(there.get(f"{key}.name"))
+        if here.get(name) in {str(board.out / folder) for folder in run_spec.needs} and _end(old) == _end(here[name]):
+            there[name] = here[name]
+    different = differences(there, here)
+    different = different or different_contents(read_identity(board.out / run_spec.folder), contents.of(recipe))
     return f"has another configuration: {different}" if different else None
 
 
+def _end(path: str) -> tuple[str, ...]:
+    return Path(path).parts[-2:]
+
+
 def _check_settings(path: Path, there: Mapping[str, Any], here: Mapping[str, Any], how: str) -> None:
-    different = _differences(there, here)
+    different = differences(there, here)
     if different:
         # A run that was restored may have no weights.
         weights = any(path.parent.glob("*.safetensors"))
@@ -245,31 +307,3 @@ def _check_settings(path: Path, there: Mapping[str, Any], here: Mapping[str, Any
             f"{str(path)!r} has other settings: {different}; give another --out, or delete "
             f"{str(path if weights else path.parent)!r}, and {again}."
         )
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """Return the first keys with different values, in words; an empty text if all are the same."""
-
-    def shown(content: Mapping[str, Any], key: str) -> str:
-        return repr(content[key]) if key in content else "missing"
-
-    found = [(key, shown(there, key), shown(here, key)) for key in {**there, **here}]
-    return some([f"{key} is {old} there and {new} here" for key, old, new in found if old != new], SHOWN)
-
-
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as values by dotted key, its teachers without the folder of the experiment, which may move."""
-    content: dict[str, Any] = json.loads(json.dumps(recipe.to_dict()))
-    for key in TEACHERS:
-        section = content.get(key)
-        if section is not None and Path(section["name"]).parts[-2:-1] == ("teachers",):
-            section["name"] = "/".join(Path(section["name"]).parts[-2:])
-    return dict(_flat(content))
-
-
-def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _flat(cast("dict[str, Any]", value), f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

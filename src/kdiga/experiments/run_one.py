@@ -18,22 +18,23 @@ from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, KdigaError
 from kdiga.evaluation import evaluate
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
-from kdiga.experiments.sections import COSTLY, EvaluateSettings
+from kdiga.experiments.sections import AUTOATTACK_VERSION, COSTLY, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
 from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import DataConfig, Recipe
+from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.provenance import provenance
-from kdiga.runs.run_folder import RESULT, prepare_run_folder, read_result, write_config, write_json, write_result
+from kdiga.runs.run_folder import RESULT, prepare_run_folder, read_result, write_json, write_result
 from kdiga.runs.work_units import FOLDER
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import attack_of
+from kdiga.workflows.identity import write_identity
 from kdiga.workflows.loaded_model import describe
 from kdiga.workflows.prepare import load_recipe_data, prepare
 from kdiga.workflows.train import run_recipe
 
-AUTOATTACK_VERSION = "standard"
 ONE_RUN = threading.Lock()  # two runs in the threads of one process would share random streams
 
 
@@ -112,7 +113,7 @@ def save_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
     if (folder / RESULT).is_file():
         return read_result(folder)
     prepare_run_folder(folder, resume=True, overwrite=False)
-    write_config(folder, recipe.to_dict())
+    write_identity(prepare(recipe, data), folder)
     student = save_start_weights(recipe, folder, data)
     untrained = {"epoch": -1, "clean": None, "robust": None}
     result = {
@@ -123,6 +124,7 @@ def save_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
         "threat": asdict(recipe.threat),
         "validation": {"best": untrained, "last": untrained},
         "parameters": {"student": count_parameters(student)},
+        "fingerprints": {"best": fingerprint_of_model(student)},
         "provenance": provenance(),
     }
     write_result(folder, result)
@@ -170,7 +172,8 @@ def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluati
     for other in others:  # of what two measured, on more or fewer images, the first counts
         for key in ("accuracy", "interval_95", "seconds", "notes", "stages", "correct"):
             merged[key] |= {name: value for name, value in other[key].items() if name not in merged[key]}
-    return {"kind": "evaluation", "data": data.name, "version": AUTOATTACK_VERSION} | merged
+    about = {"kind": "evaluation", "data": data.name, "version": AUTOATTACK_VERSION}
+    return about | {"data_fingerprint": fingerprint_of_images(data.test.take(slice(max(groups))))} | merged
 
 
 def _attacked(folder: Path, recipe: Recipe, which: str, images: ImageSet | FileSet, **options: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kdiga.evaluation import attack_by_name
 from kdiga.models.sources.local import WHICH
 from kdiga.types import ThreatModel
 
+AUTOATTACK_VERSION = "standard"
 COSTLY = "autoattack"
 MOST_TRIALS = 1000
 

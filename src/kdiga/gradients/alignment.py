@@ -12,8 +12,8 @@ from kdiga.checks import (
     are_probabilities,
     check_distinct,
     check_images,
-    check_labels,
     check_same_classes,
+    check_targets,
     probabilities_of,
 )
 from kdiga.errors import InputError, KdigaWarning
@@ -83,7 +83,8 @@ def align(
             together with ``teacher_gradient``.
         images: Float (batch, channel, height, width), pixels in [0, 1], the same for both models:
             normalisation is a layer inside each.
-        labels: Labels, integers in [0, num_classes), shape (batch,).
+        labels: Labels, integers in [0, num_classes), shape (batch,), -100 for an example without a label, whose term
+            is 0; or soft labels, probabilities of shape (batch, num_classes).
         distance: "l2" (unsquared Euclidean length of an example's gap), "l2-squared", "l1" (the dual
             of Linf) or "cosine" (``1 - cos``).
         route: Second derivative: "exact" (double backprop), "exact-pytorch" (the same by PyTorch's slower kernels),
@@ -121,7 +122,7 @@ def align(
     """
     measure, route = distance_by_name(distance), route_by_name(route)
     check_images(images, values=check_values)
-    check_labels(labels, images)
+    labels = check_targets(labels, images)
     if not len(images):
         raise InputError("the batch held no image; give at least one, or skip the step.")
     if (parameters := list(student.parameters())) and not any(one.requires_grad for one in parameters):
@@ -132,9 +133,8 @@ def align(
     if route.double_backward and compiled_part(student) is not None:
         raise InputError(_cannot_be_differentiated_twice("it is compiled"))
     check_distinct(student, teacher)
-    labels = labels.long()
     student_pass = StudentPass(student, images, labels, PassOptions("differentiable", route))
-    check_labels(labels, images, student_pass.logits.shape[-1] if check_values else None)
+    check_targets(labels, images, student_pass.logits.shape[-1] if check_values else None)
     if teacher_gradient is None:
         if teacher is None:
             raise InputError("align was given neither a teacher nor a teacher_gradient; give one of them.")

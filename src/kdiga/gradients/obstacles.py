@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from kdiga.errors import reason_of
 from kdiga.gradients.routes import Exact
 from kdiga.losses import Score, score_by_name
 from kdiga.model_output import logits_at
-from kdiga.model_state import BufferState, RandomState, device_of, frozen_statistics, seeded
+from kdiga.model_state import BufferState, RandomState, copied, device_of, frozen_statistics, seeded
 
 TOLERANCE = 0.01
 """Largest relative error of a right second derivative; the difference's own error in float64 is below 1e-4."""
@@ -117,7 +116,7 @@ def _wrong_part(student: nn.Module, images: Tensor, labels: Tensor, route: Exact
     with seeded(7):
         noise = torch.rand_like(images, dtype=torch.float64)
     try:
-        double = _with_fixed_state(copy.deepcopy(student).double())
+        double = _with_fixed_state(copied(student).double())
         parts = _inputs_of_parts(double, noise)
     except Exception:  # a student that cannot be copied, or that fixes its dtype, cannot be examined
         return None

@@ -6,6 +6,7 @@ flipped bit is another model that loads without an error.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
@@ -15,18 +16,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from kdiga.errors import InputError, reason_of, some
 from kdiga.io.atomic_write import replacing
 from kdiga.io.safe_json_yaml import parse_json
 from kdiga.io.untrusted_file import check_ordinary
+from kdiga.model_output import NamedOutput
 from kdiga.models.classifier import Classifier, ModelSpec
 
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "student")
+WRAPPERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+    "network",
+    "student",
+    "model_ema",
+    "state_dict_ema",
+    "ema",
+)
+COUNTERS = ("total_ops", "total_params")  # of thop, in every module
 NAMED = 4  # tensors that a message names
 WRAPPED = 8  # nested wrappers; those of a pickle may contain themselves
 PACKED = 4  # times a file's size that its parts may take unpacked; torch.save does not compress
@@ -38,22 +53,55 @@ class Checkpoint(NamedTuple):
     state: dict[str, Tensor]
     spec: ModelSpec | None
     notes: tuple[str, ...] = ()
+    module: str = ""  # class of an own module that kdiga saved, "package.module:Class"; text, which is never imported
 
 
 def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     """Write a model's weights, and its spec where it has one, atomically to a safetensors file.
 
+    A wrapper is left out: ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, a moving average,
+    :class:`kdiga.NamedOutput`. For an own module the file states its class, and
+    ``load_model("python:package.module:Class", weights=path)`` loads it again; the file alone never runs code.
+
     Args:
-        model: Any module; a :class:`Classifier` can be loaded again by path alone.
+        model: Any module; a :class:`Classifier` of a built-in architecture or a source can be loaded by path alone.
         path: Path of the file; an existing file is replaced completely or not at all.
         about: Plain data to store with the spec, such as the method and the seed.
     """
     path = Path(path)
+    model = unwrapped(model)
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = _separate_tensors(model)
     ours = {"spec": spec, "about": about, "sum": sum_of(tensors)}
+    if spec is None:
+        ours["module"] = f"{type(model).__module__}:{type(model).__qualname__}"
     with replacing(path) as partial:
         save_file(tensors, partial, metadata={"kdiga": json.dumps(ours)})
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside wrappers that only run it: compiled, parallel, averaged, or with a named output."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+    while True:
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        elif isinstance(model, parallel) or type(model).__name__.startswith("ModelEma"):
+            model = cast("nn.Module", model.module)
+        elif isinstance(model, NamedOutput):
+            model = model.model
+        else:
+            return model
+
+
+def _separate_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model; each of several that share memory, such as tied weights, is a copy."""
+    tensors, seen = dict[str, Tensor](), set[int]()
+    for name, value in model.state_dict().items():
+        tensors[name] = value.detach().cpu().contiguous()
+        if (memory := tensors[name].untyped_storage().data_ptr()) in seen:
+            tensors[name] = tensors[name].clone()
+        seen.add(memory)
+    return tensors
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -76,7 +124,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(read_onnx_weights(path), None)
     try:
         check_sums(path)
-        with warnings.catch_warnings(action="ignore"):  # about kinds of tensors that are refused below
+        # Warnings are about kinds of tensors that are refused below.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_harmless()):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
@@ -86,6 +135,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "state dict saved by torch.save(model.state_dict(), path)."
         ) from None
     return _state_dict(loaded, path)
+
+
+def _harmless() -> list[Any]:
+    """Return the types that training programs save next to weights, which hold numbers and run nothing."""
+    numbers = [type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)]
+    scalar = np.float64(0).__reduce__()[0]
+    return [argparse.Namespace, np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *numbers]
 
 
 def why_refused(error: Exception) -> str:
@@ -167,6 +223,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         ours = parse_json(metadata.get("kdiga", "{}"))
         spec = ModelSpec.from_dict(ours["spec"]) if ours.get("spec") else None
+        module = str(ours.get("module", ""))
         damaged = ours.get("sum") not in (None, sum_of(state))
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
@@ -174,7 +231,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         ) from None
     if damaged:
         raise InputError(f"{str(path)!r} is damaged: its tensors do not match their checksum; copy or train it again.")
-    return Checkpoint(_plain_tensors(state, path), spec)
+    return Checkpoint(_plain_tensors(state, path), spec, module=module)
 
 
 def _plain_tensors(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -205,7 +262,12 @@ def _state_dict(loaded: object, path: Path) -> Checkpoint:
                 continue
             state = {key: value for key, value in mapping.items() if isinstance(value, Tensor)}
             texts = all(isinstance(name, str) for name in cast("Mapping[Any, Any]", mapping))
-            if state and len(state) == len(mapping) and texts:
+            counters = [name for name in mapping if texts and name.rpartition(".")[2] in COUNTERS]
+            others = [name for name, value in mapping.items() if isinstance(value, (int, float, str, type(None)))]
+            if state and texts and len(state) + len(others) == len(mapping):
+                state = {name: value for name, value in state.items() if name not in counters}
+                if counters or others:
+                    notes.append(f"left out: {some([*counters, *others], NAMED)}")
                 return Checkpoint(_plain_tensors(state, path), None, tuple(notes))
         break
     raise InputError(

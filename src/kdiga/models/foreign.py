@@ -19,8 +19,6 @@ from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization
 from kdiga.models.registry import SourceRequest, build
 
-# DataParallel, torch.compile, wrappers that normalise, Lightning and our own classifier.
-PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 # Buffers of a normalisation: in Madry's robustness library, kdiga and RobustBench.
 NORMALIZERS = (
     ("normalizer.new_mean", "normalizer.new_std"),
@@ -28,6 +26,7 @@ NORMALIZERS = (
     ("normalize.mean", "normalize.std"),
     ("mu", "sigma"),
     ("mean", "std"),
+    ("0.mean", "0.std"),  # Sequential(normalise, network)
 )
 ATTACKER = "attacker."  # the robustness library saves its model twice, once inside the attack
 MATCHES = ("name", "order")
@@ -59,6 +58,8 @@ def with_weights(
         return rebuild(path, checkpoint, given | {"name": spec.name})
     empty = build(spec).network
     found = tidied(checkpoint.state, empty.state_dict(), matched)
+    if checkpoint.module:  # an own module maps images in [0, 1] to logits by itself
+        own = own or NORMALIZATIONS["none"]
     layer = _normalization(path, given, found.normalization, own)
     notes = (*checkpoint.notes, *found.notes, *load_weights(empty, found.state, path))
     spec = replace(spec, mean=layer.mean, std=layer.std)
@@ -132,6 +133,12 @@ def _close(one: Normalization, other: Normalization) -> bool:
 def from_file(path: Path, given: dict[str, Any]) -> Classifier:
     """Return the model of a file that states its architecture."""
     checkpoint = read_checkpoint(path)
+    if checkpoint.module:
+        raise InputError(
+            f"{str(path)!r} holds an own module, {checkpoint.module}, and a file alone runs no code; name the code: "
+            f"load_model('python:{checkpoint.module}', weights={str(path)!r}), on the command line "
+            f"`python:{checkpoint.module} --weights {path}`."
+        )
     if checkpoint.spec is None:
         raise InputError(
             f"{str(path)!r} does not say its architecture; give it: load_model({f'file:{path}'!r}, "
@@ -211,9 +218,12 @@ def tidied(state: Mapping[str, Tensor], target: Mapping[str, Tensor], matched: s
 
 
 def _without_prefixes(state: dict[str, Tensor], target: Collection[str], notes: list[str]) -> dict[str, Tensor]:
+    """Remove prefixes of DataParallel, torch.compile, Sequential and other wrappers, which every tensor has."""
     while True:
-        prefix = next((one for one in PREFIXES if _all_start(state, one) and not _all_start(target, one)), None)
-        if prefix is None:
+        first, dot, _ = next(iter(state), "").partition(".")
+        prefix = first + dot
+        fits = any(name in target for name in state) or _all_start(target, prefix)
+        if fits or not dot or not _all_start(state, prefix):
             return state
         notes.append(f"prefix {prefix!r} removed")
         state = {name.removeprefix(prefix): value for name, value in state.items()}

@@ -266,7 +266,7 @@ def _attack(teacher: ReportedModel | None, students: Sequence[ReportedModel]) ->
     if teacher and (found := strongest(set(teacher.accuracy) & set(counts))):
         return found
     if not counts and teacher:
-        counts = Counter(teacher.accuracy)
+        counts = Counter(list(teacher.accuracy))
     most = max((count for attack, count in counts.items() if attack != "clean"), default=0)
     return strongest(attack for attack, count in counts.items() if count == most)
 

@@ -12,18 +12,38 @@ from torch import Tensor, nn
 
 from kdiga.data import FileSet, Images, MixedSet
 from kdiga.decoding import encoded
+from kdiga.model_state import seeded
 from kdiga.models import Classifier
 
 READ = 1000  # files to hash
+PROBED = 4  # images at which a module without a description is probed
 
 
-def fingerprint_of_model(model: nn.Module) -> str:
+def fingerprint_of_model(model: nn.Module, images: Tensor | None = None) -> str:
     """Return the hash of a model's description and of the name, dtype, shape and bytes of each of its tensors.
 
-    The description is the spec of a :class:`kdiga.models.Classifier`, and the ``repr`` of any other module. It must
-    determine the model's outputs, together with the ``state_dict``.
+    The description is the spec of a :class:`kdiga.models.Classifier`, and the ``repr`` of any other module. For the
+    latter it does not determine the outputs: with images (batch, channel, height, width), logits and input gradients
+    of a few of them, and of the same ones with noise, count, too.
     """
-    return _hash(printed(model), sorted(model.state_dict().items()))
+    tensors = sorted(model.state_dict().items())
+    if images is not None and not isinstance(model, Classifier):
+        tensors += _probe(model, images[:PROBED])
+    return _hash(printed(model), tensors)
+
+
+def _probe(model: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
+    """Return logits and input gradients at images and around them, for a model in eval mode."""
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
+    points = torch.cat([images, (images + 0.1 * (noise - 0.5)).clamp(0, 1), noise])
+    with seeded(0), torch.enable_grad():
+        points.requires_grad_()
+        logits = model(points)
+        found = [("probed logits", logits)]
+        if logits.requires_grad:
+            weights = torch.linspace(1, 2, logits[0].numel()).to(logits)
+            found.append(("probed gradients", torch.autograd.grad((logits * weights).sum(), points)[0]))
+    return found
 
 
 def printed(model: nn.Module) -> str:

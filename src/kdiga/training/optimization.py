@@ -11,6 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from kdiga.errors import InputError
+from kdiga.model_state import copied
 from kdiga.models.layer_depths import layers_of
 from kdiga.training.settings import TrainingSettings
 
@@ -96,4 +97,4 @@ def moving_average(model: nn.Module, decay: float) -> ModelEmaV3 | None:
         return None
     from timm.utils.model_ema import ModelEmaV3  # here, because timm loads slowly
 
-    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=WARM_UP_POWER, foreach=True)
+    return ModelEmaV3(copied(model), decay=decay, use_warmup=True, warmup_power=WARM_UP_POWER, foreach=True)

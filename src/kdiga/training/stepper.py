@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +14,12 @@ from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.distributed.rng_streams import RngStreams
 from kdiga.distributed.sync_batch_norm import running_statistics, share_statistics
 from kdiga.errors import InputError
+from kdiga.gradients.input_gradient import reentrant_checkpoint_as_error
 from kdiga.gradients.routes import Route
 from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
 from kdiga.methods.context import StepObservers, Teacher
+from kdiga.model_state import copied
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.distiller import Distiller
 from kdiga.training.freezing import FrozenParameters
@@ -49,8 +50,8 @@ class TrainingTask:
     def copy(self) -> TrainingTask:
         """Return the task with copies of all models that training changes."""
         trains = self.method.needs.trains_teacher
-        teachers = [copy.deepcopy(one) if trains else one for one in self.teachers]
-        return replace(self, student=copy.deepcopy(self.student), teachers=teachers)
+        teachers = [copied(one) if trains and isinstance(one, nn.Module) else one for one in self.teachers]
+        return replace(self, student=copied(self.student), teachers=teachers)
 
 
 class Stepper:
@@ -166,7 +167,7 @@ class Stepper:
                 observers = StepObservers(self.watch, statistics)
                 objective = self.method(self.distiller.context(batch, number, observers))
                 total = objective.total() / self.settings.accumulate
-            with self.watch("backward"):
+            with self.watch("backward"), reentrant_checkpoint_as_error():
                 # Only the parameters: a gradient of the images would cost one more pass to the input.
                 self.runtime.accelerator.backward(total, inputs=self.parameters)
         if statistics is not None and counts is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from kdiga.models import Classifier, count_parameters
 from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
-from kdiga.runs.run_folder import read_config
+from kdiga.runs.run_folder import CONFIG, read_config
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
+from kdiga.workflows.identity import NOTED as STARTED
+from kdiga.workflows.identity import read_identity
 from kdiga.workflows.prepare import build_model, check_classes, check_fits, load_recipe_data
 from kdiga.workflows.requests import JudgeRequest, ModelRequest
 
@@ -34,6 +37,7 @@ class TestSet:
     images: ImageSet  # test images
     threat: ThreatModel  # norm and eps
     data: str  # name of the data set
+    folder: Path | None = None  # folder that the name starts from, if not the present one
 
     def about(self) -> dict[str, Any]:
         """Return the description for result files, as plain data."""
@@ -42,6 +46,7 @@ class TestSet:
             "data_fingerprint": fingerprint_of_images(self.images),
             "examples": len(self.images),
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
+            **({} if self.folder is None else {"data_from": str(self.folder)}),
         }
 
 
@@ -68,10 +73,13 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
     config, threat = _of_runs(models, asked)
     if asked.examples is not None and asked.examples < 1:
         raise InputError(f"examples was {asked.examples!r}; it must be at least 1.")
-    test = load_recipe_data(config.for_test).test
+    place, here = _where_data_was_given(models, asked, config), Path.cwd()
+    with chdir(place):
+        test = load_recipe_data(config.for_test).test
     test = test if asked.examples is None else test.take(slice(asked.examples))
     # Decoded once, since attacks use the same images many times.
-    return TestSet(test.load() if isinstance(test, FileSet) else test, threat, config.name)
+    images = test.load() if isinstance(test, FileSet) else test
+    return TestSet(images, threat, config.name, None if place == here else place)
 
 
 def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
@@ -80,8 +88,20 @@ def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
     They are always the same ones, with each class in its proportion.
     """
     config = replace(_of_runs([model], asked)[0].for_test, train_examples=count)
-    train = validation_subset(load_recipe_data(config).train, count)
-    return torch.cat([images for images, _ in train.batches()])
+    with chdir(_where_data_was_given([model], asked, config)):
+        train = validation_subset(load_recipe_data(config).train, count)
+        return torch.cat([images for images, _ in train.batches()])
+
+
+def _where_data_was_given(models: Sequence[str], asked: JudgeRequest, config: DataConfig) -> Path:
+    """Return the folder that the relative paths in a section ``data`` start from: where the run was started."""
+    here = Path.cwd()
+    path = config.root or config.name.removeprefix("wds:").removeprefix("hf:")
+    if asked.data or asked.root or path in available_data() or Path(path).expanduser().is_absolute():
+        return here
+    folder = next((found for found in map(_folder_of, models) if (found / CONFIG).is_file()), None)
+    started = None if folder is None else read_identity(folder).get(STARTED)
+    return Path(started) if isinstance(started, str) and Path(started).is_dir() else here
 
 
 def load_judged_model(
@@ -155,9 +175,7 @@ def result_folder(request: JudgeRequest, model: str, kind: str, test_set: TestSe
 
 def recipe_of(model: str) -> dict[str, Any]:
     """Return the recipe in a run's folder as plain data; {} if there is none."""
-    path = _path(model)
-    folder = path if path.is_dir() else path.parent
-    return (read_config(folder) if path.exists() else None) or {}
+    return (read_config(_folder_of(model)) if _path(model).exists() else None) or {}
 
 
 def _of_runs(models: Sequence[str], asked: JudgeRequest) -> tuple[DataConfig, ThreatModel]:
@@ -175,6 +193,11 @@ def _of_runs(models: Sequence[str], asked: JudgeRequest) -> tuple[DataConfig, Th
         )
     saved = DataConfig(**(recipe["data"] | {"extra": None}))
     return saved if root is None else replace(saved, root=root), threat
+
+
+def _folder_of(model: str) -> Path:
+    path = _path(model)
+    return path if path.is_dir() else path.parent
 
 
 def _path(model: str) -> Path:
