@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -246,7 +247,7 @@ def main() -> None:
         )
         processor = where["hardware"]["accelerator"] or where["hardware"]["processor"]
         about = f"{asked.repeats} repeats, one thread, {processor}, torch {torch.__version__}, {where['date'][:10]}."
-        ran = f"`{' '.join(['python', *sys.argv])}`, {about}"
+        ran = f"`{shlex.join(['python', *sys.argv])}`, {about}"
         (asked.out / "double-backward.md").write_text(f"{ran}\n\n{table(rows)}\n")
         chart(rows, asked.out / "double-backward.svg")
     print((asked.out / "double-backward.md").read_text())

@@ -16,6 +16,7 @@ import json
 import math
 import re
 import statistics
+import shlex
 import sys
 import tempfile
 import time
@@ -275,7 +276,7 @@ def main() -> None:
             where = provenance(torch.device(device))
             (asked.out / "speed.json").write_text(json.dumps({"rows": rows, "provenance": where}, indent=2) + "\n")
             minutes = math.ceil((time.perf_counter() - begun) / 60)
-            ran = f"`{' '.join(['python', *sys.argv])}`, {asked.repeats} repeats, {asked.threads} CPU thread, "
+            ran = f"`{shlex.join(['python', *sys.argv])}`, {asked.repeats} repeats, {asked.threads} CPU thread, "
             about = f"{ran}{where['hardware']}, {where['versions']['torch']}, {where['date'][:10]}, {minutes} minutes."
             (asked.out / "speed.md").write_text("\n".join([about, "", *text]))
     print((asked.out / "speed.md").read_text())
