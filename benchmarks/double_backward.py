@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import shlex
+import statistics
 import sys
 import time
 from collections.abc import Callable

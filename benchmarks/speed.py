@@ -15,8 +15,8 @@ import argparse
 import json
 import math
 import re
-import statistics
 import shlex
+import statistics
 import sys
 import tempfile
 import time
