@@ -272,8 +272,6 @@ def test_relative_data_is_that_of_the_folder_where_the_run_was_started(stripes, 
     monkeypatch.chdir(tmp_path / "here")
     found = load_test_set(["../there/run"])
     assert found.about() == given.about() | {"data_from": str(tmp_path / "there")}
-        "named anew, it starts here"
-    )
 
 
 @pytest.mark.parametrize(
