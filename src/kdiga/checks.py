@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdiga.errors import InputError
 from kdiga.model_output import logits_at
 
+IGNORED = -100  # label of an example without a label, as PyTorch's ignore_index
 ROUNDING = 1e-6  # distance of a pixel from [0, 1] that filters and resizing cause
 IMAGE_KEYS = ("pixel_values", "images", "image", "img", "inputs", "input", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -100,6 +101,33 @@ def check_labels(labels: Tensor, images: Tensor, num_classes: int | None = None)
                 f"labels were in [{low}, {high}]; the model has {num_classes} classes, so they must be in "
                 f"[0, {num_classes - 1}]. Renumber them from 0, or build the model with num_classes={high + 1}."
             )
+
+
+def check_targets(labels: Tensor, images: Tensor, num_classes: int | None = None) -> Tensor:
+    """Return the labels of a loss as int64 or probabilities, checked as by :func:`check_labels`; -100 is no label.
+
+    Raises:
+        InputError: for another shape, type or range, or rows that are not probabilities.
+    """
+    check_tensor(labels, "labels")
+    if labels.dim() != 2 or not labels.is_floating_point():
+        check_labels(labels, images)
+        if num_classes is not None:
+            known = labels[labels != IGNORED]
+            check_labels(known, known, num_classes)
+        return labels.long()
+    if len(labels) != len(images) or (num_classes is not None and labels.shape[1] != num_classes):
+        classes = "" if num_classes is None else f" of {num_classes} classes"
+        raise InputError(
+            f"labels had shape {tuple(labels.shape)} for {len(images)} images{classes}; soft labels must be "
+            "(batch, num_classes), one row per image."
+        )
+    if num_classes is not None and not bool(((labels >= 0).all(1) & ((labels.sum(1) - 1).abs() < 1e-2)).all()):
+        raise InputError(
+            "labels were (batch, num_classes) with rows that are not probabilities; each value must be at least 0 and "
+            "each row have the sum 1. Use softmax(1) for logits."
+        )
+    return labels
 
 
 def check_same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:

@@ -21,9 +21,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: Float (batch, num_classes).
-        labels: Labels, int64, shape (batch,).
+        labels: Labels, int64, shape (batch,), -100 for an example without a label, whose loss is 0; or probabilities,
+            float (batch, num_classes).
     """
-    return F.cross_entropy(_full_precision(logits), labels, reduction="none")
+    logits = _full_precision(logits)
+    return F.cross_entropy(logits, labels.to(logits.dtype) if labels.dim() == 2 else labels, reduction="none")
 
 
 def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -50,13 +52,26 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def true_probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the softmax probability of each example's own class."""
-    return F.softmax(_full_precision(logits), dim=-1).gather(1, labels[:, None])[:, 0]
+    """Return the softmax probability of each example's own class, or its mean under soft labels."""
+    return _at_labels(F.softmax(_full_precision(logits), dim=-1), labels)
 
 
 def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the logit of each example's own class."""
-    return logits.gather(1, labels[:, None])[:, 0]
+    """Return the logit of each example's own class, or its mean under soft labels."""
+    return _at_labels(logits, labels)
+
+
+def _at_labels(values: Tensor, labels: Tensor) -> Tensor:
+    if labels.dim() == 2:
+        return (values * labels).sum(1)
+    return values.gather(1, labels.clamp_min(0)[:, None])[:, 0] * (labels >= 0)
+
+
+def label_probabilities(labels: Tensor, like: Tensor) -> Tensor:
+    """Return labels as probabilities, with the shape and dtype of logits; all zero for an example without a label."""
+    if labels.dim() == 2:
+        return labels.to(like.dtype)
+    return F.one_hot(labels.clamp_min(0), like.shape[1]).to(like.dtype) * (labels >= 0)[:, None]
 
 
 def classified_correctly(logits: Tensor, labels: Tensor) -> Tensor:

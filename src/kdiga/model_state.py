@@ -101,12 +101,16 @@ def copied(model: nn.Module) -> nn.Module:
     kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
     memo: dict[int, Any] = {id(one): one.detach().clone() for one in kept if one.grad_fn is not None}
     try:
-        return copy.deepcopy(model, memo)
+        other = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         raise InputError(
             f"a model could not be copied ({reason_of(error)}), as a trial of its route and a moving average need; "
             "take what copy.deepcopy refuses out of its modules."
         ) from error
+    for module, own in zip(model.modules(), other.modules(), strict=True):
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            own.compile()  # a copy forgets it, and then can do what the model cannot
+    return other
 
 
 @contextmanager

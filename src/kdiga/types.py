@@ -105,7 +105,8 @@ class Batch:
 
     Args:
         images: Float (batch, channel, height, width), pixels in [0, 1].
-        labels: Labels, int64, shape (batch,), in [0, num_classes).
+        labels: Labels, int64, shape (batch,), in [0, num_classes), or -100 for an example without a label; or
+            probabilities, float (batch, num_classes).
         index: Rows in the data set, int64, shape (batch,).
         view: Number of the repeatable augmentation.
     """

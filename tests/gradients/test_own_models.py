@@ -13,9 +13,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.checkpoint import checkpoint
 
 import kdiga
 from kdiga.errors import InputError, KdigaWarning
+from kdiga.gradients.obstacles import compiled_part
+from kdiga.model_state import copied
 
 pytestmark = pytest.mark.filterwarnings("ignore:training collapsed")
 IMAGES, LABELS = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
@@ -307,3 +310,40 @@ def test_evaluate_warns_of_worthless_accuracies():
         kdiga.evaluate(nn.Sequential(net(), nn.Softmax(1)), [(IMAGES, LABELS)], attacks=["clean"])
     with warnings.catch_warnings(action="error"):
         kdiga.evaluate(net(), [(IMAGES, LABELS)], attacks=["clean"])
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.reentrant = nn.Linear(192, 8), nn.Linear(8, 4), reentrant
+
+    def forward(self, images):
+        body = nn.Sequential(self.body, nn.SiLU())
+        return self.head(checkpoint(body, images.flatten(1), use_reentrant=self.reentrant))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_activation_checkpoints():
+    found = []
+    for reentrant, route in ((True, "exact"), (False, "exact"), (False, "finite-difference"), (False, "one-sided")):
+        student = Checkpointed(reentrant)
+        kdiga.align(student, net(1), IMAGES, LABELS, route=route).backward()
+        found.append(student.body.weight.grad)
+    assert all((one - found[0]).norm() < 0.02 * found[0].norm() for one in found)
+    student = Checkpointed(reentrant=True)
+    for call in (
+        lambda: kdiga.align(student, net(1), IMAGES, LABELS, route="one-sided"),
+        lambda: kdiga.distill(student, net(1), (IMAGES, LABELS), route="one-sided", **QUICK),
+        lambda: kdiga.evaluate(student, [(IMAGES, LABELS)], attacks=["fgsm"]),
+    ):
+        with pytest.raises(InputError, match="use_reentrant=False"):
+            call()
+
+
+def test_a_copy_of_a_compiled_student_is_compiled():
+    """Otherwise the trial of the route shows what the student cannot do."""
+    student = net()
+    student[1].compile()
+    assert compiled_part(student) == compiled_part(copied(student)) == "1"
+    assert compiled_part(copied(net())) is None

@@ -122,6 +122,11 @@ def test_without_labels_the_teachers_predictions_stand_in(batch):
         predicted = teacher.eval()(batch[0]).argmax(1)
         same = distiller_of(copy.deepcopy(student), teacher, method=name)(batch[0], predicted)
         assert torch.equal(distiller_of(student, teacher, method=name)(batch[0]), same)
+    student, teacher = networks()
+    same = kdiga.align(copy.deepcopy(student), teacher, batch[0], predicted)
+    assert torch.equal(kdiga.align(student, teacher, batch[0], None), same)
+    with pytest.raises(InputError, match="labels were None and so was the teacher"):
+        kdiga.align(student, None, batch[0], None, teacher_gradient=torch.rand_like(batch[0]))
 
 
 def test_a_cache_takes_the_place_of_the_teacher(stripes, tmp_path):
@@ -277,3 +282,81 @@ def test_threat_models_are_text_in_evaluate(batch):
     assert kdiga.evaluate(model, [batch], attacks=["clean"]).threat == ThreatModel()
     with pytest.raises(InputError, match="threat was given together with norm or eps"):
         kdiga.evaluate(model, [batch], threat="l2 0.5", eps=0.1)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_soft_labels_of_one_class_are_labels(variant, batch):
+    images, labels = batch
+    losses = []
+    for given in (labels, nn.functional.one_hot(labels, 10).float()):
+        student, teacher = networks()
+        teacher.train(variant_of(variant).needs.trains_teacher)
+        distiller = at_step(distiller_of(student, teacher, method=variant_of(variant), **TEACHERS), 9)
+        with seeded(3):
+            losses.append(distiller(images, given).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_mixed_labels_have_the_mixed_loss(batch):
+    student, teacher = networks()
+    images, labels = batch
+    soft = 0.7 * nn.functional.one_hot(labels, 10) + 0.3 * nn.functional.one_hot(labels.flip(0), 10)
+    parts = [
+        distiller_of(copy.deepcopy(student), teacher, method="ce")(images, one) for one in (labels, labels.flip(0))
+    ]
+    mixed = distiller_of(copy.deepcopy(student), teacher, method="ce")(images, soft)
+    assert mixed.item() == pytest.approx(0.7 * parts[0].item() + 0.3 * parts[1].item(), rel=1e-5)
+    term = kdiga.align(student, teacher, images, soft)
+    term.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_example_without_a_label_has_no_label_loss(variant, batch):
+    images, labels = batch
+    student, teacher = networks()
+    teacher.train(variant_of(variant).needs.trains_teacher)
+    some = labels.clone()
+    some[::2] = -100
+    distiller = at_step(distiller_of(student, teacher, method=variant_of(variant), **TEACHERS), 9)
+    loss = distiller(images, some)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in student.parameters())
+
+
+def test_label_loss_is_zero_without_labels(batch):
+    student, teacher = networks()
+    student.eval()
+    images, labels = batch
+    some = labels.clone()
+    some[6:] = -100
+    with pytest.warns(KdigaWarning, match="eval mode"):
+        part = distiller_of(student, teacher, method="ce")(images, some)
+    with pytest.warns(KdigaWarning, match="eval mode"):
+        first = distiller_of(student, teacher, method="ce")(images[:6], labels[:6])
+    assert part.item() == pytest.approx(first.item() / 2, rel=1e-5)
+
+
+def test_distill_takes_a_loader_of_mixed_labels(batch):
+    images, labels = batch
+    soft = 0.7 * nn.functional.one_hot(labels, 10) + 0.3 * nn.functional.one_hot(labels.flip(0), 10)
+    quick = {"method": "tangent", "epochs": 1, "batch_size": 12, "device": "cpu", "threat": "linf 0.1"}
+    result = kdiga.distill(*networks(), [(images, soft)], **quick)
+    assert result.history[0].terms["label"] > 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.rand(12, 9), r"labels had shape \(12, 9\) for 12 images of 10 classes; soft labels must be"),
+        (torch.rand(3, 10), r"labels had shape \(3, 10\) for 12 images; soft labels must be"),
+        (torch.ones(12, 10), "labels were .* with rows that are not probabilities"),
+        (torch.ones(12, 10).long(), r"labels had shape \(12, 10\) for 12 images; they must be \(batch,\)"),
+        (torch.full((12,), -1), r"labels were in \[-1, -1\]"),
+    ],
+)
+def test_wrong_soft_labels_are_refused(labels, message, batch):
+    for call in (distiller_of(*networks(), method="kd"), lambda *given: kdiga.align(*networks(), *given)):
+        with pytest.raises(InputError, match=message):
+            call(batch[0], labels)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdiga.checks import check_images, check_labels, images_and_labels
+from kdiga.checks import check_images, check_targets, images_and_labels
 from kdiga.data.batches import (
     PendingBatch,
     PendingMixedBatch,
@@ -212,11 +212,11 @@ class LoaderFeed:
             images, labels = images_and_labels(batch)
             if place == 0:
                 check_images(images)
-                check_labels(labels, images)
+            labels = check_targets(labels, images)
             index = torch.arange(seen, seen + len(images), device=self.device)
             seen += len(images)
             own = self.share.rows(len(images))
-            yield Batch(images[own].to(self.device), labels[own].long().to(self.device), index[own], view=number)
+            yield Batch(images[own].to(self.device), labels[own].to(self.device), index[own], view=number)
 
 
 def feed_of(

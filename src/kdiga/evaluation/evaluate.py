@@ -221,7 +221,7 @@ def _gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> t
     if examples is not None and examples < 1:
         raise InputError(f"examples was {examples!r}; it must be at least 1.")
     images, labels, count = list[Tensor](), list[Tensor](), 0
-    if not isinstance(batches, Iterable):
+    if not hasattr(batches, "__iter__"):
         images_and_labels(batches)  # raises the error of a batch of another form
     for batch in batches:
         part, answers = images_and_labels(batch)

@@ -5,10 +5,13 @@ To train through an input gradient see :mod:`kdiga.gradients.routes`.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_labels
+from kdiga.checks import check_images, check_targets
 from kdiga.errors import InputError
 from kdiga.losses import Score, score_by_name
 from kdiga.model_output import logits_at
@@ -38,8 +41,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     torch.Size([2, 1, 2, 2])
     """
     check_images(images)
-    check_labels(labels, images)
-    return input_gradient_and_logits(model, images, labels.long())[0]
+    return input_gradient_and_logits(model, images, check_targets(labels, images))[0]
 
 
 def input_gradient_and_logits(
@@ -51,6 +53,20 @@ def input_gradient_and_logits(
         logits = logits_at(model, images)
         gradient = gradient_by_images(score_by_name(gradient_of)(logits, labels), images)
     return gradient, logits.detach()
+
+
+@contextmanager
+def reentrant_checkpoint_as_error() -> Generator[None]:
+    """Say what to do where a reentrant activation checkpoint refuses a gradient by certain tensors."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise InputError(
+            "a model recomputes activations by a reentrant checkpoint, which gives no gradient by images; use "
+            "torch.utils.checkpoint with use_reentrant=False."
+        ) from error
 
 
 def gradient_by_images(
@@ -65,17 +81,18 @@ def gradient_by_images(
         create_graph: Whether the derivative needs a graph.
 
     Raises:
-        InputError: if autograd finds no graph from the values to the images.
+        InputError: if autograd finds no graph from the values to the images, or refuses the gradient.
     """
     gradient = None
     if values.requires_grad:
-        (gradient,) = torch.autograd.grad(
-            values.sum(),
-            images,
-            retain_graph=retain_graph or create_graph,
-            create_graph=create_graph,
-            allow_unused=True,
-        )
+        with reentrant_checkpoint_as_error():
+            (gradient,) = torch.autograd.grad(
+                values.sum(),
+                images,
+                retain_graph=retain_graph or create_graph,
+                create_graph=create_graph,
+                allow_unused=True,
+            )
     if gradient is None:
         raise InputError(
             "a model's logits have no gradient by its images, so there is nothing to align and no direction to attack "

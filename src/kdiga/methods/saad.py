@@ -76,7 +76,7 @@ class SAAD(CheckedOptions):
 
     def _attack(self, step: StepContext) -> Tensor:
         images, slope, clean_target = step.batch.images, step.teacher_gradient, step.teacher.logits
-        true = torch.nn.functional.one_hot(step.batch.labels, clean_target.shape[1]).to(clean_target.dtype)
+        true = losses.label_probabilities(step.batch.labels, clean_target)
 
         def distance(adv_images: Tensor) -> Tensor:
             rise = (slope * (adv_images - images)).flatten(1).sum(1)

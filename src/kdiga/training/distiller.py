@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_distinct, check_images, check_labels
+from kdiga.checks import check_distinct, check_images, check_targets
 from kdiga.distributed.process_group import SINGLE_PROCESS
 from kdiga.errors import InputError
 from kdiga.gradients.obstacles import obstacle_to_differences, obstacle_to_double_backward
@@ -136,7 +136,9 @@ class Distiller:
 
         Args:
             images: Float (batch, channel, height, width), pixels in [0, 1].
-            labels: Labels, integers in [0, num_classes), shape (batch,). With None the teacher's predictions stand in.
+            labels: Labels, integers in [0, num_classes), shape (batch,), with -100 for an example without a label,
+                whose label loss and input gradient are 0; or soft labels, probabilities of shape (batch, num_classes),
+                as of mixup. With None the teacher's predictions stand in.
             index: Rows of the examples in the teacher's cache, integers, shape (batch,); needed with a cache only.
             view: Number of the augmentation in the teacher's cache.
 
@@ -205,7 +207,7 @@ class Distiller:
         check_images(images, values=not self._is_ready)
         if labels is None:
             labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        check_labels(labels, images)
+        labels = check_targets(labels, images)
         if index is None:
             if any(isinstance(one, CachedTeacher) for one in self.teachers):
                 raise InputError(
@@ -213,7 +215,7 @@ class Distiller:
                     "rows in the cached training images, integers of shape (batch,)."
                 )
             index = torch.arange(len(images), device=images.device)
-        return Batch(images, labels.long(), index, view)
+        return Batch(images, labels, index, view)
 
     def _label_by_teacher(self, step: StepContext) -> None:
         if self.models.teacher is None or self.models.trained_teacher is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import are_probabilities, check_labels, check_same_classes, first_logits, probabilities_of
+from kdiga.checks import are_probabilities, check_same_classes, check_targets, first_logits, probabilities_of
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError, KdigaWarning
 from kdiga.gradients.student_pass import saturated
@@ -94,17 +94,19 @@ class SanityChecks:
 
     def at_teacher(self, who: str, teacher: object, images: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Check a teacher that is trained already."""
+        labels = labels.argmax(1) if labels.dim() == 2 else labels
         right, extreme = (logits.argmax(1) == labels).sum(), saturated(logits).sum()
         unsteady = _changes(teacher, images, logits) if isinstance(teacher, nn.Module) else False
-        counts = [float(part) for part in (len(labels), right, extreme, unsteady)]
-        examples, right, extreme, unsteady = self._sum_over_processes(torch.tensor(counts, device=logits.device))
+        counts = [float(part) for part in (len(labels), (labels >= 0).sum(), right, extreme, unsteady)]
+        summed = self._sum_over_processes(torch.tensor(counts, device=logits.device))
+        examples, labelled, right, extreme, unsteady = summed
         chance = 1 / logits.shape[1]
-        guessed = examples * chance + math.sqrt(examples * chance * (1 - chance))
-        if examples >= ENOUGH and right <= guessed:
+        guessed = labelled * chance + math.sqrt(labelled * chance * (1 - chance))
+        if labelled >= ENOUGH and right <= guessed:
             self.warn(
                 f"{who}-guesses",
                 0,
-                f"the {who} is right on {right:.0f} of the first {examples:.0f} images, which guessing reaches: it has "
+                f"the {who} is right on {right:.0f} of the first {labelled:.0f} images, which guessing reaches: it has "
                 "nothing to teach. Check its weights, its normalisation and the order of its classes.",
             )
         if extreme > MOST * examples:
@@ -182,7 +184,7 @@ def check_first_batch(
         logits = first_logits(student, images)
     _check_finite("student", logits)
     _warn_of_probabilities(sanity_checks, "student", logits)
-    check_labels(batch.labels, batch.images, logits.shape[1])
+    check_targets(batch.labels, batch.images, logits.shape[1])
     for place, teacher in enumerate(teachers):
         if isinstance(teacher, nn.Module):
             with torch.no_grad(), evaluating(teacher):

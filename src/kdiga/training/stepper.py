@@ -14,6 +14,7 @@ from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.distributed.rng_streams import RngStreams
 from kdiga.distributed.sync_batch_norm import running_statistics, share_statistics
 from kdiga.errors import InputError
+from kdiga.gradients.input_gradient import reentrant_checkpoint_as_error
 from kdiga.gradients.routes import Route
 from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
@@ -166,7 +167,7 @@ class Stepper:
                 observers = StepObservers(self.watch, statistics)
                 objective = self.method(self.distiller.context(batch, number, observers))
                 total = objective.total() / self.settings.accumulate
-            with self.watch("backward"):
+            with self.watch("backward"), reentrant_checkpoint_as_error():
                 # Only the parameters: a gradient of the images would cost one more pass to the input.
                 self.runtime.accelerator.backward(total, inputs=self.parameters)
         if statistics is not None and counts is not None:
