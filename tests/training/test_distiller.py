@@ -122,6 +122,11 @@ def test_without_labels_the_teachers_predictions_stand_in(batch):
         predicted = teacher.eval()(batch[0]).argmax(1)
         same = distiller_of(copy.deepcopy(student), teacher, method=name)(batch[0], predicted)
         assert torch.equal(distiller_of(student, teacher, method=name)(batch[0]), same)
+    student, teacher = networks()
+    same = kdiga.align(copy.deepcopy(student), teacher, batch[0], predicted)
+    assert torch.equal(kdiga.align(student, teacher, batch[0], None), same)
+    with pytest.raises(InputError, match="labels were None and so was the teacher"):
+        kdiga.align(student, None, batch[0], None, teacher_gradient=torch.rand_like(batch[0]))
 
 
 def test_a_cache_takes_the_place_of_the_teacher(stripes, tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import kdiga
 from kdiga.cli.compare import _pair
@@ -17,12 +19,13 @@ from kdiga.report import write_page
 from kdiga.report.differences import compare_evaluations
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import find_results
-from kdiga.results.shared import REPLACED
+from kdiga.results.shared import REPLACED, Conditions, command_without_folders
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.workflows import identity
+from kdiga.workflows.loaded_model import load_test_set
 from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import run_recipe
-from tests.report.samples import evaluation, write_json
+from tests.report.samples import evaluation, write_json, write_run
 
 TRAINING = {"epochs": 2, "batch_size": 40, "lr": 2e-2, "validation_steps": 1, "stop_at_chance": False}
 EDGE = {"threat": {"norm": "linf", "eps": 0.1}, "training": TRAINING}
@@ -250,3 +253,46 @@ def test_attacks_on_a_module_with_other_attributes_are_new(other, stripes, tmp_p
     assert len(list(tmp_path.glob("*.json"))) == stored, "the same module continues"
     assert measure(tmp_path, **other) == measure(None, **other)
     assert len(list(tmp_path.glob("*.json"))) > stored
+
+
+def test_relative_data_is_that_of_the_folder_where_the_run_was_started(stripes, tmp_path, monkeypatch):
+    for place, shift in (("there", 0), ("here", 1)):
+        for number in range(4):
+            folder = tmp_path / place / "d" / f"c{(number + shift) % 4}"
+            folder.mkdir(parents=True)
+            for row in range(20):
+                pixels = np.full((8, 8), 60 * number, np.uint8)
+                pixels[0, row % 8] = row
+                Image.fromarray(pixels).save(folder / f"{number}-{row}.png")
+    monkeypatch.chdir(tmp_path / "there")
+    run = prepare(recipe_from_dict({"data": "d", "student": "cnn-4", "method": "ce", **EDGE}))
+    (tmp_path / "there/run").mkdir()
+    identity.write_identity(run, tmp_path / "there/run")
+    given = load_test_set(["run"])
+    monkeypatch.chdir(tmp_path / "here")
+    found = load_test_set(["../there/run"])
+    assert found.about() == given.about() | {"data_from": str(tmp_path / "there")}
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("/home/alice/secret/d", "d"),
+        ("wds:/home/alice/shards", "wds:shards"),
+        ("~/secret/d", "d"),
+        ("kdiga train r.yaml --set data=/home/alice/d --out=/home/alice/x", "kdiga train r.yaml --set data=d --out=x"),
+        ("kdiga evaluate runs/a --eps 8/255", "kdiga evaluate runs/a --eps 8/255"),
+        ("timm:resnet18", "timm:resnet18"),
+    ],
+)
+def test_published_text_names_no_user(given, shown):
+    assert command_without_folders(given) == shown
+    assert "alice" not in str(Conditions(given, "linf", 0.1)) or given.startswith("kdiga")
+
+
+def test_a_teacher_alone_is_reported(tmp_path):
+    """With several attacks, and students that were trained and not evaluated."""
+    write_run(tmp_path / "runs/teacher", "teacher", None)
+    write_run(tmp_path / "runs/kd", "kd")
+    write_json(tmp_path / "runs/teacher/evaluation/a/evaluation.json", evaluation("teacher"))
+    assert write_page([tmp_path]).path.is_file()

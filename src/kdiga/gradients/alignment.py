@@ -6,6 +6,7 @@ import warnings
 from typing import Literal, overload
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 
 from kdiga.checks import (
@@ -22,6 +23,7 @@ from kdiga.gradients.obstacles import compiled_part, obstacle_to_differences, ob
 from kdiga.gradients.routes import Exact, Route, route_by_name
 from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.losses import distance_by_name
+from kdiga.model_output import logits_at
 from kdiga.model_state import all_in_eval_mode, evaluating
 
 
@@ -30,7 +32,7 @@ def align(
     student: nn.Module,
     teacher: nn.Module | None,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     *,
     distance: str = "l2",
     route: str | Route = "exact",
@@ -43,7 +45,7 @@ def align(
     student: nn.Module,
     teacher: nn.Module | None,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     *,
     distance: str = "l2",
     route: str | Route = "exact",
@@ -55,7 +57,7 @@ def align(
     student: nn.Module,
     teacher: nn.Module | None,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     *,
     distance: str = "l2",
     route: str | Route = "exact",
@@ -84,7 +86,8 @@ def align(
         images: Float (batch, channel, height, width), pixels in [0, 1], the same for both models:
             normalisation is a layer inside each.
         labels: Labels, integers in [0, num_classes), shape (batch,), -100 for an example without a label, whose term
-            is 0; or soft labels, probabilities of shape (batch, num_classes).
+            is 0; or soft labels, probabilities of shape (batch, num_classes). With None the teacher's predictions
+            stand in.
         distance: "l2" (unsquared Euclidean length of an example's gap), "l2-squared", "l1" (the dual
             of Linf) or "cosine" (``1 - cos``).
         route: Second derivative: "exact" (double backprop), "exact-pytorch" (the same by PyTorch's slower kernels),
@@ -122,7 +125,7 @@ def align(
     """
     measure, route = distance_by_name(distance), route_by_name(route)
     check_images(images, values=check_values)
-    labels = check_targets(labels, images)
+    labels = check_targets(_predictions(teacher, images) if labels is None else labels, images)
     if not len(images):
         raise InputError("the batch held no image; give at least one, or skip the step.")
     if (parameters := list(student.parameters())) and not any(one.requires_grad for one in parameters):
@@ -154,6 +157,13 @@ def align(
         _check_once(student, images, labels, route, student_pass.logits)
     term = measure(student_pass.input_gradient, teacher_gradient.detach()).mean()
     return (term, student_pass.logits) if return_logits else term
+
+
+def _predictions(teacher: nn.Module | None, images: Tensor) -> Tensor:
+    if teacher is None:
+        raise InputError("labels were None and so was the teacher, whose predictions stand in for them; give one.")
+    with torch.no_grad(), evaluating(teacher):
+        return logits_at(teacher, images).argmax(1)
 
 
 _CHECKED: dict[type, WeakSet[nn.Module]] = {}

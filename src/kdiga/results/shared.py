@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -31,6 +31,7 @@ from kdiga.results.fields import (
 from kdiga.statistics import clopper_pearson
 
 Model = TypeVar("Model", bound=ResultModel)
+_ABSOLUTE = re.compile(r"(?<![^=,])(/|~|[A-Za-z]:\\).*[/\\].*")  # at the start of a word, or behind = or ,
 _GENERIC = re.compile(r"seed-\d+|(best|last)\.safetensors")  # parts of a path that do not identify a model
 JUDGED = ("evaluation", "certification", "suitability", "explanation", "export")  # folders of results inside a run
 REPLACED = "replaced"  # folder in a run's folder for results about weights that were replaced
@@ -64,7 +65,7 @@ class Conditions:
         return self.data, self.norm, f"{self.eps:.6g}"
 
     def __str__(self) -> str:
-        return f"{self.data}, {self.norm} eps {self.eps:.4g}"
+        return f"{without_folders(self.data)}, {self.norm} eps {self.eps:.4g}"
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,30 @@ def _refuse(constant: str) -> None:
 def command_of(*parts: object) -> str:
     """Return a command line, quoted for a shell, without the parts that are None."""
     return shlex.join(["kdiga", *(str(part) for part in parts if part is not None)])
+
+
+def without_folders(value: Any) -> Any:
+    """Return plain data for publication: of each absolute path the last part, which names no user or machine.
+
+    >>> without_folders({"name": "/home/alice/data", "root": "~/x", "eps": 0.1, "norm": "l2"})
+    {'name': 'data', 'root': 'x', 'eps': 0.1, 'norm': 'l2'}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(inner) for key, inner in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(inner) for inner in cast("Sequence[Any]", value)]
+    if not isinstance(value, str):
+        return value
+    start, colon, rest = value.rpartition(":")
+    return f"{start}{colon}{_ABSOLUTE.sub(lambda found: Path(found[0]).name, rest)}"
+
+
+def command_without_folders(command: str) -> str:
+    """Return a command line for publication; see :func:`without_folders`."""
+    try:
+        return shlex.join(without_folders(shlex.split(command)))
+    except ValueError:
+        return without_folders(command)
 
 
 def short_names(paths: Sequence[str], marks: Sequence[str] = ()) -> list[str]:

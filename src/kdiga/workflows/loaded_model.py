@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,13 +72,12 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
     config, threat = _of_runs(models, asked)
     if asked.examples is not None and asked.examples < 1:
         raise InputError(f"examples was {asked.examples!r}; it must be at least 1.")
-    place, here = _where_data_was_given(models, asked, config), Path.cwd()
-    with chdir(place):
-        test = load_recipe_data(config.for_test).test
+    located, folder = _located(models, asked, config)
+    test = load_recipe_data(located.for_test).test
     test = test if asked.examples is None else test.take(slice(asked.examples))
     # Decoded once, since attacks use the same images many times.
     images = test.load() if isinstance(test, FileSet) else test
-    return TestSet(images, threat, config.name, None if place == here else place)
+    return TestSet(images, threat, config.name, folder)
 
 
 def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
@@ -88,20 +86,24 @@ def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
     They are always the same ones, with each class in its proportion.
     """
     config = replace(_of_runs([model], asked)[0].for_test, train_examples=count)
-    with chdir(_where_data_was_given([model], asked, config)):
-        train = validation_subset(load_recipe_data(config).train, count)
-        return torch.cat([images for images, _ in train.batches()])
+    train = validation_subset(load_recipe_data(_located([model], asked, config)[0]).train, count)
+    return torch.cat([images for images, _ in train.batches()])
 
 
-def _where_data_was_given(models: Sequence[str], asked: JudgeRequest, config: DataConfig) -> Path:
-    """Return the folder that the relative paths in a section ``data`` start from: where the run was started."""
-    here = Path.cwd()
-    path = config.root or config.name.removeprefix("wds:").removeprefix("hf:")
+def _located(models: Sequence[str], asked: JudgeRequest, config: DataConfig) -> tuple[DataConfig, Path | None]:
+    """Return a section ``data`` whose relative paths start where the run was started, and that folder if it is used."""
+    prefix = next((known for known in ("wds:", "hf:") if config.name.startswith(known)), "")
+    path = config.root or config.name.removeprefix(prefix)
     if asked.data or asked.root or path in available_data() or Path(path).expanduser().is_absolute():
-        return here
+        return config, None
     folder = next((found for found in map(_folder_of, models) if (found / CONFIG).is_file()), None)
     started = None if folder is None else read_identity(folder).get(STARTED)
-    return Path(started) if isinstance(started, str) and Path(started).is_dir() else here
+    if not isinstance(started, str) or Path(started) == Path.cwd():
+        return config, None
+    if not (Path(started, path).exists() or (prefix == "wds:" and Path(started).is_dir())):  # shards have a pattern
+        return config, None
+    whole = str(Path(started, path))
+    return replace(config, root=whole) if config.root else replace(config, name=prefix + whole), Path(started)
 
 
 def load_judged_model(

@@ -18,7 +18,7 @@ from kdiga.methods import available_methods
 from kdiga.results.attack_names import attack_name
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results, find_results
-from kdiga.results.shared import Accuracy, ModelIdentity
+from kdiga.results.shared import Accuracy, ModelIdentity, command_without_folders, without_folders
 from kdiga.runs.run_folder import read_config
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
@@ -35,18 +35,18 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
     numbers += list(_certified(results, loaded, run))
     spec = loaded.model.spec
     card = Card(
-        name=Path(model).resolve().name if Path(model).exists() else model,
+        name=Path(model).resolve().name if Path(model).exists() else without_folders(model),
         spec=spec,
         parameters=loaded.about["parameters"],
         fingerprint=loaded.about["fingerprint"],
-        data=test_set.data,
+        data=without_folders(test_set.data),
         class_names=list(test_set.images.classes),
         threat=test_set.threat,
         formats=content["formats"],
         numbers=numbers,
         origin=_origin(run),
         queries=content["measured"]["queries"],
-        command=content["command"],
+        command=command_without_folders(content["command"]),
         provenance=content["provenance"],
     )
     write_atomically(folder / CARD, card.text())
@@ -57,12 +57,12 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
         clean = content["formats"][PROGRAM.name]["accuracy"]["clean"]
         info = model_info(
             threat=test_set.threat,
-            data=test_set.data,
+            data=without_folders(test_set.data),
             architecture=spec.name,
             clean=clean,
             autoattack=None if best is None else best.value,
         )
-        write_atomically(folder / LOADER, loader_source(test_set.threat, test_set.data, spec.takes))
+        write_atomically(folder / LOADER, loader_source(test_set.threat, without_folders(test_set.data), spec.takes))
         write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
 
 
@@ -79,10 +79,11 @@ def _measured(one: EvaluationResult) -> Iterator[Number]:
         low, high = found.interval
         what = "clean accuracy" if attack == "clean" else f"accuracy under {attack_name(attack)}, {threat}"
         value = f"{found.value:.1%} ({100 * low:.1f} - {100 * high:.1f})"
-        yield Number(what, value, found.images, one.origin.command or one.path.name)
+        yield Number(what, value, found.images, command_without_folders(one.origin.command) or one.path.name)
+    command = command_without_folders(one.origin.command)
     for finding in one.findings:
         if finding.verdict in ("failed", "warning"):
-            yield Number(f"check {finding.name}", f"{finding.verdict}: {finding.message}", None, one.origin.command)
+            yield Number(f"check {finding.name}", f"{finding.verdict}: {finding.message}", None, command)
 
 
 def _certified(results: Results, loaded: LoadedModel, run: Path) -> Iterator[Number]:
@@ -92,7 +93,8 @@ def _certified(results: Results, loaded: LoadedModel, run: Path) -> Iterator[Num
         for kind, radii in one.radii.items():
             value = "none" if radii.median is None else f"{radii.median:.4g}"
             what = f"median {one.norm_of(kind)} radius, {kind} ({KINDS[kind]})"
-            yield Number(what, value, len(radii.radius), one.origin.command or one.path.name)
+            command = command_without_folders(one.origin.command)
+            yield Number(what, value, len(radii.radius), command or one.path.name)
 
 
 def _of(evaluations: list[EvaluationResult], attack: str, test_set: TestSet) -> Accuracy | None:
@@ -117,6 +119,6 @@ def _origin(run: Path) -> CardOrigin:
     return CardOrigin(
         name,
         known.info.paper if known else "paper unknown",
-        str(teacher.get("name", "")),
-        yaml.safe_dump(recipe, sort_keys=False),
+        without_folders(str(teacher.get("name", ""))),
+        yaml.safe_dump(without_folders(recipe), sort_keys=False),
     )

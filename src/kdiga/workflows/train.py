@@ -14,6 +14,7 @@ from kdiga.io.atomic_write import replacing
 from kdiga.methods import method_by_name
 from kdiga.models import Classifier, count_parameters, save_model
 from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
+from kdiga.results.shared import without_folders
 from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.run_folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_result
 from kdiga.teachers import CachedTeacher
@@ -127,7 +128,8 @@ def _write(run: PreparedRun, out: Path, outcome: TrainingResult, result: dict[st
 
 def _write_weights(run: PreparedRun, out: Path, outcome: TrainingResult, **marks: bool) -> None:
     recipe, student = run.recipe, run.models.student
-    about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat), "data": recipe.data.name}
+    about = {"method": outcome.method, "seed": outcome.seed, "threat": asdict(recipe.threat)}
+    about["data"] = without_folders(recipe.data.name)  # weights are published
     about |= marks
     for which, state in (("last", outcome.last_state), ("best", outcome.best_state)):
         student.load_state_dict(dict(state))
