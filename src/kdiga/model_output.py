@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from kdiga.errors import InputError
 
@@ -44,8 +44,8 @@ def logits_of(returned: object, output: str | int = "logits") -> Tensor:
     Raises:
         InputError: If no entry or attribute is a tensor of that name, and the rule finds none.
     """
-    if isinstance(returned, Tensor):
-        return returned
+    if isinstance(returned, Tensor | fx.Proxy):  # a proxy stands for a tensor while a model is traced
+        return cast("Tensor", returned)
     named = _parts(returned)
     found = named.get(output)
     if found is None and output == "logits":
