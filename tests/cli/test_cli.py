@@ -217,7 +217,7 @@ def test_a_diverged_run_is_no_result(project):
         expect=1,
     )
     assert "'gradient'" in output
-    assert not list((project / "diverged").glob("*.safetensors"))
+    assert not (project / "diverged/result.json").exists()
     refused = run("evaluate", "diverged", "--attacks", "clean", cwd=project, expect=2)
     assert "interrupted or diverged" in refused
 

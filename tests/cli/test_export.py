@@ -112,7 +112,7 @@ def test_the_model_card_says_what_it_has_to(project, content):
         assert phrase in card, phrase
     for name, one in content["formats"].items():
         assert f"| {name} |" in card
-        assert f"{one['accuracy']['clean']:.1%}" in card
+        assert f"{100 * one['accuracy']['clean']:.1f} %" in card
     readme = (project / "small/export/best/hf/README.md").read_text()
     assert readme.startswith("---\n# license: to be chosen")
     assert yaml.safe_load(readme.split("---")[1])["library_name"] == "kdiga"

@@ -32,7 +32,7 @@ def test_a_gpu_that_is_not_here(arguments, tmp_path):
         ("study", "study-digits"),
         ("tune", "digits-kdiga"),
         ("claims", "claims-cpu"),
-        ("curve", "digits-kdiga", "--over", "method.gradient_weight=0,1"),
+        ("curve", "curve-resnet20", "--over", "method.gradient_weight=0,1"),
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -266,7 +266,8 @@ class TestAlign:
         with pytest.raises(InputError, match=r"no graph to its parameters.*finite-difference"):
             kdiga.align(student, five_layers(2), *batch)
         kdiga.align(student, five_layers(2), *batch, route="finite-difference").backward()
-        kdiga.align(student.requires_grad_(False), five_layers(2), *batch)  # a number is all that is wanted
+        with pytest.raises(InputError, match="no parameter of the student requires a gradient"):
+            kdiga.align(student.requires_grad_(False), five_layers(2), *batch)
 
     def test_rounding(self, batch):
         with pytest.raises(InputError, match="rounding in its forward pass"):

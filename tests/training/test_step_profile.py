@@ -90,8 +90,8 @@ def test_every_route_side_by_side(recipe):
             assert one["sections"][part] > 0, part
         assert one["minutes"] == pytest.approx(one["seconds"] * found["steps"] / 60)
         assert one["peak_bytes"] > 32 * 64 * 4
-    exact, central, _ = found["variants"][:3]
-    assert exact["peak_bytes"] > central["peak_bytes"], "a graph of the backward pass costs memory"
+    exact, central, one_sided = (one["peak_bytes"] for one in found["variants"][:3])
+    assert max(exact, central, one_sided) < 2 * min(exact, central, one_sided)
     json.dumps(found)
 
 

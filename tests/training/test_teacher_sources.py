@@ -82,7 +82,7 @@ def test_a_run_is_charged_the_declared_passes(name, robust, stripes):
     method = available_methods()[name]()
     settings = QUICK | {"threat": THREAT, "second_teacher": robust}
     # One epoch is too few for some to leave chance level, which is not the question here.
-    settings["stop_at_chance"] = False
+    settings |= {"stop_at_chance": False, "on_warning": lambda _: None}
     result = kdiga.distill(small(), copy.deepcopy(robust), stripes, method=method, epochs=1, **settings)
     steps = 18  # 360 of the 400 images, 20 a batch
     counted = result.passes
