@@ -218,8 +218,8 @@ def test_a_diverged_run_is_no_result(project):
     )
     assert "'gradient'" in output
     assert not (project / "diverged/result.json").exists()
-    refused = run("evaluate", "diverged", "--attacks", "clean", cwd=project, expect=2)
-    assert "interrupted or diverged" in refused
+    with pytest.warns(kdiga.KdigaWarning, match="training collapsed"):
+        run("evaluate", "diverged", "--attacks", "clean", cwd=project)
 
 
 BAD = {

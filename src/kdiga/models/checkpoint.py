@@ -47,6 +47,9 @@ WRAPPED = 8  # nested wrappers; those of a pickle may contain themselves
 PACKED = 4  # times a file's size that its parts may take unpacked; torch.save does not compress
 
 
+COLLAPSED = "its training collapsed, or never took off: these weights are no better than guessing"
+
+
 class Checkpoint(NamedTuple):
     """Tensors of a file by name, the spec of the model if kdiga wrote it, and what was left out, a sentence each."""
 
@@ -231,7 +234,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
         ) from None
     if damaged:
         raise InputError(f"{str(path)!r} is damaged: its tensors do not match their checksum; copy or train it again.")
-    return Checkpoint(_plain_tensors(state, path), spec, module=module)
+    about = ours.get("about")
+    notes = (COLLAPSED,) if isinstance(about, dict) and about.get("collapsed") else ()
+    return Checkpoint(_plain_tensors(state, path), spec, notes, module)
 
 
 def _plain_tensors(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

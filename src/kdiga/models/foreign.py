@@ -5,6 +5,7 @@ State dicts of other code bases are brought to the names of one network: prefixe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdiga.errors import InputError, KdigaError, reason_of, unknown
+from kdiga.errors import InputError, KdigaError, KdigaWarning, reason_of, unknown
 from kdiga.models.checkpoint import Checkpoint, check_fit, load_weights, read_checkpoint
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization
@@ -173,7 +174,9 @@ def rebuild(path: Path, checkpoint: Checkpoint, given: dict[str, Any]) -> Classi
         check_fit(sizes, checkpoint.state, path)
     model = build(spec)
     load_weights(model, checkpoint.state, path)
-    model.origin = WeightsOrigin(f"file {path}", trained=True)
+    model.origin = WeightsOrigin(f"file {path}", trained=True, notes=checkpoint.notes)
+    for note in checkpoint.notes:
+        warnings.warn(f"{str(path)!r}: {note}.", KdigaWarning, stacklevel=2)
     return model.eval()
 
 
