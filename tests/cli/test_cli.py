@@ -58,7 +58,14 @@ def project(tmp_path_factory):
 def test_a_run_leaves_what_it_should(project):
     for name in ("digits-teacher", "digits-tangent"):
         found = sorted(path.name for path in (project / "runs" / name).iterdir() if path.name != LOCKS)
-        assert found == ["best.safetensors", "config.yaml", "journal.jsonl", "last.safetensors", "result.json"]
+        assert found == [
+            "best.safetensors",
+            "config.yaml",
+            "identity.json",
+            "journal.jsonl",
+            "last.safetensors",
+            "result.json",
+        ]
         assert set(found) <= set(OURS)
     result = json.loads((project / "runs/digits-tangent/result.json").read_text())
     assert result["seed"] == 3

@@ -76,7 +76,7 @@ def test_a_vision_transformer_is_exact(batch):
 
 
 def test_a_route_by_name_is_taken_without_a_trial(batch):
-    route, choice = choose_route(None, some(batch), "loss", "one-sided")
+    route, choice = choose_route(torch.nn.Identity(), some(batch), "loss", "one-sided")
     assert route == FiniteDifference(sides=1)
     assert choice["chosen"] == "one-sided"
 

@@ -14,6 +14,8 @@ from kdiga.training.settings import TrainingSettings
 from kdiga.training.validation import Scores, Validator, stratified
 from kdiga.types import ThreatModel
 
+pytestmark = pytest.mark.filterwarnings("ignore:the student returns probabilities:kdiga.errors.KdigaWarning")
+
 
 def scores(*by_class):
     right, count = map(sum, zip(*by_class, strict=True))
@@ -86,7 +88,7 @@ def test_the_guard_can_be_turned_off():
     with pytest.warns(kdiga.KdigaWarning, match="no better than guessing"):
         result = constant_run(stop_at_chance=False)
     assert len(result.history) == 4
-    assert [one["name"] for one in result.warnings] == ["no-better-than-guessing"]
+    assert "no-better-than-guessing" in [one["name"] for one in result.warnings]
 
 
 def test_few_positive_examples_train_to_the_end():

@@ -92,7 +92,7 @@ def run_recipe(
 def _prepare(run: PreparedRun, out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Prepare the folder, and return whether it holds this run, finished or with a state or rounds to continue from."""
     begun = resume and any((out / name).exists() for name in (RESULT, STATE, "round-0"))
-    if begun:
+    if begun and not overwrite:
         check_same_run(run, out)
     prepare_run_folder(out, resume=resume, overwrite=overwrite)
     return begun
