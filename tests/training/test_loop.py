@@ -227,7 +227,7 @@ def test_bfloat16_runs(robust, stripes):
         ({"attack_batch_norm": "evaluation"}, "attack_batch_norm 'evaluation'"),
         ({"alignment_batch_norm": "frozen"}, "accepted: train, eval"),
         ({"epochs": 0}, "epochs was 0"),
-        ({"learning_rate": 1e-3}, "'learning_rate' is not known"),
+        ({"learning_rate": 1e-3}, "training setting or option of method 'kd' 'learning_rate' is not known"),
         ({"optimizer": "adam"}, "did you mean adamw"),
         ({"device": "gpu"}, "accepted: auto, cpu, cuda"),
         ({"route": "finite"}, "did you mean finite-difference"),

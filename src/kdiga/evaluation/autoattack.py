@@ -127,7 +127,7 @@ class _FiniteLogits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # A view: the official code passes one tensor several times, and hooks on it would add up.
-        # The official code works in float32, whatever the model's type.
+        # The official code works in float32 for models of any type.
         logits = self.model(images.view_as(images).to(self.dtype))
         return logits.to(images.dtype).nan_to_num(0.0, 0.0, 0.0)
 

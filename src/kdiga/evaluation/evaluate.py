@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import time
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
+
+P = ParamSpec("P")
 
 BATCH_SIZE = 500  # examples attacked and cached together
 MOST_SEEDS = 2**63  # PyTorch's limit
@@ -98,17 +101,24 @@ def evaluate(
         clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
         results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
         findings = [*_findings(target, settings), *_not_finite(list(results.values()))]
-    if not _called_by_kdiga():  # commands print findings themselves
-        for finding in findings:
-            if finding.verdict == "failed" or finding.name == "logits":
-                warnings.warn(f"{finding.name}: {finding.message}", KdigaWarning, stacklevel=2)
     return Evaluation(settings.threat, results, seed, provenance(target.images.device), findings)
 
 
-def _called_by_kdiga() -> bool:
-    frame = inspect.currentframe()
-    caller = frame and frame.f_back and frame.f_back.f_back
-    return caller is not None and str(caller.f_globals.get("__name__")).startswith("kdiga.")
+def warning_of_findings(function: Callable[P, Evaluation]) -> Callable[P, Evaluation]:
+    """Return the function with a warning for each finding that makes its accuracies worthless.
+
+    ``kdiga.evaluate`` is :func:`evaluate` with these warnings. Commands print the findings themselves.
+    """
+
+    @wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> Evaluation:
+        report = function(*arguments, **options)
+        for finding in report.findings:
+            if finding.verdict == "failed" or finding.name == "logits":
+                warnings.warn(f"{finding.name}: {finding.message}", KdigaWarning, stacklevel=2)
+        return report
+
+    return run
 
 
 def sweep(

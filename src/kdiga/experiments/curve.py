@@ -108,7 +108,7 @@ class Curve(Experiment):
     def _reports(self, run_spec: RunSpec) -> dict[str, dict[str, Any] | None]:
         """Return a run's reports by kind of images, None where there is none.
 
-        The one attack on validation images is called "robust", whatever its steps.
+        The one attack on validation images is called "robust", for any number of steps.
         """
         folder = self.out / run_spec.folder
         validation, confirmed = read_json(folder / VALIDATION), read_json(folder / CONFIRMED)

@@ -221,8 +221,8 @@ def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -
             path = test_file(folder, which)
             there = read_json(path) or {}
             found = {f"images of {name}": len(row) for name, row in there.get("correct", {}).items()}
-            kept = {"seed": "seed", "version": "version", "test images": "data_fingerprint"}
-            found |= {name: there[key] for name, key in kept.items() if key in there}
+            compared = {"seed": "seed", "version": "version", "test images": "data_fingerprint"}
+            found |= {name: there[key] for name, key in compared.items() if key in there}
             if path.is_file():
                 _check_settings(
                     path,

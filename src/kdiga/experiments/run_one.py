@@ -16,7 +16,7 @@ from torch import nn
 from kdiga.data import DataSet, FileSet, ImageSet
 from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, KdigaError
-from kdiga.evaluation import evaluate
+from kdiga.evaluation.evaluate import evaluate
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
 from kdiga.experiments.sections import AUTOATTACK_VERSION, COSTLY, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe

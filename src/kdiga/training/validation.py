@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from kdiga.data import FileSet, Images, ImageSet, MixedSet, split
 from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.errors import OutOfMemoryError
-from kdiga.evaluation import evaluate
-from kdiga.evaluation.evaluate import BATCH_SIZE
+from kdiga.evaluation.evaluate import BATCH_SIZE, evaluate
 from kdiga.evaluation.stages import seed_at
 from kdiga.model_state import mix_seed
 from kdiga.training.settings import Selection, TrainingSettings

@@ -244,7 +244,7 @@ class ClaimsReader(SpecificationReader):
         return self.laid_over(below, (*above, "students", pair.student), "student", OF_A_STUDENT)
 
     def _method(self, label: str, pair: Pair) -> Recipe | None:
-        """Return the recipe of a method on a pair, whatever its seed."""
+        """Return the recipe of a method on a pair, for all seeds."""
         where: Keys = ("methods", label)
         if pair.pretrained and label in (self.pretrained.methods or {}):
             where = ("pretrained", *where)

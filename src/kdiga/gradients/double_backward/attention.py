@@ -12,7 +12,7 @@ For the cotangents ``vQ``, ``vK``, ``vV`` of these three:
 - ``dL/d(gO) = N V + P vV``, ``dL/dV = N' gO``,
 - ``dL/dQ = scale (U K + gS vK)``, ``dL/dK = scale (U' Q + gS' vQ)``.
 
-All but ``dL/dK`` and ``dL/dV`` are by rows of ``Q``. So blocks of rows need little memory, whatever the number of
+All but ``dL/dK`` and ``dL/dV`` are by rows of ``Q``. So blocks of rows need little memory for any number of
 tokens.
 """
 

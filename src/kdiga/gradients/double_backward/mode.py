@@ -1,4 +1,4 @@
-"""The context in which PyTorch's operations are the ones of this package, in whatever module calls them."""
+"""The context in which PyTorch's operations are the ones of this package, in any module that calls them."""
 
 from __future__ import annotations
 
