@@ -39,14 +39,14 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, options: Options
 
 
 def options_of(
-    spatial: int,
     kernel: Sequence[int],
-    stride: int | Sequence[int],
-    padding: int | Sequence[int] | str,
-    dilation: int | Sequence[int],
-    groups: int,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
 ) -> Options | None:
     """Return the options of ``torch.conv1d`` to ``conv3d``; None for a padding that is not the same on both sides."""
+    spatial = len(kernel)
     strides, dilations = _each(stride, spatial), _each(dilation, spatial)
     if padding == "same":
         totals = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
@@ -57,16 +57,16 @@ def options_of(
     return strides, paddings, dilations, False, [0] * spatial, groups
 
 
-def transposed_options(
-    spatial: int,
-    stride: int | Sequence[int],
-    padding: int | Sequence[int],
-    output_padding: int | Sequence[int],
-    groups: int,
-    dilation: int | Sequence[int],
+def transposed_options_of(
+    kernel: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
 ) -> Options:
     """Return the options of ``torch.conv_transpose1d`` to ``conv_transpose3d``."""
-    sizes = [_each(value, spatial) for value in (stride, padding, dilation, output_padding)]
+    sizes = [_each(value, len(kernel)) for value in (stride, padding, dilation, output_padding)]
     return sizes[0], sizes[1], sizes[2], True, sizes[3], groups
 
 

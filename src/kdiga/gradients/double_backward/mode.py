@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from kdiga.gradients.double_backward import activations, attention, batch_norm, convolution, row_norm
 from kdiga.gradients.double_backward.activations import Activation
 from kdiga.gradients.double_backward.checkpointing import recomputing_under
+from kdiga.gradients.double_backward.convolution import Options
 
 Replacement = Callable[..., Any]
 """Function with the arguments of the one that it replaces; ``NotImplemented`` leaves the call to PyTorch."""
@@ -100,39 +101,12 @@ def _opened(func: Any) -> Callable[..., Any]:
     return opened
 
 
-def _convolution(spatial: int) -> Replacement:
-    def replaced(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> Any:
-        options = convolution.options_of(spatial, weight.shape[2:], stride, padding, dilation, groups)
-        if input.dim() != spatial + 2 or options is None:
+def _convolution(options_of: Callable[..., Options | None]) -> Replacement:
+    def replaced(input: Tensor, weight: Tensor, bias: Tensor | None = None, *arguments: Any, **options: Any) -> Any:
+        found = options_of(weight.shape[2:], *arguments, **options)
+        if input.dim() != weight.dim() or found is None:
             return NotImplemented
-        return convolution.convolution(input, weight, bias, options)
-
-    return replaced
-
-
-def _transposed_convolution(spatial: int) -> Replacement:
-    def replaced(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        dilation: Any = 1,
-    ) -> Any:
-        if input.dim() != spatial + 2:
-            return NotImplemented
-        options = convolution.transposed_options(spatial, stride, padding, output_padding, groups, dilation)
-        return convolution.convolution(input, weight, bias, options)
+        return convolution.convolution(input, weight, bias, found)
 
     return replaced
 
@@ -205,12 +179,11 @@ def _attention(
 _nn = torch._C._nn  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 
 REPLACEMENTS: dict[Any, Replacement] = {
-    torch.conv1d: _convolution(1),
-    torch.conv2d: _convolution(2),
-    torch.conv3d: _convolution(3),
-    torch.conv_transpose1d: _transposed_convolution(1),
-    torch.conv_transpose2d: _transposed_convolution(2),
-    torch.conv_transpose3d: _transposed_convolution(3),
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution(convolution.options_of)),
+    **dict.fromkeys(
+        (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+        _convolution(convolution.transposed_options_of),
+    ),
     F.batch_norm: _batch_norm,
     F.layer_norm: _layer_norm,
     F.group_norm: _group_norm,
