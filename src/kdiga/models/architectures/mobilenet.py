@@ -45,18 +45,27 @@ class InvertedResidual(nn.Module):
         return out + self.shortcut(x) if self.stride == 1 else out
 
 
-@register("mobilenet-v2")
+WIDTHS = {"mobilenet-v2": 1.0, "mobilenet-v2-050": 0.5, "mobilenet-v2-035": 0.35}  # width multipliers, by name
+
+
+@register(*WIDTHS)
 def build_mobilenet(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
-    """MobileNetV2 at width 1: stem, seven stages, a 1x1 convolution to 1280 channels, mean pooling, a linear layer."""
-    stem = nn.Conv2d(spec.in_channels, 32, 3, padding=1, bias=False)
-    planes, blocks = 32, list[nn.Module]()
-    for expansion, width, depth, first in STAGES:
+    """MobileNetV2: stem, seven stages, a 1x1 convolution to 1280 channels, mean pooling, a linear layer.
+
+    As in the paper, a width below 1 leaves the last convolution at 1280 channels.
+    """
+    width_multiplier = WIDTHS[spec.name]
+    planes, blocks = _channels(32, width_multiplier), list[nn.Module]()
+    stem = nn.Conv2d(spec.in_channels, planes, 3, padding=1, bias=False)
+    first_norm = nn.BatchNorm2d(planes)
+    for expansion, channels, depth, first in STAGES:
+        width = _channels(channels, width_multiplier)
         for position in range(depth):
             blocks.append(InvertedResidual(planes, width, expansion, first if position == 0 else 1, activation))
             planes = width
     layers = OrderedDict[str, nn.Module](
         conv1=stem,
-        bn1=nn.BatchNorm2d(32),
+        bn1=first_norm,
         activation1=activation(),
         layers=nn.Sequential(*blocks),
         conv2=nn.Conv2d(planes, 1280, 1, bias=False),
@@ -67,3 +76,10 @@ def build_mobilenet(spec: ModelSpec, activation: type[nn.Module]) -> nn.Module:
         linear=nn.Linear(1280, spec.num_classes),
     )
     return nn.Sequential(layers)
+
+
+def _channels(channels: int, width_multiplier: float) -> int:
+    """Return a number of channels times the multiplier: a multiple of 8, and no less than 90 % of the product."""
+    product = channels * width_multiplier
+    rounded = max(8, int(product + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * product else rounded
