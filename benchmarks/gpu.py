@@ -116,10 +116,10 @@ class GpuRun:
 
     def tests(self, seconds: float) -> Any:
         """Run the tests of devices; return pytest's last line, and how many ran on a GPU."""
-        self.command("tests", [sys.executable, "-m", "pytest", "-q", "-rA", "tests/devices"], seconds)
+        self.command("tests", [sys.executable, "-m", "pytest", "-rA", "tests/devices"], seconds)
         lines = (self.out / "tests.log").read_text().splitlines()
         on_gpu = sum(line.startswith("PASSED") and "cuda" in line for line in lines)
-        return {"passed on CUDA": on_gpu, "summary": lines[-1]}
+        return {"passed on CUDA": on_gpu, "summary": next(line for line in reversed(lines) if " passed" in line)}
 
     def steps(self, seconds: float) -> Any:
         """Return the table of steps."""
@@ -148,7 +148,7 @@ class GpuRun:
         self.kdiga("study", *asked, "--stop-after", stop, seconds=seconds)
         content = json.loads((folder / "study.json").read_text())
         self.found["study"] = study_rows(content, plan)
-        if any(row["status"] != "done" for row in self.found["study"]):
+        if any(row["status"] == "open" for row in self.found["study"]):
             raise OutOfTimeError
         return {"runs": len(self.found["study"])}
 
@@ -284,7 +284,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, required=True, help="time for everything")
     parser.add_argument("--out", type=Path, required=True, help="folder of all results")
-    parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "study-gpu.yaml", help="study of stages 4 and 5")
+    parser.add_argument(
+        "--recipe", type=Path, default=ROOT / "recipes" / "study-gpu.yaml", help="study of stages 4 and 5"
+    )
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10; default: $KDIGA_DATA, or a download")
     parser.add_argument("--speed", default="", help="further arguments of benchmarks/speed.py, as one text")
     asked = parser.parse_args()
