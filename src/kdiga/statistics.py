@@ -1,4 +1,4 @@
-"""Confidence intervals of an accuracy and of the difference of two accuracies."""
+"""Accuracies in percent, their confidence intervals, and those of the difference of two accuracies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import math
 from collections.abc import Sequence
 
 from kdiga.errors import InputError
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share in percent, as all tables and sentences show it.
+
+    >>> percent(0.9834), percent(0.5, 0)
+    ('98.3 %', '50 %')
+    """
+    return f"{100 * share:.{digits}f} %"
 
 
 def clopper_pearson(correct: int, examples: int, confidence: float = 0.95) -> tuple[float, float]:

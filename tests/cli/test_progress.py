@@ -37,4 +37,14 @@ def test_a_terminal_gets_a_bar_and_no_lines():
         progress("pgd-20", 1, 10)
         progress("autoattack", 0, 10)
         assert progress.bar.tasks[0].completed == 0
-    assert "left" in out.getvalue()
+
+
+def test_the_time_left_is_whole_in_80_columns():
+    out, clock = io.StringIO(), iter([0.0, 0.0, 30.0])
+    label = "runs/" + "a-long-name-of-a-run/" * 5
+    with EvaluationProgress(Console(file=out, width=80, force_terminal=True), label, lambda: next(clock)) as progress:
+        progress("autoattack", 0, 1000)
+        progress("autoattack", 100, 1000)
+        progress.bar.refresh()
+    assert "100/1000" in out.getvalue()
+    assert "4 min left" in out.getvalue()

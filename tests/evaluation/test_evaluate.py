@@ -40,13 +40,13 @@ def judged():
     model.train()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     attacks = ("clean", "fgsm", "pgd-20", "autoattack")
-    told = []
+    reported = []
     report = kdiga.evaluate(
-        model, [(images, labels)], eps=0.03, attacks=attacks, seed=4, progress=lambda *event: told.append(event)
+        model, [(images, labels)], eps=0.03, attacks=attacks, seed=4, progress=lambda *event: reported.append(event)
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    return model, images, labels, report, told
+    return model, images, labels, report, reported
 
 
 def test_stronger_attacks_leave_less(judged):
@@ -61,11 +61,11 @@ def test_stronger_attacks_leave_less(judged):
 
 
 def test_progress_moves_within_a_batch_and_ends_at_all_examples(judged):
-    told = [event for event in judged[4] if event[0] == "autoattack"]
-    done = [event[1] for event in told]
+    reported = [event for event in judged[4] if event[0] == "autoattack"]
+    done = [event[1] for event in reported]
     assert done == sorted(done)
     assert done[0] == 0
-    assert told[-1] == ("autoattack", 12, 12)
+    assert reported[-1] == ("autoattack", 12, 12)
     assert len(done) > 5
 
 

@@ -68,16 +68,28 @@ def answer_of(*models, runs=()):
 
 
 STUDENTS = [trained("tangent", "tangent"), trained("kd", "kd")]
+WITHIN = "difference within the margin of error"
+PLAINLY = "which was trained plainly"
 
 
 @pytest.mark.parametrize(
     ("teacher", "tangent", "kd", "headline"),
     [
-        (300, 240, 100, "Yes, in part: tangent has 80 % of its teacher's robust accuracy"),
-        (300, 298, 100, "Yes: tangent cannot be told from its teacher on these images"),
-        (300, 340, 100, "Yes: tangent is more robust than its teacher"),
-        (300, 100, 99, "Undecided: these images cannot tell the student from one trained plainly"),
-        (300, 60, 150, "No: tangent is less robust than a student trained plainly"),
+        (
+            300,
+            240,
+            100,
+            "Yes, in part. The tangent student keeps 80 % of its teacher's robust accuracy (60.0 % vs 75.0 %)",
+        ),
+        (300, 298, 100, f"Yes. The tangent student is as robust as its teacher (74.5 % vs 75.0 %, {WITHIN})"),
+        (300, 340, 100, "Yes. The tangent student is more robust than its teacher (85.0 % vs 75.0 %)"),
+        (
+            300,
+            100,
+            99,
+            f"Undecided. The tangent student is about as robust as kd, {PLAINLY} (25.0 % vs 24.8 %, {WITHIN})",
+        ),
+        (300, 60, 150, f"No. The tangent student is less robust than kd, {PLAINLY} (15.0 % vs 37.5 %)"),
     ],
 )
 def test_headline_follows_the_intervals(teacher, tangent, kd, headline):
@@ -88,12 +100,15 @@ def test_headline_follows_the_intervals(teacher, tangent, kd, headline):
 
 def test_without_a_plain_student_transfer_is_not_claimed():
     said = answer_of(judged("teacher", 300), judged("tangent", 240), runs=STUDENTS[:1])
-    assert said.headline == "tangent has 80 % of its teacher's robust accuracy; whether by transfer is not known"
+    assert said.headline.startswith(
+        "The tangent student keeps 80 % of its teacher's robust accuracy (60.0 % vs 75.0 %)."
+    )
+    assert "unknown whether distillation is the reason" in said.headline
 
 
 def test_without_a_teacher_models_are_compared_with_each_other():
     said = answer_of(judged("tangent", 240), judged("kd", 100))
-    assert said.headline.startswith("Which teacher these models had is not known")
+    assert said.headline.startswith("The teacher of these models is unknown")
     assert said.against_teacher == {}
     assert [sentence.name for sentence in said.sentences] == ["tangent", "kd"]
 
@@ -102,8 +117,10 @@ def test_a_robust_model_without_a_teacher_takes_the_claim_back():
     runs = [*STUDENTS, trained("alone", "pgd-at", None)]
     models = judged("teacher", 300), judged("tangent", 240), judged("kd", 100)
     as_good = answer_of(*models, judged("alone", 235, shift=20), runs=runs)
-    assert as_good.headline.endswith("but alone has as much without a teacher")
-    assert any("alone had no teacher and is not distinguishable from tangent" in line for line in as_good.reliability)
+    assert as_good.headline.endswith("but alone is as robust without a teacher")
+    assert any(
+        "alone had no teacher and is not significantly less robust than tangent" in line for line in as_good.reliability
+    )
     weaker = answer_of(*models, judged("alone", 200), runs=runs)
     assert weaker.headline.startswith("Yes, in part")
     assert not any("no teacher" in line for line in weaker.reliability)
@@ -112,14 +129,14 @@ def test_a_robust_model_without_a_teacher_takes_the_claim_back():
 def test_a_failed_check_comes_before_every_number():
     masked = [{"name": "black-box", "verdict": "failed", "message": "Square beats PGD."}]
     said = answer_of(judged("teacher", 300), judged("tangent", 298, findings=masked), judged("kd", 100), runs=STUDENTS)
-    assert said.headline == "Not to be believed yet: checks of tangent failed"
-    assert "not to be believed, for it failed black-box" in next(s.text for s in said.sentences if s.name == "tangent")
+    assert said.headline == "These numbers cannot be trusted yet: tangent failed checks"
+    assert "not to be trusted: it failed black-box" in next(s.text for s in said.sentences if s.name == "tangent")
     assert said.reliability[0] == "tangent failed 1 of 1 checks: black-box."
 
 
 def test_nothing_attacked_says_so():
     said = answer_of(judged("kd", 100, accuracy={"clean": 0.95}))
-    assert said.headline == "Nothing was attacked here, so robustness is unknown"
+    assert said.headline == "No model was attacked here, so robustness is unknown"
 
 
 def test_the_attack_is_one_that_teacher_and_student_share():
@@ -140,7 +157,7 @@ def test_the_best_of_many_is_said_to_be_picked():
     names = ["tangent", "kdiga", "igam"]
     models = [judged(name, 240 - 20 * row) for row, name in enumerate(names)]
     said = answer_of(judged("teacher", 300), *models, runs=[trained(name, name) for name in names])
-    assert any("The most robust of 3 students was picked by these same images" in line for line in said.reliability)
+    assert any("The most robust of 3 students was chosen on these same images" in line for line in said.reliability)
 
 
 def test_gaps_are_paired_on_the_same_images_only():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdiga.errors import printable
@@ -69,6 +70,11 @@ def data_line(data: DataSet) -> str:
     own = train.original if isinstance(train, MixedSet) else train
     where = f", decoded when needed by {own.workers} further processes" if isinstance(own, FileSet) else ""
     return f"{len(train):,} training{more} and {len(data.test):,} test images{where}"
+
+
+def link(path: Path) -> str:
+    """Return a file's address, which terminals open on a click."""
+    return path.resolve().as_uri()
 
 
 def duration(seconds: float) -> str:

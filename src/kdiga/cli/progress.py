@@ -1,4 +1,4 @@
-"""Progress with an ETA: a bar on a terminal, a line an epoch in a log."""
+"""Progress with the time left: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from kdiga.cli.printing import duration, say
 from kdiga.errors import printable
+from kdiga.statistics import percent
 
 if TYPE_CHECKING:
     from kdiga.training import EpochRecord
@@ -20,22 +22,24 @@ LINE_EVERY = 60.0  # seconds, in a log
 
 
 class Bar:
-    """A bar that is drawn only on a terminal, and goes when it is done.
+    """A bar that is drawn only on a terminal, and disappears at the end.
 
-    ``left`` is the column with the time left, by default Rich's own estimate, which covers the last half minute.
+    The text in front of it is cut where the terminal is narrow; the time left never is. Without ``estimates``, the time
+    left is Rich's estimate, from the last half minute; with it, a subclass sets the field ``left``.
     """
 
-    def __init__(self, console: Console, label: str, left: TextColumn | None = None) -> None:
+    def __init__(self, console: Console, label: str, *, estimates: bool = False) -> None:
         self.console, self.label = console, printable(label)
+        left = (TextColumn("{task.fields[left]}", markup=False),)
         self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("elapsed"),
             TimeElapsedColumn(),
-            *((TextColumn("left"), TimeRemainingColumn()) if left is None else (left,)),
+            *(left if estimates else (TimeRemainingColumn(), TextColumn("left"))),
             console=console,
             transient=True,
+            expand=True,
             disable=not console.is_interactive,
         )
         self.task = self.bar.add_task(printable(label), total=None, left="")
@@ -58,12 +62,12 @@ class TrainingProgress(Bar):
         self.epochs, self.each_epoch = epochs, each_epoch
 
     def on_choice(self, name: str, choice: Mapping[str, Any]) -> None:
-        """Say what was chosen before the first step, and why."""
+        """Print what was chosen before the first step, and why."""
         if choice["why"] != "asked for":
             say(self.console, f"{self.label}  {name}: {choice['chosen']}, {choice['why']}")
 
     def on_warning(self, message: str) -> None:
-        """Say what is suspicious."""
+        """Print a warning."""
         say(self.console, f"{self.label}  {message}", style="yellow")
 
     def on_step(self, done: int, total: int) -> None:
@@ -71,11 +75,11 @@ class TrainingProgress(Bar):
         self.bar.update(self.task, completed=done, total=total)
 
     def on_epoch(self, record: EpochRecord) -> None:
-        """Show what the epoch came to."""
+        """Show the result of an epoch."""
         terms = "  ".join(f"{name} {value:.3f}" for name, value in record.terms.items())
         checked = ""
         if record.clean is not None and record.robust is not None:
-            checked = f"  validation clean {record.clean:.1%} PGD {record.robust:.1%}"
+            checked = f"  validation clean {percent(record.clean)} PGD {percent(record.robust)}"
         if self.each_epoch:
             line = f"{self.label}  epoch {record.epoch + 1}/{self.epochs}  {terms} {checked}  {record.seconds:.1f} s"
             say(self.console, line)
@@ -83,10 +87,10 @@ class TrainingProgress(Bar):
 
 
 class EvaluationProgress(Bar):
-    """Shows the current attack or measurement and its finished examples; in a log, a line a minute by the clock."""
+    """Shows the current attack or measurement, its finished examples and the time left; in a log, a line a minute."""
 
     def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(console, label)
+        super().__init__(console, label, estimates=True)
         self.clock = clock
         self._task, self._since, self._first, self._printed = "", 0.0, 0, 0.0
 
@@ -97,15 +101,14 @@ class EvaluationProgress(Bar):
             self.bar.reset(self.task)
             self._task, self._first = attack, done
             self._since = self._printed = self.clock()
-        self.bar.update(self.task, description=f"{self.label}  {attack}", completed=done, total=total)
-        now = self.clock()
+        now, left = self.clock(), ""
+        if done > self._first:
+            left = f"{duration((now - self._since) * (total - done) / (done - self._first))} left"
+        self.bar.update(self.task, description=f"{attack}  {self.label}", completed=done, total=total, left=left)
         if self.console.is_interactive or now - self._printed < LINE_EVERY:
             return
         self._printed = now
-        left = ""
-        if done > self._first:
-            left = f", {duration((now - self._since) * (total - done) / (done - self._first))} left"
-        say(self.console, f"{self.label}  {attack} {done}/{total}{left}")
+        say(self.console, f"{self.label}  {attack} {done}/{total}{f', {left}' if left else ''}")
 
 
 class JobProgress(Bar):

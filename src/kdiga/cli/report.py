@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
-from kdiga.cli.printing import say
+from kdiga.cli.printing import link, say
 from kdiga.workflows.options import Option
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def report(request: ReportRequest, output: Output) -> None:
     console = output.console
     page = write_page(request.folders, request.out, request.title)
     for verdict in page.verdicts:
-        say(console, verdict.headline, style="bold")
+        say(console, f"{verdict.headline}.", style="bold")
         for sentence in (*verdict.sentences, *verdict.why, *verdict.reliability):
             say(console, f"- {sentence}")
     for one in page.left_out:
         say(console, f"left out: {one.path}, because {one.reason}.", style="yellow")
-    say(console, f"\nOpen {page.path}")
+    say(console, f"\nOpen {link(page.path)}")
     output.result(_content(page), page.path)
 
 

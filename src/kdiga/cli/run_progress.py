@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import TextColumn
 
 from kdiga.cli.output import Output
 from kdiga.cli.printing import duration, say, show_table
@@ -106,8 +105,7 @@ class RunProgress(Bar):
     """
 
     def __init__(self, console: Console, label: str, outcome: Callable[[str], str]) -> None:
-        # Not Rich's estimate: a run takes longer than half a minute.
-        super().__init__(console, label, TextColumn("{task.fields[left]}", markup=False))
+        super().__init__(console, label, estimates=True)  # a run takes longer than the half minute of Rich's estimate
         self.outcome = outcome
 
     def __exit__(

@@ -106,11 +106,11 @@ def _attack_batch(
     outcomes, correct = list[dict[str, Any]](), batch.correct
     for number, stage in enumerate(attack.stages):
         work = partial(_run_stage, replace(batch, correct=correct), stage, settings, progress)
+        progress.stage_begins(number, correct)
         # The outcome of a single stage is that of the batch, which is cached itself.
         outcome = work() if len(attack.stages) == 1 else settings.result_cache.keep(key | {"stage": number}, work)
         correct = torch.tensor(outcome["right"], dtype=torch.bool)
         outcomes.append(outcome)
-        progress.stage_done(stage, len(batch.labels))
     return outcomes
 
 
@@ -119,7 +119,7 @@ def _run_stage(batch: AttackTarget, stage: Stage, settings: AttackSettings, prog
     if correct.any():
         rows = correct.to(batch.images.device)
         images, labels = batch.images[rows].contiguous(), batch.labels[rows]
-        with progress.during(stage, batch.model, len(batch.labels)):
+        with progress.during(stage, batch.model, len(images)):
             model = AttackedModel(batch.model, images, settings.threat)
             outcome = stage.attack(model, images, labels, settings.threat, settings.seed)
         correct[batch.correct] = outcome.correct & ~model.broken.cpu()
@@ -146,48 +146,55 @@ def _classified_correctly(model: nn.Module, images: Tensor, labels: Tensor, batc
 
 
 class _Progress:
-    """Progress of one attack in examples; inside a batch it follows the forward passes of the model."""
+    """Progress of one attack in examples, by network passes: those made, and those that the rest will need at most.
+
+    Only examples that are still classified correctly need passes, so the rest shrinks with them.
+    """
 
     def __init__(self, attack: Attack, total: int, report: OnProgress | None) -> None:
         self.name, self.total, self.report = attack.name, total, report
-        self.forwards = sum(stage.forwards for stage in attack.stages)
+        self.costs = [stage.forwards + stage.backwards for stage in attack.stages]  # passes of an example that stands
         self._done = 0  # examples of finished batches
-        self._stages_done = 0.0  # finished stages of the current batch, in examples
+        self._examples = self._spent = self._rest = 0  # of the current batch: examples, passes made, passes at most
         self._last = -1  # reported last
         self._update(0.0)
 
     def batch_done(self, attack: str, done: int, total: int) -> None:
         """Report the examples of finished batches."""
-        self._done, self._stages_done = done, 0.0
+        self._done, self._examples = done, 0
         self._update(0.0)
 
-    def stage_done(self, stage: Stage, examples: int) -> None:
-        """Report that a stage of the current batch has ended."""
-        self._stages_done += examples * stage.forwards / self.forwards
+    def stage_begins(self, number: int, correct: Tensor) -> None:
+        """Report that a stage begins on a batch, with the examples that are still classified correctly."""
+        self._spent = self._spent if number else 0
+        self._examples, self._rest = len(correct), int(correct.sum()) * sum(self.costs[number:])
         self._update(0.0)
 
     @contextmanager
     def during(self, stage: Stage, model: nn.Module, examples: int) -> Generator[None]:
-        """Report progress while a stage runs on a batch of ``examples``."""
+        """Report progress while a stage runs on ``examples`` that are still classified correctly."""
         if self.report is None:
             yield
             return
-        passes = 0
+        passes, cost = 0.0, (stage.forwards + stage.backwards) / stage.forwards
 
         def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             nonlocal passes
-            passes += len(inputs[0])
-            # The end is left to `stage_done`, since an attack may need more passes than expected.
-            self._update(min(passes / self.forwards, 0.99 * examples * stage.forwards / self.forwards))
+            # An attack may need more passes than expected.
+            passes = min(passes + cost * len(inputs[0]), 0.99 * cost * stage.forwards * examples)
+            self._update(passes)
 
         handle = model.register_forward_pre_hook(count)
         try:
             yield
         finally:
             handle.remove()
+            self._spent += int(passes)
 
     def _update(self, running: float) -> None:
-        done = min(self.total, int(self._done + self._stages_done + running + 1e-9))
-        if self.report is not None and done != self._last:
+        whole = self._spent + self._rest
+        share = (self._spent + running) / whole if whole else 0.0
+        done = min(self.total, int(self._done + self._examples * share + 1e-9))
+        if self.report is not None and done > self._last:
             self._last = done
             self.report(self.name, done, self.total)

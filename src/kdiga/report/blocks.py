@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
 
 from kdiga.report.groups import ReportedModel
-from kdiga.results.shared import ResultOrigin
 
 DASHES = ("none", "7 3", "8 2.5 2 2.5", "2.5 2.5")  # as LINES, for the legend
 LINES = ("-", "--", "-.", ":")
@@ -48,14 +47,13 @@ class Key:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with title, legend, caption, the commands that made its numbers, and the numbers themselves."""
+    """A figure with title, legend, caption and its numbers."""
 
     title: str
     svg: Markup
     alt: str  # what the figure shows, in numbers
     keys: Sequence[Key] = ()
     caption: str = ""
-    commands: Sequence[str] = ()
     numbers: Table | None = None
     wide: bool = False  # whether it takes the whole width of the page
     least: float = 0  # width in rem below which it scrolls in its card
@@ -73,13 +71,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureTable:
-    """Pictures in rows: a row an image, one or two pictures a model."""
+    """Pictures in rows: the first row has the images, each further row has one model's pictures of them."""
 
     title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[Sequence[Picture]]]
+    rows: Sequence[tuple[Key, Sequence[Sequence[Picture]]]]
     caption: str
-    commands: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -116,25 +112,21 @@ class Section:
         return [(kind, list(blocks)) for kind, blocks in groupby(self.blocks, key=lambda block: type(block).__name__)]
 
 
-def commands_of(origins: Iterable[ResultOrigin]) -> list[str]:
-    """Return the commands of some results, each once."""
-    return list(dict.fromkeys(origin.command for origin in origins if origin.command))
-
-
 def mark(place: int | None) -> Markup:
     """Return a series' marker as a small SVG that follows the page's colours."""
     ink = "var(--soft)" if place is None else "currentColor" if place < 0 else f"var(--c{place % 8})"
     return _icon("-6 -6 12 12", f'<g style="fill: {ink}">{_shape(place)}</g>')
 
 
-def swatch(place: int) -> Markup:
-    """Return a filled square in a series' colour, for bars."""
-    return _icon("0 0 12 12", f'<rect width="12" height="12" rx="2" style="fill: var(--c{place % 8})"/>')
+def swatch(opacity: float) -> Markup:
+    """Return a filled square that is as opaque as a piece of a bar."""
+    return _icon("0 0 12 12", f'<rect width="12" height="12" rx="2" style="fill: currentColor; opacity: {opacity}"/>')
 
 
 def dash(place: int) -> Markup:
-    """Return a line in a series' colour and dashes."""
-    style = f"stroke: var(--c{place % 8}); stroke-width: 3; stroke-dasharray: {DASHES[place % 4]}"
+    """Return a line with the dashes of a place."""
+    opacity = 1 if place < 4 else 0.5
+    style = f"stroke: currentColor; stroke-width: 3; stroke-dasharray: {DASHES[place % 4]}; opacity: {opacity}"
     return _icon("0 0 27 12", f'<path d="M0 6h27" style="{style}"/>', "mark line")
 
 
@@ -150,7 +142,12 @@ def _icon(box: str, shape: str, kind: str = "mark") -> Markup:
 
 def key_of(member: ReportedModel) -> Key:
     """Return a model's entry in a legend."""
-    return Key(f"{member.name} (teacher)" if member.place == -1 else member.name, mark(member.place))
+    return Key(teacher_name(member.name) if member.place == -1 else member.name, mark(member.place))
+
+
+def teacher_name(name: str) -> str:
+    """Return a teacher's name in a legend."""
+    return name if name == "teacher" else f"{name} (teacher)"
 
 
 def _shape(place: int | None) -> str:

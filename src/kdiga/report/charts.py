@@ -66,12 +66,11 @@ def drawing() -> Generator[None]:
         yield
 
 
-def panels_of(count: int, width: float, height: float, *, below: bool = False) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure, in inches, with panels side by side or below each other that share the vertical axis."""
+def panels_of(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure, in inches, with panels side by side that share the vertical axis."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    rows, columns = (count, 1) if below else (1, count)
-    grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    grid: Any = figure.subplots(1, count, squeeze=False, sharey=True)
     return figure, list(grid.flat)
 
 

@@ -11,7 +11,7 @@ from kdiga.report.charts import drawing, write_png
 from kdiga.report.claims_pictures import PICTURES
 from kdiga.report.claims_tables import TABLES, coefficient_rows, model_rows
 from kdiga.report.tables import NOTHING, markdown_table, some_names, when_and_where
-from kdiga.results.attack_names import attack_name
+from kdiga.results.attack_names import attack_name, eps_text
 from kdiga.results.studies import ClaimsResult, CorrelationRecord
 
 CLAIMS = {
@@ -164,13 +164,3 @@ def untested(claims: ClaimsResult) -> Iterator[str]:
         "certifies the smoothed model, not the network itself, and no network here was trained under noise."
     )
     yield "Intervals are not corrected for the number of pairs and methods: one in twenty misses by chance."
-
-
-def eps_text(eps: float) -> str:
-    """Return an eps as a person would write it.
-
-    >>> eps_text(8 / 255), eps_text(0.1)
-    ('8/255', '0.1')
-    """
-    steps = eps * 255
-    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 and round(steps) else f"{eps:.4g}"

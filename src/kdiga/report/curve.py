@@ -13,7 +13,7 @@ from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import safe
 from kdiga.report.charts import SERIES, axes_of, file_svg, write_png
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
-from kdiga.results.attack_names import attack_name, strongest
+from kdiga.results.attack_names import attack_name, eps_text, strongest
 from kdiga.results.studies import AttackedRecord, CurvePoint, CurveResult, CurveRun
 
 
@@ -133,7 +133,7 @@ def about(curve: CurveResult) -> list[str]:
     return [
         f"`{curve.command}`: {curve.done} of {curve.total} runs ended.",
         "",
-        f"{what}, {data.training_images:,} training images, {threat.norm} eps {threat.eps:.4g}; "
+        f"{what}, {data.training_images:,} training images, {threat.norm} eps {eps_text(threat.eps)}; "
         f"seeds {seeds}; test images: {images}; validation images: {held_out[0] if held_out else NOTHING}.",
         when_and_where(run for part in curve.parts for run in part.runs),
         "Percent, mean ± sample standard deviation over seeds. The start is the student before training. Epoch and "

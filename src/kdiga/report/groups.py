@@ -221,7 +221,7 @@ class _ModelIndex:
             _add_explained(accuracy, one, explanation)
         for measured in accuracy.values():
             measured.sort(key=lambda found: (-found.images, found.correct is None, str(found.origin.path)))
-        findings = {(one.name, one.verdict, one.message): one for found in here for one in found.findings}
+        findings = {(one.name, one.verdict, one.message): one for found in here for one in found.open_findings}
         return ReportedModel(
             name=self.names[model],
             place=None,

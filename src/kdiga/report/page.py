@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -12,6 +14,7 @@ from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 from kdiga.report.blocks import Section
 from kdiga.report.charts import drawing, page_colours
+from kdiga.report.glossary import threat_in_words
 from kdiga.report.groups import ModelGroup, group_models
 from kdiga.report.sections.accuracy import costs_section, models_section, sweep_section
 from kdiga.report.sections.certified import certified_section
@@ -27,9 +30,11 @@ from kdiga.report.sections.why import gallery_section, why_section
 from kdiga.report.study import study_section
 from kdiga.report.verdict import GroupVerdict, judge_group
 from kdiga.results.folders import LeftOut, Results, find_results
+from kdiga.results.shared import command_without_folders
 
 GENERATOR = '<meta name="generator" content="kdiga report">'
 FIRST_BYTES = 1000  # beginning of a page, with the line above
+_ABSOLUTE = re.compile(r"(?<![^\s='\"(,])/(?:[\w.@~+-]+/)+([\w.@~+-]*)")  # of a path below the root, its last part
 LONG = 4  # least number of sections for a table of contents
 
 
@@ -47,6 +52,7 @@ class _Part:
     """A group of models as the template needs it."""
 
     title: str
+    threat: str
     verdict: GroupVerdict
     sections: Sequence[Section]
 
@@ -66,7 +72,7 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
         InputError: if a folder does not exist or holds nothing readable, or ``out`` is a file that is not such a page.
     """
     if not folders:
-        raise InputError("no folder was given; name folders of runs, studies or results.")
+        raise InputError("no folder was given; give folders of runs, studies or results.")
     path = out or folders[0] / "report.html"
     check_place(path)
     results = find_results(folders)
@@ -77,7 +83,7 @@ def write_page(folders: Sequence[Path], out: Path | None = None, title: str | No
         studies = [study_section(study) for study in results.studies]
     sections = [exports_section(results.exports), *studies, left_out_section(left_out), provenance_section(results)]
     ends = [section for section in sections if section]
-    text = _html(title or "Did the robustness transfer?", parts, ends, results)
+    text = _html(title or "Did the robustness transfer?", parts, ends, results, folders)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
@@ -95,7 +101,9 @@ def check_place(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(FIRST_BYTES)
     if GENERATOR.encode() not in start:
-        raise InputError(f"{str(path)!r} is not a page of kdiga's and would be lost; give another name with --out.")
+        raise InputError(
+            f"{str(path)!r} was not written by kdiga report and would be lost; give another name with --out."
+        )
 
 
 def _part(group: ModelGroup, groups: Sequence[ModelGroup]) -> _Part:
@@ -113,17 +121,36 @@ def _part(group: ModelGroup, groups: Sequence[ModelGroup]) -> _Part:
     ]
     present = [section for section in sections if section is not None]
     missing = missing_section(group, [section.title for section in present])
-    return _Part(str(group.conditions), verdict, [*present, missing] if missing else present)
+    shown = [*present, missing] if missing else present
+    return _Part(str(group.conditions), threat_in_words(group.conditions), verdict, shown)
 
 
-def _html(title: str, parts: Sequence[_Part], ends: Sequence[Section], results: Results) -> str:
+def _published(folders: Sequence[Path]) -> Callable[[Any], Any]:
+    """Return a function that removes absolute paths from a text, and keeps what lies in the folders."""
+    above = {f"{place}/" for one in folders for place in (one.absolute().parent, one.resolve().parent)} - {"//", "/"}
+
+    def published(value: Any) -> Any:
+        if type(value) is not str:  # drawings and marks are safe markup without paths
+            return value
+        for place in sorted(above, key=len, reverse=True):
+            value = value.replace(place, "")
+        return _ABSOLUTE.sub(r"\1", value).replace(" %", "\u00a0%")  # so that no line begins with a sign
+
+    return published
+
+
+def _html(
+    title: str, parts: Sequence[_Part], ends: Sequence[Section], results: Results, folders: Sequence[Path]
+) -> str:
     environment = Environment(
         loader=PackageLoader("kdiga.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=(published := _published(folders)),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["published"] = lambda command: command_without_folders(published(command))
     count = sum(len(part.sections) for part in parts) + len(ends)
     text = environment.get_template("page.html").render(
         title=title,

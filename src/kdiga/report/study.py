@@ -17,7 +17,7 @@ from kdiga.io.markdown import safe
 from kdiga.report import charts
 from kdiga.report.blocks import Plot, Section, Table, TableCell
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
-from kdiga.results.attack_names import attack_name, strongest
+from kdiga.results.attack_names import attack_name, eps_text, strongest
 from kdiga.results.fields import DamagedError
 from kdiga.results.studies import StudyEntry, StudyResult, TuningChoice
 
@@ -150,7 +150,7 @@ def about(study: StudyResult) -> list[str]:
     return [
         f"`{study.command}`: {study.done} of {study.total} cells finished.",
         "",
-        f"{data.name}, {data.training_images:,} training images, {threat.norm} eps {threat.eps:.4g}; "
+        f"{data.name}, {data.training_images:,} training images, {threat.norm} eps {eps_text(threat.eps)}; "
         f"seeds {', '.join(map(str, study.seeds))}; test images: {images}.",
         when_and_where(run for _, entry in study.entries for run in entry.runs),
         "Percent, mean ± sample standard deviation over seeds; minutes and passes are a run's training, means over "
@@ -192,10 +192,9 @@ def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
     most = ", ".join(f"{label} {100 * mean:.1f} %" for label, mean in best)
     return Plot(
         title="Robust accuracy against training cost, over all seeds",
-        svg=charts.inline_svg(scatter(study, stacked=True), f"study {study.path.parent}"),
+        svg=charts.inline_svg(scatter(study), f"study {study.path.parent}"),
         alt=f"{attack_name(attack)} accuracy of {len(scored)} methods against training cost. Most robust: {most}.",
         caption="Bars are sample standard deviations over seeds; dashed lines are teachers.",
-        commands=[study.command] if study.command else [],
         wide=True,
         least=42,
     )
@@ -206,48 +205,36 @@ def _drawn(study: StudyResult) -> tuple[str, str]:
     return strongest(study.attacks) or "clean", "best" if "best" in study.which else study.which[0]
 
 
-def scatter(study: StudyResult, *, stacked: bool = False) -> Figure:
-    """Draw robust accuracy against cost, a panel a cost; teachers are lines, for their cost is not the methods'.
-
-    A cost that no method has gets no panel. With ``stacked``, panels are below each other.
-    """
+def scatter(study: StudyResult) -> Figure:
+    """Draw robust accuracy against passes, or minutes where passes are unknown; teachers are lines without a cost."""
     rows, (attack, which) = table_rows(study), _drawn(study)
     methods = [row for row in rows if not row.teacher]
-    costs = {
-        name: cost
-        for name, cost in (("network passes in training", StudyRow.passes), ("minutes of training", StudyRow.minutes))
-        if any(cost(row) for row in methods)
-    }
-    count = max(1, len(costs))
+    by_passes = any(row.passes() for row in methods)
+    points = [
+        (place, row, spent, score)
+        for place, row in enumerate(methods)
+        if (score := row.accuracy[which, attack]) and (spent := row.passes() if by_passes else row.minutes())
+    ]
     with charts.drawing():
-        figure, panels = charts.panels_of(
-            count, 7.2 * (1 if stacked else count), 6.2 * (count if stacked else 1), below=stacked
-        )
-        for axes in panels:
-            axes.set_ylabel(f"accuracy under {attack_name(attack)}, {which} weights (%)")
-            axes.margins(0.1)
-            for row in rows:
-                if row.teacher and (score := row.accuracy[which, attack]):
-                    _teacher_line(axes, row.label, 100 * score.mean)
-        for axes, (name, cost) in zip(panels, costs.items(), strict=False):
-            axes.set_xlabel(name)
-            points = [
-                (place, row, spent, score)
-                for place, row in enumerate(methods)
-                if (score := row.accuracy[which, attack]) and (spent := cost(row))
-            ]
-            for place, row, spent, score in points:
-                spread = None if score.deviation is None else 100 * score.deviation
-                mark: dict[str, Any] = {
-                    "color": charts.colour(place),
-                    "marker": charts.marker(place),
-                    "markersize": 7,
-                    "linestyle": "none",
-                }
-                axes.errorbar(spent, 100 * score.mean, yerr=spread, capsize=3, label=row.label, **mark)
-            if points:
-                charts.cost_axis(axes, [spent for _, _, spent, _ in points])
-        charts.legend(figure, panels[0])
+        figure, axes = charts.axes_of(7.2, 6.2)
+        axes.set_xlabel("network passes in training" if by_passes else "minutes of training")
+        axes.set_ylabel(f"accuracy under {attack_name(attack)}, {which} weights (%)")
+        axes.margins(0.1)
+        for row in rows:
+            if row.teacher and (score := row.accuracy[which, attack]):
+                _teacher_line(axes, row.label, 100 * score.mean)
+        for place, row, spent, score in points:
+            spread = None if score.deviation is None else 100 * score.deviation
+            mark: dict[str, Any] = {
+                "color": charts.colour(place),
+                "marker": charts.marker(place),
+                "markersize": 7,
+                "linestyle": "none",
+            }
+            axes.errorbar(spent, 100 * score.mean, yerr=spread, capsize=3, label=row.label, **mark)
+        if points:
+            charts.cost_axis(axes, [spent for _, _, spent, _ in points])
+        charts.legend(figure, axes)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from kdiga.errors import InputError
 from kdiga.report.charts import SOFT, dotted_line, draw_line, drawing, percent_axis, write_png
-from kdiga.results.attack_names import attack_name
+from kdiga.results.attack_names import attack_name, eps_text
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.explanations import ExplanationResult
 
@@ -43,7 +43,7 @@ def write_summary(path: Path, evaluations: Sequence[EvaluationResult], explanati
 def _draw_curves(axes: Axes, evaluations: Sequence[EvaluationResult]) -> None:
     eps, curves = evaluations[0].threat.eps, [one.sweep.curve for one in evaluations if one.sweep]
     dotted_line(axes, eps)
-    axes.text(eps, 1.03, f"trained for eps {eps:g}", ha="center", va="bottom", fontsize=9, color=SOFT)
+    axes.text(eps, 1.03, f"trained for eps {eps_text(eps)}", ha="center", va="bottom", fontsize=9, color=SOFT)
     for place, (evaluation, curve) in enumerate(zip(evaluations, curves, strict=True), start=-1):
         draw_line(axes, place, curve.at, curve.accuracy, label=evaluation.name)
     axes.set(xlim=(0, max(curves[0].at)), xlabel="eps (pixels in [0, 1])")

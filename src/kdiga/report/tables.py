@@ -11,6 +11,7 @@ from typing import Any
 
 from kdiga.io.markdown import code, safe
 from kdiga.results.studies import RunSummary
+from kdiga.statistics import percent
 
 NOTHING = "-"
 
@@ -74,9 +75,9 @@ def hardware_text(hardware: Mapping[str, Any]) -> str:
     return f"{hardware.get('processor')}, {hardware.get('cores')} cores{threads}, {device}"
 
 
-def percent(value: float | None) -> str:
+def percent_or_dash(value: float | None) -> str:
     """Return a share in percent; a dash for None."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else percent(value)
 
 
 def span(ends: Sequence[float] | None) -> str:

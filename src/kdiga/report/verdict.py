@@ -1,7 +1,7 @@
-"""The verdict on a group of models: did robustness transfer, how much, and how far can the numbers be believed.
+"""The verdict on a group of models: did robustness transfer, how much, and how far can the numbers be trusted.
 
-Every sentence is computed, by rules that docs/report.md states. If an interval includes 0, the verdict is undecided; a
-failed check of the numbers comes first.
+Every sentence is computed, by rules that docs/report.md states. If an interval includes 0, the difference is not
+significant; a failed check of the numbers comes first.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 
 from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
-from kdiga.report.tables import listed, percent, signed, some_names
+from kdiga.report.reasons import reasons
+from kdiga.report.tables import listed, signed, some_names
 from kdiga.results.attack_names import attack_name
 from kdiga.results.fields import fields
 from kdiga.results.shared import Accuracy
+from kdiga.statistics import percent
 
 Differences = Mapping[str, AccuracyDifference]  # by the student's name
 DESCRIBED = 5  # students that get a sentence; the table has all
@@ -37,9 +39,9 @@ class GroupVerdict:
     """What the page says first about a group; differences are of robust accuracies, by student."""
 
     headline: str
-    sentences: Sequence[Sentence]  # how much robustness transferred, a sentence a model
+    sentences: Sequence[Sentence]  # how much robustness transferred, one sentence for each model
     why: Sequence[str]  # what an explanation measured
-    reliability: Sequence[str]  # how far the numbers can be believed
+    reliability: Sequence[str]  # how far the numbers can be trusted
     against_teacher: Differences = field(default_factory=dict[str, AccuracyDifference])
     against_plain: Differences = field(default_factory=dict[str, AccuracyDifference])
     plain: str | None = None  # name of the best plain student
@@ -49,8 +51,8 @@ def judge_group(group: ModelGroup) -> GroupVerdict:
     """Return the verdict on a group."""
     attack = group.attack
     if attack is None:
-        headline = "Nothing was attacked here, so robustness is unknown"
-        return GroupVerdict(headline, [], _why(group), reliability(group, [], []))
+        headline = "No model was attacked here, so robustness is unknown"
+        return GroupVerdict(headline, [], reasons(group, None, None), reliability(group, [], []))
     measured = [member for member in group.students if member.under(attack)]
     plain = next((one for one in measured if one.method in PLAIN or one.identity.name in PLAIN), None)
     against_teacher: dict[str, AccuracyDifference] = {}
@@ -77,9 +79,9 @@ def judge_group(group: ModelGroup) -> GroupVerdict:
     if len(measured) > len(described):
         sentences.append(Sentence("", f"{len(measured) - len(described)} more students are in the table below."))
     return GroupVerdict(
-        _headline(group, best, against_teacher, against_plain),
+        _headline(group, best, against_teacher, plain, against_plain),
         [*_teacher_sentences(group), *sentences],
-        _why(group),
+        reasons(group, best, plain),
         reliability(group, [*against_teacher.values(), *against_plain.values()], taught),
         against_teacher,
         against_plain,
@@ -88,51 +90,71 @@ def judge_group(group: ModelGroup) -> GroupVerdict:
 
 
 def _headline(
-    group: ModelGroup, best: ReportedModel | None, against_teacher: Differences, against_plain: Differences
+    group: ModelGroup,
+    best: ReportedModel | None,
+    against_teacher: Differences,
+    plain: ReportedModel | None,
+    against_plain: Differences,
 ) -> str:
     """Return whether robustness transferred, by the rules in docs/report.md, the first that fits."""
     if best is None:
-        return "Only teachers were judged here; there is no student to compare"
-    found, plain = against_teacher.get(best.name), against_plain.get(best.name)
+        return "Only teachers were evaluated here; there is no student to compare"
+    found = against_teacher.get(best.name)
     if found is None or not best.taught_by:
-        return "Which teacher these models had is not known or was not judged here; they are compared with each other"
+        return "The teacher of these models is unknown or was not evaluated here; they are compared with each other"
     doubtful = [one.name for one in (best, group.named(best.taught_by)) if one and one.failed_checks]
     if doubtful:
-        return f"Not to be believed yet: checks of {listed(doubtful)} failed"
-    share = (
-        f"{found.first.value / found.second.value:.0%}".replace("%", " %") if found.second.value else "nothing to keep"
-    )
-    has = f"{best.name} has {share} of its teacher's robust accuracy"
-    rival = rival_without_teacher(group, best)
-    without = f"{rival[0].name} has {'more' if rival[1].sign else 'as much'} without a teacher" if rival else ""
-    rules = (
-        (plain and plain.sign < 0, f"No: {best.name} is less robust than a student trained plainly"),
-        (plain and plain.sign == 0, "Undecided: these images cannot tell the student from one trained plainly"),
-        (rival, f"{has}, but {without}"),
-        (not plain, f"{has}; whether by transfer is not known"),
-        (found.sign > 0, f"Yes: {best.name} is more robust than its teacher"),
-        (found.sign == 0, f"Yes: {best.name} cannot be told from its teacher on these images"),
-    )
-    return next((words for fits, words in rules if fits), f"Yes, in part: {has}")
+        return f"These numbers cannot be trusted yet: {listed(doubtful)} failed checks"
+    student = f"The {best.name} student"
+    if plain and (than_plain := against_plain.get(best.name)) and than_plain.sign <= 0:
+        return _not_above_plain(student, plain.name, than_plain)
+    share = percent(found.first.value / found.second.value, 0) if found.second.value else "none"
+    has = f"{student} keeps {share} of its teacher's robust accuracy ({_versus(found)})"
+    if rival := rival_without_teacher(group, best):
+        return f"{has}, but {rival[0].name} is {'more' if rival[1].sign else 'as'} robust without a teacher"
+    if best.name not in against_plain:
+        return f"{has}. Without a plainly trained student it is unknown whether distillation is the reason"
+    size = _size(best, group.named(best.taught_by))
+    if found.sign < 0:
+        return f"Yes, in part. {has}{size}"
+    if found.sign > 0:
+        return f"Yes. {student} is more robust than its teacher ({_versus(found)}){size}"
+    return f"Yes. {student} is as robust as its teacher ({_versus(found)}, difference within the margin of error){size}"
+
+
+def _not_above_plain(student: str, plain: str, found: AccuracyDifference) -> str:
+    if found.sign < 0:
+        return f"No. {student} is less robust than {plain}, which was trained plainly ({_versus(found)})"
+    within = "difference within the margin of error"
+    return f"Undecided. {student} is about as robust as {plain}, which was trained plainly ({_versus(found)}, {within})"
+
+
+def _versus(found: AccuracyDifference) -> str:
+    return f"{percent(found.first.value)} vs {percent(found.second.value)}"
+
+
+def _size(student: ReportedModel, teacher: ReportedModel | None) -> str:
+    """Return the end of a sentence with a student's size; "" if it is unknown or more than half of its teacher's."""
+    if teacher is None or not teacher.parameters or not student.parameters:
+        return ""
+    ratio = round(teacher.parameters / student.parameters)
+    return f", with 1/{ratio} of the parameters" if ratio >= 2 else ""
 
 
 def _teacher_sentences(group: ModelGroup) -> list[Sentence]:
     teacher, attack = group.teacher, group.attack
-    unjudged = sorted({one.taught_by for one in group.students if one.taught_by and not group.named(one.taught_by)})
-    sentences = [Sentence(name, "a teacher, not judged on this data and threat model.") for name in unjudged]
+    missing = sorted({one.taught_by for one in group.students if one.taught_by and not group.named(one.taught_by)})
+    sentences = [Sentence(name, "a teacher that was not evaluated on this data and threat model.") for name in missing]
     if teacher is None or attack is None:
         return sentences
-    name = teacher.name if teacher.name == "teacher" else f"{teacher.name}, the teacher"
+    name = teacher.name if teacher.name == "teacher" else f"{teacher.name} (teacher)"
     found = teacher.under(attack)
     if found is None:
         return [*sentences, Sentence(name, f"not attacked with {attack_name(attack)}.")]
-    under = f"under {attack_name(attack)} {_interval(found)}"
-    parts = [f"{percent(found.value)} of {found.images:,} test images right {under}"]
-    if clean := teacher.under("clean"):
-        parts.append(f"{percent(clean.value)} clean")
-    if teacher.parameters:
-        parts.append(f"{teacher.parameters:,} parameters")
-    return [*sentences, Sentence(name, ", ".join(parts) + ".")]
+    clean = teacher.under("clean")
+    without = f"; {percent(clean.value)} without an attack" if clean else ""
+    text = f"{percent(found.value)} right under {attack_name(attack)} {_interval(found)}{without}."
+    return [*sentences, Sentence(name, text)]
 
 
 def _student_sentence(
@@ -143,24 +165,20 @@ def _student_sentence(
     plain: ReportedModel | None,
 ) -> Sentence:
     found, teacher = student.accuracy[group.attack or ""][0], group.teacher_of(student)
-    parts = [f"{percent(found.value)} right under {attack_name(group.attack or '')} {_interval(found)}"]
+    parts = [f"{percent(found.value)} right under {attack_name(group.attack or '')}"]
     if against_teacher and teacher:
         parts.append(_compared(against_teacher, "its teacher" if student.taught_by else "the others' teacher"))
     if against_plain and plain:
-        parts.append(_compared(against_plain, f"plain {plain.name}"))
-    if teacher and teacher.parameters and student.parameters and teacher.parameters > student.parameters:
-        ratio = teacher.parameters / student.parameters
-        parts.append(f"{ratio:.{0 if ratio >= 10 else 1}f} times fewer parameters")
+        parts.append(_compared(against_plain, plain.name).partition(" (")[0])
     if student.failed_checks:
-        parts.append(f"not to be believed, for it failed {listed(student.failed_checks)}")
+        parts.append(f"not to be trusted: it failed {listed(student.failed_checks)}")
     return Sentence(student.name, "; ".join(parts) + ".")
 
 
 def _compared(found: AccuracyDifference, other: str) -> str:
     how = "95 %" if found.paired else "95 %, not paired"
     if found.sign == 0:
-        ends = f"{signed(found.low)} to {signed(found.high)}"
-        return f"undecided against {other}: {signed(found.value)} points ({how}: {ends})"
+        return f"not significantly different from {other} ({signed(found.value)} points)"
     low, high = sorted((abs(found.low), abs(found.high)))
     side = "above" if found.sign > 0 else "below"
     return f"{100 * abs(found.value):.1f} points {side} {other} ({how}: {100 * low:.1f} to {100 * high:.1f})"
@@ -168,19 +186,6 @@ def _compared(found: AccuracyDifference, other: str) -> str:
 
 def _interval(found: Accuracy) -> str:
     return f"(95 %: {100 * found.interval[0]:.1f} to {100 * found.interval[1]:.1f})"
-
-
-def _why(group: ModelGroup) -> list[str]:
-    """Return the sentences of the explanations; without any, how far gradients agree with the teacher's."""
-    reasons = [reason for explanation in group.explanations for reason in explanation.reasons if reason]
-    if reasons:
-        return list(dict.fromkeys(reasons))
-    cosines = [
-        f"{one.name} {one.explained.gradient.cosine:.2f}"
-        for one in group.students
-        if one.explained and one.explained.gradient.cosine is not None
-    ]
-    return [f"Mean cosine of input gradients with the teacher's: {listed(cosines)}."] if cosines else []
 
 
 def reliability(
@@ -203,7 +208,7 @@ def reliability(
 def _checks(group: ModelGroup) -> list[str]:
     sentences: list[str] = []
     checked = [one for one in group.members if one.findings]
-    for verdict, words in (("failed", "failed"), ("warning", "drew a warning from")):
+    for verdict, words in (("failed", "failed"), ("warning", "got a warning from")):
         # Models that the same checks are about share a sentence.
         alike: dict[tuple[tuple[str, ...], int], list[str]] = {}
         for member in checked:
@@ -227,13 +232,12 @@ def _checks(group: ModelGroup) -> list[str]:
     ]
     good = [one for one in checked if not any(finding.verdict in ("failed", "warning") for finding in one.findings)]
     if good:
-        sentences.append(
-            f"{some_names([one.name for one in good])} passed all checks for masked gradients that were made."
-        )
+        whom = "All models" if len(good) == len(group.members) > 1 else some_names([one.name for one in good])
+        sentences.append(f"{whom} passed all checks for masked gradients that were run.")
     unchecked = [one.name for one in group.members if one.accuracy and not one.findings]
     if unchecked:
-        whom = "Nobody" if not checked else "For " + some_names(unchecked) + " nobody"
-        sentences.append(f"{whom} checked whether gradients are masked; attacks may be fooled by that.")
+        whom = some_names(unchecked) if checked else "the models"
+        sentences.append(f"No check for masked gradients was run on {whom}; masked gradients make attacks too weak.")
     return sentences
 
 
@@ -258,11 +262,11 @@ def _without_teacher(group: ModelGroup, taught: Sequence[ReportedModel]) -> list
     if rival is None:
         return []
     one, difference = rival
-    how = "more robust than" if difference.sign else "not distinguishable from"
+    how = "more robust than" if difference.sign else "not significantly less robust than"
     points = f"{signed(difference.value)} points, 95 %: {signed(difference.low)} to {signed(difference.high)}"
     return [
-        f"{one.name} had no teacher and is {how} {taught[0].name} ({points}): robustness like this can come from "
-        "training alone."
+        f"{one.name} had no teacher and is {how} {taught[0].name} ({points}): this robustness can come from training "
+        "alone."
     ]
 
 
@@ -272,12 +276,15 @@ def _attack(group: ModelGroup) -> list[str]:
         return []
     versions = sorted({one.version for member in group.members for one in member.evaluations if one.version})
     doubted = [one.name for one in group.members if any(any(found.notes.values()) for found in one.evaluations)]
-    notes = [f"AutoAttack itself has doubts about {listed(doubted)}; see the findings."] if doubted else []
+    notes = [f"AutoAttack gave a note on {listed(doubted)}; see the findings."] if doubted else []
     if attack == "autoattack":
-        return [f"Robust accuracy is AutoAttack's{f', version {listed(versions)}' if versions else ''}.", *notes]
+        return [
+            f"Robust accuracy is measured by AutoAttack{f', version {listed(versions)}' if versions else ''}.",
+            *notes,
+        ]
     return [
-        f"Robust accuracy is {attack_name(attack)}'s alone. A stronger attack can only find more, so true robustness "
-        "is at most this; AutoAttack was not run on teacher and students both."
+        f"Robust accuracy is measured by {attack_name(attack)} alone, because AutoAttack was not run on teacher and "
+        "students both. A stronger attack can only lower it."
     ]
 
 
@@ -287,13 +294,17 @@ def _images(differences: Sequence[AccuracyDifference]) -> list[str]:
     counts = sorted({min(difference.first.images, difference.second.images) for difference in differences})
     widest = max(difference.high - difference.low for difference in differences) / 2
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    sentences = [f"Differences rest on {images} images and are known to about ± {100 * widest:.0f} points or better."]
+    sentences = [
+        f"Differences are measured on {images} images; their margin of error is at most ±{100 * widest:.0f} points."
+    ]
     if unpaired := sum(not difference.paired for difference in differences):
         sentences.append(
-            f"{unpaired} of {len(differences)} differences are not of the same images, so their intervals are wider."
+            f"{unpaired} of {len(differences)} differences compare different images, so their intervals are wider."
         )
     if any(difference.assumed for difference in differences):
-        sentences.append("Some files do not name their images: the same number of one data set was taken for the same.")
+        sentences.append(
+            "Some files do not identify their images; equal numbers of images are assumed to be the same images."
+        )
     return sentences
 
 
@@ -301,16 +312,18 @@ def _choice(taught: Sequence[ReportedModel]) -> list[str]:
     if len(taught) < 3:
         return []
     return [
-        f"The most robust of {len(taught)} students was picked by these same images, which favours it; judge it "
-        "anew on others before building on it."
+        f"The most robust of {len(taught)} students was chosen on these same images, which favours it; evaluate it "
+        "on other images before you rely on it."
     ]
 
 
 def _seeds(group: ModelGroup) -> list[str]:
     ran = [one.run for one in group.students if one.run]
     if not ran:
-        return ["Intervals are over test images; they do not cover what another seed of training would give."]
+        return ["Intervals are over test images; they do not cover the spread between training seeds."]
     recipes = Counter(str({**run.recipe, "training": fields(run.recipe.get("training")) | {"seed": 0}}) for run in ran)
     if max(recipes.values()) > 1:
-        return ["Intervals are over test images; compare the runs of one method for what another seed gives."]
-    return ["Each method is here with one seed: intervals are over test images, not over what other seeds would give."]
+        return [
+            "Intervals are over test images; for the spread between training seeds, compare the runs of one method."
+        ]
+    return ["Each method has one training seed: intervals are over test images, not over seeds."]

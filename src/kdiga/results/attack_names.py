@@ -1,4 +1,4 @@
-"""Names of attacks in text, and which attack is stronger."""
+"""Names of attacks and values of eps in text, and which attack is stronger."""
 
 from __future__ import annotations
 
@@ -36,3 +36,14 @@ def strongest(attacks: Iterable[str]) -> str | None:
     """Return the strongest attack; None where only clean images were judged."""
     found = sorted((attack for attack in attacks if attack != "clean"), key=lambda attack: (strength(attack), attack))
     return found[-1] if found else None
+
+
+def eps_text(eps: float) -> str:
+    """Return an eps as its users write it: as a fraction of 255 if it is one and has no short decimal.
+
+    >>> eps_text(8 / 255), eps_text(0.1), eps_text(51 / 255)
+    ('8/255', '0.1', '0.2')
+    """
+    levels = round(255 * eps)
+    short = f"{eps:.4g}"
+    return f"{levels}/255" if levels and abs(255 * eps - levels) < 1e-6 < 255 * abs(float(short) - eps) else short

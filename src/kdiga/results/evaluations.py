@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BeforeValidator, model_validator
 
 from kdiga.results.fields import Interval, NoneAsEmpty, Number, Outcomes, ResultModel, Share, Text, check_around, fields
-from kdiga.results.shared import Accuracy, AccuracyCurve, Findings, JudgedFile, command_of
+from kdiga.results.shared import Accuracy, AccuracyCurve, FindingRecord, Findings, JudgedFile, command_of
 
 Lenient = BeforeValidator(fields)  # anything but an object counts as empty
 
@@ -73,6 +73,18 @@ class EvaluationResult(JudgedFile):
             attack: self.accuracy_of(value, self.interval_95.get(attack), self.correct.get(attack))
             for attack, value in self.accuracy.items()
         }
+
+    @property
+    def open_findings(self) -> list[FindingRecord]:
+        """The findings; a warning of saturated logits is answered by AutoAttack, which attacks the margin as well."""
+        if "autoattack" not in self.accuracy:
+            return self.findings
+        return [
+            found.model_copy(update={"verdict": "passed"})
+            if (found.name, found.verdict) == ("saturation", "warning")
+            else found
+            for found in self.findings
+        ]
 
     @property
     def equal_command(self) -> str:

@@ -177,7 +177,9 @@ class RunResult:
     @property
     def origin(self) -> ResultOrigin:
         """Where the result comes from."""
-        command = self.training.command or command_of("train", self.folder / "config.yaml", "--out", "AGAIN")
+        command = self.training.command or command_of(
+            "train", self.folder / "config.yaml", "--out", f"{self.folder}-again"
+        )
         path, recorded = self.folder / "result.json", bool(self.training.command)
         return ResultOrigin(path, command, recorded, self.training.provenance, self.training.seed)
 

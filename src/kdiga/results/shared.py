@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import parse_json
 from kdiga.io.untrusted_file import read_text
+from kdiga.results.attack_names import eps_text
 from kdiga.results.fields import (
     Count,
     DamagedError,
@@ -65,7 +66,7 @@ class Conditions:
         return self.data, self.norm, f"{self.eps:.6g}"
 
     def __str__(self) -> str:
-        return f"{without_folders(self.data)}, {self.norm} eps {self.eps:.4g}"
+        return f"{without_folders(self.data)}, {self.norm} eps {eps_text(self.eps)}"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from kdiga.distributed.worker_processes import LocalExecutor
 from kdiga.recipes.validate import recipe_from_dict
 from kdiga.results.shared import command_of
 from kdiga.runs.run_folder import prepare_run_folder
-from kdiga.training import EpochRecord
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.types import ThreatModel
 from kdiga.workflows.evaluate import run_evaluation
@@ -64,12 +63,11 @@ def run_demo(
     request: DemoRequest,
     *,
     on_step: OnTeacher | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
     on_job: OnJob | None = None,
 ) -> list[dict[str, Any]]:
     """Train the five models, evaluate each, and explain the students by their teacher.
 
-    The run of each model is a folder in the folder. Steps and epochs are the teacher's; jobs follow once it is trained.
+    The run of each model is a folder in the folder. Steps are those of the teacher; jobs follow once it is trained.
 
     Returns:
         Content of each model's ``evaluation.json``, with the model's name; the teacher first.
@@ -84,7 +82,7 @@ def run_demo(
         # The plain student needs no teacher, so it keeps the second core busy meanwhile.
         plain, *others = STUDENTS
         early = workers.submit(_train, plain, request)
-        _train(TEACHER, request, on_step=on_step, on_epoch=on_epoch)
+        _train(TEACHER, request, on_step=on_step)
         # The teacher has by far the most parameters to attack, so its evaluation starts first.
         jobs = {workers.submit(_judge, TEACHER, request): TEACHER}
         jobs |= {workers.submit(_train_and_judge, member, request): member for member in others}

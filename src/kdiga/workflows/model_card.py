@@ -15,11 +15,12 @@ from kdiga.export.safetensors_file import HUB
 from kdiga.export.torch_program import PROGRAM
 from kdiga.io.atomic_write import write_atomically
 from kdiga.methods import available_methods
-from kdiga.results.attack_names import attack_name
+from kdiga.results.attack_names import attack_name, eps_text
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results, find_results
 from kdiga.results.shared import Accuracy, ModelIdentity, command_without_folders, without_folders
 from kdiga.runs.run_folder import read_config
+from kdiga.statistics import percent
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
 CARD, HUB_CARD = "model-card.md", "README.md"
@@ -74,11 +75,11 @@ def _is(identity: ModelIdentity, loaded: LoadedModel, run: Path) -> bool:
 
 
 def _measured(one: EvaluationResult) -> Iterator[Number]:
-    threat = f"{one.threat.norm} eps {one.threat.eps:.4g}"
+    threat = f"{one.threat.norm} eps {eps_text(one.threat.eps)}"
     for attack, found in one.measured.items():
         low, high = found.interval
         what = "clean accuracy" if attack == "clean" else f"accuracy under {attack_name(attack)}, {threat}"
-        value = f"{found.value:.1%} ({100 * low:.1f} - {100 * high:.1f})"
+        value = f"{percent(found.value)} ({100 * low:.1f} - {100 * high:.1f})"
         yield Number(what, value, found.images, command_without_folders(one.origin.command) or one.path.name)
     command = command_without_folders(one.origin.command)
     for finding in one.findings:

@@ -155,7 +155,7 @@ def saturation(context: CheckContext) -> Finding:
     if verdict_on(only_scaled, total) == "failed" and one_sided(only_scaled, only_plain) < LEVEL:
         return Finding("saturation", "failed", f"{message}: the scale of the logits hides the gradient.", evidence)
     if verdict_on(saturated, total) == "failed":
-        return Finding("saturation", "warning", f"{message}: add attacks on the margin.", evidence)
+        return Finding("saturation", "warning", f"{message}: run AutoAttack, which also attacks the margin.", evidence)
     return Finding("saturation", "passed", f"{message}.", evidence)
 
 

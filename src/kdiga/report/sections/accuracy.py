@@ -6,21 +6,22 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from kdiga.report import charts
-from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
+from kdiga.report.blocks import NO_VALUE, Items, Key, ListItem, Plot, Section, Table, TableCell, key_of, mark
+from kdiga.report.differences import AccuracyDifference
+from kdiga.report.glossary import definitions
 from kdiga.report.groups import ModelGroup, ReportedModel
-from kdiga.report.tables import percent, signed, span
+from kdiga.report.tables import signed, span
 from kdiga.report.verdict import GroupVerdict
-from kdiga.results.attack_names import attack_name, strength, strongest
-from kdiga.results.fields import fields
+from kdiga.results.attack_names import attack_name, eps_text, strength, strongest
 from kdiga.results.runs import RunResult
-from kdiga.results.shared import Accuracy, AccuracyCurve, ResultOrigin
+from kdiga.results.shared import Accuracy, AccuracyCurve
+from kdiga.statistics import percent
 
-SIGNS = {1: "more", -1: "less", 0: "undecided"}
 COSTS: tuple[tuple[str, Callable[[RunResult], float | None]], ...] = (
-    ("minutes of training", lambda run: run.minutes),
     ("network passes in training", lambda run: run.passes),
+    ("minutes of training", lambda run: run.minutes),
 )
-ModelCurve = tuple[ReportedModel, AccuracyCurve, list[ResultOrigin]]
+ModelCurve = tuple[ReportedModel, AccuracyCurve]
 
 
 def models_section(group: ModelGroup, verdict: GroupVerdict) -> Section:
@@ -28,15 +29,17 @@ def models_section(group: ModelGroup, verdict: GroupVerdict) -> Section:
     attacks = sorted({attack for one in group.members for attack in one.accuracy}, key=strength)
     counts = {attack: {found.images for one in group.members if (found := one.under(attack))} for attack in attacks}
     costs = any(one.run and one.run.minutes is not None for one in group.members)
-    compared = bool(verdict.against_teacher)
-    head = ["model", "parameters", *map(attack_name, attacks)]
-    head += [f"{attack_name(group.attack or '')} against the teacher, points"] * compared + ["training"] * costs
+    against = [found for found in (verdict.against_teacher, verdict.against_plain) if found]
+    attacks.sort(key=lambda attack: (attack != group.attack, [-rank for rank in strength(attack)]))
+    head = [*map(attack_name, attacks), "parameters", *["training"] * costs]
+    head[1:1] = [f"vs {'teacher' if found is verdict.against_teacher else verdict.plain}, points" for found in against]
     rows = [
         [
             TableCell(one.name, _about(one, group), mark=mark(one.place)),
+            *(_accuracy_cell(one.under(attack), len(counts[attack]) > 1) for attack in attacks[:1]),
+            *(_difference_cell(found.get(one.name)) for found in against),
+            *(_accuracy_cell(one.under(attack), len(counts[attack]) > 1) for attack in attacks[1:]),
             NO_VALUE if one.parameters is None else TableCell(f"{one.parameters:,}"),
-            *(_accuracy_cell(one.under(attack), len(counts[attack]) > 1) for attack in attacks),
-            *([_difference_cell(one, verdict)] * compared),
             *([_cost_cell(one)] * costs),
         ]
         for one in group.members
@@ -44,8 +47,11 @@ def models_section(group: ModelGroup, verdict: GroupVerdict) -> Section:
     images = "; ".join(
         f"{attack_name(attack)} {next(iter(found)):,}" for attack, found in counts.items() if len(found) == 1
     )
-    lead = "Small figures are 95 % intervals over the test images; they do not cover the spread between seeds."
-    return Section("Models", [Table(head, rows)], [lead + (f" Images: {images}." if images else "")])
+    lead = "Small numbers are 95 % intervals over the test images; they do not cover the spread between seeds."
+    words = definitions([one.method for one in group.members], attacks)
+    meanings = [Items([ListItem(meaning, title=name) for name, meaning in words])] * bool(words)
+    table = Table(["model", *head], rows)
+    return Section("Models", [table, *meanings], [lead + (f" Images: {images}." if images else "")])
 
 
 def _about(one: ReportedModel, group: ModelGroup) -> str:
@@ -66,12 +72,11 @@ def _accuracy_cell(found: Accuracy | None, count: bool) -> TableCell:
     return TableCell(percent(found.value), span(found.interval) + images, found.value)
 
 
-def _difference_cell(one: ReportedModel, verdict: GroupVerdict) -> TableCell:
-    found = verdict.against_teacher.get(one.name)
+def _difference_cell(found: AccuracyDifference | None) -> TableCell:
     if found is None:
         return NO_VALUE
-    how = "" if found.paired else ", not paired"
-    return TableCell(signed(found.value), f"{signed(found.low)} to {signed(found.high)}{how}: {SIGNS[found.sign]}")
+    remarks = ", not paired" * (not found.paired) + ", not significant" * (found.sign == 0)
+    return TableCell(signed(found.value), f"{signed(found.low)} to {signed(found.high)}{remarks}")
 
 
 def _cost_cell(one: ReportedModel) -> TableCell:
@@ -88,20 +93,20 @@ def sweep_section(group: ModelGroup, *, first: bool) -> Section | None:
     by_attack: dict[str, list[ModelCurve]] = defaultdict(list)
     for member in group.members:
         if member.place is not None and (found := _curve_of(member, first=first)):
-            by_attack[found[0].attack].append((member, *found))
+            by_attack[found.attack].append((member, found))
     if not by_attack:
         return None
     return Section("Accuracy against eps", [_sweep_plot(group, attack, found) for attack, found in by_attack.items()])
 
 
-def _curve_of(member: ReportedModel, *, first: bool) -> tuple[AccuracyCurve, list[ResultOrigin]] | None:
+def _curve_of(member: ReportedModel, *, first: bool) -> AccuracyCurve | None:
     for evaluation in member.evaluations:
         if evaluation.sweep is not None:
-            return evaluation.sweep.curve, [evaluation.origin]
+            return evaluation.sweep.curve
     return _joined_curve(member) if first else None
 
 
-def _joined_curve(member: ReportedModel) -> tuple[AccuracyCurve, list[ResultOrigin]] | None:
+def _joined_curve(member: ReportedModel) -> AccuracyCurve | None:
     """Join evaluations at several eps to one curve of the strongest attack that most of them have, clean at 0."""
     places: dict[str, dict[float, Accuracy]] = defaultdict(dict)
     for evaluation in [*member.evaluations, *member.at_other_eps]:
@@ -117,52 +122,49 @@ def _joined_curve(member: ReportedModel) -> tuple[AccuracyCurve, list[ResultOrig
     if places["clean"]:
         points[0.0] = max(places["clean"].values(), key=lambda accuracy: accuracy.images)
     at = tuple(sorted(points))
-    curve = AccuracyCurve(at, tuple(points[eps].value for eps in at), tuple(points[eps].interval for eps in at), attack)
-    return curve, [points[eps].origin for eps in at]
+    return AccuracyCurve(at, tuple(points[eps].value for eps in at), tuple(points[eps].interval for eps in at), attack)
 
 
 def _sweep_plot(group: ModelGroup, attack: str, found: Sequence[ModelCurve]) -> Plot:
     figure, axes = charts.axes_of()
     charts.dotted_line(axes, group.conditions.eps)
-    for member, curve, _ in found:
+    for member, curve in found:
         charts.draw_line(axes, member.place, curve.at, curve.accuracy, intervals=curve.intervals)
     axes.set(xlabel=f"eps ({group.conditions.norm}, pixels in [0, 1])", xlim=(0, None))
     axes.set_ylabel(f"accuracy under {attack_name(attack)}")
     charts.percent_axis(axes)
     svg = charts.inline_svg(figure, f"sweep {attack} {group.conditions.key}")
     alt = "; ".join(
-        f"{member.name} falls from {percent(curve.accuracy[0])} at eps {curve.at[0]:.4g} to "
-        f"{percent(curve.accuracy[-1])} at eps {curve.at[-1]:.4g}"
-        for member, curve, _ in found
+        f"{member.name} falls from {percent(curve.accuracy[0])} at eps {eps_text(curve.at[0])} to "
+        f"{percent(curve.accuracy[-1])} at eps {eps_text(curve.at[-1])}"
+        for member, curve in found
     )
     return Plot(
         title=f"Accuracy under {attack_name(attack)} as eps grows",
         svg=svg,
         alt=f"Accuracy under {attack_name(attack)} against eps. {alt}.",
-        keys=[key_of(member) for member, _, _ in found],
-        caption=f"Dotted: eps {group.conditions.eps:.4g} of the threat model."
-        + (" Bars are 95 % intervals." if any(curve.intervals for _, curve, _ in found) else "")
-        + " A curve that does not near 0 for large eps is a sign of masked gradients.",
-        commands=commands_of(origin for _, _, origins in found for origin in origins),
+        keys=[key_of(member) for member, _ in found],
+        caption=f"Dotted line: eps {eps_text(group.conditions.eps)} of the threat model."
+        + (" Bars are 95 % intervals." if any(curve.intervals for _, curve in found) else "")
+        + " A curve that does not approach 0 for large eps is a sign of masked gradients.",
         numbers=_sweep_numbers(found),
     )
 
 
 def _sweep_numbers(found: Sequence[ModelCurve]) -> Table:
-    at = sorted({eps for _, curve, _ in found for eps in curve.at})
+    at = sorted({eps for _, curve in found for eps in curve.at})
     rows: list[list[TableCell]] = []
-    for member, curve, _ in found:
+    for member, curve in found:
         known = {
             eps: TableCell(percent(value), span(curve.intervals[row]) if curve.intervals else "")
             for row, (eps, value) in enumerate(zip(curve.at, curve.accuracy, strict=True))
         }
         rows.append([TableCell(member.name), *(known.get(eps, NO_VALUE) for eps in at)])
-    return Table(["model", *(f"eps {eps:.4g}" for eps in at)], rows)
+    return Table(["model", *(f"eps {eps_text(eps)}" for eps in at)], rows)
 
 
 def costs_section(group: ModelGroup) -> Section | None:
-    """Return robust accuracy against minutes and passes; None unless two models have both."""
-    plots: list[Plot] = []
+    """Return robust accuracy against passes, or minutes where passes are unknown; None unless two models have both."""
     for name, cost in COSTS:
         points = [
             (member, spent, found)
@@ -170,14 +172,9 @@ def costs_section(group: ModelGroup) -> Section | None:
             if (found := member.under(group.attack)) and member.run and (spent := cost(member.run))
         ]
         if len(points) > 1:
-            plots.append(_cost_plot(group, name, points))
-    if not plots:
-        return None
-    lead = ["Cost is a student's training alone, on its machine; its teacher's is not counted."]
-    machines = {str(fields(member.run.origin.provenance.get("hardware"))) for member in group.students if member.run}
-    if len(machines) > 1:
-        lead.append("The runs were trained on different machines: compare their passes, not their minutes.")
-    return Section("Robustness and training cost", plots, lead)
+            lead = ["The cost is that of a student's training; its teacher's training is not counted."]
+            return Section("Robustness and training cost", [_cost_plot(group, name, points)], lead)
+    return None
 
 
 def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedModel, float, Accuracy]]) -> Plot:
@@ -186,13 +183,13 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
     spent = [cost for _, cost, _ in points]
     figure, axes = charts.axes_of()
     if teacher:
-        axes.axhline(100 * teacher.value, color=charts.INK, linewidth=1.3, linestyle="--")
+        axes.axhline(teacher.value, color=charts.INK, linewidth=1.3, linestyle="--")
     for member, cost, found in reversed(points):
         grey = member.place is None
         axes.errorbar(
             cost,
-            100 * found.value,
-            yerr=charts.bars([100 * found.value], [[100 * end for end in found.interval]]),
+            found.value,
+            yerr=charts.bars([found.value], [found.interval]),
             linestyle="none",
             capsize=2.5,
             color=charts.SOFT if member.place is None else charts.colour(member.place),
@@ -201,7 +198,8 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
             alpha=0.55 if grey else 1,
         )
     charts.cost_axis(axes, spent)
-    axes.set(xlabel=name, ylabel=f"right under {attack} (%)")
+    axes.set(xlabel=name, ylabel=f"accuracy under {attack}")
+    charts.percent_axis(axes)
     svg = charts.inline_svg(figure, f"cost {name} {group.conditions.key}")
     best, cheapest = max(points, key=lambda point: point[2].value), min(points, key=lambda point: point[1])
     alt = (
@@ -220,7 +218,6 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
         svg=svg,
         alt=alt + (f" The teacher has {percent(teacher.value)}." if teacher else ""),
         keys=[*keys, Key(f"{others} others", mark(None))] if others else keys,
-        caption=("Dashed: the teacher. " if teacher else "") + "Bars are 95 % intervals over test images.",
-        commands=commands_of(member.run.origin for member, _, _ in points if member.run and member.place is not None),
+        caption=("Dashed line: the teacher. " if teacher else "") + "Bars are 95 % intervals over test images.",
         numbers=Table(["model", name, attack], rows),
     )

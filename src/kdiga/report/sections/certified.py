@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from kdiga.report import charts
-from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, commands_of, key_of, mark
+from kdiga.report.blocks import NO_VALUE, Key, Plot, Section, Table, TableCell, key_of, mark, teacher_name
 from kdiga.report.groups import ModelGroup, ReportedModel
-from kdiga.report.tables import percent, span
+from kdiga.report.tables import percent_or_dash, span
+from kdiga.results.attack_names import eps_text
 from kdiga.results.certificates import RadiiComparison, RadiiRecord
-from kdiga.results.shared import AccuracyCurve, ResultOrigin
+from kdiga.results.shared import AccuracyCurve
+from kdiga.statistics import percent
 
 TITLES = {
     "clever": "CLEVER radius",
@@ -18,12 +20,12 @@ TITLES = {
     "interval": "Radius by interval bounds",
 }
 STATEMENTS = {
-    "clever": "An estimate, not a proof: CLEVER can be too large, most of all where gradients are masked.",
-    "smoothing": "Holds for the smoothed model, with the stated confidence for each image.",
-    "interval": "A proof: no perturbation up to this radius changes the class.",
+    "clever": "CLEVER is an estimate, not a proof. It can be too large, especially where gradients are masked.",
+    "smoothing": "Proved for the smoothed model, with the stated confidence for each image.",
+    "interval": "Proved: no perturbation up to this radius changes the class.",
 }
 LABELS = {"clever": "CLEVER", "smoothing": "smoothing", "interval": "interval bounds"}
-ModelRadii = tuple[ReportedModel, RadiiRecord, ResultOrigin]
+ModelRadii = tuple[ReportedModel, RadiiRecord]
 
 
 def certified_section(group: ModelGroup) -> Section | None:
@@ -32,29 +34,29 @@ def certified_section(group: ModelGroup) -> Section | None:
     for member in group.members:
         for certificate in member.certificates:
             for kind, radii in certificate.radii.items():
-                found[kind, certificate.norm_of(kind)].append((member, radii, certificate.origin))
+                found[kind, certificate.norm_of(kind)].append((member, radii))
     if not found:
         return None
     plots = [_plot(group, kind, norm, entries) for (kind, norm), entries in sorted(found.items())]
     compared = [table for table in (_compared(group), _guaranteed(group)) if table]
-    lead = ["The share of all images that are right and keep their class up to a radius: the higher, the better."]
+    lead = ["Share of images that are correct and whose class cannot change within the radius. Higher is better."]
     return Section("Certified robustness", [*plots, *compared], lead)
 
 
 def _plot(group: ModelGroup, kind: str, norm: str, entries: Sequence[ModelRadii]) -> Plot:
     shown = [entry for entry in entries if entry[0].place is not None] or list(entries)
-    lines = [(member, radii.curve.curve) for member, radii, _ in shown]
+    lines = [(member, radii.curve.curve) for member, radii in shown]
     keys = [key_of(member) for member, _ in lines]
-    borrowed = _teacher_curve(group, kind, [member for member, _, _ in entries])
+    borrowed = _teacher_curve(group, kind, [member for member, _ in entries])
     figure, axes = charts.axes_of()
     if norm == group.conditions.norm:
         charts.dotted_line(axes, group.conditions.eps)
     if borrowed:
         charts.draw_line(axes, -1, borrowed[1].at, borrowed[1].accuracy, markers=6)
-        keys.insert(0, Key(f"{borrowed[0]} (teacher)", mark(-1)))
+        keys.insert(0, Key(teacher_name(borrowed[0]), mark(-1)))
     for member, curve in lines:
         charts.draw_line(axes, member.place, curve.at, curve.accuracy, markers=6)
-    axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="right, with at least this radius", xlim=(0, None))
+    axes.set(xlabel=f"radius ({norm}, pixels in [0, 1])", ylabel="correct with at least this radius", xlim=(0, None))
     charts.percent_axis(axes)
     svg = charts.inline_svg(figure, f"certified {kind} {norm} {group.conditions.key}")
     eps = group.conditions.eps
@@ -62,10 +64,9 @@ def _plot(group: ModelGroup, kind: str, norm: str, entries: Sequence[ModelRadii]
     return Plot(
         title=f"{TITLES[kind]}, {norm}",
         svg=svg,
-        alt=f"{LABELS[kind]}: share of images right with at least a radius. {alt}.",
+        alt=f"{LABELS[kind]}: share of images that are correct with at least a radius. {alt}.",
         keys=keys,
-        caption=STATEMENTS[kind] + (f" Dotted: eps {eps:.4g}." if norm == group.conditions.norm else ""),
-        commands=commands_of(origin for _, _, origin in shown),
+        caption=STATEMENTS[kind] + (f" Dotted line: eps {eps_text(eps)}." if norm == group.conditions.norm else ""),
         numbers=_numbers(entries),
     )
 
@@ -87,15 +88,17 @@ def _at(curve: AccuracyCurve, eps: float) -> str:
 
 
 def _numbers(entries: Sequence[ModelRadii]) -> Table:
-    grid = max((radii.curve.radius for _, radii, _ in entries), key=len)
+    grid = max((radii.curve.radius for _, radii in entries), key=len)
     at = list(dict.fromkeys([*grid[:: max(1, len(grid) // 5)], grid[-1]]))
     rows: list[list[TableCell]] = []
-    for member, radii, _ in entries:
+    for member, radii in entries:
         known = dict(zip(radii.curve.radius, radii.curve.accuracy, strict=True))
         settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in radii.settings.items())
         about = ", ".join(part for part in (f"{len(radii.radius)} images", radii.missing, settings) if part)
         median = NO_VALUE if radii.median is None else TableCell(f"{radii.median:.4g}")
-        rows.append([TableCell(member.name, about), median, *(TableCell(percent(known.get(radius))) for radius in at)])
+        rows.append(
+            [TableCell(member.name, about), median, *(TableCell(percent_or_dash(known.get(radius))) for radius in at)]
+        )
     return Table(["model", "median radius", *(f"at {radius:.3g}" for radius in at)], rows)
 
 
@@ -113,7 +116,7 @@ def _compared(group: ModelGroup) -> Table | None:
         return None
     rows = [
         [
-            TableCell(member.name, f"beside {member.taught_by or 'its teacher'}", mark=mark(member.place)),
+            TableCell(member.name, f"compared with {member.taught_by or 'its teacher'}", mark=mark(member.place)),
             *(
                 TableCell(percent(one.share_at_least_teacher), span(one.share_interval_95))
                 if (one := found.get(kind))
@@ -134,7 +137,7 @@ def _guaranteed(group: ModelGroup) -> Table | None:
             TableCell(member.name, f"by {LABELS[kind]}", mark=mark(member.place)),
             TableCell(f"{rho:.2f}"),
             NO_VALUE if found.guaranteed is None else TableCell(f"{found.guaranteed:.3g}"),
-            TableCell(percent(found.alignment.median_guaranteed_over_measured)),
+            TableCell(percent_or_dash(found.alignment.median_guaranteed_over_measured)),
         ]
         for member, comparisons in _comparisons(group)
         for kind, found in comparisons.items()
@@ -143,5 +146,5 @@ def _guaranteed(group: ModelGroup) -> Table | None:
     if not rows:
         return None
     head = ["model", "rho / L", "guaranteed radius", "of its own radius"]
-    title = "What alignment guarantees: medians; rho / L is 0 where gradients agree in the whole ball"
+    title = "Radius that gradient alignment guarantees (medians). rho / L is 0 if the gradients agree in the whole ball"
     return Table(head, rows, title)

@@ -18,9 +18,9 @@ from kdiga.results.shared import FindingRecord, ResultOrigin, command_of
 ORDER = {"failed": 0, "warning": 1, "skipped": 2, "passed": 3}
 EXPLAINED = 4  # students in a command that is offered
 EXPORTS_LEAD = (
-    "Each file was run on test images. Transferred attacks were made on the model in PyTorch with its gradients, "
-    "Square asks the file itself for logits alone: together they are weaker than a white-box attack on an int8 file, "
-    "whose robust accuracy is an upper bound. Worst: right without an attack and under every one."
+    "Each file was run on test images. Transferred attacks use the gradients of the model in PyTorch; Square uses only "
+    "the logits of the file. Together they are weaker than a white-box attack on an int8 file, so its robust accuracy "
+    "is an upper bound. Worst: correct without an attack and under every attack."
 )
 
 
@@ -47,10 +47,10 @@ def findings_section(group: ModelGroup) -> Section | None:
     blocks = [Items([*verdicts, *loud, *notes])] if verdicts or loud or notes else []
     if quiet:
         passed = sum(item.tone == "passed" for item in quiet)
-        skipped = f", {len(quiet) - passed} could not be made" if passed < len(quiet) else ""
+        skipped = f", {len(quiet) - passed} could not be run" if passed < len(quiet) else ""
         blocks.append(Items(quiet, f"{passed} checks passed{skipped}"))
     checked = all(member.findings for member in group.members if member.accuracy)
-    lead = ["Nothing was found against the numbers."] if checked and not loud and not notes else []
+    lead = ["No check found a problem."] if checked and not loud and not notes else []
     return Section("Findings", blocks, lead)
 
 
@@ -96,18 +96,20 @@ def missing_section(group: ModelGroup, present: Sequence[str]) -> Section | None
         (bool(group.explanations) and not pictured, "Pictures", [*explain, "--pictures", "6"]),
         (
             not group.suitabilities and group.teacher is not None,
-            "Whether the teacher is worth distilling",
+            "Whether the teacher is suitable",
             ["suitable", teacher],
         ),
     ]
     items = [ListItem("", title=title, command=command_of(*parts, *conditions)) for fits, title, parts in rules if fits]
     if "Training" not in present:
-        items.append(ListItem("name the runs' own folders as well.", title="Training curves and costs"))
+        items.append(ListItem("give the folders of the runs as well.", title="Training curves and costs"))
     if group.teacher is None:
         items.append(
-            ListItem("an explanation or a run's config.yaml tells whose students these are.", title="The teacher")
+            ListItem(
+                "an explanation or the config.yaml of a run names the teacher of these students.", title="The teacher"
+            )
         )
-    return Section("Not measured, and how to get it", [Items(items)]) if items else None
+    return Section("Not measured, and how to measure it", [Items(items)]) if items else None
 
 
 def _path(member: ReportedModel) -> str:
@@ -131,18 +133,19 @@ def provenance_section(results: Results) -> Section:
     commands = [
         ListItem(
             f"{found[0].path}" + (f" and {len(found) - 1} more files" if len(found) > 1 else ""),
-            title="" if recorded else "Measures the same; the file does not say its own",
+            title="" if recorded else "Equivalent command (the file does not record its own)",
             command=command,
         )
         for (command, recorded), found in by_command.items()
         if command
     ]
+    commands += [ListItem(str(study.path), command=study.command) for study in results.studies if study.command]
     files = [
         ListItem(f"{one.path}, {_date(one)}{'' if one.seed is None else f', seed {one.seed}'}") for one in distinct
     ]
     blocks = [
         Items(_machines(distinct)),
-        Items(commands, f"{len(commands)} commands"),
+        Items(commands, f"Reproduce: {len(commands)} commands"),
         Items(files, f"{len(files)} files"),
     ]
     return Section("Provenance", blocks)

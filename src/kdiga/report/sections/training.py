@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kdiga.report import charts
-from kdiga.report.blocks import LINES, Key, Plot, Section, Table, TableCell, commands_of, dash, key_of
+from kdiga.report.blocks import LINES, Key, Plot, Section, Table, TableCell, dash, key_of
 from kdiga.report.groups import ModelGroup, ReportedModel
-from kdiga.report.tables import percent
 from kdiga.results.runs import RunResult
+from kdiga.statistics import percent
 
 ModelRun = tuple[ReportedModel, RunResult]
 
@@ -24,7 +24,7 @@ def training_section(group: ModelGroup) -> Section | None:
     ]
     validation = [plot for name in ("robust", "clean") if (plot := _validation(group, name, shown))]
     losses = [plot for member, run in shown if (plot := _terms(group, member, run))]
-    lead = ["Checkpoints are chosen on validation images; the test images take no part."]
+    lead = ["Checkpoints are chosen on validation images; test images are not used."]
     others = sum(member.place is None and member.run is not None for member in group.members)
     if others:
         lead.append(f"{others} more runs are not drawn.")
@@ -39,11 +39,11 @@ def _validation(group: ModelGroup, name: str, shown: Sequence[ModelRun]) -> Plot
             lines.append((member, run, [epoch for epoch, _ in points], [value for _, value in points]))
     if not lines:
         return None
-    title = f"{name.capitalize()} accuracy on validation images"
+    title = f"{'Accuracy under PGD' if name == 'robust' else 'Clean accuracy'} on validation images"
     figure, axes = charts.axes_of()
     for member, _, epochs, values in lines:
         charts.draw_line(axes, member.place, epochs, values, markers=8)
-    axes.set(xlabel="epoch", ylabel=f"{name} accuracy")
+    axes.set(xlabel="epoch", ylabel="accuracy under PGD" if name == "robust" else "clean accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     charts.percent_axis(axes)
     svg = charts.inline_svg(figure, f"validation {name} {group.conditions.key}")
@@ -64,7 +64,6 @@ def _validation(group: ModelGroup, name: str, shown: Sequence[ModelRun]) -> Plot
         svg=svg,
         alt=f"{title} by epoch: {alt}.",
         keys=[key_of(member) for member, *_ in lines],
-        commands=commands_of(run.origin for _, run, *_ in lines),
         numbers=Table(["model", "best epoch", "first", "highest", "last"], rows),
     )
 
@@ -79,8 +78,9 @@ def _terms(group: ModelGroup, member: ReportedModel, run: RunResult) -> Plot | N
         return None
     values = [value for points in lines.values() for _, value in points]
     figure, axes = charts.axes_of(height=2.4)
+    colour = charts.SOFT if member.place is None else charts.colour(member.place)
     for place, points in enumerate(lines.values()):
-        axes.plot(*zip(*points, strict=True), color=charts.colour(place), linestyle=LINES[place % 4])
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=LINES[place % 4], alpha=1 if place < 4 else 0.5)
     if run.best_epoch is not None:
         charts.dotted_line(axes, run.best_epoch + 1)
     if min(values) > 0 and max(values) > 20 * min(values):
@@ -98,6 +98,5 @@ def _terms(group: ModelGroup, member: ReportedModel, run: RunResult) -> Plot | N
         svg=svg,
         alt=f"Loss terms of {member.name} over {len(run.epochs)} epochs: {alt}.",
         keys=[Key(name, dash(place)) for place, name in enumerate(names)],
-        caption="Dotted: the epoch of the best weights." if run.best_epoch is not None else "",
-        commands=commands_of([run.origin]),
+        caption="Dotted line: the epoch of the best weights." if run.best_epoch is not None else "",
     )
