@@ -38,7 +38,7 @@ def test_each_method_says_what_kind_of_statement_it_makes(folder):
     assert "estimate, no lower bound" in output
     assert "confidence 0.999 an example" in output
     assert "proof" in output
-    assert "Results: student/certification/best-linf-0.1-6" in output
+    assert "student/certification/best-linf-0.1-6" in output
     found = certificate(folder, "student", 6)
     assert (found["kind"], found["which"], found["examples"], found["data"]) == ("certificate", "best", 6, "digits")
     assert found["threat"] == {"norm": "linf", "eps": 0.1}

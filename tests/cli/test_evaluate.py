@@ -43,7 +43,7 @@ def test_a_runs_results_stay_in_its_folder_and_grow(folder):
     ask = ("evaluate", "run-0", "--examples", "30", "--attacks")
     run(*ask, "fgsm", cwd=folder)
     output = run(*ask, "pgd-3x2", "--sweep", "0.05,1/5", cwd=folder)
-    assert "Results: run-0/evaluation/best-linf-0.1-30" in output
+    assert f"Results: {(folder / 'run-0/evaluation/best-linf-0.1-30').as_uri()}" in output
     assert "after start 2" in output
     found = evaluation(folder, "run-0")
     assert list(found["accuracy"]) == ["clean", "fgsm", "pgd-3x2"]
@@ -136,8 +136,11 @@ def test_compare_says_what_the_images_allow(folder):
     assert fgsm["difference"] == pytest.approx((sum(one) - sum(two)) / 30)
     assert fgsm["interval"][0] <= fgsm["difference"] <= fgsm["interval"][1]
     assert fgsm["only_first"] == sum(a and not b for a, b in zip(one, two, strict=True))
+    three = run("compare", "run-0", "run-1", "run-0", "--json", "out/three.json", cwd=folder)
+    assert "only run-0 correct" in three
+    assert len(json.loads((folder / "out/three.json").read_text())["comparisons"]) == 2
     same = run("compare", place.format(0), place.format(0), cwd=folder)
-    assert "undecided on 30 images; the difference is 0.0 points" in same
+    assert "are not significantly different on 30 images; the difference is 0.0 points" in same
     run("evaluate", "run-1", "--examples", "31", "--attacks", "fgsm", cwd=folder)
     assert "90 test images" in run("compare", "run-0", "run-0", cwd=folder), "of several, that on the most images"
     assert "30 test images" in run("compare", "run-0", "run-1", cwd=folder), "and on the same"
@@ -154,11 +157,12 @@ def test_what_cannot_be_compared_is_told(folder):
     (folder / "odd.json").write_text('{"model": 3}')
     for pair, message in {
         ("twenty", "large"): "differ in threat",
-        ("twenty", "mine-not"): "is not an evaluation",
+        ("twenty", "mine-not"): "does not exist; pass a run evaluated with `kdiga evaluate`",
+        ("twenty",): "give the models to compare it with",
         ("twenty", "empty"): "make one with `kdiga evaluate",
         ("odd.json", "twenty"): "is not an evaluation (data is missing)",
         ("nest", "large"): "hold 2 and 1 evaluations, none on the same images",
-        ("several", "several"): "pairs under 2 threat models; name the folder of one of each",
+        ("several", "several"): "pairs under 2 threat models; give the folder of one evaluation of each",
     }.items():
         assert message in run("compare", *pair, cwd=folder, expect=2), pair
 

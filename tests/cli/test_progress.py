@@ -9,7 +9,7 @@ from rich.console import Console
 from kdiga.cli.progress import EvaluationProgress
 
 
-def test_a_log_gets_a_line_a_minute_with_the_time_left():
+def test_a_log_gets_lines_with_the_time_left():
     out, now = io.StringIO(), [0.0]
     progress = EvaluationProgress(Console(file=out, width=100), "RUN", clock=lambda: now[0])
     with progress:
@@ -25,7 +25,8 @@ def test_a_log_gets_a_line_a_minute_with_the_time_left():
             now[0] = float(second)
             progress(attack, done, 100)
     assert out.getvalue().splitlines() == [
-        "RUN  pgd-20 20/100, 4 min left",
+        "RUN  pgd-20 10/100, 9 min left",
+        "RUN  pgd-20 90/100, 11 s left",
         "RUN  autoattack 0/100",
         "RUN  autoattack 25/100, 15 min left",
     ]
@@ -40,7 +41,7 @@ def test_a_terminal_gets_a_bar_and_no_lines():
 
 
 def test_the_time_left_is_whole_in_80_columns():
-    out, clock = io.StringIO(), iter([0.0, 0.0, 30.0])
+    out, clock = io.StringIO(), iter([0.0, 0.0, 0.0, 30.0])
     label = "runs/" + "a-long-name-of-a-run/" * 5
     with EvaluationProgress(Console(file=out, width=80, force_terminal=True), label, lambda: next(clock)) as progress:
         progress("autoattack", 0, 1000)

@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import redirect_stdout
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 UsageError: Any = typer.BadParameter.__base__
 
 INTERRUPTED = 130
-CONTINUE = "; finished work is saved, and the same command continues, `kdiga train` with --resume."
+CONTINUE = ". Finished work is saved. Run the same command again to continue (for `kdiga train`, add --resume)."
 
 # Modules of this package, in the order of the help.
 COMMANDS = (
@@ -68,11 +68,28 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="kdiga",
     cls=Commands,
-    help="Make a small model robust by distilling it from a robust one.",
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"kdiga {version('kdiga')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+]
+
+
+@app.callback()
+def about(*, version: Version = False) -> None:  # pyright: ignore[reportUnusedParameter] (its callback prints it)
+    """Make a small model robust by distilling it from a robust one."""
 
 
 def main() -> None:

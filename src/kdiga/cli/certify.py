@@ -10,6 +10,7 @@ from kdiga.cli.command import command
 from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
+from kdiga.statistics import percent
 from kdiga.workflows.requests import CertifyRequest
 
 
@@ -17,8 +18,8 @@ from kdiga.workflows.requests import CertifyRequest
 def certify(request: CertifyRequest, output: Output) -> None:
     """Find the radius within which each answer cannot change.
 
-    The radius is proved, holds with a confidence, or is estimated, by method. The results of a run go to its folder,
-    work unit by work unit: the same command continues after an interruption, and two at a time share the work.
+    Depending on the method the radius is proved, holds with a confidence, or is estimated. Results are saved in the run
+    folder as work proceeds: after an interruption the same command continues, and two at the same time share the work.
 
     Example: kdiga certify runs/demo/tangent --against runs/demo/teacher --examples 50
     """
@@ -74,7 +75,7 @@ def _rows(name: str, results: dict[str, Any], radii: Sequence[float]) -> Iterato
         low, high = clopper_pearson(round(share * examples), examples)
         head = f"{name} {content['norm']}" if place == 0 else ""
         rest = summary if place == 0 else ("", "", "")
-        yield head, f"{at:.4g}", f"{share:.1%}", f"{low:.1%} - {high:.1%}", *rest
+        yield head, f"{at:.4g}", percent(share), f"{100 * low:.1f} - {100 * high:.1f}", *rest
 
 
 def _without(content: dict[str, Any], radii: Sequence[float | None], largest: float) -> str:

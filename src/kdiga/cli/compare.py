@@ -1,52 +1,75 @@
-"""``kdiga compare FIRST SECOND``."""
+"""``kdiga compare FIRST OTHER...``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiga.cli.app import command_line
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.errors import InputError
+from kdiga.statistics import percent
 from kdiga.workflows.options import Option
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdiga.results.evaluations import EvaluationResult
 
 FILES = ("evaluation.json", "best-test.json")  # of `kdiga evaluate`, else of a study
-HEADINGS = ("attack", "first", "second", "difference", "95 % interval", "only first right", "only second")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRequest:
-    """Two evaluations on the same images."""
+    """Evaluations on the same images."""
 
-    first: Annotated[Path, Option("An evaluation: its folder, its JSON file, or an evaluated run.", argument=True)]
-    second: Annotated[Path, Option("An evaluation of another model, on the same test images.", argument=True)]
+    models: Annotated[
+        Sequence[Path],
+        Option("Evaluated runs, folders of evaluations, or their JSON files: at least two.", argument=True),
+    ]
 
 
 @command()
 def compare(request: CompareRequest, output: Output) -> None:
-    """Compare two models example by example, with paired intervals.
+    """Compare a model with others example by example.
 
-    It shows the difference of their accuracies under each attack, with its paired 95 % interval.
+    It compares the first model with each of the others: the difference of their accuracies under each attack, with its
+    paired 95 % interval.
 
-    Example: kdiga compare runs/demo/tangent runs/demo/kd
+    Example: kdiga compare runs/demo/tangent runs/demo/kd runs/demo/kdiga
     """
+    from kdiga.results.shared import short_names
+
+    first, *others = request.models
+    if not others:
+        raise InputError(f"only {str(first)!r} was given; give the models to compare it with as well.")
+    one_name, *names = short_names(list(map(str, request.models)))
+    compared = [
+        _compare(output.console, _pair(first, other), (one_name, name))
+        for other, name in zip(others, names, strict=True)
+    ]
+    content = {"kind": "comparison", "command": command_line(), "comparisons": compared}
+    output.result(content | (compared[0] if len(compared) == 1 else {}))
+
+
+def _compare(
+    console: Console, pair: tuple[EvaluationResult, EvaluationResult], names: tuple[str, str]
+) -> dict[str, Any]:
+    """Print the comparison of two models, and return it as plain data."""
     from kdiga.report.differences import compare_evaluations
 
-    console = output.console
-    one, other = _pair(request.first, request.second)
+    (one, other), (first, second) = pair, names
     rows = compare_evaluations(one, other)
-    say(console, f"first: {one.model}, second: {other.model}, {rows[0].examples} test images of {one.data}")
+    say(console, f"{first} and {second}: {rows[0].examples} test images of {one.data}")
     cells = (
         (
             row.attack,
-            f"{row.first:.1%}",
-            f"{row.second:.1%}",
+            percent(row.first),
+            percent(row.second),
             f"{100 * row.difference:+.1f}",
             f"{100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f}",
             str(row.only_first),
@@ -54,11 +77,11 @@ def compare(request: CompareRequest, output: Output) -> None:
         )
         for row in rows
     )
-    show_table(console, HEADINGS, cells)
+    correct = f"only {first} correct", f"only {second} correct"
+    show_table(console, ("attack", first, second, "difference", "95 % interval", *correct), cells)
     for row in rows:
-        say(console, row.sentence())
-    content = {"kind": "comparison", "command": command_line(), "first": one.model, "second": other.model}
-    output.result(content | {"attacks": [row.to_dict() for row in rows]})
+        say(console, row.sentence(first, second))
+    return {"first": one.model, "second": other.model, "attacks": [row.to_dict() for row in rows]}
 
 
 def _pair(first: Path, second: Path) -> tuple[EvaluationResult, EvaluationResult]:
@@ -72,14 +95,16 @@ def _pair(first: Path, second: Path) -> tuple[EvaluationResult, EvaluationResult
         return max(pairs, key=lambda pair: max(len(right or ()) for right in pair[0].correct.values()))
     how = "none on the same images" if not pairs else f"pairs under {len(threats)} threat models"
     raise InputError(
-        f"{str(first)!r} and {str(second)!r} hold {len(ones)} and {len(others)} evaluations, {how}; name the folder of "
-        "one of each."
+        f"{str(first)!r} and {str(second)!r} hold {len(ones)} and {len(others)} evaluations, {how}; give the folder of "
+        "one evaluation of each."
     )
 
 
 def _read(path: Path) -> list[EvaluationResult]:
     from kdiga.results.shared import REPLACED
 
+    if not path.exists():
+        raise InputError(f"{str(path)!r} does not exist; pass a run evaluated with `kdiga evaluate`.")
     if not path.is_dir():
         return [_evaluation(path)]
     for name in FILES:
@@ -87,7 +112,7 @@ def _read(path: Path) -> list[EvaluationResult]:
             found = [_evaluation(file) for file in files]
             stale = [_stale(one) for one in found]
             if None not in stale:
-                raise InputError(f"{str(path)!r} holds no evaluation of its weights: {stale[0]}; evaluate it again.")
+                raise InputError(f"{str(path)!r} holds no current evaluation: {stale[0]}; evaluate it again.")
             return [one for one, reason in zip(found, stale, strict=True) if reason is None]
     raise InputError(f"{str(path)!r} holds no evaluation; make one with `kdiga evaluate {path}`.")
 
@@ -100,7 +125,7 @@ def _stale(found: EvaluationResult) -> str | None:
     current = RunResult.read(folder).fingerprint(which) if folder else None
     if current is None or found.fingerprint in (None, current):
         return None
-    return f"{str(found.path)!r} is of the weights {found.fingerprint[:12]}, and the run has {current[:12]}"
+    return f"{str(found.path)!r} evaluates the weights {found.fingerprint[:12]}, but the run has {current[:12]}"
 
 
 def _evaluation(path: Path) -> EvaluationResult:
@@ -113,4 +138,4 @@ def _evaluation(path: Path) -> EvaluationResult:
         problem = "it has no per-example results"
     except ValueError as error:
         problem = str(error)
-    raise InputError(f"{str(path)!r} is not an evaluation ({problem}); give what `kdiga evaluate` wrote.")
+    raise InputError(f"{str(path)!r} is not an evaluation ({problem}); pass a run evaluated with `kdiga evaluate`.")

@@ -10,6 +10,9 @@ from kdiga.cli.command import command
 from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
+from kdiga.results.attack_names import eps_text
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.statistics import percent
 from kdiga.workflows.requests import EvaluateRequest
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
@@ -19,8 +22,8 @@ VERDICTS = ("passed", "warning", "failed", "skipped")
 def evaluate(request: EvaluateRequest, output: Output) -> None:
     """Measure clean and robust accuracy, with 95 % intervals.
 
-    The results of a run go to its folder, as soon as each attack is done with a batch: the same command continues
-    after an interruption, and two at a time share the work.
+    Results are saved in the run folder after each batch of each attack. After an interruption the same command
+    continues, and two that run at the same time share the work.
 
     Example: kdiga evaluate runs/demo/tangent --attacks clean,pgd-40x3,autoattack --examples 200 --sweep auto
     """
@@ -32,10 +35,11 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
 def _show(output: Output, content: Mapping[str, Any]) -> None:
     say(output.console, model_line(content))
     show_table(output.console, ("attack", "accuracy", "95 % interval", "seconds"), _rows(content))
-    for finding in content.get("findings", []):
-        if finding["verdict"] in ("failed", "warning"):
-            say(output.console, f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow")
-    counts = Counter(finding["verdict"] for finding in content.get("findings", []))
+    findings = EvaluationResult.model_validate(content).open_findings
+    for finding in findings:
+        if finding.verdict in ("failed", "warning"):
+            say(output.console, f"{finding.name} {finding.verdict}: {finding.message}", style="yellow")
+    counts = Counter(finding.verdict for finding in findings)
     if counts:
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
         say(output.console, f"checks for masked gradients: {verdicts}")
@@ -47,10 +51,15 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, accuracy in content["accuracy"].items():
         low, high = content["interval_95"][name]
-        yield name, f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", f"{content['seconds'][name]:.1f}"
+        yield name, percent(accuracy), f"{100 * low:.1f} - {100 * high:.1f}", f"{content['seconds'][name]:.1f}"
         for stage, left in content["stages"].get(name, {}).items():
-            yield f"  after {stage}", f"{left:.1%}", "", ""
+            yield f"  after {stage}", percent(left), "", ""
     curve = content.get("sweep")
     if curve is not None:
         for eps, accuracy, (low, high) in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
-            yield f"{curve['attack']} at eps {eps:.4g}", f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", ""
+            yield (
+                f"{curve['attack']} at eps {eps_text(eps)}",
+                percent(accuracy),
+                f"{100 * low:.1f} - {100 * high:.1f}",
+                "",
+            )

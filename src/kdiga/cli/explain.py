@@ -8,12 +8,14 @@ from kdiga.cli.command import command
 from kdiga.cli.judging import run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
+from kdiga.results.attack_names import eps_text
+from kdiga.statistics import percent
 from kdiga.workflows.requests import ExplainRequest
 
 
 @command()
 def explain(request: ExplainRequest, output: Output) -> None:
-    """Say how much robustness went from a teacher to students, and why.
+    """Measure how much robustness students got from a teacher, and why.
 
     The same command continues where an earlier one stopped.
 
@@ -29,13 +31,13 @@ def _show(output: Output, content: dict[str, Any]) -> None:
     say(
         output.console,
         f"{len(content['models'])} models on the first {content['examples']} test images of {content['data']}, "
-        f"{threat['norm']} eps {threat['eps']:.4g}; losses in nats",
+        f"{threat['norm']} eps {eps_text(threat['eps'])}; losses in nats",
     )
     show_table(output.console, *_models_table(content))
     if any(ranking["spearman"] is not None for ranking in content["ranking"]):
         show_table(
             output.console,
-            ("orders students", "rank correlation", "95 % over images", "by chance"),
+            ("measure", "rank correlation", "95 % interval", "probability by chance"),
             map(_ranking_row, content["ranking"]),
         )
     for sentence in (*content["sentences"], *content["reasons"]):
@@ -47,17 +49,17 @@ def _show(output: Output, content: dict[str, Any]) -> None:
 
 def _models_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     eps, rows = content["threat"]["eps"], list[list[str]]()
-    headings = ["model", "clean", content["attack"], "95 % interval", "kept", "gamma", "eps |g|", "cosine"]
-    headings += ["eps |g-gt|", "student bound", "found", "transfer bound", "found"]
+    headings = ["model", "clean", content["attack"], "95 % interval", "of teacher", "gamma", "eps |g|", "cosine"]
+    headings += ["eps |g-gt|", "student bound", "measured", "transfer bound", "measured"]
     for model in content["models"]:
         gradient, bounds = model["gradient"], model.get("bounds")
         low, high = model["robust"]["interval_95"]
         row = [
             model["name"],
-            f"{model['clean']:.1%}",
-            f"{model['robust']['accuracy']:.1%}",
-            f"{low:.1%} - {high:.1%}",
-            _number(model.get("robustness_kept"), ".0%"),
+            percent(model["clean"]),
+            percent(model["robust"]["accuracy"]),
+            f"{100 * low:.1f} - {100 * high:.1f}",
+            "" if model.get("robustness_kept") is None else percent(model["robustness_kept"], 0),
             f"{model['linearity']['mean']:.2f}",
             f"{eps * gradient['norm']:.2f}",
             _number(gradient.get("cosine"), ".2f"),

@@ -10,6 +10,7 @@ from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.results.attack_names import attack_name
+from kdiga.statistics import percent
 from kdiga.workflows.requests import ExportRequest
 
 
@@ -47,9 +48,9 @@ def _cells(name: str, one: Mapping[str, Any], attacks: list[str], batches: list[
     yield name
     yield f"{one['bytes']:,}" if one["bytes"] else ""
     yield f"{near['largest_difference']:.1e}" if near else ""
-    yield f"{near['same_class']:.1%}" if near else ""
+    yield percent(near["same_class"]) if near else ""
     for attack in attacks:
-        yield f"{one['accuracy'][attack]:.1%}" if attack in one["accuracy"] else ""
+        yield percent(one["accuracy"][attack]) if attack in one["accuracy"] else ""
     for size in batches:
         found = one["latency_ms"].get(size)
         yield f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})" if found else ""

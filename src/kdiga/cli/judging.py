@@ -8,7 +8,8 @@ from typing import Any
 
 from kdiga.cli.app import command_line
 from kdiga.cli.output import Output
-from kdiga.cli.printing import say
+from kdiga.cli.printing import link, say
+from kdiga.results.attack_names import eps_text
 from kdiga.workflows.requests import JudgeRequest
 
 
@@ -26,7 +27,7 @@ def run_judged(
         content, folder = work(request, command=command_line(), progress=progress)
     show(output, content)
     if folder is not None:
-        say(output.console, f"Results: {folder}")
+        say(output.console, f"Results: {link(folder)}")
     output.result(content, folder)
 
 
@@ -35,6 +36,6 @@ def model_line(content: Mapping[str, Any], which: str = "") -> str:
     threat = content["threat"]
     place = f", from {content['data_from']}" if "data_from" in content else ""
     return (
-        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {threat['eps']:.4g}, "
+        f"{content['model']}: {content['parameters']:,} parameters, {threat['norm']} eps {eps_text(threat['eps'])}, "
         f"{which}{content['examples']} test images of {content['data']}{place}"
     )

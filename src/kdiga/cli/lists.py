@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
-from kdiga.workflows.options import METHODS, Option
+from kdiga.workflows.options import METHODS, RECIPES, Option
 
 if TYPE_CHECKING:
     from kdiga.methods import Method, Needs, Passes
 
-METHOD_HEADINGS = ("method", "student", "teacher", "asks", "grad", "paper")
+METHOD_HEADINGS = (
+    "method",
+    "student passes",
+    "teacher passes",
+    "needs queries of the teacher",
+    "input gradients used",
+    "paper",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +36,7 @@ class MethodsRequest:
 def methods(request: MethodsRequest, output: Output) -> None:
     """List the training methods, or show one in full.
 
-    The list has the paper, the network passes of a step, and what each method needs from its teacher.
+    The list has the paper, the network passes per step, and what each method needs from its teacher.
 
     Example: kdiga methods kdiga
     """
@@ -44,9 +52,8 @@ def methods(request: MethodsRequest, output: Output) -> None:
     show_table(console, METHOD_HEADINGS, map(_row, known), words=METHOD_HEADINGS, frame=False)
     say(
         console,
-        "\nstudent, teacher: forward + backward passes a step with the default options. asks: whether the teacher is\n"
-        "queried at perturbed images, so that stored signals cannot serve. grad: whose input gradient is used,\n"
-        "[s] read, [S] trained through, [t] the teacher's. kdiga methods NAME shows one in full.",
+        "\nPasses: forward + backward passes per step, with the default options. A method that needs queries of the\n"
+        "teacher runs it on perturbed images, so it cannot use a teacher cache. `kdiga methods NAME` shows one method.",
     )
     output.result({"kind": "methods", "methods": [_content(method) for method in known]})
 
@@ -64,18 +71,19 @@ def _content(method: Method) -> dict[str, Any]:
 
 
 def _passes(passes: Passes) -> str:
-    return f"{passes.forwards}+{passes.backwards}"
+    return f"{passes.forwards} + {passes.backwards}"
 
 
 def _teacher(needs: Needs) -> str:
     if not needs.teachers:
         return "-"
-    return f"{_passes(needs.teacher)}{' of 2' * (needs.teachers == 2)}{' trained' * needs.trains_teacher}"
+    two, trained = " (two teachers)" * (needs.teachers == 2), " (trained too)" * needs.trains_teacher
+    return f"{_passes(needs.teacher)}{two}{trained}"
 
 
 def _gradients(needs: Needs) -> str:
-    student = {"none": "", "value": "s", "differentiable": "S"}[needs.student_gradient]
-    return student + ("t" if needs.teacher_gradient else "") or "-"
+    student = {"none": "", "value": "student", "differentiable": "student (differentiated)"}[needs.student_gradient]
+    return ", ".join(filter(None, (student, "teacher" * needs.teacher_gradient))) or "-"
 
 
 def _in_full(method: Method) -> str:
@@ -84,7 +92,7 @@ def _in_full(method: Method) -> str:
     options = ", ".join(f"{one.name}={getattr(method, one.name)!r}" for one in fields(method))  # pyright: ignore
     lines.append(f"Defaults: {options or 'no options'}.")
     lines.append(
-        f"Passes a step (forwards+backwards): student {_passes(needs.student)}, teacher {_passes(needs.teacher)}."
+        f"Passes per step (forward + backward): student {_passes(needs.student)}, teacher {_passes(needs.teacher)}."
     )
     return "\n".join(lines).replace("``", "")
 
@@ -102,7 +110,7 @@ class ModelsRequest:
 def models(request: ModelsRequest, output: Output) -> None:
     """List the built-in architectures with their parameters.
 
-    Others are given by their source.
+    Other models are given by their source.
 
     Example: kdiga models --image-size 8 --in-channels 1
     """
@@ -146,16 +154,44 @@ def data(output: Output) -> None:
     output.result({"kind": "data", "names": list(available_data()), "forms": list(FORMS)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecipesRequest:
+    """All recipes, or one."""
+
+    name: Annotated[str | None, Option("One recipe, which is printed.", names=RECIPES, argument=True)] = None
+    file: Annotated[Path | None, Option("File of the copy. Default: NAME.yaml.", argument=True)] = None
+    copy: Annotated[bool, Option("Copy the recipe to a file, which you can edit.", flags=("--copy",))] = False
+
+
 @command(quiet=False)
-def recipes(output: Output) -> None:
-    """List the recipes that come with kdiga.
+def recipes(request: RecipesRequest, output: Output) -> None:
+    """List the recipes that come with kdiga; print or copy one.
 
     Commands accept their names in place of a path.
 
-    Example: kdiga recipes
+    Example: kdiga recipes digits-kdiga
     """
-    from kdiga.recipes.shipped import about, shipped
+    from kdiga.recipes.shipped import about, find_recipe, shipped
 
-    known = {name: about(path) for name, path in shipped().items()}
-    show_table(output.console, ("", ""), known.items(), words=("",), frame=False)
-    output.result({"kind": "recipes", "recipes": known})
+    if request.name is None:
+        known = {name: about(path) for name, path in shipped().items()}
+        show_table(output.console, ("", ""), known.items(), words=("",), frame=False)
+        output.result({"kind": "recipes", "recipes": known})
+        return
+    text = find_recipe(request.name).read_text(encoding="utf-8")
+    copied = _copy(text, request.file or Path(f"{Path(request.name).stem}.yaml")) if request.copy else None
+    say(
+        output.console, text.rstrip() if copied is None else f"Copied to {copied}. Next: kdiga train {copied} --dry-run"
+    )
+    output.result({"kind": "recipe", "name": request.name, "text": text}, copied)
+
+
+def _copy(text: str, file: Path) -> Path:
+    """Write a recipe to a file that does not exist yet."""
+    from kdiga.errors import InputError
+    from kdiga.io.atomic_write import write_atomically
+
+    if file.exists():
+        raise InputError(f"{str(file)!r} exists; give another file: kdiga recipes NAME --copy FILE.")
+    write_atomically(file, text, shared=True)
+    return file

@@ -18,7 +18,7 @@ from kdiga.statistics import percent
 if TYPE_CHECKING:
     from kdiga.training import EpochRecord
 
-LINE_EVERY = 60.0  # seconds, in a log
+LINE_EVERY = 30.0  # seconds, in a log
 
 
 class Bar:
@@ -87,12 +87,12 @@ class TrainingProgress(Bar):
 
 
 class EvaluationProgress(Bar):
-    """Shows the current attack or measurement, its finished examples and the time left; in a log, a line a minute."""
+    """Shows the current attack or measurement, finished examples and time left; in a log, a line now and then."""
 
     def __init__(self, console: Console, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, label, estimates=True)
         self.clock = clock
-        self._task, self._since, self._first, self._printed = "", 0.0, 0, 0.0
+        self._task, self._since, self._first, self._printed = "", 0.0, 0, clock()
 
     def __call__(self, attack: str, done: int, total: int) -> None:
         """Move the bar, or write a line where it is time for one."""
@@ -100,7 +100,7 @@ class EvaluationProgress(Bar):
             # The rest of one task says nothing of the next one's pace.
             self.bar.reset(self.task)
             self._task, self._first = attack, done
-            self._since = self._printed = self.clock()
+            self._since = self.clock()
         now, left = self.clock(), ""
         if done > self._first:
             left = f"{duration((now - self._since) * (total - done) / (done - self._first))} left"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import data_line, say, say_notes
+from kdiga.statistics import percent
 from kdiga.workflows.options import DryRun, Option, RecipeName, Settings, comma_separated_or_none
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ class TrainRequest:
     recipe: RecipeName
     settings: Settings = ()
     out: Annotated[Path | None, Option("Run folder. Default: runs/<recipe name>.")] = None
+    device: Annotated[
+        str | None, Option("auto, cpu or cuda. Default: the recipe's.", names=("auto", "cpu", "cuda"))
+    ] = None
     dry_run: DryRun = False
     resume: Annotated[bool, Option("Continue the run in the run folder.")] = False
     overwrite: Annotated[bool, Option("Replace the run in the run folder.")] = False
@@ -45,8 +49,8 @@ class TrainRequest:
 def train(request: TrainRequest, output: Output) -> None:
     """Train a teacher or distil a student as a recipe says.
 
-    First it describes the models, and tries trained ones on 128 training images: it stops at a teacher with the wrong
-    preprocessing, input size or order of classes.
+    Before training, it describes the models and tests trained ones on 128 training images. It stops if a teacher has
+    the wrong preprocessing, input size or order of classes.
 
     Example: kdiga train recipes/digits-kdiga.yaml --set training.seed=1 --out runs/seed1
     """
@@ -63,7 +67,8 @@ def train(request: TrainRequest, output: Output) -> None:
     from kdiga.workflows.train import run_recipe
 
     console = output.console
-    recipe = load_recipe(request.recipe, request.settings)
+    device = () if request.device is None else (f"training.device={request.device}",)
+    recipe = load_recipe(request.recipe, (*request.settings, *device))
     folder = request.out or Path("runs") / request.recipe.stem
     trackers = Trackers(
         [name.lower() for name in request.track if name],
@@ -107,8 +112,8 @@ def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         record = result["validation"][which]
         say(
             console,
-            f"{which}: epoch {(record['epoch'] or 0) + 1}, validation clean {record['clean'] or 0:.1%}, PGD "
-            f"{record['robust'] or 0:.1%}",
+            f"{which}: epoch {(record['epoch'] or 0) + 1}, validation clean {percent(record['clean'] or 0)}, PGD "
+            f"{percent(record['robust'] or 0)}",
         )
     minutes = result["minutes"] or 0
     say(console, f"{minutes:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
+from kdiga.statistics import percent
 from kdiga.workflows.options import Option, RecipeName, Settings
 from kdiga.workflows.requests import RunsRequest
 
@@ -71,5 +72,5 @@ def _row(trial: dict[str, Any], chosen: str | None) -> tuple[str, ...]:
     best, last = trial["best"], trial["last"]
     if best is None:
         return (*start, "-", "-", "-", "-", "chosen" if trial["folder"] == chosen else trial["status"])
-    scores = f"{best['robust']:.1%}", f"{best['clean']:.1%}", f"{last['robust']:.1%}", f"{trial['minutes']:.2f}"
+    scores = percent(best["robust"]), percent(best["clean"]), percent(last["robust"]), f"{trial['minutes']:.2f}"
     return (*start, *scores, "chosen" if trial["folder"] == chosen else "")

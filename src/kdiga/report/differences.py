@@ -74,15 +74,17 @@ class PairedDifference:
     only_first: int  # number of examples that only the first model gets right
     only_second: int
 
-    def sentence(self) -> str:
-        """Return what the interval allows to say."""
+    def sentence(self, first: str, second: str) -> str:
+        """Return what the interval allows to say about the two models, by their names."""
         low, high = self.interval
         points = f"{100 * abs(self.difference):.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
         if low > 0 or high < 0:
-            return (
-                f"{attack_name(self.attack)}: the {'first' if low > 0 else 'second'} is right more often, by {points}."
-            )
-        return f"{attack_name(self.attack)}: undecided on {self.examples} images; the difference is {points}."
+            better, other = (first, second) if low > 0 else (second, first)
+            return f"{attack_name(self.attack)}: {better} is correct more often than {other}, by {points}."
+        return (
+            f"{attack_name(self.attack)}: {first} and {second} are not significantly different on "
+            f"{self.examples} images; the difference is {points}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
