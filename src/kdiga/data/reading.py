@@ -60,7 +60,7 @@ def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Read
     """
     workers = available_workers() if reading.workers == "auto" else reading.workers
     size = reading.image_size or 1
-    files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, max(0, workers))
+    files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, workers)
     notes = list[str]()
     if reading.skip_corrupt:
         files, corrupt = files.readable()
