@@ -204,7 +204,7 @@ def test_its_state_continues_an_interrupted_training(batch):
         ({"method": "kd", "temperature": "4"}, "temperature was '4'; it must be a number"),
         ({"method": "tangent", "flat": "no"}, "flat was 'no'; it must be True or False"),
         ({"method": "kd", "threat": "linf"}, "threat was 'linf'; it must be a norm and an eps, such as 'linf 8/255'"),
-        ({"method": "kd", "threat": 0.1}, "threat was 0.1; it must be a norm"),
+        ({"method": "kd", "threat": 0.1}, "threat was 0.1; it must be a ThreatModel"),
         ({"method": "kd", "total_steps": 0}, "total_steps was 0; it is the number of calls"),
         ({"method": "kdiga", "route": "exat"}, "route 'exat' is not known; did you mean exact"),
         ({"method": "mtard"}, "method 'mtard' needs a second teacher"),

@@ -9,7 +9,6 @@ import itertools
 import multiprocessing
 import os
 import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from kdiga.distributed.launch import follow_parent
-from kdiga.errors import InputError, KdigaError, KdigaWarning
+from kdiga.errors import InputError, KdigaError, warn
 
 T = TypeVar("T")
 R = TypeVar("R", covariant=True)
@@ -114,8 +113,7 @@ def available_workers() -> int:
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(0, min(MOST, processors - 1))
     if workers and (obstacle := obstacle_to_workers()) is not None:
-        message = f"images are decoded in this process alone, since {obstacle}. With workers=0 this is not a warning."
-        warnings.warn(message, KdigaWarning, stacklevel=2)
+        warn(f"images are decoded in this process alone, since {obstacle}. With workers=0 this is not a warning.")
         return 0
     return workers
 

@@ -19,6 +19,7 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
+    runtime_checkable,
 )
 
 from kdiga.errors import InputError, unknown
@@ -65,6 +66,7 @@ class MethodInfo:
     paper: str
 
 
+@runtime_checkable
 class Method(Protocol):
     """A frozen dataclass, at once the method, its configuration and its schema."""
 

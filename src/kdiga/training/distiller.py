@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.arguments import checked
 from kdiga.checks import check_distinct, check_images, check_targets
 from kdiga.distributed.process_group import SINGLE_PROCESS
 from kdiga.errors import InputError
@@ -75,6 +76,7 @@ class Distiller:
     (['label', 'teacher'], torch.Size([2, 3]), 2)
     """
 
+    @checked
     def __init__(
         self,
         student: nn.Module,
@@ -92,7 +94,7 @@ class Distiller:
         self.method = method_by_name(method, options)
         needs = self.method.needs
         if total_steps < 1:
-            raise InputError(f"total_steps was {total_steps!r}; it is the number of calls in the training, at least 1.")
+            raise InputError(f"total_steps was {total_steps}; it is the number of calls in the training, at least 1.")
         source = CachedTeacher.open(teacher) if isinstance(teacher, (str, Path)) else teacher
         self.teachers = teachers_of(self.method, source, second_teacher)
         self.total_steps, self.step, self.memory, self.choices = total_steps, 0, dict[str, Any](), dict[str, Choice]()
@@ -162,8 +164,9 @@ class Distiller:
                 "gradients are off here (no_grad or inference_mode), and the loss needs them; compute it in the "
                 "training step only, and validate with the student's logits."
             )
+        batch = self._batch(images, labels, index, view)
         statistics = StepStatistics(images.device)
-        step = self.context(self._batch(images, labels, index, view), self.step, StepObservers(statistics=statistics))
+        step = self.context(batch, self.step, StepObservers(statistics=statistics))
         if labels is None:
             self._label_by_teacher(step)
         if not self._is_ready:
@@ -215,6 +218,8 @@ class Distiller:
                     "rows in the cached training images, integers of shape (batch,)."
                 )
             index = torch.arange(len(images), device=images.device)
+        elif not isinstance(index, Tensor) or index.shape != images.shape[:1] or index.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError("index must be the examples' rows in the cached images, integers of shape (batch,).")
         return Batch(images, labels, index, view)
 
     def _label_by_teacher(self, step: StepContext) -> None:
