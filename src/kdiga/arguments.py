@@ -35,6 +35,13 @@ WORDS: dict[type, str] = {
     collections.abc.Callable: "a function",
     collections.abc.Mapping: "a mapping",
 }
+EXAMPLES = {
+    "Method": "a method such as kdiga.methods.KD()",
+    "Route": "a route such as kdiga.Exact()",
+    "Teacher": "another source of signals",
+    "ThreatModel": "a kdiga.ThreatModel",
+}
+"""Words for classes of this package, by their names."""
 RUNTIME: dict[Any, type] = {int: Integral, float: Real, tuple: collections.abc.Sequence, None: type(None)}
 
 
@@ -129,7 +136,9 @@ def _wrong(name: str, value: object, accepted: Accepted) -> InputError:
         return InputError(f"{name} was {value!r:.{LONGEST}}; it must be a number of at most 64 bits.")
     is_plain = value is None or isinstance(value, (str, Path, Real, bytes))
     shown = f"{value!r:.{LONGEST}}" if is_plain else f"of type {type(value).__name__}"
-    names = [WORDS.get(one, f"a {one.__name__}") for one in accepted.classes] + [repr(one) for one in accepted.values]
+    names = [WORDS.get(one) or EXAMPLES.get(one.__name__, f"a {one.__name__}") for one in accepted.classes] + [
+        repr(one) for one in accepted.values
+    ]
     hint = ""
     if nn.Module in accepted.classes and callable(value):
         hint = " A function hides the modes and weights of its model: give the model, or wrap both in a Module."
