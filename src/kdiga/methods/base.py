@@ -55,6 +55,7 @@ class Needs:
     # Whether a term depends on several examples in another way than by their mean. Processes exchange what it takes;
     # micro-batches, one after another, cannot.
     couples_batch: bool = False
+    label_loss: bool = False  # whether a term is the cross-entropy with the labels, which label smoothing changes
 
 
 @dataclass(frozen=True)

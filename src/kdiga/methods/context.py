@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -70,6 +70,7 @@ class StepSettings:
     attack_batch_norm: BatchNormMode = "eval"
     # Mode of the student's batch norm for its input gradient; "eval" needs a separate forward pass.
     alignment_batch_norm: BatchNormMode = "train"
+    label_smoothing: float = 0.0  # share of the uniform distribution in the labels of label losses, in [0, 1)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,36 @@ class StepObservers:
     statistics: StepStatistics | None = None  # collector of the student's passes; None collects nothing
 
 
+class StepRecord:
+    """What attacks and teachers gave in a step, for the same step with other weights of the student."""
+
+    def __init__(self) -> None:
+        self._results = list[Any]()
+        self._repeated: Iterator[Any] | None = None
+        self._inside = False
+
+    def repeat(self) -> None:
+        """Return the recorded results, in their order, from now on."""
+        self._repeated = iter(self._results)
+
+    def __call__(self, compute: Callable[[], T]) -> T:
+        """Return the result of a computation, or the recorded one; computations inside another are part of it."""
+        if self._inside:
+            return compute()
+        if self._repeated is not None:
+            return next(self._repeated)
+        self._inside = True
+        try:
+            self._results.append(compute())
+        finally:
+            self._inside = False
+        return self._results[-1]
+
+
+def _compute(compute: Callable[[], T]) -> T:
+    return compute()
+
+
 @dataclass
 class StepContext:
     """Everything that a method can use in one training step. Quantities that a method does not use are not computed."""
@@ -102,6 +133,8 @@ class StepContext:
     # Whether the batch is a subset of the step's batch. The student also sees these images with the whole batch, which
     # updates batch norm's running statistics; the subset does not update them again.
     is_subset: bool = False
+    # Record of attacks and teachers, in a run that takes its steps at perturbed weights.
+    record: Callable[[Callable[[], Any]], Any] = _compute
 
     @property
     def threat(self) -> ThreatModel:
@@ -117,7 +150,7 @@ class StepContext:
     def teacher(self) -> TeacherSignal:
         """The teacher at the clean images."""
         with self.observers.watch("teacher"):
-            return _present(self.models.teacher, "a teacher")(self.batch)
+            return self.record(lambda: _present(self.models.teacher, "a teacher")(self.batch))
 
     @cached_property
     def teacher_logits(self) -> Tensor:
@@ -125,7 +158,7 @@ class StepContext:
         if "teacher" in self.__dict__:
             return self.teacher.logits
         with self.observers.watch("teacher"):
-            return _present(self.models.teacher, "a teacher").logits(self.batch)
+            return self.record(lambda: _present(self.models.teacher, "a teacher").logits(self.batch))
 
     def ask_teacher_first(self, part: StepContext | None) -> Tensor:
         """Return the teacher's logits, after the teacher's input gradient for a part of the step.
@@ -149,12 +182,12 @@ class StepContext:
     def second_teacher(self) -> TeacherSignal:
         """The second teacher at the clean images."""
         with self.observers.watch("teacher"):
-            return _present(self.models.second_teacher, "a second teacher")(self.batch)
+            return self.record(lambda: _present(self.models.second_teacher, "a second teacher")(self.batch))
 
     def teacher_at(self, images: Tensor) -> Tensor:
         """Return the teacher's logits at other images, with a graph to the images if these require a gradient."""
         with self.observers.watch("teacher"):
-            return _present(self.models.teacher, "a teacher").at(images)
+            return self.record(lambda: _present(self.models.teacher, "a teacher").at(images))
 
     def guide(self, images: Tensor) -> Tensor:
         """Return the logits of the trained teacher, in train mode and with a graph to its parameters."""
@@ -165,7 +198,7 @@ class StepContext:
     def second_teacher_at(self, images: Tensor) -> Tensor:
         """Return the second teacher's logits at other images."""
         with self.observers.watch("teacher"):
-            return _present(self.models.second_teacher, "a second teacher").at(images)
+            return self.record(lambda: _present(self.models.second_teacher, "a second teacher").at(images))
 
     @cached_property
     def clean(self) -> StudentPass:
@@ -231,7 +264,7 @@ class StepContext:
             threat=self.threat, steps=steps, step_size=step_size, start=start, allow_large_steps=allow_large_steps
         )
         with self.observers.watch("attack"), self.attacked():
-            return pgd(objective, self.batch.images)
+            return self.record(lambda: pgd(objective, self.batch.images))
 
     def attack_loss(self, *, steps: int, step_size: float | None = None, start: Start = "uniform") -> Tensor:
         """Return the images of :meth:`attack` on the student's cross-entropy."""
@@ -262,7 +295,9 @@ class StepContext:
         keep_statistics: bool = False,
     ) -> StudentPass:
         settings, watch = self.settings, self.observers.watch
-        options = PassOptions(gradient, settings.route, settings.gradient_of, batch_norm, keep_statistics)
+        options = PassOptions(
+            gradient, settings.route, settings.gradient_of, batch_norm, keep_statistics, settings.label_smoothing
+        )
         labels, compiled = self.batch.labels, self.models.compiled
         student_pass = StudentPass(self.models.student, images, labels, options, compiled=compiled, watch=watch)
         if self.observers.statistics is not None:

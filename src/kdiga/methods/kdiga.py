@@ -90,6 +90,7 @@ class KDIGA(CheckedOptions):
             student_gradient="differentiable",
             gradient_of=self.gradient_of,
             couples_batch=self.convention == "author",
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:

@@ -77,6 +77,7 @@ class Tangent(CheckedOptions):
             teacher_gradient=not self.flat,
             student_gradient="none" if several else "value",
             train_forwards=2,
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:
@@ -89,18 +90,18 @@ class Tangent(CheckedOptions):
         label, gap = rest.clean.losses.mean(), rest.clean.losses.new_zeros(())
         if part is not None:
             adv_images = self._widest_gap(part)
-            gap = part.at(adv_images, part.settings.alignment_batch_norm).losses - part.aligned.losses
+            gap = part.at(adv_images, part.settings.alignment_batch_norm).hard_losses - part.aligned.hard_losses
             gap = (gap - self._rise(part, adv_images)).mean()
         imitation = losses.kl(rest.clean.logits, target, self.temperature)
         return self._objective(step, label, imitation.mean(), gap)
 
     def _at_the_gap(self, step: StepContext) -> Objective:
         target = step.ask_teacher_first(None if self.flat else step)
-        clean_losses = step.aligned.losses.detach()
+        clean_losses = step.aligned.hard_losses.detach()
         adv_images = self._widest_gap(step)
         adv = step.at(adv_images)
         imitation = losses.kl(adv.logits, target, self.temperature)
-        gap = adv.losses - clean_losses - self._rise(step, adv_images)
+        gap = adv.hard_losses - clean_losses - self._rise(step, adv_images)
         return self._objective(step, adv.losses.mean(), imitation.mean(), gap.mean())
 
     def _objective(self, step: StepContext, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:

@@ -12,7 +12,7 @@ from kdiga.models import available_models
 from kdiga.models.registry import source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, recorded_options
 
 
 @dataclass(frozen=True)
@@ -165,11 +165,12 @@ class Recipe:
         plain: dict[str, Any] = {
             name: None if section is None else asdict(section) for name, section in sections.items()
         }
-        plain["method"] = {"name": self.method.info.name} | plain["method"]
+        method, recorded = recorded_options(self.method), recorded_options(self.training)
+        plain["method"] = {"name": self.method.info.name} | {key: plain["method"][key] for key in method}
         # YAML has no tuples.
         plain["training"] = {
             key: list(cast("Any", value)) if isinstance(value, tuple) else value
             for key, value in plain["training"].items()
-            if key != "stop_at_chance" or not value  # left out by default, so that earlier runs have the same recipe
+            if key in recorded
         }
         return plain

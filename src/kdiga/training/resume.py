@@ -26,7 +26,7 @@ from kdiga.teachers import CachedTeacher
 from kdiga.training.interruption import CONTINUE, SAVE, Interruption, signal_name
 from kdiga.training.resume_checks import check_structure
 from kdiga.training.settings import TrainingSettings
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, recorded_options
 
 FILE = "state.pt"
 FORMAT = "4"
@@ -104,8 +104,7 @@ def _fingerprint(teacher: nn.Module | Teacher) -> str | None:
 def _texts(section: str, settings: Method | TrainingSettings) -> dict[str, str]:
     """Return each setting as JSON, with the ``repr`` of values that JSON does not have, such as a user's class."""
     return {
-        f"{section}.{one.name}": json.dumps(getattr(settings, one.name), default=repr)
-        for one in fields(settings)  # pyright: ignore[reportArgumentType]
+        f"{section}.{name}": json.dumps(getattr(settings, name), default=repr) for name in recorded_options(settings)
     }
 
 
