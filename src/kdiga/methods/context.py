@@ -135,6 +135,10 @@ class StepContext:
     is_subset: bool = False
     # Record of attacks and teachers, in a run that takes its steps at perturbed weights.
     record: Callable[[Callable[[], Any]], Any] = _compute
+    _attacked: Tensor | None = field(default=None, init=False)  # images of the last attack
+    # The student at these images, by the mode of batch norm.
+    _passes: dict[BatchNormMode, StudentPass] = field(default_factory=dict[BatchNormMode, StudentPass], init=False)
+    _targets: Tensor | None = field(default=None, init=False)  # the teacher's logits at these images
 
     @property
     def threat(self) -> ThreatModel:
@@ -185,9 +189,17 @@ class StepContext:
             return self.record(lambda: _present(self.models.second_teacher, "a second teacher")(self.batch))
 
     def teacher_at(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits at other images, with a graph to the images if these require a gradient."""
+        """Return the teacher's logits at other images, with a graph to the images if these require a gradient.
+
+        At the images of the last attack it runs once.
+        """
+        if images is self._attacked and self._targets is not None:
+            return self._targets
         with self.observers.watch("teacher"):
-            return self.record(lambda: _present(self.models.teacher, "a teacher").at(images))
+            logits: Tensor = self.record(lambda: _present(self.models.teacher, "a teacher").at(images))
+        if images is self._attacked:
+            self._targets = logits
+        return logits
 
     def guide(self, images: Tensor) -> Tensor:
         """Return the logits of the trained teacher, in train mode and with a graph to its parameters."""
@@ -214,9 +226,18 @@ class StepContext:
         mode = self.settings.alignment_batch_norm
         return self._student_pass(self.batch.images, self.settings.gradient, mode, keep_statistics=self.is_subset)
 
+    @property
+    def adv_images(self) -> Tensor:
+        """The images of the step's last attack."""
+        return _present(self._attacked, "an attack")
+
     def at(self, images: Tensor, batch_norm: BatchNormMode = "train") -> StudentPass:
-        """Return the student at other images, without an input gradient."""
-        return self._student_pass(images, "none", batch_norm)
+        """Return the student at other images, without an input gradient; at those of the last attack it runs once."""
+        if images is not self._attacked:
+            return self._student_pass(images, "none", batch_norm)
+        if batch_norm not in self._passes:
+            self._passes[batch_norm] = self._student_pass(images, "none", batch_norm)
+        return self._passes[batch_norm]
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the student's logits in its present mode, from its compiled forward if it has one."""
@@ -264,7 +285,9 @@ class StepContext:
             threat=self.threat, steps=steps, step_size=step_size, start=start, allow_large_steps=allow_large_steps
         )
         with self.observers.watch("attack"), self.attacked():
-            return self.record(lambda: pgd(objective, self.batch.images))
+            adv_images: Tensor = self.record(lambda: pgd(objective, self.batch.images))
+        self._attacked, self._passes, self._targets = adv_images, {}, None
+        return adv_images
 
     def attack_loss(self, *, steps: int, step_size: float | None = None, start: Start = "uniform") -> Tensor:
         """Return the images of :meth:`attack` on the student's cross-entropy."""

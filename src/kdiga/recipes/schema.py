@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
-from kdiga.methods import Method
+from kdiga.methods import Method, method_class, method_options
 from kdiga.models import available_models
 from kdiga.models.registry import source_of
 from kdiga.teachers.manifest import RowType
@@ -165,8 +165,8 @@ class Recipe:
         plain: dict[str, Any] = {
             name: None if section is None else asdict(section) for name, section in sections.items()
         }
-        method, recorded = recorded_options(self.method), recorded_options(self.training)
-        plain["method"] = {"name": self.method.info.name} | {key: plain["method"][key] for key in method}
+        recorded, kind = recorded_options(self.training), method_class(self.method)
+        plain["method"] = {"name": kind.info.name} | method_options(self.method)
         # YAML has no tuples.
         plain["training"] = {
             key: list(cast("Any", value)) if isinstance(value, tuple) else value
