@@ -69,11 +69,7 @@ class MethodInfo:
 class Method(Protocol):
     """A frozen dataclass, at once the method, its configuration and its schema."""
 
-    @property
-    def info(self) -> MethodInfo:
-        """Its name and the source of its formula; an attribute of the class, except of a combined method."""
-        ...
-
+    info: ClassVar[MethodInfo]
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property

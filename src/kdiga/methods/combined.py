@@ -179,7 +179,7 @@ def method_by_name(
         return with_options(method, options)
     base = kind(**options)
     more = tuple(method_by_name(name, given or {}) for name, given in added.items())
-    return Combined(base, more) if more else base
+    return cast("Method", Combined(base, more)) if more else base
 
 
 def _added(given: object) -> Mapping[str, Any]:

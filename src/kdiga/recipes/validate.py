@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kdiga.errors import InputError
 from kdiga.methods import Combined, Method, available_methods
@@ -109,7 +109,7 @@ def _with_added(reader: SectionReader, base: Method, given: object) -> Method | 
     reader.check_keys(keys, names, list(methods))
     added = [reader.section((*keys, name), methods[name], names[name] or {}) for name in names if name in methods]
     try:
-        return Combined(base, tuple(one for one in added if one is not None)) if added else base
+        return cast("Method", Combined(base, tuple(one for one in added if one is not None))) if added else base
     except InputError as error:
         reader.problem(keys, str(error).rstrip("."))
     return None
