@@ -73,7 +73,8 @@ def label_probabilities(labels: Tensor, like: Tensor) -> Tensor:
     """Return labels as probabilities, with the shape and dtype of logits; all zero for an example without a label."""
     if labels.dim() == 2:
         return labels.to(like.dtype)
-    return F.one_hot(labels.clamp_min(0), like.shape[1]).to(like.dtype) * (labels >= 0)[:, None]
+    labelled = (labels >= 0).to(like.dtype)[:, None]
+    return torch.zeros_like(like).scatter(1, labels.clamp_min(0)[:, None], labelled)  # one_hot would wait for a GPU
 
 
 def classified_correctly(logits: Tensor, labels: Tensor) -> Tensor:
