@@ -60,7 +60,14 @@ def _picture(image: np.ndarray, changed: np.ndarray, label: int, wrong: int) -> 
         axes.set_title(title, fontsize=13, color=INK)
         for place, (text, color) in enumerate(lines):
             axes.text(
-                0.5, -0.09 - 0.13 * place, text, color=color, fontsize=12, ha="center", va="top", transform=axes.transAxes
+                0.5,
+                -0.09 - 0.13 * place,
+                text,
+                color=color,
+                fontsize=12,
+                ha="center",
+                va="top",
+                transform=axes.transAxes,
             )
     for x, sign in ((0.345, "+"), (0.655, "=")):
         figure.text(x, 0.53, sign, fontsize=24, color=INK, ha="center", va="center")
