@@ -21,7 +21,7 @@ INK, BAD, GOOD = "#1f2933", "#b42318", "#1a7f4b"
 
 
 def draw(run: Path, target: Path) -> None:
-    """Choose the first test image on which only the plain student is fooled, by changes made for either, and draw it."""
+    """Draw the first test image on which only the plain student is fooled, by changes made for either student."""
     images, labels = next(iter(kdiga.load_data("digits").test.batches(360)))
     plain, robust = (kdiga.load_model(run / name).eval() for name in ("ce", "tangent"))
     torch.manual_seed(0)
