@@ -193,6 +193,7 @@ def test_a_blended_batch_is_a_batch_and_its_neighbours(blend, stripes):
     assert torch.equal(later.images, batches[-1].images), "an interrupted epoch goes on with the same batches"
 
 
+@pytest.mark.filterwarnings("ignore:training collapsed")
 def test_blended_and_unlabelled_images_train_a_student(stripes):
     unlabelled = MixedSet(stripes, stripes.take(slice(100)), 0.5, unlabelled=True)
     for batch in feed(unlabelled).epoch(0):

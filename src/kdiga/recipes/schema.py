@@ -8,8 +8,7 @@ from typing import Any, Literal, cast
 from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method, method_class, method_options
-from kdiga.models import available_models
-from kdiga.models.registry import source_of
+from kdiga.models.registry import is_architecture, source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel, added_option, recorded_options
@@ -106,7 +105,7 @@ class ModelConfig:
     def is_fresh(self) -> bool:
         """Whether the model is an architecture with fresh weights."""
         source, name = source_of(self.name)
-        named = bool(source.prefix) or name in available_models()
+        named = bool(source.prefix) or is_architecture(name)
         return named and not source.brings_weights and self.weights is None and not self.pretrained
 
 
