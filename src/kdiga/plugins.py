@@ -1,7 +1,7 @@
 """Models, data sets and methods of other installed packages, found by their entry points.
 
-A package names a module in the group ``kdiga.models``, ``kdiga.data`` or ``kdiga.methods``; the module registers what it
-brings, as the modules of this package do.
+A package names a module in the group ``kdiga.models``, ``kdiga.data`` or ``kdiga.methods``. The module registers what
+it brings, as the modules of this package do.
 """
 
 from __future__ import annotations

@@ -46,9 +46,11 @@ def package(tmp_path, monkeypatch):
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         groups = ("models", "data", "methods") if name == "brought" else ("data",)
         (folder / "entry_points.txt").write_text("".join(f"[kdiga.{kind}]\n{name} = {module}\n" for kind in groups))
-    monkeypatch.syspath_prepend(tmp_path)
+    for known in (kdiga.available_methods, kdiga.available_models, kdiga.available_data):
+        known()
     for registry in ((methods, "_METHODS"), (models, "_BUILDERS"), (data, "_LOADERS"), (data, "_FINDERS")):
         monkeypatch.setattr(*registry, dict(getattr(*registry)))
+    monkeypatch.syspath_prepend(tmp_path)
     plugins.load_plugins.cache_clear()
     yield
     plugins.load_plugins.cache_clear()
@@ -67,5 +69,5 @@ def test_a_package_brings_models_data_and_methods(package):
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 2)
     assert "brought-ce" in kdiga.available_methods()
     with pytest.warns(kdiga.KdigaWarning, match="package broken brings data, and no_such_module cannot be imported"):
-        assert len(kdiga.load_data("brought-data").train) == 8
-    assert "brought-data" in kdiga.available_data()
+        assert "brought-data" in kdiga.available_data()
+    assert len(kdiga.load_data("brought-data").train) == 8
