@@ -13,6 +13,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError, KdigaError
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.executors import HERE, ExecutorRequest
+from kdiga.experiments.run_one import check_same_weights
 from kdiga.experiments.runner import OnProgress, run_board
 from kdiga.experiments.sections import AUTOATTACK_VERSION, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
@@ -224,6 +225,7 @@ def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -
             compared = {"seed": "seed", "version": "version", "test images": "data_fingerprint"}
             found |= {name: there[key] for name, key in compared.items() if key in there}
             if path.is_file():
+                check_same_weights(path, there, read_json(folder / RESULT) or {})
                 _check_settings(
                     path,
                     {key: found[key] for key in wanted if key in found},

@@ -14,6 +14,7 @@ from kdiga.recipes.validate import recipe_from_dict
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.provenance import installed_version
 from kdiga.runs.run_folder import CONFIG, IDENTITY, read_config, write_config, write_json
+from kdiga.runs.trained_images import write_trained_images
 from kdiga.training.resume import CHANGEABLE
 from kdiga.workflows.prepare import PreparedRun
 
@@ -44,7 +45,8 @@ def contents_of(run: PreparedRun) -> dict[str, str | None]:
 
 
 def write_identity(run: PreparedRun, folder: Path) -> None:
-    """Write the resolved recipe and the content of what it names."""
+    """Write the resolved recipe, the content of what it names, and hashes of the training images."""
+    write_trained_images(folder, run.data.train)
     write_config(folder, run.recipe.to_dict())
     write_json(folder / IDENTITY, contents_of(run) | {NOTED: str(Path.cwd())})
 
@@ -93,10 +95,12 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collect
     """Return the first keys with different values, in words; an empty text if all are the same."""
 
     def shown(content: Mapping[str, Any], key: str) -> str:
-        value = content.get(key)
-        if isinstance(value, str) and len(value) == 64:  # a hash
-            return value[:12]
-        return repr(value) if key in content else "missing"
+        if key not in content:
+            return "missing"
+        value = content[key]
+        if isinstance(value, list):
+            return "[" + ", ".join(map(_short, cast("list[Any]", value))) + "]"
+        return _short(value)
 
     found = [(key, shown(there, key), shown(here, key)) for key in {**there, **here} if key not in free]
     return some(
@@ -107,7 +111,12 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collect
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as values by dotted key."""
-    return dict(_flat(json.loads(json.dumps(recipe.to_dict()))))
+    return flat(recipe.to_dict())
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data as JSON has it, with values by dotted key."""
+    return dict(_flat(json.loads(json.dumps(content))))
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -116,3 +125,7 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
             yield from _flat(cast("dict[str, Any]", value), f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)  # 64 characters are a hash
