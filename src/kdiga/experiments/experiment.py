@@ -21,9 +21,8 @@ from kdiga.io.file_lock import file_lock
 from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.recipes.validate import recipe_from_dict
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
-from kdiga.runs.provenance import installed_version
 from kdiga.runs.run_folder import CONFIG, RESULT, check_usable, read_config
-from kdiga.workflows.identity import differences, different_contents, plain_recipe, read_identity
+from kdiga.workflows.identity import contents_of_data, differences, different_contents, plain_recipe, read_identity
 from kdiga.workflows.prepare import build_model, build_models
 
 REPORT_EVERY = 10  # least time between result files of unfinished runs, in times what they take
@@ -243,11 +242,7 @@ class _Contents:
 
     def __init__(self, board: RunBoard, data: DataSet) -> None:
         self.board, self.data = board, data
-        self.shared = {
-            "kdiga": installed_version("kdiga"),
-            "training images": fingerprint_of_images(data.train),
-            "test images": fingerprint_of_images(data.test),
-        }
+        self.shared = contents_of_data(data)
         self.weights = dict[str, str | None]()
 
     def of(self, recipe: Recipe) -> dict[str, str | None]:

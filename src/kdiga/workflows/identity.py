@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from kdiga.data import DataSet
 from kdiga.errors import InputError, some
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.recipes.schema import Recipe
@@ -36,11 +37,16 @@ def contents_of(run: PreparedRun) -> dict[str, str | None]:
     weights = {
         f"{role.replace('_', ' ')} weights": model and fingerprint_of_model(model) for role, model in loaded.items()
     }
+    return contents_of_data(run.data) | weights
+
+
+def contents_of_data(data: DataSet) -> dict[str, str | None]:
+    """Return the version of kdiga, hashes of the images, and the names of the classes."""
     return {
         "kdiga": installed_version("kdiga"),
-        "training images": fingerprint_of_images(run.data.train),
-        "test images": fingerprint_of_images(run.data.test),
-        **weights,
+        "training images": fingerprint_of_images(data.train),
+        "test images": fingerprint_of_images(data.test),
+        **{f"class {number}": name for number, name in enumerate(data.train.classes)},
     }
 
 

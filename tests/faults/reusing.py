@@ -1,0 +1,475 @@
+"""The commands that reuse something, on a world of tiny images and models, and the settings that change under each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from kdiga.cli.compare import _pair
+from kdiga.errors import KdigaError
+from kdiga.experiments.claims.claims import load_claims
+from kdiga.experiments.curve import load_curve
+from kdiga.experiments.experiment import Experiment
+from kdiga.experiments.sections import EvaluateSettings, TuneSettings
+from kdiga.experiments.study import load_study
+from kdiga.experiments.tune import plan_search
+from kdiga.model_state import seeded
+from kdiga.models import load_model, save_model
+from kdiga.recipes.validate import recipe_from_dict
+from kdiga.report.differences import compare_evaluations
+from kdiga.report.groups import group_models
+from kdiga.results.folders import find_results
+from kdiga.training.loop import TrainingCallbacks
+from kdiga.workflows.cache import fill_cache, plan_cache
+from kdiga.workflows.certify import run_certification
+from kdiga.workflows.evaluate import run_evaluation
+from kdiga.workflows.explain import explain_runs
+from kdiga.workflows.export import run_export
+from kdiga.workflows.prepare import load_recipe_data, prepare
+from kdiga.workflows.requests import (
+    CertifyRequest,
+    EvaluateRequest,
+    ExplainRequest,
+    ExportRequest,
+    SuitableRequest,
+)
+from kdiga.workflows.suitable import run_suitable
+from kdiga.workflows.train import run_recipe
+
+Changes = Mapping[str, Any]
+TRAINING = {
+    "epochs": 2,
+    "batch_size": 12,
+    "lr": 2e-2,
+    "validation_steps": 1,
+    "validation_share": 0.25,
+    "stop_at_chance": False,
+    "augment": "crop-flip",
+}
+RECIPE: dict[str, Any] = {
+    "data": {"name": "data", "workers": 0},
+    "student": {"name": "cnn-4", "activation": "silu"},
+    "teacher": {"name": "teacher.safetensors"},
+    "method": {"name": "kd", "temperature": 4.0},
+    "threat": {"norm": "linf", "eps": 0.1},
+    "training": TRAINING,
+}
+RECIPE_SETTINGS: dict[str, Changes] = {
+    key: {f"{section}__{key}": value}
+    for section, key, value in [
+        ("method", "temperature", 2.0),
+        ("threat", "eps", 0.2),
+        ("threat", "norm", "l2"),
+        ("student", "activation", "relu"),
+        ("training", "seed", 7),
+        ("training", "epochs", 3),
+        ("training", "lr", 1e-2),
+        ("training", "batch_size", 18),
+        ("training", "augment", "none"),
+        ("training", "validation_share", 0.3),
+        ("training", "weight_decay", 0.01),
+        ("training", "schedule", "constant"),
+        ("training", "ema", 0.5),
+        ("training", "optimizer", "sgd"),
+        ("training", "select", "clean"),
+        ("data", "train_examples", 30),
+    ]
+}
+RECIPE_SETTINGS |= {
+    "method": {"method__name": "kdiga"},
+    "student": {"student__name": "cnn-8"},
+    "teacher's path": {"teacher__name": "other.safetensors"},
+}
+
+
+def save_teacher(path: str, seed: int, dtype: torch.dtype = torch.float32, *, name: str = "cnn-4") -> None:
+    """Save a model with the weights of a seed."""
+    with seeded(seed):
+        save_model(load_model(name, in_channels=3, image_size=8, num_classes=4).to(dtype), path)
+
+
+def recipe_of(changes: Changes) -> dict[str, Any]:
+    """Return the recipe with changes by ``section__key``."""
+    sections = {name: dict(section) for name, section in RECIPE.items()}
+    for dotted, value in changes.items():
+        section, _, key = dotted.partition("__")
+        if key == "name" and section == "method":
+            sections[section] = {}
+        if key:
+            sections.setdefault(section, {})[key] = value
+    return sections
+
+
+def train(out: str, *, resume: bool = False, overwrite: bool = False, **changes: Any) -> dict[str, Any]:
+    """Train the recipe with changes in a folder, or the changes' own."""
+    recipe = recipe_from_dict(recipe_of(changes))
+    folder = Path(changes.get("run", out))
+    return run_recipe(prepare(recipe), folder, resume=resume, overwrite=overwrite)
+
+
+class StoppedError(Exception):
+    """The end of a process."""
+
+
+def build_world() -> None:
+    """Write images, teachers, two finished runs and one that was stopped after an epoch to the present folder."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 5)):
+        for label in range(4):
+            folder = Path("data", part, f"c{label}")
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 120, (8, 8, 3)) + 45 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:02}.png")
+    save_teacher("teacher.safetensors", 3)
+    save_teacher("other.safetensors", 4)
+    train("runs/a")
+    train("runs/b", training__seed=1)
+
+    def stop(record: Any) -> None:
+        raise StoppedError
+
+    stopping = TrainingCallbacks(on_epoch=stop)
+    with suppress(StoppedError):
+        run_recipe(prepare(recipe_from_dict(recipe_of({}))), Path("stopped"), callbacks=stopping)
+
+
+def cache(changes: Changes) -> dict[str, Any]:
+    """Fill a cache of the teacher's signals."""
+    plan = plan_cache(prepare(recipe_from_dict(recipe_of({"cache__folder": "cache", **changes}))))
+    fill_cache(plan)
+    shards = sorted(Path("cache").glob("**/*.safetensors"))
+    return plan.store.manifest.wanted() | {"shards": [hashlib.sha256(path.read_bytes()).hexdigest() for path in shards]}
+
+
+def train_from_cache(changes: Changes) -> dict[str, Any]:
+    """Train a new run from the signals of the first call."""
+    if not Path("cache").exists():
+        cache(changes)
+    return train("runs/cached", overwrite=True, cache__folder="cache", **changes)
+
+
+def evaluate(changes: Changes) -> dict[str, Any]:
+    """Attack a run."""
+    given = {"model": changes.get("run", "runs/a"), "attacks": ("fgsm", "pgd-2")} | _asked(changes)
+    return run_evaluation(EvaluateRequest(**given)).content
+
+
+def certify(changes: Changes) -> dict[str, Any]:
+    """Certify a run against its teacher."""
+    small = {"clever_batches": 3, "clever_batch_size": 4, "samples": 20, "selection_samples": 5, "alpha": 0.1}
+    given = {"method": ("clever", "smoothing"), "examples": 4, "against": "teacher.safetensors"} | small
+    return run_certification(
+        CertifyRequest(**({"model": changes.get("run", "runs/a")} | given | _asked(changes)))
+    ).content
+
+
+def explain(changes: Changes) -> dict[str, Any]:
+    """Explain two runs by their teacher."""
+    given = {"examples": 5, "attack": "pgd-2", "restarts": 1, "pictures": 0, "out": Path("explain")}
+    students = [changes.get("run", "runs/a"), "runs/b"]
+    return explain_runs(
+        ExplainRequest(**({"teacher": "teacher.safetensors", "students": students} | given | _asked(changes)))
+    ).content
+
+
+def suitable(changes: Changes) -> dict[str, Any]:
+    """Measure a run as a teacher."""
+    given = {"teacher": changes.get("run", "runs/a"), "examples": 6, "restarts": 1}
+    return run_suitable(SuitableRequest(**(given | _asked(changes)))).content
+
+
+def export(changes: Changes) -> dict[str, Any]:
+    """Export a run."""
+    given = {"to": ("safetensors",), "transfer": ("pgd-2",), "queries": 4, "score_examples": 4, "examples": 8}
+    content = run_export(ExportRequest(**({"model": changes.get("run", "runs/a")} | given | _asked(changes)))).content
+    card = Path(changes.get("run", "runs/a"), "export", changes.get("which", "best"), "model-card.md").read_text()
+    return content | {"card": [line for line in card.splitlines() if "accuracy under" in line or "Fingerprint" in line]}
+
+
+def _asked(changes: Changes) -> dict[str, Any]:
+    return {key: value for key, value in changes.items() if key != "run"}
+
+
+def _made(experiment: Experiment) -> dict[str, Any]:
+    """Make an experiment's runs, and return its content; a run that failed is an error."""
+    data = load_recipe_data(experiment.run_specs[0].recipe.data)
+    board = experiment.open(data, since=time.time())
+    content = experiment.run(board, data, on_progress=lambda progress: None)
+    for run_spec in board.run_specs:
+        if board.state(run_spec) == "failed":
+            raise KdigaError(board.error(run_spec))
+    return content
+
+
+EVALUATION: dict[str, Any] = {"attacks": ["clean", "pgd-2"], "examples": 12}
+
+
+def study(changes: Changes) -> dict[str, Any]:
+    """Make a study of one method and one teacher."""
+    base = {**recipe_of(changes), "teacher": changes.get("teacher__name", "own")}
+    method = base.pop("method")
+    base["training"] = {key: value for key, value in base["training"].items() if key != "seed"}
+    seeds = [changes.get("training__seed", 0)]
+    teachers = {"own": {"student": "cnn-4", "method": "ce", **changes.get("teachers", {})}}
+    evaluation = EVALUATION | changes.get("evaluate", {})
+    whole = {"base": base, "teachers": teachers, "methods": {"m": method}, "seeds": seeds, "evaluate": evaluation}
+    if changes.get("without test"):
+        Path("study/m/seed-0/best-test.json").unlink()
+        Path("study/m/seed-0/best.safetensors").write_bytes(Path("runs/b/best.safetensors").read_bytes())
+    return _made(load_study(_written(whole), Path("study")))
+
+
+def tune(changes: Changes) -> dict[str, Any]:
+    """Search for a method's coefficients by two trials."""
+    recipe = recipe_from_dict(recipe_of(changes))
+    return _made(plan_search(recipe, Path("tune"), TuneSettings(changes.get("trials", 2), changes.get("tuned", 1))))
+
+
+def curve(changes: Changes) -> dict[str, Any]:
+    """Make a curve of one value from a student that is trained already."""
+    recipe = {**recipe_of(changes), "student": {"name": changes.get("student__path", "other.safetensors")}}
+    evaluation = EvaluateSettings(("clean", "pgd-2"), 12, which=("best",), seed=changes.get("seed", 0))
+    over = changes.get("over", "method.temperature=2")
+    return _made(load_curve(_written(recipe), over, out=Path("curve"), evaluation=evaluation))
+
+
+def claims(changes: Changes) -> dict[str, Any]:
+    """Test claims with one teacher and one student."""
+    recipe = {key: value for key, value in recipe_of(changes).items() if key in ("data", "threat", "training")}
+    recipe["training"] = {"epochs": 1, **{k: v for k, v in recipe["training"].items() if k not in ("seed", "epochs")}}
+    recipe |= {
+        "teachers": {"robust": {"student": "cnn-4", "method": {"name": "pgd-at", "steps": 1}}},
+        "students": {"small": "cnn-4"},
+        "methods": {"ce": "ce", "kd": {"name": "kd", "temperature": changes.get("method__temperature", 4.0)}},
+        "judged": ["kd"],
+        "seeds": [changes.get("training__seed", 0)],
+        "evaluate": {"attacks": ["clean", "autoattack"], "examples": 8, "autoattack_examples": 4}
+        | changes.get("evaluate", {}),
+        "certify": {"examples": 3, "batches": 3, "batch_size": 3, "samples": 10, "selection_samples": 5}
+        | changes.get("certify", {}),
+        "explain": {"examples": 4, "steps": 1, "restarts": 1} | changes.get("explain", {}),
+    }
+    return _made(load_claims(_written(recipe), Path("claims"), records=Path("records"), despite_findings=True))
+
+
+def _written(content: Mapping[str, Any]) -> str:
+    Path("given.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(content))))
+    return "given.yaml"
+
+
+def compare(changes: Changes) -> dict[str, Any]:
+    """Evaluate one run again, and compare it with the other's evaluation."""
+    run = Path(changes.get("run", "runs/a"))
+    evaluate({**changes, "overwrite": True})
+    if not Path("runs/b/evaluation").exists():
+        evaluate({**changes, "run": "runs/b"} if changes.get("examples") else {"run": "runs/b"})
+    rows = compare_evaluations(*_pair(run, Path("runs/b")))
+    return {row.attack: row.to_dict() for row in rows}
+
+
+def report(changes: Changes) -> dict[str, Any]:
+    """Evaluate fewer images, and check that every model of the page has the results of its own weights alone."""
+    run = Path(changes.get("run", "runs/a"))
+    evaluate({"examples": 9, **changes})
+    results = find_results([Path("runs")])
+    groups, remarks = group_models(results)
+    for member in [member for group in groups for member in group.members]:
+        prints = {one.fingerprint for one in (*member.evaluations, *member.certificates)}
+        assert len(prints) <= 1, f"{member.name} has results of the weights {prints}"
+    own = {one.fingerprint for one in results.evaluations if one.path.is_relative_to(run)}
+    assert len(own) == 1 or any(one.path.resolve() == run.resolve() for one in remarks), "a difference is not said"
+    return {}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that reuses something.
+
+    Args:
+        name: Its name in the table.
+        run: Runs it with changes, and returns its result.
+        results: Paths of its earlier results, which a new folder does not have.
+        settings: Changes by ingredient; the result may have more entries for one whose name begins with "+".
+        without: Ingredients of files that do not concern it.
+    """
+
+    name: str
+    run: Callable[[Changes], dict[str, Any]]
+    results: Sequence[str] = ()
+    settings: Mapping[str, Changes] = field(default_factory=dict)
+    without: Sequence[str] = ()
+
+
+JUDGED: dict[str, Changes] = {
+    "eps": {"eps": "0.2"},
+    "norm": {"norm": "l2"},
+    "seed": {"seed": 3},
+    "which": {"which": "last"},
+}
+FEWER = {"examples": {"examples": 3}}
+OTHERS = ("other student's weights",)
+STUDENTS = ("run trained again", "best weights", "last weights", "run folder", *OTHERS)
+TEACHERS = ("teacher weights", "teacher dtype", "teacher architecture")
+SPECIFIED = {name: one for name, one in RECIPE_SETTINGS.items() if name != "select"}
+COMMANDS = {
+    one.name: one
+    for one in [
+        Command(
+            "train, finished",
+            lambda changes: train("runs/a", resume=True, **changes),
+            ["runs/a"],
+            RECIPE_SETTINGS,
+            ("run trained again", "run folder", *OTHERS),
+        ),
+        Command(
+            "train, stopped",
+            lambda changes: train("stopped", resume=True, **changes),
+            ["stopped"],
+            RECIPE_SETTINGS,
+            STUDENTS,
+        ),
+        Command(
+            "cache",
+            cache,
+            ["cache"],
+            RECIPE_SETTINGS | {"dtype": {"cache__dtype": "fp16"}, "views": {"cache__views": 3}},
+            STUDENTS,
+        ),
+        Command("train from cache", train_from_cache, ["cache"], RECIPE_SETTINGS, STUDENTS),
+        Command(
+            "evaluate",
+            evaluate,
+            ["runs/a/evaluation", "runs/moved/evaluation"],
+            JUDGED
+            | FEWER
+            | {
+                "+attacks": {"attacks": ("pgd-3",)},
+                "+restarts": {"attacks": ("pgd-2x2",)},
+                "+sweep": {"sweep": "0.05"},
+                "batch size": {"batch_size": 7},
+                "one folder, eps": {"out": Path("runs/a/evaluation/best-linf-0.1-20"), "eps": "0.3"},
+                "one folder, seed": {"out": Path("runs/a/evaluation/best-linf-0.1-20"), "seed": 3},
+                "one folder, model": {"out": Path("runs/a/evaluation/best-linf-0.1-20"), "run": "runs/b"},
+                "one folder, version": {"out": Path("runs/a/evaluation/best-linf-0.1-20"), "version": "rand"},
+                "+checks": {"checks": True},
+            },
+        ),
+        Command(
+            "certify",
+            certify,
+            ["runs/a/certification", "runs/moved/certification"],
+            JUDGED
+            | FEWER
+            | {
+                "sigma": {"sigma": 0.5},
+                "samples": {"samples": 30},
+                "alpha": {"alpha": 0.2},
+                "batches": {"clever_batches": 4},
+                "largest radius": {"max_radius": "0.3"},
+                "teacher's path": {"against": "other.safetensors"},
+                "+method": {"method": ("interval",)},
+            },
+        ),
+        Command(
+            "explain",
+            explain,
+            ["explain", "runs/a/evaluation", "runs/b/evaluation"],
+            JUDGED
+            | FEWER
+            | {
+                "attack": {"attack": "pgd-3"},
+                "restarts": {"restarts": 2},
+                "students": {"students": ["runs/b"]},
+                "teacher's path": {"teacher": "other.safetensors"},
+            },
+        ),
+        Command(
+            "suitable",
+            suitable,
+            ["runs/a/suitability", "runs/moved/suitability"],
+            JUDGED | FEWER | {"restarts": {"restarts": 2}},
+            TEACHERS,
+        ),
+        Command(
+            "export",
+            export,
+            ["runs/a/export", "runs/moved/export"],
+            JUDGED
+            | FEWER
+            | {
+                "transfer": {"transfer": ("cw-2",)},
+                "queries": {"queries": 5},
+                "score examples": {"score_examples": 3},
+                "+formats": {"to": ("hf",)},
+            },
+            TEACHERS,
+        ),
+        Command(
+            "study",
+            study,
+            ["study"],
+            SPECIFIED
+            | {
+                "attacks": {"evaluate": {"attacks": ["clean", "pgd-3"]}},
+                "images": {"evaluate": {"examples": 8}},
+                "attack seed": {"evaluate": {"seed": 3}},
+                "own teacher's method": {"teachers": {"method": {"name": "pgd-at", "steps": 1}}},
+                "own teacher": {"teachers": {"student": "cnn-8"}},
+                "weights of a cell, attacked again": {"without test": True},
+            },
+            (*STUDENTS, *TEACHERS),
+        ),
+        Command(
+            "tune", tune, ["tune"], SPECIFIED | {"epochs of a trial": {"tuned": 2}, "trials": {"trials": 3}}, STUDENTS
+        ),
+        Command(
+            "curve",
+            curve,
+            ["curve"],
+            {
+                name: one
+                for name, one in SPECIFIED.items()
+                if name not in ("student", "activation", "temperature", "method")
+            }
+            | {
+                "student's path": {"student__path": "teacher.safetensors"},
+                "attack seed": {"seed": 3},
+                "values": {"over": "method.temperature=3"},
+            },
+            STUDENTS,
+        ),
+        Command(
+            "claims",
+            claims,
+            ["claims", "records"],
+            {name: one for name, one in SPECIFIED.items() if name in ("eps", "norm", "lr", "temperature", "seed")}
+            | {
+                "attack seed": {"evaluate": {"seed": 3}},
+                "images of certificates": {"certify": {"examples": 2}},
+                "images of explanations": {"explain": {"examples": 3}},
+            },
+            (*STUDENTS, *TEACHERS),
+        ),
+        Command(
+            "compare",
+            compare,
+            ["runs/a/evaluation", "runs/b/evaluation", "runs/moved/evaluation"],
+            {name: JUDGED[name] for name in ("eps", "norm", "seed")}
+            | {"version": {"version": "plus", "attacks": ("autoattack",)}},
+            ("best weights", "last weights", *OTHERS, *TEACHERS),
+        ),
+        Command("report", report, [], {name: JUDGED[name] for name in ("eps", "norm", "which")}, TEACHERS),
+    ]
+}
