@@ -168,7 +168,7 @@ def evaluate(changes: Changes) -> dict[str, Any]:
 
 def certify(changes: Changes) -> dict[str, Any]:
     """Certify a run against its teacher."""
-    small = {"clever_batches": 3, "clever_batch_size": 4, "samples": 20, "selection_samples": 5, "alpha": 0.1}
+    small = {"clever_batches": 5, "clever_batch_size": 4, "samples": 20, "selection_samples": 5, "alpha": 0.1}
     given = {"method": ("clever", "smoothing"), "examples": 4, "against": "teacher.safetensors"} | small
     return run_certification(
         CertifyRequest(**({"model": changes.get("run", "runs/a")} | given | _asked(changes)))
@@ -257,7 +257,7 @@ def claims(changes: Changes) -> dict[str, Any]:
         "seeds": [changes.get("training__seed", 0)],
         "evaluate": {"attacks": ["clean", "autoattack"], "examples": 8, "autoattack_examples": 4}
         | changes.get("evaluate", {}),
-        "certify": {"examples": 3, "batches": 3, "batch_size": 3, "samples": 10, "selection_samples": 5}
+        "certify": {"examples": 3, "batches": 5, "batch_size": 3, "samples": 10, "selection_samples": 5}
         | changes.get("certify", {}),
         "explain": {"examples": 4, "steps": 1, "restarts": 1} | changes.get("explain", {}),
     }
@@ -376,7 +376,7 @@ COMMANDS = {
                 "sigma": {"sigma": 0.5},
                 "samples": {"samples": 30},
                 "alpha": {"alpha": 0.2},
-                "batches": {"clever_batches": 4},
+                "batches": {"clever_batches": 6},
                 "largest radius": {"max_radius": "0.3"},
                 "teacher's path": {"against": "other.safetensors"},
                 "+method": {"method": ("interval",)},

@@ -297,8 +297,10 @@ def test_a_teacher_alone_is_reported(tmp_path):
     """With several attacks, and students that were trained and not evaluated."""
     write_run(tmp_path / "runs/teacher", "teacher", None)
     write_run(tmp_path / "runs/kd", "kd")
-    write_json(tmp_path / "runs/teacher/evaluation/a/evaluation.json", evaluation("teacher"))
-    assert write_page([tmp_path]).path.is_file()
+    found = evaluation("teacher") | {"command": "kdiga evaluate /home/secret/teacher --out=/home/secret/a"}
+    write_json(tmp_path / "runs/teacher/evaluation/a/evaluation.json", found)
+    page = write_page([tmp_path]).path.read_text()
+    assert "secret" not in page
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
