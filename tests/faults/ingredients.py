@@ -1,6 +1,6 @@
 """Changes one ingredient at a time under every command that reuses something: it is refused, or the result is fresh.
 
-    python -m tests.faults.ingredients [--only TEXT]
+    python -m tests.faults.ingredients [--only TEXT ...]
 
 A command runs in a folder with its earlier result after one change: of a file, a setting or the version. It has to
 refuse in one line with both values, or to return what it returns in a folder without its earlier result.
@@ -200,7 +200,7 @@ def differing(used: Any, fresh: Any, place: str = "", *, more: bool) -> Iterator
 def main() -> int:
     """Run and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="commands whose name contains this")
+    parser.add_argument("--only", nargs="*", default=[""], help="commands whose name contains one of these")
     given = parser.parse_args()
     torch.set_num_threads(1)
     started, wrong, total = time.monotonic(), 0, 0
@@ -208,7 +208,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         ingredients = Ingredients(Path(folder))
         for command in COMMANDS.values():
-            if given.only not in command.name:
+            if not any(part in command.name for part in given.only):
                 continue
             tally, used = dict.fromkeys(("refused", "fresh", "wrong"), 0), time.process_time()
             for name in ingredients.combinations(command):
