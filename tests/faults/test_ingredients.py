@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kdiga.workflows import result_folder
+from tests.faults.combinations import COMMANDS
 from tests.faults.ingredients import BOTH, Ingredients, differing
-from tests.faults.reusing import COMMANDS
 
 # The changes that each command's identity alone can notice; the long form has them all.
 SAMPLE = {

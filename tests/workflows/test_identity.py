@@ -335,5 +335,5 @@ def test_an_evaluation_counts_the_test_images_that_its_run_was_trained_on(in_mem
 def test_weights_of_another_program_in_a_finished_run_are_noticed(world, data, tmp_path):
     run_recipe(prepare(recipe_of(world), data), tmp_path)
     save_teacher(tmp_path / "best.safetensors", 1)
-    with pytest.raises(InputError, match=r"holds the weights \w{12}, and result.json beside it is of \w{12}"):
+    with pytest.raises(InputError, match=r"holds the weights \w{12}, and its run's result.json is of \w{12}"):
         run_recipe(prepare(recipe_of(world), data), tmp_path, resume=True)

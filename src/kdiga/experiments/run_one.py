@@ -170,7 +170,7 @@ def check_same_weights(path: Path, report: Mapping[str, Any], result: Mapping[st
     made, attacked = (result.get("fingerprints") or {}).get(report.get("which")), report.get("fingerprint")
     if made and attacked and made != attacked:
         raise InputError(
-            f"{str(path)!r} is of the weights {attacked[:12]}, and {RESULT} beside it of {made[:12]}; delete "
+            f"{str(path)!r} is of the weights {attacked[:12]}, and its run's {RESULT} of {made[:12]}; delete "
             f"{str(path.parent)!r}, and it is trained again."
         )
 

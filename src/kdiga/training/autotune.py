@@ -9,12 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from kdiga.checks import first_logits
 from kdiga.data import Feed
 from kdiga.gradients.routes import Exact, Route
-from kdiga.model_state import evaluating, seeded
+from kdiga.model_state import seeded
 from kdiga.training.distiller import Choice, choose_route
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper, TrainingTask
@@ -41,8 +38,6 @@ def resolve_settings(
     if task.method.needs.student_gradient == "differentiable":
         trial = trial_stepper(task, _without_auto(settings), Exact(), steps)
         placed = replace(batch, images=trial.runtime.images(batch.images))
-        with torch.no_grad(), evaluating(trial.student):
-            first_logits(trial.student, placed.images[:1])
         score = task.method.needs.gradient_of
         route, choice = choose_route(trial.student, placed, score, settings.route, settings.probe)
 

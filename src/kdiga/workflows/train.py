@@ -152,7 +152,7 @@ def _earlier_result(out: Path) -> dict[str, Any]:
         path = out / f"{which}.safetensors"
         if path.is_file() and (found := fingerprint_of_model(load_model(path))) != made:
             raise InputError(
-                f"{str(path)!r} holds the weights {found[:12]}, and {RESULT} beside it is of {made[:12]}; put the "
+                f"{str(path)!r} holds the weights {found[:12]}, and its run's {RESULT} is of {made[:12]}; put the "
                 "run's weights back, or train it again with --overwrite."
             )
     remove_state(out)  # left by a process that was killed between result and removal
