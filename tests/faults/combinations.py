@@ -139,7 +139,7 @@ COMMANDS = {
                 "batches": {"clever_batches": 6},
                 "largest radius": {"max_radius": "0.3"},
                 "teacher's path": {"against": "other.safetensors"},
-                "+method": {"method": ("interval",)},
+                "+method": {"method": ("clever",)},
             },
         ),
         Command(
