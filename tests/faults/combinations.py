@@ -225,7 +225,7 @@ COMMANDS = {
         Command(
             "compare",
             compare,
-            ["runs/a/evaluation", "runs/b/evaluation", "runs/moved/evaluation"],
+            ["first", "second"],
             {name: JUDGED[name] for name in ("eps", "norm", "seed")}
             | {"version": {"version": "plus", "attacks": ("autoattack",)}},
             ("best weights", "last weights", *OTHERS, *TEACHERS),

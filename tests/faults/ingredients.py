@@ -34,7 +34,7 @@ from tests.faults.reusing import build_world, save_teacher, train
 
 BOTH = re.compile(
     r" there and .* here|holds the weights \w{12}, and .* of \w{12}|is of the weights \w{12}, and .*\w{12}"
-    r"|named '.*', and the images have '|already holds an export"
+    r"|named '.*', and the images have '|differ in .* \(.*, .*\)|already holds an export"
 )
 VOLATILE = {"seconds", "minutes", "provenance", "date", "hardware", "command", "latency_ms", "attack_minutes", "bytes"}
 VOLATILE |= {"choices", "filled_with"}  # the latter says by which version, and in which batches, a cache was filled

@@ -244,11 +244,10 @@ def _written(content: Mapping[str, Any]) -> str:
 
 def compare(changes: Changes) -> dict[str, Any]:
     """Evaluate one run again, and compare it with the other's evaluation."""
-    run = Path(changes.get("run", "runs/a"))
-    evaluate({**changes, "overwrite": True})
-    if not Path("runs/b/evaluation").exists():
-        evaluate({**changes, "run": "runs/b"} if changes.get("examples") else {"run": "runs/b"})
-    rows = compare_evaluations(*_pair(run, Path("runs/b")))
+    evaluate({**changes, "out": Path("first"), "overwrite": True})
+    if not Path("second").exists():
+        evaluate({**changes, "run": "runs/b", "out": Path("second")})
+    rows = compare_evaluations(*_pair(Path("first"), Path("second")))
     return {row.attack: row.to_dict() for row in rows}
 
 
