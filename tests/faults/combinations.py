@@ -226,8 +226,7 @@ COMMANDS = {
             "compare",
             compare,
             ["first", "second"],
-            {name: JUDGED[name] for name in ("eps", "norm", "seed")}
-            | {"version": {"version": "plus", "attacks": ("autoattack",)}},
+            {name: JUDGED[name] for name in ("eps", "norm", "seed")} | {"version of AutoAttack": {"version": "plus"}},
             ("best weights", "last weights", *OTHERS, *TEACHERS),
         ),
         Command("report", report, [], {name: JUDGED[name] for name in ("eps", "norm", "which")}, TEACHERS),
