@@ -312,7 +312,8 @@ def test_coefficients_do_not_depend_on_the_batch_size(variant, teacher, batch, m
 
 # What earlier steps left: at the first step these methods are ARD, RSLAD and MTARD.
 LATER = {
-    **dict.fromkeys(("fair-ard", "fair-rslad"), {"weights": torch.linspace(1, 2, 10)}),
+    "fair-ard": {"weights": torch.linspace(1, 2, 10)},
+    "fair-rslad": {"weights": torch.linspace(1, 2, 10)},
     "absld": {"robust": torch.linspace(1, 2, 10).double()},
     "b-mtard": {"temperatures": (2.0, 1.5)},
 }

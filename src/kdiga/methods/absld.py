@@ -20,8 +20,8 @@ class ABSLD(CheckedOptions):
 
     ``L = robust_weight * KL(softmax(T(x) / a_y) || p_S(x_adv)) + clean_weight * KL(softmax(T(x) / b_y) || p_S(x))``,
     ``x_adv`` by PGD on the first KL from a near start. ``a`` and ``b`` are temperatures by class, 1 at first. At an
-    update ``a_c`` moves by ``-rate * (R_c - mean R) / max |R - mean R|``, within [0.5, 5], ``R_c`` the mean cross-entropy
-    of class ``c`` at ``x_adv`` since the last update; ``b`` likewise at ``x``.
+    update ``a_c`` moves by ``-rate * (R_c - mean R) / max |R - mean R|``, within [0.5, 5], ``R_c`` the mean
+    cross-entropy of class ``c`` at ``x_adv`` since the last update; ``b`` likewise at ``x``.
 
     The paper updates after each of 300 epochs and lowers the rate with the learning rate; here it is constant. In the
     authors' code both temperatures divide the same tensor, so that each loss has their product; here they are apart, as

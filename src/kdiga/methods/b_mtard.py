@@ -20,8 +20,8 @@ class BMTARD(CheckedOptions):
     larger mean entropy falls by ``temperature_rate`` and the other rises by it, within [1, 10].
 
     Args:
-        balance_rate: Rate of the weights, in [0, 1]; 0 leaves both at 0.5. The paper lowers both rates with the learning
-            rate; here they are constant.
+        balance_rate: Rate of the weights, in [0, 1]; 0 leaves both at 0.5. The paper lowers both rates with the
+            learning rate; here they are constant.
         temperature_rate: Change of the temperatures at each step, at least 0.
         steps: Number of PGD steps.
         step_size: Step length in pixels in [0, 1]; None is eps / 4.
