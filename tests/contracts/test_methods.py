@@ -45,6 +45,9 @@ VARIANTS = {
     "tangent-adv": ("tangent", {"learn_at": "adv"}),
     "tangent-part": ("tangent", {"align_share": 0.5}),
     "kdiga-part": ("kdiga", {"align_share": 0.5}),
+    "kdiga-author-twice": ("kdiga", {"convention": "author", "second_forward": True, "gradient_weight": 2.0}),
+    "gradalign-detached": ("fast-at", {"start": "clean", "gradalign_weight": 0.3, "detach_first": True}),
+    "peeraid-train": ("peeraid", {"target_mode": "train"}),
     "fair-rslad": ("fair-ard", {"base": "rslad"}),
     "kdiga-every-2": ("kdiga", {"align_every": 2}),
 }

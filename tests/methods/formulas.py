@@ -469,3 +469,35 @@ def b_mtard(S, T, T2, G, x, y, norm):
     r_a, r_n = robust.item() / 0.1, natural.item() / 0.3
     w = 0.5 - 0.025 * (0.5 - r_n / (r_a + r_n))
     return (1 - w) * robust + w * natural
+
+
+def kdiga_author_twice(S, T, T2, G, x, y, norm):
+    S(x)
+    return kdiga_author(S, T, T2, G, x, y, norm)
+
+
+def gradalign_detached(S, T, T2, G, x, y, norm):
+    adv = pgd(S, x, lambda a: ce_(S(a), y), norm, steps=1, step=EPS[norm], start="clean")
+    loss = ce_(S(adv), y).mean()
+    noisy = (x + noise(x, norm)).clip(0, 1)
+    first = gradient(lambda a: ce_(S(a), y), x).flatten(1)
+    second = gradient(lambda a: ce_(S(a), y), noisy, create_graph=True).flatten(1)
+    return loss + 0.7 * (1 - F.cosine_similarity(first, second)).mean()
+
+
+def iad_ii_own_temperature(S, T, T2, G, x, y, norm):
+    """Temperature 2 for the teachers, 1 for the student's own clean output, the factor of 4 for both."""
+    adv = pgd_ce(S, x, y, norm)
+    s_adv, t, t_nat, s = S(adv), T(adv).detach(), T2(adv).detach(), S(x)
+    trust = torch.softmax(t, 1)[torch.arange(len(y)), y] ** 0.1
+    both = trust * kl_(t, s_adv, 2.0) + (1 - trust) * 4 * kl_(s, s_adv)
+    return 0.25 * ce_(s_adv, y).mean() + 0.5 * both.mean() + 0.25 * kl_(t_nat, s_adv, 2.0).mean()
+
+
+def peeraid_train_mode(S, T, T2, G, x, y, norm):
+    G.eval()
+    adv = pgd_kl(S, G(x).detach(), x, norm)
+    G.train()
+    peer, s_adv, s = G(adv), S(adv), S(x)
+    peer_loss = ce_(peer, y).mean() + 0.1 * (kl_(s_adv, peer) / 10).mean()
+    return peer_loss + ((kl_(peer.detach(), s_adv, 5.0) + kl_(s, s_adv, 5.0)) / 10).mean()
