@@ -30,7 +30,7 @@ AUTO_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 # Results with equal values of these answer the same question.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "version")
 TRAINED = "trained_test_images"  # number of test images that the run was trained on
-BY_ATTACK = ("accuracy", "interval_95", "seconds", "notes", "stages", "correct")
+BY_ATTACK = ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct")
 
 
 def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
@@ -108,6 +108,8 @@ def _attack(
         version=request.version,
         **settings,
     ).to_dict()
+    for worst in found["worst_class"].values():
+        worst["name"] = test_set.images.classes[worst["label"]]
     if values := _sweep_values(request.sweep, test_set.threat.eps):
         found["sweep"] = sweep(
             loaded.model, test_set.images.batches(), eps_values=values, attack=request.sweep_attack, **settings
