@@ -103,7 +103,8 @@ def evaluate(
         clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
         results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
         findings = [*_findings(target, settings), *_not_finite(list(results.values()))]
-    return Evaluation(settings.threat, results, seed, provenance(target.images.device), findings)
+    about, labels = provenance(target.images.device), tuple(target.labels.tolist())
+    return Evaluation(settings.threat, results, seed, about, findings, labels)
 
 
 def warning_of_findings(function: Callable[P, Evaluation]) -> Callable[P, Evaluation]:
