@@ -16,16 +16,18 @@ from torch import Tensor
 from kdiga.errors import unknown
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the cross-entropy of each example in nats.
 
     Args:
         logits: Float (batch, num_classes).
         labels: Labels, int64, shape (batch,), -100 for an example without a label, whose loss is 0; or probabilities,
             float (batch, num_classes).
+        smoothing: Share of the uniform distribution in the labels, in [0, 1).
     """
     logits = _full_precision(logits)
-    return F.cross_entropy(logits, labels.to(logits.dtype) if labels.dim() == 2 else labels, reduction="none")
+    labels = labels.to(logits.dtype) if labels.dim() == 2 else labels
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
 def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -45,10 +47,12 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0)
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Return the Shannon entropy of each example's softmax, in nats."""
+def entropy(logits: Tensor, order: float = 1.0) -> Tensor:
+    """Return the Renyi entropy of each example's softmax, in nats; that of order 1 is Shannon's."""
     log_shares = F.log_softmax(_full_precision(logits), dim=-1)
-    return -(log_shares.exp() * log_shares).sum(-1)
+    if order == 1:
+        return -(log_shares.exp() * log_shares).sum(-1)
+    return (order * log_shares).logsumexp(-1) / (1 - order)
 
 
 def true_probability(logits: Tensor, labels: Tensor) -> Tensor:

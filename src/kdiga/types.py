@@ -5,18 +5,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from kdiga.errors import InputError, unknown
+from kdiga.arguments import check_fields
+from kdiga.errors import InputError
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 LONGEST = 100  # characters of a number
+
+
+def added_option(default: Any, **metadata: Any) -> Any:
+    """Return a dataclass field that files leave out at its default, so that they stay those of earlier versions."""
+    return field(default=default, metadata={"added": True} | metadata)
+
+
+def recorded_options(options: Any) -> list[str]:
+    """Return the names of a dataclass's fields that files record."""
+    return [
+        one.name
+        for one in fields(options)
+        if not one.metadata.get("added") or getattr(options, one.name) != one.default
+    ]
 
 
 def parse_number(text: str | float) -> float:
@@ -87,13 +102,11 @@ class ThreatModel:
         return cls.parse(*words)
 
     def __post_init__(self) -> None:
-        norm = str(self.norm).lower()
-        if norm not in NORMS:
-            raise unknown("norm", str(self.norm), NORMS)
-        object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "norm", str(self.norm).lower())
+        check_fields(self)
         if not math.isfinite(self.eps) or self.eps < 0:
             raise InputError(f"eps was {self.eps:g}; it must be a finite number of at least 0, in pixels in [0, 1].")
-        if norm == "linf" and self.eps > 1:
+        if self.norm == "linf" and self.eps > 1:
             raise InputError(
                 f"eps was {self.eps:g}; an Linf eps is in [0, 1], because pixels are. Did you mean {self.eps:g}/255?"
             )

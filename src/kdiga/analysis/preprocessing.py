@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -13,6 +14,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from kdiga.evaluation.masking.finding import Finding, Verdict
+from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating
 from kdiga.models import Classifier
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization, Normalize
@@ -58,7 +60,7 @@ class Alternative:
 @torch.no_grad()
 def predictions_of(model: Preprocessed, images: Tensor) -> Tensor:
     """Return the predicted classes, int64 (example,)."""
-    return torch.cat([model(part).argmax(1) for part in images.split(BATCH_SIZE)])
+    return torch.cat([logits_at(model, part).argmax(1) for part in images.split(BATCH_SIZE)])
 
 
 def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> Finding:
@@ -76,8 +78,14 @@ def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> F
     best = max(found, key=lambda alternative: alternative.other)
     evidence = best.evidence() | {"tried": {alternative.name: alternative.other for alternative in found}}
     if not best.is_better(len(found)):
-        message = f"none of {len(found)} other preprocessings is better beyond chance by 5 points."
-        return Finding("preprocessing", "passed", message, evidence)
+        message = (
+            f"right on {best.given:.1%} of the images as it is; the best of {len(found)} other preprocessings, "
+            f"{best.name}, gives {best.other:.1%}"
+        )
+        if best.p_value >= SIGNIFICANCE / len(found):
+            return Finding("preprocessing", "passed", f"{message}.", evidence)
+        message += ", which is better beyond chance: it may be the one of its training."
+        return Finding("preprocessing", "warning", message, evidence)
     message = (
         f"right on {best.given:.1%} of the images as it is and on {best.other:.1%} with {best.name}: its "
         "preprocessing is wrong. Load the weights with the normalization they were trained with."
@@ -91,7 +99,7 @@ def candidates(model: nn.Module, images: Tensor) -> dict[str, Preprocessed]:
     A :class:`kdiga.models.Classifier` first resizes the images to the size and channels of its network.
     """
     if not isinstance(model, Classifier):
-        return _variants(model, None, images)
+        return _variants(partial(logits_at, model), None, images)
     bare, normalize, fit = _without_preprocessing(model), model.normalize, model.fit
     resized = fit(images)
 

@@ -34,7 +34,9 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
 
 def _show(output: Output, content: Mapping[str, Any]) -> None:
     say(output.console, model_line(content))
-    show_table(output.console, ("attack", "accuracy", "95 % interval", "seconds"), _rows(content))
+    if content.get("trained_test_images") == 0:  # otherwise a finding says it
+        say(output.console, "No test image is among the images that it was trained on.")
+    show_table(output.console, ("attack", "accuracy", "95 % interval", "worst class", "seconds"), _rows(content))
     findings = EvaluationResult.model_validate(content).open_findings
     for finding in findings:
         if finding.verdict in ("failed", "warning"):
@@ -51,15 +53,13 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, accuracy in content["accuracy"].items():
         low, high = content["interval_95"][name]
-        yield name, percent(accuracy), f"{100 * low:.1f} - {100 * high:.1f}", f"{content['seconds'][name]:.1f}"
+        worst = content.get("worst_class", {}).get(name)
+        weakest = "" if worst is None else f"{percent(worst['accuracy'])} of {worst['examples']} ({worst['name']})"
+        yield name, percent(accuracy), f"{100 * low:.1f} - {100 * high:.1f}", weakest, f"{content['seconds'][name]:.1f}"
         for stage, left in content["stages"].get(name, {}).items():
-            yield f"  after {stage}", percent(left), "", ""
+            yield f"  after {stage}", percent(left), "", "", ""
     curve = content.get("sweep")
     if curve is not None:
         for eps, accuracy, (low, high) in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
-            yield (
-                f"{curve['attack']} at eps {eps_text(eps)}",
-                percent(accuracy),
-                f"{100 * low:.1f} - {100 * high:.1f}",
-                "",
-            )
+            ends = f"{100 * low:.1f} - {100 * high:.1f}"
+            yield f"{curve['attack']} at eps {eps_text(eps)}", percent(accuracy), ends, "", ""

@@ -46,7 +46,7 @@ class Files:
     def item(self, row: int) -> DecodeItem:
         """Return the path of a file, also as its name in messages."""
         path = f"{self.root}/{self.names[row]}"
-        return DecodeItem(path, path)
+        return DecodeItem(str(Path(path).absolute()), path)  # decoders may have started in another folder
 
     def key(self, row: int) -> str:
         """Return the path of a file within the folder."""
@@ -98,7 +98,7 @@ def scan(folder: Path) -> Scan:
     classes = folders_in(folder)
     names, labels, ignored = list[str](), list[int](), Counter[str]()
     for label, name in enumerate(classes):
-        inside = sorted(_images_below(str(folder / name), name, ignored))
+        inside = sorted(images_below(str(folder / name), name, ignored))
         names += inside
         labels += [label] * len(inside)
     if len(classes) < 2 or not names:
@@ -186,9 +186,14 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
+def name_of_part(name: str) -> str:
+    """Return the name of a part of a data set without case and without an ending such as "_set"."""
+    return PART_ENDING.sub("", name.casefold())
+
+
 def _parts(path: Path) -> tuple[tuple[Path, Path] | None, list[str]]:
     """Return the folders of the train and the test part, None without such a pair, and a note on unused parts."""
-    kinds = {name: PART_ENDING.sub("", name.casefold()) for name in folders_in(path)}
+    kinds = {name: name_of_part(name) for name in folders_in(path)}
     train = sorted((name for name in kinds if kinds[name] in TRAIN_NAMES), key=lambda name: kinds[name])
     test = sorted((name for name in kinds if kinds[name] in TEST_NAMES), key=lambda name: TEST_NAMES.index(kinds[name]))
     if not train or not test:
@@ -210,7 +215,7 @@ def _check_no_parts(path: Path) -> None:
         )
 
 
-def _images_below(folder: str, name: str, ignored: Counter[str]) -> Iterator[str]:
+def images_below(folder: str, name: str, ignored: Counter[str]) -> Iterator[str]:
     """Yield the images in a class folder and the folders in it, and count other files and links to folders."""
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -218,7 +223,7 @@ def _images_below(folder: str, name: str, ignored: Counter[str]) -> Iterator[str
                 continue
             inside, suffix = f"{name}/{entry.name}", os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (speed)
             if entry.is_dir(follow_symlinks=False):
-                yield from _images_below(entry.path, inside, ignored)
+                yield from images_below(entry.path, inside, ignored)
             elif entry.is_dir():
                 ignored["link to a folder"] += 1
             elif suffix in SUFFIXES and entry.is_file():

@@ -15,6 +15,7 @@ from typing import ParamSpec
 import torch
 from torch import Tensor, nn
 
+from kdiga.arguments import checked
 from kdiga.checks import check_images, check_labels, images_and_labels
 from kdiga.errors import InputError, KdigaWarning
 from kdiga.evaluation.accuracies import AttackResult, EpsSweep, Evaluation
@@ -37,6 +38,7 @@ ALWAYS = ("uses-input", "deterministic", "batch-independent", "logits")  # maski
 CHECKED = 50  # examples that they use
 
 
+@checked
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -101,7 +103,8 @@ def evaluate(
         clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
         results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
         findings = [*_findings(target, settings), *_not_finite(list(results.values()))]
-    return Evaluation(settings.threat, results, seed, provenance(target.images.device), findings)
+    about, labels = provenance(target.images.device), tuple(target.labels.tolist())
+    return Evaluation(settings.threat, results, seed, about, findings, labels)
 
 
 def warning_of_findings(function: Callable[P, Evaluation]) -> Callable[P, Evaluation]:
@@ -222,6 +225,9 @@ def _not_finite(results: Sequence[AttackResult]) -> list[Finding]:
 def _parse(attacks: Sequence[str], version: str) -> list[Attack]:
     if isinstance(attacks, str):
         attacks = attacks.split(",")
+    for name in attacks:
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"an attack was {name!r:.60}; it must be the name of one, such as 'pgd-20'.")
     chosen = (attack_by_name(name, version=version) for name in attacks)
     return list({attack.name: attack for attack in chosen if attack is not None}.values())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from kdiga.distributed import batch_shards
 from kdiga.errors import InputError
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.types import Objective, Term
+from kdiga.types import Objective, Term, added_option
 
 Convention = Literal["per-example", "author"]
 RAMP = 0.3  # the full weight from the first step collapses training
@@ -46,6 +47,8 @@ class KDIGA(CheckedOptions):
         convention: "per-example" or "author".
         align_share: Share of the batch to align, in (0, 1]; below 1 these examples get a separate forward pass.
         align_every: Number of steps between two alignments; the weight is multiplied by it.
+        second_forward: Whether the student runs at the clean images once more, which moves batch norm's running
+            statistics twice a step, as in the author's code. In the author's convention only.
 
     Raises:
         InputError: for unknown names. In the author's convention also for another distance or score, and for a
@@ -63,9 +66,15 @@ class KDIGA(CheckedOptions):
     convention: Convention = "per-example"
     align_share: float = 1.0
     align_every: int = 1
+    second_forward: bool = added_option(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.second_forward and self.convention != "author":
+            raise InputError(
+                "second_forward was True with convention per-example; only the author's code runs twice. Leave it out, "
+                "or use convention author."
+            )
         losses.check_distance(self.distance)
         if self.convention == "author" and (self.distance, self.gradient_of) != ("l2", "loss"):
             raise InputError(
@@ -81,15 +90,17 @@ class KDIGA(CheckedOptions):
     @property
     def needs(self) -> Needs:
         """One forward gives logits and gradient; the second backward goes through the first. A part adds a pass."""
-        parted = int(self.align_share < 1)
+        parted, again = int(self.align_share < 1), int(self.second_forward)
         return Needs(
-            student=Passes(1 + parted, 2 + parted),
+            student=Passes(1 + parted + again, 2 + parted),
+            train_forwards=1 + again,
             teacher=Passes(1 + parted, 1),
             teacher_gradient=True,
             teacher_queries=self.random_start,
             student_gradient="differentiable",
             gradient_of=self.gradient_of,
             couples_batch=self.convention == "author",
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:
@@ -98,18 +109,38 @@ class KDIGA(CheckedOptions):
             step = step.moved_to(uniform_start(step.batch.images, step.threat))
         rest, part = step.for_alignment(self.align_share, self.align_every)
         target = rest.ask_teacher_first(part)
-        gap = rest.clean.losses.new_zeros(()) if part is None else self._gap(part)
+        if self.second_forward:
+            with torch.no_grad():
+                _ = step.at(step.batch.images).logits
+        gap = self._term(step, part, rest.clean.losses)
         imitation = losses.kl(rest.clean.logits, target, self.temperature).mean()
         if self.convention == "author":
             imitation = imitation / rest.clean.logits.shape[1]
-        weight = self.gradient_weight * self.align_every * step.ramp(self._ramp)
         return Objective(
             (
                 Term("label", self.label_weight, rest.clean.losses.mean()),
                 Term("teacher", self.teacher_weight, imitation),
-                Term("gradient", weight, gap),
+                gap,
             )
         )
+
+    @property
+    def added_needs(self) -> Needs:
+        """One clean pass of each network at most, with the input gradients."""
+        if self.random_start:
+            raise InputError(
+                "random_start was True; the term that is added to another method is at its clean images. Leave it out."
+            )
+        return replace(self.needs, label_loss=False)
+
+    def added_term(self, step: StepContext) -> Term:
+        """Return the alignment term."""
+        return self._term(step, step.for_alignment(self.align_share, self.align_every)[1], step.batch.images)
+
+    def _term(self, step: StepContext, part: StepContext | None, like: Tensor) -> Term:
+        """Return the alignment of a part of the batch; without a part, 0 of a tensor's type."""
+        gap = like.new_zeros(()) if part is None else self._gap(part)
+        return Term("gradient", self.gradient_weight * self.align_every * step.ramp(self._ramp), gap)
 
     def _gap(self, step: StepContext) -> Tensor:
         student, teacher = step.aligned.input_gradient, step.teacher_gradient

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdiga.arguments import checked
 from kdiga.errors import InputError
 from kdiga.models.classifier import Classifier
 from kdiga.models.imagenet import indices_of
@@ -13,6 +14,7 @@ from kdiga.models.input_layers import Normalization, normalization_by_name
 from kdiga.models.registry import Shape, SourceRequest, source_of
 
 
+@checked
 def load_model(
     name_or_path: str | Path,
     *,
@@ -44,8 +46,8 @@ def load_model(
         image_size: Height and width of the network's images in pixels. By default the weights'; of a fresh network
             32.
         activation: "relu", "silu", "gelu" or "softplus" in place of the architecture's own.
-        normalization: Layer in front for pixels in [0, 1]: "none", "imagenet", "cifar10", "half" or
-            ``[[mean, ...], [std, ...]]``. By default the weights'; "none" for a fresh network. It is required for
+        normalization: Layer in front for pixels in [0, 1]: "none", "imagenet", "cifar10", "cifar10-per-image", "half"
+            or ``[[mean, ...], [std, ...]]``. By default the weights'; "none" for a fresh network. It is required for
             weights of other code bases that do not contain it.
         pretrained: Whether to fetch the source's weights for the name.
         which: "best" or "last", for a run folder.
@@ -68,6 +70,8 @@ def load_model(
     given = str(name_or_path)
     if classes is not None and not classes:
         raise InputError("classes was empty; give at least two, or leave it out.")
+    if images is not None and not (len(images) == 3 and all(isinstance(one, int) for one in images)):
+        raise InputError(f"images was {images!r:.60}; it must be channels, size and number of classes, as (3, 32, 10).")
     request = SourceRequest(
         given,
         None if weights is None else Path(weights),

@@ -7,12 +7,11 @@ from typing import Any, Literal, cast
 
 from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
-from kdiga.methods import Method
-from kdiga.models import available_models
-from kdiga.models.registry import source_of
+from kdiga.methods import Method, method_class, method_options
+from kdiga.models.registry import is_architecture, source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, added_option, recorded_options
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,9 @@ class ExtraConfig:
 
     path: str  # path of an .npz file with ``image`` and ``label``, or of a folder of class folders
     share: float = 0.7  # fraction of extra images in each batch, in (0, 1)
-    # "given" (labels of the file or folder) or "teacher" (predictions of the recipe's teacher)
-    labels: Literal["given", "teacher"] = "given"
+    # "given" (labels of the file or folder), "teacher" (predictions of the recipe's teacher) or "none" (the label loss
+    # leaves the images out; terms of the teacher use them). Without "given" the folder need not have class folders
+    labels: Literal["given", "teacher", "none"] = "given"
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -33,9 +33,9 @@ class ExtraConfig:
 class DataConfig:
     """The section ``data``."""
 
-    name: str  # data set that ``kdiga data`` lists, or the path of a folder of class folders
+    name: str  # data set that ``kdiga data`` lists, or the path of a folder of class folders or of a CSV file
     root: str | None = None  # folder of the data set; None searches the default folders
-    image_size: int | None = None  # size to resize and crop image files to, in pixels
+    image_size: int | None = None  # size to resize image files to, in pixels
     # Number of training images to use, with each class in its proportion; the choice is the same for every seed
     train_examples: int | None = None
     # Whether all image files are decoded at the start; "auto" decodes small data sets. See :class:`kdiga.data.Reading`
@@ -44,11 +44,13 @@ class DataConfig:
     workers: Literal["auto"] | int = "auto"
     skip_corrupt: bool = False  # whether to leave out image files that cannot be read; otherwise they are an error
     extra: ExtraConfig | None = None  # extra training images
+    # Way to image_size: "crop" (the middle), "pad" (black borders) or "stretch"
+    resize: Literal["crop", "pad", "stretch"] = added_option("crop")
 
     @property
     def reading(self) -> Reading:
         """The settings for reading image files."""
-        return Reading(self.image_size, self.in_memory, self.workers, self.skip_corrupt)
+        return Reading(self.image_size, self.in_memory, self.workers, self.skip_corrupt, self.resize)
 
     @property
     def for_test(self) -> DataConfig:
@@ -103,7 +105,7 @@ class ModelConfig:
     def is_fresh(self) -> bool:
         """Whether the model is an architecture with fresh weights."""
         source, name = source_of(self.name)
-        named = bool(source.prefix) or name in available_models()
+        named = bool(source.prefix) or is_architecture(name)
         return named and not source.brings_weights and self.weights is None and not self.pretrained
 
 
@@ -165,11 +167,13 @@ class Recipe:
         plain: dict[str, Any] = {
             name: None if section is None else asdict(section) for name, section in sections.items()
         }
-        plain["method"] = {"name": self.method.info.name} | plain["method"]
+        plain["data"] = {name: plain["data"][name] for name in recorded_options(self.data)}
+        recorded, kind = recorded_options(self.training), method_class(self.method)
+        plain["method"] = {"name": kind.info.name} | method_options(self.method)
         # YAML has no tuples.
         plain["training"] = {
             key: list(cast("Any", value)) if isinstance(value, tuple) else value
             for key, value in plain["training"].items()
-            if key != "stop_at_chance" or not value  # left out by default, so that earlier runs have the same recipe
+            if key in recorded
         }
         return plain

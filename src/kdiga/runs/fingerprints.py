@@ -65,13 +65,13 @@ def fingerprint_of_images(data: Images) -> str:
     """
     if isinstance(data, MixedSet):
         parts = [fingerprint_of_images(part) for part in (data.original, data.extra)]
-        return hashlib.sha256(f"{parts} {data.share}".encode()).hexdigest()
+        return hashlib.sha256(f"{parts} {data.share}{' unlabelled' if data.unlabelled else ''}".encode()).hexdigest()
     return _hash_of_files(data) if isinstance(data, FileSet) else fingerprint_of_tensors(data.images, data.labels)
 
 
 def _hash_of_files(data: FileSet) -> str:
-    rows = data.rows.tolist()
-    digest = hashlib.sha256(f"files {data.image_shape} {data.resize};".encode())
+    rows, fit = data.rows.tolist(), "" if data.fit == "crop" else f" {data.fit}"
+    digest = hashlib.sha256(f"files {data.image_shape} {data.resize}{fit};".encode())
     digest.update(data.labels.cpu().numpy().tobytes())
     for row in rows:
         digest.update(f"{data.storage.key(row)} {data.storage.length(row)};".encode())

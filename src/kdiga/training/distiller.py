@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.arguments import checked
 from kdiga.checks import check_distinct, check_images, check_targets
 from kdiga.distributed.process_group import SINGLE_PROCESS
 from kdiga.errors import InputError
@@ -57,6 +58,8 @@ class Distiller:
         attack_batch_norm: Mode of the student's batch norm during attacks: "eval" (running statistics) or "train"
             (statistics of the batch).
         alignment_batch_norm: Mode of the student's batch norm for its input gradient: "train" or "eval".
+        label_smoothing: Share of the uniform distribution in the labels of label losses, in [0, 1); attacks and input
+            gradients use the labels as they are.
         options: Options of the method, such as ``temperature=4``.
 
     Attributes:
@@ -75,6 +78,7 @@ class Distiller:
     (['label', 'teacher'], torch.Size([2, 3]), 2)
     """
 
+    @checked
     def __init__(
         self,
         student: nn.Module,
@@ -87,12 +91,14 @@ class Distiller:
         route: str | Route = "auto",
         attack_batch_norm: BatchNormMode = "eval",
         alignment_batch_norm: BatchNormMode = "train",
+        label_smoothing: float = 0.0,
         **options: Any,
     ) -> None:
         self.method = method_by_name(method, options)
         needs = self.method.needs
         if total_steps < 1:
-            raise InputError(f"total_steps was {total_steps!r}; it is the number of calls in the training, at least 1.")
+            raise InputError(f"total_steps was {total_steps}; it is the number of calls in the training, at least 1.")
+        _check_smoothing(self.method, label_smoothing)
         source = CachedTeacher.open(teacher) if isinstance(teacher, (str, Path)) else teacher
         self.teachers = teachers_of(self.method, source, second_teacher)
         self.total_steps, self.step, self.memory, self.choices = total_steps, 0, dict[str, Any](), dict[str, Choice]()
@@ -116,6 +122,7 @@ class Distiller:
             needs.gradient_of,
             attack_batch_norm,
             alignment_batch_norm,
+            label_smoothing,
         )
 
     @property
@@ -162,8 +169,9 @@ class Distiller:
                 "gradients are off here (no_grad or inference_mode), and the loss needs them; compute it in the "
                 "training step only, and validate with the student's logits."
             )
+        batch = self._batch(images, labels, index, view)
         statistics = StepStatistics(images.device)
-        step = self.context(self._batch(images, labels, index, view), self.step, StepObservers(statistics=statistics))
+        step = self.context(batch, self.step, StepObservers(statistics=statistics))
         if labels is None:
             self._label_by_teacher(step)
         if not self._is_ready:
@@ -215,6 +223,8 @@ class Distiller:
                     "rows in the cached training images, integers of shape (batch,)."
                 )
             index = torch.arange(len(images), device=images.device)
+        elif not isinstance(index, Tensor) or index.shape != images.shape[:1] or index.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError("index must be the examples' rows in the cached images, integers of shape (batch,).")
         return Batch(images, labels, index, view)
 
     def _label_by_teacher(self, step: StepContext) -> None:
@@ -258,6 +268,16 @@ class Distiller:
             route, self.choices["route"] = choose_route(student, batch, self.method.needs.gradient_of, self._route)
             self.settings = replace(self.settings, route=route)
         self._is_ready = True
+
+
+def _check_smoothing(method: Method, label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label_smoothing was {label_smoothing!r}; it is a share in [0, 1).")
+    if label_smoothing and not method.needs.label_loss:
+        raise InputError(
+            f"label_smoothing was {label_smoothing:g} and method {method.info.name!r} has no label loss with these "
+            "options; leave it out, or give the labels a weight where the method has one."
+        )
 
 
 @dataclass(frozen=True)
