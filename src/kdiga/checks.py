@@ -214,4 +214,4 @@ def check_examples(images: Tensor, labels: Tensor) -> None:
     check_images(images)
     check_labels(labels, images)
     if not len(images):
-        raise InputError("the data held no example; give at least one image and its label.")
+        raise InputError("the data was empty; give at least one image with its label.")

@@ -14,7 +14,7 @@ def test_report_prints_the_verdict_and_where_the_page_is(tmp_path):
     (tmp_path / "runs/kd/last-test.json").write_text("{")
     output = run("report", "runs", cwd=tmp_path)
     assert output.startswith("Yes, in part: tangent has 80 % of its teacher's robust accuracy\n- teacher: 70.0 %")
-    assert "left out: runs/kd/last-test.json, because it is no readable JSON" in output
+    assert "left out: runs/kd/last-test.json, because it is not readable JSON" in output
     assert output.rstrip().endswith("Open runs/report.html")
     assert "<h1>Did the robustness transfer?</h1>" in (tmp_path / "runs/report.html").read_text()
     again = run("report", "runs", "--title", "Digits", "-o", "page/digits.html", cwd=tmp_path)

@@ -186,7 +186,7 @@ def test_ctrl_c_ends_the_workers_and_says_how_to_go_on(tmp_path, capfd):
     finally:
         thread.join()
         signal.signal(signal.SIGINT, before)
-    assert errors.strip() == "kdiga: interrupted; finished work is saved, and the same command continues."
+    assert errors.strip() == "kdiga: interrupted. Finished work is saved. Run the same command again to continue."
     assert "Traceback" not in capfd.readouterr().err
     assert multiprocessing.active_children() == []
     assert not open_locks(tmp_path / "stopped")

@@ -110,7 +110,7 @@ def test_a_missing_record_means_not_complete(filled):
 
 
 def test_no_store_and_no_manifest(filled, tmp_path):
-    with pytest.raises(InputError, match=r"there is no teacher cache in .*kdiga cache RECIPE"):
+    with pytest.raises(InputError, match=r"no teacher cache is in .*kdiga cache RECIPE"):
         CachedTeacher.open(tmp_path / "none")
     for text in ("", "{", "[]", '{"format": 1}', '{"format": 1, "image_shape": 3}'):
         (filled.folder / "manifest.json").write_text(text)

@@ -146,7 +146,7 @@ def test_a_bad_store_costs_no_earlier_run(project, tmp_path):
     run_recipe(prepare(recipe), tmp_path / "run")
     before = (tmp_path / "run/result.json").read_bytes()
     nowhere = replace(recipe, cache=replace(recipe.cache, folder=str(tmp_path / "none")))
-    with pytest.raises(InputError, match=r"there is no teacher cache in .*; fill it with `kdiga cache RECIPE`"):
+    with pytest.raises(InputError, match=r"no teacher cache is in .*; fill it with `kdiga cache RECIPE`"):
         run_recipe(prepare(nowhere), tmp_path / "run", overwrite=True)
     assert (tmp_path / "run/result.json").read_bytes() == before
     assert run_recipe(prepare(nowhere), tmp_path / "run", resume=True) == json.loads(before), (

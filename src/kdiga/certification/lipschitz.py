@@ -49,7 +49,7 @@ class Sampling:
             )
         if self.batches < LEAST_OBSERVATIONS or self.batch_size < 1:
             raise InputError(
-                f"CLEVER was asked for {self.batches} batches of {self.batch_size} points; it needs at least "
+                f"CLEVER was asked for {self.batches} batches of {self.batch_size} points; at least "
                 f"{LEAST_OBSERVATIONS} batches of at least 1, and takes 100 of 25 by default."
             )
 

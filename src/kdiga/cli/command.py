@@ -15,9 +15,9 @@ from kdiga.cli.app import app
 from kdiga.cli.output import Output
 from kdiga.workflows.options import Names, Option
 
-JSON = Option("Also write the result to this file; - is stdout, with nothing else on it.", ("--json",), metavar="FILE")
+JSON = Option("Also write the result as JSON to FILE; - writes only JSON to stdout.", ("--json",), metavar="FILE")
 LONGEST_SUMMARY = 66  # characters that fit next to the name of a command in 80 columns
-QUIET = Option("No progress, no tables; the last line is the place of the result.", ("--quiet", "-q"))
+QUIET = Option("Print only the path of the result.", ("--quiet", "-q"))
 
 
 def command(*, quiet: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -35,7 +35,7 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
 def _show(output: Output, content: Mapping[str, Any]) -> None:
     say(output.console, model_line(content))
     if content.get("trained_test_images") == 0:  # otherwise a finding says it
-        say(output.console, "No test image is among the images that it was trained on.")
+        say(output.console, "No test image is among its training images.")
     show_table(output.console, ("attack", "accuracy", "95 % interval", "worst class", "seconds"), _rows(content))
     findings = EvaluationResult.model_validate(content).open_findings
     for finding in findings:

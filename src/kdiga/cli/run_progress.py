@@ -21,7 +21,7 @@ from kdiga.experiments.runner import BoardProgress
 from kdiga.workflows.prepare import load_recipe_data
 from kdiga.workflows.requests import ReportedRunsRequest, RunsRequest
 
-STOPPED = "interrupted; finished work is saved, and the same command continues."
+STOPPED = "interrupted. Finished work is saved. Run the same command again to continue."
 
 
 def run_experiment(
@@ -52,7 +52,7 @@ def run_experiment(
         say(
             console,
             f"{experiment.title}: {len(board.run_specs)} {experiment.noun}s, {board.count()} finished, in "
-            f"{experiment.out}. Ctrl-C stops it and the same command continues it.",
+            f"{experiment.out}. Ctrl-C stops it; the same command continues it.",
         )
         with RunProgress(console, experiment.title, lambda folder: describe_outcome(board, folder)) as progress:
             content = experiment.run(board, data, request=executor, on_progress=progress, minutes=reported.stop_after)

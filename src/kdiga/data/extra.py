@@ -41,7 +41,7 @@ def load_extra(
     if path.is_dir():
         return (_from_folder if labelled else _from_any_folder)(path, original, reading)
     if path.suffix != ".npz" or not path.is_file():
-        raise InputError(f"extra images {str(path)!r}: there is no such .npz file or folder of class folders.")
+        raise InputError(f"extra images {str(path)!r}: give an existing .npz file, or a folder of class folders.")
     return _from_npz(path, original.classes, labelled=labelled)
 
 

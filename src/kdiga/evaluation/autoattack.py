@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdiga.evaluation.stages import Stage, StageOutcome
 from kdiga.losses import classified_correctly
 from kdiga.model_state import seeded
+from kdiga.statistics import percent
 from kdiga.types import ThreatModel
 
 VERSIONS: dict[str, tuple[str, ...]] = {
@@ -113,7 +114,7 @@ def square_warnings(accuracy: Mapping[str, float]) -> list[str]:
     if lost <= SQUARE_FINDS:
         return []
     return [
-        f"Square, which uses no gradient, lowered the accuracy by {lost:.1%} after the gradient attacks before it: "
+        f"Square, which uses no gradient, lowered the accuracy by {percent(lost)} after the gradient attacks: "
         "gradients may be masked, and the accuracy may still be too high."
     ]
 

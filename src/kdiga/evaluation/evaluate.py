@@ -249,5 +249,5 @@ def _gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> t
         if examples is not None and count >= examples:
             break
     if count == 0:
-        raise InputError("the data had no example; give at least one batch of images and labels.")
+        raise InputError("the data was empty; give at least one batch of images and labels.")
     return torch.cat(images)[:examples], torch.cat(labels)[:examples]

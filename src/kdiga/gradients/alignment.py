@@ -131,7 +131,7 @@ def align(
     check_images(images, values=check_values)
     labels = check_targets(_predictions(teacher, images) if labels is None else labels, images)
     if not len(images):
-        raise InputError("the batch held no image; give at least one, or skip the step.")
+        raise InputError("the batch was empty; give at least one image, or skip the step.")
     if (parameters := list(student.parameters())) and not any(one.requires_grad for one in parameters):
         raise InputError(
             "no parameter of the student requires a gradient, so the term cannot train it; call "
@@ -182,7 +182,7 @@ def _check_once(student: nn.Module, images: Tensor, labels: Tensor, route: Route
             raise InputError(_cannot_be_differentiated_twice(obstacle))
     elif (obstacle := obstacle_to_differences(student, images)) is not None:
         raise InputError(
-            f"route was {route}, and a difference of two passes of the student is no derivative ({obstacle}); use "
+            f"route was {route}, and a difference of two passes of the student is not a derivative ({obstacle}); use "
             "route 'exact', or PyTorch's global random numbers."
         )
     _warn_of_probabilities("student", logits)

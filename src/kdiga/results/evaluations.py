@@ -72,7 +72,7 @@ class EvaluationResult(JudgedFile):
                 raise ValueError(f"it does not say on how many images accuracy under {attack} was measured")
             if correct and abs(sum(correct) / len(correct) - value) > 1e-6:
                 right = f"{sum(correct):g} of the {len(correct)} images are marked right"
-                raise ValueError(f"accuracy under {attack} is {value:g}, yet {right}")
+                raise ValueError(f"accuracy under {attack} is {value:g}, but {right}")
             if interval is not None:
                 check_around(value, interval, f"interval_95 under {attack}")
         return self

@@ -220,5 +220,5 @@ def _model_pictures(arrays: Mapping[str, np.ndarray], row: int, shape: tuple[int
 
 def _predictions(found: np.ndarray | None, images: int) -> tuple[int, ...] | None:
     if found is not None and found.shape != (images,):
-        raise DamagedError("its pictures have not one prediction an image")
+        raise DamagedError("its pictures must have one prediction per image")
     return None if found is None else tuple(int(value) for value in found[:PICTURED])

@@ -245,7 +245,7 @@ def load_content(path: Path, kind: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, DamagedError):
             raise
-        raise DamagedError(f"it is no readable JSON ({error})") from None
+        raise DamagedError(f"it is not readable JSON ({error})") from None
     if not isinstance(content, dict):
         raise DamagedError("the file is not an object")
     if "\\u0000" in text:

@@ -80,7 +80,7 @@ class Store:
         """
         manifest = Manifest.read(folder)
         if manifest is None:
-            raise InputError(f"there is no teacher cache in {str(folder)!r}; fill it with {FILL}.")
+            raise InputError(f"no teacher cache is in {str(folder)!r}; fill it with {FILL}.")
         return cls(folder, manifest)
 
     @classmethod

@@ -239,7 +239,7 @@ class Distiller:
         """Check the first batch, and choose the route."""
         student, guide = self.models.student, self.models.trained_teacher
         if not len(batch.images):
-            raise InputError("the batch held no image; give at least one, or skip the step.")
+            raise InputError("the batch was empty; give at least one image, or skip the step.")
         if not any(True for _ in self.parameters()):
             raise InputError(
                 "no parameter of the student requires a gradient, so the loss cannot train it; call "
@@ -354,6 +354,6 @@ def choose_route(
 def _check_differences(student: nn.Module, batch: Batch, why: str) -> None:
     if (obstacle := obstacle_to_differences(student, batch.images)) is not None:
         raise InputError(
-            f"{why}, and a difference of two passes is no derivative ({obstacle}); use a student without that, or a "
+            f"{why}, and a difference of two passes is not a derivative ({obstacle}); use a student without that, or a "
             "method that does not train through input gradients."
         )

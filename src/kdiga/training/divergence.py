@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdiga.errors import DivergedError
+from kdiga.statistics import percent
 from kdiga.training.result import EpochRecord, TrainingResult
 from kdiga.training.validation import Scores
 from kdiga.types import Objective
@@ -131,6 +132,6 @@ def describe_collapse(
         advice += f" The run has only {steps} steps; train for more epochs, or with a smaller batch_size."
     return (
         f"training collapsed, or never took off: after epoch {epoch + 1} the student is no better than guessing "
-        f"(validation accuracy {scores.clean:.1%} on {scores.examples} images). {advice} "
-        "training.stop_at_chance=false trains to the end all the same."
+        f"(validation accuracy {percent(scores.clean)} on {scores.examples} images). {advice} "
+        "training.stop_at_chance=false trains to the end nevertheless."
     )

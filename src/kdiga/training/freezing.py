@@ -63,7 +63,7 @@ def frozen_names(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
         meant = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"network.{pattern}")}
         if not meant:
             raise InputError(
-                f"freeze was {pattern!r}, which is no parameter of the student; its parameters are "
+                f"freeze was {pattern!r}, which is not a parameter of the student; its parameters are "
                 f"{some(names, SHOWN)}. Write a name, a pattern such as {names[0].rsplit('.', 1)[0]}.*, or "
                 f"{ALL_BUT_HEAD!r}."
             )

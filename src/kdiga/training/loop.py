@@ -155,7 +155,7 @@ class TrainingLoop:
                 "student-mode",
                 0,
                 "the student's batch norm and dropout stay in eval mode while it is trained, so they do not do their "
-                "work: its train() does not reach them. If that is meant, name what is frozen in freeze.",
+                "work: its train() does not reach them. If this is intended, name the frozen parts in freeze.",
             )
         batch = replace(batch, images=stepper.runtime.images(batch.images))
         check_first_batch(

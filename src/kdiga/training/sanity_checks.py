@@ -123,8 +123,8 @@ class SanityChecks:
             self.warn(
                 f"{who}-mode",
                 0,
-                f"the {who} says something else of an image in another batch: batch norm or dropout in it works as in "
-                "training, although it is in eval mode. Let its forward pass heed eval().",
+                f"the {who} gives an image other logits in another batch: batch norm or dropout in it works as in "
+                "training, although it is in eval mode. Make its forward pass respect eval().",
             )
 
     def _check_preprocessing(self, who: str, teacher: nn.Module, images: Tensor, labels: Tensor) -> None:

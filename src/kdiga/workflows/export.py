@@ -87,7 +87,7 @@ def _check(request: ExportRequest) -> list[Format]:
     transfer_attacks(request.transfer)
     device_by_name(request.device)
     if request.int8 and ONNX not in chosen:
-        raise InputError("int8 was asked for without onnx, which it is made from; add it: --to onnx --int8.")
+        raise InputError("--int8 needs the onnx format, which it is made from; add it: --to onnx --int8.")
     for name, least in (("calibration", 1), ("examples", 1), ("score_examples", 1), ("queries", 0)):
         if getattr(request, name) < least:
             raise InputError(f"{name} was {getattr(request, name)!r}; it must be at least {least}.")
@@ -98,7 +98,7 @@ def _folder(request: ExportRequest) -> Path:
     if request.out is not None:
         return request.out
     if not Path(request.model).is_dir():
-        raise InputError(f"{request.model!r} is not a run folder, so say where its export goes with --out.")
+        raise InputError(f"{request.model!r} is not a run folder; give the folder of the export with --out.")
     return Path(request.model) / "export" / request.which
 
 

@@ -24,6 +24,7 @@ from kdiga.models import Classifier
 from kdiga.models.description import Description
 from kdiga.models.foreign import MATCHES
 from kdiga.recipes.schema import Recipe
+from kdiga.statistics import percent
 from kdiga.training.runtime import device_by_name
 from kdiga.workflows.loaded_model import judged, load_test_set, recipe_of
 from kdiga.workflows.prepare import RunModels, build_model, check_fits, load_model_without_data
@@ -83,7 +84,7 @@ def inspect_model(
     right = predictions == labels
     findings = [clean_finding(right.tolist(), data.num_classes)]
     if 1 - float(right.double().mean()) < LEAST_GAIN:
-        message = f"right on {float(right.double().mean()):.1%} of the images: nothing else can be 5 points better."
+        message = f"ok ({percent(float(right.double().mean()))} correct; no alternative can be 5 points better)."
         names = ("preprocessing", "input-size", "class-order")
         return Inspection(
             description, len(labels), [*findings, *(Finding(one, "passed", message, {}) for one in names)]

@@ -20,7 +20,7 @@ from kdiga.workflows.options import (
     comma_separated_or_none,
 )
 
-Examples = Annotated[int, Option("Number of test images, the first ones.", least=1)]
+Examples = Annotated[int, Option("Use only the first N test images.", least=1)]
 Restarts = Annotated[int, Option("Number of random starts of each search for the worst image in the ball.", least=1)]
 
 
@@ -46,14 +46,14 @@ class ModelRequest:
 class JudgeRequest(ModelRequest):
     """A question about models on test images under one threat model, with an answer in a folder."""
 
-    examples: Annotated[int | None, Option("Number of test images, the first ones. Default: all.")] = None
+    examples: Annotated[int | None, Option("Use only the first N test images. Default: all.")] = None
     eps: Annotated[str | None, Option("Radius of the ball, pixels in [0, 1]: 8/255. Default: the run's.")] = None
     norm: Annotated[str | None, Option("linf or l2. Default: the run's, else linf.", names=("linf", "l2"))] = None
-    seed: Annotated[int, Option("Seed of all random numbers.")] = 0
-    out: Annotated[
-        Path | None, Option("Folder of the results, finished work units included. Default: in the run folder.")
-    ] = None
-    overwrite: Annotated[bool, Option("Replace other results in the folder.")] = False
+    seed: Annotated[int, Option("Random seed.")] = 0
+    out: Annotated[Path | None, Option("Folder of the results and of finished work. Default: in the run folder.")] = (
+        None
+    )
+    overwrite: Annotated[bool, Option("Replace results of another question in the folder.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,14 @@ class EvaluateRequest(JudgeRequest):
         ),
     ] = ("clean", "fgsm", "pgd-20", "autoattack")
     sweep: Annotated[
-        str | None, Option("Also the accuracy at each of these eps; `auto`: 0 to 3 eps.", metavar="EPS,EPS,...")
+        str | None, Option("Also measure accuracy at these eps; `auto`: 0 to 3 eps.", metavar="EPS,EPS,...")
     ] = None
     sweep_attack: Annotated[str, Option("Attack of the sweep.")] = "pgd-20"
     checks: Annotated[
         bool | None,
         Option("Check for masked gradients. Default: with autoattack.", flags=("--checks/--no-checks",)),
     ] = None
-    teacher: Annotated[str | None, Option("A run; the checks try its adversarial images on the model.")] = None
+    teacher: Annotated[str | None, Option("Run whose adversarial images the transfer check uses.")] = None
     version: Annotated[str, Option("Version of AutoAttack: standard, plus, rand.")] = "standard"
     batch_size: Annotated[int, Option("Number of examples in one work unit.", least=1)] = 500
     workers: Annotated[int, Option("Number of processes that share the work, one thread each.", least=1)] = 1
@@ -94,7 +94,7 @@ class CertifyRequest(JudgeRequest):
 
     model: ModelName
     against: Annotated[
-        str | None, Option("Compare with this run or .safetensors file, by example.", metavar="TEACHER")
+        str | None, Option("Compare with this run or .safetensors file, example by example.", metavar="TEACHER")
     ] = None
     method: Annotated[
         Sequence[str],
@@ -109,17 +109,15 @@ class CertifyRequest(JudgeRequest):
         str | None,
         Option("linf or l2. Default: the run's, else linf. Smoothing is always l2.", names=("linf", "l2")),
     ] = None
-    max_radius: Annotated[
-        str | None, Option("Largest radius of clever, and its ball, and of interval. Default: eps.")
-    ] = None
-    clever_batches: Annotated[int, Option("Number of batches of random points; one maximum each.")] = 100
+    max_radius: Annotated[str | None, Option("Largest radius of clever and interval. Default: eps.")] = None
+    clever_batches: Annotated[int, Option("Number of batches of random points; each gives one maximum.")] = 100
     clever_batch_size: Annotated[int, Option("Number of random points in a batch.")] = 25
     sigma: Annotated[float, Option("Standard deviation of the smoothing noise, pixels in [0, 1].")] = 0.25
-    samples: Annotated[int, Option("Number of noisy images that bound a probability.")] = 1000
+    samples: Annotated[int, Option("Number of noisy images for the probability bound.")] = 1000
     selection_samples: Annotated[int, Option("Number of noisy images that select the class.")] = 100
-    alpha: Annotated[float, Option("Probability of a wrong smoothing radius, per example.")] = 0.001
+    alpha: Annotated[float, Option("Failure probability of the smoothing certificate, per example.")] = 0.001
     radius: Annotated[
-        str | None, Option("L2 radii at which smoothing is shown. Default: by sigma.", metavar="R,R,...")
+        str | None, Option("L2 radii at which accuracy is shown. Default: from sigma.", metavar="R,R,...")
     ] = None
 
 
@@ -164,7 +162,7 @@ class ExportRequest(JudgeRequest):
     out: Annotated[Path | None, Option("Folder of the files. Default: export/WHICH in the run folder.")] = None
     int8: Annotated[bool, Option("Also quantise the ONNX file to int8, for phones.")] = False
     calibration: Annotated[int, Option("Number of training images that set the scales of int8.")] = 256
-    examples: Annotated[int, Option("Number of test images, the first ones.")] = 1000
+    examples: Annotated[int, Option("Use only the first N test images.")] = 1000
     transfer: Annotated[
         Sequence[str],
         Option(
@@ -237,5 +235,5 @@ class ReportedRunsRequest(RunsRequest):
     dry_run: DryRun = False
     report: Annotated[bool, Option("Only write tables and pages again, from the finished runs.")] = False
     stop_after: Annotated[
-        float | None, Option("Stop after this time; the same command continues.", metavar="MINUTES", least=0.0)
+        float | None, Option("Stop after this time. The same command continues.", metavar="MINUTES", least=0.0)
     ] = None
