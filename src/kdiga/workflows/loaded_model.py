@@ -18,6 +18,7 @@ from kdiga.models.registry import source_of
 from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.run_folder import CONFIG, read_config
+from kdiga.runs.trained_images import count_trained
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
@@ -34,6 +35,7 @@ class TestSet:
     """The test images and the threat model of an evaluation."""
 
     images: ImageSet  # test images
+    source: ImageSet | FileSet  # the same, as they were read
     threat: ThreatModel  # norm and eps
     data: str  # name of the data set
     folder: Path | None = None  # folder that the name starts from, if not the present one
@@ -77,7 +79,7 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
     test = test if asked.examples is None else test.take(slice(asked.examples))
     # Decoded once, since attacks use the same images many times.
     images = test.load() if isinstance(test, FileSet) else test
-    return TestSet(images, threat, config.name, folder)
+    return TestSet(images, test, threat, config.name, folder)
 
 
 def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
@@ -165,6 +167,11 @@ def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
         "parameters": count_parameters(model),
         "fingerprint": fingerprint_of_model(model),
     }
+
+
+def count_trained_images(model: str, test_set: TestSet) -> int | None:
+    """Return how many test images a model's run was trained on; None if unknown."""
+    return count_trained(_folder_of(model), test_set.source, test_set.images)
 
 
 def result_folder(request: JudgeRequest, model: str, kind: str, test_set: TestSet) -> Path | None:
