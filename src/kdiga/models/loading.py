@@ -34,8 +34,8 @@ def load_model(
 
     Args:
         name_or_path: Name of an architecture that ``kdiga models`` lists; ``timm:NAME``, ``torchvision:NAME``,
-            ``robustbench:DATASET/THREAT/NAME``, ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``; your own
-            ``python:package.module:factory`` or ``python:file.py:factory``, whose code runs; or the path of a
+            ``robustbench:DATASET/THREAT/NAME``, ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``; ``zoo:NAME``, which
+            comes with kdiga; your own ``python:package.module:factory`` or ``python:file.py:factory``, whose code runs; or the path of a
             checkpoint or of a run's folder.
         weights: Checkpoint for a named architecture. With ``pretrained``, a copy of the file to download; the source
             states its normalisation, size and classes.

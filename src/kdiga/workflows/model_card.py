@@ -33,7 +33,7 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
     evaluations = [one for one in results.evaluations if _is(one.identity, loaded, run) and one.data == test_set.data]
     numbers = [number for one in evaluations for number in _measured(one)]
     numbers += list(_certified(results, loaded, run))
-    spec = loaded.model.spec
+    spec = loaded.classifier.spec
     card = Card(
         name=Path(model).resolve().name if Path(model).exists() else without_folders(model),
         spec=spec,
