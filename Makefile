@@ -7,7 +7,7 @@ ARGS ?=
 # OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev demo test test-slow mutation soak test-pythons coverage check docs format bench clean check-wheel
+.PHONY: setup setup-dev demo test test-slow mutation soak test-pythons coverage check docs format bench gpu clean check-wheel
 
 setup: .venv/.installed
 setup-dev: .venv/.installed-dev
@@ -74,6 +74,10 @@ format: setup-dev
 # Steps of every method and route, as ratios; on a GPU where there is one. Minutes.
 bench: setup
 	$(TEST_ENV) TORCH_CPP_LOG_LEVEL=ERROR KINETO_LOG_LEVEL=99 $(BIN)/python benchmarks/speed.py --out runs/speed $(ARGS)
+
+# Everything that one GPU can show within some minutes: `make gpu ARGS="--minutes 60"`; continues where it stopped.
+gpu: setup-dev
+	$(BIN)/python benchmarks/gpu.py --minutes 15 --out runs/gpu $(ARGS)
 
 # The wheel in an environment of its own, outside the checkout: recipes by name, a short training and the demo, or
 # another last command: `make check-wheel ARGS="methods"`. Installs everything anew; minutes.

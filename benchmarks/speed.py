@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ from kdiga.types import ThreatModel
 
 Step = Callable[[], None]
 THREAT = ThreatModel("linf", 8 / 255)
-PLAIN, AUTHOR = "CE", "KDIGA, the author's way"
+PLAIN, AUTHOR, BY_HAND = "CE", "KDIGA, the author's way", ", by hand"
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,47 @@ def author(bench: Bench) -> Step:
     return take
 
 
+def by_hand(bench: Bench, method: str, precision: str) -> Step:
+    """A bare loop of the mathematics of ``ce``, ``kd`` or ``kdiga`` (exact, PyTorch's own second derivatives)."""
+    student, teacher = bench.model(bench.student, 1).train(), bench.model(bench.teacher, 2).eval().requires_grad_(False)
+    student, teacher = (one.to(memory_format=torch.channels_last) for one in (student, teacher))
+    parameters = list(student.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    data = bench.data()
+    stored, labels = data.images[: bench.batch].to(bench.device), data.labels[: bench.batch].to(bench.device)
+
+    def objective(images: torch.Tensor) -> torch.Tensor:
+        logits = student(images)
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        if method == "ce":
+            return losses.mean()
+        teacher_logits = teacher(images)
+        target = F.log_softmax(teacher_logits.detach().float(), 1)
+        imitation = F.kl_div(F.log_softmax(logits.float(), 1), target, reduction="batchmean", log_target=True)
+        loss = 0.5 * losses.mean() + 0.5 * imitation
+        if method == "kd":
+            return loss
+        teacher_loss = F.cross_entropy(teacher_logits.float(), labels, reduction="sum")
+        (wanted,) = torch.autograd.grad(teacher_loss, images)
+        (slope,) = torch.autograd.grad(losses.sum(), images, create_graph=True)
+        return loss + (slope - wanted).flatten(1).norm(dim=1).mean()
+
+    def take() -> None:
+        optimizer.zero_grad()
+        images = (stored.float() / 255).to(memory_format=torch.channels_last).requires_grad_(method == "kdiga")
+        with (
+            torch.autocast(bench.device, dtype=torch.bfloat16, enabled=precision == "bf16"),
+            sdpa_kernel(SDPBackend.MATH) if method == "kdiga" else nullcontext(),
+            torch.set_grad_enabled(True),
+        ):
+            loss = objective(images)
+        loss.backward(inputs=parameters)
+        optimizer.step()
+        loss.item()
+
+    return take
+
+
 def variants(bench: Bench) -> dict[str, Callable[[], Step]]:
     """Builders of all timed variants."""
     live = bench.model(bench.teacher, 2).eval()
@@ -175,6 +217,9 @@ def variants(bench: Bench) -> dict[str, Callable[[], Step]]:
         "RSLAD": lambda: bench.step(RSLAD(steps=10), live),
         "AdaAD": lambda: bench.step(AdaAD(steps=10), live),
     }
+    for name, method in (("CE", "ce"), ("KD", "kd"), ("KDIGA exact", "kdiga")):
+        for suffix, precision in (("", "fp32"), (", bf16", "bf16")):
+            found[f"{name}{BY_HAND}{suffix}"] = lambda m=method, p=precision: by_hand(bench, m, p)
     methods = {
         "KDIGA exact": ("kdiga", "exact"),
         "KDIGA exact, PyTorch's": ("kdiga", "exact-pytorch"),
@@ -198,11 +243,18 @@ def variants(bench: Bench) -> dict[str, Callable[[], Step]]:
     return found
 
 
-def measure(bench: Bench, repeats: int, only: str) -> list[dict[str, Any]]:
-    """Time the variants that match ``only`` ``repeats`` times in turn, and measure the memory of each once."""
+def measure(bench: Bench, repeats: int, only: str, minutes: float) -> list[dict[str, Any]]:
+    """Time the variants that match ``only`` ``repeats`` times in turn, and measure the memory of each once.
+
+    After 0.6 of the ``minutes`` no further variant is built, and after all of them no further repeat is begun.
+    """
+    begun = time.monotonic()
     built = {name: one for name, one in variants(bench).items() if name in (PLAIN, AUTHOR) or re.search(only, name)}
     steps, peaks, seconds = dict[str, Step](), dict[str, int](), dict[str, list[float]]()
     for number, (name, build) in enumerate(built.items()):
+        if number > 1 and time.monotonic() - begun > 0.6 * 60 * minutes:
+            print(f"{bench.student}: out of time; left out: {', '.join(list(built)[number:])}", file=sys.stderr)
+            break
         print(f"{bench.student}: {number + 1}/{len(built)} {name}", file=sys.stderr, flush=True)
         steps[name] = build()
         steps[name]()
@@ -210,20 +262,25 @@ def measure(bench: Bench, repeats: int, only: str) -> list[dict[str, Any]]:
     # The processor's time on one thread of a CPU: other load on the machine then counts less.
     clock = time.process_time if bench.device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     for repeat in range(repeats):
+        if repeat and time.monotonic() - begun > 60 * minutes:
+            break
         print(f"{bench.student}: repeat {repeat + 1}/{repeats}", file=sys.stderr, flush=True)
         for name, step in steps.items():
-            begun, taken = clock(), 0
+            start, taken = clock(), 0
             # At least 0.4 seconds, so that a short step is a mean of many.
-            while taken < 1 or clock() - begun < 0.4:
+            while taken < 1 or clock() - start < 0.4:
                 step()
                 taken += 1
-            seconds.setdefault(name, []).append((clock() - begun) / taken)
-    return [
-        {"student": bench.student, "variant": name, "seconds": times, "peak_bytes": peaks[name]}
-        | {"to_plain": _ratios(times, seconds[PLAIN]), "author_to_it": _ratios(seconds[AUTHOR], times)}
-        | {"peak_to_author": peaks[name] / peaks[AUTHOR]}
-        for name, times in seconds.items()
-    ]
+            seconds.setdefault(name, []).append((clock() - start) / taken)
+    rows = list[dict[str, Any]]()
+    for name, times in seconds.items():
+        row = {"student": bench.student, "variant": name, "seconds": times, "peak_bytes": peaks[name]}
+        row |= {"to_plain": _ratios(times, seconds[PLAIN]), "author_to_it": _ratios(seconds[AUTHOR], times)}
+        same_by_hand = re.sub("^([^,]+)(, live)?", rf"\1{BY_HAND}", name, count=1)
+        if same_by_hand in seconds:
+            row["to_by_hand"] = _ratios(times, seconds[same_by_hand])
+        rows.append(row | {"peak_to_author": peaks[name] / peaks[AUTHOR]})
+    return rows
 
 
 def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
@@ -234,15 +291,16 @@ def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows of one student as Markdown."""
     lines = [
-        "| step | times the plain CE step | times faster than the author's way | peak memory, of the author's |",
-        "|---|---|---|---|",
+        "| step | times the plain CE step | times faster than the author's way | times the same loop by hand | "
+        "peak memory, of the author's |",
+        "|---|---|---|---|---|",
     ]
     for row in rows:
-        plain, faster = (
-            f"{row[key]['median']:.2f} ({row[key]['low']:.2f} - {row[key]['high']:.2f})"
-            for key in ("to_plain", "author_to_it")
+        plain, faster, hand = (
+            f"{row[key]['median']:.2f} ({row[key]['low']:.2f} - {row[key]['high']:.2f})" if key in row else ""
+            for key in ("to_plain", "author_to_it", "to_by_hand")
         )
-        lines.append(f"| {row['variant']} | {plain} | {faster} | {row['peak_to_author']:.2f} |")
+        lines.append(f"| {row['variant']} | {plain} | {faster} | {hand} | {row['peak_to_author']:.2f} |")
     return "\n".join(lines)
 
 
@@ -260,24 +318,29 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="regular expression of the variants to time, besides CE and the author's way"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop in about this time, all students together"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=cuda)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     asked.out.mkdir(parents=True, exist_ok=True)
+    students = asked.students.split(",")
     rows, text, begun = list[dict[str, Any]](), list[str](), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for student in asked.students.split(","):
+        for student in students:
             device = "cuda" if cuda else "cpu"
             bench = Bench(student, asked.teacher, asked.batch, device, asked.compiled, Path(folder))
-            found = measure(bench, asked.repeats, asked.only)
+            found = measure(bench, asked.repeats, asked.only, asked.minutes / len(students))
             rows += found
             text.append(f"### {student} from {asked.teacher}, batch {asked.batch}\n\n{table(found)}\n")
             where = provenance(torch.device(device))
             (asked.out / "speed.json").write_text(json.dumps({"rows": rows, "provenance": where}, indent=2) + "\n")
             minutes = math.ceil((time.perf_counter() - begun) / 60)
             ran = f"`{shlex.join(['python', *sys.argv])}`, {asked.repeats} repeats, {asked.threads} CPU thread, "
-            about = f"{ran}{where['hardware']}, {where['versions']['torch']}, {where['date'][:10]}, {minutes} minutes."
+            machine = where["hardware"]["accelerator"] or where["hardware"]["processor"]
+            about = f"{ran}{machine}, torch {where['versions']['torch']}, {where['date'][:10]}, {minutes} minutes."
             (asked.out / "speed.md").write_text("\n".join([about, "", *text]))
     print((asked.out / "speed.md").read_text())
 

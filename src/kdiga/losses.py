@@ -16,16 +16,18 @@ from torch import Tensor
 from kdiga.errors import unknown
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the cross-entropy of each example in nats.
 
     Args:
         logits: Float (batch, num_classes).
         labels: Labels, int64, shape (batch,), -100 for an example without a label, whose loss is 0; or probabilities,
             float (batch, num_classes).
+        smoothing: Share of the uniform distribution in the labels, in [0, 1).
     """
     logits = _full_precision(logits)
-    return F.cross_entropy(logits, labels.to(logits.dtype) if labels.dim() == 2 else labels, reduction="none")
+    labels = labels.to(logits.dtype) if labels.dim() == 2 else labels
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
 def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -71,7 +73,8 @@ def label_probabilities(labels: Tensor, like: Tensor) -> Tensor:
     """Return labels as probabilities, with the shape and dtype of logits; all zero for an example without a label."""
     if labels.dim() == 2:
         return labels.to(like.dtype)
-    return F.one_hot(labels.clamp_min(0), like.shape[1]).to(like.dtype) * (labels >= 0)[:, None]
+    labelled = (labels >= 0).to(like.dtype)[:, None]
+    return torch.zeros_like(like).scatter(1, labels.clamp_min(0)[:, None], labelled)  # one_hot would wait for a GPU
 
 
 def classified_correctly(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,20 @@ from kdiga.errors import InputError, unknown
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 LONGEST = 100  # characters of a number
+
+
+def added_option(default: Any, **metadata: Any) -> Any:
+    """Return a dataclass field that files leave out at its default, so that they stay those of earlier versions."""
+    return field(default=default, metadata={"added": True} | metadata)
+
+
+def recorded_options(options: Any) -> list[str]:
+    """Return the names of a dataclass's fields that files record."""
+    return [
+        one.name
+        for one in fields(options)
+        if not one.metadata.get("added") or getattr(options, one.name) != one.default
+    ]
 
 
 def parse_number(text: str | float) -> float:

@@ -63,6 +63,7 @@ def everything(process_group: ProcessGroup, folder: Path, data: ImageSet) -> dic
         | {
             "whole": run(plain, data, own / "whole", ema=0.8),
             "uninterrupted": run(dropping, data, None, ema=0.8),
+            "epochs averaged": run(dropping, data, None, swa=0.5),
             "interrupted": interrupted(data, own / "parts"),
             "begun": began(process_group, data, own / "begun"),
             "scores": validator(data, process_group)(plain(1), 3),

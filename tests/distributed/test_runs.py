@@ -47,7 +47,7 @@ def test_every_method_takes_a_student_in_pytorchs_own_wrapper(found):
 
 def test_both_end_with_the_same(found):
     """Batch norm has each process's own statistics in training, and their mean at the end; losses are the batch's."""
-    for name in ("whole", "uninterrupted"):
+    for name in ("whole", "uninterrupted", "epochs averaged"):
         one, two = (each[name] for each in found)
         assert equal(one["last"], two["last"])
         assert equal(one["best"], two["best"])

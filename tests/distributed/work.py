@@ -152,11 +152,13 @@ OTHER_WAYS: dict[str, tuple[tuple[str, str, str], dict[str, Any]]] = {
     "bf16": (("pgd-at", "exact", "linf"), {"dtype": torch.float32, "precision": "bf16"}),
     "accumulated": (("tangent-part", "exact", "linf"), {"accumulate": 3}),
     "accumulated-start": (("kdiga-rs", "finite-difference", "l2"), {"accumulate": 2}),
+    "perturbed": (("rslad", "exact", "linf"), {"awp": 0.05, "accumulate": 2}),
     "shared exact": (("kdiga", "exact", "linf"), SHARED),
     "shared finite difference": (("kdiga", "finite-difference", "linf"), SHARED),
     "shared one-sided": (("kdiga", "one-sided", "linf"), SHARED),
     "shared attack": (("trades", "exact", "linf"), SHARED | {"attack_batch_norm": "train"}),
     "shared peer": (("peeraid", "exact", "linf"), SHARED),
+    "shared perturbed": (("kdiga", "exact", "linf"), SHARED | {"awp": 0.05}),
     "clipped adamw": (("kd", "exact", "linf"), {"optimizer": "adamw", "lr": 1e-3, "grad_clip": 0.1}),
 }
 

@@ -23,8 +23,8 @@ from kdiga.experiments.trials import (
     trial_specs,
 )
 from kdiga.experiments.tune import plan_search
-from kdiga.methods import available_methods
-from kdiga.methods.base import coefficient, search_space
+from kdiga.methods import available_methods, search_space
+from kdiga.methods.base import coefficient
 from kdiga.models import load_model, save_model
 from kdiga.recipes.validate import load_recipe, recipe_from_dict
 from kdiga.workflows.prepare import load_recipe_data

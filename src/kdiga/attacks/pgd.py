@@ -107,5 +107,5 @@ class _Best:
     def offer(self, images: Tensor, values: Tensor) -> None:
         values = torch.where(values.isnan(), torch.inf, values)
         better = values > self.values
-        self.images[better] = images[better]
+        self.images = torch.where(better.view(-1, *[1] * (images.dim() - 1)), images, self.images)
         self.values = torch.where(better, values.to(self.values.dtype), self.values)

@@ -27,9 +27,6 @@ class ClaimsRequest(ReportedRunsRequest):
         Path | None, Option("Folder with the records of finished runs. Default: results/<recipe name>.")
     ] = None
     kept: Annotated[Path | None, Option("Earlier name of --records.", hidden=True)] = None
-    stop_after: Annotated[
-        float | None, Option("Stop after this time; the same command continues.", metavar="MINUTES", least=0.0)
-    ] = None
     page: Annotated[
         Path | None, Option("Also write the page to this file, its pictures to images/ in the same folder.")
     ] = None
@@ -61,7 +58,7 @@ def claims(request: ClaimsRequest, output: Output) -> None:
         despite_findings=request.despite_findings,
     )
     show = partial(_show, own=checked.out / "claims.md", further=request.page)
-    run_experiment(checked, request, output, show, minutes=request.stop_after)
+    run_experiment(checked, request, output, show)
 
 
 def _show(output: Output, content: dict[str, Any], own: Path, further: Path | None) -> Path:

@@ -30,8 +30,6 @@ def run_experiment(
     request: RunsRequest,
     output: Output,
     show: Callable[[Output, dict[str, Any]], Path],
-    *,
-    minutes: float | None = None,
 ) -> None:
     """Make an experiment's runs with progress, or list them, or only report them, as requested.
 
@@ -39,8 +37,8 @@ def run_experiment(
     """
     started = time.time()  # runs that failed before are tried again
     check_started_once(experiment.title, "with --workers N")
-    dry_run = isinstance(request, ReportedRunsRequest) and request.dry_run
-    report = isinstance(request, ReportedRunsRequest) and request.report
+    reported = request if isinstance(request, ReportedRunsRequest) else ReportedRunsRequest()
+    dry_run, report = reported.dry_run, reported.report
     console, executor = output.console, ExecutorRequest(request.executor, request.workers)
     data = load_recipe_data(experiment.run_specs[0].recipe.data)
     board = experiment.open(data, since=0.0 if report else started, look_only=dry_run)
@@ -58,7 +56,7 @@ def run_experiment(
             f"{experiment.out}. Ctrl-C stops it and the same command continues it.",
         )
         with RunProgress(console, experiment.title, lambda folder: describe_outcome(board, folder)) as progress:
-            content = experiment.run(board, data, request=executor, on_progress=progress, minutes=minutes)
+            content = experiment.run(board, data, request=executor, on_progress=progress, minutes=reported.stop_after)
         failed = board.folders("failed")
     output.result(content, show(output, content))
     experiment.check_none_failed(failed)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kdiga.errors import InputError
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
 from kdiga.experiments.sections import TuneSettings
-from kdiga.methods import Method, SearchRange, search_space
+from kdiga.methods import Method, SearchRange, search_space, with_options
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.run_folder import RESULT
 
@@ -80,7 +79,7 @@ def trial_method(method: Method, number: int) -> Method:
         name: _value(search, float(share), getattr(method, name))
         for (name, search), share in zip(space.items(), shares, strict=True)
     }
-    return replace(method, **values)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType, reportGeneralTypeIssues]
+    return with_options(method, values)
 
 
 def _value(search: SearchRange, share: float, configured: object) -> float:
@@ -148,5 +147,4 @@ def chosen_recipe(run_spec: RunSpec, trials: Sequence[RunSpec], out: Path) -> Re
 
 def with_coefficients(recipe: Recipe, trial: Trial) -> Recipe:
     """Return a recipe with a trial's coefficients."""
-    values: dict[str, Any] = dict(trial.coefficients)
-    return replace(recipe, method=replace(recipe.method, **values))  # pyright: ignore
+    return replace(recipe, method=with_options(recipe.method, trial.coefficients))

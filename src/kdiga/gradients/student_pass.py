@@ -44,6 +44,7 @@ class PassOptions:
         gradient_of: Score of an example that the input gradient is taken of.
         batch_norm: "train" runs the student in its present mode, "eval" in eval mode.
         keep_statistics: Whether batch norm's running statistics stay unchanged.
+        label_smoothing: Share of the uniform distribution in the labels of the loss, in [0, 1).
     """
 
     gradient: GradientUse
@@ -51,6 +52,7 @@ class PassOptions:
     gradient_of: Score = "loss"
     batch_norm: BatchNormMode = "train"
     keep_statistics: bool = False
+    label_smoothing: float = 0.0
 
 
 class StudentPass:
@@ -102,8 +104,13 @@ class StudentPass:
 
     @cached_property
     def losses(self) -> Tensor:
-        """Cross-entropy of each example in nats, (batch,)."""
-        return cross_entropy(self.logits, self.labels)
+        """Cross-entropy of each example in nats, with label smoothing, (batch,)."""
+        return cross_entropy(self.logits, self.labels, self._options.label_smoothing)
+
+    @property
+    def hard_losses(self) -> Tensor:
+        """Cross-entropy of each example in nats, without label smoothing, (batch,)."""
+        return cross_entropy(self.logits, self.labels) if self._options.label_smoothing else self.losses
 
     @cached_property
     def input_gradient(self) -> Tensor:

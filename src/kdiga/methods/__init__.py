@@ -14,13 +14,12 @@ from kdiga.methods.base import (
     Passes,
     SearchRange,
     available_methods,
-    method_by_name,
-    method_class,
     register,
-    search_space,
 )
+from kdiga.methods.combined import Combined, method_by_name, method_class, method_options, search_space, with_options
 
 __all__ = [
+    "Combined",
     "Method",
     "MethodInfo",
     "Needs",
@@ -29,8 +28,10 @@ __all__ = [
     "available_methods",
     "method_by_name",
     "method_class",
+    "method_options",
     "register",
     "search_space",
+    "with_options",
 ]
 
 

@@ -75,6 +75,7 @@ class ARD(CheckedOptions):
             teacher=Passes(1),
             teacher_queries=DEFINITIONS[self.definition].teacher_input == "adv",
             train_forwards=1 + clean,
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:

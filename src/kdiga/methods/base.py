@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import (
     Any,
@@ -14,18 +14,18 @@ from typing import (
     Literal,
     Protocol,
     TypeVar,
-    cast,
     dataclass_transform,
     get_args,
     get_origin,
     get_type_hints,
+    runtime_checkable,
 )
 
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.student_pass import GradientUse
 from kdiga.losses import Score
 from kdiga.methods.context import StepContext
-from kdiga.types import Objective
+from kdiga.types import Objective, Term
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Needs:
     # Whether a term depends on several examples in another way than by their mean. Processes exchange what it takes;
     # micro-batches, one after another, cannot.
     couples_batch: bool = False
+    label_loss: bool = False  # whether a term is the cross-entropy with the labels, which label smoothing changes
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,24 @@ class Method(Protocol):
 
     def __call__(self, step: StepContext) -> Objective:
         """Map a step's shared results to weighted loss terms."""
+        ...
+
+
+@runtime_checkable
+class AddedTerm(Protocol):
+    """A method one of whose terms can be added to other methods; see :class:`kdiga.methods.combined.Combined`."""
+
+    @property
+    def added_needs(self) -> Needs:
+        """What the term needs and costs, at most.
+
+        Raises:
+            InputError: If the term cannot be added with these options.
+        """
+        ...
+
+    def added_term(self, step: StepContext) -> Term:
+        """Return the term, after the other method's objective."""
         ...
 
 
@@ -144,12 +163,6 @@ def coefficient(default: float, low: float, high: float, *, log: bool = True) ->
     return field(default=default, metadata={"search": SearchRange(low, high, log)})
 
 
-def search_space(method: Method) -> dict[str, SearchRange]:
-    """Return the coefficients of a method that are worth tuning, by name; one that is 0 is off and stays off."""
-    found = {one.name: one.metadata.get("search") for one in fields(method)}  # pyright: ignore[reportArgumentType]
-    return {name: search for name, search in found.items() if search is not None and getattr(method, name)}
-
-
 M = TypeVar("M")
 _METHODS: dict[str, type[Method]] = {}
 
@@ -176,48 +189,3 @@ def available_methods() -> dict[str, type[Method]]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     return dict(sorted(_METHODS.items()))
-
-
-def method_class(method: str | Mapping[str, Any] | Method | type[Method]) -> type[Method]:
-    """Return the class of a method: of its name, of a recipe's section, or of a method.
-
-    Raises:
-        InputError: for an unknown name, or another object.
-    """
-    name, methods = method.get("name") if isinstance(method, Mapping) else method, available_methods()
-    if isinstance(name, str):
-        if name not in methods:
-            raise unknown("method", name, methods)
-        return methods[name]
-    kind = name if isinstance(name, type) else type(name)
-    if not is_dataclass(kind) or not hasattr(kind, "info"):
-        raise InputError(
-            f"method was {method!r:.60}; it must be a name such as 'kdiga', a method, or a mapping such as "
-            "{'name': 'kd', 'temperature': 4}."
-        )
-    return cast("type[Method]", kind)
-
-
-def method_by_name(
-    method: str | Mapping[str, Any] | Method | type[Method], options: Mapping[str, Any] | None = None
-) -> Method:
-    """Return a method.
-
-    Args:
-        method: Name, for the method with its defaults; mapping as in a recipe, ``{"name": "kd", "temperature": 4}``;
-            or method.
-        options: Options that differ.
-
-    Raises:
-        InputError: for an unknown name or option.
-    """
-    kind, options = method_class(method), dict(options or {})
-    if isinstance(method, Mapping):
-        options = {key: value for key, value in method.items() if key != "name"} | options
-    names = [one.name for one in fields(kind)]  # pyright: ignore[reportArgumentType]
-    for name in options:
-        if name not in names:
-            raise unknown(f"option of method {kind.info.name!r}", str(name), names)
-    if isinstance(method, (str, Mapping, type)):
-        return kind(**options)
-    return replace(method, **options) if options else method  # pyright: ignore[reportArgumentType, reportCallIssue, reportReturnType]

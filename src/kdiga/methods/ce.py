@@ -14,7 +14,7 @@ class CE:
     @property
     def needs(self) -> Needs:
         """One pass, no teacher."""
-        return Needs(student=Passes(1, 1), teachers=0)
+        return Needs(student=Passes(1, 1), teachers=0, label_loss=True)
 
     def __call__(self, step: StepContext) -> Objective:
         """Return the one term."""

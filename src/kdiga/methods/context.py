@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -70,6 +70,7 @@ class StepSettings:
     attack_batch_norm: BatchNormMode = "eval"
     # Mode of the student's batch norm for its input gradient; "eval" needs a separate forward pass.
     alignment_batch_norm: BatchNormMode = "train"
+    label_smoothing: float = 0.0  # share of the uniform distribution in the labels of label losses, in [0, 1)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,36 @@ class StepObservers:
     statistics: StepStatistics | None = None  # collector of the student's passes; None collects nothing
 
 
+class StepRecord:
+    """What attacks and teachers gave in a step, for the same step with other weights of the student."""
+
+    def __init__(self) -> None:
+        self._results = list[Any]()
+        self._repeated: Iterator[Any] | None = None
+        self._inside = False
+
+    def repeat(self) -> None:
+        """Return the recorded results, in their order, from now on."""
+        self._repeated = iter(self._results)
+
+    def __call__(self, compute: Callable[[], T]) -> T:
+        """Return the result of a computation, or the recorded one; computations inside another are part of it."""
+        if self._inside:
+            return compute()
+        if self._repeated is not None:
+            return next(self._repeated)
+        self._inside = True
+        try:
+            self._results.append(compute())
+        finally:
+            self._inside = False
+        return self._results[-1]
+
+
+def _compute(compute: Callable[[], T]) -> T:
+    return compute()
+
+
 @dataclass
 class StepContext:
     """Everything that a method can use in one training step. Quantities that a method does not use are not computed."""
@@ -102,6 +133,12 @@ class StepContext:
     # Whether the batch is a subset of the step's batch. The student also sees these images with the whole batch, which
     # updates batch norm's running statistics; the subset does not update them again.
     is_subset: bool = False
+    # Record of attacks and teachers, in a run that takes its steps at perturbed weights.
+    record: Callable[[Callable[[], Any]], Any] = _compute
+    _attacked: Tensor | None = field(default=None, init=False)  # images of the last attack
+    # The student at these images, by the mode of batch norm.
+    _passes: dict[BatchNormMode, StudentPass] = field(default_factory=dict[BatchNormMode, StudentPass], init=False)
+    _targets: Tensor | None = field(default=None, init=False)  # the teacher's logits at these images
 
     @property
     def threat(self) -> ThreatModel:
@@ -117,7 +154,7 @@ class StepContext:
     def teacher(self) -> TeacherSignal:
         """The teacher at the clean images."""
         with self.observers.watch("teacher"):
-            return _present(self.models.teacher, "a teacher")(self.batch)
+            return self.record(lambda: _present(self.models.teacher, "a teacher")(self.batch))
 
     @cached_property
     def teacher_logits(self) -> Tensor:
@@ -125,7 +162,7 @@ class StepContext:
         if "teacher" in self.__dict__:
             return self.teacher.logits
         with self.observers.watch("teacher"):
-            return _present(self.models.teacher, "a teacher").logits(self.batch)
+            return self.record(lambda: _present(self.models.teacher, "a teacher").logits(self.batch))
 
     def ask_teacher_first(self, part: StepContext | None) -> Tensor:
         """Return the teacher's logits, after the teacher's input gradient for a part of the step.
@@ -149,12 +186,20 @@ class StepContext:
     def second_teacher(self) -> TeacherSignal:
         """The second teacher at the clean images."""
         with self.observers.watch("teacher"):
-            return _present(self.models.second_teacher, "a second teacher")(self.batch)
+            return self.record(lambda: _present(self.models.second_teacher, "a second teacher")(self.batch))
 
     def teacher_at(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits at other images, with a graph to the images if these require a gradient."""
+        """Return the teacher's logits at other images, with a graph to the images if these require a gradient.
+
+        At the images of the last attack it runs once.
+        """
+        if images is self._attacked and self._targets is not None:
+            return self._targets
         with self.observers.watch("teacher"):
-            return _present(self.models.teacher, "a teacher").at(images)
+            logits: Tensor = self.record(lambda: _present(self.models.teacher, "a teacher").at(images))
+        if images is self._attacked:
+            self._targets = logits
+        return logits
 
     def guide(self, images: Tensor) -> Tensor:
         """Return the logits of the trained teacher, in train mode and with a graph to its parameters."""
@@ -165,7 +210,7 @@ class StepContext:
     def second_teacher_at(self, images: Tensor) -> Tensor:
         """Return the second teacher's logits at other images."""
         with self.observers.watch("teacher"):
-            return _present(self.models.second_teacher, "a second teacher").at(images)
+            return self.record(lambda: _present(self.models.second_teacher, "a second teacher").at(images))
 
     @cached_property
     def clean(self) -> StudentPass:
@@ -181,9 +226,18 @@ class StepContext:
         mode = self.settings.alignment_batch_norm
         return self._student_pass(self.batch.images, self.settings.gradient, mode, keep_statistics=self.is_subset)
 
+    @property
+    def adv_images(self) -> Tensor:
+        """The images of the step's last attack."""
+        return _present(self._attacked, "an attack")
+
     def at(self, images: Tensor, batch_norm: BatchNormMode = "train") -> StudentPass:
-        """Return the student at other images, without an input gradient."""
-        return self._student_pass(images, "none", batch_norm)
+        """Return the student at other images, without an input gradient; at those of the last attack it runs once."""
+        if images is not self._attacked:
+            return self._student_pass(images, "none", batch_norm)
+        if batch_norm not in self._passes:
+            self._passes[batch_norm] = self._student_pass(images, "none", batch_norm)
+        return self._passes[batch_norm]
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the student's logits in its present mode, from its compiled forward if it has one."""
@@ -231,7 +285,9 @@ class StepContext:
             threat=self.threat, steps=steps, step_size=step_size, start=start, allow_large_steps=allow_large_steps
         )
         with self.observers.watch("attack"), self.attacked():
-            return pgd(objective, self.batch.images)
+            adv_images: Tensor = self.record(lambda: pgd(objective, self.batch.images))
+        self._attacked, self._passes, self._targets = adv_images, {}, None
+        return adv_images
 
     def attack_loss(self, *, steps: int, step_size: float | None = None, start: Start = "uniform") -> Tensor:
         """Return the images of :meth:`attack` on the student's cross-entropy."""
@@ -262,7 +318,9 @@ class StepContext:
         keep_statistics: bool = False,
     ) -> StudentPass:
         settings, watch = self.settings, self.observers.watch
-        options = PassOptions(gradient, settings.route, settings.gradient_of, batch_norm, keep_statistics)
+        options = PassOptions(
+            gradient, settings.route, settings.gradient_of, batch_norm, keep_statistics, settings.label_smoothing
+        )
         labels, compiled = self.batch.labels, self.models.compiled
         student_pass = StudentPass(self.models.student, images, labels, options, compiled=compiled, watch=watch)
         if self.observers.statistics is not None:

@@ -39,9 +39,14 @@ class FastAT(CheckedOptions):
     def needs(self) -> Needs:
         """GradAlign adds two forwards, each with a backward to the images and one through it."""
         if not self.gradalign_weight:
-            return Needs(student=Passes(2, 2), teachers=0)
+            return Needs(student=Passes(2, 2), teachers=0, label_loss=True)
         return Needs(
-            student=Passes(4, 6), teachers=0, student_gradient="differentiable", train_forwards=3, couples_batch=True
+            student=Passes(4, 6),
+            teachers=0,
+            student_gradient="differentiable",
+            train_forwards=3,
+            couples_batch=True,
+            label_loss=True,
         )
 
     def __call__(self, step: StepContext) -> Objective:

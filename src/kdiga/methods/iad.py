@@ -49,6 +49,7 @@ class IAD(CheckedOptions):
             teacher=Passes(2),
             teacher_queries=True,
             train_forwards=2,
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:

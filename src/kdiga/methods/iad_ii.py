@@ -51,6 +51,7 @@ class IADII(CheckedOptions):
             teachers=2,
             teacher_queries=True,
             train_forwards=2,
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:

@@ -38,6 +38,7 @@ class IGAM(CheckedOptions):
             teacher_gradient=True,
             student_gradient="differentiable",
             gradient_of="probability",
+            label_loss=True,
         )
 
     def __call__(self, step: StepContext) -> Objective:

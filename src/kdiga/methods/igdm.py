@@ -48,14 +48,23 @@ class IGDM(CheckedOptions):
         """Attack both networks, then return the imitation and the matching term."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
+        difference = self._term(step, adv_images)
+        return Objective((Term("robust", self.robust_weight, losses.kl(adv_logits, target).mean()), difference))
+
+    @property
+    def added_needs(self) -> Needs:
+        """The student and the teacher at the two images, the first of which the other method may have seen."""
+        return Needs(student=Passes(2, 2), teacher=Passes(2), teacher_queries=True, train_forwards=2)
+
+    def added_term(self, step: StepContext) -> Term:
+        """Return the matching term, at the images of the other method's attack."""
+        return self._term(step, step.adv_images)
+
+    def _term(self, step: StepContext, adv_images: Tensor) -> Term:
+        adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
         mirrored = mirror(step, adv_images, clip=self.clip_mirror)
         difference = losses.kl(adv_logits - step.at(mirrored).logits, target - step.teacher_at(mirrored))
-        return Objective(
-            (
-                Term("robust", self.robust_weight, losses.kl(adv_logits, target).mean()),
-                Term("difference", self.difference_weight * step.progress, difference.mean()),
-            )
-        )
+        return Term("difference", self.difference_weight * step.progress, difference.mean())
 
 
 def mirror(step: StepContext, adv_images: Tensor, *, clip: bool) -> Tensor:

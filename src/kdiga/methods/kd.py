@@ -28,7 +28,7 @@ class KD(CheckedOptions):
     @property
     def needs(self) -> Needs:
         """One pass of each network."""
-        return Needs(student=Passes(1, 1), teacher=Passes(1))
+        return Needs(student=Passes(1, 1), teacher=Passes(1), label_loss=self.label_weight > 0)
 
     def __call__(self, step: StepContext) -> Objective:
         """Return the label and the imitation term."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -90,6 +91,7 @@ class KDIGA(CheckedOptions):
             student_gradient="differentiable",
             gradient_of=self.gradient_of,
             couples_batch=self.convention == "author",
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:
@@ -98,18 +100,35 @@ class KDIGA(CheckedOptions):
             step = step.moved_to(uniform_start(step.batch.images, step.threat))
         rest, part = step.for_alignment(self.align_share, self.align_every)
         target = rest.ask_teacher_first(part)
-        gap = rest.clean.losses.new_zeros(()) if part is None else self._gap(part)
+        gap = self._term(step, part, rest.clean.losses)
         imitation = losses.kl(rest.clean.logits, target, self.temperature).mean()
         if self.convention == "author":
             imitation = imitation / rest.clean.logits.shape[1]
-        weight = self.gradient_weight * self.align_every * step.ramp(self._ramp)
         return Objective(
             (
                 Term("label", self.label_weight, rest.clean.losses.mean()),
                 Term("teacher", self.teacher_weight, imitation),
-                Term("gradient", weight, gap),
+                gap,
             )
         )
+
+    @property
+    def added_needs(self) -> Needs:
+        """One clean pass of each network at most, with the input gradients."""
+        if self.random_start:
+            raise InputError(
+                "random_start was True; the term that is added to another method is at its clean images. Leave it out."
+            )
+        return replace(self.needs, label_loss=False)
+
+    def added_term(self, step: StepContext) -> Term:
+        """Return the alignment term."""
+        return self._term(step, step.for_alignment(self.align_share, self.align_every)[1], step.batch.images)
+
+    def _term(self, step: StepContext, part: StepContext | None, like: Tensor) -> Term:
+        """Return the alignment of a part of the batch; without a part, 0 of a tensor's type."""
+        gap = like.new_zeros(()) if part is None else self._gap(part)
+        return Term("gradient", self.gradient_weight * self.align_every * step.ramp(self._ramp), gap)
 
     def _gap(self, step: StepContext) -> Tensor:
         student, teacher = step.aligned.input_gradient, step.teacher_gradient

@@ -59,6 +59,7 @@ class KDIGAARD(CheckedOptions):
             teacher_queries="adv" in (self.teacher_input, self.align_at),
             student_gradient="differentiable",
             train_forwards=2,
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:

@@ -38,15 +38,17 @@ class LBGAT(CheckedOptions):
             teacher=Passes(1, 1),
             trains_teacher=True,
             train_forwards=1 + clean,
+            label_loss=True,
         )
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the MSE, the guide's loss and, with a weight, TRADES' term."""
         adv_images = farthest_output(step, steps=self.steps, step_size=self.step_size)
+        smoothing = step.settings.label_smoothing
         adv_logits, guide_logits = step.at(adv_images).logits, step.guide(step.batch.images)
         terms = [
             Term("guide", self.guide_weight, (adv_logits - guide_logits).square().mean()),
-            Term("guide-label", 1.0, losses.cross_entropy(guide_logits, step.batch.labels).mean()),
+            Term("guide-label", 1.0, losses.cross_entropy(guide_logits, step.batch.labels, smoothing).mean()),
         ]
         if self.robust_weight:
             terms.append(Term("robust", self.robust_weight, losses.kl(adv_logits, step.clean.logits).mean()))

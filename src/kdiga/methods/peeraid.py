@@ -60,6 +60,7 @@ class PeerAiD(CheckedOptions):
             teacher_queries=True,
             trains_teacher=True,
             train_forwards=2,
+            label_loss=self.label_weight + self.peer_label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:
@@ -71,7 +72,7 @@ class PeerAiD(CheckedOptions):
         if self.detach_targets:
             reply, own = reply.detach(), own.detach()
         imitation = losses.kl(adv.logits, target, self.temperature)
-        peer_loss = losses.cross_entropy(peer_logits, step.batch.labels)
+        peer_loss = losses.cross_entropy(peer_logits, step.batch.labels, step.settings.label_smoothing)
         terms = [
             Term("teacher", self.teacher_weight, imitation.mean()),
             Term("self", self.self_weight, losses.kl(adv.logits, own, self.temperature).mean()),

@@ -22,7 +22,7 @@ class PGDAT(CheckedOptions):
     @property
     def needs(self) -> Needs:
         """The attack and one more pass."""
-        return Needs(student=Passes(self.steps + 1, self.steps + 1), teachers=0)
+        return Needs(student=Passes(self.steps + 1, self.steps + 1), teachers=0, label_loss=True)
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return its loss there."""

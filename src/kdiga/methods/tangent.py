@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -77,6 +78,7 @@ class Tangent(CheckedOptions):
             teacher_gradient=not self.flat,
             student_gradient="none" if several else "value",
             train_forwards=2,
+            label_loss=self.label_weight > 0,
         )
 
     def __call__(self, step: StepContext) -> Objective:
@@ -88,19 +90,41 @@ class Tangent(CheckedOptions):
         # The clean images first: they move the running statistics that an attack in eval mode uses.
         label, gap = rest.clean.losses.mean(), rest.clean.losses.new_zeros(())
         if part is not None:
-            adv_images = self._widest_gap(part)
-            gap = part.at(adv_images, part.settings.alignment_batch_norm).losses - part.aligned.losses
-            gap = (gap - self._rise(part, adv_images)).mean()
+            gap = self._gap(part)
         imitation = losses.kl(rest.clean.logits, target, self.temperature)
         return self._objective(step, label, imitation.mean(), gap)
 
+    @property
+    def added_needs(self) -> Needs:
+        """All but the labels and the imitation."""
+        if self.learn_at == "adv":
+            raise InputError(
+                "learn_at was 'adv', which has labels and imitation at the images of the gap; the gap alone is added "
+                "to another method. Leave it out."
+            )
+        return replace(self.needs, label_loss=False)
+
+    def added_term(self, step: StepContext) -> Term:
+        """Return the gap term."""
+        _, part = step.for_alignment(self.align_share, self.align_every)
+        gap = step.batch.images.new_zeros(()) if part is None else self._gap(part)
+        return self._weighted(step, gap)
+
+    def _gap(self, step: StepContext) -> Tensor:
+        adv_images = self._widest_gap(step)
+        gap = step.at(adv_images, step.settings.alignment_batch_norm).hard_losses - step.aligned.hard_losses
+        return (gap - self._rise(step, adv_images)).mean()
+
+    def _weighted(self, step: StepContext, gap: Tensor) -> Term:
+        return Term("gap", self.gap_weight * self.align_every * step.ramp(self.ramp), gap)
+
     def _at_the_gap(self, step: StepContext) -> Objective:
         target = step.ask_teacher_first(None if self.flat else step)
-        clean_losses = step.aligned.losses.detach()
+        clean_losses = step.aligned.hard_losses.detach()
         adv_images = self._widest_gap(step)
         adv = step.at(adv_images)
         imitation = losses.kl(adv.logits, target, self.temperature)
-        gap = adv.losses - clean_losses - self._rise(step, adv_images)
+        gap = adv.hard_losses - clean_losses - self._rise(step, adv_images)
         return self._objective(step, adv.losses.mean(), imitation.mean(), gap.mean())
 
     def _objective(self, step: StepContext, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:
@@ -108,7 +132,7 @@ class Tangent(CheckedOptions):
             (
                 Term("label", self.label_weight, label),
                 Term("teacher", self.teacher_weight, imitation),
-                Term("gap", self.gap_weight * self.align_every * step.ramp(self.ramp), gap),
+                self._weighted(step, gap),
             )
         )
 

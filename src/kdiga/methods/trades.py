@@ -31,7 +31,7 @@ class TRADES(CheckedOptions):
     @property
     def needs(self) -> Needs:
         """One forward for the attack's target, the same at every step; two for the loss."""
-        return Needs(student=Passes(self.steps + 3, self.steps + 2), teachers=0, train_forwards=2)
+        return Needs(student=Passes(self.steps + 3, self.steps + 2), teachers=0, train_forwards=2, label_loss=True)
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack, then return the label and the robustness term."""

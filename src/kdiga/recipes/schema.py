@@ -7,12 +7,12 @@ from typing import Any, Literal, cast
 
 from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
-from kdiga.methods import Method
+from kdiga.methods import Method, method_class, method_options
 from kdiga.models import available_models
 from kdiga.models.registry import source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, recorded_options
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class ModelConfig:
 
     Args:
         name: Architecture, ``timm:NAME``, ``torchvision:NAME``, ``robustbench:DATASET/THREAT/NAME``,
-            ``hf-hub:ORG/NAME``, ``zoo:NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's folder.
+            ``hf-hub:ORG/NAME``, ``zoo:NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's
+            folder.
         weights: State dict for a named architecture; with ``pretrained``, the file of the pretrained weights.
         activation: Activation instead of the architecture's own.
         normalization: "data" (mean and deviation of the training images, the default for fresh weights), a known name,
@@ -165,11 +166,12 @@ class Recipe:
         plain: dict[str, Any] = {
             name: None if section is None else asdict(section) for name, section in sections.items()
         }
-        plain["method"] = {"name": self.method.info.name} | plain["method"]
+        recorded, kind = recorded_options(self.training), method_class(self.method)
+        plain["method"] = {"name": kind.info.name} | method_options(self.method)
         # YAML has no tuples.
         plain["training"] = {
             key: list(cast("Any", value)) if isinstance(value, tuple) else value
             for key, value in plain["training"].items()
-            if key != "stop_at_chance" or not value  # left out by default, so that earlier runs have the same recipe
+            if key in recorded
         }
         return plain

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kdiga.errors import InputError
-from kdiga.methods import Method, available_methods
+from kdiga.methods import Combined, Method, available_methods
 from kdiga.recipes.schema import CacheConfig, DataConfig, ExtraConfig, ModelConfig, Recipe, Rounds
 from kdiga.recipes.source import (
     CLAIMS,
@@ -91,13 +91,27 @@ def recipe_from_dict(
 def _read_method(reader: SectionReader, given: object) -> Method | None:
     methods = available_methods()
     options = reader.mapping(("method",), given, "name")
-    name = options.pop("name", None)
+    name, added = options.pop("name", None), options.pop("with", None)
     if not isinstance(name, str):
         reader.problem(("method",), f"needs a name; accepted: {', '.join(methods)}")
     elif name not in methods:
         reader.problem(("method", "name"), f"{name!r} is not known; {nearest_or_all(name, methods)}")
     else:
-        return reader.section(("method",), methods[name], options)
+        base = reader.section(("method",), methods[name], options)
+        return base if added is None or base is None else _with_added(reader, base, added)
+    return None
+
+
+def _with_added(reader: SectionReader, base: Method, given: object) -> Method | None:
+    """Return a method with the terms of the methods under ``with``."""
+    keys, methods = ("method", "with"), available_methods()
+    names = {given: {}} if isinstance(given, str) else reader.mapping(keys, given)
+    reader.check_keys(keys, names, list(methods))
+    added = [reader.section((*keys, name), methods[name], names[name] or {}) for name in names if name in methods]
+    try:
+        return cast("Method", Combined(base, tuple(one for one in added if one is not None))) if added else base
+    except InputError as error:
+        reader.problem(keys, str(error).rstrip("."))
     return None
 
 

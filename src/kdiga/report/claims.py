@@ -9,7 +9,7 @@ from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import one_line, safe
 from kdiga.report.charts import drawing, write_png
 from kdiga.report.claims_pictures import PICTURES
-from kdiga.report.claims_tables import TABLES, coefficient_rows, model_rows
+from kdiga.report.claims_tables import TABLES, coefficient_rows, epoch_rows, model_rows
 from kdiga.report.tables import NOTHING, markdown_table, some_names, when_and_where
 from kdiga.results.attack_names import attack_name
 from kdiga.results.studies import ClaimsResult, CorrelationRecord
@@ -47,6 +47,9 @@ def claims_markdown(claims: ClaimsResult, pictures: Mapping[str, str]) -> str:
         if name in pictures:
             parts += ["", f"![Claim {name}]({pictures[name]})"]
         parts += ["", *TABLES[name](claims)]
+    if "epochs" in pictures:
+        parts += ["", "## Robustness by epoch", "", f"![Robustness by epoch]({pictures['epochs']})"]
+        parts += ["", *epoch_rows(claims)]
     parts += ["", "## What was not tested", "", *(f"- {safe(line)}" for line in untested(claims))]
     parts += ["", "## Models", "", *model_rows(claims)]
     parts += ["", "## Coefficients", "", *coefficient_rows(claims)]

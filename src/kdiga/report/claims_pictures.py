@@ -12,6 +12,7 @@ from kdiga.report.claims_tables import RADII
 from kdiga.results.studies import ClaimRow, ClaimsResult
 
 WIDTH, ROW = 7.2, 0.42  # inches: of a figure, and of a pair in it
+PANELS = 3  # most pairs in the figure of epochs
 
 
 def draw_kd(claims: ClaimsResult) -> Figure | None:
@@ -138,12 +139,40 @@ def draw_bounds(claims: ClaimsResult) -> Figure | None:
     return figure
 
 
+def draw_epochs(claims: ClaimsResult) -> Figure | None:
+    """Draw validation accuracy under PGD by epoch, a panel for each of the first pairs, a line a run."""
+    methods = [label for label in _order(claims) if claims.methods[label] == "kd" or label in claims.judged]
+    pairs = [f"{pair.teacher}-to-{pair.student}" for pair in claims.pairs]
+    shown = {
+        pair: [run for run in claims.runs if run.history and run.folder.split("/")[1:2] == [pair]] for pair in pairs
+    }
+    shown = {pair: runs for pair, runs in shown.items() if any(run.label in methods for run in runs)}
+    if not shown:
+        return None
+    first = list(shown)[:PANELS]
+    figure, panels = panels_of(len(first), WIDTH, 3.3)
+    for axes, pair in zip(panels, first, strict=True):
+        for run in shown[pair]:
+            if run.label in methods:
+                place = _order(claims).index(run.label)
+                label = None if run.label in axes.get_legend_handles_labels()[1] else run.label
+                epochs, robust = [one[0] for one in run.history], [100 * one[2] for one in run.history]
+                axes.plot(epochs, robust, color=colour(place), label=label, linewidth=1.4)
+        axes.set_title(pair.replace("-to-", " → "))
+        axes.set_xlabel("epoch")
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("validation accuracy under PGD (%)")
+    legend(figure, panels[0])
+    return figure
+
+
 PICTURES: Mapping[str, Callable[[ClaimsResult], Figure | None]] = {
     "a": draw_kd,
     "b": draw_transfer,
     "c": draw_pretrained,
     "d": draw_certified,
     "e": draw_bounds,
+    "epochs": draw_epochs,
 }
 
 

@@ -226,6 +226,26 @@ def _model_row(name: str, runs: Sequence[ClaimsRun], attacks: Sequence[str]) -> 
     ]
 
 
+def epoch_rows(claims: ClaimsResult) -> list[str]:
+    """Return by method the highest and the last validation accuracy under PGD, means over runs."""
+    rows: list[list[str]] = []
+    for label in claims.methods:
+        histories = [run.history for run in claims.runs if run.label == label and len(run.history) > 1]
+        if not histories:
+            continue
+        best = statistics.mean(max(robust for _, _, robust in history) for history in histories)
+        last = statistics.mean(history[-1][2] for history in histories)
+        at = statistics.mean(max(history, key=lambda one: one[2])[0] / history[-1][0] for history in histories)
+        change = f"{100 * (last - best):+.1f}"
+        rows.append([label, str(len(histories)), percent(best), f"{100 * at:.0f} %", percent(last), change])
+    return [
+        *markdown_table(["method", "runs", "highest", "at, of the epochs", "last epoch", "change"], rows),
+        "",
+        "Percent of the validation images, under the PGD attack of the training's own checks; means over runs. The "
+        "highest of several noisy values is too high by chance, so a small negative change is no decay.",
+    ]
+
+
 def _mean(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     return number(statistics.mean(known) if known else None, ".1f")

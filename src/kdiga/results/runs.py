@@ -118,7 +118,9 @@ class RunResult:
         if not data or not isinstance(data, str):
             raise DamagedError("its recipe names no data set")
         conditions = Conditions(data, threat.norm, threat.eps)
-        return cls(folder, recipe, conditions, _journal(folder / "journal.jsonl"), _training(folder / "result.json"))
+        return cls(
+            folder, recipe, conditions, read_journal(folder / "journal.jsonl"), _training(folder / "result.json")
+        )
 
     @property
     def method(self) -> str:
@@ -192,7 +194,8 @@ def _training(path: Path) -> TrainingRecord:
     return validated(TrainingRecord, content)
 
 
-def _journal(path: Path) -> list[EpochLine]:
+def read_journal(path: Path) -> list[EpochLine]:
+    """Return the epochs of a journal up to the first damaged line; none if the file cannot be read."""
     epochs: list[EpochLine] = []
     try:
         lines = read_text(path, errors="replace").splitlines()

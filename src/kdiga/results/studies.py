@@ -167,6 +167,7 @@ class ClaimsRun(RunSummary):
 
     accuracy: dict[str, Share] | None = None
     attack_minutes: Number | None = None
+    history: list[tuple[Number, Share, Share]] = []  # epoch, from 1, and validation accuracy: clean, and under PGD
 
 
 class PairRecord(ResultModel):

@@ -57,6 +57,8 @@ class Distiller:
         attack_batch_norm: Mode of the student's batch norm during attacks: "eval" (running statistics) or "train"
             (statistics of the batch).
         alignment_batch_norm: Mode of the student's batch norm for its input gradient: "train" or "eval".
+        label_smoothing: Share of the uniform distribution in the labels of label losses, in [0, 1); attacks and input
+            gradients use the labels as they are.
         options: Options of the method, such as ``temperature=4``.
 
     Attributes:
@@ -87,12 +89,14 @@ class Distiller:
         route: str | Route = "auto",
         attack_batch_norm: BatchNormMode = "eval",
         alignment_batch_norm: BatchNormMode = "train",
+        label_smoothing: float = 0.0,
         **options: Any,
     ) -> None:
         self.method = method_by_name(method, options)
         needs = self.method.needs
         if total_steps < 1:
             raise InputError(f"total_steps was {total_steps!r}; it is the number of calls in the training, at least 1.")
+        _check_smoothing(self.method, label_smoothing)
         source = CachedTeacher.open(teacher) if isinstance(teacher, (str, Path)) else teacher
         self.teachers = teachers_of(self.method, source, second_teacher)
         self.total_steps, self.step, self.memory, self.choices = total_steps, 0, dict[str, Any](), dict[str, Choice]()
@@ -116,6 +120,7 @@ class Distiller:
             needs.gradient_of,
             attack_batch_norm,
             alignment_batch_norm,
+            label_smoothing,
         )
 
     @property
@@ -258,6 +263,16 @@ class Distiller:
             route, self.choices["route"] = choose_route(student, batch, self.method.needs.gradient_of, self._route)
             self.settings = replace(self.settings, route=route)
         self._is_ready = True
+
+
+def _check_smoothing(method: Method, label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"label_smoothing was {label_smoothing!r}; it is a share in [0, 1).")
+    if label_smoothing and not method.needs.label_loss:
+        raise InputError(
+            f"label_smoothing was {label_smoothing:g} and method {method.info.name!r} has no label loss with these "
+            "options; leave it out, or give the labels a weight where the method has one."
+        )
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,8 @@ class TrainingLoop:
                     self.callbacks.on_step(done + 1, self.steps)
                 self.checkpoints.save_if_due(lambda: self._state(stepper), f"after step {done + 1} of {self.steps}")
         self.terms.check()
+        with seeded(self.settings.seed, epoch):
+            stepper.end_epoch(epoch, lambda: self.feed.epoch(epoch))
         stepper.average_statistics()
         scores = self._validate(stepper, epoch)
         seconds = self._seconds()

@@ -1,9 +1,11 @@
-"""Optimiser, learning-rate schedule and moving average of a run."""
+"""Optimiser and learning-rate schedule of a run."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,14 +13,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from kdiga.errors import InputError
-from kdiga.model_state import copied
 from kdiga.models.layer_depths import layers_of
 from kdiga.training.settings import TrainingSettings
-
-if TYPE_CHECKING:
-    from timm.utils.model_ema import ModelEmaV3
-
-WARM_UP_POWER = 2 / 3
 
 
 def build_optimizer(models: Sequence[nn.Module], settings: TrainingSettings) -> Optimizer:
@@ -74,6 +70,8 @@ def build_schedule(optimizer: Optimizer, settings: TrainingSettings, steps: int)
         # One step more: the schedule raises an error after its last value.
         peaks = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, peaks, total_steps=steps + 1, cycle_momentum=False)
+    if settings.warmup:
+        return LambdaLR(optimizer, partial(_warmed_up_factor, settings, steps))
     if settings.schedule == "multi-step":
         return MultiStepLR(optimizer, [round(share * steps) for share in settings.milestones], gamma=0.1)
     if settings.schedule == "cosine":
@@ -81,20 +79,19 @@ def build_schedule(optimizer: Optimizer, settings: TrainingSettings, steps: int)
     return LambdaLR(optimizer, lambda step: 1.0)
 
 
+def _warmed_up_factor(settings: TrainingSettings, steps: int, step: int) -> float:
+    """Return the factor of the peak rate at a step: a linear rise, then the schedule; milestones are of all steps."""
+    rise = max(1, round(settings.warmup * steps))
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    if settings.schedule == "multi-step":
+        return 0.1 ** sum(step >= round(share * steps) for share in settings.milestones)
+    if settings.schedule == "cosine":
+        return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
+    return 1.0
+
+
 def clip_gradient(parameters: Sequence[nn.Parameter], largest: float) -> None:
     """Scale the parameter gradient down to norm ``largest``; 0 leaves it."""
     if largest > 0:
         torch.nn.utils.clip_grad_norm_(parameters, largest)
-
-
-def moving_average(model: nn.Module, decay: float) -> ModelEmaV3 | None:
-    """Return the exponential moving average of a model's parameters and buffers; None for a decay of 0.
-
-    After step ``n``, from 1, ``average += (1 - d) * (model - average)`` with ``d = min(decay, 1 - n**(-2/3))``: the
-    first step replaces the average, and early weights lose their influence soon.
-    """
-    if not decay:
-        return None
-    from timm.utils.model_ema import ModelEmaV3  # here, because timm loads slowly
-
-    return ModelEmaV3(copied(model), decay=decay, use_warmup=True, warmup_power=WARM_UP_POWER, foreach=True)

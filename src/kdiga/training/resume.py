@@ -18,7 +18,7 @@ from kdiga.data import Images, ImageSet
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import InputError, InterruptedRunError, reason_of
 from kdiga.io.atomic_write import replacing
-from kdiga.methods import Method
+from kdiga.methods import Method, method_options
 from kdiga.methods.context import Teacher
 from kdiga.models.checkpoint import check_sums
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model, printed
@@ -26,7 +26,7 @@ from kdiga.teachers import CachedTeacher
 from kdiga.training.interruption import CONTINUE, SAVE, Interruption, signal_name
 from kdiga.training.resume_checks import check_structure
 from kdiga.training.settings import TrainingSettings
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, recorded_options
 
 FILE = "state.pt"
 FORMAT = "4"
@@ -68,13 +68,14 @@ def identity_of(
     method: Method, threat: ThreatModel, settings: TrainingSettings, views: int | None
 ) -> dict[str, str | None]:
     """Return what must be equal in an interrupted run and the run that continues it: values by a recipe's keys."""
+    recorded = {name: getattr(settings, name) for name in recorded_options(settings)}
     return {
         "state format": FORMAT,
         "method": method.info.name,
-        **_texts("method", method),
+        **_texts("method", method_options(method)),
         "threat.norm": threat.norm,
         "threat.eps": str(threat.eps),
-        **{key: value for key, value in _texts("training", settings).items() if key not in CHANGEABLE},
+        **{key: value for key, value in _texts("training", recorded).items() if key not in CHANGEABLE},
         "stored views": str(views) if views else None,
     }
 
@@ -101,12 +102,9 @@ def _fingerprint(teacher: nn.Module | Teacher) -> str | None:
     return fingerprint_of_model(teacher) if isinstance(teacher, nn.Module) else None
 
 
-def _texts(section: str, settings: Method | TrainingSettings) -> dict[str, str]:
+def _texts(section: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """Return each setting as JSON, with the ``repr`` of values that JSON does not have, such as a user's class."""
-    return {
-        f"{section}.{one.name}": json.dumps(getattr(settings, one.name), default=repr)
-        for one in fields(settings)  # pyright: ignore[reportArgumentType]
-    }
+    return {f"{section}.{name}": json.dumps(value, default=repr) for name, value in settings.items()}
 
 
 class Checkpoints:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.routes import ROUTES, FiniteDifference
 from kdiga.gradients.student_pass import BatchNormMode
+from kdiga.types import added_option
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "multi-step", "cosine", "constant"]
@@ -44,8 +45,20 @@ class TrainingSettings:
             "all but head". Running statistics of frozen batch norm do not change.
         decay_norms_and_biases: Whether norms, biases and position embeddings have weight decay.
         grad_clip: Largest norm of the parameter gradient; 0 for no limit.
+        warmup: Share of the training, in [0, 1), over which the rate rises linearly from 0. For every schedule except
+            "one-cycle", which has a warm-up.
+        label_smoothing: Share of the uniform distribution in the labels of all label losses, in [0, 1) (Szegedy et
+            al., 2016). Attacks, input gradients and gaps use the labels as they are. Refused for a method without a
+            label loss.
+        awp: Size of adversarial weight perturbations relative to the norm of each weight tensor (Wu et al., 2020,
+            arXiv:2004.05884), such as 0.005; 0 for none. Each step costs one more pass of every network outside
+            attacks; attacks are made once. See :class:`kdiga.training.weight_perturbation.WeightPerturbation`.
         ema: Decay of a moving average of weights and batch norm's statistics, in [0, 1), such as 0.999; 0 for none.
             The average, if there is one, is validated and saved as the best and the last weights.
+        swa: Share of the training, in [0, 1), after which the weights of epochs are averaged with equal shares
+            (Izmailov et al., 2018, arXiv:1803.05407), such as 0.75; None for none. The average is validated and saved
+            in place of the student. Batch norm's statistics are those of the average on the training images, which
+            costs one forward pass of all of them after each averaged epoch.
         augment: "none", "crop" or "crop-flip".
         route: Route of methods that train through an input gradient: "exact", "exact-pytorch" (the same by PyTorch's
             slower second derivatives), "finite-difference" (central) or "one-sided"; "auto" is exact if the student
@@ -93,6 +106,10 @@ class TrainingSettings:
     decay_norms_and_biases: bool = True
     grad_clip: float = 0.0
     ema: float = 0.0
+    swa: float | None = added_option(None)
+    warmup: float = added_option(0.0)
+    label_smoothing: float = added_option(0.0)
+    awp: float = added_option(0.0)
     augment: str = "none"
     route: str = "auto"
     probe: float | None = None
@@ -110,13 +127,14 @@ class TrainingSettings:
     validate_every: int = 1
     save_every: float = 10.0
     select: Selection = "robust"
-    stop_at_chance: bool = True
+    stop_at_chance: bool = added_option(True)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "validation_steps", "validate_every", "validation_examples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
         self._check_rates()
+        self._check_shares()
         object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         if not self.save_every >= 0:
             raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
@@ -133,7 +151,7 @@ class TrainingSettings:
             raise InputError(f"lr was {self.lr!r}; it must be above 0.")
         if self.lr == math.inf:
             raise InputError("lr was inf; it must be finite.")
-        for name in ("weight_decay", "grad_clip"):
+        for name in ("weight_decay", "grad_clip", "awp"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be a finite number of at least 0.")
         if not 0 <= self.momentum < 1:
@@ -146,6 +164,20 @@ class TrainingSettings:
             )
         if not 0 <= self.ema < 1:
             raise InputError(f"ema was {self.ema!r}; it is a decay in [0, 1), for example 0.999, and 0 for none.")
+
+    def _check_shares(self) -> None:
+        for name in ("warmup", "label_smoothing", "swa"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise InputError(f"{name} was {getattr(self, name)!r}; it is a share in [0, 1).")
+        if self.ema and self.swa is not None:
+            raise InputError(
+                f"ema was {self.ema!r} and swa {self.swa!r}; a run saves one average of the weights. Leave one out."
+            )
+        if self.warmup and self.schedule == "one-cycle":
+            raise InputError(
+                f"warmup was {self.warmup!r} with schedule one-cycle, which warms up over its first 30 %; leave warmup "
+                "out, or use schedule cosine, multi-step or constant."
+            )
 
     def _check_combinations(self) -> None:
         if self.batch_size % self.accumulate:

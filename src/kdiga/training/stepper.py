@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,16 +20,18 @@ from kdiga.gradients.input_gradient import reentrant_checkpoint_as_error
 from kdiga.gradients.routes import Route
 from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
-from kdiga.methods.context import StepObservers, Teacher
-from kdiga.model_state import copied
+from kdiga.methods.context import StepObservers, StepRecord, Teacher
+from kdiga.model_state import copied, frozen_statistics
 from kdiga.stopwatch import Watch, silent
+from kdiga.training.averaging import EpochAverage, moving_average
 from kdiga.training.distiller import Distiller
 from kdiga.training.freezing import FrozenParameters
-from kdiga.training.optimization import build_optimizer, build_schedule, clip_gradient, moving_average
+from kdiga.training.optimization import build_optimizer, build_schedule, clip_gradient
 from kdiga.training.pass_counter import PassCounter
 from kdiga.training.resume_checks import check_optimizer, check_schedule, same_structure
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
+from kdiga.training.weight_perturbation import WeightPerturbation
 from kdiga.types import Batch, Objective, ThreatModel
 
 
@@ -97,6 +101,7 @@ class Stepper:
             route=route,
             attack_batch_norm=settings.attack_batch_norm,
             alignment_batch_norm=settings.alignment_batch_norm,
+            label_smoothing=settings.label_smoothing,
         )
         self.trained_teacher, trained = self.distiller.models.trained_teacher, self.distiller.trained
         for model in trained:
@@ -104,6 +109,9 @@ class Stepper:
         self._undo = share_statistics(trained if settings.sync_batch_norm else (), process_group)
         self.frozen = FrozenParameters(self.student, settings.freeze)  # after share_statistics, which changes modules
         self.average = moving_average(self.student, settings.ema)
+        if settings.swa is not None:
+            self.average = EpochAverage(self.student, settings.swa, settings.epochs)
+        self.perturbation = WeightPerturbation(self.student, settings.awp)
         self.streams = RngStreams(process_group, settings.accumulate, self.runtime.device)
         self.parameters = list(self.distiller.parameters())
         self.optimizer = build_optimizer(trained, settings)
@@ -116,7 +124,7 @@ class Stepper:
 
     @property
     def result_model(self) -> nn.Module:
-        """The model that is validated and saved: the student, or its moving average if there is one."""
+        """The model that is validated and saved: the student, or its average if there is one."""
         return self.student if self.average is None else self.average.module
 
     def release_models(self) -> None:
@@ -148,24 +156,66 @@ class Stepper:
         with self.watch("data"):
             batch = replace(batch, images=self.runtime.images(batch.images))
         self.optimizer.zero_grad(set_to_none=True)
-        with self.streams.stepping():
-            parts = zip(_micro_batches(batch, self.settings.accumulate), self.streams.shards(), strict=True)
-            objectives = [self._backward(part, number, shard, counts) for part, shard in parts]
+        with self.streams.stepping(), ExitStack() as stack:
+            records: Sequence[StepRecord | None] = [None] * self.settings.accumulate
+            if self.settings.awp:
+                records = self._ascend(batch, number)
+                stack.enter_context(self.perturbation.applied())
+                self.optimizer.zero_grad(set_to_none=True)
+            parts = zip(self._parts(batch), records, strict=True)
+            objectives = [self._backward(part, number, counts, record) for part, record in parts]
         objective = self._average(objectives)
         with self.watch("optimizer"):
             clip_gradient(self.parameters, self.settings.grad_clip)
             self.optimizer.step()
             self.schedule.step()
-            if self.average is not None:
+            if self.average is not None and not isinstance(self.average, EpochAverage):
                 self.average.update(self.student, step=number + 1)
         return objective
 
-    def _backward(self, batch: Batch, number: int, shard: BatchShard, counts: list[Tensor] | None) -> Objective:
+    def end_epoch(self, epoch: int, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Add the weights after an epoch to the average of epochs, if there is one.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            batches: Returns the process's training batches, for the average's running statistics.
+        """
+        if isinstance(self.average, EpochAverage) and self.average.add(self.student, epoch):
+            images = (self.runtime.images(part.images) for one in batches() for part in self._divided(one))
+            with self.runtime.autocast():
+                self.counter.totals["student_forwards"] += self.average.estimate_statistics(self.student, images)
+
+    def _ascend(self, batch: Batch, number: int) -> list[StepRecord]:
+        """Take the gradient that the weights are perturbed along, and return the attacks of each micro-batch."""
+        records, memory = [StepRecord() for _ in range(self.settings.accumulate)], self.distiller.memory
+        self.distiller.memory = copy.deepcopy(memory)
+        with ExitStack() as stack:
+            for model in self.distiller.trained:
+                stack.enter_context(frozen_statistics(model))
+            for part, record in zip(self._parts(batch), records, strict=True):
+                self._backward(part, number, None, record)
+                record.repeat()
+        self.distiller.memory = memory
+        self.process_group.average([one.grad for one in self.parameters if one.grad is not None])
+        return records
+
+    def _divided(self, batch: Batch) -> list[Batch]:
+        count, size = self.settings.accumulate, len(batch.labels)
+        return [batch] if count == 1 else [batch.rows(Share(at, count).rows(size)) for at in range(count)]
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, BatchShard]]:
+        return zip(self._divided(batch), self.streams.shards(), strict=True)
+
+    def _backward(
+        self, part: tuple[Batch, BatchShard], number: int, counts: list[Tensor] | None, record: StepRecord | None
+    ) -> Objective:
+        batch, shard = part
         statistics = None if counts is None else StepStatistics(self.runtime.device)
         with on_batch_shard(shard):
             with self.watch("loss"), self.runtime.autocast():
                 observers = StepObservers(self.watch, statistics)
-                objective = self.method(self.distiller.context(batch, number, observers))
+                step = self.distiller.context(batch, number, observers)
+                objective = self.method(step if record is None else replace(step, record=record))
                 total = objective.total() / self.settings.accumulate
             with self.watch("backward"), reentrant_checkpoint_as_error():
                 # Only the parameters: a gradient of the images would cost one more pass to the input.
@@ -238,10 +288,6 @@ class Stepper:
 
     def _statistics(self) -> list[Tensor]:
         return running_statistics([*self.distiller.trained, None if self.average is None else self.average.module])
-
-
-def _micro_batches(batch: Batch, count: int) -> list[Batch]:
-    return [batch] if count == 1 else [batch.rows(Share(at, count).rows(len(batch.labels))) for at in range(count)]
 
 
 def _check_micro_batches(method: Method, settings: TrainingSettings) -> None:

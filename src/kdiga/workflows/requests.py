@@ -232,3 +232,6 @@ class ReportedRunsRequest(RunsRequest):
     out: Annotated[Path | None, Option("Folder of all files. Default: runs/<recipe name>.")] = None
     dry_run: DryRun = False
     report: Annotated[bool, Option("Only write tables and pages again, from the finished runs.")] = False
+    stop_after: Annotated[
+        float | None, Option("Stop after this time; the same command continues.", metavar="MINUTES", least=0.0)
+    ] = None

@@ -13,6 +13,7 @@ import yaml
 
 from kdiga.errors import InputError
 from kdiga.experiments import run_one
+from kdiga.experiments.claims.run_records import validation_history
 from kdiga.models import load_model
 from tests.experiments.claims.conftest import go, loader, pgd_for_autoattack
 
@@ -69,10 +70,17 @@ def test_a_finished_run_comes_back_bit_for_bit(finished, data):
     configs = {folder: yaml.safe_load(Path("out", folder, "config.yaml").read_text()) for folder in RUNS}
     weights = Path("out/teachers/robust/best.safetensors").read_bytes()
     records = {path: path.stat().st_mtime_ns for path in Path("results/tiny").iterdir()}
+    histories = {folder: [list(one) for one in validation_history(Path("out", folder))] for folder in RUNS}
     shutil.rmtree("out")
     checked = finished()
     board, kept = checked.open(data), checked.records
-    assert contents(Path("out")) == before
+    restored = contents(Path("out"))
+    for name in [name for name in before if name.endswith("result.json")]:
+        result = json.loads(restored.pop(name))
+        history = result.pop("history")
+        assert result == json.loads(before.pop(name))
+        assert history == histories[str(Path(name).parent)] != []
+    assert restored == before
     assert {folder: yaml.safe_load(Path("out", folder, "config.yaml").read_text()) for folder in RUNS} == configs
     assert Path("out/teachers/robust/best.safetensors").read_bytes() == weights
     assert not list(Path("out").glob("k*/*/*/*.safetensors")), "a student's weights are not needed any more"

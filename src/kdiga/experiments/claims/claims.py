@@ -14,7 +14,7 @@ from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_fi
 from kdiga.experiments.claims.evidence import RULE, Evidence
 from kdiga.experiments.claims.judges import judge_all
 from kdiga.experiments.claims.plan import ClaimsGrid, ClaimsReader
-from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords, default_records
+from kdiga.experiments.claims.run_records import WEIGHTS, RunRecords, default_records, validation_history
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import save_start_weights
 from kdiga.experiments.sections import COSTLY
@@ -109,6 +109,7 @@ def _run(run_spec: RunSpec, board: RunBoard) -> dict[str, Any]:
         "accuracy": report.get("accuracy"),
         "interval_95": report.get("interval_95"),
         "notes": report.get("notes") or None,
+        "history": validation_history(board.out / run_spec.folder),
     }
 
 

@@ -19,7 +19,8 @@ from kdiga.experiments.board import ENDED, FAILURE, RunBoard, RunSpec
 from kdiga.experiments.specification import record_name
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.io.safe_json_yaml import load_json
-from kdiga.runs.run_folder import CONFIG, RESULT, write_config, write_json
+from kdiga.results.runs import read_journal
+from kdiga.runs.run_folder import CONFIG, JOURNAL, RESULT, write_config, write_json
 
 WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which differs on another machine
@@ -119,11 +120,22 @@ def default_records(recipe: Path) -> Path:
     return root / "results" / recipe.stem
 
 
+def validation_history(folder: Path) -> list[tuple[int, float, float]]:
+    """Return epoch, from 1, and validation accuracy, clean and under PGD, of a run's checks."""
+    lines = read_journal(folder / JOURNAL)
+    if not lines:
+        return (load_json(folder / RESULT) if (folder / RESULT).is_file() else {}).get("history", [])
+    checked = ((line.epoch + 1, line.clean, line.robust) for line in lines)
+    return [(epoch, clean, robust) for epoch, clean, robust in checked if clean is not None and robust is not None]
+
+
 def _record(run_spec: RunSpec, folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name in (RESULT, FAILURE, *run_spec.reports):
         if (folder / name).is_file():
             record[name] = _packed(load_json(folder / name))
+    if RESULT in record:
+        record[RESULT] |= {"history": validation_history(folder)}
     if (folder / CONFIG).is_file():
         record[CONFIG] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     data = record.get(RESULT, {}).get("data")
