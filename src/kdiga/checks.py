@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.errors import InputError
-from kdiga.model_output import logits_at
 
 IGNORED = -100  # label of an example without a label, as PyTorch's ignore_index
 ROUNDING = 1e-6  # distance of a pixel from [0, 1] that filters and resizing cause
@@ -143,38 +143,25 @@ def check_same_classes(student_logits: Tensor, teacher_logits: Tensor) -> None:
         )
 
 
-def check_logits(logits: Tensor, images: Tensor, *, least_classes: int = 1) -> Tensor:
-    """Return the logits of images, after a check of their shape and values.
+def check_logits(
+    logits: Tensor, images: Tensor, *, who: str = "model", least_classes: int = 1, values: bool = True
+) -> Tensor:
+    """Return the logits of images, after a check of their shape and, if ``values`` is set, of their values.
 
     Raises:
         InputError: If they are not finite, (batch, num_classes), one row per image.
     """
     if logits.dim() != 2 or len(logits) != len(images) or logits.shape[1] < least_classes:
         raise InputError(
-            f"the model returned shape {tuple(logits.shape)} for {len(images)} images; it must be (batch, num_classes) "
+            f"the {who} returned shape {tuple(logits.shape)} for {len(images)} images; it must be (batch, num_classes) "
             f"logits, num_classes at least {least_classes}."
         )
-    if not bool(logits.isfinite().all()):
-        raise InputError("the model returned logits that are not finite; its weights are damaged or diverged.")
-    return logits
-
-
-def first_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits of a model that was not called yet.
-
-    Raises:
-        InputError: If it returns no logits, or fails on images of another type than its parameters.
-    """
-    try:
-        return logits_at(model, images)
-    except RuntimeError as error:
-        wanted = next((one.dtype for one in model.parameters() if one.is_floating_point()), images.dtype)
-        if images.dtype == wanted:
-            raise
+    if values and not bool(logits.isfinite().all()):
         raise InputError(
-            f"images were {images.dtype} and the model's parameters are {wanted}; both must have one type. Convert "
-            f"the images with images.to({wanted}), or the model with model.to({images.dtype})."
-        ) from error
+            f"the {who} returned logits that are not finite; its weights are damaged or diverged, or it divides by "
+            "zero. Give other weights."
+        )
+    return logits
 
 
 PROBABILITY = 1e-3  # largest distance of a softmax's values from [0, 1], and of their sum from 1
@@ -206,6 +193,20 @@ def check_distinct(student: nn.Module, teacher: object) -> None:
             "the student and the teacher are the same module, so the student would be its own goal; give another "
             "model, or a copy, copy.deepcopy(student)."
         )
+
+
+ENOUGH = 32  # images below which a teacher's accuracy shows nothing
+
+
+def guesses_of(who: str, right: float, labelled: float, num_classes: int) -> str | None:
+    """Return the warning that a teacher is right on no more labelled images than by guessing; None if it is on more."""
+    chance = 1 / num_classes
+    if labelled < ENOUGH or right > labelled * chance + math.sqrt(labelled * chance * (1 - chance)):
+        return None
+    return (
+        f"the {who} is right on {right:.0f} of the first {labelled:.0f} images, which guessing reaches: it has "
+        "nothing to teach. Check its weights, its normalisation and the order of its classes."
+    )
 
 
 def check_examples(images: Tensor, labels: Tensor) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 # Control characters but newline and tab, marks of direction, and half surrogate pairs.
@@ -37,6 +39,14 @@ class OutOfMemoryError(KdigaError, RuntimeError):
 
 class KdigaWarning(UserWarning):
     """Something that works and is rarely intended; shown once, in one sentence."""
+
+
+def warn(message: str) -> None:
+    """Give a :class:`KdigaWarning` with the line of the first caller outside this package."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("kdiga."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, KdigaWarning, stacklevel=level)
 
 
 class ProcessLostError(KdigaError, RuntimeError):

@@ -8,23 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
+from weakref import WeakSet
 
+import torch
 from torch import Tensor, fx, nn
 
 from kdiga.errors import InputError
+
+_CONVERTED: WeakSet[nn.Module] = WeakSet()
+"""Models that failed on images of another floating-point type than their parameters."""
 
 
 def logits_at(model: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     """Return a model's logits at images.
 
     The model gets a copy that is not a leaf of the graph, so that a normalisation in place neither fails nor changes
-    the caller's images.
+    the caller's images. A model in bfloat16, for example, that does not take float32 images gets converted ones, and
+    its logits have the images' type.
 
     Raises:
         InputError: If what the model returns has no logits, or if batch norm refuses a batch of one image.
     """
     try:
-        return logits_of(model(images.clone()))
+        if model not in _CONVERTED:
+            return logits_of(model(images.clone()))
+    except RuntimeError:
+        if type_of(model) in (None, images.dtype):
+            raise
     except ValueError as error:
         if len(images) != 1 or not str(error).startswith("Expected more than 1 value per channel"):
             raise
@@ -32,6 +42,15 @@ def logits_at(model: Callable[[Tensor], Any], images: Tensor) -> Tensor:
             "the batch held one image, which batch norm in train mode cannot normalise; give more, for example by "
             "DataLoader(..., drop_last=True)."
         ) from error
+    logits = logits_of(model(images.to(type_of(model)))).to(images.dtype)
+    _CONVERTED.add(cast("nn.Module", model))
+    return logits
+
+
+def type_of(model: object) -> torch.dtype | None:
+    """Return the type of a module's first floating-point parameter; None without one."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((one.dtype for one in parameters if one.is_floating_point()), None)
 
 
 def logits_of(returned: object, output: str | int = "logits") -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from kdiga.errors import InputError, unknown
+from kdiga.arguments import check_fields
+from kdiga.errors import InputError
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
@@ -101,13 +102,11 @@ class ThreatModel:
         return cls.parse(*words)
 
     def __post_init__(self) -> None:
-        norm = str(self.norm).lower()
-        if norm not in NORMS:
-            raise unknown("norm", str(self.norm), NORMS)
-        object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "norm", str(self.norm).lower())
+        check_fields(self)
         if not math.isfinite(self.eps) or self.eps < 0:
             raise InputError(f"eps was {self.eps:g}; it must be a finite number of at least 0, in pixels in [0, 1].")
-        if norm == "linf" and self.eps > 1:
+        if self.norm == "linf" and self.eps > 1:
             raise InputError(
                 f"eps was {self.eps:g}; an Linf eps is in [0, 1], because pixels are. Did you mean {self.eps:g}/255?"
             )

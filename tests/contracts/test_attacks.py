@@ -122,7 +122,7 @@ def test_projection_is_the_identity_inside():
         ({"steps": 2.5}, "whole number"),
         ({"step_size": 0.3}, "Did you swap the two"),
         ({"step_size": -1.0}, "must be above 0"),
-        ({"start": "center"}, "attack start 'center'"),
+        ({"start": "center"}, "start 'center'"),
     ],
 )
 def test_bad_settings_are_refused(options, message):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 import kdiga
 from kdiga.errors import InputError
@@ -20,6 +23,22 @@ def net():
 
 def frozen():
     return net().requires_grad_(False)
+
+
+class Stream(IterableDataset):
+    """A data set that does not know its length."""
+
+    def __iter__(self):
+        return iter([(IMAGES[:10], LABELS[:10])] * 4)
+
+
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values):
+        return self.factor * values
 
 
 class Pair(nn.Module):
@@ -42,24 +61,35 @@ class Pair(nn.Module):
             lambda: kdiga.align(frozen(), net(), IMAGES, LABELS, route="finite-difference"),
             "no parameter of the student requires a gradient",
         ),
-        (lambda: kdiga.align(net(), net(), IMAGES.numpy(), LABELS), "images were ndarray"),
-        (lambda: kdiga.align(net(), net(), IMAGES, LABELS.tolist()), "labels were list"),
+        (lambda: kdiga.align(net(), net(), IMAGES.numpy(), LABELS), "images was of type ndarray; it must be a tensor"),
+        (lambda: kdiga.align(net(), net(), IMAGES, LABELS.tolist()), "labels was of type list; it must be a tensor"),
         (
             lambda: kdiga.distill(frozen(), None, (IMAGES, LABELS), **QUICK),
             "no parameter of the student requires a gradient",
         ),
         (lambda: kdiga.distill(net(), None, [], **QUICK), "the training data holds no batch"),
         (lambda: kdiga.distill(net(), None, (IMAGES.numpy(), LABELS.numpy()), **QUICK), "labels were ndarray"),
-        (lambda: kdiga.distill(net(), None, (IMAGES.tolist(), LABELS), **QUICK), "images were list"),
-        (lambda: kdiga.distill(net(), None, (IMAGES.double(), LABELS), **QUICK), "images were torch.float64"),
+        (lambda: kdiga.distill(net(), None, (IMAGES.tolist(), LABELS), **QUICK), "images was of type list"),
         (
             lambda: kdiga.distill(Pair(), None, (IMAGES, LABELS), **QUICK),
             "the model returned dict with 'scores', 'images'",
         ),
         (lambda: kdiga.distill(net(), None, (IMAGES, LABELS), **QUICK, seed=-1), "seed was -1"),
+        (
+            lambda: kdiga.distill(net(), None, DataLoader(Stream(), batch_size=None), **QUICK),
+            "the training data has no length",
+        ),
+        (lambda: kdiga.align(net(), net().forward, IMAGES, LABELS), "teacher was of type method; .* give the model"),
+        (
+            lambda: kdiga.align(nn.Sequential(net(), Times(math.nan)), net(), IMAGES, LABELS),
+            "the student returned logits that are not finite",
+        ),
+        (lambda: kdiga.input_gradient(net(), IMAGES, LABELS + 1), r"labels were in \[1, 2\]"),
         (lambda: kdiga.evaluate(Pair(), [(IMAGES, LABELS)]), "the model returned dict with 'scores', 'images'"),
-        (lambda: kdiga.evaluate(net().double(), [(IMAGES, LABELS)]), "images were torch.float32"),
-        (lambda: kdiga.evaluate(net(), [(IMAGES, LABELS)], seed=2**80), "seed was 1208925819614629174706176"),
+        (
+            lambda: kdiga.evaluate(net(), [(IMAGES, LABELS)], seed=2**80),
+            "seed was 1208925819614629174706176; it must be a number of at most 64 bits",
+        ),
         (lambda: kdiga.evaluate(net(), [(np.zeros((2, 1, 4, 4)), LABELS)]), "images were ndarray"),
     ],
 )
@@ -67,3 +97,8 @@ def test_a_mistake_is_one_sentence(call, message):
     with pytest.raises(InputError, match=f"^{message}") as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_needs_no_length():
+    found = kdiga.evaluate(net(), DataLoader(Stream(), batch_size=None), attacks=["clean"])
+    assert found.examples == 40

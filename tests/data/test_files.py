@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from kdiga.data import decoder_pool as pools
 from kdiga.data import reading as readings
 from kdiga.data.decoder_pool import DecodersEndedError, Job, available_workers
 from kdiga.distributed.batch_shards import Share
-from kdiga.errors import InputError
+from kdiga.errors import InputError, KdigaWarning
 from kdiga.runs.fingerprints import fingerprint_of_images
 from tests.data.pictures import class_folders, picture
 
@@ -194,6 +195,32 @@ def test_a_lost_process_is_told_and_replaced():
     with pytest.raises(DecodersEndedError, match=r"data.workers"):
         Job(os._exit, 1, workers=1).result()
     assert Job(abs, -3, workers=1).result() == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("import kdiga\n", "has no line `if __name__ == '__main__':`"),
+        (None, "processes cannot import the script"),
+        ("if __name__ == '__main__':\n    import kdiga\n", None),
+    ],
+)
+def test_a_script_that_cannot_be_imported_again_decodes_alone(folder, script, reason, tmp_path, monkeypatch):
+    main = types.ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    if script is not None:
+        (tmp_path / "script.py").write_text(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(pools, "_POOLS", {})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    if reason is None:
+        assert available_workers() == 1
+        return
+    with pytest.warns(KdigaWarning, match=reason) as found:
+        assert len(kdiga.load_data(folder, image_size=16).train) > 0
+    assert len(found) == 1
+    with pytest.raises(InputError, match=reason):
+        kdiga.load_data(folder, image_size=16, workers=1)
 
 
 def test_what_is_begun_in_vain_is_cancelled(folder):

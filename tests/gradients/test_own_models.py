@@ -347,3 +347,48 @@ def test_a_copy_of_a_compiled_student_is_compiled():
     student[1].compile()
     assert compiled_part(student) == compiled_part(copied(student)) == "1"
     assert compiled_part(copied(net())) is None
+
+
+@pytest.mark.parametrize("route", ["exact", "finite-difference"])
+@pytest.mark.parametrize(("student_type", "teacher_type"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_models_of_another_type_than_their_images(student_type, teacher_type, route):
+    student, teacher = net().to(getattr(torch, student_type)), net(1).to(getattr(torch, teacher_type))
+    plain = net()
+    gradients = []
+    for one, other in ((student, teacher), (plain, net(1))):
+        term = kdiga.align(one, other, IMAGES, LABELS, route=route)
+        term.backward()
+        gradients.append(torch.cat([p.grad.flatten().float() for p in one.parameters() if p.grad is not None]))
+    assert torch.cosine_similarity(*gradients, dim=0) > (0.99 if route == "exact" else 0.95)
+    assert student[1].weight.grad.dtype == student[1].weight.dtype
+    distiller = kdiga.Distiller(student, teacher, method="kd", total_steps=1)
+    assert distiller(IMAGES, LABELS).dtype == torch.float32
+    assert kdiga.evaluate(teacher, [(IMAGES, LABELS)], attacks=["clean", "pgd-2"]).examples == len(IMAGES)
+
+
+class PrefersFirst(nn.Module):
+    """Sees which quarter is brightest, and prefers the first one: less so where normalisation spreads the pixels."""
+
+    def forward(self, images):
+        return nn.functional.adaptive_avg_pool2d(images, 2).mean(1).flatten(1) + torch.tensor([0.3, 0, 0, 0])
+
+
+def test_a_teacher_that_wants_normalised_images_is_noticed():
+    images, labels = torch.full((64, 3, 8, 8), 0.2), torch.arange(64) % 4
+    for image, label, brighter in zip(images, labels.tolist(), torch.linspace(0.1, 0.5, 64), strict=True):
+        image[:, 4 * (label // 2) : 4 * (label // 2) + 4, 4 * (label % 2) : 4 * (label % 2) + 4] += brighter
+    with pytest.warns(
+        KdigaWarning, match="the teacher is right on 6.* and on 100.0% with .*: its preprocessing is wrong"
+    ):
+        kdiga.Distiller(net(), PrefersFirst(), method="kd", total_steps=1)(images, labels)
+
+
+class Constant(nn.Module):
+    def forward(self, images):
+        return images.flatten(1)[:, :4] * 0 + torch.tensor([2.0, 0, 0, 0])
+
+
+@pytest.mark.filterwarnings("default:the teacher is right on")
+def test_a_teacher_that_guesses_is_noticed_by_align():
+    with pytest.warns(KdigaWarning, match="the teacher is right on 8 of the first 32 images, which guessing reaches"):
+        kdiga.align(net(), Constant(), IMAGES, LABELS)

@@ -41,14 +41,14 @@ class Late(nn.Module):
 @pytest.mark.parametrize("method", METHODS)
 def test_in_the_students_weights(method, stripes, tmp_path):
     teacher = None if kdiga.methods.method_by_name(method).needs.teachers == 0 else small(2)
-    with pytest.raises(InputError, match="the student returned logits that are not finite before the first step"):
+    with pytest.raises(InputError, match="the student returned logits that are not finite"):
         kdiga.distill(poisoned(1), teacher, stripes, method=method, epochs=1, out=tmp_path, **QUICK)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("method", METHODS[1:4])
 def test_in_a_teachers_weights(method, stripes):
-    with pytest.raises(InputError, match="the teacher returned logits that are not finite before the first step"):
+    with pytest.raises(InputError, match="the teacher returned logits that are not finite"):
         kdiga.distill(small(1), poisoned(2), stripes, method=method, epochs=1, **QUICK)
 
 

@@ -86,7 +86,11 @@ def test_all_checks_are_those_of_the_command_line():
     ("call", "message"),
     [
         (lambda data: kdiga.certify(five_layers(0), data, sigmas=1), "setting 'sigmas' is not known; did you mean"),
-        (lambda data: kdiga.suitable("runs/x", data), "the model was str; give a torch.nn.Module"),
+        (lambda data: kdiga.suitable("runs/x", data), "teacher was 'runs/x'; it must be a torch.nn.Module"),
+        (
+            lambda data: kdiga.explain(five_layers(0), {"a": "runs/x"}, data),
+            "the model was str; give a torch.nn.Module",
+        ),
         (lambda data: kdiga.explain(five_layers(0), {}, data), "no student was given"),
         (lambda data: kdiga.compare("nothing", "here"), "'nothing' is not an evaluation"),
         (lambda data: kdiga.write_report(out=str(data.name)), "no folder was given"),

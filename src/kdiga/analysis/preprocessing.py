@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -13,6 +14,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from kdiga.evaluation.masking.finding import Finding, Verdict
+from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating
 from kdiga.models import Classifier
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization, Normalize
@@ -58,7 +60,7 @@ class Alternative:
 @torch.no_grad()
 def predictions_of(model: Preprocessed, images: Tensor) -> Tensor:
     """Return the predicted classes, int64 (example,)."""
-    return torch.cat([model(part).argmax(1) for part in images.split(BATCH_SIZE)])
+    return torch.cat([logits_at(model, part).argmax(1) for part in images.split(BATCH_SIZE)])
 
 
 def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> Finding:
@@ -91,7 +93,7 @@ def candidates(model: nn.Module, images: Tensor) -> dict[str, Preprocessed]:
     A :class:`kdiga.models.Classifier` first resizes the images to the size and channels of its network.
     """
     if not isinstance(model, Classifier):
-        return _variants(model, None, images)
+        return _variants(partial(logits_at, model), None, images)
     bare, normalize, fit = _without_preprocessing(model), model.normalize, model.fit
     resized = fit(images)
 

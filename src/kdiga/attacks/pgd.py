@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from kdiga.arguments import check_fields
 from kdiga.attacks.balls import project, uniform_start, unit
 from kdiga.distributed import batch_shards
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.types import ThreatModel
 
@@ -49,10 +50,9 @@ class PGD:
     keep_best: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.steps < 1 or self.steps != int(self.steps):
             raise InputError(f"steps was {self.steps!r}; it must be a whole number of at least 1.")
-        if self.start not in get_args(Start):
-            raise unknown("attack start", self.start, get_args(Start))
         if self.step_size is None:
             return
         if not self.step_size > 0:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from kdiga.distributed.launch import follow_parent
-from kdiga.errors import InputError, KdigaError
+from kdiga.errors import InputError, KdigaError, warn
 
 T = TypeVar("T")
 R = TypeVar("R", covariant=True)
@@ -103,14 +105,41 @@ class Job(Generic[T]):
 
 
 def available_workers() -> int:
-    """Return the number of processes for "auto": one for each processor but one, at most 8."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(MOST, len(os.sched_getaffinity(0)) - 1)
-    return min(MOST, (os.cpu_count() or 1) - 1)
+    """Return the number of processes for "auto": one for each processor but one, at most 8.
+
+    Warns:
+        KdigaWarning: If no process can start, so that the images are decoded in this one.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(0, min(MOST, processors - 1))
+    if workers and (obstacle := obstacle_to_workers()) is not None:
+        warn(f"images are decoded in this process alone, since {obstacle}. With workers=0 this is not a warning.")
+        return 0
+    return workers
+
+
+def obstacle_to_workers() -> str | None:
+    """Return why no process can be started from the running script, as a clause; None if one can.
+
+    A started process imports the script again. Without a guard it would do all of its work again, and fail.
+    """
+    main = sys.modules.get("__main__")
+    path, name = getattr(main, "__file__", None), getattr(getattr(main, "__spec__", None), "name", "")
+    if path is None or name.endswith("__main__"):  # an interactive session, or `python -m package`
+        return None
+    if not Path(path).exists():
+        return f"processes cannot import the script from {path}; save it as a file"
+    try:
+        guarded = "__main__" in Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return None
+    return None if guarded else f"the script {Path(path).name} has no line `if __name__ == '__main__':` above its work"
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     if workers not in _POOLS:
+        if (obstacle := obstacle_to_workers()) is not None:
+            raise InputError(f"workers was {workers}, and {obstacle}; or set workers to 0.")
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that PyTorch's threads hold
         try:
             _POOLS[workers] = ProcessPoolExecutor(workers, context, initializer=follow_parent)

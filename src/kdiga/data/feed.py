@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -193,9 +193,13 @@ class LoaderFeed:
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
-        if not isinstance(self.loader, Sized):
-            raise InputError("the training data has no length; give a DataLoader, a list of batches or an ImageSet.")
-        return len(self.loader)
+        try:
+            return len(self.loader)  # pyright: ignore[reportArgumentType]
+        except TypeError:  # also of a DataLoader over an IterableDataset
+            raise InputError(
+                "the training data has no length, and the learning rate's schedule needs one: give the dataset a "
+                "__len__, or a list of batches; or use kdiga.Distiller with total_steps in a loop of your own."
+            ) from None
 
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
         """Return one pass over the loader from batch ``start`` on; the first batch is checked.
@@ -210,8 +214,7 @@ class LoaderFeed:
     def _rest(self, batches: Iterator[tuple[Tensor, Tensor]], seen: int, number: int) -> Iterator[Batch]:
         for place, batch in enumerate(batches):
             images, labels = images_and_labels(batch)
-            if place == 0:
-                check_images(images)
+            check_images(images, values=place == 0)
             labels = check_targets(labels, images)
             index = torch.arange(seen, seen + len(images), device=self.device)
             seen += len(images)

@@ -9,7 +9,8 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from kdiga.checks import check_images, check_labels, check_tensor
+from kdiga.arguments import check_fields
+from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError, words_of
 
 
@@ -32,7 +33,7 @@ class ImageSet:
     classes: Sequence[str]
 
     def __post_init__(self) -> None:
-        check_tensor(self.images, "images")
+        check_fields(self)
         if self.images.dtype != torch.uint8:
             check_images(self.images)
         if self.images.dim() != 4:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kdiga.arguments import check_fields
 from kdiga.data.decoder_pool import available_workers
 from kdiga.data.file_set import FileSet, Storage
 from kdiga.data.image_set import ImageSet
@@ -44,12 +45,11 @@ class Reading:
     skip_corrupt: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.image_size is not None and self.image_size < 1:
             raise InputError(f"image_size was {self.image_size!r}; it must be at least 1.")
         if self.workers != "auto" and self.workers < 0:
             raise InputError(f"workers was {self.workers!r}; it must be 'auto', or at least 0.")
-        if self.in_memory not in ("auto", True, False):
-            raise InputError(f"in_memory was {self.in_memory!r}; accepted: auto, true, false.")
 
 
 def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Reading) -> tuple[FileSet, list[str]]:
@@ -60,7 +60,7 @@ def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Read
     """
     workers = available_workers() if reading.workers == "auto" else reading.workers
     size = reading.image_size or 1
-    files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, max(0, workers))
+    files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, workers)
     notes = list[str]()
     if reading.skip_corrupt:
         files, corrupt = files.readable()

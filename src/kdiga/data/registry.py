@@ -13,6 +13,7 @@ from urllib.error import URLError
 
 import torch
 
+from kdiga.arguments import checked
 from kdiga.data.feed import Images
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet
@@ -128,6 +129,7 @@ def find_data(name: str, *, root: str | Path | None = None) -> str | None:
     return _FINDERS[name](None if root is None else Path(root).expanduser())
 
 
+@checked
 def load_data(name: str | Path, *, root: str | Path | None = None, **reading: Any) -> DataSet:
     """Return a data set.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from kdiga.arguments import checked
 from kdiga.data import DataSet, FileSet, ImageSet
 from kdiga.data.file_set import first_images
 from kdiga.data.image_set import to_pixels
@@ -28,6 +29,7 @@ GivenData = DataSet | ImageSet | FileSet | Iterable[tuple[Tensor, Tensor]]
 UNNAMED = "images"  # name of data that has none
 
 
+@checked
 def evaluate(
     model: nn.Module,
     batches: GivenData,

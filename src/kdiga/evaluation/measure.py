@@ -138,6 +138,9 @@ def _not_finite(results: Sequence[AttackResult]) -> list[Finding]:
 def _parse(attacks: Sequence[str], version: str) -> list[Attack]:
     if isinstance(attacks, str):
         attacks = attacks.split(",")
+    for name in attacks:
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"an attack was {name!r:.60}; it must be the name of one, such as 'pgd-20'.")
     chosen = (attack_by_name(name, version=version) for name in attacks)
     return list({attack.name: attack for attack in chosen if attack is not None}.values())
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_labels, first_logits
-from kdiga.errors import InputError
+from kdiga.checks import check_labels, check_logits
 from kdiga.evaluation.accuracies import AttackResult
 from kdiga.evaluation.autoattack import square_warnings
 from kdiga.evaluation.named_attacks import Attack
 from kdiga.evaluation.stages import AttackedModel, AttackSettings, Stage, seed_at
+from kdiga.model_output import logits_at
 from kdiga.model_state import device_of
 from kdiga.runs.fingerprints import fingerprint_of_tensors
 from kdiga.runs.provenance import installed_version
@@ -133,12 +133,8 @@ def _run_stage(batch: AttackTarget, stage: Stage, settings: AttackSettings, prog
 def _classified_correctly(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
     predictions = list[Tensor]()
     num_classes = 0
-    for part in images.split(batch_size):
-        logits = first_logits(model, part)
-        if logits.dim() != 2:
-            raise InputError(f"the model returned shape {tuple(logits.shape)}; it must be (batch, num_classes) logits.")
-        if not bool(logits.isfinite().all()):
-            raise InputError("the model returned logits that are not finite; its weights are damaged or diverged.")
+    for part in images.split(min(batch_size, len(images))):
+        logits = check_logits(logits_at(model, part), part)
         predictions.append(logits.argmax(1))
         num_classes = logits.shape[1]
     check_labels(labels, images, num_classes)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Literal, overload
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
+from kdiga.arguments import checked
 from kdiga.checks import (
     are_probabilities,
     check_distinct,
     check_images,
+    check_logits,
     check_same_classes,
     check_targets,
+    guesses_of,
     probabilities_of,
 )
-from kdiga.errors import InputError, KdigaWarning
+from kdiga.errors import InputError, warn
 from kdiga.gradients.input_gradient import input_gradient_and_logits
 from kdiga.gradients.obstacles import compiled_part, obstacle_to_differences, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, Route, route_by_name
@@ -53,6 +55,7 @@ def align(
     return_logits: Literal[True],
     check_values: bool = True,
 ) -> tuple[Tensor, Tensor]: ...
+@checked
 def align(
     student: nn.Module,
     teacher: nn.Module | None,
@@ -103,16 +106,17 @@ def align(
             the pair of this scalar and the logits.
 
     Raises:
-        InputError: for images of another rank, type or range, labels out of range, unequal class
-            counts, an unknown distance or route, neither teacher nor gradient, one module as both models, a gradient of
-            another shape, a student on an exact route that cannot be differentiated twice (compiled, or with an
-            operation whose second derivative is missing or wrong), a student on a route of differences that draws
-            random numbers of its own generator, or a student whose input gradient, or its graph
+        InputError: for images of another rank, type or range, labels out of range, unequal class counts, logits of
+            another shape or not finite, an unknown distance or route, neither teacher nor gradient, one module as both
+            models, a gradient of another shape, a student on an exact route that cannot be differentiated twice
+            (compiled, or with an operation whose second derivative is missing or wrong), a student on a route of
+            differences that draws random numbers of its own generator, or a student whose input gradient, or its graph
             to the parameters, is cut off.
 
     Warns:
         KdigaWarning: if the input gradient is exactly zero on every image, if batch norm and dropout of the
-            student are all in eval mode, or at the first call, if a model returns probabilities.
+            student are all in eval mode, or at the first call, if a model returns probabilities or the teacher is right
+            on no more than guessing.
 
     >>> import torch
     >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
@@ -137,16 +141,16 @@ def align(
         raise InputError(_cannot_be_differentiated_twice("it is compiled"))
     check_distinct(student, teacher)
     student_pass = StudentPass(student, images, labels, PassOptions("differentiable", route))
+    check_logits(student_pass.logits, images, who="student", values=check_values)
     check_targets(labels, images, student_pass.logits.shape[-1] if check_values else None)
     if teacher_gradient is None:
         if teacher is None:
             raise InputError("align was given neither a teacher nor a teacher_gradient; give one of them.")
         with evaluating(teacher):
-            teacher_gradient, teacher_logits = input_gradient_and_logits(teacher, images, labels)
+            teacher_gradient, teacher_logits = input_gradient_and_logits(teacher, images, labels, who="teacher")
         check_same_classes(student_pass.logits, teacher_logits)
         if teacher not in _CHECKED.setdefault(nn.Module, WeakSet()):
-            _warn_of_probabilities("teacher", teacher_logits)
-            _CHECKED[nn.Module].add(teacher)
+            _check_teacher_once(teacher, teacher_logits, images, labels)
     elif teacher_gradient.shape != images.shape:
         raise InputError(
             f"teacher_gradient had shape {tuple(teacher_gradient.shape)} and images {tuple(images.shape)}; they must "
@@ -185,9 +189,20 @@ def _check_once(student: nn.Module, images: Tensor, labels: Tensor, route: Route
     _CHECKED[type(route)].add(student)
 
 
+def _check_teacher_once(teacher: nn.Module, logits: Tensor, images: Tensor, labels: Tensor) -> None:
+    """Check that a teacher can teach, at its first call."""
+    check_logits(logits, images, who="teacher")
+    _warn_of_probabilities("teacher", logits)
+    if labels.dim() == 1:
+        right, labelled = (logits.argmax(1) == labels).sum(), (labels >= 0).sum()
+        if (guesses := guesses_of("teacher", float(right), float(labelled), logits.shape[1])) is not None:
+            warn(guesses)
+    _CHECKED[nn.Module].add(teacher)
+
+
 def _warn_of_probabilities(who: str, logits: Tensor) -> None:
     if are_probabilities(logits):
-        warnings.warn(probabilities_of(who), KdigaWarning, stacklevel=4)
+        warn(probabilities_of(who))
 
 
 def _cannot_be_differentiated_twice(why: str) -> str:
@@ -206,15 +221,9 @@ def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> No
             "use route 'finite-difference', where its value is right."
         )
     if values and not gradient.detach().any():
-        warnings.warn(
+        warn(
             "the student's input gradient is exactly zero on every image, so aligning it does nothing: a hard clamp or "
-            "rounding in its forward pass, dead activations, or saturated logits. Let the gradient through.",
-            KdigaWarning,
-            stacklevel=3,
+            "rounding in its forward pass, dead activations, or saturated logits. Let the gradient through."
         )
     if all_in_eval_mode(student):
-        warnings.warn(
-            "the student's batch norm and dropout are in eval mode; to train it, call student.train() first.",
-            KdigaWarning,
-            stacklevel=3,
-        )
+        warn("the student's batch norm and dropout are in eval mode; to train it, call student.train() first.")

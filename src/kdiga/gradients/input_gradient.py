@@ -11,13 +11,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import check_images, check_targets
+from kdiga.arguments import checked
+from kdiga.checks import check_images, check_logits, check_targets
 from kdiga.errors import InputError
 from kdiga.losses import Score, score_by_name
 from kdiga.model_output import logits_at
 from kdiga.model_state import frozen_statistics
 
 
+@checked
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient of each example's cross-entropy by its own pixels, detached.
 
@@ -28,29 +30,37 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     Args:
         model: Module that maps images to logits, float (batch, num_classes).
         images: Float (batch, channel, height, width), pixels in [0, 1].
-        labels: Labels, int64, shape (batch,).
+        labels: Labels, integers in [0, num_classes), shape (batch,), or soft labels, as for :func:`kdiga.align`.
 
     Returns:
         Tensor: Shape of ``images``, in nats per pixel unit.
 
     Raises:
-        InputError: for images of another rank, type or range, or labels that do not fit them.
+        InputError: for images of another rank, type or range, labels that do not fit them or the model, or logits that
+            are not finite.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> input_gradient(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 2])).shape
     torch.Size([2, 1, 2, 2])
     """
     check_images(images)
-    return input_gradient_and_logits(model, images, check_targets(labels, images))[0]
+    return input_gradient_and_logits(model, images, check_targets(labels, images), check_values=True)[0]
 
 
 def input_gradient_and_logits(
-    model: nn.Module, images: Tensor, labels: Tensor, gradient_of: Score = "loss"
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    gradient_of: Score = "loss",
+    *,
+    who: str = "model",
+    check_values: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return :func:`input_gradient`, of any score, and the logits of the same forward pass, both detached."""
     with torch.enable_grad(), frozen_statistics(model):
         images = images.detach().requires_grad_()
-        logits = logits_at(model, images)
+        logits = check_logits(logits_at(model, images), images, who=who, values=check_values)
+        check_targets(labels, images, logits.shape[1] if check_values else None)
         gradient = gradient_by_images(score_by_name(gradient_of)(logits, labels), images)
     return gradient, logits.detach()
 

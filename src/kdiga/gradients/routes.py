@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from kdiga.arguments import check_fields
 from kdiga.distributed import batch_shards
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.double_backward import fast_double_backward, pytorch_double_backward
@@ -44,6 +45,7 @@ class ParameterGradients:
     coupled: bool
 
 
+@runtime_checkable
 class Route(Protocol):
     """A way to differentiate an input gradient by the parameters."""
 
@@ -129,10 +131,9 @@ class FiniteDifference:
     double_backward = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.probe is not None and not self.probe > 0:
             raise InputError(f"probe was {self.probe!r}; it is a length above 0, for example 0.1.")
-        if self.sides not in get_args(Sides):
-            raise InputError(f"sides was {self.sides!r}; accepted: 1 (one-sided) and 2 (central).")
 
     def forward_context(self) -> AbstractContextManager[Any]:
         """Return a context without effect."""
@@ -146,7 +147,8 @@ class FiniteDifference:
             value = gradient_by_images(scores, images, retain_graph=True)
         device = images.device.type
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-        probe = self._length(dtype if enabled else images.dtype)
+        own = student.parameters[0].dtype if student.parameters else images.dtype
+        probe = self._length(dtype if enabled else own)
         autocast = torch.autocast(device, dtype, enabled=enabled)
         # The shard is read now: the backward pass may run in another thread, which has none.
         difference = _Difference(images.detach(), student, probe, self.sides, autocast, batch_shards.current_shard())

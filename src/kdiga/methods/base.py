@@ -66,6 +66,7 @@ class MethodInfo:
     paper: str
 
 
+@runtime_checkable
 class Method(Protocol):
     """A frozen dataclass, at once the method, its configuration and its schema."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ from kdiga.types import Batch, TeacherSignal, ThreatModel
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """A source of teacher signals for images: a live model, or stored signals."""
 

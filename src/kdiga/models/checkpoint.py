@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from kdiga.arguments import checked
 from kdiga.errors import InputError, reason_of, some
 from kdiga.io.atomic_write import replacing
 from kdiga.io.safe_json_yaml import parse_json
@@ -59,6 +60,7 @@ class Checkpoint(NamedTuple):
     module: str = ""  # class of an own module that kdiga saved, "package.module:Class"; text, which is never imported
 
 
+@checked
 def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     """Write a model's weights, and its spec where it has one, atomically to a safetensors file.
 
@@ -72,6 +74,8 @@ def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
         about: Plain data to store with the spec, such as the method and the seed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"path was {str(path)!r}, a folder; give the path of a file, such as student.safetensors.")
     model = unwrapped(model)
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
     tensors = _separate_tensors(model)

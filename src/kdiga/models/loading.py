@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdiga.arguments import checked
 from kdiga.errors import InputError
 from kdiga.models.classifier import Classifier
 from kdiga.models.imagenet import indices_of
@@ -13,6 +14,7 @@ from kdiga.models.input_layers import Normalization, normalization_by_name
 from kdiga.models.registry import Shape, SourceRequest, source_of
 
 
+@checked
 def load_model(
     name_or_path: str | Path,
     *,
@@ -68,6 +70,8 @@ def load_model(
     given = str(name_or_path)
     if classes is not None and not classes:
         raise InputError("classes was empty; give at least two, or leave it out.")
+    if images is not None and not (len(images) == 3 and all(isinstance(one, int) for one in images)):
+        raise InputError(f"images was {images!r:.60}; it must be channels, size and number of classes, as (3, 32, 10).")
     request = SourceRequest(
         given,
         None if weights is None else Path(weights),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
+from kdiga.arguments import checked
+from kdiga.checks import images_and_labels
 from kdiga.data import Images, ImageSet
 from kdiga.methods import Method, method_by_name, method_class
 from kdiga.methods.context import Teacher
@@ -26,6 +28,7 @@ from kdiga.types import ThreatModel
 TrainingData = Images | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 
+@checked
 def distill(
     student: nn.Module,
     teacher: nn.Module | Teacher | None,
@@ -95,7 +98,7 @@ def distill(
     teachers = teachers_of(chosen, teacher, second_teacher)
     task = TrainingTask(student, teachers, chosen, ThreatModel.of(threat))
     if isinstance(train, tuple):
-        train = ImageSet.of(*cast("tuple[Tensor, Tensor]", train))
+        train = ImageSet.of(*images_and_labels(train))
     if validation is None and isinstance(train, Images):
         train, held_out = hold_out(train, configured)
         validation = validation_subset(held_out, configured.validation_examples)

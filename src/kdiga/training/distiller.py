@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.arguments import checked
 from kdiga.checks import check_distinct, check_images, check_targets
 from kdiga.distributed.process_group import SINGLE_PROCESS
 from kdiga.errors import InputError
@@ -77,6 +78,7 @@ class Distiller:
     (['label', 'teacher'], torch.Size([2, 3]), 2)
     """
 
+    @checked
     def __init__(
         self,
         student: nn.Module,
@@ -95,7 +97,7 @@ class Distiller:
         self.method = method_by_name(method, options)
         needs = self.method.needs
         if total_steps < 1:
-            raise InputError(f"total_steps was {total_steps!r}; it is the number of calls in the training, at least 1.")
+            raise InputError(f"total_steps was {total_steps}; it is the number of calls in the training, at least 1.")
         _check_smoothing(self.method, label_smoothing)
         source = CachedTeacher.open(teacher) if isinstance(teacher, (str, Path)) else teacher
         self.teachers = teachers_of(self.method, source, second_teacher)
@@ -167,8 +169,9 @@ class Distiller:
                 "gradients are off here (no_grad or inference_mode), and the loss needs them; compute it in the "
                 "training step only, and validate with the student's logits."
             )
+        batch = self._batch(images, labels, index, view)
         statistics = StepStatistics(images.device)
-        step = self.context(self._batch(images, labels, index, view), self.step, StepObservers(statistics=statistics))
+        step = self.context(batch, self.step, StepObservers(statistics=statistics))
         if labels is None:
             self._label_by_teacher(step)
         if not self._is_ready:
@@ -220,6 +223,8 @@ class Distiller:
                     "rows in the cached training images, integers of shape (batch,)."
                 )
             index = torch.arange(len(images), device=images.device)
+        elif not isinstance(index, Tensor) or index.shape != images.shape[:1] or index.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError("index must be the examples' rows in the cached images, integers of shape (batch,).")
         return Batch(images, labels, index, view)
 
     def _label_by_teacher(self, step: StepContext) -> None:

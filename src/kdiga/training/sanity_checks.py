@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.checks import are_probabilities, check_same_classes, check_targets, first_logits, probabilities_of
+from kdiga.checks import (
+    ENOUGH,
+    are_probabilities,
+    check_logits,
+    check_same_classes,
+    check_targets,
+    guesses_of,
+    probabilities_of,
+)
 from kdiga.distributed.process_group import ProcessGroup
-from kdiga.errors import DivergedError, InputError, KdigaWarning
+from kdiga.errors import DivergedError, warn
 from kdiga.gradients.student_pass import saturated
 from kdiga.methods.context import Teacher
 from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating
+from kdiga.models import Classifier
 from kdiga.types import Batch
 
 STEPS = (0, 8, 96, 192)  # few, since a check waits for the device; multiples of 8 include steps of most `align_every`
 MOST = 0.5  # fraction of images above which a fault counts
-ENOUGH = 32  # images below which a teacher's accuracy shows nothing
+SURE = 0.9  # share of right answers above which a teacher's preprocessing is right
+PREPROCESSED = 64  # images on which other preprocessings are tried
 UNSTEADY = 1e-2  # relative to the largest logit; rounding depends on the batch size, too
 TEACHERS = ("teacher", "second teacher")
 
@@ -42,7 +49,7 @@ class SanityChecks:
 
     def __init__(self, *, trains_through: bool, process_group: ProcessGroup, on_warning: OnWarning | None) -> None:
         self.trains_through, self.process_group = trains_through, process_group
-        self._on_warning = on_warning or _warn
+        self._on_warning = on_warning or warn
         self.warnings: list[dict[str, Any]] = []
         self._flat = False  # whether input gradients vanished at the last check
 
@@ -100,15 +107,10 @@ class SanityChecks:
         counts = [float(part) for part in (len(labels), (labels >= 0).sum(), right, extreme, unsteady)]
         summed = self._sum_over_processes(torch.tensor(counts, device=logits.device))
         examples, labelled, right, extreme, unsteady = summed
-        chance = 1 / logits.shape[1]
-        guessed = labelled * chance + math.sqrt(labelled * chance * (1 - chance))
-        if labelled >= ENOUGH and right <= guessed:
-            self.warn(
-                f"{who}-guesses",
-                0,
-                f"the {who} is right on {right:.0f} of the first {labelled:.0f} images, which guessing reaches: it has "
-                "nothing to teach. Check its weights, its normalisation and the order of its classes.",
-            )
+        if (guesses := guesses_of(who, right, labelled, logits.shape[1])) is not None:
+            self.warn(f"{who}-guesses", 0, guesses)
+        elif isinstance(teacher, nn.Module) and labelled >= ENOUGH and right < SURE * labelled:
+            self._check_preprocessing(who, teacher, images[:PREPROCESSED], labels[:PREPROCESSED])
         if extreme > MOST * examples:
             self.warn(
                 f"{who}-saturated",
@@ -124,6 +126,16 @@ class SanityChecks:
                 f"the {who} says something else of an image in another batch: batch norm or dropout in it works as in "
                 "training, although it is in eval mode. Let its forward pass heed eval().",
             )
+
+    def _check_preprocessing(self, who: str, teacher: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Warn if a teacher is much better with normalised images; a classifier states its own normalisation."""
+        from kdiga.analysis.preprocessing import preprocessing_finding  # it needs SciPy's statistics
+
+        if isinstance(teacher, Classifier):
+            return
+        finding = preprocessing_finding(teacher, images, labels)
+        if finding.verdict == "failed":
+            self.warn(f"{who}-preprocessing", 0, f"the {who} is {finding.message}")
 
     def warn(self, name: str, number: int, message: str) -> None:
         """Give a warning and record it, unless there was one of that name."""
@@ -146,14 +158,6 @@ def _changes(teacher: nn.Module, images: Tensor, logits: Tensor) -> bool:
     with torch.no_grad(), evaluating(teacher):
         alone = logits_at(teacher, images[:few])
     return bool((alone - logits[:few]).abs().max() > UNSTEADY * logits.abs().max())
-
-
-def _warn(message: str) -> None:
-    # With the line of the first caller outside this package.
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("kdiga."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, KdigaWarning, stacklevel=level)
 
 
 def check_first_batch(
@@ -181,8 +185,7 @@ def check_first_batch(
     """
     images, labels = (values[: -(-len(values) // parts)] for values in (batch.images, batch.labels))
     with torch.no_grad(), evaluating(student):
-        logits = first_logits(student, images)
-    _check_finite("student", logits)
+        logits = check_logits(logits_at(student, images), images, who="student")
     _warn_of_probabilities(sanity_checks, "student", logits)
     check_targets(batch.labels, batch.images, logits.shape[1])
     for place, teacher in enumerate(teachers):
@@ -191,8 +194,8 @@ def check_first_batch(
                 teacher_logits = logits_at(teacher, images)
         else:
             teacher_logits = teacher.logits(batch)[: len(images)]
+        check_logits(teacher_logits, images, who=TEACHERS[place])
         check_same_classes(logits, teacher_logits)
-        _check_finite(TEACHERS[place], teacher_logits)
         _warn_of_probabilities(sanity_checks, TEACHERS[place], teacher_logits)
         # A teacher that is trained with the student has not learnt yet.
         if teacher is not trained_teacher:
@@ -202,11 +205,3 @@ def check_first_batch(
 def _warn_of_probabilities(sanity_checks: SanityChecks, who: str, logits: Tensor) -> None:
     if are_probabilities(logits):
         sanity_checks.warn(f"{who}-probabilities", 0, probabilities_of(who))
-
-
-def _check_finite(who: str, logits: Tensor) -> None:
-    if not logits.isfinite().all():
-        raise InputError(
-            f"the {who} returned logits that are not finite before the first step; its weights are damaged, or it "
-            "divides by zero. Give other weights."
-        )

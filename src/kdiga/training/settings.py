@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
+from kdiga.arguments import check_fields
 from kdiga.errors import InputError, unknown
 from kdiga.gradients.routes import ROUTES, FiniteDifference
 from kdiga.gradients.student_pass import BatchNormMode
@@ -130,6 +130,7 @@ class TrainingSettings:
     stop_at_chance: bool = added_option(True)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("epochs", "batch_size", "accumulate", "validation_steps", "validate_every", "validation_examples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
@@ -139,11 +140,11 @@ class TrainingSettings:
         if not self.save_every >= 0:
             raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
         self._check_combinations()
-        for name, accepted in _choices().items():
-            if getattr(self, name) not in accepted:
-                raise unknown(name, str(getattr(self, name)), map(str, accepted))
+        if self.route not in ("auto", *ROUTES):
+            raise unknown("route", self.route, ("auto", *ROUTES))
         FiniteDifference(self.probe)
-        if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
+        shares = [share for share in self.milestones if isinstance(share, (int, float)) and 0 < share < 1]
+        if shares != sorted(shares) or len(shares) < len(self.milestones):
             raise InputError(f"milestones were {self.milestones}; they are rising shares of the training, in (0, 1).")
 
     def _check_rates(self) -> None:
@@ -211,19 +212,3 @@ class TrainingSettings:
             if name not in names:
                 raise unknown(f"training setting{' or ' if also else ''}{also}", name, [*names, *more])
         return cls(epochs=epochs, **keywords)
-
-
-@cache
-def _choices() -> Mapping[str, tuple[str | bool, ...]]:
-    hints = get_type_hints(TrainingSettings)
-    names = (
-        "optimizer",
-        "schedule",
-        "precision",
-        "select",
-        "attack_batch_norm",
-        "alignment_batch_norm",
-        "channels_last",
-        "compile",
-    )
-    return {"route": ("auto", *ROUTES)} | {name: get_args(hints[name]) for name in names}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from kdiga.arguments import checked
 from kdiga.data.image_set import to_pixels
 from kdiga.errors import InputError, unknown
 from kdiga.evaluation import Evaluation
@@ -35,6 +36,7 @@ File = TypeVar("File", bound=FileModel)
 Result = Evaluation | CertificateResult | ExplanationResult | SuitabilityResult
 
 
+@checked
 def certify(
     model: nn.Module,
     data: GivenData,
@@ -81,6 +83,7 @@ def certify(
     return _result(CertificateResult, outcome)
 
 
+@checked
 def explain(
     teacher: nn.Module,
     students: nn.Module | Mapping[str, nn.Module],
@@ -121,6 +124,7 @@ def explain(
     return _result(ExplanationResult, outcome)
 
 
+@checked
 def suitable(
     teacher: nn.Module,
     data: GivenData,
