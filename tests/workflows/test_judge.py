@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import kdiga
+from kdiga.cli import train
+from kdiga.report import write_page
 from kdiga.results.evaluations import EvaluationResult
+from kdiga.workflows.certify import run_certification
+from kdiga.workflows.evaluate import run_evaluation
+from kdiga.workflows.explain import explain_runs
+from kdiga.workflows.requests import CertifyRequest, EvaluateRequest, ExplainRequest
 from tests.conftest import five_layers
 
 SMALL = {"threat": "linf 0.1", "examples": 24}
@@ -101,3 +109,54 @@ def test_what_is_refused(call, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kdiga.InputError, match=message):
         call(kdiga.load_data("digits"))
+
+
+CLAIMED = """
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+def claimed():
+    net = Net()
+    net.load_state_dict(torch.load("claimed.pt", weights_only=True))
+    return net
+"""
+
+
+def test_a_file_of_code_and_its_weights_end_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("claimed.py").write_text(CLAIMED)
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict(), "claimed.pt")
+    model = {"model": "python:claimed.py:Net", "weights": Path("claimed.pt")}
+    given = {"data": "digits", "eps": "0.1", "examples": 8, "seed": 0}
+    found = run_evaluation(EvaluateRequest(**model, **given, attacks=("fgsm",), out=Path("review/evaluation")))
+    few = {"clever_batches": 10, "clever_batch_size": 5, "method": ("clever",)}
+    run_certification(CertifyRequest(**model, **given, **few, out=Path("review/certificate")))
+    explained = ExplainRequest(
+        teacher="zoo:digits-teacher",
+        students=("python:claimed.py:claimed",),
+        **given,
+        attack="fgsm",
+        restarts=1,
+        out=Path("review/why"),
+        pictures=0,
+    )
+    explain_runs(explained)
+    assert found.content["model"] == "python:claimed.py:Net claimed.pt"
+    page = write_page([Path("review")])
+    assert "python:claimed.py" in page.path.read_text()
+    assert kdiga.compare("review/evaluation", "review/evaluation").attacks[0].difference == 0
+
+
+def test_training_names_the_command_that_judges_own_code(capsys):
+    epoch = {"epoch": 0, "clean": 0.5, "robust": 0.5}
+    result = {"validation": {"best": epoch, "last": epoch}, "minutes": 1.0}
+    train._show(Console(width=300), result, Path("runs/x"), "python:nets.py:Net")
+    assert (
+        "Next: kdiga evaluate python:nets.py:Net --weights runs/x/best.safetensors --attacks" in capsys.readouterr().out
+    )
+    train._show(Console(width=300), result, Path("runs/x"), "cnn-8")
+    assert "Next: kdiga evaluate runs/x --attacks" in capsys.readouterr().out
