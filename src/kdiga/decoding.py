@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -22,6 +23,8 @@ from kdiga.errors import InputError, words_of
 
 Location = str | tuple[str, int, int] | bytes
 """Location of an encoded image: a file, (file, offset, length) within an archive, or the bytes themselves."""
+
+Resize = Literal["crop", "pad", "stretch"]
 
 ATTEMPTS = 10
 SMALLEST, LARGEST = 0.08, 1.0  # of the image's area
@@ -78,14 +81,18 @@ class Crops:
         return Crops(self.draws[start:stop], self.mirrored[start:stop])
 
 
-def decode(items: Sequence[DecodeItem], size: int | None, crops: Crops | None = None) -> np.ndarray:
+def decode(
+    items: Sequence[DecodeItem], size: int | None, crops: Crops | None = None, fit: Resize = "crop"
+) -> np.ndarray:
     """Return images as uint8 (image, height, width, 3).
 
     Args:
         items: The encoded images.
-        size: Height and width in pixels. The shorter side is resized to it and the middle cut out, which leaves
-            images of this size unchanged; None takes square images of one size as they are.
-        crops: Random crops, resized to ``size``, in place of the middle.
+        size: Height and width in pixels; images of this size stay unchanged. None takes square images of one size as
+            they are.
+        crops: Random crops, resized to ``size``, in place of the whole or its middle.
+        fit: "crop" resizes the shorter side and cuts out the middle, "pad" resizes the longer side and adds black
+            borders, "stretch" changes the proportions.
 
     Raises:
         InputError: for an image that cannot be read, or of another size where ``size`` is None.
@@ -98,7 +105,7 @@ def decode(items: Sequence[DecodeItem], size: int | None, crops: Crops | None = 
                 if crops is not None and size is not None:
                     found = _crop(opened, size, crops.draws[row], mirrored=bool(crops.mirrored[row]))
                 else:
-                    found = np.asarray(_upright(opened) if size is None else _middle(opened, size))
+                    found = np.asarray(_upright(opened) if size is None else _resized(opened, size, fit))
         except UNREADABLE as error:
             raise _unreadable(item, error) from None
         if (pixels and found.shape != pixels[0].shape) or found.shape[0] != found.shape[1]:
@@ -240,6 +247,22 @@ def _source(location: Location) -> str | io.BytesIO:
     if isinstance(location, str):
         return location
     return io.BytesIO(_member(*location))
+
+
+def _resized(opened: Image.Image, size: int, fit: Resize) -> Image.Image:
+    if fit == "crop":
+        return _middle(opened, size)
+    width, height = _upright_size(opened)
+    longer = max(width, height)
+    wide, tall = (size, size) if fit == "stretch" else (max(1, round(size * side / longer)) for side in (width, height))
+    if (scale := RESERVE * max(wide / width, tall / height)) < 1:
+        _draft(opened, scale)
+    image = _upright(opened)
+    if image.size != (wide, tall):
+        image = image.resize((wide, tall), Image.Resampling.BICUBIC)
+    framed = Image.new("RGB", (size, size))
+    framed.paste(image, ((size - wide) // 2, (size - tall) // 2))
+    return framed
 
 
 def _middle(opened: Image.Image, size: int) -> Image.Image:

@@ -47,10 +47,12 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0)
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Return the Shannon entropy of each example's softmax, in nats."""
+def entropy(logits: Tensor, order: float = 1.0) -> Tensor:
+    """Return the Renyi entropy of each example's softmax, in nats; that of order 1 is Shannon's."""
     log_shares = F.log_softmax(_full_precision(logits), dim=-1)
-    return -(log_shares.exp() * log_shares).sum(-1)
+    if order == 1:
+        return -(log_shares.exp() * log_shares).sum(-1)
+    return (order * log_shares).logsumexp(-1) / (1 - order)
 
 
 def true_probability(logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdiga.analysis import WorstCaseSearch
+from kdiga.analysis import WorstCaseSearch, preprocessing
 from kdiga.analysis.measures import Measurements
 from kdiga.analysis.preprocessing import Alternative, best_order, class_order_finding, preprocessing_finding
 from kdiga.analysis.suitable import suitable
@@ -107,6 +107,25 @@ def test_a_missing_normalisation_is_named():
         assert finding.evidence["given"] < 0.3
         assert finding.evidence["tried"]["half normalisation in front"] == 1.0
     assert preprocessing_finding(classifier(Stripes(0.1), **HALF), *batch).verdict == "passed"
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(60, "failed"), (20, "warning"), (3, "passed")])
+def test_a_slightly_better_normalisation_is_named(monkeypatch, more, verdict):
+    """Of 1,000 images it is right on 700; another preprocessing on some more, never on fewer."""
+
+    class Right(nn.Module):
+        def __init__(self, count):
+            super().__init__()
+            self.count = count
+
+        def forward(self, rows):
+            return torch.nn.functional.one_hot((rows[:, 0, 0, 0] >= self.count).long(), 2).float()
+
+    monkeypatch.setattr(preprocessing, "candidates", lambda *_: {"worse": Right(600), "cifar10": Right(700 + more)})
+    finding = preprocessing_finding(Right(700), torch.arange(1000.0).view(-1, 1, 1, 1), torch.zeros(1000).long())
+    assert finding.verdict == verdict
+    assert "cifar10" in finding.message
+    assert "70.0%" in finding.message
 
 
 def test_a_normalisation_too_many_is_named():

@@ -138,3 +138,76 @@ def test_further_files_never_move_an_image_to_the_other_part(tmp_path):
 def test_a_set_too_small_for_a_test_part_is_refused(tmp_path):
     with pytest.raises(InputError, match="too few to choose a test part"):
         kdiga.load_data(class_folders(tmp_path, classes=2, each=1, suffix="png"), workers=0, image_size=16)
+
+
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
+@pytest.mark.parametrize("size", [(32, 16), (16, 32)])
+def test_images_are_padded_or_stretched(resize, size, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.new("RGB", size, (200, 0, 0)).save(tmp_path / name / f"{number}.png")
+    _, images = loaded(tmp_path, image_size=8, resize=resize)
+    expected = torch.full((8, 8), 200, dtype=torch.uint8)
+    if resize == "pad":
+        expected[:2], expected[6:] = 0, 0
+    assert torch.equal(images[0, 0], expected if size[0] > size[1] else expected.T)
+    with pytest.raises(InputError, match=r"resize was .* without an image_size"):
+        loaded(tmp_path, resize=resize)
+
+
+def test_links_to_files_and_capital_suffixes_are_images(tmp_path):
+    folder = class_folders(tmp_path / "pictures", suffix="png", classes=2, each=10)
+    (folder / "class-0" / "000.png").rename(folder / "class-0" / "000.PNG")
+    (folder / "class-1" / "link.png").symlink_to(folder / "class-0" / "001.png")
+    assert len(loaded(folder, image_size=8)[1]) == 21
+
+
+def table(folder, text, name="labels.csv"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def rows(names, *columns):
+    return "".join(",".join((name, *(column(name) for column in columns))) + "\n" for name in names)
+
+
+def test_a_table_is_a_data_set(tmp_path):
+    folder = class_folders(tmp_path, suffix="png", each=20)
+    names = sorted(str(one.relative_to(folder)) for one in folder.rglob("*.png"))
+
+    def label(name):
+        return name.partition("/")[0]
+
+    def part(name):
+        return "Validation" if name.endswith("5.png") else "train"
+
+    plain = kdiga.load_data(folder, workers=0, image_size=8)
+    listed = kdiga.load_data(table(folder, "\ufefffile,label\n" + rows(names, label)), workers=0, image_size=8)
+    assert listed.train.classes == plain.train.classes
+    for one, other in ((listed.train, plain.train), (listed.test, plain.test)):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+    text = "id,Image,Class,Split\n" + "".join(f"7,{line}\n" for line in rows(names, label, part).splitlines())
+    given = kdiga.load_data(table(tmp_path.parent, text), root=folder, workers=0, image_size=8)
+    assert (len(given.train), len(given.test)) == (54, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has the columns none; give file and label"),
+        ("name,kind\na,b\n", "has the columns name, kind"),
+        ("file,label\n", "lists no file"),
+        ("file,label\na.png,1\na.png,2\n", "lists 'a.png' twice"),
+        ("file,label\na.png,\n", "no label in row 2"),
+        ("file,label\na.png,1\nb.png,1\n", "2 files and 1 labels"),
+        ("file,label,split\na.png,1,train\nb.png,2,both\n", "has the split 'both' in row 3"),
+        ("file,label\na.png,1\nb.png,2\n", "a.png' cannot be read"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence(text, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        kdiga.load_data(table(tmp_path, text), workers=0)
+    assert "\n" not in str(caught.value)

@@ -197,6 +197,26 @@ def test_to_dict_is_plain_data(data):
     assert plain["provenance"]["versions"]["torch"]
 
 
+def test_the_worst_class_is_named():
+    """A linear model that is right on all of class 0, half of class 2 and, under attack, none of class 2."""
+    images = torch.tensor([0.1, 0.1, 0.9, 0.55]).view(4, 1, 1, 1)
+    labels = torch.tensor([0, 0, 2, 2])
+
+    class Steps(nn.Module):
+        def forward(self, x):
+            z = x.flatten(1)
+            return torch.cat([1 - z, z - 2, z - 0.2], 1)  # class 2 above 0.6
+
+    report = kdiga.evaluate(Steps(), [(images, labels)], eps=0.4, attacks=["fgsm"])
+    worst = report.worst_class("clean")
+    assert (worst.label, worst.accuracy, worst.examples) == (2, 0.5, 2)
+    assert report.worst_class("fgsm").accuracy == 0
+    assert report.to_dict()["worst_class"]["fgsm"] == {"label": 2, "accuracy": 0.0, "examples": 2}
+    alone = kdiga.evaluate(Steps(), [(images[:2], labels[:2])], eps=0.1, attacks=["clean"])
+    assert alone.worst_class("clean") is None
+    assert alone.to_dict()["worst_class"] == {}
+
+
 def test_numbers_of_a_model_that_ignores_its_input_or_is_random_come_with_a_finding(data):
     _, images, labels = data
 

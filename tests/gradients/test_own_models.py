@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 import kdiga
@@ -139,11 +140,25 @@ class Running(nn.Module):
         return x / self.scale
 
 
+class LowRank(nn.Module):
+    """A frozen layer with a trained update of low rank, as in LoRA."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer.requires_grad_(False)
+        self.down = nn.Conv2d(layer.in_channels, 2, 3, padding=1, bias=False)
+        self.up = nn.Conv2d(2, layer.out_channels, 1, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.up(self.down(x))
+
+
 WRAPS = {
     "spectral norm": spectral_norm,
     "old spectral norm": nn.utils.spectral_norm,
     "running": lambda layer: nn.Sequential(layer, Running()),
     "weight norm": nn.utils.parametrizations.weight_norm,
+    "low rank": LowRank,
 }
 
 
@@ -153,13 +168,20 @@ def test_routes_agree_where_a_pass_changes_the_network(wrap):
     for route in ("exact", "finite-difference", "one-sided"):
         model = copy.deepcopy(student)
         kdiga.align(model, teacher, IMAGES, LABELS, route=route).backward()
-        found[route] = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        found[route] = torch.cat([parameter.grad.flatten() for parameter in trained])
+        assert len(trained) == sum(parameter.grad is not None for parameter in model.parameters())
         once = copy.deepcopy(student)
         once(IMAGES)
         # One step moves the buffers as one pass does.
         assert all(torch.equal(one, two) for one, two in zip(model.buffers(), once.buffers(), strict=True))
     for route in ("finite-difference", "one-sided"):
         assert (found[route] - found["exact"]).norm() / found["exact"].norm() < 0.01, route
+
+
+def test_the_average_of_a_teacher_teaches_as_itself():
+    terms = [kdiga.align(net(), teacher, IMAGES, LABELS) for teacher in (net(1), AveragedModel(net(1)))]
+    assert torch.equal(*terms)
 
 
 def test_an_input_gradient_leaves_every_buffer():

@@ -373,3 +373,131 @@ def peeraid(S, T, T2, G, x, y, norm):
     peer_loss = 1.0 * ce_(peer, y).mean() + 0.1 * (kl_(s_adv, peer) / 10).mean()
     student_loss = 1.0 * (kl_(target, s_adv, 5.0) / 10).mean() + 1.0 * (kl_(s, s_adv, 5.0) / 10).mean()
     return peer_loss + student_loss + 0.2 * ce_(s_adv, y).mean()
+
+
+def saad_order_2(S, T, T2, G, x, y, norm):
+    """Renyi entropy of order 2, without the clean term and IGDM's."""
+    rows = torch.arange(len(y))
+    t, v = T(x).detach(), gradient(lambda a: T(a)[rows, y], x)
+    true = torch.nn.functional.one_hot(y, 10)
+    adv = pgd(
+        S,
+        x,
+        lambda a: kl_(t + true * (v * (a - x)).sum((1, 2, 3))[:, None], S(a)),
+        norm,
+        steps=3,
+        step=EPS[norm] / 4,
+        start="near",
+    )
+    s_plus, _, t_plus = S(adv), S(2 * x - adv), T(adv).detach()
+    entropy = -torch.softmax(t_plus, 1).square().sum(1).log()
+    return (5 * (entropy - entropy.min()) * kl_(t_plus, s_plus)).mean()
+
+
+def mart(S, T, T2, G, x, y, norm):
+    adv = pgd_ce(S, x, y, norm, start="near")
+    s, s_adv = S(x), S(adv)
+    rows = torch.arange(len(y))
+    p, p_adv = torch.softmax(s, 1), torch.softmax(s_adv, 1)
+    wrong = p_adv.clone()
+    wrong[rows, y] = -1
+    bce = ce_(s_adv, y) - torch.log(1 - p_adv[rows, wrong.argmax(1)])
+    return (bce + 5.0 * kl_(s, s_adv) * (1 - p[rows, y])).mean()
+
+
+def dgad(S, T, T2, G, x, y, norm):
+    adv = pgd_both(S, T, x, norm)
+    s, s_adv = S(x), S(adv)
+
+    def exchanged(z):
+        z = z.clone()
+        for row, label in enumerate(y.tolist()):
+            most = int(z[row].argmax())
+            z[row, [label, most]] = z[row, [most, label]]
+        return z
+
+    t, t_adv = T(x).detach(), T(adv).detach()
+    wrong = (t.argmax(1) != y).double()
+    imitation = wrong * kl_(exchanged(t), s) + (1 - wrong) * kl_(exchanged(t_adv), s_adv)
+    return imitation.mean() + 0.5 * F.mse_loss(torch.softmax(s_adv, 1), torch.softmax(s, 1))
+
+
+SURVIVED = torch.tensor([20.0, 5, 0, 10, 1, 30, 30, 2, 8, 9], dtype=torch.float64)
+EXAMPLES = torch.tensor([5.0, 5, 4, 5, 1, 5, 6, 0, 4, 3], dtype=torch.float64)
+
+
+def fair_weights(y):
+    """From the steps survived until the update; class 7 had no example, and class 2 survived none."""
+    survived = SURVIVED / EXAMPLES
+    survived[7] = torch.cat([survived[:7], survived[8:]]).mean()
+    inverse = survived.clip(min=1e-5) ** -2.0
+    return (10 * inverse / inverse.sum()).clip(5 / 6, 5 / 2)[y]
+
+
+def fair_ard(S, T, T2, G, x, y, norm):
+    adv = pgd_ce(S, x, y, norm)
+    return (fair_weights(y) * kl_(T(x).detach(), S(adv), 30.0)).mean()
+
+
+def fair_rslad(S, T, T2, G, x, y, norm):
+    t = T(x).detach()
+    adv = pgd_kl(S, t, x, norm)
+    s_adv, s = S(adv), S(x)
+    return (fair_weights(y) * (5 / 6 * kl_(t, s_adv) + 1 / 6 * kl_(t, s))).mean()
+
+
+BEFORE = {"robust": torch.full((10,), 1.05).double(), "clean": torch.full((10,), 0.55).double()}
+
+
+def absld(S, T, T2, G, x, y, norm):
+    """At an update; the mean losses of the classes are SURVIVED / EXAMPLES, of the clean images their double."""
+    t, mean = T(x).detach(), SURVIVED / EXAMPLES
+    mean[7] = torch.cat([mean[:7], mean[8:]]).mean()
+    gap = mean - mean.mean()
+    move = 0.1 * gap / gap.abs().max()
+    robust, clean = t / (1.05 - move).clip(0.5, 5)[y][:, None], t / (0.55 - move).clip(0.5, 5)[y][:, None]
+    adv = pgd_kl(S, robust, x, norm)
+    s_adv, s = S(adv), S(x)
+    return 5 / 6 * kl_(robust, s_adv).mean() + 1 / 6 * kl_(clean, s).mean()
+
+
+def b_mtard(S, T, T2, G, x, y, norm):
+    """MTARD's second step, at temperatures 1.5 and 1.2."""
+    adv = pgd_ce(S, x, y, norm, start="near")
+    robust = kl_(T(adv).detach() / 1.5, S(adv)).mean()
+    natural = kl_(T2(x).detach() / 1.2, S(x)).mean()
+    r_a, r_n = robust.item() / 0.1, natural.item() / 0.3
+    w = 0.5 - 0.025 * (0.5 - r_n / (r_a + r_n))
+    return (1 - w) * robust + w * natural
+
+
+def kdiga_author_twice(S, T, T2, G, x, y, norm):
+    S(x)
+    return kdiga_author(S, T, T2, G, x, y, norm)
+
+
+def gradalign_detached(S, T, T2, G, x, y, norm):
+    adv = pgd(S, x, lambda a: ce_(S(a), y), norm, steps=1, step=EPS[norm], start="clean")
+    loss = ce_(S(adv), y).mean()
+    noisy = (x + noise(x, norm)).clip(0, 1)
+    first = gradient(lambda a: ce_(S(a), y), x).flatten(1)
+    second = gradient(lambda a: ce_(S(a), y), noisy, create_graph=True).flatten(1)
+    return loss + 0.7 * (1 - F.cosine_similarity(first, second)).mean()
+
+
+def iad_ii_own_temperature(S, T, T2, G, x, y, norm):
+    """Temperature 2 for the teachers, 1 for the student's own clean output, the factor of 4 for both."""
+    adv = pgd_ce(S, x, y, norm)
+    s_adv, t, t_nat, s = S(adv), T(adv).detach(), T2(adv).detach(), S(x)
+    trust = torch.softmax(t, 1)[torch.arange(len(y)), y] ** 0.1
+    both = trust * kl_(t, s_adv, 2.0) + (1 - trust) * 4 * kl_(s, s_adv)
+    return 0.25 * ce_(s_adv, y).mean() + 0.5 * both.mean() + 0.25 * kl_(t_nat, s_adv, 2.0).mean()
+
+
+def peeraid_train_mode(S, T, T2, G, x, y, norm):
+    G.eval()
+    adv = pgd_kl(S, G(x).detach(), x, norm)
+    G.train()
+    peer, s_adv, s = G(adv), S(adv), S(x)
+    peer_loss = ce_(peer, y).mean() + 0.1 * (kl_(s_adv, peer) / 10).mean()
+    return peer_loss + ((kl_(peer.detach(), s_adv, 5.0) + kl_(s, s_adv, 5.0)) / 10).mean()

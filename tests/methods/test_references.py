@@ -18,6 +18,16 @@ from tests.conftest import five_layers
 from tests.methods import formulas
 from tests.methods.formulas import EPS, ce_, kl_
 
+# The middle of a training with two updates: what its first half left in the memory.
+MEANS = {
+    "sum of robust": formulas.SURVIVED,
+    "sum of clean": 2 * formulas.SURVIVED,
+    "sum of survived": formulas.SURVIVED,
+}
+AT_UPDATE = {
+    "clock": StepClock(progress=0.5),
+    "memory": MEANS | {"sum of examples": formulas.EXAMPLES, "updates": 0} | formulas.BEFORE,
+}
 # name of the formula: method, its options, and other arguments of the step
 CASES = {
     "ce": ("ce", {}, {}),
@@ -67,6 +77,25 @@ CASES = {
     "mtard": ("mtard", {"steps": 3}, {"memory": {"first": (0.1, 0.3), "natural_weight": 0.5}}),
     "lbgat": ("lbgat", {"steps": 3, "robust_weight": 6.0}, {}),
     "peeraid": ("peeraid", {"steps": 3, "label_weight": 0.2}, {}),
+    "kdiga_author_twice": (
+        "kdiga",
+        {"convention": "author", "temperature": 2.0, "gradient_weight": 40.0, "second_forward": True},
+        {"clock": StepClock(progress=0.0)},
+    ),
+    "gradalign_detached": ("fast-at", {"start": "clean", "gradalign_weight": 0.7, "detach_first": True}, {}),
+    "iad_ii_own_temperature": ("iad-ii", {"steps": 3, "temperature": 2.0, "self_temperature": 1.0}, {}),
+    "peeraid_train_mode": ("peeraid", {"steps": 3, "target_mode": "train"}, {}),
+    "saad_order_2": ("saad", {"steps": 3, "entropy_order": 2.0}, {"clock": StepClock(progress=0.0)}),
+    "mart": ("mart", {"steps": 3, "robust_weight": 5.0}, {}),
+    "dgad": ("dgad", {"steps": 3, "consistency_weight": 0.5}, {}),
+    "fair_ard": ("fair-ard", {"steps": 3, "updates": 2}, AT_UPDATE),
+    "fair_rslad": ("fair-ard", {"steps": 3, "updates": 2, "base": "rslad"}, AT_UPDATE),
+    "absld": ("absld", {"steps": 3, "updates": 2}, AT_UPDATE),
+    "b_mtard": (
+        "b-mtard",
+        {"steps": 3},
+        {"memory": {"first": (0.1, 0.3), "natural_weight": 0.5, "temperatures": (1.5, 1.2)}},
+    ),
 }
 
 

@@ -14,6 +14,7 @@ import kdiga
 from kdiga.errors import InputError
 from kdiga.models import ModelSpec, available_models, build, count_parameters
 from kdiga.models.classifier import ACTIVATIONS
+from kdiga.models.input_layers import normalization_by_name
 
 MODELS = available_models()
 SMALL = [name for name in MODELS if name.startswith(("cnn", "resnet8", "vit-micro", "mobilenet"))]
@@ -191,3 +192,12 @@ def test_bad_options(options, message):
 def test_vit_refuses_a_size_it_cannot_cut():
     with pytest.raises(InputError, match="multiple of 4"):
         kdiga.load_model("vit-tiny", image_size=30)
+
+
+def test_a_normalisation_as_text():
+    """As on the command line; the common deviation of CIFAR-10 has a name."""
+    text = "[[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]]"
+    assert normalization_by_name(text) == normalization_by_name("cifar10-per-image")
+    for wrong in ("[[0.5], [0.5]", "[0.5, 0.5]", "[[0.5], [true]", "[]"):
+        with pytest.raises(InputError, match="normalization was"):
+            normalization_by_name(wrong)

@@ -31,7 +31,7 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
 
 def _show(output: Output, content: Mapping[str, Any]) -> None:
     say(output.console, model_line(content))
-    show_table(output.console, ("attack", "accuracy", "95 % interval", "seconds"), _rows(content))
+    show_table(output.console, ("attack", "accuracy", "95 % interval", "worst class", "seconds"), _rows(content))
     for finding in content.get("findings", []):
         if finding["verdict"] in ("failed", "warning"):
             say(output.console, f"{finding['name']} {finding['verdict']}: {finding['message']}", style="yellow")
@@ -47,10 +47,12 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, accuracy in content["accuracy"].items():
         low, high = content["interval_95"][name]
-        yield name, f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", f"{content['seconds'][name]:.1f}"
+        worst = content.get("worst_class", {}).get(name)
+        weakest = "" if worst is None else f"{worst['accuracy']:.1%} of {worst['examples']} ({worst['name']})"
+        yield name, f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", weakest, f"{content['seconds'][name]:.1f}"
         for stage, left in content["stages"].get(name, {}).items():
-            yield f"  after {stage}", f"{left:.1%}", "", ""
+            yield f"  after {stage}", f"{left:.1%}", "", "", ""
     curve = content.get("sweep")
     if curve is not None:
         for eps, accuracy, (low, high) in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
-            yield f"{curve['attack']} at eps {eps:.4g}", f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", ""
+            yield f"{curve['attack']} at eps {eps:.4g}", f"{accuracy:.1%}", f"{low:.1%} - {high:.1%}", "", ""

@@ -186,9 +186,14 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
+def name_of_part(name: str) -> str:
+    """Return the name of a part of a data set without case and without an ending such as "_set"."""
+    return PART_ENDING.sub("", name.casefold())
+
+
 def _parts(path: Path) -> tuple[tuple[Path, Path] | None, list[str]]:
     """Return the folders of the train and the test part, None without such a pair, and a note on unused parts."""
-    kinds = {name: PART_ENDING.sub("", name.casefold()) for name in folders_in(path)}
+    kinds = {name: name_of_part(name) for name in folders_in(path)}
     train = sorted((name for name in kinds if kinds[name] in TRAIN_NAMES), key=lambda name: kinds[name])
     test = sorted((name for name in kinds if kinds[name] in TEST_NAMES), key=lambda name: TEST_NAMES.index(kinds[name]))
     if not train or not test:

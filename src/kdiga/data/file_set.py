@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdiga.data.decoder_pool import AHEAD, Job, ahead
 from kdiga.data.image_set import ImageSet, check_labelled, described, to_pixels
-from kdiga.decoding import Crops, DecodeItem, decode, problems
+from kdiga.decoding import Crops, DecodeItem, Resize, decode, problems
 from kdiga.errors import InputError
 
 CPU = torch.device("cpu")
@@ -57,6 +57,7 @@ class FileSet:
         resize: Whether to resize and crop to that size; otherwise the images must have it.
         workers: Number of processes that decode; 0 decodes in this one. The pixels are the same.
         device: Device of the batches.
+        fit: Way to resize images of another shape; see :class:`kdiga.data.Reading`.
 
     Raises:
         InputError: for no example, or labels beyond the classes.
@@ -70,6 +71,7 @@ class FileSet:
     resize: bool = True
     workers: int = 0
     device: torch.device = CPU
+    fit: Resize = "crop"
 
     def __post_init__(self) -> None:
         check_labelled(len(self.rows), self.labels, self.classes)
@@ -206,6 +208,7 @@ class PendingImages:
                 data.items(rows[start : start + step]),
                 size,
                 None if crops is None else crops.rows(start, start + step),
+                data.fit,
                 workers=data.workers,
             )
             for start in range(0, count, step)

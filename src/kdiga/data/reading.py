@@ -13,7 +13,7 @@ from kdiga.arguments import check_fields
 from kdiga.data.decoder_pool import available_workers
 from kdiga.data.file_set import FileSet, Storage
 from kdiga.data.image_set import ImageSet
-from kdiga.decoding import header_of, not_square
+from kdiga.decoding import Resize, header_of, not_square
 from kdiga.errors import InputError
 
 MEMORY_LIMIT = 2**30  # bytes of decoded images that "auto" loads into memory
@@ -27,13 +27,14 @@ class Reading:
     """Options of the loaders of image files.
 
     Args:
-        image_size: Size in pixels to which the shorter side is resized before the middle is cut out; None takes
-            square images of one size as they are.
+        image_size: Height and width in pixels; None takes square images of one size as they are.
         in_memory: True decodes all images at the start, False each image when it is needed; "auto" decodes them at
             the start where they take at most 1 GiB decoded and 128 MiB encoded.
         workers: Number of processes that decode; 0 decodes in the run's own; "auto" is one for each processor but
             one, at most 8.
         skip_corrupt: Whether to leave out images that cannot be read, which reads every file once at the start.
+        resize: Way to ``image_size``: "crop" resizes the shorter side and cuts out the middle, "pad" resizes the longer
+            side and adds black borders, "stretch" changes the proportions.
 
     Raises:
         InputError: for numbers out of range.
@@ -43,11 +44,14 @@ class Reading:
     in_memory: Literal["auto", True, False] = "auto"
     workers: Literal["auto"] | int = "auto"
     skip_corrupt: bool = False
+    resize: Resize = "crop"
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.image_size is not None and self.image_size < 1:
             raise InputError(f"image_size was {self.image_size!r}; it must be at least 1.")
+        if self.resize != "crop" and self.image_size is None:
+            raise InputError(f"resize was {self.resize!r} without an image_size; give the size in pixels, as 224.")
         if self.workers != "auto" and self.workers < 0:
             raise InputError(f"workers was {self.workers!r}; it must be 'auto', or at least 0.")
 
@@ -60,7 +64,7 @@ def read(storage: Storage, labels: Tensor, classes: Sequence[str], reading: Read
     """
     workers = available_workers() if reading.workers == "auto" else reading.workers
     size = reading.image_size or 1
-    files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, workers)
+    files = FileSet(storage, torch.arange(len(labels)), labels, classes, size, True, workers, fit=reading.resize)
     notes = list[str]()
     if reading.skip_corrupt:
         files, corrupt = files.readable()

@@ -68,9 +68,10 @@ Finder = Callable[[Path | None], str | None]
 _LOADERS: dict[str, Loader] = {}
 _FILE_LOADERS: dict[str, FileLoader] = {}
 _FINDERS: dict[str, Finder] = {}
-PATHS = "path:"  # loader of names that are the path of a folder
+PATHS, TABLES = "path:", "table:"  # loaders of names that are the path of a folder, and of a table
 FORMS = (
     "PATH of a folder of class folders (or of train/ and test/ with class folders)",
+    "PATH of a CSV file with the columns file and label (and split: train or test)",
     "hf:NAME[/CONFIG] of a Hugging Face data set, or hf:FOLDER of a saved one",
     "wds:FOLDER or wds:PATTERN of WebDataset shards (tar)",
 )
@@ -137,10 +138,11 @@ def load_data(name: str | Path, *, root: str | Path | None = None, **reading: An
     dataset-fashion-mnist, then torchvision's download.
 
     Args:
-        name: Name that ``kdiga data`` lists, or the path of a folder of class folders.
-        root: Folder of the data, or for its download.
-        reading: Fields of :class:`kdiga.data.Reading`, for image files only: image_size, in_memory, workers,
-            skip_corrupt.
+        name: Name that ``kdiga data`` lists, or the path of a folder of class folders, or of a CSV file with the
+            columns file and label, and split (train or test) if it has one.
+        root: Folder of the data, or for its download; for a CSV file the folder of its images, by default its own.
+        reading: Fields of :class:`kdiga.data.Reading`, for image files only: image_size, resize, in_memory,
+            workers, skip_corrupt.
 
     Raises:
         InputError: for an unknown name, damaged files, or data that is neither here nor available for download.
@@ -157,9 +159,12 @@ def load_data(name: str | Path, *, root: str | Path | None = None, **reading: An
     loader = _FILE_LOADERS.get(text) or _FILE_LOADERS.get(prefix)
     if loader is not None and prefix != PATHS:
         return loader(text.removeprefix(prefix), place, options)
-    if Path(name).expanduser().is_dir():
+    path = Path(name).expanduser()
+    if path.is_dir():
         return _FILE_LOADERS[PATHS](text, place, options)
-    raise unknown("data set", text, names, "A folder of class folders is accepted by its path.")
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _FILE_LOADERS[TABLES](text, place, options)
+    raise unknown("data set", text, names, "A folder of class folders, or a CSV file, is accepted by its path.")
 
 
 def _reading(given: dict[str, Any]) -> Reading:

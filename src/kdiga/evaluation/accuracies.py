@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kdiga.display import Displayed, Summary
@@ -45,6 +45,21 @@ class AttackResult:
         return clopper_pearson(sum(self.correct), len(self.correct))
 
 
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracy on the examples of one class.
+
+    Args:
+        label: Number of the class.
+        accuracy: Share of its examples that are still classified correctly, in [0, 1].
+        examples: Number of its examples.
+    """
+
+    label: int
+    accuracy: float
+    examples: int
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation(Displayed):
     """Accuracies of one model under one threat model.
@@ -56,6 +71,7 @@ class Evaluation(Displayed):
         provenance: Versions, hardware, date.
         findings: Reasons to doubt all accuracies: the model ignores its input, is randomised, or returns
             values that are not finite. With ``checks``, the findings of all checks for masked gradients.
+        labels: Class of each example; empty where it is not known.
         about: Description of model and data as plain data: name, architecture, parameters, fingerprints.
     """
 
@@ -64,6 +80,7 @@ class Evaluation(Displayed):
     seed: int
     provenance: Mapping[str, Any]
     findings: Sequence[Finding] = ()
+    labels: Sequence[int] = ()
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
@@ -75,9 +92,23 @@ class Evaluation(Displayed):
         """Return the accuracy under an attack, in [0, 1]."""
         return self.results[attack].accuracy
 
+    def worst_class(self, attack: str) -> ClassAccuracy | None:
+        """Return the class with the lowest accuracy under an attack, the first of equals; None for a single class."""
+        by_class = dict[int, list[bool]]()
+        for label, right in zip(self.labels, self.results[attack].correct, strict=False):
+            by_class.setdefault(label, []).append(right)
+        if len(by_class) < 2:
+            return None
+        found = (
+            ClassAccuracy(label, sum(by_class[label]) / len(by_class[label]), len(by_class[label]))
+            for label in sorted(by_class)
+        )
+        return min(found, key=lambda one: one.accuracy)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
         results = self.results.items()
+        worst = {name: self.worst_class(name) for name in self.results}
         return {
             **self.about,
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
@@ -85,6 +116,7 @@ class Evaluation(Displayed):
             "seed": self.seed,
             "accuracy": {name: result.accuracy for name, result in results},
             "interval_95": {name: list(result.interval) for name, result in results},
+            "worst_class": {name: asdict(one) for name, one in worst.items() if one is not None},
             "seconds": {name: round(result.seconds, 1) for name, result in results},
             "notes": {name: list(result.notes) for name, result in results if result.notes},
             "stages": {name: dict(result.stages) for name, result in results if len(result.stages) > 1},

@@ -50,7 +50,8 @@ def measure(
         clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
         results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
         findings = [*_findings(target, settings), *_not_finite(list(results.values()))]
-    return Evaluation(settings.threat, results, settings.seed, provenance(target.images.device), findings)
+    origin, labels = provenance(target.images.device), tuple(target.labels.tolist())
+    return Evaluation(settings.threat, results, settings.seed, origin, findings, labels)
 
 
 def sweep(

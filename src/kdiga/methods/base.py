@@ -138,9 +138,11 @@ def _check_number(name: str, value: float) -> None:
     accepted = None
     if name.endswith("_weight"):
         accepted = None if value >= 0 and math.isfinite(value) else "a finite number of at least 0"
-    elif name.endswith("temperature") or name == "step_size":
+    elif name.endswith("temperature") or name in ("step_size", "entropy_order"):
         accepted = None if value > 0 and math.isfinite(value) else "a number above 0"
-    elif name in ("steps", "align_every"):
+    elif name.endswith("rate") or name == "exponent":
+        accepted = None if 0 <= value < math.inf else "a finite number of at least 0"
+    elif name in ("steps", "align_every", "updates"):
         accepted = None if value >= 1 and value == int(value) else "a whole number of at least 1"
     elif name == "align_share":
         accepted = None if 0 < value <= 1 else "a share of the batch, in (0, 1]"

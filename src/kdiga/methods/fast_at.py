@@ -11,7 +11,7 @@ from kdiga.distributed import batch_shards
 from kdiga.losses import cosine
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.types import Objective, Term
+from kdiga.types import Objective, Term, added_option
 
 FastStart = Literal["uniform", "clean"]
 
@@ -29,11 +29,13 @@ class FastAT(CheckedOptions):
         start: Start of the attack: "uniform" in the ball, or "clean" (FGSM).
         step_size: Step length in pixels in [0, 1]; None is 1.25 eps from a uniform start and eps from a clean one.
         gradalign_weight: Weight of GradAlign, 0 for none; the paper uses 0.2 at eps 8/255 on CIFAR-10.
+        detach_first: Whether GradAlign takes ``g_s(x)`` as a constant, as the authors' code does.
     """
 
     start: FastStart = "uniform"
     step_size: float | None = None
     gradalign_weight: float = coefficient(0.0, 0.03, 3)
+    detach_first: bool = added_option(False)
 
     @property
     def needs(self) -> Needs:
@@ -41,7 +43,7 @@ class FastAT(CheckedOptions):
         if not self.gradalign_weight:
             return Needs(student=Passes(2, 2), teachers=0, label_loss=True)
         return Needs(
-            student=Passes(4, 6),
+            student=Passes(4, 5 if self.detach_first else 6),
             teachers=0,
             student_gradient="differentiable",
             train_forwards=3,
@@ -56,7 +58,8 @@ class FastAT(CheckedOptions):
         terms = [Term("adversarial", 1.0, step.at(adv_images).losses.mean())]
         if self.gradalign_weight:
             noisy = step.moved_to(uniform_start(step.batch.images, step.threat))
-            angle = mean_angle(step.aligned.input_gradient, noisy.aligned.input_gradient)
+            first = step.aligned.input_gradient_value if self.detach_first else step.aligned.input_gradient
+            angle = mean_angle(first, noisy.aligned.input_gradient)
             terms.append(Term("gradalign", self.gradalign_weight, angle))
         return Objective(tuple(terms))
 

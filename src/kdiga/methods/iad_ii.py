@@ -6,7 +6,7 @@ from kdiga import losses
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.iad import distrust, trust
-from kdiga.types import Objective, Term
+from kdiga.types import Objective, Term, added_option
 
 
 @register("iad-ii", paper="Zhu et al. 2022, arXiv:2106.04928")
@@ -30,6 +30,8 @@ class IADII(CheckedOptions):
         detach_self: Whether to detach the self-imitation's target. The authors' code does not.
         steps: Number of PGD steps, from a uniform start.
         step_size: Step length in pixels in [0, 1]; None is eps / 4.
+        self_temperature: Temperature of both sides of the self-imitation, above 0; None is ``temperature``. The
+            authors' code has 1; the factor ``temperature**2`` stays.
     """
 
     label_weight: float = 0.25
@@ -41,6 +43,7 @@ class IADII(CheckedOptions):
     detach_self: bool = False
     steps: int = 10
     step_size: float | None = None
+    self_temperature: float | None = added_option(None)
 
     @property
     def needs(self) -> Needs:
@@ -62,9 +65,9 @@ class IADII(CheckedOptions):
         imitation = losses.kl(adv.logits, robust_logits, self.temperature)
         if step.progress >= self.begin:
             trusted = trust(robust_logits, step.batch.labels, self.trust_exponent)
-            imitation = trusted * imitation + distrust(
-                trusted, adv.logits, step.clean.logits, detach=self.detach_self, temperature=self.temperature
-            )
+            softness = self.self_temperature or self.temperature
+            own = distrust(trusted, adv.logits, step.clean.logits, detach=self.detach_self, temperature=softness)
+            imitation = trusted * imitation + own * (self.temperature / softness) ** 2
         natural = losses.kl(adv.logits, natural_logits, self.temperature)
         return Objective(
             (

@@ -14,7 +14,7 @@ from kdiga.distributed import batch_shards
 from kdiga.errors import InputError
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.types import Objective, Term
+from kdiga.types import Objective, Term, added_option
 
 Convention = Literal["per-example", "author"]
 RAMP = 0.3  # the full weight from the first step collapses training
@@ -47,6 +47,8 @@ class KDIGA(CheckedOptions):
         convention: "per-example" or "author".
         align_share: Share of the batch to align, in (0, 1]; below 1 these examples get a separate forward pass.
         align_every: Number of steps between two alignments; the weight is multiplied by it.
+        second_forward: Whether the student runs at the clean images once more, which moves batch norm's running
+            statistics twice a step, as in the author's code. In the author's convention only.
 
     Raises:
         InputError: for unknown names. In the author's convention also for another distance or score, and for a
@@ -64,9 +66,15 @@ class KDIGA(CheckedOptions):
     convention: Convention = "per-example"
     align_share: float = 1.0
     align_every: int = 1
+    second_forward: bool = added_option(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.second_forward and self.convention != "author":
+            raise InputError(
+                "second_forward was True with convention per-example; only the author's code runs twice. Leave it out, "
+                "or use convention author."
+            )
         losses.check_distance(self.distance)
         if self.convention == "author" and (self.distance, self.gradient_of) != ("l2", "loss"):
             raise InputError(
@@ -82,9 +90,10 @@ class KDIGA(CheckedOptions):
     @property
     def needs(self) -> Needs:
         """One forward gives logits and gradient; the second backward goes through the first. A part adds a pass."""
-        parted = int(self.align_share < 1)
+        parted, again = int(self.align_share < 1), int(self.second_forward)
         return Needs(
-            student=Passes(1 + parted, 2 + parted),
+            student=Passes(1 + parted + again, 2 + parted),
+            train_forwards=1 + again,
             teacher=Passes(1 + parted, 1),
             teacher_gradient=True,
             teacher_queries=self.random_start,
@@ -100,6 +109,9 @@ class KDIGA(CheckedOptions):
             step = step.moved_to(uniform_start(step.batch.images, step.threat))
         rest, part = step.for_alignment(self.align_share, self.align_every)
         target = rest.ask_teacher_first(part)
+        if self.second_forward:
+            with torch.no_grad():
+                _ = step.at(step.batch.images).logits
         gap = self._term(step, part, rest.clean.losses)
         imitation = losses.kl(rest.clean.logits, target, self.temperature).mean()
         if self.convention == "author":

@@ -49,17 +49,19 @@ class MTARD(CheckedOptions):
         adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near")
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images)).mean()
         natural = losses.kl(step.clean.logits, step.second_teacher.logits).mean()
-        natural_weight = self._balance(step, mean_of(robust), mean_of(natural))
-        return Objective((Term("robust", 1 - natural_weight, robust), Term("natural", natural_weight, natural)))
+        weight = natural_weight(step, self.balance_rate, mean_of(robust), mean_of(natural))
+        return Objective((Term("robust", 1 - weight, robust), Term("natural", weight, natural)))
 
-    def _balance(self, step: StepContext, robust: float, natural: float) -> float:
-        memory = step.memory
-        first_robust, first_natural = memory.setdefault("first", (robust, natural))
-        r_robust, r_natural = robust / max(first_robust, 1e-12), natural / max(first_natural, 1e-12)
-        target = r_natural / max(r_robust + r_natural, 1e-12)
-        weight = memory.get("natural_weight", 0.5)
-        memory["natural_weight"] = weight - self.balance_rate * (weight - target)
-        return memory["natural_weight"]
+
+def natural_weight(step: StepContext, rate: float, robust: float, natural: float) -> float:
+    """Return the natural teacher's weight at a step, and keep it and the first losses in the method's memory."""
+    memory = step.memory
+    first_robust, first_natural = memory.setdefault("first", (robust, natural))
+    r_robust, r_natural = robust / max(first_robust, 1e-12), natural / max(first_natural, 1e-12)
+    target = r_natural / max(r_robust + r_natural, 1e-12)
+    weight = memory.get("natural_weight", 0.5)
+    memory["natural_weight"] = weight - rate * (weight - target)
+    return memory["natural_weight"]
 
 
 def mean_of(term: Tensor) -> float:

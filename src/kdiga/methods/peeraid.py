@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from kdiga import losses
+from kdiga.gradients.student_pass import BatchNormMode
 from kdiga.methods.ard import farthest_from_teacher
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.types import Objective, Term
+from kdiga.types import Objective, Term, added_option
 
 
 @register("peeraid", paper="Jung et al. 2024, arXiv:2403.06668")
@@ -21,7 +22,7 @@ class PeerAiD(CheckedOptions):
       the peer's temperature.
 
     The peer is the run's teacher: it usually starts from fresh weights, and the same optimizer trains it. As a
-    target it is in eval mode. As published, targets from the student are not detached, so the peer's loss
+    target it is in eval mode by default. As published, targets from the student are not detached, so the peer's loss
     trains the student as well.
 
     The paper averages KL over the classes; its weights for CIFAR-10 (0, 1, 1; 1, 0.1) are a tenth of that
@@ -38,6 +39,8 @@ class PeerAiD(CheckedOptions):
         detach_targets: Whether to detach targets from the student.
         steps: Number of PGD steps.
         step_size: Step length in pixels in [0, 1]; None is eps / 4.
+        target_mode: Mode of the peer as the target at ``x_adv``: "eval", or "train" as in the authors' code, which
+            takes the peer's own training pass, detached.
     """
 
     label_weight: float = 0.0
@@ -50,13 +53,14 @@ class PeerAiD(CheckedOptions):
     detach_targets: bool = False
     steps: int = 10
     step_size: float | None = None
+    target_mode: BatchNormMode = added_option("eval")
 
     @property
     def needs(self) -> Needs:
         """The attack and two more passes; the peer is a target at x and at x_adv, and runs once in training."""
         return Needs(
             student=Passes(self.steps + 2, self.steps + 2),
-            teacher=Passes(3, 1),
+            teacher=Passes(3 if self.target_mode == "eval" else 2, 1),
             teacher_queries=True,
             trains_teacher=True,
             train_forwards=2,
@@ -66,12 +70,13 @@ class PeerAiD(CheckedOptions):
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return its terms and the peer's."""
         adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
-        target = step.teacher_at(adv_images)  # before the peer's pass moves its running statistics
+        # Before the peer's pass moves its running statistics.
+        target = step.teacher_at(adv_images) if self.target_mode == "eval" else None
         adv, peer_logits = step.at(adv_images), step.guide(adv_images)
         reply, own = adv.logits, step.clean.logits
         if self.detach_targets:
             reply, own = reply.detach(), own.detach()
-        imitation = losses.kl(adv.logits, target, self.temperature)
+        imitation = losses.kl(adv.logits, peer_logits.detach() if target is None else target, self.temperature)
         peer_loss = losses.cross_entropy(peer_logits, step.batch.labels, step.settings.label_smoothing)
         terms = [
             Term("teacher", self.teacher_weight, imitation.mean()),

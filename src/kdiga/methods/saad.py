@@ -10,7 +10,7 @@ from kdiga.distributed import batch_shards
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.methods.igdm import mirror
-from kdiga.types import Objective, Term
+from kdiga.types import Objective, Term, added_option
 
 
 @register("saad", paper="Lee et al. 2026, SAAD")
@@ -33,6 +33,7 @@ class SAAD(CheckedOptions):
         clip_mirror: Whether to clip ``x - d`` to [0, 1]. The paper does not.
         steps: Number of PGD steps.
         step_size: Step length in pixels in [0, 1]; None is eps / 4.
+        entropy_order: Order of the Renyi entropy, above 0; 1 is Shannon's.
     """
 
     entropy_scale: float = coefficient(5.0, 1, 20)
@@ -41,6 +42,7 @@ class SAAD(CheckedOptions):
     clip_mirror: bool = False
     steps: int = 10
     step_size: float | None = None
+    entropy_order: float = added_option(1.0)
 
     @property
     def needs(self) -> Needs:
@@ -62,7 +64,7 @@ class SAAD(CheckedOptions):
         adv_logits, target = step.at(adv_images).logits, step.teacher_at(adv_images)
         mirrored = mirror(step, adv_images, clip=self.clip_mirror)
         difference = losses.kl(adv_logits - step.at(mirrored).logits, target - step.teacher_at(mirrored))
-        uncertainty, shard = losses.entropy(target), batch_shards.current_shard()
+        uncertainty, shard = losses.entropy(target, self.entropy_order), batch_shards.current_shard()
         weight = self.entropy_scale * (uncertainty - shard.gather(uncertainty.min()).min())
         terms = [
             Term("teacher", 1.0, (weight * losses.kl(adv_logits, target)).mean()),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdiga.errors import InputError, unknown
+from kdiga.io.safe_json_yaml import parse_json
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision turn colour to grey
 
@@ -40,14 +41,23 @@ NORMALIZATIONS = {
     "none": Normalization(),
     "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    # Common in public CIFAR-10 code: the mean of the images' own deviations.
+    "cifar10-per-image": Normalization((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "half": Normalization((0.5,), (0.5,)),
 }
 
 
 def normalization_by_name(given: str | Normalization | Sequence[Sequence[float]]) -> Normalization:
-    """Return a named normalisation, or the one given as two lists ``[mean, std]``."""
+    """Return a named normalisation, or the one given as two lists ``[mean, std]`` or as JSON text of them."""
     if isinstance(given, Normalization):
         return given
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            return normalization_by_name(parse_json(given))
+        except ValueError:
+            raise InputError(
+                f"normalization was {given!r:.80}; write the lists as '[[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]'."
+            ) from None
     if isinstance(given, str):
         if given not in NORMALIZATIONS:
             raise unknown("normalization", given, NORMALIZATIONS, "Or give [[mean, ...], [std, ...]].")

@@ -46,8 +46,8 @@ def load_model(
         image_size: Height and width of the network's images in pixels. By default the weights'; of a fresh network
             32.
         activation: "relu", "silu", "gelu" or "softplus" in place of the architecture's own.
-        normalization: Layer in front for pixels in [0, 1]: "none", "imagenet", "cifar10", "half" or
-            ``[[mean, ...], [std, ...]]``. By default the weights'; "none" for a fresh network. It is required for
+        normalization: Layer in front for pixels in [0, 1]: "none", "imagenet", "cifar10", "cifar10-per-image", "half"
+            or ``[[mean, ...], [std, ...]]``. By default the weights'; "none" for a fresh network. It is required for
             weights of other code bases that do not contain it.
         pretrained: Whether to fetch the source's weights for the name; of own code, whether it loads its weights.
         which: "best" or "last", for a run folder.

@@ -12,7 +12,7 @@ from kdiga.models import available_models
 from kdiga.models.registry import source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
-from kdiga.types import ThreatModel, recorded_options
+from kdiga.types import ThreatModel, added_option, recorded_options
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class ExtraConfig:
 class DataConfig:
     """The section ``data``."""
 
-    name: str  # data set that ``kdiga data`` lists, or the path of a folder of class folders
+    name: str  # data set that ``kdiga data`` lists, or the path of a folder of class folders or of a CSV file
     root: str | None = None  # folder of the data set; None searches the default folders
-    image_size: int | None = None  # size to resize and crop image files to, in pixels
+    image_size: int | None = None  # size to resize image files to, in pixels
     # Number of training images to use, with each class in its proportion; the choice is the same for every seed
     train_examples: int | None = None
     # Whether all image files are decoded at the start; "auto" decodes small data sets. See :class:`kdiga.data.Reading`
@@ -44,11 +44,13 @@ class DataConfig:
     workers: Literal["auto"] | int = "auto"
     skip_corrupt: bool = False  # whether to leave out image files that cannot be read; otherwise they are an error
     extra: ExtraConfig | None = None  # extra training images
+    # Way to image_size: "crop" (the middle), "pad" (black borders) or "stretch"
+    resize: Literal["crop", "pad", "stretch"] = added_option("crop")
 
     @property
     def reading(self) -> Reading:
         """The settings for reading image files."""
-        return Reading(self.image_size, self.in_memory, self.workers, self.skip_corrupt)
+        return Reading(self.image_size, self.in_memory, self.workers, self.skip_corrupt, self.resize)
 
     @property
     def for_test(self) -> DataConfig:
@@ -166,6 +168,7 @@ class Recipe:
         plain: dict[str, Any] = {
             name: None if section is None else asdict(section) for name, section in sections.items()
         }
+        plain["data"] = {name: plain["data"][name] for name in recorded_options(self.data)}
         recorded, kind = recorded_options(self.training), method_class(self.method)
         plain["method"] = {"name": kind.info.name} | method_options(self.method)
         # YAML has no tuples.

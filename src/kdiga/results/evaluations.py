@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Self
 
@@ -35,6 +36,15 @@ class SweepRecord(ResultModel):
         return AccuracyCurve(tuple(self.eps), tuple(self.accuracy), intervals, self.attack)
 
 
+class WorstClassRecord(ResultModel):
+    """The class with the lowest accuracy under one attack."""
+
+    label: int
+    accuracy: Share
+    examples: int
+    name: Text = ""
+
+
 class EvaluationResult(JudgedFile):
     """An attacked model: accuracy, interval and outcomes by attack."""
 
@@ -43,6 +53,7 @@ class EvaluationResult(JudgedFile):
     version: Text = ""
     accuracy: dict[str, Share]
     interval_95: Annotated[dict[str, Interval | None], Lenient] = {}
+    worst_class: Annotated[dict[str, WorstClassRecord], Lenient] = {}
     seconds: Annotated[dict[str, Number], Lenient] = {}
     notes: Annotated[dict[str, list[Text]], Lenient] = {}
     stages: Annotated[dict[str, dict[str, Share]], Lenient] = {}
@@ -70,10 +81,12 @@ class EvaluationResult(JudgedFile):
     @cached_property
     def measured(self) -> dict[str, Accuracy]:
         """Accuracy with interval and images, by attack."""
-        return {
+        found = {
             attack: self.accuracy_of(value, self.interval_95.get(attack), self.correct.get(attack))
             for attack, value in self.accuracy.items()
         }
+        worst = {attack: one.accuracy for attack, one in self.worst_class.items()}
+        return {attack: replace(one, worst_class=worst.get(attack)) for attack, one in found.items()}
 
     @property
     def equal_command(self) -> str:

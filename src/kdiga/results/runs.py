@@ -124,9 +124,10 @@ class RunResult:
 
     @property
     def method(self) -> str:
-        """Name of the training method."""
-        name = fields(self.recipe.get("method")).get("name")
-        return name if isinstance(name, str) else "unknown"
+        """Name of the training method, and of those whose terms were added."""
+        method = fields(self.recipe.get("method"))
+        name = method.get("name")
+        return "+".join([name, *map(str, fields(method.get("with")))]) if isinstance(name, str) else "unknown"
 
     @property
     def teacher(self) -> str | None:

@@ -89,6 +89,7 @@ class Accuracy:
     correct: tuple[bool, ...] | None  # outcome of each image; None if the file has none
     conditions: Conditions
     origin: ResultOrigin
+    worst_class: float | None = None  # accuracy on the class with the lowest one; None if the file has none
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ def fingerprint_of_images(data: Images) -> str:
 
 
 def _hash_of_files(data: FileSet) -> str:
-    rows = data.rows.tolist()
-    digest = hashlib.sha256(f"files {data.image_shape} {data.resize};".encode())
+    rows, fit = data.rows.tolist(), "" if data.fit == "crop" else f" {data.fit}"
+    digest = hashlib.sha256(f"files {data.image_shape} {data.resize}{fit};".encode())
     digest.update(data.labels.cpu().numpy().tobytes())
     for row in rows:
         digest.update(f"{data.storage.key(row)} {data.storage.length(row)};".encode())

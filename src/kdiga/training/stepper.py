@@ -159,9 +159,13 @@ class Stepper:
         with self.streams.stepping(), ExitStack() as stack:
             records: Sequence[StepRecord | None] = [None] * self.settings.accumulate
             if self.settings.awp:
+                memory = copy.deepcopy(self.distiller.memory)
                 records = self._ascend(batch, number)
                 stack.enter_context(self.perturbation.applied())
                 self.optimizer.zero_grad(set_to_none=True)
+                # The memory of the unperturbed pass stays: its attacks are the ones that were made.
+                stack.callback(setattr, self.distiller, "memory", self.distiller.memory)
+                self.distiller.memory = memory
             parts = zip(self._parts(batch), records, strict=True)
             objectives = [self._backward(part, number, counts, record) for part, record in parts]
         objective = self._average(objectives)
@@ -187,15 +191,13 @@ class Stepper:
 
     def _ascend(self, batch: Batch, number: int) -> list[StepRecord]:
         """Take the gradient that the weights are perturbed along, and return the attacks of each micro-batch."""
-        records, memory = [StepRecord() for _ in range(self.settings.accumulate)], self.distiller.memory
-        self.distiller.memory = copy.deepcopy(memory)
+        records = [StepRecord() for _ in range(self.settings.accumulate)]
         with ExitStack() as stack:
             for model in self.distiller.trained:
                 stack.enter_context(frozen_statistics(model))
             for part, record in zip(self._parts(batch), records, strict=True):
                 self._backward(part, number, None, record)
                 record.repeat()
-        self.distiller.memory = memory
         self.process_group.average([one.grad for one in self.parameters if one.grad is not None])
         return records
 

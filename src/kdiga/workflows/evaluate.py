@@ -24,7 +24,7 @@ from kdiga.workflows.result_folder import Outcome, ResultFolder
 AUTO_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 # Results with equal values of these answer the same question.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "version")
-BY_ATTACK = ("accuracy", "interval_95", "seconds", "notes", "stages", "correct")
+BY_ATTACK = ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct")
 
 
 def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
@@ -75,6 +75,8 @@ def _attack(
     settings = AttackSettings(test_set.threat, request.seed, request.batch_size, ResultCache(work_units), progress)
     model, images = loaded.model, test_set.images
     found = measure(model, images.batches(), settings, request.attacks, version=request.version).to_dict()
+    for worst in found["worst_class"].values():
+        worst["name"] = test_set.images.classes[worst["label"]]
     if values := _sweep_values(request.sweep, test_set.threat.eps):
         found["sweep"] = sweep(model, images.batches(), settings, values, request.sweep_attack).to_dict()
     if request.checks_masking:

@@ -34,8 +34,8 @@ class ModelRequest:
     normalization: Annotated[
         str | None,
         Option(
-            "none, imagenet, cifar10 or half, with --weights.",
-            names=("none", "imagenet", "cifar10", "half"),
+            "none, imagenet, cifar10, cifar10-per-image, half or '[[MEAN, ...], [DEVIATION, ...]]', with --weights.",
+            names=("none", "imagenet", "cifar10", "cifar10-per-image", "half"),
         ),
     ] = None
     which: Annotated[str, Option("best or last weights of a run.", names=("best", "last"))] = "best"
@@ -190,9 +190,13 @@ class InspectRequest(ModelRequest):
         ),
     ]
     examples: Annotated[int, Option("Number of test images to try it on.", least=1)] = 512
-    normalization: Annotated[str | None, Option("none, imagenet, cifar10 or half, with --weights; or pretrained.")] = (
-        None
-    )
+    normalization: Annotated[
+        str | None,
+        Option(
+            "none, imagenet, cifar10, cifar10-per-image, half or '[[MEAN, ...], [DEVIATION, ...]]', with --weights; or "
+            "pretrained."
+        ),
+    ] = None
     architecture: Annotated[str | None, Option("Architecture of file:PATH, if the file does not say it.")] = None
     matched: Annotated[str, Option("name, or order for the same tensors under other names.")] = "name"
     classes: Annotated[str | None, Option("imagenet, or indices of the network's outputs: 0,217,482.")] = None

@@ -63,7 +63,8 @@ def _accuracy_cell(found: Accuracy | None, count: bool) -> TableCell:
     if found is None:
         return NO_VALUE
     images = f" ({found.images:,} images)" if count else ""
-    return TableCell(percent(found.value), span(found.interval) + images, found.value)
+    worst = "" if found.worst_class is None else f"; worst class {percent(found.worst_class)}"
+    return TableCell(percent(found.value), span(found.interval) + images + worst, found.value)
 
 
 def _difference_cell(one: ReportedModel, verdict: GroupVerdict) -> TableCell:

@@ -1,0 +1,94 @@
+"""A table of image files and their labels: a CSV file with the columns file and label."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdiga.data.class_folders import TEST_NAMES, TRAIN_NAMES, Scan, name_of_part
+from kdiga.data.reading import Reading
+from kdiga.data.registry import TABLES, DataSet, in_two_parts, register_files
+from kdiga.errors import InputError, reason_of, some
+from kdiga.io.untrusted_file import read_text
+
+COLUMNS = {
+    "file": ("file", "path", "filename", "image"),
+    "label": ("label", "class"),
+    "split": ("split", "part"),
+}
+"""Names of each column, in any case; "split" may be missing."""
+
+Row = Mapping[str, str]
+
+
+@register_files(TABLES)
+def load_table(name: str, root: Path | None, reading: Reading) -> DataSet:
+    """Return the images that a CSV file lists.
+
+    Files are relative to ``root``, by default the folder of the table. The column ``split`` says train or test, by the
+    names that folders may have; without it a hash of each file's name decides, as for class folders.
+
+    Raises:
+        InputError: for a table that cannot be read, without the columns, with an empty cell, a file twice, a split of
+            another name, fewer than two labels, or a part without one of the labels.
+    """
+    path = Path(name).expanduser()
+    folder = root or path.parent
+    rows = _rows(path)
+    labels = {row["label"] for row in rows}
+    classes = sorted(labels, key=lambda one: (0, int(one), one) if one.isdecimal() else (1, 0, one))
+    if len(classes) < 2:
+        raise InputError(f"{name!r} has {len(rows)} files and {len(classes)} labels; give at least two labels.")
+    parts = (
+        [[row for row in rows if row["split"] == part] for part in ("train", "test")] if rows[0]["split"] else [rows]
+    )
+    found = [_scan(folder, part, classes).read(reading) for part in parts]
+    notes = [note for _, some_notes in found for note in some_notes]
+    return in_two_parts(name, [files for files, _ in found], reading, source=str(path.resolve()), notes=notes)
+
+
+def _scan(folder: Path, rows: Sequence[Row], classes: Sequence[str]) -> Scan:
+    names = [os.path.relpath(row["file"], folder) if os.path.isabs(row["file"]) else row["file"] for row in rows]  # noqa: PTH117
+    number = {name: label for label, name in enumerate(classes)}
+    return Scan(folder, classes, names, [number[row["label"]] for row in rows], Counter())
+
+
+def _rows(path: Path) -> list[Row]:
+    """Return the file, label and split of each row, the split "" in a table without that column."""
+    try:
+        lines = read_text(path).removeprefix("\ufeff").splitlines()
+        table = list(csv.reader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{str(path)!r} cannot be read as a table ({reason_of(error)}); give a CSV file.") from None
+    heads = [head.strip().lower() for head in table[0]] if table else []
+    places = {
+        column: next((heads.index(name) for name in names if name in heads), None) for column, names in COLUMNS.items()
+    }
+    file, label, split = places["file"], places["label"], places["split"]
+    if file is None or label is None:
+        raise InputError(
+            f"{str(path)!r} has the columns {some(heads, 8) or 'none'}; give file and label, and split if you like."
+        )
+    rows = list[Row]()
+    for line, cells in enumerate(table[1:], 2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        cells = [cell.strip() for cell in cells] + [""] * (len(heads) - len(cells))
+        if not cells[file] or not cells[label]:
+            raise InputError(f"{str(path)!r} has no file or no label in row {line}; fill both in, or remove the row.")
+        part = "" if split is None else _part(path, line, cells[split])
+        rows.append({"file": cells[file], "label": cells[label], "split": part})
+    twice = [name for name, count in Counter(row["file"] for row in rows).items() if count > 1]
+    if twice or not rows:
+        raise InputError(f"{str(path)!r} lists {f'{twice[0]!r} twice' if twice else 'no file'}; list each file once.")
+    return rows
+
+
+def _part(path: Path, line: int, text: str) -> str:
+    kind = name_of_part(text)
+    if kind not in (*TRAIN_NAMES, *TEST_NAMES):
+        raise InputError(f"{str(path)!r} has the split {text!r:.60} in row {line}; write train or test.")
+    return "train" if kind in TRAIN_NAMES else "test"
