@@ -7,7 +7,7 @@ ARGS ?=
 # OpenMP collapses when threads outnumber free cores; the tests run two processes of one thread each.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup setup-dev demo test test-slow mutation soak test-pythons coverage check docs format bench gpu clean check-wheel
+.PHONY: setup setup-dev demo test test-slow mutation soak test-pythons test-lowest coverage check docs format bench gpu clean check-wheel
 
 setup: .venv/.installed
 setup-dev: .venv/.installed-dev
@@ -39,11 +39,16 @@ test-slow: setup-dev
 # Kills, full disks, wrong clocks, damaged files: at most 20 minutes. Small disks are mounted where one may.
 soak: setup-dev
 	$(TEST_ENV) $(BIN)/python -m tests.faults.soak $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m tests.faults.ingredients
 	$(TEST_ENV) $(BIN)/python -m tests.fuzz.soak --inputs 1000 --seconds 10
 
 # The suite under other Pythons where they are installed; make test-pythons PYTHONS="python3.12 /opt/python3.13/bin/python3"
 test-pythons:
 	$(TEST_ENV) .ci/test-pythons "$(PYTHONS)" $(NO_HANG) $(ARGS)
+
+# The suite with the lowest versions of all dependencies; downloads PyTorch anew. make test-lowest ARGS="tests/core tests/io"
+test-lowest:
+	$(TEST_ENV) .ci/test-lowest $(PYTHON) $(NO_HANG) $(ARGS)
 
 # The suite with the lines of src/kdiga that it runs, commands in processes of their own included; fails under 90 %.
 # From 3.12 Python itself tells which lines ran, at hardly any cost; before, every line is traced.

@@ -65,6 +65,7 @@ def test_a_run_leaves_what_it_should(project):
             "journal.jsonl",
             "last.safetensors",
             "result.json",
+            "trained-images.npz",
         ]
         assert set(found) <= set(OURS)
     result = json.loads((project / "runs/digits-tangent/result.json").read_text())

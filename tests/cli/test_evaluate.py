@@ -62,10 +62,10 @@ def test_results_of_something_else_are_not_touched(folder):
     run(*ask, "--examples", "12", cwd=folder)
     before = (folder / "mine/evaluation.json").read_text()
     other = (
-        ("run-0", "--examples", "12", "another fingerprint"),
-        ("run-1", "--examples", "13", "another data_fingerprint, another examples"),
-        ("run-1", "--eps", "0.2", "another"),
-        ("run-1", "--seed", "1", "another"),
+        ("run-0", "--examples", "12", "fingerprint is "),
+        ("run-1", "--examples", "13", "examples is 12 there and 13 here"),
+        ("run-1", "--eps", "0.2", "threat.eps is 0.1 there and 0.2 here"),
+        ("run-1", "--seed", "1", "seed is 0 there and 1 here"),
     )
     for model, option, value, message in other:
         again = ("evaluate", model, "--attacks", "fgsm", "--out", "mine", "--examples", "12", option, value)
@@ -76,7 +76,7 @@ def test_results_of_something_else_are_not_touched(folder):
     run(*ask, "--examples", "13", "--overwrite", cwd=folder)
     assert json.loads((folder / "mine/evaluation.json").read_text())["examples"] == 13
     (folder / "mine/evaluation.json").write_text("no json")
-    assert "another content" in run(*ask, "--examples", "12", cwd=folder, expect=2)
+    assert "it cannot be read" in run(*ask, "--examples", "12", cwd=folder, expect=2)
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(folder):

@@ -70,7 +70,7 @@ def test_the_same_command_again_changes_nothing_and_another_is_refused(project):
     assert first == second
     assert "pictures" not in first
     told = run(*command, "--eps", "0.2", cwd=project, expect=2)
-    assert "holds other results (another threat)" in told
+    assert "holds other results: threat.eps is 0.1 there and 0.2 here" in told
     run(*command, "--eps", "0.2", "--overwrite", cwd=project)
 
 

@@ -11,8 +11,8 @@ import torch
 
 import kdiga
 from kdiga.errors import InputError
-from kdiga.experiments import experiment
 from kdiga.recipes.schema import DataConfig
+from kdiga.workflows import identity
 from kdiga.workflows.prepare import load_recipe_data
 from tests.experiments.conftest import TINY
 from tests.experiments.test_run import go
@@ -69,7 +69,7 @@ def test_finished_cells_belong_to_what_made_them(study, monkeypatch):
             elif ingredient == "test images":
                 changed = replace(data, test=with_other_first(data.test))
             elif ingredient == "version":
-                patch.setattr(experiment, "installed_version", lambda name: "99")
+                patch.setattr(identity, "installed_version", lambda name: "99")
             given = [replaced[ingredient]] if ingredient in replaced else []
             with pytest.raises(InputError, match=message):
                 go(study(*given, text=TEXT), changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from kdiga.results.folders import find_results
 from kdiga.results.shared import REPLACED, Conditions, command_without_folders
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.workflows import identity
-from kdiga.workflows.loaded_model import load_test_set
+from kdiga.workflows.evaluate import run_evaluation
+from kdiga.workflows.loaded_model import count_trained_images, load_test_set
 from kdiga.workflows.prepare import prepare
+from kdiga.workflows.requests import EvaluateRequest
 from kdiga.workflows.train import run_recipe
 from tests.report.samples import evaluation, write_json, write_run
 
@@ -294,5 +297,44 @@ def test_a_teacher_alone_is_reported(tmp_path):
     """With several attacks, and students that were trained and not evaluated."""
     write_run(tmp_path / "runs/teacher", "teacher", None)
     write_run(tmp_path / "runs/kd", "kd")
-    write_json(tmp_path / "runs/teacher/evaluation/a/evaluation.json", evaluation("teacher"))
-    assert write_page([tmp_path]).path.is_file()
+    found = evaluation("teacher") | {"command": "kdiga evaluate /home/secret/teacher --out=/home/secret/a"}
+    write_json(tmp_path / "runs/teacher/evaluation/a/evaluation.json", found)
+    page = write_page([tmp_path]).path.read_text()
+    assert "secret" not in page
+
+
+@pytest.mark.filterwarnings("ignore:training collapsed:kdiga.errors.KdigaWarning")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_evaluation_counts_the_test_images_that_its_run_was_trained_on(in_memory, tmp_path, monkeypatch):
+    """Two test images are copies of training images under other names; pixels or files are compared."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(44):
+        part = "train" if number < 32 else "test"
+        folder = tmp_path / "d" / part / f"c{number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        seen = number - 32 if number in (32, 33) else number
+        pixels = np.full((8, 8), 5 * seen, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    recipe = {"data": {"name": "d", "in_memory": in_memory, "workers": 0}, "student": "cnn-4", "method": "ce", **EDGE}
+    recipe["training"] = TRAINING | {"epochs": 1, "validation_share": 0.25}
+    run_recipe(prepare(recipe_from_dict(recipe)), Path("run"))
+    ask = {"model": "run", "attacks": ("clean",)}
+    content = run_evaluation(EvaluateRequest(**ask)).content
+    assert content["trained_test_images"] == 2
+    finding = next(one for one in content["findings"] if one["name"] == "trained-on")
+    assert (finding["verdict"], finding["message"].split(",")[0]) == (
+        "failed",
+        "The model was trained on 2 of the 12 test images",
+    )
+    for number in (32, 33):
+        (tmp_path / f"d/test/c{number % 4}/{number}.png").unlink()
+    assert run_evaluation(EvaluateRequest(**ask)).content["trained_test_images"] == 0
+    Path("run/trained-images.npz").unlink()
+    assert count_trained_images("run", load_test_set(["run"])) is None
+
+
+def test_weights_of_another_program_in_a_finished_run_are_noticed(world, data, tmp_path):
+    run_recipe(prepare(recipe_of(world), data), tmp_path)
+    save_teacher(tmp_path / "best.safetensors", 1)
+    with pytest.raises(InputError, match=r"holds the weights \w{12}, and its run's result.json is of \w{12}"):
+        run_recipe(prepare(recipe_of(world), data), tmp_path, resume=True)

@@ -106,8 +106,11 @@ def main() -> None:
             for line in message.splitlines():
                 print(f"kdiga: {printable(line)}", file=sys.stderr)
         sys.exit(status)
+    finally:
+        _leave_signals()
 
 
+ENDING = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # signals on which a command saves and ends
 PLAIN = {"\u2212": "-", "\u2013": "-", "\u2026": "...", "\u00d7": "x", "\u00b1": "+-", "\u2264": "<=", "\u2265": ">="}
 
 
@@ -182,9 +185,16 @@ def _usage(error: Any) -> str:
 
 def _heed_signals() -> None:
     """End on SIGTERM, and on SIGHUP of a closed terminal, unless it is ignored, as with nohup."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+
+
+def _leave_signals() -> None:
+    """End at once on signals from here on: an exception while Python ends would be a traceback."""
+    for number in ENDING:
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

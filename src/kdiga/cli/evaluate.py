@@ -31,6 +31,8 @@ def evaluate(request: EvaluateRequest, output: Output) -> None:
 
 def _show(output: Output, content: Mapping[str, Any]) -> None:
     say(output.console, model_line(content))
+    if content.get("trained_test_images") == 0:  # otherwise a finding says it
+        say(output.console, "No test image is among the images that it was trained on.")
     show_table(output.console, ("attack", "accuracy", "95 % interval", "worst class", "seconds"), _rows(content))
     for finding in content.get("findings", []):
         if finding["verdict"] in ("failed", "warning"):

@@ -46,7 +46,7 @@ class Files:
     def item(self, row: int) -> DecodeItem:
         """Return the path of a file, also as its name in messages."""
         path = f"{self.root}/{self.names[row]}"
-        return DecodeItem(path, path)
+        return DecodeItem(str(Path(path).absolute()), path)  # decoders may have started in another folder
 
     def key(self, row: int) -> str:
         """Return the path of a file within the folder."""

@@ -43,7 +43,8 @@ class Members:
     def item(self, row: int) -> DecodeItem:
         """Return the position of an image, and its name in messages."""
         archive = self.archives[int(self.archive[row])]
-        return DecodeItem((archive, int(self.offset[row]), int(self.size[row])), f"{archive}:{self.names[row]}")
+        place = str(Path(archive).absolute())  # decoders may have started in another folder
+        return DecodeItem((place, int(self.offset[row]), int(self.size[row])), f"{archive}:{self.names[row]}")
 
     def key(self, row: int) -> str:
         """Return the names of the tar file and the image."""

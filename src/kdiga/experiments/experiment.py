@@ -13,6 +13,7 @@ from kdiga.data import DataSet
 from kdiga.errors import InputError, KdigaError
 from kdiga.experiments.board import ENDED, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.executors import HERE, ExecutorRequest
+from kdiga.experiments.run_one import check_same_weights
 from kdiga.experiments.runner import OnProgress, run_board
 from kdiga.experiments.sections import AUTOATTACK_VERSION, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
@@ -20,9 +21,8 @@ from kdiga.io.file_lock import file_lock
 from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.recipes.validate import recipe_from_dict
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
-from kdiga.runs.provenance import installed_version
 from kdiga.runs.run_folder import CONFIG, RESULT, check_usable, read_config
-from kdiga.workflows.identity import differences, different_contents, plain_recipe, read_identity
+from kdiga.workflows.identity import contents_of_data, differences, different_contents, plain_recipe, read_identity
 from kdiga.workflows.prepare import build_model, build_models
 
 REPORT_EVERY = 10  # least time between result files of unfinished runs, in times what they take
@@ -224,6 +224,7 @@ def check_folder(board: RunBoard, evaluation: EvaluateSettings, data: DataSet) -
             compared = {"seed": "seed", "version": "version", "test images": "data_fingerprint"}
             found |= {name: there[key] for name, key in compared.items() if key in there}
             if path.is_file():
+                check_same_weights(path, there, read_json(folder / RESULT) or {})
                 _check_settings(
                     path,
                     {key: found[key] for key in wanted if key in found},
@@ -241,11 +242,7 @@ class _Contents:
 
     def __init__(self, board: RunBoard, data: DataSet) -> None:
         self.board, self.data = board, data
-        self.shared = {
-            "kdiga": installed_version("kdiga"),
-            "training images": fingerprint_of_images(data.train),
-            "test images": fingerprint_of_images(data.test),
-        }
+        self.shared = contents_of_data(data)
         self.weights = dict[str, str | None]()
 
     def of(self, recipe: Recipe) -> dict[str, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import chdir
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -15,7 +16,7 @@ from torch import nn
 
 from kdiga.data import DataSet, FileSet, ImageSet
 from kdiga.distributed.launch import one_thread
-from kdiga.errors import DivergedError, KdigaError
+from kdiga.errors import DivergedError, InputError, KdigaError
 from kdiga.evaluation.measure import BATCH_SIZE, measure
 from kdiga.evaluation.stages import AttackSettings
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
@@ -155,8 +156,23 @@ def test_run(
         report = read_json(path)
         if report is None:
             report = done if same and done else attack_run(folder, recipe, which, data, evaluation)
+            check_same_weights(path, report, result)
             write_json(path, report | {"which": which})
         done = report
+
+
+def check_same_weights(path: Path, report: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Check that a report is about the weights that its run ended with, where both say it.
+
+    Raises:
+        InputError: If it is about others; the message has both fingerprints.
+    """
+    made, attacked = (result.get("fingerprints") or {}).get(report.get("which")), report.get("fingerprint")
+    if made and attacked and made != attacked:
+        raise InputError(
+            f"{str(path)!r} is of the weights {attacked[:12]}, and its run's {RESULT} of {made[:12]}; delete "
+            f"{str(path.parent)!r}, and it is trained again."
+        )
 
 
 def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluation: EvaluateSettings) -> dict[str, Any]:

@@ -100,6 +100,7 @@ class Card:
     # Measurements by format, as in ``export.json``, the model in PyTorch first.
     formats: Mapping[str, Mapping[str, Any]]
     numbers: Sequence[Number]  # measurements of the model itself by other commands
+    left_out: Sequence[str]  # files of such measurements in its run that are of other weights or images
     origin: CardOrigin  # training of the model
     queries: int  # number of queries of Square
     command: str  # command that made the export; provenance is that of the export

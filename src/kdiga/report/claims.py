@@ -12,6 +12,7 @@ from kdiga.report.claims_pictures import PICTURES
 from kdiga.report.claims_tables import TABLES, coefficient_rows, epoch_rows, model_rows
 from kdiga.report.tables import NOTHING, markdown_table, some_names, when_and_where
 from kdiga.results.attack_names import attack_name
+from kdiga.results.shared import command_without_folders
 from kdiga.results.studies import ClaimsResult, CorrelationRecord
 
 CLAIMS = {
@@ -60,7 +61,7 @@ def about(claims: ClaimsResult) -> Iterator[str]:
     """Return what was measured, how and where, in lines."""
     data, threat = claims.data, claims.threat
     attacks = ", ".join(f"{attack_name(name)} {count:,}" for name, count in claims.attacks.items())
-    yield f"    {one_line(claims.command)}"
+    yield f"    {one_line(command_without_folders(claims.command))}"
     yield ""
     yield (
         f"{claims.done} of {claims.total} runs ended. {safe(data.name)}, {data.training_images:,} "

@@ -14,6 +14,7 @@ from kdiga.io.markdown import safe
 from kdiga.report.charts import SERIES, axes_of, file_svg, write_png
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
 from kdiga.results.attack_names import attack_name, strongest
+from kdiga.results.shared import command_without_folders
 from kdiga.results.studies import AttackedRecord, CurvePoint, CurveResult, CurveRun
 
 
@@ -120,7 +121,11 @@ def curve_markdown(curve: CurveResult) -> str:
         if run.error
     ]
     lines = [f"# {safe(curve.title)}", "", *map(safe, answer_lines(curve)), ""]
-    lines += [*markdown_table(headings(curve), table_rows(curve)), "", *markdown_lines(curve.command, about(curve))]
+    lines += [
+        *markdown_table(headings(curve), table_rows(curve)),
+        "",
+        *markdown_lines(command_without_folders(curve.command), about(curve)),
+    ]
     return "\n".join([*lines, *([""] if errors else []), *errors]) + "\n"
 
 
@@ -131,7 +136,7 @@ def about(curve: CurveResult) -> list[str]:
     data, threat, seeds = curve.data, curve.threat, ", ".join(map(str, curve.seeds))
     what = f"{curve.method} from {curve.student} on {data.name}"
     return [
-        f"`{curve.command}`: {curve.done} of {curve.total} runs ended.",
+        f"`{command_without_folders(curve.command)}`: {curve.done} of {curve.total} runs ended.",
         "",
         f"{what}, {data.training_images:,} training images, {threat.norm} eps {threat.eps:.4g}; "
         f"seeds {seeds}; test images: {images}; validation images: {held_out[0] if held_out else NOTHING}.",

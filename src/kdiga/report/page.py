@@ -28,6 +28,7 @@ from kdiga.report.sections.why import gallery_section, why_section
 from kdiga.report.study import study_section
 from kdiga.report.verdict import GroupVerdict, judge_group
 from kdiga.results.folders import LeftOut, Results, find_results
+from kdiga.results.shared import command_without_folders
 
 GENERATOR = '<meta name="generator" content="kdiga report">'
 FIRST_BYTES = 1000  # beginning of a page, with the line above
@@ -129,6 +130,7 @@ def _html(title: str, parts: Sequence[_Part], ends: Sequence[Section], results: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["published"] = command_without_folders
     count = sum(len(part.sections) for part in parts) + len(ends)
     text = environment.get_template("page.html").render(
         title=title,

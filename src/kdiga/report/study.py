@@ -19,6 +19,7 @@ from kdiga.report.blocks import Plot, Section, Table, TableCell
 from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines, markdown_table, when_and_where
 from kdiga.results.attack_names import attack_name, strongest
 from kdiga.results.fields import DamagedError
+from kdiga.results.shared import command_without_folders
 from kdiga.results.studies import StudyEntry, StudyResult, TuningChoice
 
 OF_A_RUN = ("seed", "status", "folder", "epochs", "best_epoch", "parameters", "minutes")
@@ -139,7 +140,7 @@ def _runs_csv(study: StudyResult) -> str:
 def table_markdown(study: StudyResult) -> str:
     """Return ``table.md``: the table and what is needed to believe it."""
     rows = [row.texts() for row in table_rows(study)]
-    lines = [f"# {safe(study.title)}", "", *markdown_lines(study.command, about(study)), ""]
+    lines = [f"# {safe(study.title)}", "", *markdown_lines(command_without_folders(study.command), about(study)), ""]
     return "\n".join([*lines, *markdown_table(headings(study), rows), "", *_remarks(study)]) + "\n"
 
 
@@ -148,7 +149,7 @@ def about(study: StudyResult) -> list[str]:
     images = ", ".join(f"{attack_name(attack)} {count:,}" for attack, count in study.attacks.items())
     data, threat = study.data, study.threat
     return [
-        f"`{study.command}`: {study.done} of {study.total} cells finished.",
+        f"`{command_without_folders(study.command)}`: {study.done} of {study.total} cells finished.",
         "",
         f"{data.name}, {data.training_images:,} training images, {threat.norm} eps {threat.eps:.4g}; "
         f"seeds {', '.join(map(str, study.seeds))}; test images: {images}.",

@@ -23,11 +23,13 @@ from kdiga.results.runs import FinishedRun
 from kdiga.results.shared import JUDGED, REPLACED
 
 CONFIG, RESULT, JOURNAL, IDENTITY = "config.yaml", "result.json", "journal.jsonl", "identity.json"
+TRAINED_IMAGES = "trained-images.npz"  # hashes of the training images
 OURS = (
     CONFIG,
     RESULT,
     JOURNAL,
     IDENTITY,
+    TRAINED_IMAGES,
     "best.safetensors",
     "last.safetensors",
     "state.pt",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,21 @@ from kdiga.evaluation.stages import AttackSettings
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import parse_number
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_with_test_set, result_folder
+from kdiga.workflows.loaded_model import (
+    LoadedModel,
+    TestSet,
+    count_trained_images,
+    load_judged_model,
+    load_with_test_set,
+    result_folder,
+)
 from kdiga.workflows.requests import EvaluateRequest, ModelRequest
 from kdiga.workflows.result_folder import Outcome, ResultFolder
 
 AUTO_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 # Results with equal values of these answer the same question.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "version")
+TRAINED = "trained_test_images"  # number of test images that the run was trained on
 BY_ATTACK = ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct")
 
 
@@ -37,8 +45,18 @@ def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnP
     results = ResultFolder(folder, EvaluationResult, identity, overwrite=request.overwrite)
     with _helpers(request, results.work_units):
         found = _attack(request, loaded, test_set, results.work_units, progress)
+    trained = count_trained_images(request.model, test_set)
+    if trained:
+        found["findings"] = [*found["findings"], _trained_on(trained, len(test_set.images)).to_dict()]
+    if trained is not None:
+        about[TRAINED] = trained
     content = {"kind": "evaluation", "command": command} | about | found
     return results.write(content, lambda old, new: _joined(old, new, request))
+
+
+def _trained_on(count: int, total: int) -> Finding:
+    message = f"The model was trained on {count} of the {total} test images, on which its accuracy says little."
+    return Finding("trained-on", "failed", message, {"images": count, "of": total})
 
 
 def _check(request: EvaluateRequest) -> None:
@@ -61,8 +79,13 @@ def _joined(old: Mapping[str, Any], content: Mapping[str, Any], request: Evaluat
     """Return new results with those of earlier calls: no measurement is lost."""
     joined = {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
     if not request.checks_masking and old.get("findings"):
-        joined["findings"] = old["findings"]
+        joined["findings"] = _by_name(old["findings"], content["findings"])
     return {**old, **content, **joined}
+
+
+def _by_name(findings: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return findings, those of the others in place of those with equal names."""
+    return list({one["name"]: one for one in (*findings, *others)}.values())
 
 
 def _attack(
@@ -80,8 +103,8 @@ def _attack(
     if values := _sweep_values(request.sweep, test_set.threat.eps):
         found["sweep"] = sweep(model, images.batches(), settings, values, request.sweep_attack).to_dict()
     if request.checks_masking:
-        findings = _checked(request, loaded, test_set, settings)
-        found["findings"] = [finding.to_dict() for finding in findings]
+        checked = [finding.to_dict() for finding in _checked(request, loaded, test_set, settings)]
+        found["findings"] = _by_name(checked, found["findings"])
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from kdiga.data import DataSet
 from kdiga.errors import InputError, some
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.recipes.schema import Recipe
@@ -14,6 +15,7 @@ from kdiga.recipes.validate import recipe_from_dict
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.provenance import installed_version
 from kdiga.runs.run_folder import CONFIG, IDENTITY, read_config, write_config, write_json
+from kdiga.runs.trained_images import write_trained_images
 from kdiga.training.resume import CHANGEABLE
 from kdiga.workflows.prepare import PreparedRun
 
@@ -35,16 +37,22 @@ def contents_of(run: PreparedRun) -> dict[str, str | None]:
     weights = {
         f"{role.replace('_', ' ')} weights": model and fingerprint_of_model(model) for role, model in loaded.items()
     }
+    return contents_of_data(run.data) | weights
+
+
+def contents_of_data(data: DataSet) -> dict[str, str | None]:
+    """Return the version of kdiga, hashes of the images, and the names of the classes."""
     return {
         "kdiga": installed_version("kdiga"),
-        "training images": fingerprint_of_images(run.data.train),
-        "test images": fingerprint_of_images(run.data.test),
-        **weights,
+        "training images": fingerprint_of_images(data.train),
+        "test images": fingerprint_of_images(data.test),
+        **{f"class {number}": name for number, name in enumerate(data.train.classes)},
     }
 
 
 def write_identity(run: PreparedRun, folder: Path) -> None:
-    """Write the resolved recipe and the content of what it names."""
+    """Write the resolved recipe, the content of what it names, and hashes of the training images."""
+    write_trained_images(folder, run.data.train)
     write_config(folder, run.recipe.to_dict())
     write_json(folder / IDENTITY, contents_of(run) | {NOTED: str(Path.cwd())})
 
@@ -93,10 +101,12 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collect
     """Return the first keys with different values, in words; an empty text if all are the same."""
 
     def shown(content: Mapping[str, Any], key: str) -> str:
-        value = content.get(key)
-        if isinstance(value, str) and len(value) == 64:  # a hash
-            return value[:12]
-        return repr(value) if key in content else "missing"
+        if key not in content:
+            return "missing"
+        value = content[key]
+        if isinstance(value, list):
+            return "[" + ", ".join(map(_short, cast("list[Any]", value))) + "]"
+        return _short(value)
 
     found = [(key, shown(there, key), shown(here, key)) for key in {**there, **here} if key not in free]
     return some(
@@ -107,7 +117,12 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], free: Collect
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as values by dotted key."""
-    return dict(_flat(json.loads(json.dumps(recipe.to_dict()))))
+    return flat(recipe.to_dict())
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data as JSON has it, with values by dotted key."""
+    return dict(_flat(json.loads(json.dumps(content))))
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -116,3 +131,7 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
             yield from _flat(cast("dict[str, Any]", value), f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)  # 64 characters are a hash

@@ -224,7 +224,7 @@ def _listed(names: Sequence[str]) -> tuple[str, ...]:
 
 def _test_set(data: GivenData, threat: ThreatModel | str | None, examples: int | None) -> TestSet:
     images, name = given_images(data, examples)
-    return TestSet(images, ThreatModel.of(threat), name)
+    return TestSet(images, images, ThreatModel.of(threat), name)
 
 
 def _described(model: nn.Module, name: str | None, test_set: TestSet) -> LoadedModel:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.data import ImageSet, available_data
+from kdiga.data import FileSet, ImageSet, available_data
 from kdiga.data.file_set import first_images
 from kdiga.errors import InputError
 from kdiga.model_state import device_of
@@ -20,6 +20,7 @@ from kdiga.models.sources.zoo import zoo_index
 from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import describe_model, fingerprint_of_images
 from kdiga.runs.run_folder import CONFIG, read_config
+from kdiga.runs.trained_images import count_trained
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
@@ -36,6 +37,7 @@ class TestSet:
     """The test images and the threat model of an evaluation."""
 
     images: ImageSet  # test images
+    source: ImageSet | FileSet  # the same, as they were read
     threat: ThreatModel  # norm and eps
     data: str  # name of the data set
     folder: Path | None = None  # folder that the name starts from, if not the present one
@@ -82,7 +84,8 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
         raise InputError(f"examples was {asked.examples!r}; it must be at least 1.")
     located, folder = _located(models, asked, config)
     test = load_recipe_data(located.for_test).test
-    return TestSet(first_images(test, asked.examples), threat, config.name, folder)
+    test = test if asked.examples is None else test.take(slice(asked.examples))
+    return TestSet(first_images(test, None), test, threat, config.name, folder)
 
 
 def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
@@ -159,6 +162,11 @@ def judged(name: str, asked: ModelRequest, **more: Any) -> ModelConfig:
             "folder of a run."
         )
     return replace(config, pretrained=True)
+
+
+def count_trained_images(model: str, test_set: TestSet) -> int | None:
+    """Return how many test images a model's run was trained on; None if unknown."""
+    return count_trained(_folder_of(model), test_set.source, test_set.images)
 
 
 def result_folder(request: JudgeRequest, model: str, kind: str, test_set: TestSet) -> Path | None:

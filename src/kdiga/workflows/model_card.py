@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from kdiga.export.torch_program import PROGRAM
 from kdiga.io.atomic_write import write_atomically
 from kdiga.methods import available_methods
 from kdiga.results.attack_names import attack_name
+from kdiga.results.certificates import CertificateResult
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results, find_results
-from kdiga.results.shared import Accuracy, ModelIdentity, command_without_folders, without_folders
+from kdiga.results.shared import Accuracy, JudgedFile, command_without_folders, without_folders
+from kdiga.runs.fingerprints import fingerprint_of_images
 from kdiga.runs.run_folder import read_config
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
@@ -30,9 +33,13 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
     """Write ``model-card.md``, the README of a Hub folder, and what RobustBench needs where there is a program."""
     run = Path(model) if Path(model).is_dir() else Path(model).parent
     results = find_results([run]) if (run / "config.yaml").is_file() else Results()
-    evaluations = [one for one in results.evaluations if _is(one.identity, loaded, run) and one.data == test_set.data]
+    fits = partial(_fits, loaded=loaded, run=run, test_set=test_set)
+    evaluations = list(filter(fits, results.evaluations))
+    certificates = list(filter(fits, results.certificates))
     numbers = [number for one in evaluations for number in _measured(one)]
-    numbers += list(_certified(results, loaded, run))
+    numbers += [number for one in certificates for number in _certified(one)]
+    used = {one.path for one in (*evaluations, *certificates)}
+    others = [one.path for one in (*results.evaluations, *results.certificates) if one.path not in used]
     spec = loaded.classifier.spec
     card = Card(
         name=Path(model).resolve().name if Path(model).exists() else without_folders(model),
@@ -44,6 +51,7 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
         threat=test_set.threat,
         formats=content["formats"],
         numbers=numbers,
+        left_out=[str(path.relative_to(run)) for path in others],
         origin=_origin(run),
         queries=content["measured"]["queries"],
         command=command_without_folders(content["command"]),
@@ -66,11 +74,22 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
         write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
 
 
-def _is(identity: ModelIdentity, loaded: LoadedModel, run: Path) -> bool:
-    """Return whether a result is about the model: by its weights; older files, which do not say them, by the run."""
+def _fits(one: JudgedFile, loaded: LoadedModel, run: Path, test_set: TestSet) -> bool:
+    """Return whether a result is about the model and the images, as far as it can be compared.
+
+    The model is compared by its weights; for older files, which do not say them, by the run. The images are compared
+    where the export has as many.
+    """
+    identity, images = one.identity, one.examples or 0
     if identity.fingerprint:
-        return identity.fingerprint == loaded.about["fingerprint"]
-    return identity.folder == run and identity.which == loaded.about["which"]
+        same = identity.fingerprint == loaded.about["fingerprint"]
+    else:
+        same = identity.folder == run and identity.which == loaded.about["which"]
+    if not same or one.data != test_set.data or not one.data_fingerprint or images > len(test_set.images):
+        return same and one.data == test_set.data
+    # Studies hash the files where the images are files.
+    sets = (test_set.images, test_set.source)
+    return one.data_fingerprint in {fingerprint_of_images(data.take(slice(images))) for data in sets}
 
 
 def _measured(one: EvaluationResult) -> Iterator[Number]:
@@ -86,15 +105,12 @@ def _measured(one: EvaluationResult) -> Iterator[Number]:
             yield Number(f"check {finding.name}", f"{finding.verdict}: {finding.message}", None, command)
 
 
-def _certified(results: Results, loaded: LoadedModel, run: Path) -> Iterator[Number]:
-    for one in results.certificates:
-        if not _is(one.identity, loaded, run):
-            continue
-        for kind, radii in one.radii.items():
-            value = "none" if radii.median is None else f"{radii.median:.4g}"
-            what = f"median {one.norm_of(kind)} radius, {kind} ({KINDS[kind]})"
-            command = command_without_folders(one.origin.command)
-            yield Number(what, value, len(radii.radius), command or one.path.name)
+def _certified(one: CertificateResult) -> Iterator[Number]:
+    for kind, radii in one.radii.items():
+        value = "none" if radii.median is None else f"{radii.median:.4g}"
+        what = f"median {one.norm_of(kind)} radius, {kind} ({KINDS[kind]})"
+        command = command_without_folders(one.origin.command)
+        yield Number(what, value, len(radii.radius), command or one.path.name)
 
 
 def _of(evaluations: list[EvaluationResult], attack: str, test_set: TestSet) -> Accuracy | None:

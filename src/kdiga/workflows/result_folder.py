@@ -10,8 +10,10 @@ from kdiga.errors import InputError
 from kdiga.io.file_lock import file_lock
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.results.shared import FileModel
+from kdiga.runs.provenance import installed_version
 from kdiga.runs.run_folder import try_writing
 from kdiga.runs.work_units import FOLDER, ResultCache
+from kdiga.workflows.identity import differences, flat
 
 Join = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 
@@ -79,19 +81,22 @@ def file_name(kind: type[FileModel]) -> str:
 
 
 def check_earlier_result(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
-    """Return the result of an earlier call with the same identity, or {}; the present call adds to it."""
+    """Return the result of an earlier call with the same identity by the same version, or {}; this call adds to it."""
     try:
         old = load_json(path)
-        different = [name for name in identity if old.get(name) != identity[name]]
+        there = {name: old.get(name) for name in identity}
+        version = old.get("provenance", {}).get("versions", {}).get("kdiga", installed_version("kdiga"))
+        different = differences(
+            flat(there | {"kdiga": version}), flat({**identity, "kdiga": installed_version("kdiga")})
+        )
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError):
-        old, different = {}, ["content"]
+        old, different = {}, "it cannot be read"
     if not different:
         return old
     if overwrite:
         return {}
     raise InputError(
-        f"{str(path)!r} holds other results (another {', another '.join(different)}); choose another --out, or replace "
-        "them with --overwrite."
+        f"{str(path)!r} holds other results: {different}; choose another --out, or replace them with --overwrite."
     )

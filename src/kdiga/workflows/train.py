@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.distributed.process_group import ProcessGroup
+from kdiga.errors import InputError
 from kdiga.io.atomic_write import replacing
 from kdiga.methods import method_by_name
-from kdiga.models import Classifier, count_parameters, save_model
+from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
 from kdiga.results.shared import without_folders
 from kdiga.runs.fingerprints import fingerprint_of_model
@@ -148,6 +149,13 @@ def _fingerprints(student: Classifier, outcome: TrainingResult) -> dict[str, str
 
 def _earlier_result(out: Path) -> dict[str, Any]:
     result = read_result(out)
+    for which, made in (result.get("fingerprints") or {}).items():
+        path = out / f"{which}.safetensors"
+        if path.is_file() and (found := fingerprint_of_model(load_model(path))) != made:
+            raise InputError(
+                f"{str(path)!r} holds the weights {found[:12]}, and its run's {RESULT} is of {made[:12]}; put the "
+                "run's weights back, or train it again with --overwrite."
+            )
     remove_state(out)  # left by a process that was killed between result and removal
     return result
 
@@ -164,7 +172,7 @@ def _run_rounds(
     recipe = run.recipe
     process_group = ProcessGroup.connect(run.device)
     process_group.run_on_first(lambda: _prepare(run, out, resume=resume, overwrite=overwrite))
-    finished = process_group.run_on_first(lambda: read_result(out) if resume and (out / RESULT).is_file() else {})
+    finished = process_group.run_on_first(lambda: _earlier_result(out) if resume and (out / RESULT).is_file() else {})
     if finished:
         return finished
     if process_group.leads:
