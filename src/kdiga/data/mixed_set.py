@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kdiga.data.file_set import FileSet
-from kdiga.data.image_set import ImageSet
+from kdiga.data.image_set import ImageSet, described
 from kdiga.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MixedSet:
     """A set of training images, and extra images that only batches contain.
 
@@ -23,6 +23,7 @@ class MixedSet:
         original: The training images.
         extra: Extra images of the same size and channels, with labels of the original's classes.
         share: Share of extra images in each batch, in (0, 1).
+        unlabelled: Whether the extra images have no labels: batches then have -100 for them.
 
     Raises:
         InputError: for another share, or images that do not go together.
@@ -31,6 +32,7 @@ class MixedSet:
     original: ImageSet | FileSet
     extra: ImageSet | FileSet
     share: float
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -47,6 +49,10 @@ class MixedSet:
     def __len__(self) -> int:
         """Return the number of original examples."""
         return len(self.original)
+
+    def __repr__(self) -> str:
+        """Return the number of images, their shape and classes in one line."""
+        return described(self)
 
     @property
     def labels(self) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any, Literal, cast
 from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method, method_class, method_options
-from kdiga.models import available_models
-from kdiga.models.registry import source_of
+from kdiga.models.registry import is_architecture, source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel, added_option, recorded_options
@@ -21,8 +20,9 @@ class ExtraConfig:
 
     path: str  # path of an .npz file with ``image`` and ``label``, or of a folder of class folders
     share: float = 0.7  # fraction of extra images in each batch, in (0, 1)
-    # "given" (labels of the file or folder) or "teacher" (predictions of the recipe's teacher)
-    labels: Literal["given", "teacher"] = "given"
+    # "given" (labels of the file or folder), "teacher" (predictions of the recipe's teacher) or "none" (the label loss
+    # leaves the images out; terms of the teacher use them). Without "given" the folder need not have class folders
+    labels: Literal["given", "teacher", "none"] = "given"
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -69,7 +69,8 @@ class ModelConfig:
 
     Args:
         name: Architecture, ``timm:NAME``, ``torchvision:NAME``, ``robustbench:DATASET/THREAT/NAME``,
-            ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's folder.
+            ``hf-hub:ORG/NAME``, ``zoo:NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's
+            folder.
         weights: State dict for a named architecture; with ``pretrained``, the file of the pretrained weights.
         activation: Activation instead of the architecture's own.
         normalization: "data" (mean and deviation of the training images, the default for fresh weights), a known name,
@@ -105,7 +106,7 @@ class ModelConfig:
     def is_fresh(self) -> bool:
         """Whether the model is an architecture with fresh weights."""
         source, name = source_of(self.name)
-        named = bool(source.prefix) or name in available_models()
+        named = bool(source.prefix) or is_architecture(name)
         return named and not source.brings_weights and self.weights is None and not self.pretrained
 
 
