@@ -135,6 +135,14 @@ def seeded(*parts: int) -> Generator[None]:
         yield
 
 
+@contextmanager
+def seeded_on_cpu(*parts: int) -> Generator[None]:
+    """Draw the CPU's random numbers from a stream seeded by the parts alone; no stream outside moves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(mix_seed(*parts))  # torch.manual_seed would move a GPU's stream
+        yield
+
+
 def mix_seed(*parts: int) -> int:
     """Combine integers into one seed; nearby parts give unrelated seeds."""
     state = 0x9E3779B97F4A7C15

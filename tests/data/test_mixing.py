@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import kdiga
 from kdiga.data import Augmentation, FileSet, ImageSet, MixedSet, feed_of, split
+from kdiga.data.blending import BlendedFeed
 from kdiga.data.extra import load_extra
 from kdiga.data.reading import Reading
 from kdiga.distributed.batch_shards import Share
 from kdiga.errors import InputError
+from kdiga.methods import Needs, Passes
 from kdiga.recipes.schema import DataConfig, ExtraConfig
 from kdiga.recipes.validate import recipe_from_dict
+from kdiga.training.teacher_sources import conditions
 from kdiga.workflows.prepare import label_extra_images, load_recipe_data, prepare
 from kdiga.workflows.train import run_recipe
-from tests.data.pictures import class_folders
+from tests.data.pictures import class_folders, picture
 
 CPU = torch.device("cpu")
 
@@ -167,3 +172,55 @@ def test_bad_extra_images(tmp_path, mixed):
         load_extra(tmp_path / "bad.npz", original, Reading())
     with pytest.raises(InputError, match="in a batch of 2 is 2"):
         feed(MixedSet(original, mixed.extra, 0.9), batch_size=2)
+
+
+@pytest.mark.parametrize("blend", ["mixup", "cutmix"])
+def test_a_blended_batch_is_a_batch_and_its_neighbours(blend, stripes):
+    plain = feed(stripes)
+    blended = BlendedFeed(plain, blend, 4, 1)
+    batches = list(blended.epoch(2))
+    assert len(batches) == len(plain)
+    for batch, before in zip(batches, plain.epoch(2), strict=True):
+        share = 1 - (batch.labels - torch.eye(4)[before.labels]).abs().sum(1).max() / 2
+        other = torch.eye(4)[before.labels.roll(1)]
+        assert torch.allclose(batch.labels, share * torch.eye(4)[before.labels] + (1 - share) * other, atol=1e-5)
+        own, moved = before.images, before.images.roll(1, 0)
+        if blend == "mixup":
+            assert torch.allclose(batch.images, share * own + (1 - share) * moved, atol=1e-5)
+        else:
+            assert ((batch.images == own) | (batch.images == moved)).all()
+    (later,) = list(blended.epoch(2, start=len(plain) - 1))
+    assert torch.equal(later.images, batches[-1].images), "an interrupted epoch goes on with the same batches"
+
+
+@pytest.mark.filterwarnings("ignore:training collapsed")
+def test_blended_and_unlabelled_images_train_a_student(stripes):
+    unlabelled = MixedSet(stripes, stripes.take(slice(100)), 0.5, unlabelled=True)
+    for batch in feed(unlabelled).epoch(0):
+        assert torch.equal(batch.labels == -100, batch.index >= len(stripes))
+    settings = {"epochs": 1, "batch_size": 40, "validation_steps": 1, "stop_at_chance": False}
+    teacher = kdiga.load_model("cnn-8", num_classes=4, in_channels=1, image_size=8)
+    for data, method, blend in ((unlabelled, "kdiga", "none"), (stripes, "kdiga", "cutmix"), (stripes, "kd", "mixup")):
+        student = kdiga.load_model("cnn-4", num_classes=4, in_channels=1, image_size=8)
+        result = kdiga.distill(student, teacher, data, method=method, blend=blend, **settings)
+        assert 0 < result.history[0].terms["label"] < 2
+    with pytest.raises(InputError, match="blend was 'mixup' with images without labels"):
+        kdiga.distill(student, teacher, unlabelled, method="kd", blend="mixup", **settings)
+    with pytest.raises(InputError, match=r"blend was 'mixup' with a data loader, .* v2.MixUp"):
+        kdiga.distill(student, teacher, [next(stripes.batches(8))], method="kd", blend="mixup", **settings)
+    with pytest.raises(InputError, match=r"blend was 'mixup' and the teacher is a cache"):
+        conditions(stripes, Needs(Passes()), kdiga.TrainingSettings(blend="mixup"))
+
+
+@pytest.mark.parametrize("labels", ["none", "teacher"])
+def test_a_flat_folder_of_extra_images_needs_no_labels(labels, tmp_path):
+    class_folders(tmp_path / "known", suffix="png")
+    for number in range(6):
+        picture(tmp_path / "more" / f"{number}.png", (20, 20), number)
+    config = DataConfig(
+        str(tmp_path / "known"), image_size=16, workers=0, extra=ExtraConfig(str(tmp_path / "more"), 0.5, labels)
+    )
+    train = load_recipe_data(config).train
+    assert (len(train.extra), train.unlabelled, train.extra.num_classes) == (6, labels == "none", 3)
+    with pytest.raises(InputError, match="0 class folders"):
+        load_recipe_data(replace(config, extra=replace(config.extra, labels="given")))

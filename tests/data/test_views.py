@@ -16,6 +16,22 @@ from tests.data.pictures import picture
 CROP = Augmentation(pad=2, flip=True)
 
 
+@pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_policy_depends_on_seed_example_and_view_alone(name, channels):
+    bytes_ = torch.arange(12 * channels * 64).view(12, channels, 8, 8).remainder(251).byte()
+    policy, index = augmentation_by_name(name, 8), torch.arange(12)
+    state = torch.get_rng_state()
+    views = policy(bytes_, index, seed=3, view=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    few = torch.tensor([7, 2])
+    assert torch.equal(policy(bytes_[few], few, seed=3, view=1), views[few])
+    assert (views.dtype, views.shape) == (torch.uint8, bytes_.shape)
+    assert not torch.equal(policy(bytes_, index, seed=3, view=2), views)
+    assert not torch.equal(views, Augmentation(1, flip=True)(bytes_, index, seed=3, view=1))
+    assert torch.equal((255 * policy(bytes_ / 255, index, seed=3, view=1)).round().byte(), views)
+
+
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.arange(40 * 3 * 8 * 8).view(40, 3, 8, 8) % 251

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from kdiga.checks import IGNORED
 from kdiga.data.decoder_pool import Pending
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet, to_pixels
@@ -146,7 +147,8 @@ class PendingMixedBatch:
             if not len(images):
                 images = made.new_empty(count, *made.shape[1:])
             images[places.to(device)] = made
-            labels[places.to(device)] = stored[part.rows.to(stored.device)].to(device)
+            known = part.data is self.data.original or not self.data.unlabelled
+            labels[places.to(device)] = stored[part.rows.to(stored.device)].to(device) if known else IGNORED
         return Batch(images, labels, self.index.to(device), view=self.view)
 
     def cancel(self) -> None:

@@ -98,7 +98,7 @@ def scan(folder: Path) -> Scan:
     classes = folders_in(folder)
     names, labels, ignored = list[str](), list[int](), Counter[str]()
     for label, name in enumerate(classes):
-        inside = sorted(_images_below(str(folder / name), name, ignored))
+        inside = sorted(images_below(str(folder / name), name, ignored))
         names += inside
         labels += [label] * len(inside)
     if len(classes) < 2 or not names:
@@ -215,7 +215,7 @@ def _check_no_parts(path: Path) -> None:
         )
 
 
-def _images_below(folder: str, name: str, ignored: Counter[str]) -> Iterator[str]:
+def images_below(folder: str, name: str, ignored: Counter[str]) -> Iterator[str]:
     """Yield the images in a class folder and the folders in it, and count other files and links to folders."""
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -223,7 +223,7 @@ def _images_below(folder: str, name: str, ignored: Counter[str]) -> Iterator[str
                 continue
             inside, suffix = f"{name}/{entry.name}", os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (speed)
             if entry.is_dir(follow_symlinks=False):
-                yield from _images_below(entry.path, inside, ignored)
+                yield from images_below(entry.path, inside, ignored)
             elif entry.is_dir():
                 ignored["link to a folder"] += 1
             elif suffix in SUFFIXES and entry.is_file():

@@ -23,6 +23,7 @@ class MixedSet:
         original: The training images.
         extra: Extra images of the same size and channels, with labels of the original's classes.
         share: Share of extra images in each batch, in (0, 1).
+        unlabelled: Whether the extra images have no labels: batches then have -100 for them.
 
     Raises:
         InputError: for another share, or images that do not go together.
@@ -31,6 +32,7 @@ class MixedSet:
     original: ImageSet | FileSet
     extra: ImageSet | FileSet
     share: float
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:

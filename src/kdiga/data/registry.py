@@ -19,6 +19,7 @@ from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading, settle
 from kdiga.errors import InputError, unknown
+from kdiga.plugins import load_plugins
 
 T = TypeVar("T")
 
@@ -103,11 +104,16 @@ def _check_new(name: str) -> None:
 
 
 def available_data() -> tuple[str, ...]:
-    """Return the names of the data sets; what else is accepted is in ``FORMS``."""
+    """Return the names of the data sets, also those that installed packages bring; ``FORMS`` has what else works."""
+    _import_own()
+    load_plugins("data")
+    return tuple(sorted(name for name in [*_LOADERS, *_FILE_LOADERS] if not name.endswith(":")))
+
+
+def _import_own() -> None:
     package = importlib.import_module("kdiga.data")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return tuple(sorted(name for name in [*_LOADERS, *_FILE_LOADERS] if not name.endswith(":")))
 
 
 def find_data(name: str, *, root: str | Path | None = None) -> str | None:
@@ -143,24 +149,33 @@ def load_data(name: str | Path, *, root: str | Path | None = None, **reading: An
     Raises:
         InputError: for an unknown name, damaged files, or data that is neither here nor available for download.
     """
-    names, options = available_data(), _reading(reading)
-    place = None if root is None else Path(root).expanduser()
-    text = str(name)
+    _import_own()
+    options, place, text = _reading(reading), None if root is None else Path(root).expanduser(), str(name)
+    if text not in _LOADERS and _file_loader(text) is None:
+        names = available_data()  # other packages are imported only for a name that is none of kdiga's
+        if text not in names:
+            raise unknown("data set", text, names, "A folder of class folders, or a CSV file, is accepted by its path.")
     if text in _LOADERS:
         for key in ("image_size", "skip_corrupt"):
             if getattr(options, key):
                 raise InputError(f"{key}={getattr(options, key)} has no effect on {text}; it is for image files only.")
         return _LOADERS[text](place)
-    prefix = f"{text.partition(':')[0]}:"
-    loader = _FILE_LOADERS.get(text) or _FILE_LOADERS.get(prefix)
-    if loader is not None and prefix != PATHS:
-        return loader(text.removeprefix(prefix), place, options)
+    loader = _file_loader(text)
+    assert loader is not None
+    return loader(text, place, options)
+
+
+def _file_loader(name: str) -> FileLoader | None:
+    """Return the loader of a name, of its prefix, or of a path; None for a name that is not known so far."""
+    prefix = f"{name.partition(':')[0]}:"
+    if name in _FILE_LOADERS and not name.endswith(":"):
+        return _FILE_LOADERS[name]
+    if prefix in _FILE_LOADERS and prefix not in (PATHS, TABLES):
+        return lambda text, root, reading: _FILE_LOADERS[prefix](text.removeprefix(prefix), root, reading)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _FILE_LOADERS[PATHS](text, place, options)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return _FILE_LOADERS[TABLES](text, place, options)
-    raise unknown("data set", text, names, "A folder of class folders, or a CSV file, is accepted by its path.")
+        return _FILE_LOADERS[PATHS]
+    return _FILE_LOADERS[TABLES] if path.suffix.lower() in (".csv", ".tsv") else None
 
 
 def _reading(given: dict[str, Any]) -> Reading:

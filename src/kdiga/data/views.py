@@ -7,6 +7,7 @@ teacher's signal can be stored and found again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from kdiga.decoding import ATTEMPTS, Crops, crop_box
 from kdiga.errors import unknown
+from kdiga.model_state import seeded_on_cpu
+
+POLICY = 105  # random stream of a seed
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,47 @@ class ResizedCrop:
         return found.round_().clamp_(0, 255).byte() if images.dtype == torch.uint8 else found.clamp_(0, 1)
 
 
-View = Augmentation | ResizedCrop
+@dataclass(frozen=True)
+class Policy:
+    """A random shift and flip, and then one of torchvision's policies: RandAugment or TrivialAugment.
+
+    Args:
+        name: "randaugment" (Cubuk et al., 2020: two operations of magnitude 9 of 30) or "trivialaugment" (Müller and
+            Hutter, 2021: one operation of random magnitude).
+        pad: Border of the shift in pixels.
+    """
+
+    name: Literal["randaugment", "trivialaugment"]
+    pad: int
+
+    def key(self) -> str:
+        """Return the settings as text; see :meth:`Augmentation.key`."""
+        return f"Policy(name={self.name}, pad={self.pad})"
+
+    def __call__(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
+        """Return the view of each image, of the same type; the arguments are those of :class:`Augmentation`'s call."""
+        from torchvision.transforms import v2  # few runs need it
+
+        transform = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide}[self.name]()
+        images = Augmentation(self.pad, flip=True)(images, index, seed=seed, view=view)
+        pixels = images if images.dtype == torch.uint8 else (255 * images).round().byte()
+        found = list[Tensor]()
+        for image, row in zip(pixels, index.tolist(), strict=True):
+            with seeded_on_cpu(seed, POLICY, row, view):
+                found.append(transform(image))
+        return torch.stack(found) if images.dtype == torch.uint8 else torch.stack(found).to(images.dtype) / 255
+
+
+View = Augmentation | ResizedCrop | Policy
 """An augmentation: it makes the views of examples."""
 
 
 def augmentation_by_name(name: str, image_size: int) -> View:
-    """Return "none", "crop", "crop-flip" (with a border of an eighth of the image) or "resized-crop-flip".
+    """Return an augmentation; its shift has a border of an eighth of the image.
+
+    Args:
+        name: "none", "crop", "crop-flip", "resized-crop-flip", "randaugment" or "trivialaugment".
+        image_size: Height and width of the images in pixels.
 
     Raises:
         InputError: for another name.
@@ -115,6 +154,8 @@ def augmentation_by_name(name: str, image_size: int) -> View:
         "crop": Augmentation(pad),
         "crop-flip": Augmentation(pad, flip=True),
         "resized-crop-flip": ResizedCrop(image_size),
+        "randaugment": Policy("randaugment", pad),
+        "trivialaugment": Policy("trivialaugment", pad),
     }
     if name not in known:
         raise unknown("augmentation", name, known)

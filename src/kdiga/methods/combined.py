@@ -15,6 +15,7 @@ from kdiga.methods.base import (
     Passes,
     SearchRange,
     available_methods,
+    methods_for,
 )
 from kdiga.methods.context import StepContext
 from kdiga.types import Objective, recorded_options
@@ -136,11 +137,11 @@ def method_class(method: str | Mapping[str, Any] | Method | type[Method]) -> typ
     Raises:
         InputError: for an unknown name, or another object.
     """
-    name, methods = method.get("name") if isinstance(method, Mapping) else method, available_methods()
+    name = method.get("name") if isinstance(method, Mapping) else method
     if isinstance(name, Combined):
         return type(name.base)
     if isinstance(name, str):
-        if name not in methods:
+        if name not in (methods := methods_for(name)):
             raise unknown("method", name, methods)
         return methods[name]
     kind = name if isinstance(name, type) else type(name)

@@ -21,6 +21,7 @@ from kdiga.errors import InputError, nearest, unknown
 from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec
 from kdiga.models.imagenet import CLASSES
 from kdiga.models.input_layers import Normalization
+from kdiga.plugins import load_plugins
 
 Builder = Callable[[ModelSpec, type[nn.Module]], nn.Module]
 _BUILDERS: dict[str, tuple[Builder, type[nn.Module]]] = {}
@@ -45,9 +46,16 @@ def register(*names: str, activation: type[nn.Module] = nn.ReLU) -> Callable[[Bu
 
 
 def available_models() -> Sequence[str]:
-    """Return the names of the built-in architectures; every source adds its own, such as ``timm:NAME``."""
+    """Return the names of architectures, also those that installed packages bring; sources have ``timm:NAME``."""
     _import_all("kdiga.models.architectures")
+    load_plugins("models")
     return tuple(_BUILDERS)
+
+
+def is_architecture(name: str) -> bool:
+    """Return whether an architecture has this name; other packages are imported only for a foreign name."""
+    _import_all("kdiga.models.architectures")
+    return name in _BUILDERS or name in available_models()
 
 
 def build(spec: ModelSpec) -> Classifier:
@@ -55,8 +63,8 @@ def build(spec: ModelSpec) -> Classifier:
     if ":" in spec.name:
         source, name = source_of(spec.name)
         return Classifier(spec, source.network(replace(spec, name=name)))
-    names = available_models()
-    if spec.name not in _BUILDERS:
+    if not is_architecture(spec.name):
+        names = available_models()
         close = list(dict.fromkeys([*nearest(spec.name, names, most=2), *suggestions(spec.name)]))
         if close:
             raise InputError(f"model {spec.name!r} is not known; did you mean {' or '.join(close)}?")

@@ -8,8 +8,7 @@ from typing import Any, Literal, cast
 from kdiga.data import Reading
 from kdiga.errors import InputError, unknown
 from kdiga.methods import Method, method_class, method_options
-from kdiga.models import available_models
-from kdiga.models.registry import source_of
+from kdiga.models.registry import is_architecture, source_of
 from kdiga.teachers.manifest import RowType
 from kdiga.training import TrainingSettings
 from kdiga.types import ThreatModel, added_option, recorded_options
@@ -21,8 +20,9 @@ class ExtraConfig:
 
     path: str  # path of an .npz file with ``image`` and ``label``, or of a folder of class folders
     share: float = 0.7  # fraction of extra images in each batch, in (0, 1)
-    # "given" (labels of the file or folder) or "teacher" (predictions of the recipe's teacher)
-    labels: Literal["given", "teacher"] = "given"
+    # "given" (labels of the file or folder), "teacher" (predictions of the recipe's teacher) or "none" (the label loss
+    # leaves the images out; terms of the teacher use them). Without "given" the folder need not have class folders
+    labels: Literal["given", "teacher", "none"] = "given"
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -105,7 +105,7 @@ class ModelConfig:
     def is_fresh(self) -> bool:
         """Whether the model is an architecture with fresh weights."""
         source, name = source_of(self.name)
-        named = bool(source.prefix) or name in available_models()
+        named = bool(source.prefix) or is_architecture(name)
         return named and not source.brings_weights and self.weights is None and not self.pretrained
 
 

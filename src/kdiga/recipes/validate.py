@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from kdiga.errors import InputError
 from kdiga.methods import Combined, Method, available_methods
+from kdiga.methods.base import methods_for
 from kdiga.recipes.schema import CacheConfig, DataConfig, ExtraConfig, ModelConfig, Recipe, Rounds
 from kdiga.recipes.source import (
     CLAIMS,
@@ -89,9 +90,9 @@ def recipe_from_dict(
 
 
 def _read_method(reader: SectionReader, given: object) -> Method | None:
-    methods = available_methods()
     options = reader.mapping(("method",), given, "name")
     name, added = options.pop("name", None), options.pop("with", None)
+    methods = methods_for(name)
     if not isinstance(name, str):
         reader.problem(("method",), f"needs a name; accepted: {', '.join(methods)}")
     elif name not in methods:

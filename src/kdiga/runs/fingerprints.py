@@ -65,7 +65,7 @@ def fingerprint_of_images(data: Images) -> str:
     """
     if isinstance(data, MixedSet):
         parts = [fingerprint_of_images(part) for part in (data.original, data.extra)]
-        return hashlib.sha256(f"{parts} {data.share}".encode()).hexdigest()
+        return hashlib.sha256(f"{parts} {data.share}{' unlabelled' if data.unlabelled else ''}".encode()).hexdigest()
     return _hash_of_files(data) if isinstance(data, FileSet) else fingerprint_of_tensors(data.images, data.labels)
 
 

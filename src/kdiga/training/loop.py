@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.data import Feed, Images, ImageSet, augmentation_by_name, feed_of
+from kdiga.data import Feed, Images, ImageSet, MixedSet, augmentation_by_name, feed_of
+from kdiga.data.blending import BlendedFeed
 from kdiga.distributed.process_group import ProcessGroup
 from kdiga.errors import DivergedError, InputError
 from kdiga.gradients.routes import route_by_name
@@ -93,6 +94,8 @@ class TrainingLoop:
             views=views,
             share=self.process_group.share,
         )
+        if settings.blend != "none":
+            self.feed = blended(self.feed, train, settings)
         self.steps = len(self.feed) * settings.epochs
         if not self.steps:
             raise InputError("the training data holds no batch; give at least one image and its label.")
@@ -296,6 +299,25 @@ class TrainingLoop:
             provenance(self.device),
             self.sanity_checks.warnings,
         )
+
+
+def blended(feed: Feed, train: object, settings: TrainingSettings) -> Feed:
+    """Return the feed with blended batches.
+
+    Raises:
+        InputError: For a data loader, whose number of classes is not known, or images without labels.
+    """
+    if not isinstance(train, Images):
+        raise InputError(
+            f"blend was {settings.blend!r} with a data loader, which augments by itself: apply "
+            "torchvision's v2.MixUp or v2.CutMix in it, and give soft labels."
+        )
+    if isinstance(train, MixedSet) and train.unlabelled:
+        raise InputError(
+            f"blend was {settings.blend!r} with images without labels, which no label can be blended with; set one of "
+            "the two to none."
+        )
+    return BlendedFeed(feed, settings.blend, train.num_classes, settings.seed)
 
 
 def _to_cpu(model: nn.Module) -> dict[str, Tensor]:

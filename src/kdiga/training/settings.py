@@ -59,7 +59,9 @@ class TrainingSettings:
             (Izmailov et al., 2018, arXiv:1803.05407), such as 0.75; None for none. The average is validated and saved
             in place of the student. Batch norm's statistics are those of the average on the training images, which
             costs one forward pass of all of them after each averaged epoch.
-        augment: "none", "crop" or "crop-flip".
+        augment: "none", "crop", "crop-flip", "resized-crop-flip", "randaugment" or "trivialaugment".
+        blend: "mixup" or "cutmix" blends the images and labels of each batch; teachers see the blended images. "none"
+            for neither.
         route: Route of methods that train through an input gradient: "exact", "exact-pytorch" (the same by PyTorch's
             slower second derivatives), "finite-difference" (central) or "one-sided"; "auto" is exact if the student
             can be differentiated twice.
@@ -111,6 +113,7 @@ class TrainingSettings:
     label_smoothing: float = added_option(0.0)
     awp: float = added_option(0.0)
     augment: str = "none"
+    blend: Literal["none", "mixup", "cutmix"] = added_option("none")
     route: str = "auto"
     probe: float | None = None
     attack_batch_norm: BatchNormMode = "eval"

@@ -61,7 +61,16 @@ def teacher_source(teacher: nn.Module | Teacher, needs: Needs, *, first: bool) -
 
 
 def conditions(train: ImageSet | FileSet, needs: Needs, settings: TrainingSettings) -> dict[str, Any]:
-    """Return what a run needs of a store, by the manifest's keys: all that the teacher's signals depend on."""
+    """Return what a run needs of a store, by the manifest's keys: all that the teacher's signals depend on.
+
+    Raises:
+        InputError: If the run blends images, which depend on their batch.
+    """
+    if settings.blend != "none":
+        raise InputError(
+            f"blend was {settings.blend!r} and the teacher is a cache, which holds no signals of blended images; give "
+            "the live model, or set training.blend to none."
+        )
     return {
         "data": fingerprint_of_images(train),
         "examples": len(train),

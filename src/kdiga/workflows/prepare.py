@@ -90,8 +90,9 @@ def load_recipe_data(config: DataConfig) -> DataSet:
         _, subset = split(train, wanted / available, SUBSET_SEED)
         train = subset.take(slice(wanted))  # split rounds the share up
     if config.extra is not None and not isinstance(train, MixedSet):
-        more = load_extra(Path(config.extra.path), train, config.reading)
-        train = MixedSet(train, more, config.extra.share)
+        labels = config.extra.labels
+        more = load_extra(Path(config.extra.path), train, config.reading, labelled=labels == "given")
+        train = MixedSet(train, more, config.extra.share, unlabelled=labels == "none")
     return replace(data, train=train)
 
 
