@@ -6,12 +6,12 @@ import io
 
 from rich.console import Console
 
-from kdiga.cli.progress import EvaluationProgress
+from kdiga.progress_bar import TaskBar
 
 
 def test_a_log_gets_a_line_a_minute_with_the_time_left():
     out, now = io.StringIO(), [0.0]
-    progress = EvaluationProgress(Console(file=out, width=100), "RUN", clock=lambda: now[0])
+    progress = TaskBar(Console(file=out, width=100), "RUN", clock=lambda: now[0])
     with progress:
         for attack, second, done in (
             ("pgd-20", 0, 0),
@@ -33,7 +33,7 @@ def test_a_log_gets_a_line_a_minute_with_the_time_left():
 
 def test_a_terminal_gets_a_bar_and_no_lines():
     out = io.StringIO()
-    with EvaluationProgress(Console(file=out, width=100, force_terminal=True), "RUN") as progress:
+    with TaskBar(Console(file=out, width=100, force_terminal=True), "RUN") as progress:
         progress("pgd-20", 1, 10)
         progress("autoattack", 0, 10)
         assert progress.bar.tasks[0].completed == 0

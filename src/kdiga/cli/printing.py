@@ -69,11 +69,3 @@ def data_line(data: DataSet) -> str:
     own = train.original if isinstance(train, MixedSet) else train
     where = f", decoded when needed by {own.workers} further processes" if isinstance(own, FileSet) else ""
     return f"{len(train):,} training{more} and {len(data.test):,} test images{where}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
