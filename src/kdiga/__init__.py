@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from kdiga.models import available_models, load_model, save_model
     from kdiga.training import Distiller, TrainingResult, TrainingSettings, distill
     from kdiga.types import ThreatModel
+    from kdiga.workflows.compare import Comparison, compare
+    from kdiga.workflows.judge import certify, explain, suitable, write_report
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PGD",
+    "Comparison",
     "DataSet",
     "Distiller",
     "DivergedError",
@@ -46,13 +49,18 @@ __all__ = [
     "available_data",
     "available_methods",
     "available_models",
+    "certify",
+    "compare",
     "distill",
     "evaluate",
+    "explain",
     "fast_double_backward",
     "input_gradient",
     "load_data",
     "load_model",
     "save_model",
+    "suitable",
+    "write_report",
 ]
 
 _MODULES = {
@@ -69,6 +77,8 @@ _MODULES = {
     "models": ["available_models", "load_model", "save_model"],
     "training": ["Distiller", "TrainingResult", "TrainingSettings", "distill"],
     "types": ["ThreatModel"],
+    "workflows.compare": ["Comparison", "compare"],
+    "workflows.judge": ["certify", "explain", "suitable", "write_report"],
 }
 
 

@@ -25,11 +25,12 @@ ALLOWED = {
     "kdiga.certification.interval.interval_bounds",
     "kdiga.evaluation.evaluate.evaluate",
     "kdiga.evaluation.masking.all_checks.check_masking",
-    "kdiga.evaluation.evaluate.sweep",
     "kdiga.gradients.alignment.align",
     "kdiga.models.loading.load_model",
     "kdiga.training.distill.distill",
     "kdiga.training.distiller.Distiller.__init__",
+    "kdiga.workflows.judge.certify",
+    "kdiga.workflows.judge.explain",
 }
 AVOIDED = re.compile(r"\b(told|kept|beside|theirs|anyhow)\b", re.IGNORECASE)
 MOST_AVOIDED = 40

@@ -114,7 +114,7 @@ def test_an_answer_for_every_image():
             class_scores(Of(function), torch.rand(3, 1, 8, 8), torch.zeros(3).long())
     two = class_scores(Of(lambda x: x.flatten(1)[:, :2]), torch.rand(3, 1, 8, 8), torch.zeros(3).long())
     assert two.num_classes == 2
-    with pytest.raises(InputError, match="held no example"):
+    with pytest.raises(InputError, match="data was empty"):
         class_scores(Of(lambda x: x.flatten(1)), torch.rand(0, 1, 8, 8), torch.zeros(0).long())
 
 

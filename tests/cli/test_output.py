@@ -16,8 +16,8 @@ import pytest
 import kdiga.cli.app as application
 from kdiga.cli.output import Output, in_json
 from kdiga.cli.printing import say, show_table
-from kdiga.cli.progress import EvaluationProgress
 from kdiga.errors import DivergedError, InputError, InterruptedRunError
+from kdiga.progress_bar import TaskBar
 from tests.cli.test_cli import NOWHERE, run
 
 
@@ -47,7 +47,7 @@ def streams(monkeypatch):
 def work(output):
     """Do what a command does: a word, progress, a table, a result."""
     say(output.console, "said", style="yellow")
-    with EvaluationProgress(output.console, "RUN", clock=iter(range(0, 1000, 61)).__next__) as progress:
+    with TaskBar(output.console, "RUN", clock=iter(range(0, 1000, 61)).__next__) as progress:
         for done in range(3):
             progress("pgd", done, 3)
     show_table(output.console, ["heading"], [])

@@ -6,12 +6,12 @@ import io
 
 from rich.console import Console
 
-from kdiga.cli.progress import EvaluationProgress
+from kdiga.progress_bar import TaskBar
 
 
 def test_a_log_gets_lines_with_the_time_left():
     out, now = io.StringIO(), [0.0]
-    progress = EvaluationProgress(Console(file=out, width=100), "RUN", clock=lambda: now[0])
+    progress = TaskBar(Console(file=out, width=100), "RUN", clock=lambda: now[0])
     with progress:
         for attack, second, done in (
             ("pgd-20", 0, 0),
@@ -34,7 +34,7 @@ def test_a_log_gets_lines_with_the_time_left():
 
 def test_a_terminal_gets_a_bar_and_no_lines():
     out = io.StringIO()
-    with EvaluationProgress(Console(file=out, width=100, force_terminal=True), "RUN") as progress:
+    with TaskBar(Console(file=out, width=100, force_terminal=True), "RUN") as progress:
         progress("pgd-20", 1, 10)
         progress("autoattack", 0, 10)
         assert progress.bar.tasks[0].completed == 0
@@ -43,7 +43,7 @@ def test_a_terminal_gets_a_bar_and_no_lines():
 def test_the_time_left_is_whole_in_80_columns():
     out, clock = io.StringIO(), iter([0.0, 0.0, 0.0, 30.0])
     label = "runs/" + "a-long-name-of-a-run/" * 5
-    with EvaluationProgress(Console(file=out, width=80, force_terminal=True), label, lambda: next(clock)) as progress:
+    with TaskBar(Console(file=out, width=80, force_terminal=True), label, lambda: next(clock)) as progress:
         progress("autoattack", 0, 1000)
         progress("autoattack", 100, 1000)
         progress.bar.refresh()

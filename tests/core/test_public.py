@@ -8,6 +8,7 @@ import sys
 import kdiga
 
 PUBLIC = {
+    "Comparison",
     "DataSet",
     "DivergedError",
     "Distiller",
@@ -27,13 +28,18 @@ PUBLIC = {
     "available_data",
     "available_methods",
     "available_models",
+    "certify",
+    "compare",
     "distill",
     "evaluate",
+    "explain",
     "fast_double_backward",
     "input_gradient",
     "load_data",
     "load_model",
     "save_model",
+    "suitable",
+    "write_report",
 }
 
 

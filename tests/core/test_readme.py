@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import kdiga
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
 from kdiga.recipes.validate import load_recipe
@@ -21,12 +20,9 @@ def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = SNIPPETS
     assert len(example.strip().splitlines()) <= 12
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs/demo/teacher").mkdir(parents=True)
-    teacher = kdiga.load_model("cnn-32", in_channels=1, image_size=8)
-    kdiga.save_model(teacher, tmp_path / "runs/demo/teacher/best.safetensors")
     assert example.count("20 *") == 2
     exec(compile(example.replace("20 *", "2 *"), "README.md", "exec"), {})
-    assert 0 <= float(capsys.readouterr().out) <= 1
+    assert "pgd-20: accuracy" in capsys.readouterr().out
 
 
 def test_the_readme_is_short_and_whole():

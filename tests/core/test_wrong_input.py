@@ -55,7 +55,7 @@ class Pair(nn.Module):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: kdiga.align(net(), net(), IMAGES[:0], LABELS[:0]), "the batch held no image"),
+        (lambda: kdiga.align(net(), net(), IMAGES[:0], LABELS[:0]), "the batch was empty"),
         (lambda: kdiga.align(frozen(), net(), IMAGES, LABELS), "no parameter of the student requires a gradient"),
         (
             lambda: kdiga.align(frozen(), net(), IMAGES, LABELS, route="finite-difference"),

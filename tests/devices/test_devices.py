@@ -25,7 +25,8 @@ from tests.distributed.work import configured
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 THREAT = ThreatModel("linf", 0.1)
-READS = {"mtard": Counter(_local_scalar_dense=2)}  # its weights are balanced by both terms of each step
+# Weights are balanced by both terms of each step, temperatures by two entropies.
+READS = {"mtard": Counter(_local_scalar_dense=2), "b-mtard": Counter(_local_scalar_dense=4)}
 RANDOM = (
     "fast-at",
     "kdiga-ard",
@@ -40,6 +41,11 @@ RANDOM = (
     "igdm",
     "saad",
     "mtard",
+    "b-mtard",
+    "mart",
+    "dgad",
+    "fair-ard",
+    "absld",
     "tangent",
 )  # or signs of gradients near zero
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique_dim", "_unique2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 
 import kdiga
 from kdiga.evaluation import sweep
+from kdiga.evaluation.stages import AttackSettings
+from kdiga.runs.work_units import ResultCache
 from tests.conftest import five_layers
 from tests.reference_process import ended, start, until
 
@@ -69,8 +72,8 @@ def test_the_second_time_nothing_is_attacked(data, tmp_path):
     again, unattacked = Counting(model), Counting(model)
     second = kdiga.evaluate(again, [(images, labels)], **SHORT, folder=tmp_path)
     kdiga.evaluate(unattacked, [(images, labels)], **SHORT | {"attacks": ["clean"]})
-    assert (unattacked.passes, again.passes) == (29, 30), (
-        "28 are the four cheap checks; one tells the module from others"
+    assert (unattacked.passes, again.passes) == (30, 31), (
+        "28 are the four cheap checks, one is the description's; one more tells the module from others in the folder"
     )
     assert correct(first) == correct(second)
     assert first.results["cw-10x2"].seconds == second.results["cw-10x2"].seconds, "of the work, not of reading"
@@ -191,16 +194,17 @@ def test_the_margin_attack_sees_through_saturated_logits(data):
 
 def test_a_sweep_is_kept_too_and_looks_only_at_what_stands(data, tmp_path):
     model, images, labels = data
-    ask = {"eps_values": (0, 0.01, 0.03, 0.3), "attack": "pgd-5", "batch_size": 5, "folder": tmp_path}
+    settings = AttackSettings(kdiga.ThreatModel(), 0, 5, ResultCache(tmp_path))
+    ask = {"eps_values": (0, 0.01, 0.03, 0.3), "attack": "pgd-5"}
     counting = Counting(model)
-    first = sweep(counting, [(images, labels)], **ask)
+    first = sweep(counting, [(images, labels)], settings, **ask)
     assert sum(first.correct[0]) == 11
     again = Counting(model)
-    assert sweep(again, [(images, labels)], **ask) == first
+    assert sweep(again, [(images, labels)], settings, **ask) == first
     assert again.passes == 3 + 1, "one tells the module from others"
     coarse = ask | {"eps_values": (0, 0.03, 0.3)}
-    assert sweep(counting, [(images, labels)], **coarse) == sweep(
-        counting, [(images, labels)], **coarse | {"folder": None}
+    assert sweep(counting, [(images, labels)], settings, **coarse) == sweep(
+        counting, [(images, labels)], replace(settings, result_cache=ResultCache()), **coarse
     ), "what an eps came to depends on what fell before"
     plain = first.to_dict()
     assert [

@@ -422,7 +422,7 @@ def dgad(S, T, T2, G, x, y, norm):
     return imitation.mean() + 0.5 * F.mse_loss(torch.softmax(s_adv, 1), torch.softmax(s, 1))
 
 
-SURVIVED = torch.tensor([20.0, 5, 0, 10, 1, 30, 30, 2, 8, 9], dtype=torch.float64)
+SURVIVED = torch.tensor([20.0, 5, 0, 10, 1, 30, 30, 0, 8, 9], dtype=torch.float64)
 EXAMPLES = torch.tensor([5.0, 5, 4, 5, 1, 5, 6, 0, 4, 3], dtype=torch.float64)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 import kdiga
 from kdiga.errors import InputError
 from kdiga.models.sources import python_code
+from kdiga.runs.fingerprints import fingerprint_of_model
 
 SOURCE = """
 from pathlib import Path
@@ -155,3 +156,24 @@ def test_a_normalisation_in_the_file_is_not_replaced(tmp_path):
     with pytest.raises(InputError, match="leave normalization out"):
         kdiga.load_model("cnn-4", weights=tmp_path / "weights.pt", normalization="none")
     assert kdiga.load_model("cnn-4", weights=tmp_path / "weights.pt").spec.mean == (0.5, 0.5, 0.5)
+
+
+def test_code_that_loads_its_weights_is_judged_and_fresh_weights_are_not(code):
+    (code / "own.py").write_text(
+        f"{SOURCE}\ndef trained():\n    import torch\n    torch.manual_seed(0)\n    return Net()\n"
+    )
+    model = kdiga.load_model("python:own.py:trained", pretrained=True)
+    assert model.origin.trained
+    with pytest.raises(InputError, match=r"returns fresh weights, .* give weights=FILE"):
+        kdiga.load_model("python:own.py:Net", pretrained=True)
+    before = fingerprint_of_model(model)
+    assert fingerprint_of_model(kdiga.load_model("python:own.py:trained", pretrained=True)) == before
+    (code / "own.py").write_text((code / "own.py").read_text().replace("self.head(self", "1e4 * self.head(self"))
+    assert fingerprint_of_model(kdiga.load_model("python:own.py:trained", pretrained=True)) != before
+
+
+def test_a_bare_state_dict_needs_no_normalisation_for_own_code(code):
+    model = kdiga.load_model("python:my_nets:Net", num_classes=3, image_size=4)
+    torch.save(model.network.state_dict(), code / "claimed.pt")
+    loaded = kdiga.load_model("python:my_nets:Net", weights=code / "claimed.pt", num_classes=3, image_size=4)
+    assert torch.equal(loaded(IMAGES), model(IMAGES))

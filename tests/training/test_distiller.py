@@ -228,7 +228,7 @@ def wrong_calls(images, labels):
         "images had pixels in": lambda: kd(images * 255, labels),
         r"labels were in \[": lambda: kd(images, labels + 10),
         "labels were torch.float32": lambda: kd(images, labels.float()),
-        "the batch held no image": lambda: kd(images[:0], labels[:0]),
+        "the batch was empty": lambda: kd(images[:0], labels[:0]),
         "gradients are off here": lambda: torch.no_grad()(kd)(images, labels),
         "no parameter of the student requires a gradient": lambda: frozen(images, labels),
         "trains its teacher, which is in eval mode; call teacher.train": lambda: guide(images, labels),

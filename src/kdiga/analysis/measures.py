@@ -13,11 +13,14 @@ from kdiga.analysis.linearity import Expansion, cosines, dual_norm, gradient_dis
 from kdiga.analysis.worst_case import Differentiable, WorstCaseSearch, loss_score
 from kdiga.checks import check_examples, check_labels, check_logits, check_same_classes
 from kdiga.errors import InputError
-from kdiga.evaluation import AttackResult, evaluate
+from kdiga.evaluation import AttackResult
+from kdiga.evaluation.evaluate import warn_of
+from kdiga.evaluation.measure import BATCH_SIZE, measure
+from kdiga.evaluation.stages import AttackSettings
 from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
 from kdiga.runs.chunks import Chunk, ChunkJob, run_chunks, split_chunks
-from kdiga.runs.fingerprints import fingerprint_of_model
+from kdiga.runs.fingerprints import describe_model
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
@@ -173,16 +176,9 @@ class Measurements:
     def attacked(self, model: nn.Module, attack: str, folder: Path | None) -> tuple[Sequence[bool], AttackResult]:
         """Return whether each example is classified correctly, and the result of an attack, cached in a folder."""
         target = model if is_differentiable(model, self.images[:1]) else Differentiable(model)
-        report = evaluate(
-            target,
-            [(self.images, self.labels)],
-            eps=self.threat.eps,
-            norm=self.threat.norm,
-            attacks=[attack],
-            seed=self.seed,
-            folder=folder,
-            progress=self.on_progress,
-        )
+        settings = AttackSettings(self.threat, self.seed, BATCH_SIZE, ResultCache(folder), self.on_progress)
+        report = measure(target, [(self.images, self.labels)], settings, [attack])
+        warn_of(report.findings)
         attacked = next(result for name, result in report.results.items() if name != "clean")
         return report.results["clean"].correct, attacked
 
@@ -213,7 +209,7 @@ class Measurements:
 
     def _fingerprint(self, model: nn.Module) -> str:
         if id(model) not in self.fingerprints:
-            self.fingerprints[id(model)] = fingerprint_of_model(model)
+            self.fingerprints[id(model)] = describe_model(model, images=self.images)["fingerprint"]
         return self.fingerprints[id(model)]
 
 

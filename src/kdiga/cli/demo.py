@@ -9,7 +9,7 @@ from typing import Any
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
-from kdiga.cli.printing import duration, link, say, show_table
+from kdiga.cli.printing import link, say, show_table
 from kdiga.statistics import percent
 from kdiga.workflows.requests import DemoRequest
 
@@ -22,8 +22,9 @@ def demo(request: DemoRequest, output: Output) -> None:
 
     Example: kdiga demo --seed 1 --out runs/demo1
     """
-    from kdiga.cli.progress import EvaluationProgress, JobProgress
+    from kdiga.cli.progress import JobProgress
     from kdiga.distributed.launch import check_started_once
+    from kdiga.progress_bar import TaskBar, duration
     from kdiga.report import write_page, write_summary
     from kdiga.results.evaluations import EvaluationResult
     from kdiga.results.explanations import ExplanationResult
@@ -37,7 +38,7 @@ def demo(request: DemoRequest, output: Output) -> None:
         "(PGD-AT), then four students; all five models are attacked.",
     )
     with (
-        EvaluationProgress(console, "demo") as teacher,
+        TaskBar(console, "demo") as teacher,
         JobProgress(console, "students and attacks") as jobs,
     ):
         models = run_demo(request, on_step=partial(teacher, "training the teacher"), on_job=jobs)

@@ -21,9 +21,9 @@ def run_judged(
     show: Callable[[Output, dict[str, Any]], None],
 ) -> None:
     """Run a workflow with progress, show what it found, and write the result as the user asked for it."""
-    from kdiga.cli.progress import EvaluationProgress
+    from kdiga.progress_bar import TaskBar
 
-    with EvaluationProgress(output.console, label) as progress:
+    with TaskBar(output.console, label) as progress:
         content, folder = work(request, command=command_line(), progress=progress)
     show(output, content)
     if folder is not None:

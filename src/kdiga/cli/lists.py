@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from kdiga.workflows.options import METHODS, RECIPES, Option
 if TYPE_CHECKING:
     from kdiga.methods import Method, Needs, Passes
 
+ZOO_HEADINGS = ("name", "architecture", "data and threat", "parameters", "clean", "AutoAttack")
 METHOD_HEADINGS = (
     "method",
     "student passes",
@@ -119,6 +121,7 @@ def models(request: ModelsRequest, output: Output) -> None:
     from kdiga.errors import InputError
     from kdiga.models import ModelSpec, available_models, build, count_parameters
     from kdiga.models.registry import available_sources
+    from kdiga.models.sources.zoo import zoo_index
 
     classes, size, channels = request.num_classes, request.image_size, request.in_channels
     counted = dict[str, int | None]()
@@ -135,7 +138,21 @@ def models(request: ModelsRequest, output: Output) -> None:
     say(output.console, f"Models for {channels}x{size}x{size} images of {classes} classes")
     rows = [(name, "not for this size" if count is None else f"{count:,}") for name, count in counted.items()]
     show_table(output.console, ("name", "parameters"), [*rows, *((form, "") for form in forms)])
-    output.result({"kind": "models", "parameters": counted, "sources": forms})
+    say(output.console, "Trained models that come with kdiga")
+    trained = [(f"zoo:{name}", *_trained(about)) for name, about in zoo_index().items()]
+    show_table(output.console, ZOO_HEADINGS, trained, words=ZOO_HEADINGS[:3])
+    output.result({"kind": "models", "parameters": counted, "sources": forms, "zoo": dict(zoo_index())})
+
+
+def _trained(about: Mapping[str, Any]) -> tuple[str, ...]:
+    threat, accuracy = about["threat"], about["accuracy"]
+    shares = (f"{accuracy[attack]:.1%}" for attack in ("clean", "autoattack"))
+    return (
+        about["architecture"],
+        f"{about['data']}, {threat['norm']} {threat['eps']:g}",
+        f"{about['parameters']:,}",
+        *shares,
+    )
 
 
 @command(quiet=False)

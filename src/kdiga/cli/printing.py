@@ -75,11 +75,3 @@ def data_line(data: DataSet) -> str:
 def link(path: Path) -> str:
     """Return a file's address, which terminals open on a click."""
     return path.resolve().as_uri()
-
-
-def duration(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

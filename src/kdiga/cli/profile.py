@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
-from kdiga.cli.printing import duration, say, say_notes, show_table
+from kdiga.cli.printing import say, say_notes, show_table
 from kdiga.errors import InputError
+from kdiga.progress_bar import duration
 from kdiga.workflows.options import Option, RecipeName, Settings
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from kdiga.cli.output import Output
-from kdiga.cli.printing import duration, say, show_table
-from kdiga.cli.progress import Bar
+from kdiga.cli.printing import say, show_table
 from kdiga.distributed.launch import check_started_once
 from kdiga.errors import InterruptedRunError, some
 from kdiga.experiments.executors import ExecutorRequest
 from kdiga.experiments.experiment import Experiment, StoppedError, describe_outcome
 from kdiga.experiments.runner import BoardProgress
+from kdiga.progress_bar import Bar, duration
 from kdiga.workflows.prepare import load_recipe_data
 from kdiga.workflows.requests import ReportedRunsRequest, RunsRequest
 

@@ -103,11 +103,11 @@ def train(request: TrainRequest, output: Output) -> None:
             overwrite=request.overwrite,
             callbacks=TrainingCallbacks(progress.on_step, on_epoch, progress.on_choice, progress.on_warning),
         )
-    _show(console, result, folder)
+    _show(console, result, folder, recipe.student.name)
     output.result(result, folder)
 
 
-def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
+def _show(console: Console, result: Mapping[str, Any], folder: Path, student: str) -> None:
     for which in ("best", "last"):
         record = result["validation"][which]
         say(
@@ -116,7 +116,12 @@ def _show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
             f"{percent(record['robust'] or 0)}",
         )
     minutes = result["minutes"] or 0
-    say(console, f"{minutes:.1f} minutes. Next: kdiga evaluate {folder} --attacks clean,pgd-20,autoattack")
+    from kdiga.results.shared import command_of
+
+    # A run folder alone runs no code of its student.
+    own = (student, "--weights", folder / "best.safetensors") if student.startswith("python:") else (folder,)
+    following = command_of("evaluate", *own, "--attacks", "clean,pgd-20,autoattack")
+    say(console, f"{minutes:.1f} minutes. Next: {following}")
 
 
 def _inspect(console: Console, run: PreparedRun, *, despite_findings: bool) -> None:

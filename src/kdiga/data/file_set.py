@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdiga.data.decoder_pool import AHEAD, Job, ahead
-from kdiga.data.image_set import ImageSet, check_labelled, to_pixels
+from kdiga.data.image_set import ImageSet, check_labelled, described, to_pixels
 from kdiga.decoding import Crops, DecodeItem, Resize, decode, problems
 from kdiga.errors import InputError
 
@@ -42,7 +42,7 @@ class Storage(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FileSet:
     """Colour images on disk.
 
@@ -81,6 +81,10 @@ class FileSet:
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        """Return the number of images, their shape and classes in one line."""
+        return described(self)
 
     @property
     def num_classes(self) -> int:
@@ -237,3 +241,9 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def first_images(data: ImageSet | FileSet, examples: int | None) -> ImageSet:
+    """Return the first images of a set in memory, where attacks use each many times; None for all."""
+    first = data if examples is None else data.take(slice(examples))
+    return first.load() if isinstance(first, FileSet) else first

@@ -14,7 +14,7 @@ from kdiga.checks import check_images, check_labels
 from kdiga.errors import InputError, words_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageSet:
     """Labelled images in memory, before augmentation.
 
@@ -51,6 +51,10 @@ class ImageSet:
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """Return the number of images, their shape and classes in one line."""
+        return described(self)
 
     @property
     def num_classes(self) -> int:
@@ -105,6 +109,30 @@ class ImageSet:
             means.append(round(float(pixels.mean()), 4))
             stds.append(round(max(float(pixels.std()), 1e-3), 4))
         return tuple(means), tuple(stds)
+
+
+class Described(Protocol):
+    """A set of images with a shape and classes."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+
+def described(data: Described) -> str:
+    """Return a set of images in one line."""
+    shape = "x".join(map(str, data.image_shape))
+    return f"{type(data).__name__}({len(data):,} images {shape}, {data.num_classes} classes)"
 
 
 def check_labelled(images: int, labels: Tensor, classes: Sequence[str]) -> None:

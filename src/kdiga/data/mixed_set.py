@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kdiga.data.file_set import FileSet
-from kdiga.data.image_set import ImageSet
+from kdiga.data.image_set import ImageSet, described
 from kdiga.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MixedSet:
     """A set of training images, and extra images that only batches contain.
 
@@ -49,6 +49,10 @@ class MixedSet:
     def __len__(self) -> int:
         """Return the number of original examples."""
         return len(self.original)
+
+    def __repr__(self) -> str:
+        """Return the number of images, their shape and classes in one line."""
+        return described(self)
 
     @property
     def labels(self) -> Tensor:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 TEST_SHARE = 0.2  # of the test part where a source has none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """A named data set.
 
@@ -43,6 +43,10 @@ class DataSet:
     test: ImageSet | FileSet
     source: str
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the name and both parts in one line."""
+        return f"DataSet({self.name!r}, train={self.train!r}, test={self.test!r})"
 
 
 def in_two_parts(

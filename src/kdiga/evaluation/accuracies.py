@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from kdiga.display import Displayed, Summary
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
@@ -59,8 +60,8 @@ class ClassAccuracy:
     examples: int
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Displayed):
     """Accuracies of one model under one threat model.
 
     Args:
@@ -69,8 +70,9 @@ class Evaluation:
         seed: Seed of the attacks.
         provenance: Versions, hardware, date.
         findings: Reasons to doubt all accuracies: the model ignores its input, is randomised, or returns
-            values that are not finite.
+            values that are not finite. With ``checks``, the findings of all checks for masked gradients.
         labels: Class of each example; empty where it is not known.
+        about: Description of model and data as plain data: name, architecture, parameters, fingerprints.
     """
 
     threat: ThreatModel
@@ -79,6 +81,7 @@ class Evaluation:
     provenance: Mapping[str, Any]
     findings: Sequence[Finding] = ()
     labels: Sequence[int] = ()
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def examples(self) -> int:
@@ -107,6 +110,7 @@ class Evaluation:
         results = self.results.items()
         worst = {name: self.worst_class(name) for name in self.results}
         return {
+            **self.about,
             "threat": {"norm": self.threat.norm, "eps": self.threat.eps},
             "examples": self.examples,
             "seed": self.seed,
@@ -120,6 +124,19 @@ class Evaluation:
             "findings": [finding.to_dict() for finding in self.findings],
             "provenance": dict(self.provenance),
         }
+
+    def _summary(self) -> Summary:
+        rows = list[dict[str, Any]]()
+        for name, result in self.results.items():
+            low, high = result.interval
+            row = {"attack": name, "accuracy": result.accuracy, "low": low, "high": high, "seconds": result.seconds}
+            rows.append(row)
+        title = f"{self.about.get('model', 'a model')}, {self.threat.norm} eps {self.threat.eps:.4g}, {self.examples} "
+        title += f"examples, seed {self.seed}"
+        doubts = [finding for finding in self.findings if finding.verdict in ("failed", "warning")]
+        if doubts:
+            title += f"; to doubt: {', '.join(finding.name for finding in doubts)}"
+        return Summary(title, rows, sentences=[f"{one.name} {one.verdict}: {one.message}" for one in doubts])
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,38 @@
-"""Clean and robust accuracy of a model, at one eps or as a curve over eps."""
+"""The function that measures clean and robust accuracy of any module on any images."""
 
 from __future__ import annotations
 
-import itertools
-import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
 
-import torch
 from torch import Tensor, nn
 
 from kdiga.arguments import checked
-from kdiga.checks import check_images, check_labels, images_and_labels
+from kdiga.data import DataSet, FileSet, ImageSet
+from kdiga.data.file_set import first_images
+from kdiga.data.image_set import to_pixels
 from kdiga.errors import InputError, KdigaWarning
-from kdiga.evaluation.accuracies import AttackResult, EpsSweep, Evaluation
-from kdiga.evaluation.masking import CHECKS, Finding, check_masking
-from kdiga.evaluation.named_attacks import Attack, attack_by_name
-from kdiga.evaluation.run_attack import AttackTarget, run_attack
+from kdiga.evaluation.accuracies import Evaluation
+from kdiga.evaluation.masking import Finding, check_masking
+from kdiga.evaluation.measure import BATCH_SIZE, gathered, measure
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.model_state import evaluating, frozen_parameters
-from kdiga.out_of_memory import out_of_memory_as_error
-from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.provenance import provenance
+from kdiga.model_state import evaluating
+from kdiga.progress_bar import progress_of
+from kdiga.runs.fingerprints import describe_model, fingerprint_of_images
+from kdiga.runs.provenance import call_of
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import ThreatModel
 
-P = ParamSpec("P")
-
-BATCH_SIZE = 500  # examples attacked and cached together
-MOST_SEEDS = 2**63  # PyTorch's limit
-ALWAYS = ("uses-input", "deterministic", "batch-independent", "logits")  # masking checks that every evaluation runs
-CHECKED = 50  # examples that they use
+GivenData = DataSet | ImageSet | FileSet | Iterable[tuple[Tensor, Tensor]]
+UNNAMED = "images"  # name of data that has none
 
 
 @checked
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: GivenData,
     *,
     eps: float | str | None = None,
     norm: str | None = None,
@@ -52,7 +43,10 @@ def evaluate(
     version: str = "standard",
     batch_size: int = BATCH_SIZE,
     folder: Path | None = None,
-    progress: OnProgress | None = None,
+    name: str | None = None,
+    checks: bool = False,
+    teacher: nn.Module | None = None,
+    progress: OnProgress | bool | None = None,
 ) -> Evaluation:
     """Measure clean and robust accuracy.
 
@@ -66,7 +60,8 @@ def evaluate(
 
     Args:
         model: Network from images to logits (batch, num_classes).
-        batches: Pairs of images, float (batch, channel, height, width) in [0, 1], and int labels; or dicts of them.
+        batches: Test images: a :class:`kdiga.DataSet`, of which the test part is used, a :class:`kdiga.ImageSet`, or
+            pairs of images, float (batch, channel, height, width) in [0, 1], and int labels; or dicts of them.
         eps: Size of the ball in pixels in [0, 1]; a number or a fraction such as "8/255", which is the default.
         norm: "linf", which is the default, or "l2", in any case.
         threat: Threat model in place of both: a :class:`kdiga.ThreatModel`, or text such as "linf 8/255".
@@ -76,7 +71,11 @@ def evaluate(
         version: Version of AutoAttack: "standard", "plus" or "rand".
         batch_size: Number of examples attacked together, at least 1. Random starts depend on it.
         folder: Folder of cached outcomes; None caches nothing.
-        progress: Function called with the attack, examples done and examples in total.
+        name: Name of the model on a page and in a comparison; None is its architecture or the name of its class.
+        checks: Whether to run all checks for masked gradients; the result has all findings.
+        teacher: Another model, whose adversarial images the checks try on this one; None skips that check.
+        progress: Function called with the attack, examples done and examples in total; True for a bar, or lines in a
+            log; False for none; None for a bar where stderr is a terminal or the code runs in a notebook.
 
     Raises:
         InputError: If an attack is unknown, images or labels are out of range, there is no example, or the model does
@@ -85,87 +84,63 @@ def evaluate(
 
     Warns:
         KdigaWarning: If a cheap check finds that the accuracies are worthless: the model ignores its input, is random,
-            depends on the rest of the batch, or returns probabilities. The result contains the finding, too.
+            depends on the rest of the batch, or returns probabilities. With ``checks``, also
+            for each check that failed. The result contains the findings, too.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> report = evaluate(model, [(torch.rand(5, 1, 2, 2), torch.zeros(5).long())], eps="8/255", attacks=["fgsm"])
     >>> report.examples, 0 <= report["fgsm"] <= report["clean"] <= 1
     (5, True)
     """
-    chosen = _parse(attacks, version)
-    if not 0 <= seed < MOST_SEEDS:
-        raise InputError(f"seed was {seed!r}; it must be a whole number from 0 to {MOST_SEEDS - 1}.")
-    settings = AttackSettings(_threat(threat, norm, eps), seed, batch_size, ResultCache(folder), progress)
-    images, labels = _gather(batches, examples)
-    with _ready_to_attack(model, len(images), batch_size):
-        started = time.perf_counter()
-        target = _target(model, images, labels, settings)
-        clean = AttackResult("clean", tuple(target.correct.tolist()), time.perf_counter() - started)
-        results = {"clean": clean} | {attack.name: run_attack(target, attack, settings) for attack in chosen}
-        findings = [*_findings(target, settings), *_not_finite(list(results.values()))]
-    about, labels = provenance(target.images.device), tuple(target.labels.tolist())
-    return Evaluation(settings.threat, results, seed, about, findings, labels)
+    settings = AttackSettings(_threat(threat, norm, eps), seed, batch_size, ResultCache(folder))
+    images, data = given_images(batches, examples)
+    pixels = to_pixels(images.images)
+    with progress_of(progress, "evaluate") as on_progress:
+        settings = replace(settings, progress=on_progress)
+        found = measure(model, [(pixels, images.labels)], settings, attacks, version=version)
+        about = describe_model(model, name, images=pixels)
+        findings = list(found.findings)
+        if checks or teacher is not None:
+            names = [finding.name for finding in findings]
+            with evaluating(model):
+                ran = check_masking(
+                    model,
+                    pixels,
+                    images.labels,
+                    threat=settings.threat,
+                    seed=seed,
+                    teacher=teacher,
+                    result_cache=settings.result_cache,
+                    fingerprint=about["fingerprint"],
+                    on_progress=on_progress,
+                )
+            findings += [finding for finding in ran if finding.name not in names]
+    warn_of(findings)
+    options = {"attacks": list(found.results), "examples": found.examples, "seed": seed, "version": version}
+    threat = f"{settings.threat.norm} {settings.threat.eps:g}"
+    about |= {"data": data, "data_fingerprint": fingerprint_of_images(images), "version": version}
+    about["command"] = call_of("evaluate", about["model"], data, threat=threat, **options)
+    return replace(found, findings=findings, about=about)
 
 
-def warning_of_findings(function: Callable[P, Evaluation]) -> Callable[P, Evaluation]:
-    """Return the function with a warning for each finding that makes its accuracies worthless.
-
-    ``kdiga.evaluate`` is :func:`evaluate` with these warnings. Commands print the findings themselves.
-    """
-
-    @wraps(function)
-    def run(*arguments: P.args, **options: P.kwargs) -> Evaluation:
-        report = function(*arguments, **options)
-        for finding in report.findings:
-            if finding.verdict == "failed" or finding.name == "logits":
-                warnings.warn(f"{finding.name}: {finding.message}", KdigaWarning, stacklevel=2)
-        return report
-
-    return run
+def given_images(batches: GivenData, examples: int | None) -> tuple[ImageSet, str]:
+    """Return the first test images of what a user gives, and the name of the data set."""
+    if not isinstance(batches, DataSet | ImageSet | FileSet):
+        return ImageSet.of(*gathered(batches, examples)), UNNAMED
+    if examples is not None and examples < 1:
+        raise InputError(f"examples was {examples!r}; it must be at least 1.")
+    return (
+        (first_images(batches.test, examples), batches.name)
+        if isinstance(batches, DataSet)
+        else (first_images(batches, examples), UNNAMED)
+    )
 
 
-def sweep(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    eps_values: Sequence[float],
-    norm: str = "linf",
-    attack: str = "pgd-20",
-    examples: int | None = None,
-    seed: int = 0,
-    batch_size: int = BATCH_SIZE,
-    folder: Path | None = None,
-    progress: OnProgress | None = None,
-) -> EpsSweep:
-    """Measure the accuracy at each eps under one attack; at eps 0 it is the clean accuracy.
-
-    An example that is fooled at one eps counts as fooled at every larger one and is not attacked again, though the
-    same attack might miss it there: the true curve never rises.
-
-    Values of eps increase from 0 or more. The attack is any but "clean"; progress gets its name and eps. The other
-    arguments are those of :func:`kdiga.evaluate`.
-
-    Raises:
-        InputError: If eps values do not increase from 0 or more, and as :func:`kdiga.evaluate` does.
-    """
-    threats = [ThreatModel.parse(norm, eps) for eps in eps_values]
-    increasing = all(first.eps < second.eps for first, second in itertools.pairwise(threats))
-    if not threats or not increasing:
-        raise InputError(f"eps values were {list(eps_values)}; give at least one, each larger than the one before.")
-    chosen = attack_by_name(attack)
-    if chosen is None:
-        raise InputError("the attack of a sweep was 'clean'; name one that uses eps, for example pgd-20.")
-    settings = AttackSettings(threats[0], seed, batch_size, ResultCache(folder), progress)
-    correct = list[Sequence[bool]]()
-    images, labels = _gather(batches, examples)
-    with _ready_to_attack(model, len(images), batch_size):
-        target = _target(model, images, labels, settings)
-        for threat in threats:
-            if threat.eps > 0:
-                own = replace(settings, threat=threat).labelled(f"at eps {threat.eps:.3g}")
-                target = replace(target, correct=torch.tensor(run_attack(target, chosen, own).correct))
-            correct.append(tuple(target.correct.tolist()))
-    return EpsSweep(chosen.name, [threat.eps for threat in threats], correct)
+def warn_of(findings: Sequence[Finding]) -> None:
+    """Warn of each finding that makes accuracies worthless."""
+    for finding in findings:
+        if finding.verdict == "failed" or (finding.name == "logits" and finding.verdict == "warning"):
+            warnings.warn(f"{finding.name}: {finding.message}", KdigaWarning, stacklevel=3)
 
 
 def _threat(threat: ThreatModel | str | None, norm: str | None, eps: float | str | None) -> ThreatModel:
@@ -175,79 +150,3 @@ def _threat(threat: ThreatModel | str | None, norm: str | None, eps: float | str
     if norm is not None or eps is not None:
         raise InputError("threat was given together with norm or eps; give threat, or the two others.")
     return ThreatModel.of(threat)
-
-
-@contextmanager
-def _ready_to_attack(model: nn.Module, examples: int, batch_size: int) -> Generator[None]:
-    """Put the model in eval mode, freeze its parameters, and say what to reduce if memory runs out."""
-    if batch_size < 1:
-        raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
-    remedy = f"batches of {min(batch_size, examples)} images were too large; reduce batch_size (--batch-size)."
-    with out_of_memory_as_error(remedy), evaluating(model), frozen_parameters(model):
-        yield
-
-
-def _target(model: nn.Module, images: Tensor, labels: Tensor, settings: AttackSettings) -> AttackTarget:
-    target = AttackTarget.of(model, images, labels, batch_size=settings.batch_size, fingerprint="")
-    if settings.result_cache.folder is None:
-        return target
-    return replace(target, fingerprint=fingerprint_of_model(model, target.images))
-
-
-def _findings(target: AttackTarget, settings: AttackSettings) -> list[Finding]:
-    """Return the findings that make every accuracy of a model worthless; they take a few forward passes."""
-    found = check_masking(
-        target.model,
-        target.images,
-        target.labels,
-        threat=settings.threat,
-        seed=settings.seed,
-        examples=CHECKED,
-        checks=[check for check in CHECKS if check.name in ALWAYS],
-        fingerprint=target.fingerprint or "unnamed",
-    )
-    return [finding for finding in found if finding.verdict in ("failed", "warning")]
-
-
-def _not_finite(results: Sequence[AttackResult]) -> list[Finding]:
-    """Return the finding of values that were not finite under attack, if there were any."""
-    logits, gradients = max(one.broken for one in results), max(one.broken_gradients for one in results)
-    if not logits and not gradients:
-        return []
-    message = (
-        f"under attack the logits of {logits} and the input gradients of {gradients} of {len(results[0].correct)} "
-        "examples were not finite; such logits count as misclassified, and without a gradient an attack is too weak. "
-        "Mend the model: a division by zero, a root or a logarithm of zero, an overflow."
-    )
-    return [Finding("finite", "failed", message, {"logits": logits, "gradients": gradients})]
-
-
-def _parse(attacks: Sequence[str], version: str) -> list[Attack]:
-    if isinstance(attacks, str):
-        attacks = attacks.split(",")
-    for name in attacks:
-        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"an attack was {name!r:.60}; it must be the name of one, such as 'pgd-20'.")
-    chosen = (attack_by_name(name, version=version) for name in attacks)
-    return list({attack.name: attack for attack in chosen if attack is not None}.values())
-
-
-def _gather(batches: Iterable[tuple[Tensor, Tensor]], examples: int | None) -> tuple[Tensor, Tensor]:
-    """Return the first examples of some batches, checked."""
-    if examples is not None and examples < 1:
-        raise InputError(f"examples was {examples!r}; it must be at least 1.")
-    images, labels, count = list[Tensor](), list[Tensor](), 0
-    if not hasattr(batches, "__iter__"):
-        images_and_labels(batches)  # raises the error of a batch of another form
-    for batch in batches:
-        part, answers = images_and_labels(batch)
-        check_images(part)
-        check_labels(answers, part)
-        images.append(part.clamp(0, 1))
-        labels.append(answers.long())
-        count += len(part)
-        if examples is not None and count >= examples:
-            break
-    if count == 0:
-        raise InputError("the data was empty; give at least one batch of images and labels.")
-    return torch.cat(images)[:examples], torch.cat(labels)[:examples]

@@ -17,7 +17,8 @@ from torch import nn
 from kdiga.data import DataSet, FileSet, ImageSet
 from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, InputError, KdigaError
-from kdiga.evaluation.evaluate import evaluate
+from kdiga.evaluation.measure import BATCH_SIZE, measure
+from kdiga.evaluation.stages import AttackSettings
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
 from kdiga.experiments.sections import AUTOATTACK_VERSION, COSTLY, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
@@ -25,14 +26,13 @@ from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
 from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import DataConfig, Recipe
-from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
+from kdiga.runs.fingerprints import describe_model, fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.runs.run_folder import RESULT, prepare_run_folder, read_result, write_json, write_result
-from kdiga.runs.work_units import FOLDER
+from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import attack_of
 from kdiga.workflows.identity import write_identity
-from kdiga.workflows.loaded_model import describe
 from kdiga.workflows.prepare import load_recipe_data, prepare
 from kdiga.workflows.train import run_recipe
 
@@ -180,7 +180,7 @@ def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluati
     groups: dict[int, list[str]] = {}  # attacks by their number of images, the cheap ones first
     for attack in sorted(evaluation.attacks, key=lambda name: name == COSTLY):
         groups.setdefault(evaluation.examples_of(attack, len(data.test)), []).append(attack)
-    options = {"seed": evaluation.seed, "version": AUTOATTACK_VERSION}
+    options: dict[str, Any] = {"seed": evaluation.seed, "version": AUTOATTACK_VERSION}
     merged, *others = (
         _attacked(folder, recipe, which, data.test, attacks=attacks, examples=examples, **options)
         for examples, attacks in groups.items()
@@ -192,19 +192,15 @@ def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluati
     return about | {"data_fingerprint": fingerprint_of_images(data.test.take(slice(max(groups))))} | merged
 
 
-def _attacked(folder: Path, recipe: Recipe, which: str, images: ImageSet | FileSet, **options: Any) -> dict[str, Any]:
+def _attacked(
+    folder: Path, recipe: Recipe, which: str, images: ImageSet | FileSet, *, seed: int, **options: Any
+) -> dict[str, Any]:
     """Return the description of a run's weights and the report of attacks on them, in one."""
     model = load_model(folder, which=which)
-    about = describe(model, str(folder), which)
-    report = evaluate(
-        model.to(device_by_name(recipe.training.device)),
-        images.batches(),
-        eps=recipe.threat.eps,
-        norm=recipe.threat.norm,
-        folder=folder / FOLDER,
-        **options,
-    )
-    return about | report.to_dict()
+    about = describe_model(model, str(folder), which)
+    model.to(device_by_name(recipe.training.device))
+    settings = AttackSettings(recipe.threat, seed, BATCH_SIZE, ResultCache(folder / FOLDER))
+    return about | measure(model, images.batches(), settings, **options).to_dict()
 
 
 def validation_attack(recipe: Recipe) -> str:

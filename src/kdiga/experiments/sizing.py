@@ -16,7 +16,7 @@ from kdiga.data import DataSet
 from kdiga.data.image_set import to_pixels
 from kdiga.distributed.launch import one_thread
 from kdiga.evaluation import attack_by_name
-from kdiga.evaluation.evaluate import BATCH_SIZE
+from kdiga.evaluation.measure import BATCH_SIZE
 from kdiga.experiments.board import RunSpec
 from kdiga.experiments.experiment import Experiment, check_models, with_known_teachers
 from kdiga.experiments.sections import EvaluateSettings

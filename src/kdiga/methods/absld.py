@@ -58,7 +58,7 @@ class ABSLD(CheckedOptions):
         labels, logits, means = step.batch.labels, step.teacher.logits, means_if_due(step, self.updates)
         temperatures = dict[str, Tensor]()
         for place in ("robust", "clean"):
-            now = step.memory.get(place, torch.ones(logits.shape[1], dtype=torch.float64))
+            now = step.memory.get(place, logits.new_ones(logits.shape[1], dtype=torch.float64))
             if means is not None:
                 now = step.memory[place] = self._moved(now.to(means[place]), means[place])
             temperatures[place] = of_class(now.to(logits), labels)[:, None]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from kdiga import losses
 from kdiga.distributed import batch_shards
 from kdiga.methods.context import StepContext
 
@@ -26,10 +27,11 @@ def of_class(values: Tensor, labels: Tensor) -> Tensor:
 
 def add_to_means(step: StepContext, count: int, values: Mapping[str, Tensor]) -> None:
     """Add per-example values to the method's memory, by class and over all processes; ``count`` is of classes."""
-    classes = classes_of(step.batch.labels)
-    rows, known = classes.clamp_min(0), (classes >= 0).double()
-    for name, value in {**values, EXAMPLES: torch.ones_like(known)}.items():
-        own = known.new_zeros(count).index_add(0, rows, value.detach().double() * known)
+    labels = classes_of(step.batch.labels)
+    ones = torch.ones(len(labels), dtype=torch.float64, device=labels.device)
+    members = losses.label_probabilities(labels, ones[:, None].expand(-1, count))
+    for name, value in {**values, EXAMPLES: ones}.items():
+        own = (value.detach().double()[:, None] * members).sum(0)
         added = batch_shards.current_shard().gather(own).reshape(-1, count).sum(0)
         before = step.memory.get(SUM + name)
         step.memory[SUM + name] = added if before is None else before.to(added.device) + added
@@ -50,5 +52,5 @@ def means_if_due(step: StepContext, updates: int) -> dict[str, Tensor] | None:
         return None
     counts = sums.pop(SUM + EXAMPLES)
     seen = counts > 0
-    means = {name.removeprefix(SUM): one / counts for name, one in sums.items()}
-    return {name: torch.where(seen, one, one[seen].mean()) for name, one in means.items()}
+    means = {name.removeprefix(SUM): one / counts.clamp_min(1) for name, one in sums.items()}
+    return {name: torch.where(seen, one, one.sum() / seen.sum().clamp_min(1)) for name, one in means.items()}

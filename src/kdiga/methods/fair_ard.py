@@ -60,7 +60,7 @@ class FairARD(CheckedOptions):
         means, target = means_if_due(step, self.updates), step.teacher.logits
         if means is not None:
             step.memory["weights"] = self._weights(means["survived"])
-        weights = step.memory.get("weights", torch.ones(target.shape[1]))
+        weights = step.memory.get("weights", target.new_ones(target.shape[1]))
         weight = of_class(weights.to(target), step.batch.labels)
         adv_logits = step.at(self._attack(step, target)).logits
         if self.base == "ard":

@@ -36,9 +36,9 @@ def load_model(
 
     Args:
         name_or_path: Name of an architecture that ``kdiga models`` lists; ``timm:NAME``, ``torchvision:NAME``,
-            ``robustbench:DATASET/THREAT/NAME``, ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``; your own
-            ``python:package.module:factory`` or ``python:file.py:factory``, whose code runs; or the path of a
-            checkpoint or of a run's folder.
+            ``robustbench:DATASET/THREAT/NAME``, ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``; ``zoo:NAME``, which
+            comes with kdiga; your own ``python:package.module:factory`` or ``python:file.py:factory``, whose code
+            runs; or the path of a checkpoint or of a run's folder.
         weights: Checkpoint for a named architecture. With ``pretrained``, a copy of the file to download; the source
             states its normalisation, size and classes.
         num_classes: Outputs of the network. By default those of the weights; of a fresh network 10.
@@ -49,7 +49,7 @@ def load_model(
         normalization: Layer in front for pixels in [0, 1]: "none", "imagenet", "cifar10", "cifar10-per-image", "half"
             or ``[[mean, ...], [std, ...]]``. By default the weights'; "none" for a fresh network. It is required for
             weights of other code bases that do not contain it.
-        pretrained: Whether to fetch the source's weights for the name.
+        pretrained: Whether to fetch the source's weights for the name; of own code, whether it loads its weights.
         which: "best" or "last", for a run folder.
         architecture: Architecture of ``file:PATH``, where the file does not state it.
         matched: "name", or "order" for a file that holds the architecture's tensors in their order under other

@@ -69,7 +69,8 @@ class ModelConfig:
 
     Args:
         name: Architecture, ``timm:NAME``, ``torchvision:NAME``, ``robustbench:DATASET/THREAT/NAME``,
-            ``hf-hub:ORG/NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's folder.
+            ``hf-hub:ORG/NAME``, ``zoo:NAME``, ``file:PATH``, ``run:DIR``, or the path of a checkpoint or of a run's
+            folder.
         weights: State dict for a named architecture; with ``pretrained``, the file of the pretrained weights.
         activation: Activation instead of the architecture's own.
         normalization: "data" (mean and deviation of the training images, the default for fresh weights), a known name,

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from kdiga.display import Displayed, Summary
 from kdiga.errors import InputError
 from kdiga.io.atomic_write import write_atomically
 from kdiga.report.blocks import Section
@@ -38,13 +39,17 @@ _ABSOLUTE = re.compile(r"(?<![^\s='\"(,])/(?:[\w.@~+-]+/)+([\w.@~+-]*)")  # of a
 LONG = 4  # least number of sections for a table of contents
 
 
-@dataclass(frozen=True)
-class Page:
+@dataclass(frozen=True, repr=False)
+class Page(Displayed):
     """The page that was written, and what it says first about each group of models."""
 
     path: Path
     verdicts: Sequence[GroupVerdict]
     left_out: Sequence[LeftOut]
+
+    def _summary(self) -> Summary:
+        rows = [{"answer": number, "headline": one.headline} for number, one in enumerate(self.verdicts, start=1)]
+        return Summary(str(self.path), rows, bars="headline")
 
 
 @dataclass(frozen=True)

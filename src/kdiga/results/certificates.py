@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from typing import Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from kdiga.display import Displayed, Summary
 from kdiga.results.fields import Count, EmptyAsNone, Interval, NoneAsEmpty, Number, ResultModel, Share, Text, fields
 from kdiga.results.shared import AccuracyCurve, JudgedFile, ModelRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CERTIFICATES = ("clever", "smoothing", "interval")
 SETTINGS = ("sigma", "samples", "alpha", "batches", "batch_size", "max_radius")
@@ -97,7 +101,7 @@ class TeacherComparison(ResultModel):
     interval: Annotated[RadiiComparison | None, EmptyAsNone] = None
 
 
-class CertificateResult(JudgedFile):
+class CertificateResult(Displayed, JudgedFile):
     """A certified model."""
 
     KIND: ClassVar[str] = "certificate"
@@ -126,3 +130,22 @@ class CertificateResult(JudgedFile):
     def norm_of(self, kind: str) -> str:
         """Return the norm of a certificate's radii."""
         return self.radii[kind].norm or self.threat.norm
+
+    def _summary(self) -> Summary:
+        rows = list[dict[str, Any]]()
+        for kind, found in self.radii.items():
+            comparison = self.comparisons.get(kind)
+            share = None if comparison is None else comparison.share_at_least_teacher
+            known = {"norm": self.norm_of(kind), "median radius": found.median, "images": len(found.radius)}
+            rows.append(
+                {"certificate": kind, **known, "without": found.missing or None, "at least the teacher's": share}
+            )
+        conditions = f"{self.threat.norm} eps {self.threat.eps:.4g}, {self.examples} images of {self.data}"
+        return Summary(f"{self.model}, {conditions}", rows, bars="median radius")
+
+    def _draw(self, axes: Axes) -> None:
+        """Draw certified accuracy against the radius."""
+        for kind, found in self.radii.items():
+            axes.plot(found.curve.radius, found.curve.accuracy, label=f"{kind}, {self.norm_of(kind)}")
+        axes.set(xlabel="radius", ylabel="certified accuracy", title=self.model)
+        axes.legend()

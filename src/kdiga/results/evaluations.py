@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from kdiga.display import Displayed, Summary
 from kdiga.results.fields import Interval, NoneAsEmpty, Number, Outcomes, ResultModel, Share, Text, check_around, fields
 from kdiga.results.shared import Accuracy, AccuracyCurve, FindingRecord, Findings, JudgedFile, command_of
 
@@ -113,7 +114,7 @@ class EvaluationResult(JudgedFile):
         )
 
 
-class SuitabilityResult(JudgedFile):
+class SuitabilityResult(Displayed, JudgedFile):
     """Whether a teacher is worth distilling."""
 
     KIND: ClassVar[str] = "suitability"
@@ -132,3 +133,8 @@ class SuitabilityResult(JudgedFile):
     def summary(self) -> str:
         """Verdict in a sentence, or in a word in older files."""
         return self.sentence or self.verdict
+
+    def _summary(self) -> Summary:
+        rows = [{"check": one.name, "verdict": one.verdict, "found": one.message} for one in self.findings]
+        shown = [row for row in rows if row["verdict"] != "passed"]
+        return Summary(f"{self.model}, {self.summary}", rows, shown=shown or rows[:0], bars="verdict")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import BeforeValidator, PlainValidator, PrivateAttr, TypeAdapter, model_validator
 
+from kdiga.display import Displayed, Summary
 from kdiga.io.safe_npz import load_arrays
 from kdiga.results.fields import (
     DamagedError,
@@ -133,7 +134,7 @@ class Gallery:
     models: Sequence[ModelPictures]
 
 
-class ExplanationResult(ResultFile):
+class ExplanationResult(Displayed, ResultFile):
     """Why robustness did or did not transfer from a teacher to its students."""
 
     KIND: ClassVar[str] = "explanation"
@@ -141,6 +142,7 @@ class ExplanationResult(ResultFile):
 
     models: list[ExplainedModel]
     ranking: Annotated[list[RankingRecord], NoneAsEmpty] = []
+    sentences: Annotated[list[Text], NoneAsEmpty] = []
     reasons: Annotated[list[Text], NoneAsEmpty] = []
     findings: Findings = []
     pictures: Text = ""
@@ -167,6 +169,27 @@ class ExplanationResult(ResultFile):
     def gallery(self) -> Gallery | None:
         """The pictures; None without any."""
         return self._gallery
+
+    def _summary(self) -> Summary:
+        rows = [_row(model) for model in self.models]
+        title = f"{self.threat.norm} eps {self.threat.eps:.4g}, {self.examples} images of {self.data}"
+        return Summary(title, rows, sentences=[*self.sentences, *self.reasons], bars="robust")
+
+
+def _row(model: ExplainedModel) -> dict[str, Any]:
+    """Return a model for a table; low and high are the interval of its robust accuracy."""
+    low, high = (model.robust and model.robust.interval_95) or (None, None)
+    return {
+        "model": model.name,
+        "clean": model.clean_accuracy,
+        "robust": model.robust and model.robust.accuracy,
+        "low": low,
+        "high": high,
+        "kept": model.robustness_kept,
+        "non-linearity": model.linearity.mean,
+        "cosine": model.gradient.cosine,
+        "distance": model.gradient.distance,
+    }
 
 
 def read_gallery(path: Path, models: int) -> Gallery:

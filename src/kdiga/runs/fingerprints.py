@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from kdiga.data import FileSet, Images, MixedSet
 from kdiga.decoding import encoded
-from kdiga.model_state import seeded
-from kdiga.models import Classifier
+from kdiga.model_output import logits_at
+from kdiga.model_state import device_of, evaluating, seeded
+from kdiga.models import Classifier, count_parameters
+from kdiga.models.sources.python_code import PythonCode, hash_of_code
 
 READ = 1000  # files to hash
 PROBED = 4  # images at which a module without a description is probed
@@ -22,14 +24,41 @@ PROBED = 4  # images at which a module without a description is probed
 def fingerprint_of_model(model: nn.Module, images: Tensor | None = None) -> str:
     """Return the hash of a model's description and of the name, dtype, shape and bytes of each of its tensors.
 
-    The description is the spec of a :class:`kdiga.models.Classifier`, and the ``repr`` of any other module. For the
-    latter it does not determine the outputs: with images (batch, channel, height, width), logits and input gradients
-    of a few of them, and of the same ones with noise, count, too.
+    The description is the spec of a :class:`kdiga.models.Classifier`, with the file of own code, and the ``repr`` of
+    any other module. For own code and other modules it does not determine the outputs: with images (batch, channel,
+    height, width), logits and input gradients of a few of them, and of the same ones with noise, count, too.
     """
     tensors = sorted(model.state_dict().items())
-    if images is not None and not isinstance(model, Classifier):
+    named = model.spec.name if isinstance(model, Classifier) else PythonCode.prefix + ":"
+    if not named.startswith(PythonCode.prefix + ":"):
+        return _hash(printed(model), tensors)
+    if images is not None:
         tensors += _probe(model, images[:PROBED])
-    return _hash(printed(model), tensors)
+    return _hash(printed(model) + hash_of_code(named.partition(":")[2]), tensors)
+
+
+def describe_model(
+    model: nn.Module, name: str | None = None, which: str | None = None, *, images: Tensor | None = None
+) -> dict[str, Any]:
+    """Return the description of a model for result files.
+
+    Args:
+        model: The model.
+        name: Its name; None is its architecture.
+        which: "best" or "last" weights of a run; None for a model of no run.
+        images: Images, float (example, channel, height, width), at which a module without a description is probed.
+    """
+    architecture = model.spec.architecture if isinstance(model, Classifier) else type(model).__name__
+    with evaluating(model):
+        images = None if images is None else images[:PROBED].to(device_of(model))
+        fingerprint = fingerprint_of_model(model, images)
+    return {
+        "model": name or architecture,
+        "which": which,
+        "architecture": architecture,
+        "parameters": count_parameters(model),
+        "fingerprint": fingerprint,
+    }
 
 
 def _probe(model: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
@@ -38,7 +67,7 @@ def _probe(model: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
     points = torch.cat([images, (images + 0.1 * (noise - 0.5)).clamp(0, 1), noise])
     with seeded(0), torch.enable_grad():
         points.requires_grad_()
-        logits = model(points)
+        logits = logits_at(model, points)
         found = [("probed logits", logits)]
         if logits.requires_grad:
             weights = torch.linspace(1, 2, logits[0].numel()).to(logits)

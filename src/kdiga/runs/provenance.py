@@ -31,6 +31,11 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
+def call_of(function: str, *given: str, **options: Any) -> str:
+    """Return a call of a public function, which its result states in place of a command line."""
+    return f"kdiga.{function}({', '.join([*given, *(f'{name}={value!r}' for name, value in options.items())])})"
+
+
 @cache
 def installed_version(package: str) -> str | None:
     """Return a package's version, None if it is not installed; cached, since a call takes a millisecond."""

@@ -15,6 +15,7 @@ from kdiga.data import Images, ImageSet
 from kdiga.methods import Method, method_by_name, method_class
 from kdiga.methods.context import Teacher
 from kdiga.out_of_memory import out_of_memory_as_error
+from kdiga.progress_bar import OnTask, progress_of
 from kdiga.training.loop import OnChoice, OnEpoch, OnStep, TrainingCallbacks, TrainingLoop
 from kdiga.training.result import TrainingResult
 from kdiga.training.sanity_checks import OnWarning
@@ -44,6 +45,7 @@ def distill(
     on_epoch: OnEpoch | None = None,
     on_choice: OnChoice | None = None,
     on_warning: OnWarning | None = None,
+    progress: bool | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a student. Afterwards it has the weights that were best on the validation set.
@@ -75,6 +77,8 @@ def distill(
         on_warning: Called with the text of each warning about a fault that makes a run useless without stopping it: a
             teacher that guesses, saturated logits, a model in the wrong mode. None makes it a
             :class:`kdiga.KdigaWarning`. The result contains the warnings, too.
+        progress: True for a bar, or lines in a log; False for none; None for a bar where stderr is a terminal or the
+            code runs in a notebook.
         settings: Fields of :class:`kdiga.TrainingSettings`: lr, batch_size, seed, augment, ...; and options of the
             method, such as ``gradient_weight=2``.
 
@@ -98,10 +102,23 @@ def distill(
     if validation is None and isinstance(train, Images):
         train, held_out = hold_out(train, configured)
         validation = validation_subset(held_out, configured.validation_examples)
-    callbacks = TrainingCallbacks(on_step, on_epoch, on_choice, on_warning)
-    loop = TrainingLoop(task, train, validation, configured, None if out is None else Path(out), callbacks)
-    with out_of_memory_as_error(_what_to_reduce(chosen, configured)):
+    with progress_of(progress, "distill") as on_progress, out_of_memory_as_error(_what_to_reduce(chosen, configured)):
+        callbacks = TrainingCallbacks(_both(on_step, on_progress), on_epoch, on_choice, on_warning)
+        loop = TrainingLoop(task, train, validation, configured, None if out is None else Path(out), callbacks)
         return loop.run(resume=resume)
+
+
+def _both(on_step: OnStep | None, on_progress: OnTask | None) -> OnStep | None:
+    """Return a function that calls both with a step."""
+    if on_progress is None:
+        return on_step
+
+    def call(done: int, total: int) -> None:
+        on_progress("steps", done, total)
+        if on_step is not None:
+            on_step(done, total)
+
+    return call
 
 
 def _what_to_reduce(method: Method, settings: TrainingSettings) -> str:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+from kdiga.display import Displayed, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+VALIDATED = ("clean", "robust", "seconds")  # columns of a summary
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,8 @@ class EpochRecord:
     seconds: float
 
 
-@dataclass(frozen=True)
-class TrainingResult:
+@dataclass(frozen=True, repr=False)
+class TrainingResult(Displayed):
     """A finished run.
 
     Args:
@@ -76,3 +83,27 @@ class TrainingResult:
             "provenance": dict(self.provenance),
             "warnings": [dict(one) for one in self.warnings],
         }
+
+    def _summary(self) -> Summary:
+        rows = [_row(record) for record in self.history]
+        title = f"{self.method}, {len(rows)} epochs, seed {self.seed}, {self.minutes:.1f} minutes"
+        if self.warnings:
+            title += f"; warnings: {', '.join(str(one['name']) for one in self.warnings)}"
+        best = {"epoch": f"best, {self.best_epoch + 1}"} | {key: rows[self.best_epoch][key] for key in VALIDATED}
+        last = {"epoch": f"last, {len(rows)}"} | {key: rows[-1][key] for key in VALIDATED}
+        return Summary(title, rows, shown=[best, last])
+
+    def _draw(self, axes: Axes) -> None:
+        """Draw validation accuracy over the epochs."""
+        for name in ("clean", "robust"):
+            known = [(one.epoch + 1, value) for one in self.history if (value := getattr(one, name)) is not None]
+            axes.plot(*zip(*known, strict=True), label=name) if known else None
+        axes.axvline(self.best_epoch + 1, color="#999999", linestyle=":", label="best")
+        axes.set(xlabel="epoch", ylabel="validation accuracy", title=self.method)
+        axes.legend()
+
+
+def _row(record: EpochRecord) -> dict[str, Any]:
+    """Return an epoch, numbered from 1, for a table."""
+    terms = {f"term {name}": value for name, value in record.terms.items()}
+    return {"epoch": record.epoch + 1, "lr": record.lr, **terms} | {key: getattr(record, key) for key in VALIDATED}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kdiga.data import FileSet, Images, ImageSet, MixedSet, split
 from kdiga.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from kdiga.errors import OutOfMemoryError
-from kdiga.evaluation.evaluate import BATCH_SIZE, evaluate
-from kdiga.evaluation.stages import seed_at
+from kdiga.evaluation.measure import BATCH_SIZE, measure
+from kdiga.evaluation.stages import AttackSettings, seed_at
 from kdiga.model_state import mix_seed
 from kdiga.training.settings import Selection, TrainingSettings
 from kdiga.types import ThreatModel
@@ -91,7 +91,7 @@ class Validator:
         attack = attack_of(self.steps)
         batches, labels = self.data.take(rows).batches(), self.data.labels[rows].cpu()
         try:
-            report = evaluate(model, batches, eps=self.threat.eps, norm=self.threat.norm, attacks=[attack], seed=seed)
+            report = measure(model, batches, AttackSettings(self.threat, seed, BATCH_SIZE), [attack])
         except OutOfMemoryError as error:
             raise OutOfMemoryError(
                 f"{str(error).split(':')[0]}: the check after an epoch attacks {min(BATCH_SIZE, self.examples)} images "

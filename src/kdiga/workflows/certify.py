@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdiga.certification import (
@@ -38,15 +39,30 @@ Certificate = Clever | Smoothed | IntervalBounds
 
 def run_certification(request: CertifyRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
     """Certify a model, and write ``certificate.json``, with the command, where there is a folder."""
-    methods = _methods(request)
+    _methods(request)
     others = [] if request.against is None else [request.against]
     loaded, test_set = load_with_test_set(request, request.model, *others)
     plain = ModelRequest(device=request.device)
     models = [loaded, *(load_judged_model(one, test_set, plain, "teacher") for one in others)]
+    folder = result_folder(request, request.model, "certification", test_set)
+    return certify_models(request, models, test_set, folder, command=command, progress=progress)
+
+
+def certify_models(
+    request: CertifyRequest,
+    models: Sequence[LoadedModel],
+    test_set: TestSet,
+    folder: Path | None,
+    *,
+    command: str,
+    progress: OnProgress | None,
+) -> Outcome:
+    """Certify the first of the models, against the second if there is one."""
+    methods = _methods(request)
     if "interval" in methods:
         _check_coverage(models, test_set)
+    loaded = models[0]
     about = loaded.about | test_set.about() | {"seed": request.seed}
-    folder = result_folder(request, request.model, "certification", test_set)
     identity = {name: about[name] for name in IDENTITY}
     results = ResultFolder(folder, CertificateResult, identity, overwrite=request.overwrite)
     content = {"kind": "certificate", "command": command} | about | {"provenance": provenance(loaded.device)}
@@ -55,7 +71,7 @@ def run_certification(request: CertifyRequest, *, command: str = "", progress: O
         certify, compare, settings = _method(name, request, test_set.threat)
         arguments = (*(one.model for one in models), to_pixels(test_set.images.images), test_set.images.labels)
         settings |= {"folder": results.work_units, "progress": progress}
-        if others:
+        if len(models) > 1:
             found = compare(*arguments, **settings)
             content[name], against[name] = found.student.to_dict(), found.to_dict()
         else:

@@ -10,8 +10,10 @@ from typing import Any
 from kdiga.data.image_set import to_pixels
 from kdiga.distributed.launch import one_thread
 from kdiga.distributed.worker_processes import LocalExecutor
-from kdiga.evaluation import attack_by_name, evaluate, sweep
+from kdiga.evaluation import attack_by_name, sweep
 from kdiga.evaluation.masking import Finding, check_masking
+from kdiga.evaluation.measure import measure
+from kdiga.evaluation.stages import AttackSettings
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.types import parse_number
@@ -93,27 +95,13 @@ def _attack(
     work_units: Path | None,
     progress: OnProgress | None,
 ) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "norm": test_set.threat.norm,
-        "seed": request.seed,
-        "batch_size": request.batch_size,
-        "progress": progress,
-        "folder": work_units,
-    }
-    found = evaluate(
-        loaded.model,
-        test_set.images.batches(),
-        eps=test_set.threat.eps,
-        attacks=request.attacks,
-        version=request.version,
-        **settings,
-    ).to_dict()
+    settings = AttackSettings(test_set.threat, request.seed, request.batch_size, ResultCache(work_units), progress)
+    model, images = loaded.model, test_set.images
+    found = measure(model, images.batches(), settings, request.attacks, version=request.version).to_dict()
     for worst in found["worst_class"].values():
         worst["name"] = test_set.images.classes[worst["label"]]
     if values := _sweep_values(request.sweep, test_set.threat.eps):
-        found["sweep"] = sweep(
-            loaded.model, test_set.images.batches(), eps_values=values, attack=request.sweep_attack, **settings
-        ).to_dict()
+        found["sweep"] = sweep(model, images.batches(), settings, values, request.sweep_attack).to_dict()
     if request.checks_masking:
         checked = [finding.to_dict() for finding in _checked(request, loaded, test_set, settings)]
         found["findings"] = _by_name(checked, found["findings"])
@@ -121,7 +109,7 @@ def _attack(
 
 
 def _checked(
-    request: EvaluateRequest, loaded: LoadedModel, test_set: TestSet, settings: Mapping[str, Any]
+    request: EvaluateRequest, loaded: LoadedModel, test_set: TestSet, settings: AttackSettings
 ) -> list[Finding]:
     teacher = None
     if request.teacher is not None:
@@ -133,9 +121,9 @@ def _checked(
         threat=test_set.threat,
         seed=request.seed,
         teacher=teacher,
-        result_cache=ResultCache(settings["folder"]),
+        result_cache=settings.result_cache,
         fingerprint=loaded.about["fingerprint"],
-        on_progress=settings["progress"],
+        on_progress=settings.progress,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,26 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
         teacher,
         *(load_judged_model(student, test_set, plain, "student") for student in request.students),
     ]
-    names = short_names(given)
+    folders = [_attack_folder(model, test_set, request) for model in given]
+    models = [
+        replace(one, about=one.about | {"name": name})
+        for one, name in zip(loaded_models, short_names(given), strict=True)
+    ]
+    return explain_models(request, models, test_set, request.out, folders, command=command, progress=progress)
+
+
+def explain_models(
+    request: ExplainRequest,
+    models: Sequence[LoadedModel],
+    test_set: TestSet,
+    folder: Path | None,
+    attack_folders: Sequence[Path] | None = None,
+    *,
+    command: str,
+    progress: OnProgress | None,
+) -> Outcome:
+    """Explain students by their teacher, the first of the models; each has a short name in its description."""
+    names = [str(one.about["name"]) for one in models]
     search = WorstCaseSearch(restarts=request.restarts)
     identity = {
         "kind": "explanation",
@@ -46,9 +66,9 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
         "seed": request.seed,
         "search": search.to_dict(),
         "attack": request.attack.strip().lower(),
-        "compared": [loaded.about["fingerprint"] for loaded in loaded_models],
+        "compared": [loaded.about["fingerprint"] for loaded in models],
     }
-    results = ResultFolder(request.out, ExplanationResult, identity, overwrite=request.overwrite)
+    results = ResultFolder(folder, ExplanationResult, identity, overwrite=request.overwrite)
     measurements = Measurements(
         to_pixels(test_set.images.images),
         test_set.images.labels,
@@ -60,18 +80,18 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
     )
     found = explain(
         measurements,
-        teacher.model,
-        {name: loaded.model for name, loaded in zip(names[1:], loaded_models[1:], strict=True)},
+        models[0].model,
+        {name: loaded.model for name, loaded in zip(names[1:], models[1:], strict=True)},
         teacher_name=names[0],
         attack=request.attack,
-        attack_folders=[_attack_folder(model, test_set, request) for model in given],
+        attack_folders=attack_folders,
     )
     content: dict[str, Any] = identity | {"command": command} | found.to_dict()
-    content["models"] = [loaded.about | model for loaded, model in zip(loaded_models, content["models"], strict=True)]
-    content["provenance"] = provenance(teacher.device)
-    if request.pictures:
+    content["models"] = [loaded.about | model for loaded, model in zip(models, content["models"], strict=True)]
+    content["provenance"] = provenance(models[0].device)
+    if request.pictures and folder is not None:
         content["pictures"] = PICTURES
-        _write_pictures(request, found, loaded_models, test_set)
+        _write_pictures(request, found, models, test_set, folder / PICTURES)
     return results.write(content)
 
 
@@ -82,12 +102,12 @@ def _attack_folder(model: str, test_set: TestSet, request: ExplainRequest) -> Pa
 
 
 def _write_pictures(
-    request: ExplainRequest, found: Explanation, loaded_models: Sequence[LoadedModel], test_set: TestSet
+    request: ExplainRequest, found: Explanation, models: Sequence[LoadedModel], test_set: TestSet, path: Path
 ) -> None:
     images, labels = to_pixels(test_set.images.images), test_set.images.labels
     rows = choose_examples(found.teacher.clean, labels, request.pictures)
     arrays: dict[str, Any] = picture_arrays(
-        [loaded.model for loaded in loaded_models],
+        [loaded.model for loaded in models],
         images[rows],
         labels[rows],
         test_set.images.classes,
@@ -95,5 +115,5 @@ def _write_pictures(
         search=WorstCaseSearch(restarts=request.restarts),
         seed=found.seed,
     )
-    with replacing(request.out / PICTURES, shared=True) as partial, partial.open("wb") as output:
+    with replacing(path, shared=True) as partial, partial.open("wb") as output:
         np.savez_compressed(output, allow_pickle=False, **arrays)

@@ -66,7 +66,7 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     files = [one.file for one in chosen] + [INT8_FILE] * request.int8
     results = _claim(folder, {name: about[name] for name in IDENTITY}, files, overwrite=request.overwrite)
     calibration = training_images(request.model, request.calibration, request) if request.int8 else None
-    written = write_all(loaded.model, chosen, folder, calibration)
+    written = write_all(loaded.classifier, chosen, folder, calibration)
     settings = AttackSettings(test_set.threat, request.seed, TRANSFER_BATCH_SIZE, results.cache, progress)
     formats = _measure(request, loaded, test_set, written, settings)
     content = {"kind": "export", "command": command} | about | {"provenance": _provenance()}

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdiga.data import FileSet, ImageSet, available_data
+from kdiga.data.file_set import first_images
 from kdiga.errors import InputError
 from kdiga.model_state import device_of
-from kdiga.models import Classifier, count_parameters
+from kdiga.models import Classifier
 from kdiga.models.registry import source_of
+from kdiga.models.sources.zoo import zoo_index
 from kdiga.recipes.schema import DataConfig, ModelConfig
-from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
+from kdiga.runs.fingerprints import describe_model, fingerprint_of_images
 from kdiga.runs.run_folder import CONFIG, read_config
 from kdiga.runs.trained_images import count_trained
 from kdiga.training.runtime import device_by_name
@@ -55,9 +57,15 @@ class TestSet:
 class LoadedModel:
     """A loaded model with its description."""
 
-    model: Classifier  # model in eval mode, on its device
+    model: nn.Module  # model, on its device
     # Description for result files, plain data: name, weights, architecture, parameters and fingerprint.
     about: dict[str, Any]
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model, if it was loaded by a name."""
+        assert isinstance(self.model, Classifier)
+        return self.model
 
     @property
     def device(self) -> torch.device:
@@ -77,9 +85,7 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
     located, folder = _located(models, asked, config)
     test = load_recipe_data(located.for_test).test
     test = test if asked.examples is None else test.take(slice(asked.examples))
-    # Decoded once, since attacks use the same images many times.
-    images = test.load() if isinstance(test, FileSet) else test
-    return TestSet(images, test, threat, config.name, folder)
+    return TestSet(first_images(test, None), test, threat, config.name, folder)
 
 
 def training_images(model: str, count: int, asked: JudgeRequest) -> Tensor:
@@ -121,7 +127,7 @@ def load_judged_model(
     check_fits(role, classifier, images)
     check_classes(role, model, images.classes)
     name = model if asked.weights is None else f"{model} {asked.weights}"
-    about = describe(classifier, name, asked.which if _path(model).is_dir() else None)
+    about = describe_model(classifier, name, asked.which if _path(model).is_dir() else None)
     return LoadedModel(classifier.to(device_by_name(asked.device)), about)
 
 
@@ -129,7 +135,8 @@ def load_with_test_set(
     request: JudgeRequest, model: str, *others: str, role: str = "model"
 ) -> tuple[LoadedModel, TestSet]:
     """Return the model that a request's weights are for, and the test set of it and of the others."""
-    test_set = load_test_set([model, *others], request)
+    weights = [] if request.weights is None else [str(request.weights)]
+    test_set = load_test_set([model, *weights, *others], request)
     return load_judged_model(model, test_set, request, role), test_set
 
 
@@ -157,18 +164,6 @@ def judged(name: str, asked: ModelRequest, **more: Any) -> ModelConfig:
     return replace(config, pretrained=True)
 
 
-def describe(model: Classifier, name: str, which: str | None) -> dict[str, Any]:
-    """Return the description of a model for result files; ``which`` are its weights, None for a model of no run."""
-    spec = model.spec
-    return {
-        "model": name,
-        "which": which,
-        "architecture": spec.architecture,
-        "parameters": count_parameters(model),
-        "fingerprint": fingerprint_of_model(model),
-    }
-
-
 def count_trained_images(model: str, test_set: TestSet) -> int | None:
     """Return how many test images a model's run was trained on; None if unknown."""
     return count_trained(_folder_of(model), test_set.source, test_set.images)
@@ -176,14 +171,19 @@ def count_trained_images(model: str, test_set: TestSet) -> int | None:
 
 def result_folder(request: JudgeRequest, model: str, kind: str, test_set: TestSet) -> Path | None:
     """Return the folder of results: the request's, else one in the run folder; None for a model without a run."""
-    if request.out is not None or not _path(model).is_dir():
+    run, which, threat = _path(model), request.which, test_set.threat
+    if not run.is_dir() and request.weights is not None and (request.weights.parent / CONFIG).is_file():
+        run, which = request.weights.parent, request.weights.stem  # own code with the weights of a run
+    if request.out is not None or not run.is_dir():
         return request.out
-    threat = test_set.threat
-    return _path(model) / kind / f"{request.which}-{threat.norm}-{threat.eps:.4g}-{len(test_set.images)}"
+    return run / kind / f"{which}-{threat.norm}-{threat.eps:.4g}-{len(test_set.images)}"
 
 
 def recipe_of(model: str) -> dict[str, Any]:
-    """Return the recipe in a run's folder as plain data; {} if there is none."""
+    """Return the recipe in a run's folder, or data and threat model of ``zoo:NAME``, as plain data; {} for neither."""
+    prefix, _, name = model.partition(":")
+    if prefix == "zoo" and name in zoo_index():
+        return {"data": {"name": zoo_index()[name]["data"]}, "threat": zoo_index()[name]["threat"]}
     return (read_config(_folder_of(model)) if _path(model).exists() else None) or {}
 
 

@@ -41,7 +41,7 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
     numbers += [number for one in certificates for number in _certified(one)]
     used = {one.path for one in (*evaluations, *certificates)}
     others = [one.path for one in (*results.evaluations, *results.certificates) if one.path not in used]
-    spec = loaded.model.spec
+    spec = loaded.classifier.spec
     card = Card(
         name=Path(model).resolve().name if Path(model).exists() else without_folders(model),
         spec=spec,

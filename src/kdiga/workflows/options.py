@@ -74,7 +74,7 @@ def recipe_keys() -> Iterable[str]:
 ModelName = Annotated[
     str,
     Option(
-        "A run folder, a .safetensors file, or an architecture with --weights.",
+        "A run folder, a .safetensors file, zoo:NAME, or an architecture with --weights.",
         names=MODELS,
         argument=True,
     ),

@@ -182,7 +182,7 @@ class InspectRequest(ModelRequest):
         str,
         Option(
             "An architecture, timm:NAME, torchvision:NAME, robustbench:DATASET/THREAT/NAME, hf-hub:ORG/NAME, "
-            "python:MODULE:FACTORY, file:PATH, run:DIR.",
+            "zoo:NAME, python:MODULE:FACTORY, file:PATH, run:DIR.",
             names=MODELS,
             argument=True,
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kdiga.analysis.measures import Measurements
 from kdiga.analysis.suitable import suitable
 from kdiga.analysis.worst_case import WorstCaseSearch
@@ -9,15 +11,29 @@ from kdiga.data.image_set import to_pixels
 from kdiga.results.evaluations import SuitabilityResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
-from kdiga.workflows.loaded_model import load_with_test_set, result_folder
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_with_test_set, result_folder
 from kdiga.workflows.requests import SuitableRequest
 from kdiga.workflows.result_folder import Outcome, ResultFolder
 
 
 def run_suitable(request: SuitableRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
     """Measure a teacher, and write ``suitability.json``, with the command, where there is a folder."""
-    search = WorstCaseSearch(restarts=request.restarts)
     loaded, test_set = load_with_test_set(request, request.teacher, role="teacher")
+    folder = result_folder(request, request.teacher, "suitability", test_set)
+    return judge_teacher(request, loaded, test_set, folder, command=command, progress=progress)
+
+
+def judge_teacher(
+    request: SuitableRequest,
+    loaded: LoadedModel,
+    test_set: TestSet,
+    folder: Path | None,
+    *,
+    command: str,
+    progress: OnProgress | None,
+) -> Outcome:
+    """Measure a loaded teacher."""
+    search = WorstCaseSearch(restarts=request.restarts)
     identity = {
         "kind": "suitability",
         **test_set.about(),
@@ -25,7 +41,6 @@ def run_suitable(request: SuitableRequest, *, command: str = "", progress: OnPro
         "search": search.to_dict(),
         "fingerprint": loaded.about["fingerprint"],
     }
-    folder = result_folder(request, request.teacher, "suitability", test_set)
     results = ResultFolder(folder, SuitabilityResult, identity, overwrite=request.overwrite)
     measurements = Measurements(
         to_pixels(test_set.images.images),

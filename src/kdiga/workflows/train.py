@@ -74,6 +74,7 @@ def run_recipe(
                 validation=run.validation,
                 out=out,
                 resume=resume,
+                progress=False,
                 **vars(callbacks or TrainingCallbacks()),
                 **asdict(run.recipe.training),
             )

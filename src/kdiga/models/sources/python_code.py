@@ -6,6 +6,7 @@ Such a name runs code. So only a name that the caller gives is accepted, on the 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -14,12 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdiga.errors import InputError, reason_of
-from kdiga.models.classifier import Classifier, ModelSpec
+from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import fresh_or_filled
-from kdiga.models.registry import ModelSource, SourceRequest, register_source
+from kdiga.models.registry import ModelSource, SourceRequest, build, register_source
 
 _NAMED: dict[str, Callable[..., Any]] = {}
 """The factories that the caller named in this process."""
@@ -34,12 +36,20 @@ class PythonCode(ModelSource):
     brings_weights = False
 
     def load(self, request: SourceRequest, name: str) -> Classifier:
-        """Return the network of the factory, with fresh weights or those of a file."""
-        if request.pretrained:
-            raise InputError(f"{request.name} has no pretrained weights to fetch; give weights=FILE, or leave it out.")
+        """Return the network of the factory: with the weights of a file, its own ("pretrained"), or fresh ones."""
         request.refuse("it names its own code", "architecture")
         _NAMED[name] = _imported(name)
-        return fresh_or_filled(request.spec(request.name), request)
+        spec = request.spec(request.name)
+        if not request.pretrained or request.weights is not None:
+            return fresh_or_filled(spec, request)
+        model, again = build(spec).eval(), build(spec).state_dict()
+        if not all(torch.equal(value, again[key]) for key, value in model.state_dict().items()):
+            raise InputError(
+                f"{request.name} returns fresh weights, different ones at each call; give weights=FILE (--weights), or "
+                "let the code load its weights."
+            )
+        model.origin = WeightsOrigin(f"the code {request.name}", trained=True)
+        return model
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return what the factory returns for the spec's classes, channels, size and options, as far as it takes them.
@@ -78,6 +88,12 @@ class PythonCode(ModelSource):
         if not isinstance(network, nn.Module):
             raise InputError(f"python:{spec.name} returned {type(network).__name__}; it must return a torch.nn.Module.")
         return network
+
+
+def hash_of_code(name: str) -> str:
+    """Return the hash of the file of a factory that the caller named; "" if it has none."""
+    file = getattr(sys.modules.get(getattr(_NAMED.get(name), "__module__", "")), "__file__", None)
+    return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _imported(name: str) -> Callable[..., Any]:

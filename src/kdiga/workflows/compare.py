@@ -1,0 +1,134 @@
+"""Two evaluated models, compared example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdiga.display import Displayed, Summary
+from kdiga.errors import InputError
+from kdiga.report.differences import PairedDifference, compare_evaluations
+from kdiga.results.evaluations import EvaluationResult
+from kdiga.results.runs import RunResult
+from kdiga.results.shared import REPLACED, short_names
+
+if TYPE_CHECKING:
+    from kdiga.evaluation import Evaluation
+
+FILES = ("evaluation.json", "best-test.json")  # of `kdiga evaluate`, else of a study
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Displayed):
+    """The differences of two models under each attack, with paired 95 % intervals."""
+
+    first: str  # name of the first model
+    second: str  # name of the second model
+    data: str  # data set of the test images
+    attacks: Sequence[PairedDifference]  # difference under each attack
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Short names of the two models."""
+        if not self.first or not self.second:
+            return "the first", "the second"
+        one, other = short_names([self.first, self.second])
+        return one, other
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the intervals allow to say, a sentence per attack."""
+        return [one.sentence(*self.names) for one in self.attacks]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the names and the differences as plain data."""
+        return {"first": self.first, "second": self.second, "attacks": [one.to_dict() for one in self.attacks]}
+
+    def _summary(self) -> Summary:
+        rows = list[dict[str, Any]]()
+        for one in self.attacks:
+            low, high = one.interval
+            row = {"attack": one.attack, "first": one.first, "second": one.second, "difference": one.difference}
+            only = {"only first right": one.only_first, "only second right": one.only_second}
+            rows.append(row | {"low": low, "high": high} | only)
+        title = f"first {self.first}, second {self.second}, {self.attacks[0].examples} test images of {self.data}"
+        return Summary(title, rows, sentences=self.sentences, bars="difference")
+
+
+def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> Comparison:
+    """Compare two models on the same test images, example by example.
+
+    Args:
+        first: What :func:`kdiga.evaluate` returned; or the path of what ``kdiga evaluate`` wrote, of its folder, or of
+            an evaluated run.
+        second: The same of another model.
+
+    Returns:
+        The difference of the accuracies under each attack, first less second, with Newcombe's paired 95 % interval.
+
+    Raises:
+        InputError: If a path holds no evaluation of its weights, or the two differ in images, threat model or seed.
+    """
+    one, other = _pair(first, second)
+    return Comparison(one.model, other.model, one.data, compare_evaluations(one, other))
+
+
+def evaluation_result(found: Evaluation) -> EvaluationResult:
+    """Return an evaluation as the content of a result file."""
+    return EvaluationResult.model_validate({"kind": EvaluationResult.KIND, "data": "images"} | found.to_dict())
+
+
+def _pair(first: Evaluation | str | Path, second: Evaluation | str | Path) -> tuple[EvaluationResult, EvaluationResult]:
+    """Return an evaluation of each; of several, those on the same images under one threat model, the most images."""
+    ones, others = _evaluations(first), _evaluations(second)
+    if len(ones) == len(others) == 1:
+        return ones[0], others[0]
+    pairs = [(a, b) for a in ones for b in others if a.conditions == b.conditions]
+    threats = {pair[0].conditions.key for pair in pairs}
+    if len(threats) == 1:
+        return max(pairs, key=lambda pair: max(len(right or ()) for right in pair[0].correct.values()))
+    how = "none on the same images" if not pairs else f"pairs under {len(threats)} threat models"
+    raise InputError(
+        f"{str(first)!r} and {str(second)!r} hold {len(ones)} and {len(others)} evaluations, {how}; give the folder of "
+        "one evaluation of each."
+    )
+
+
+def _evaluations(given: Evaluation | str | Path) -> list[EvaluationResult]:
+    if not isinstance(given, str | Path):
+        return [evaluation_result(given)]
+    path = Path(given)
+    if not path.exists():
+        raise InputError(f"{str(path)!r} does not exist; pass a run evaluated with `kdiga evaluate`.")
+    if not path.is_dir():
+        return [_evaluation(path)]
+    for name in FILES:
+        if files := [file for file in sorted(path.rglob(name)) if REPLACED not in file.relative_to(path).parts]:
+            found = [_evaluation(file) for file in files]
+            stale = [_stale(one) for one in found]
+            if None not in stale:
+                raise InputError(f"{str(path)!r} holds no current evaluation: {stale[0]}; evaluate it again.")
+            return [one for one, reason in zip(found, stale, strict=True) if reason is None]
+    raise InputError(f"{str(path)!r} holds no evaluation; make one with `kdiga evaluate {path}`.")
+
+
+def _stale(found: EvaluationResult) -> str | None:
+    """Return in words that the run of an evaluation has other weights now; None if it has not, or it is unknown."""
+    folder, which = found.identity.folder, found.which or "best"
+    current = RunResult.read(folder).fingerprint(which) if folder else None
+    if current is None or found.fingerprint in (None, current):
+        return None
+    return f"{str(found.path)!r} evaluates the weights {found.fingerprint[:12]}, but the run has {current[:12]}"
+
+
+def _evaluation(path: Path) -> EvaluationResult:
+    try:
+        found = EvaluationResult.read(path)
+        if any(found.correct.values()):
+            return found
+        problem = "it has no per-example results"
+    except ValueError as error:
+        problem = str(error)
+    raise InputError(f"{str(path)!r} is not an evaluation ({problem}); pass a run evaluated with `kdiga evaluate`.")
