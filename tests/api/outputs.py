@@ -71,13 +71,12 @@ def page_lines(folder: Path) -> list[str]:
     that draws them decides their elements; their descriptions are among the lines.
 
     Args:
-        folder: an empty one, for the sample results.
+        folder: an empty one for the sample results, named "results" as on the page.
     """
     text = write_page([write_all(folder)]).path.read_text()
     reader = _Reader()
     reader.feed(text)
-    lines = [line.replace(str(folder), "FOLDER") for line in reader.lines]
-    return [f"elements: {_hash(reader.elements)}", *lines]
+    return [f"elements: {_hash(reader.elements)}", *reader.lines]
 
 
 class _Reader(HTMLParser):
@@ -128,7 +127,7 @@ def _hash(content: Any) -> str:
 def _written() -> Iterator[tuple[Path, str]]:
     yield PLANS, plans_as_text({name: plan(name) for name in planned_recipes()})
     with tempfile.TemporaryDirectory() as folder:
-        yield PAGE, "\n".join(page_lines(Path(folder))) + "\n"
+        yield PAGE, "\n".join(page_lines(Path(folder) / "results")) + "\n"
 
 
 if __name__ == "__main__":
