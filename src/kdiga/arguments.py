@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 TOO_LARGE = 2**63
 LONGEST = 60  # characters of a value in a message
-WORDS: dict[type, str] = {
+WORDS: dict[Any, str] = {
     Integral: "a whole number",
     Real: "a number",
     bool: "True or False",
@@ -42,7 +42,7 @@ EXAMPLES = {
     "ThreatModel": "a kdiga.ThreatModel",
 }
 """Words for classes of this package, by their names."""
-RUNTIME: dict[Any, type] = {int: Integral, float: Real, tuple: collections.abc.Sequence, None: type(None)}
+RUNTIME: dict[Any, Any] = {int: Integral, float: Real, tuple: collections.abc.Sequence, None: type(None)}
 
 
 class Accepted(NamedTuple):
@@ -119,7 +119,7 @@ def _accepted(hint: Any) -> Accepted:
         )
     if origin is Literal:
         return Accepted((), get_args(hint))
-    kind = RUNTIME.get(origin or hint, origin or hint)
+    kind: Any = RUNTIME.get(origin or hint, origin or hint)
     # A protocol that is not checkable at run time accepts everything here.
     plain = (
         kind is Any

@@ -130,7 +130,7 @@ def obstacle_to_workers() -> str | None:
     if not Path(path).exists():
         return f"processes cannot import the script from {path}; save it as a file"
     try:
-        guarded = "__main__" in Path(path).read_text("utf-8", "replace")
+        guarded = "__main__" in Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     return None if guarded else f"the script {Path(path).name} has no line `if __name__ == '__main__':` above its work"
