@@ -393,6 +393,8 @@ def test_the_tensors_of_every_architecture():
         "cnn-32": "9dd5d8faa28dcf42",
         "cnn-64": "a3ee1272f98837a7",
         "mobilenet-v2": "555382561e41eadc",
+        "mobilenet-v2-050": "6241434ccf9601df",
+        "mobilenet-v2-035": "bb93d21398d3f17b",
         "preact-resnet18": "250e271b422daf49",
         "wrn-16-4": "4375385eb296f824",
         "wrn-28-4": "3039b0fa30fe914c",
