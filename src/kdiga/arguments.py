@@ -126,7 +126,7 @@ def _accepted(hint: Any) -> Accepted:
         or not isinstance(kind, type)
         or (getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False))
     )
-    return Accepted((object if plain else kind,), ())
+    return Accepted((object,) if plain else (cast("type", kind),), ())
 
 
 def _wrong(name: str, value: object, accepted: Accepted) -> InputError:

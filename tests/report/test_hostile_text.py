@@ -21,7 +21,7 @@ from kdiga.export.robustbench_files import loader_source
 from kdiga.models.classifier import ModelSpec
 from kdiga.report import page as report_page
 from kdiga.report import write_page
-from kdiga.report.claims import claims_markdown
+from kdiga.report.claims import claims_markdown, write_claims
 from kdiga.report.curve import curve_markdown
 from kdiga.report.study import table_markdown
 from kdiga.results.studies import ClaimsResult, CurveResult, StudyResult
@@ -263,6 +263,25 @@ def test_texts_of_a_curve_in_its_table():
     check_every_text(
         curve_content.__wrapped__(), lambda tree: curve_markdown(CurveResult.model_validate(tree)), least=3
     )
+
+
+def test_the_page_of_claims_shows_robustness_by_epoch(tmp_path):
+    content = json.loads((Path(__file__).with_name("claims.json")).read_text())
+    pair, first = "resnet4b-to-cnn-8", content["runs"][0]
+    content["runs"] += [
+        first
+        | {
+            "folder": f"{label}/{pair}/seed-0",
+            "label": label,
+            "history": [(1, 0.4, 0.3), (2, 0.5, last), (3, 0.6, last)],
+        }
+        for label, last in (("kd", 0.1), ("kdiga", 0.35))
+    ]
+    write_claims(ClaimsResult.model_validate(content), tmp_path / "page.md")
+    assert (tmp_path / "page-epochs.png").stat().st_size > 10_000
+    lines = (tmp_path / "page.md").read_text().splitlines()
+    assert "| kd | 1 | 30.0 | 33 % | 10.0 | -20.0 |" in lines
+    assert "| kdiga | 1 | 35.0 | 67 % | 35.0 | +0.0 |" in lines
 
 
 def test_texts_of_claims_on_their_page():

@@ -70,7 +70,7 @@ def load_model(
     given = str(name_or_path)
     if classes is not None and not classes:
         raise InputError("classes was empty; give at least two, or leave it out.")
-    if images is not None and not (len(images) == 3 and all(isinstance(one, int) for one in images)):
+    if images is not None and [type(one) for one in images] != [int] * 3:
         raise InputError(f"images was {images!r:.60}; it must be channels, size and number of classes, as (3, 32, 10).")
     request = SourceRequest(
         given,

@@ -165,6 +165,7 @@ class CurveResult(SeveralRuns):
 class ClaimsRun(RunSummary):
     """A run of a test of claims; accuracy by attack."""
 
+    label: str = ""  # of its method, or teacher
     accuracy: dict[str, Share] | None = None
     attack_minutes: Number | None = None
     history: list[tuple[Number, Share, Share]] = []  # epoch, from 1, and validation accuracy: clean, and under PGD

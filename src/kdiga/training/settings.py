@@ -146,8 +146,7 @@ class TrainingSettings:
         if self.route not in ("auto", *ROUTES):
             raise unknown("route", self.route, ("auto", *ROUTES))
         FiniteDifference(self.probe)
-        given: tuple[object, ...] = self.milestones
-        shares = [share for share in given if isinstance(share, (int, float)) and 0 < share < 1]
+        shares = [share for share in self.milestones if type(share) in (int, float) and 0 < share < 1]
         if shares != sorted(shares) or len(shares) < len(self.milestones):
             raise InputError(f"milestones were {self.milestones}; they are rising shares of the training, in (0, 1).")
 
