@@ -50,7 +50,6 @@ class ABSLD(CheckedOptions):
             student=Passes(self.steps + 2, self.steps + 2),
             teacher=Passes(1),
             train_forwards=2,
-            couples_batch=True,
         )
 
     def __call__(self, step: StepContext) -> Objective:

@@ -52,7 +52,6 @@ class FairARD(CheckedOptions):
             student=Passes(self.steps + 1 + clean, self.steps + 1 + clean),
             teacher=Passes(1),
             train_forwards=1 + clean,
-            couples_batch=True,
         )
 
     def __call__(self, step: StepContext) -> Objective:
