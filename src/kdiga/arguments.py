@@ -136,9 +136,8 @@ def _wrong(name: str, value: object, accepted: Accepted) -> InputError:
         return InputError(f"{name} was {value!r:.{LONGEST}}; it must be a number of at most 64 bits.")
     is_plain = value is None or isinstance(value, (str, Path, Real, bytes))
     shown = f"{value!r:.{LONGEST}}" if is_plain else f"of type {type(value).__name__}"
-    names = [WORDS.get(one) or EXAMPLES.get(one.__name__, f"a {one.__name__}") for one in accepted.classes] + [
-        repr(one) for one in accepted.values
-    ]
+    names = [WORDS.get(one) or EXAMPLES.get(one.__name__) or _with_article(one.__name__) for one in accepted.classes]
+    names += [repr(one) for one in accepted.values]
     hint = ""
     if nn.Module in accepted.classes and callable(value):
         hint = " A function hides the modes and weights of its model: give the model, or wrap both in a Module."
@@ -146,4 +145,10 @@ def _wrong(name: str, value: object, accepted: Accepted) -> InputError:
         hint = " Use torch.as_tensor."
     elif Tensor in accepted.classes and hasattr(value, "__array__"):
         hint = " Use torch.as_tensor for an array."
-    return InputError(f"{name} was {shown}; it must be {' or '.join(dict.fromkeys(names))}.{hint}")
+    *first, last = dict.fromkeys(names)
+    allowed = f"{', '.join(first)} or {last}" if first else last
+    return InputError(f"{name} was {shown}; it must be {allowed}.{hint}")
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

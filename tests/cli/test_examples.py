@@ -61,6 +61,7 @@ def demo(tmp_path_factory):
     for name in ("kd", "tangent"):
         extra = ["--set", f"method={name}", "--out", f"runs/demo/{name}"]
         run("train", "recipes/digits-kdiga.yaml", *QUICK, *extra, cwd=folder)
+    for name in ("teacher", "kd", "tangent"):
         run("evaluate", f"runs/demo/{name}", *CHEAPER["evaluate"], cwd=folder)
     return folder
 

@@ -301,11 +301,19 @@ def test_forms_of_a_batch(batch):
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+BATCH = "a batch was an? .*; it must be a pair of images and labels, or a dict"
+
+
 @pytest.mark.parametrize(
-    "data", [(IMAGES, LABELS), [{"picture": IMAGES}], [(IMAGES,)], kdiga.ImageSet.of(IMAGES, LABELS), 3], ids=str
+    ("data", "said"),
+    [
+        *((data, BATCH) for data in ((IMAGES, LABELS), [{"picture": IMAGES}], [(IMAGES,)])),
+        (3, "batches was 3; it must be a DataSet, an ImageSet, a FileSet or an iterable of batches"),
+    ],
+    ids=["tensors", "other keys", "images", "number"],
 )
-def test_other_forms_are_refused(data):
-    with pytest.raises(InputError, match=r"a batch was an? .*; it must be a pair of images and labels, or a dict"):
+def test_other_forms_are_refused(data, said):
+    with pytest.raises(InputError, match=said):
         kdiga.evaluate(net(), data)
 
 

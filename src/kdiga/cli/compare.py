@@ -38,7 +38,7 @@ def compare(request: CompareRequest, output: Output) -> None:
     It compares the first model with each of the others: the difference of their accuracies under each attack, with its
     paired 95 % interval.
 
-    Example: kdiga compare runs/demo/tangent runs/demo/kd runs/demo/kdiga
+    Example: kdiga compare runs/demo/tangent runs/demo/kd runs/demo/teacher
     """
     from kdiga.workflows.compare import compare as compared
 

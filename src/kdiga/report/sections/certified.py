@@ -118,7 +118,7 @@ def _compared(group: ModelGroup) -> Table | None:
         [
             TableCell(member.name, f"compared with {member.taught_by or 'its teacher'}", mark=mark(member.place)),
             *(
-                TableCell(percent(one.share_at_least_teacher), span(one.share_interval_95))
+                TableCell(percent_or_dash(one.share_at_least_teacher), span(one.share_interval_95))
                 if (one := found.get(kind))
                 else NO_VALUE
                 for kind in kinds

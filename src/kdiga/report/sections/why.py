@@ -50,8 +50,14 @@ PIECES = {
     "student_linearity": "curvature of the student's loss",
     "teacher_linearity": "curvature of the teacher's loss",
 }
-OPACITY = {"linearity": 1.0, "gradient_distance": 0.62, "teacher_gradient": 0.35, "clean_gap": 0.18}
-OPACITY |= {"student_linearity": OPACITY["linearity"], "teacher_linearity": OPACITY["teacher_gradient"]}
+OPACITY = {
+    "linearity": 1.0,
+    "student_linearity": 1.0,
+    "gradient_distance": 0.62,
+    "teacher_gradient": 0.35,
+    "teacher_linearity": 0.35,
+    "clean_gap": 0.18,
+}
 PICTURED, PER_TABLE = 6, 3  # images; more would make a page long without saying more
 RANKED = 5  # students from which on a ranking says something
 CAPTION = (
