@@ -65,7 +65,8 @@ def test_a_damaged_evaluation_is_left_out_with_its_reason(folder, reason):
     assert reason in results.left_out[0].reason
     page = write_page([folder])
     text = page.path.read_text()
-    assert str(path) in text
+    assert f"{folder.name}/bad/evaluation.json" in text
+    assert str(folder) not in text
     assert "left out, because" in text
     assert [one.path for one in page.left_out] == [path]
 
@@ -187,7 +188,7 @@ def test_nothing_readable_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no readable result"):
         find_results([tmp_path])
     (tmp_path / "evaluation.json").write_text("{")
-    with pytest.raises(InputError, match="no readable JSON"):
+    with pytest.raises(InputError, match="not readable JSON"):
         find_results([tmp_path])
     with pytest.raises(InputError, match="is not a folder"):
         find_results([tmp_path / "absent"])
