@@ -177,7 +177,7 @@ def test_one_method_in_full(project):
     told = run("methods", "rslad", cwd=project)
     assert "L = robust_weight * KL" in told
     assert "steps=10" in told
-    assert "student 12+12, teacher 1+0" in told
+    assert "student 12 + 12, teacher 1 + 0" in told
     assert "did you mean rslad" in run("methods", "rsla", cwd=project, expect=2)
 
 
