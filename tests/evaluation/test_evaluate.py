@@ -278,7 +278,7 @@ def test_bad_input(model, options, message, data):
 
 
 def test_no_data(student):
-    with pytest.raises(InputError, match="no example"):
+    with pytest.raises(InputError, match="the data was empty; give at least one batch"):
         kdiga.evaluate(student, [])
 
 

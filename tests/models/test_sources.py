@@ -39,7 +39,17 @@ def images():
 
 
 def test_every_source_is_one_file_with_its_prefix():
-    assert list(available_sources()) == ["", "file", "hf-hub", "python", "robustbench", "run", "timm", "torchvision"]
+    assert list(available_sources()) == [
+        "",
+        "file",
+        "hf-hub",
+        "python",
+        "robustbench",
+        "run",
+        "timm",
+        "torchvision",
+        "zoo",
+    ]
 
 
 # Files and runs
