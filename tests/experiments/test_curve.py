@@ -112,7 +112,7 @@ def test_a_curve_from_start_to_end(project):
 
 
 def test_one_that_stops_in_an_attack_goes_on_there(project, monkeypatch):
-    whole = run_one.evaluate
+    whole = run_one.measure
     calls = []
 
     def stop_at_third(*args, **kwargs):
@@ -121,7 +121,7 @@ def test_one_that_stops_in_an_attack_goes_on_there(project, monkeypatch):
             raise KeyboardInterrupt
         return whole(*args, **kwargs)
 
-    monkeypatch.setattr(run_one, "evaluate", stop_at_third)
+    monkeypatch.setattr(run_one, "measure", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         go(project)
     content = json.loads(Path("out/curve.json").read_text())

@@ -89,7 +89,7 @@ def test_a_study_from_start_to_end(study, data):
 def test_an_interrupted_study_ends_with_the_same_numbers(study, data, monkeypatch):
     """Stopped in an epoch and in an attack, it repeats just those two."""
     done = {"epochs": 0, "attacks": 0}
-    write, attack = Journal.write, run_one.evaluate
+    write, attack = Journal.write, run_one.measure
     stop_at: dict[str, int] = {}
 
     def count(kind):
@@ -107,7 +107,7 @@ def test_an_interrupted_study_ends_with_the_same_numbers(study, data, monkeypatc
         return report
 
     monkeypatch.setattr(Journal, "write", counted_write)
-    monkeypatch.setattr(run_one, "evaluate", counted_attack)
+    monkeypatch.setattr(run_one, "measure", counted_attack)
     whole, _ = go(study(out="whole"), data)
     needed, done = done, {"epochs": 0, "attacks": 0}
     assert needed["epochs"] == 3 * 5
@@ -178,8 +178,8 @@ def test_students_of_a_teacher_that_diverged_fail_and_say_so(study, data):
 
 
 def test_best_and_last_of_one_epoch_are_attacked_once(study, data, monkeypatch):
-    attacked, attack = [], run_one.evaluate
-    monkeypatch.setattr(run_one, "evaluate", lambda *a, **k: (attacked.append(k["attacks"]), attack(*a, **k))[1])
+    attacked, attack = [], run_one.measure
+    monkeypatch.setattr(run_one, "measure", lambda *a, **k: (attacked.append(k["attacks"]), attack(*a, **k))[1])
     checked = study(("epochs: 3", "epochs: 1"), ("[0, 1]", "[0]"), ("lr: 1e-2", "lr: 3e-2"))
     go(checked, data)
     assert attacked == [["clean", "pgd-2"]] * 3
@@ -189,7 +189,7 @@ def test_best_and_last_of_one_epoch_are_attacked_once(study, data, monkeypatch):
 
 
 def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
-    seen, attack = [], run_one.evaluate
+    seen, attack = [], run_one.measure
 
     def without_autoattack(*arguments, **keywords):  # which takes seconds; FGSM stands in for it
         seen.append((keywords["attacks"], keywords["examples"]))
@@ -202,7 +202,7 @@ def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
         )
         return report
 
-    monkeypatch.setattr(run_one, "evaluate", without_autoattack)
+    monkeypatch.setattr(run_one, "measure", without_autoattack)
     evaluation = ("[clean, pgd-2], examples: 40", "[autoattack, pgd-2, clean], autoattack_examples: 9, which: [best]")
     content, _ = go(study(evaluation, ("[0, 1]", "[0]"), ("  kd: {name: kd, temperature: 4}\n", "")), data)
     assert seen == [(["pgd-2", "clean"], 360), (["autoattack"], 9)] * 2

@@ -113,7 +113,7 @@ def test_a_search_from_start_to_end(tmp_path, monkeypatch):
     save_model(load_model("cnn-4", num_classes=10, in_channels=1, image_size=8), tmp_path / "teacher.safetensors")
     recipe, out = recipe_from_dict(RECIPE), Path("out")
     data = load_recipe_data(recipe.data)
-    monkeypatch.setattr(run_one, "evaluate", lambda *a, **k: pytest.fail("the test images take no part"))
+    monkeypatch.setattr(run_one, "measure", lambda *a, **k: pytest.fail("the test images take no part"))
 
     def go(trials):
         watched = []

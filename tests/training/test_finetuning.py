@@ -112,7 +112,7 @@ def test_names_below_a_classifier_need_no_network_in_front():
 
 
 def test_patterns_that_mean_nothing_or_everything():
-    with pytest.raises(InputError, match=r"'conv9\.\*', which is no parameter .* 0\.weight, 0\.bias"):
+    with pytest.raises(InputError, match=r"'conv9\.\*', which is not a parameter .* 0\.weight, 0\.bias"):
         FrozenParameters(five_layers(0), ("conv9.*",))
     model = five_layers(0)
     with pytest.raises(InputError, match="leaves no parameter"):

@@ -82,7 +82,7 @@ def go(checked, data, *, on_progress=None, **options):
 @contextmanager
 def pgd_for_autoattack():
     """PGD-5 in AutoAttack's place, which takes seconds a model."""
-    attack = run_one.evaluate
+    attack = run_one.measure
 
     def evaluate(*arguments, **keywords):
         swapped = ["pgd-5" if name == "autoattack" else name for name in keywords["attacks"]]
@@ -95,7 +95,7 @@ def pgd_for_autoattack():
         return report
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_one, "evaluate", evaluate)
+        patch.setattr(run_one, "measure", evaluate)
         yield
 
 
