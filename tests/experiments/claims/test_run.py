@@ -116,7 +116,7 @@ def test_the_page(project):
     assert (
         "| c. Robustness goes into a pre-trained student without loss of clean accuracy. | **not tested** | - |" in page
     )
-    pictures(content, folder / "out", "abde")
+    pictures(content, folder / "out", [*"abde", "epochs"])
     for name in "abde":
         assert f"![Claim {name}](claims-{name}.png)" in page
     assert "claims-c.png" not in page
@@ -170,7 +170,7 @@ def test_an_interrupted_test_goes_on_to_the_same_outcome(copied, data):
     assert {claim["verdict"] for claim in content["claims"].values()} == {"undecided"}
     page = Path("out/claims.md").read_text()
     assert f"- 3 runs have no result yet: {RUNS[2]}, {RUNS[3]} and {RUNS[4]}." in page
-    pictures(content, Path("out"), "a")
+    pictures(content, Path("out"), ["a", "epochs"])
     content, ended = go(load(), data)
     assert ended == RUNS[2:]
     assert without_time(content) == without_time(whole)
@@ -293,7 +293,7 @@ def test_a_pretrained_student_keeps_what_it_may_not_lose(copied, quick_project, 
         row["start_clean"] == next(run for run in content["runs"] if run["folder"] == "starts/old")["accuracy"]["clean"]
     )
     assert row["kept"][0] == pytest.approx(row["clean"] - row["start_clean"])
-    pictures(content, Path("out"), "abcde")
+    pictures(content, Path("out"), [*"abcde", "epochs"])
     # With the start gone, nothing can be chosen by it, and it comes first again.
     shutil.rmtree("out/starts")
     Path("old/starts--old.json").unlink()
