@@ -70,7 +70,7 @@ def test_a_finished_run_comes_back_bit_for_bit(finished, data):
     configs = {folder: yaml.safe_load(Path("out", folder, "config.yaml").read_text()) for folder in RUNS}
     weights = Path("out/teachers/robust/best.safetensors").read_bytes()
     records = {path: path.stat().st_mtime_ns for path in Path("results/tiny").iterdir()}
-    histories = {folder: [list(one) for one in validation_history(Path("out", folder))] for folder in RUNS}
+    histories = {folder: validation_history(Path("out", folder)) for folder in RUNS}
     shutil.rmtree("out")
     checked = finished()
     board, kept = checked.open(data), checked.records

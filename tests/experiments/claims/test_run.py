@@ -170,7 +170,7 @@ def test_an_interrupted_test_goes_on_to_the_same_outcome(copied, data):
     assert {claim["verdict"] for claim in content["claims"].values()} == {"undecided"}
     page = Path("out/claims.md").read_text()
     assert f"- 3 runs have no result yet: {RUNS[2]}, {RUNS[3]} and {RUNS[4]}." in page
-    pictures(content, Path("out"), ["a", "epochs"])
+    pictures(content, Path("out"), "a")
     content, ended = go(load(), data)
     assert ended == RUNS[2:]
     assert without_time(content) == without_time(whole)

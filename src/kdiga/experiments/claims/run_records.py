@@ -120,13 +120,13 @@ def default_records(recipe: Path) -> Path:
     return root / "results" / recipe.stem
 
 
-def validation_history(folder: Path) -> list[tuple[int, float, float]]:
+def validation_history(folder: Path) -> list[list[float]]:
     """Return epoch, from 1, and validation accuracy, clean and under PGD, of a run's checks."""
     lines = read_journal(folder / JOURNAL)
     if not lines:
         return (load_json(folder / RESULT) if (folder / RESULT).is_file() else {}).get("history", [])
     checked = ((line.epoch + 1, line.clean, line.robust) for line in lines)
-    return [(epoch, clean, robust) for epoch, clean, robust in checked if clean is not None and robust is not None]
+    return [[epoch, clean, robust] for epoch, clean, robust in checked if clean is not None and robust is not None]
 
 
 def _record(run_spec: RunSpec, folder: Path) -> dict[str, Any]:
