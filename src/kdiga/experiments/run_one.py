@@ -186,7 +186,7 @@ def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluati
         for examples, attacks in groups.items()
     )
     for other in others:  # of what two measured, on more or fewer images, the first counts
-        for key in ("accuracy", "interval_95", "seconds", "notes", "stages", "correct"):
+        for key in ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct"):
             merged[key] |= {name: value for name, value in other[key].items() if name not in merged[key]}
     about = {"kind": "evaluation", "data": data.name, "version": AUTOATTACK_VERSION}
     return about | {"data_fingerprint": fingerprint_of_images(data.test.take(slice(max(groups))))} | merged
