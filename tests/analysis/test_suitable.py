@@ -189,7 +189,7 @@ def test_a_small_gain_or_one_by_chance_is_no_mistake():
 
 def test_nonsense_is_refused():
     images, labels = pictures(0.7, 0.2, 8)
-    with pytest.raises(InputError, match="no example"):
+    with pytest.raises(InputError, match="the data was empty"):
         examine(Stripes(0.8), (images[:0], labels[:0]))
     with pytest.raises(InputError, match="not finite"):
         examine(Stripes(float("nan")), (images, labels))

@@ -142,7 +142,7 @@ def test_a_finished_export_is_not_replaced_by_accident_and_formats_are_added(pro
     again = run("export", "small", "--to", "onnx,hf", *SMALL, "--out", "one", cwd=project, expect=2)
     assert "already holds an export (model.onnx); replace it with --overwrite" in again
     other = run("export", "small", "--to", "hf", *SMALL, "--seed", "1", "--out", "one", cwd=project, expect=2)
-    assert "another seed" in other
+    assert "seed is 0 there and 1 here" in other
     assert (project / "one/model.onnx").read_bytes() == before
     run("export", "small", "--to", "hf", *SMALL, "--out", "one", cwd=project)
     assert set(json.loads((project / "one/export.json").read_text())["formats"]) == {"pytorch", "onnx", "hf"}
