@@ -165,7 +165,7 @@ def test_bad_extra_images(tmp_path, mixed):
     grey = load_extra(npz(tmp_path / "x.npz", image=white, label=np.zeros(4, int)), original, Reading())
     with pytest.raises(InputError, match="extra images are 3x8x8 and the training images 1x8x8"):
         MixedSet(original, grey, 0.5)
-    with pytest.raises(InputError, match=r"no such .npz file"):
+    with pytest.raises(InputError, match=r"give an existing .npz file"):
         load_recipe_data(DataConfig("digits", extra=ExtraConfig(str(tmp_path / "none.npz"))))
     (tmp_path / "bad.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"cannot be read as an \.npz"):
