@@ -142,7 +142,7 @@ def test_nonsense_is_refused(teacher, student, batch):
     refused = [
         ("student has 4 classes and the teacher 10", (teacher, {"a": other}, (images, labels % 4))),
         ("not finite", (teacher, {"a": broken}, batch)),
-        ("no example", (teacher, {"a": student}, (images[:0], labels[:0]))),
+        ("the data was empty", (teacher, {"a": student}, (images[:0], labels[:0]))),
         ("pixels in", (teacher, {"a": student}, (images * 255, labels))),
         ("labels were in", (teacher, {"a": student}, (images, labels + 5))),
         ("no student", (teacher, {}, batch)),

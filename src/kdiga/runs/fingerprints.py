@@ -71,7 +71,8 @@ def _probe(model: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
         found = [("probed logits", logits)]
         if logits.requires_grad:
             weights = torch.linspace(1, 2, logits[0].numel()).to(logits)
-            found.append(("probed gradients", torch.autograd.grad((logits * weights).sum(), points)[0]))
+            (gradient,) = torch.autograd.grad((logits * weights).sum(), points, materialize_grads=True)
+            found.append(("probed gradients", gradient))
     return found
 
 
