@@ -11,7 +11,6 @@ from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.results.attack_names import eps_text
-from kdiga.results.evaluations import EvaluationResult
 from kdiga.statistics import percent
 from kdiga.workflows.requests import EvaluateRequest
 
@@ -37,6 +36,8 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
     if content.get("trained_test_images") == 0:  # otherwise a finding says it
         say(output.console, "No test image is among its training images.")
     show_table(output.console, ("attack", "accuracy", "95 % interval", "worst class", "seconds"), _rows(content))
+    from kdiga.results.evaluations import EvaluationResult  # here, because pydantic loads slowly
+
     findings = EvaluationResult.model_validate(content).open_findings
     for finding in findings:
         if finding.verdict in ("failed", "warning"):
