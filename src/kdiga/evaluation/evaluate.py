@@ -87,6 +87,7 @@ def evaluate(
             depends on the rest of the batch, or returns probabilities. With ``checks``, also
             for each check that failed. The result contains the findings, too.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     >>> report = evaluate(model, [(torch.rand(5, 1, 2, 2), torch.zeros(5).long())], eps="8/255", attacks=["fgsm"])
     >>> report.examples, 0 <= report["fgsm"] <= report["clean"] <= 1
