@@ -71,7 +71,7 @@ def test_results_grow_and_continue(folder):
     assert again["smoothing"] == found["smoothing"]
     assert set(kept) <= set((folder / "student/certification/best-linf-0.1-7/portions").glob("*.json"))
     refused = run(*ask, "clever", *CLEVER, "--seed", "1", cwd=folder, expect=2)
-    assert "another seed" in refused
+    assert "seed is 0 there and 1 here" in refused
     assert certificate(folder, "student", 7) == again
     run(*ask, "clever", *CLEVER, "--seed", "1", "--overwrite", cwd=folder)
     assert "smoothing" not in certificate(folder, "student", 7)
