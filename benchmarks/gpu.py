@@ -7,7 +7,7 @@ In this order, each stage with its share of the time; the same command continues
 
 1. doctor: ``kdiga doctor``.
 2. tests: ``tests/devices``, the tests that run on the GPU.
-3. speed: the table of steps, beside loops written by hand (``benchmarks/speed.py``).
+3. speed: the table of steps, next to loops written by hand (``benchmarks/speed.py``).
 4. plan: ``kdiga profile RECIPE`` measures the steps here, and the epochs that fit are chosen.
 5. study: ``kdiga study RECIPE``: a teacher by adversarial training, then students, attacked by AutoAttack.
 6. weights: teacher and students in fp16, in files of at most 15 MB (`cat NAME.part* > NAME` joins one in parts).

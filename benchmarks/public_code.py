@@ -57,18 +57,19 @@ def main() -> None:
     for name, (method, public) in OPTIONS.items():
         rows = list[tuple[float, ...]]()
         for seed in range(5):
-            (ours, gradient, statistics), (theirs, other, moved) = step(method, seed), step(method | public, seed)
+            (loss, gradient, statistics), (public_loss, other, moved) = step(method, seed), step(method | public, seed)
             rows.append(
                 (
-                    100 * float(abs(theirs - ours) / ours),
+                    100 * float(abs(public_loss - loss) / loss),
                     100 * float((other - gradient).norm() / gradient.norm()),
                     float(torch.cosine_similarity(gradient, other, dim=0)),
                     100 * float((moved - statistics).norm() / statistics.norm()),
                 )
             )
-        loss, change, cosine, batch_norm = ((min(one), max(one)) for one in zip(*rows, strict=True))
+        loss_change, change, cosine, batch_norm = ((min(one), max(one)) for one in zip(*rows, strict=True))
         print(
-            f"{name}: loss {loss[0]:.1f} to {loss[1]:.1f} %, gradient {change[0]:.1f} to {change[1]:.1f} %, "
+            f"{name}: loss {loss_change[0]:.1f} to {loss_change[1]:.1f} %, "
+            f"gradient {change[0]:.1f} to {change[1]:.1f} %, "
             f"cosine {cosine[0]:.3f} to {cosine[1]:.3f}, statistics {batch_norm[0]:.1f} to {batch_norm[1]:.1f} %"
         )
 

@@ -25,7 +25,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
             float (batch, num_classes).
         smoothing: Share of the uniform distribution in the labels, in [0, 1).
     """
-    logits = _full_precision(logits)
+    logits = full_precision(logits)
     labels = labels.to(logits.dtype) if labels.dim() == 2 else labels
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
@@ -42,14 +42,14 @@ def kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0)
         temperature: Temperature of both distributions, above 0.
     """
     student, teacher = (
-        F.log_softmax(_full_precision(z) / temperature, dim=-1) for z in (student_logits, teacher_logits)
+        F.log_softmax(full_precision(z) / temperature, dim=-1) for z in (student_logits, teacher_logits)
     )
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
 
 
 def entropy(logits: Tensor, order: float = 1.0) -> Tensor:
     """Return the Renyi entropy of each example's softmax, in nats; that of order 1 is Shannon's."""
-    log_shares = F.log_softmax(_full_precision(logits), dim=-1)
+    log_shares = F.log_softmax(full_precision(logits), dim=-1)
     if order == 1:
         return -(log_shares.exp() * log_shares).sum(-1)
     return (order * log_shares).logsumexp(-1) / (1 - order)
@@ -57,7 +57,7 @@ def entropy(logits: Tensor, order: float = 1.0) -> Tensor:
 
 def true_probability(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the softmax probability of each example's own class, or its mean under soft labels."""
-    return _at_labels(F.softmax(_full_precision(logits), dim=-1), labels)
+    return _at_labels(F.softmax(full_precision(logits), dim=-1), labels)
 
 
 def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
@@ -190,6 +190,6 @@ def distance_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     return DISTANCES[name]
 
 
-def _full_precision(logits: Tensor) -> Tensor:
-    # A softmax in bf16 keeps 3 digits; float64 inputs (gradcheck) must stay float64.
+def full_precision(logits: Tensor) -> Tensor:
+    """Return bf16 and fp16 logits as float32, since a softmax in bf16 has 3 digits; others as they are."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

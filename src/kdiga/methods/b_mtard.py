@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kdiga import losses
-from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
+from kdiga.methods.base import CheckedOptions, coefficient, register
 from kdiga.methods.context import StepContext
-from kdiga.methods.mtard import mean_of, natural_weight
+from kdiga.methods.mtard import MTARD, mean_of, natural_weight
 from kdiga.types import Objective, Term
 
 LOWEST, HIGHEST = 1.0, 10.0  # temperatures
@@ -32,17 +32,7 @@ class BMTARD(CheckedOptions):
     steps: int = 10
     step_size: float | None = None
 
-    @property
-    def needs(self) -> Needs:
-        """As MTARD."""
-        return Needs(
-            student=Passes(self.steps + 2, self.steps + 2),
-            teacher=Passes(2),
-            teachers=2,
-            teacher_queries=True,
-            train_forwards=2,
-            couples_batch=True,
-        )
+    needs = MTARD.needs
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, balance weights and temperatures, then return both imitations."""

@@ -53,7 +53,7 @@ class MART(CheckedOptions):
 
 def _margin_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Return each example's ``-log(1 - p_k)`` of the most probable wrong class ``k``; 0 without a label."""
-    logits, classes = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits, classes_of(labels)
+    logits, classes = losses.full_precision(logits), classes_of(labels)
     rows = classes.clamp_min(0)[:, None]
     wrong = logits.detach().scatter(1, rows, -torch.inf).argmax(1, keepdim=True)
     rest = logits.scatter(1, wrong, -torch.inf).logsumexp(1)

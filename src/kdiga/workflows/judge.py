@@ -28,6 +28,7 @@ from kdiga.workflows.certify import certify_models
 from kdiga.workflows.compare import evaluation_result
 from kdiga.workflows.explain import explain_models
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
+from kdiga.workflows.options import comma_separated
 from kdiga.workflows.requests import CertifyRequest, ExplainRequest, ModelRequest, SuitableRequest
 from kdiga.workflows.result_folder import Outcome, file_name
 from kdiga.workflows.suitable import judge_teacher
@@ -71,7 +72,8 @@ def certify(
     Raises:
         InputError: If an argument is not accepted, or a method does not cover the model.
     """
-    request = _request(CertifyRequest, settings, model="", method=_listed(methods), seed=seed, examples=examples)
+    names = comma_separated(methods) if isinstance(methods, str) else tuple(methods)
+    request = _request(CertifyRequest, settings, model="", method=names, seed=seed, examples=examples)
     test_set = _test_set(data, threat, examples)
     models = [_described(model, name, test_set)]
     models += [] if teacher is None else [_described(teacher, "teacher", test_set)]
@@ -216,10 +218,6 @@ def _request(kind: type[Request], settings: Mapping[str, Any], **given: Any) -> 
     if strange := next((name for name in settings if name not in known), None):
         raise unknown("setting", strange, sorted(known))
     return kind(**given, **settings)
-
-
-def _listed(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(names.split(",")) if isinstance(names, str) else tuple(names)
 
 
 def _test_set(data: GivenData, threat: ThreatModel | str | None, examples: int | None) -> TestSet:
