@@ -253,6 +253,8 @@ BAD = {
     ),
     "unknown weights": (["evaluate", "cnn-8", "--weights", "none.pt", "--data", "digits"], "does not exist"),
     "no data named": (["evaluate", "seven.safetensors"], "name one with --data"),
+    "no such run": (["evaluate", "runs/nothing"], "no data set was given, and 'runs/nothing' does not exist; name one"),
+    "no such source": (["evaluate", "timm:a/b"], "no data set was given; name one with --data"),
     "missing data offline": (
         ["evaluate", "seven.safetensors", "--data", "cifar10", "--root", "empty"],
         "could not be downloaded",

@@ -196,12 +196,20 @@ def _of_runs(models: Sequence[str], asked: JudgeRequest) -> tuple[DataConfig, Th
     if asked.data is not None:
         return DataConfig(asked.data, root), threat
     if "data" not in recipe:
-        bare = next((f", and the folder {model!r} holds no run" for model in models if Path(model).is_dir()), "")
+        known = next((reason for model in models if (reason := _why_no_run(model))), "")
         raise InputError(
-            f"no data set was given{bare}; name one with --data, for example {', '.join(available_data())}."
+            f"no data set was given{known}; name one with --data, for example {', '.join(available_data())}."
         )
     saved = DataConfig(**(recipe["data"] | {"extra": None}))
     return saved if root is None else replace(saved, root=root), threat
+
+
+def _why_no_run(model: str) -> str:
+    """Return, as the end of a sentence, why a path tells nothing of data; an empty text for other names."""
+    if Path(model).is_dir():
+        return f", and the folder {model!r} holds no run"
+    is_path = model.startswith(("run:", "file:")) or ("/" in model and ":" not in model)
+    return f", and {model!r} does not exist" if is_path and not _path(model).exists() else ""
 
 
 def _folder_of(model: str) -> Path:
