@@ -11,6 +11,9 @@ from kdiga.evaluation.masking.finding import Finding
 from kdiga.statistics import clopper_pearson
 from kdiga.types import ThreatModel
 
+BY_ATTACK = ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct")
+"""Parts of an evaluation as plain data that have an entry per attack."""
+
 
 @dataclass(frozen=True)
 class AttackResult:

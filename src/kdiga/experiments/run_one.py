@@ -17,6 +17,7 @@ from torch import nn
 from kdiga.data import DataSet, FileSet, ImageSet
 from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, InputError, KdigaError
+from kdiga.evaluation.accuracies import BY_ATTACK
 from kdiga.evaluation.measure import BATCH_SIZE, measure
 from kdiga.evaluation.stages import AttackSettings
 from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
@@ -186,7 +187,7 @@ def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluati
         for examples, attacks in groups.items()
     )
     for other in others:  # of what two measured, on more or fewer images, the first counts
-        for key in ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct"):
+        for key in BY_ATTACK:
             merged[key] |= {name: value for name, value in other[key].items() if name not in merged[key]}
     about = {"kind": "evaluation", "data": data.name, "version": AUTOATTACK_VERSION}
     return about | {"data_fingerprint": fingerprint_of_images(data.test.take(slice(max(groups))))} | merged

@@ -11,6 +11,7 @@ from kdiga.data.image_set import to_pixels
 from kdiga.distributed.launch import one_thread
 from kdiga.distributed.worker_processes import LocalExecutor
 from kdiga.evaluation import attack_by_name, sweep
+from kdiga.evaluation.accuracies import BY_ATTACK
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.evaluation.measure import measure
 from kdiga.evaluation.stages import AttackSettings
@@ -32,7 +33,6 @@ AUTO_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 # Results with equal values of these answer the same question.
 IDENTITY = ("fingerprint", "data_fingerprint", "examples", "threat", "seed", "version")
 TRAINED = "trained_test_images"  # number of test images that the run was trained on
-BY_ATTACK = ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct")
 
 
 def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnProgress | None = None) -> Outcome:
