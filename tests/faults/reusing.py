@@ -15,7 +15,6 @@ import torch
 import yaml
 from PIL import Image
 
-from kdiga.cli.compare import _pair
 from kdiga.errors import KdigaError
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.curve import load_curve
@@ -26,12 +25,12 @@ from kdiga.experiments.tune import plan_search
 from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
 from kdiga.recipes.validate import recipe_from_dict
-from kdiga.report.differences import compare_evaluations
 from kdiga.report.groups import group_models
 from kdiga.results.folders import find_results
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.workflows.cache import fill_cache, plan_cache
 from kdiga.workflows.certify import run_certification
+from kdiga.workflows.compare import compare as compare_results
 from kdiga.workflows.evaluate import run_evaluation
 from kdiga.workflows.explain import explain_runs
 from kdiga.workflows.export import run_export
@@ -247,8 +246,7 @@ def compare(changes: Changes) -> dict[str, Any]:
     evaluate({**changes, "out": Path("first"), "overwrite": True})
     if not Path("second").exists():
         evaluate({**changes, "run": "runs/b", "out": Path("second")})
-    rows = compare_evaluations(*_pair(Path("first"), Path("second")))
-    return {row.attack: row.to_dict() for row in rows}
+    return {row.attack: row.to_dict() for row in compare_results("first", "second").attacks}
 
 
 def report(changes: Changes) -> dict[str, Any]:

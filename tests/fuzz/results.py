@@ -16,14 +16,13 @@ from unittest import mock
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kdiga.cli.compare import _pair
 from kdiga.errors import InputError
 from kdiga.experiments.board import read_json
 from kdiga.report import page as report_page
 from kdiga.report import write_page
-from kdiga.report.differences import compare_evaluations
 from kdiga.results.folders import Results, find_results
 from kdiga.runs.run_folder import read_result
+from kdiga.workflows.compare import compare
 from kdiga.workflows.loaded_model import recipe_of
 from kdiga.workflows.prepare import check_classes
 from kdiga.workflows.result_folder import check_earlier_result
@@ -230,9 +229,8 @@ result_target("result.explanation", {"explanation.json": damaged_json, "explanat
     ],
 )
 def read_compared(folder: Path) -> None:
-    first, second = _pair(folder / "a", folder / "b")
     rows = [json_of(folder / f"{place}/evaluation.json")["correct"] for place in "ab"]
-    for found in compare_evaluations(first, second):
+    for found in compare(folder / "a", folder / "b").attacks:
         one, other = (np.array(each[found.attack], float) for each in rows)
         assert math.isclose(found.difference, one.mean() - other.mean(), abs_tol=1e-9), "another difference"
         assert found.interval[0] <= found.difference <= found.interval[1], "an interval beside its difference"

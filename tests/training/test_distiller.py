@@ -195,7 +195,7 @@ def test_its_state_continues_an_interrupted_training(batch):
     ("options", "message"),
     [
         ({"method": "kdg"}, "method 'kdg' is not known; did you mean kd"),
-        ({"method": 3}, "method was 3; it must be text or a mapping or a method such as"),
+        ({"method": 3}, "method was 3; it must be text, a mapping or a method such as"),
         ({"method": {"temperature": 4}}, "method was {'temperature': 4}; it must be a name"),
         (
             {"method": "kd", "temprature": 4},
@@ -204,7 +204,7 @@ def test_its_state_continues_an_interrupted_training(batch):
         ({"method": "kd", "temperature": "4"}, "temperature was '4'; it must be a number"),
         ({"method": "tangent", "flat": "no"}, "flat was 'no'; it must be True or False"),
         ({"method": "kd", "threat": "linf"}, "threat was 'linf'; it must be a norm and an eps, such as 'linf 8/255'"),
-        ({"method": "kd", "threat": 0.1}, "threat was 0.1; it must be a kdiga.ThreatModel or text"),
+        ({"method": "kd", "threat": 0.1}, "threat was 0.1; it must be a kdiga.ThreatModel, text or None"),
         ({"method": "kd", "total_steps": 0}, "total_steps was 0; it is the number of calls"),
         ({"method": "kdiga", "route": "exat"}, "route 'exat' is not known; did you mean exact"),
         ({"method": "mtard"}, "method 'mtard' needs a second teacher"),

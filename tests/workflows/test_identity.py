@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import kdiga
-from kdiga.cli.compare import _pair
 from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.recipes.validate import recipe_from_dict
@@ -23,6 +22,7 @@ from kdiga.results.folders import find_results
 from kdiga.results.shared import REPLACED, Conditions, command_without_folders
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.workflows import identity
+from kdiga.workflows.compare import compare
 from kdiga.workflows.evaluate import run_evaluation
 from kdiga.workflows.loaded_model import count_trained_images, load_test_set
 from kdiga.workflows.prepare import prepare
@@ -193,14 +193,14 @@ def test_overwrite_sets_results_about_the_old_weights_aside(world, data, tmp_pat
     assert not found.evaluations
     assert len(found.runs) == 1
     with pytest.raises(InputError, match="holds no evaluation"):
-        _pair(tmp_path, tmp_path)
+        compare(tmp_path, tmp_path)
 
 
 def test_results_of_other_weights_are_not_attributed_to_a_run(world, data, tmp_path):
     run_recipe(prepare(recipe_of(world), data), tmp_path)
     path = write_json(tmp_path / "evaluation/a/evaluation.json", evaluation("kd") | {"fingerprint": "f" * 64})
     with pytest.raises(InputError, match=f"is of the weights {'f' * 12}, and the run has .*evaluate it again"):
-        _pair(tmp_path, path)
+        compare(tmp_path, path)
     page = write_page([tmp_path])
     assert any("different best weights" in one.reason for one in page.left_out)
 
