@@ -91,7 +91,7 @@ def _kind(name: str, content: dict[str, Any]) -> str:
     if name == "smoothing":
         return f"smoothed model, confidence {1 - content['alpha']:g} an example"
     goodness = content["goodness"]
-    fit = "" if goodness["rejected_share"] is None else f", {goodness['rejected_share']:.0%} of fits rejected"
+    fit = "" if goodness["rejected_share"] is None else f", {percent(goodness['rejected_share'], 0)} of fits rejected"
     return f"estimate, no lower bound{fit}"
 
 
@@ -102,17 +102,17 @@ def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
     if found["share_at_least_teacher"] is None:
         yield f"{name} against {teacher}: no example has a radius in both; nothing to compare."
         return
-    low, high = found["share_interval_95"]
+    share, low, high = (percent(one, 0) for one in (found["share_at_least_teacher"], *found["share_interval_95"]))
     yield (
-        f"{name} against {teacher}: on {found['share_at_least_teacher']:.0%} (95 % interval {low:.0%} - {high:.0%}) "
-        f"of the {found['compared']} examples with a radius in both, the student's is at least the teacher's."
+        f"{name} against {teacher}: on {share} (95 % interval {low} - {high}) of the "
+        f"{found['compared']} examples with a radius in both, the student's is at least the teacher's."
     )
     alignment = found.get("alignment")
     if alignment is None or alignment["median_rho_over_lipschitz"] is None:
         return
     proved = "bounded by intervals" if name == "interval" else "estimated"
-    share = alignment["median_guaranteed_over_measured"]
-    measured = "" if share is None else f", {share:.2f} of the student's own radius"
+    ratio = alignment["median_guaranteed_over_measured"]
+    measured = "" if ratio is None else f", {ratio:.2f} of the student's own radius"
     ratio, gap = alignment["median_rho_over_lipschitz"], alignment["median_margin_gap"]
     middle = median_known([radius for radius in found["guaranteed_radius"] if radius])
     guaranteed = "nothing" if middle is None else f"a radius of {middle:.4g}"
