@@ -18,7 +18,7 @@ from kdiga.data.feed import Images
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading, settle
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_known, unknown
 from kdiga.plugins import load_plugins
 
 T = TypeVar("T")
@@ -157,8 +157,7 @@ def load_data(name: str | Path, *, root: str | Path | None = None, **reading: An
     options, place, text = _reading(reading), None if root is None else Path(root).expanduser(), str(name)
     if text not in _LOADERS and _file_loader(text) is None:
         names = available_data()  # other packages are imported only for a name that is none of kdiga's
-        if text not in names:
-            raise unknown("data set", text, names, "A folder of class folders, or a CSV file, is accepted by its path.")
+        check_known("data set", text, names, "A folder of class folders, or a CSV file, is accepted by its path.")
     if text in _LOADERS:
         for key in ("image_size", "skip_corrupt"):
             if getattr(options, key):

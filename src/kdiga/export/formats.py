@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_known
 from kdiga.models import Classifier
 
 Logits = Callable[[Tensor], Tensor]
@@ -73,8 +73,7 @@ def formats_by_name(names: Sequence[str]) -> list[Format]:
     if not any(chosen):
         raise InputError(f"no format was given; accepted: {', '.join(known)}.")
     for name in chosen:
-        if name not in known:
-            raise unknown("format", name, known)
+        check_known("format", name, known)
     return [_FORMATS[name] for name in chosen]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdiga.data import FileSet, ImageSet, available_data
 from kdiga.data.file_set import first_images
-from kdiga.errors import InputError
+from kdiga.errors import InputError, check_at_least
 from kdiga.model_state import device_of
 from kdiga.models import Classifier
 from kdiga.models.registry import source_of
@@ -80,8 +80,7 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
         InputError: If no data set is known, or fewer than 1 example is asked for.
     """
     config, threat = _of_runs(models, asked)
-    if asked.examples is not None and asked.examples < 1:
-        raise InputError(f"examples was {asked.examples!r}; it must be at least 1.")
+    check_at_least(1, examples=asked.examples)
     located, folder = _located(models, asked, config)
     test = load_recipe_data(located.for_test).test
     test = test if asked.examples is None else test.take(slice(asked.examples))
