@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from kdiga.experiments.trials import best_trial, coefficients, least_clean, read
 from kdiga.recipes.source import CLAIMS, read_source
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
+from kdiga.results.shared import command_of
 from kdiga.results.studies import ClaimsResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.run_folder import RESULT
@@ -178,15 +178,11 @@ def load_claims(
         InputError: With every problem, each with its line.
     """
     folder = out or Path("runs") / Path(path).stem
-    options = [
-        part for option, given in (("--out", out), ("--records", records)) if given for part in (option, str(given))
-    ]
-    settings = [part for override in overrides for part in ("--set", override)]
     reader = ClaimsReader(read_source(path, overrides, CLAIMS), folder)
     grid = reader.grid()
     return Claims(
         title=Path(path).stem,
-        command=shlex.join(["kdiga", "claims", str(path), *options, *settings]),
+        command=command_of("claims", path, out=out, records=records, set=list(overrides)),
         out=folder,
         evaluation=grid.evaluation,
         run_specs=tuple(reader.run_specs(grid)),
