@@ -85,7 +85,7 @@ class FileSet:
 
     def __repr__(self) -> str:
         """Return the number of images, their shape and classes in one line."""
-        return described(self)
+        return described(self, self.image_shape, self.num_classes)
 
     @property
     def num_classes(self) -> int:

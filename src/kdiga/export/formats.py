@@ -6,8 +6,6 @@ the exported file, not about the model that it was made from.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from kdiga.errors import InputError, check_known
 from kdiga.models import Classifier
+from kdiga.plugins import import_all
 
 Logits = Callable[[Tensor], Tensor]
 """Maps images, float32 (batch, channel, height, width) in [0, 1] on the CPU, to logits (batch, classes) on the CPU."""
@@ -60,9 +59,7 @@ def register(entry: Format) -> Format:
 
 def available_formats() -> tuple[str, ...]:
     """Return the names of the formats."""
-    package = importlib.import_module("kdiga.export")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("kdiga.export")
     return tuple(sorted(_FORMATS))
 
 
