@@ -118,4 +118,4 @@ def _cell(name: str, value: object) -> str:
         return ""
     if not isinstance(value, float):
         return str(value)
-    return f"{percent(value)}" if name in SHARES else f"{value:.4g}"
+    return percent(value) if name in SHARES else f"{value:.4g}"

@@ -147,7 +147,7 @@ def models(request: ModelsRequest, output: Output) -> None:
 
 def _trained(about: Mapping[str, Any]) -> tuple[str, ...]:
     threat, accuracy = about["threat"], about["accuracy"]
-    shares = (f"{percent(accuracy[attack])}" for attack in ("clean", "autoattack"))
+    shares = (percent(accuracy[attack]) for attack in ("clean", "autoattack"))
     return (
         about["architecture"],
         f"{about['data']}, {threat['norm']} {threat['eps']:g}",
