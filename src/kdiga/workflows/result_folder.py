@@ -72,26 +72,31 @@ class ResultFolder:
         return Outcome(content, self.folder)
 
     def _read(self, folder: Path) -> dict[str, Any]:
-        """Return the result of an earlier call with the same identity by the same version, or {}."""
-        path, version = folder / file_name(self.kind), installed_version("kdiga")
-        try:
-            old = load_json(path)
-            there = {name: old.get(name) for name in self.identity}
-            there["kdiga"] = old.get("provenance", {}).get("versions", {}).get("kdiga", version)
-            different = differences(flat(there), flat({**self.identity, "kdiga": version}))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, AttributeError):
-            old, different = {}, "it cannot be read"
-        if not different:
-            return old
-        if self.overwrite:
-            return {}
-        raise InputError(
-            f"{str(path)!r} holds other results: {different}; choose another --out, or replace them with --overwrite."
-        )
+        return check_earlier_result(folder / file_name(self.kind), self.identity, overwrite=self.overwrite)
 
 
 def file_name(kind: type[FileModel]) -> str:
     """Return the name of the file of a kind of results."""
     return f"{kind.KIND}.json"
+
+
+def check_earlier_result(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
+    """Return the result of an earlier call with the same identity by the same version, or {}; this call adds to it."""
+    try:
+        old = load_json(path)
+        there = {name: old.get(name) for name in identity}
+        version = old.get("provenance", {}).get("versions", {}).get("kdiga", installed_version("kdiga"))
+        different = differences(
+            flat(there | {"kdiga": version}), flat({**identity, "kdiga": installed_version("kdiga")})
+        )
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError):
+        old, different = {}, "it cannot be read"
+    if not different:
+        return old
+    if overwrite:
+        return {}
+    raise InputError(
+        f"{str(path)!r} holds other results: {different}; choose another --out, or replace them with --overwrite."
+    )
