@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +46,7 @@ def evaluate(
     name: str | None = None,
     checks: bool = False,
     teacher: nn.Module | None = None,
+    transfer_from: Mapping[str, nn.Module] | None = None,
     progress: OnProgress | bool | None = None,
 ) -> Evaluation:
     """Measure clean and robust accuracy.
@@ -73,7 +74,8 @@ def evaluate(
         folder: Folder of cached outcomes; None caches nothing.
         name: Name of the model on a page and in a comparison; None is its architecture or the name of its class.
         checks: Whether to run all checks for masked gradients; the result has all findings.
-        teacher: Another model, whose adversarial images the checks try on this one; None skips that check.
+        teacher: Another model, whose adversarial images the checks try on this one; giving it runs the checks.
+        transfer_from: More such models by name, with as many outputs; the finding says how many images each fools.
         progress: Function called with the attack, examples done and examples in total; True for a bar, or lines in a
             log; False for none; None for a bar where stderr is a terminal or the code runs in a notebook.
 
@@ -101,7 +103,7 @@ def evaluate(
         found = measure(model, [(pixels, images.labels)], settings, attacks, version=version)
         about = describe_model(model, name, images=pixels)
         findings = list(found.findings)
-        if checks or teacher is not None:
+        if checks or teacher is not None or transfer_from:
             names = [finding.name for finding in findings]
             with evaluating(model):
                 ran = check_masking(
@@ -111,6 +113,7 @@ def evaluate(
                     threat=settings.threat,
                     seed=seed,
                     teacher=teacher,
+                    transfer_from=transfer_from,
                     result_cache=settings.result_cache,
                     fingerprint=about["fingerprint"],
                     on_progress=on_progress,

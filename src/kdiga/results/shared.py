@@ -116,6 +116,7 @@ class FindingRecord(ResultModel):
     name: Text = "unnamed"
     verdict: Literal["passed", "warning", "failed", "skipped"]
     message: Text = ""
+    evidence: Fields = {}
 
 
 Findings = Annotated[list[FindingRecord], NoneAsEmpty]
