@@ -54,8 +54,7 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, accuracy in content["accuracy"].items():
         low, high = content["interval_95"][name]
-        worst = content.get("worst_class", {}).get(name)
-        weakest = "" if worst is None else f"{percent(worst['accuracy'])} of {worst['examples']} ({worst['name']})"
+        weakest = _class(content.get("worst_class", {}).get(name))
         yield name, percent(accuracy), f"{100 * low:.1f} - {100 * high:.1f}", weakest, f"{content['seconds'][name]:.1f}"
         for stage, left in content["stages"].get(name, {}).items():
             yield f"  after {stage}", percent(left), "", "", ""
@@ -64,3 +63,13 @@ def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         for eps, accuracy, (low, high) in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
             ends = f"{100 * low:.1f} - {100 * high:.1f}"
             yield f"{curve['attack']} at eps {eps_text(eps)}", percent(accuracy), ends, "", ""
+    if (corrupted := content.get("corruptions")) is not None:
+        low, high = corrupted["interval_95"]
+        ends = f"{100 * low:.1f} - {100 * high:.1f}"
+        yield "common corruptions", percent(corrupted["mean"]), ends, _class(corrupted["worst_class"]), ""
+        for name, found in corrupted["accuracy"].items():
+            yield f"  {name}", percent(sum(found) / len(found)), "", "", ""
+
+
+def _class(worst: Mapping[str, Any] | None) -> str:
+    return "" if worst is None else f"{percent(worst['accuracy'])} of {worst['examples']} ({worst['name']})"

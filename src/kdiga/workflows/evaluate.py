@@ -15,6 +15,7 @@ from kdiga.distributed.worker_processes import LocalExecutor
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name, sweep
 from kdiga.evaluation.accuracies import BY_ATTACK
+from kdiga.evaluation.corruptions import corruption_accuracy
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.evaluation.measure import measure
 from kdiga.evaluation.stages import AttackSettings
@@ -104,9 +105,13 @@ def _attack(
     model, images = loaded.model, test_set.images
     found = measure(model, images.batches(), settings, request.attacks, version=request.version).to_dict()
     for worst in found["worst_class"].values():
-        worst["name"] = test_set.images.classes[worst["label"]]
+        worst["name"] = images.classes[worst["label"]]
     if values := _sweep_values(request.sweep, test_set.threat.eps):
         found["sweep"] = sweep(model, images.batches(), settings, values, request.sweep_attack).to_dict()
+    if request.corruptions:
+        found["corruptions"] = corruption_accuracy(model, images.batches(), settings).to_dict()
+        if worst := found["corruptions"]["worst_class"]:
+            worst["name"] = images.classes[worst["label"]]
     if request.checks_masking:
         checked = [finding.to_dict() for finding in _checked(request, loaded, test_set, settings)]
         found["findings"] = _by_name(checked, found["findings"])

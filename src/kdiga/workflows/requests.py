@@ -61,6 +61,9 @@ class EvaluateRequest(JudgeRequest):
     """Attacks on a model."""
 
     model: ModelName
+    norm: Annotated[
+        str | None, Option("linf, l2 or l1. Default: the run's, else linf.", names=("linf", "l2", "l1"))
+    ] = None
     attacks: Annotated[
         Sequence[str],
         Option(
@@ -73,9 +76,12 @@ class EvaluateRequest(JudgeRequest):
         str | None, Option("Also measure accuracy at these eps; `auto`: 0 to 3 eps.", metavar="EPS,EPS,...")
     ] = None
     sweep_attack: Annotated[str, Option("Attack of the sweep.")] = "pgd-20"
+    corruptions: Annotated[bool, Option("Also measure accuracy under common corruptions at severity 1 to 5.")] = False
     checks: Annotated[
         bool | None,
-        Option("Check for masked gradients. Default: with autoattack or --transfer-from.", flags=("--checks/--no-checks",)),
+        Option(
+            "Check for masked gradients. Default: with autoattack or --transfer-from.", flags=("--checks/--no-checks",)
+        ),
     ] = None
     teacher: Annotated[str | None, Option("Run whose adversarial images the transfer check uses.")] = None
     transfer_from: Annotated[

@@ -37,7 +37,7 @@ def linear(images, *, equal):
 
 @pytest.mark.parametrize(("norm", "dual"), [(torch.inf, 1), (2, 2)])
 def test_distances_to_a_plane(norm, dual, images):
-    """A distance is |w x + b| over the dual norm of w. A ray of signs is the shortest in L2 if the weights are equal."""
+    """A distance is |w x + b| over the dual norm of w; in L2 a ray of signs is the shortest if weights are equal."""
     model = linear(images, equal=norm == 2)
     labels = model(images).argmax(1)
     ends = shortest_rays(model, images, labels, queries=2000)

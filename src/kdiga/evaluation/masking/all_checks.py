@@ -147,6 +147,8 @@ def _run(check: Check, context: CheckContext) -> Finding:
     count = len(context.labels)
     if check.attacks and context.threat.eps == 0:
         return Finding(check.name, "skipped", "eps is 0, so there is nothing to attack.", {})
+    if check.attacks and context.threat.norm == "l1":
+        return Finding(check.name, "skipped", "the check is not defined under L1.", {})
     if check.attacks and count < FEWEST:
         message = f"the model classifies {count} examples correctly; the check needs {FEWEST}."
         return Finding(check.name, "skipped", message, {"examples": count})
