@@ -1,4 +1,4 @@
-"""Accuracy under common corruptions (Hendrycks and Dietterich, 2019): those that PyTorch and torchvision can make.
+"""Accuracy under common corruptions (Hendrycks and Dietterich, 2019) that torchvision and Pillow can make.
 
 These are seven of the paper's fifteen (noises, brightness, contrast, pixels, JPEG) and its additional Gaussian blur.
 The other blurs, weather and elastic transforms need libraries that kdiga does not depend on.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from io import BytesIO
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from kdiga.errors import InputError
 from kdiga.evaluation.accuracies import CorruptionAccuracy
@@ -53,7 +55,8 @@ def corruption_accuracy(
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     if images.shape[1] not in (1, 3):
         raise InputError(f"the images have {images.shape[1]} channels; JPEG, a corruption, is defined for 1 and 3.")
-    fingerprint, version = fingerprint_of_model(model, images), installed_version("torchvision")
+    fingerprint = fingerprint_of_model(model, images)
+    versions = {name: installed_version(name) for name in ("torchvision", "pillow")}
     work_units = list[WorkUnit]()
     chunks = list(zip(images.split(settings.batch_size), labels.split(settings.batch_size), strict=True))
     for number, (part, answers) in enumerate(chunks):
@@ -65,7 +68,7 @@ def corruption_accuracy(
                 "model": fingerprint,
                 "examples": examples,
                 "seed": seed,
-                "torchvision": version,
+                "versions": versions,
             }
             work = partial(_outcomes, model, part, answers, name, seed)
             work_units.append(WorkUnit("corruptions", key, len(part) * len(SEVERITIES), work))
@@ -127,14 +130,29 @@ def _contrast(images: Tensor, factor: float) -> Tensor:
 
 
 def _pixelate(images: Tensor, share: float) -> Tensor:
-    sides = [max(1, int(side * share)) for side in images.shape[-2:]]
-    return interpolate(interpolate(images, sides, mode="area"), images.shape[-2:], mode="nearest-exact")
+    def change(image: Image.Image) -> Image.Image:
+        small = [max(1, int(side * share)) for side in image.size]
+        return image.resize((small[0], small[1]), Image.Resampling.BOX).resize(image.size, Image.Resampling.BOX)
+
+    return _by_pillow(images, change)
 
 
 def _jpeg(images: Tensor, quality: float) -> Tensor:
-    from torchvision.transforms.v2 import functional  # here, because torchvision loads slowly
+    def change(image: Image.Image) -> Image.Image:
+        file = BytesIO()
+        image.save(file, "JPEG", quality=int(quality))
+        return Image.open(file)
 
-    return functional.jpeg((images * 255).round().to(torch.uint8), int(quality)).float() / 255
+    return _by_pillow(images, change)
+
+
+def _by_pillow(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    """Return images that a function of 8-bit images makes."""
+    found = list[Tensor]()
+    for pixels in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
+        image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+        found.append(torch.from_numpy(np.array(change(image)).reshape(pixels.shape)).permute(2, 0, 1))
+    return torch.stack(found).float() / 255
 
 
 CORRUPTIONS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
