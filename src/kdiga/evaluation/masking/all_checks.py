@@ -113,6 +113,9 @@ def check_masking(
         raise InputError(
             f"{len(images)} images were given, examples was {examples}; masking checks need at least one of each."
         )
+    for name, one in (transfer_from or {}).items():
+        if not isinstance(one, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"transfer_from[{name!r:.60}] was {type(one).__name__}; give a torch.nn.Module.")
     device = device_of(model, images.device)
     others = ({} if teacher is None else {"teacher": teacher}) | dict(transfer_from or {})
     images, labels = images.detach().to(device), labels.long().to(device)
