@@ -35,7 +35,7 @@ def test_a_stop_says_how_to_go_on(project):
     _, stopped, _ = project
     assert "4 runs, 0 finished, in runs/tiny" in stopped
     assert "4 of 4 runs are left; the same command continues." in stopped
-    assert "Undecided for kdiga: of 1 pairs 0 supported, 0 contradicted, 1 undecided." in stopped
+    assert "Undecided for kdiga. 1 pair: 0 supported, 0 contradicted, 1 undecided." in stopped
     assert "Page: runs/tiny/claims.md" in stopped
 
 

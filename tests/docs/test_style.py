@@ -17,8 +17,10 @@ from tests.report.browsing import CHROMIUM
 
 # `kdiga claims --page` writes these.
 GENERATED = {"claims-cpu.md", "claims-cpu-more-images.md"}
+FOR_DEVELOPERS = {"CONTRIBUTING.md", "reliability.md"}
 BANNED = re.compile(r"\b(told|beside|theirs|whatever|nobody|anyhow|portion|shelf|witness|team|of its own)\b", re.I)
 WORDS = 1500  # tables and code left out; the longest pages have more
+ALL_WORDS = 20_000  # of the pages for users, README included
 LONGER = {"results.md": 2300, "methods.md": 2000}
 WIDTHS = (1280, 390)
 CLIPPED = """<script>addEventListener("load", () => {
@@ -49,6 +51,14 @@ def test_words_and_length(page):
     found = [match.group(0) for match in BANNED.finditer(prose(page))]
     assert not found, f"{page.name}: {found}"
     assert len(prose(page).split()) <= LONGER.get(page.name, WORDS)
+
+
+def test_the_pages_for_users_are_short_together():
+    assert sum(len(prose(page).split()) for page in WRITTEN if page.name not in FOR_DEVELOPERS) <= ALL_WORDS
+
+
+def test_reliability_is_one_short_page():
+    assert len((ROOT / "docs/reliability.md").read_text().splitlines()) <= 80
 
 
 def test_the_glossary_is_short():

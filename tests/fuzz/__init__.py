@@ -1,1 +1,1 @@
-"""Damaged and hostile files, read by every parser: see docs/hostile-files.md."""
+"""Damaged and hostile files, read by every parser: see docs/reliability.md."""

@@ -1,4 +1,4 @@
-"""The page that says what became of each claim, from ``claims.json`` alone."""
+"""The page with the verdict on each claim, from ``claims.json`` alone."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def write_claims(claims: ClaimsResult, page: Path, images: Path | None = None) -
 def claims_markdown(claims: ClaimsResult, pictures: Mapping[str, str]) -> str:
     """Return the page, with the paths of pictures by claim, relative to the page."""
     parts = [f"# The paper's claims, tested: {safe(claims.title)}", "", *about(claims), "", *verdict_table(claims)]
+    parts += ["", f"**Claims a to d.** {safe(claims.rules['claim'])}"]
     for name, text in CLAIMS.items():
         parts += ["", f"## {name}. {text}", "", f"**{safe(verdict_line(claims, name))}**"]
         parts += ["", f"Rule: {safe(rule(claims, name))}"]
@@ -64,16 +65,15 @@ def about(claims: ClaimsResult) -> Iterator[str]:
     yield f"    {one_line(command_without_folders(claims.command))}"
     yield ""
     yield (
-        f"{claims.done} of {claims.total} runs ended. {safe(data.name)}, {data.training_images:,} "
+        f"{claims.done} of {claims.total} runs are finished. {safe(data.name)}, {data.training_images:,} "
         f"training images, {safe(threat.norm)} eps {eps_text(threat.eps)}; seeds {', '.join(map(str, claims.seeds))}; "
         f"test images: {safe(attacks)}. {safe(when_and_where(claims.runs))}"
     )
     yield ""
     yield (
-        "Verdicts are computed from the runs by rules that stand in the program and the recipe, and were fixed before "
-        "them (docs/claims.md). Intervals are 95 %; those of accuracies are paired over the same images and cover "
-        "images and seeds. Coefficients and epochs were chosen on validation images. The verdict on a claim is that on "
-        f"{safe(claims.judged[0])}, the paper's own method."
+        "The verdicts follow from rules that were fixed before the runs (docs/claims.md). Intervals are 95 %; those of "
+        "accuracies are paired over the same images and cover images and seeds. Coefficients and epochs were chosen on "
+        f"validation images. A claim's verdict is the one for {safe(claims.judged[0])}, the paper's own method."
     )
 
 
@@ -88,8 +88,8 @@ def verdict_table(claims: ClaimsResult) -> list[str]:
     return [
         *markdown_table(["claim", first, *others], rows),
         "",
-        f"Claim a is about KD alone. Under e the column {safe(first)} is all students together, the others a "
-        "method's own.",
+        f"Claim a is about KD alone. For claim e the column {safe(first)} covers the students of all methods, the "
+        "other columns those of one method.",
     ]
 
 
@@ -105,8 +105,10 @@ def verdict_line(claims: ClaimsResult, name: str) -> str:
     label = claim.methods[0]
     counts = claim.counts[label]
     words = ", ".join(f"{count} {word}" for word, count in counts.items())
-    cases = {"d": "cases (a pair and a kind of radius)", "c": "pre-trained students"}.get(name, "pairs")
-    return f"{claim.verdict.capitalize()} for {label}: of {sum(counts.values())} {cases} {words}."
+    case = {"d": "case", "c": "pre-trained student"}.get(name, "pair")
+    cases = f"{sum(counts.values())} {case}{'s' * (sum(counts.values()) != 1)}"
+    each = " (a case is a pair and a kind of radius)" if name == "d" else ""
+    return f"{claim.verdict.capitalize()} for {label}. {cases}: {words}{each}."
 
 
 def _ranking(name: str, found: CorrelationRecord) -> str:
@@ -115,7 +117,7 @@ def _ranking(name: str, found: CorrelationRecord) -> str:
     interval = found.interval_95
     words = "undefined" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
     correlation = f"rank correlation of the {name} with AutoAttack {found.spearman:.2f} ({words})"
-    return f"{correlation} over {found.students} students"
+    return f"{correlation}, {found.students} students"
 
 
 def rule(claims: ClaimsResult, name: str) -> str:
@@ -125,22 +127,24 @@ def rule(claims: ClaimsResult, name: str) -> str:
     gained, lost, ranked = (f"{rules[key]:g}" for key in ("gained", "lost", "ranked"))
     words = {
         "a": f"a pair supports the claim if the interval of (KD student's robust accuracy - {kept} of the teacher's) "
-        "lies below 0, and contradicts it if it lies at or above 0.",
-        "b": f"a pair supports the claim if the interval of (student's robust accuracy - {kept} of the teacher's) lies "
-        "at or above 0, and contradicts it if it lies below.",
+        "is below 0, and contradicts it if the interval is at or above 0.",
+        "b": f"a pair supports the claim if the interval of (student's robust accuracy - {kept} of the teacher's) is "
+        "at or above 0, and contradicts it if the interval is below 0.",
         "c": f"a student supports the claim if its robust accuracy rises by at least {gained} points and its clean "
-        f"accuracy falls by at most {lost}, both with their whole intervals, and contradicts it if either interval "
-        "lies wholly on the other side.",
-        "d": f"a case supports the claim if the student's radius is at least the teacher's on {covered} of the images "
-        "that both get right, with the whole interval of that share, and contradicts it if the interval lies below.",
-        "e": "supported if the whole interval of the rank correlation with AutoAttack, over students and images, is at "
-        f"least {ranked} for both bounds; contradicted if it lies below for one of them. Tightness decides nothing.",
+        f"accuracy falls by at most {lost}, over the whole of both intervals. It contradicts the claim if one of the "
+        "two intervals is wholly on the other side.",
+        "d": "a case supports the claim if the student's radius is at least the teacher's on at least "
+        f"{covered} of the images that both get right, over the whole interval of this share. It contradicts the claim "
+        "if the interval is below that.",
+        "e": "the claim is supported if the interval of the rank correlation with AutoAttack, over students and "
+        f"images, is at or above {ranked} for both bounds, and contradicted if it is below for one of them. How tight "
+        "the bounds are does not count.",
     }
-    return words[name] if name == "e" else f"{words[name]} {rules['claim']}"
+    return words[name]
 
 
 def untested(claims: ClaimsResult) -> Iterator[str]:
-    """Return what a reader might take for tested and is not."""
+    """Return what was not tested, although a reader may think so."""
     missing = [run for run in claims.runs if run.status in ("open", "failed")]
     if missing:
         yield f"{len(missing)} runs have no result yet: {some_names([run.folder for run in missing], 12)}."
@@ -148,23 +152,23 @@ def untested(claims: ClaimsResult) -> Iterator[str]:
     if diverged:
         yield f"{len(diverged)} runs diverged and count as wrong on every image: {some_names(diverged, 12)}."
     pairs = [f"{pair.teacher} to {pair.student}" for pair in claims.pairs if not pair.pretrained]
-    yield f"Other pairs than {', '.join(pairs)}; other data than {claims.data.name}."
+    yield f"Pairs other than {', '.join(pairs)}; data other than {claims.data.name}."
     threat = claims.threat
-    yield f"Other threats than {threat.norm} eps {eps_text(threat.eps)}, and attacks that know of the teacher."
+    yield f"Threat models other than {threat.norm} eps {eps_text(threat.eps)}, and attacks that use the teacher."
     if not any(pair.pretrained for pair in claims.pairs):
         yield "Pre-trained students: the recipe has none."
     else:
         yield (
-            "Longer training of pre-trained students than the recipe's, nor whether their clean accuracy on validation "
-            "images is that on new ones: they may have been pre-trained on them, and then a trial seems to lose less."
+            "Longer training of pre-trained students than the recipe's. They may have been pre-trained on the "
+            "validation images; a trial then seems to lose less clean accuracy than on new images."
         )
     if len(claims.seeds) == 1:
-        yield "Other seeds: with one, the intervals are over images alone."
-    yield f"Claims d and e rest on the students of seed {claims.seeds[0]}; their intervals are not over seeds."
+        yield "Other seeds: with one seed, the intervals cover images only."
+    yield f"Other seeds for claims d and e: they use the students of seed {claims.seeds[0]} only."
     certified, explained = claims.certify["examples"], claims.explain["examples"]
-    yield f"More than the first {certified} test images under d and {explained} under e."
+    yield f"More than the first {certified} test images for claim d and {explained} for claim e."
     yield (
-        "The theorem speaks of exact local Lipschitz constants. CLEVER estimates them and can be too low; smoothing "
+        "Exact local Lipschitz constants, which the theorem needs. CLEVER estimates them and can be too low; smoothing "
         "certifies the smoothed model, not the network itself, and no network here was trained under noise."
     )
-    yield "Intervals are not corrected for the number of pairs and methods: one in twenty misses by chance."
+    yield "All pairs and methods at once: of 95 % intervals one in twenty misses the true value by chance."

@@ -114,8 +114,8 @@ def certified_table(claims: ClaimsResult) -> list[str]:
     return [
         *lines,
         "",
-        "CLEVER estimates, smoothing certifies the smoothed model; rho / L and the guaranteed radius, of which "
-        "docs/certification.md speaks, are medians over images.",
+        "CLEVER is an estimate; smoothing certifies the smoothed model. rho / L and the guaranteed radius (explained "
+        "in docs/certification.md) are medians over images.",
     ]
 
 
@@ -157,14 +157,14 @@ def bounds_table(claims: ClaimsResult) -> list[str]:
         ),
     )
     return [
-        "Rank correlation (Spearman) of each measure with accuracy under AutoAttack, intervals over students and "
-        "images:",
+        "Rank correlation (Spearman) of each measure with accuracy under AutoAttack, and its interval over students "
+        "and images:",
         "",
         *markdown_table(["orders students", *rankings], lines),
         "",
-        *(["Columns of one teacher's students are for information; the rule does not use them.", ""] * by_teacher),
-        "Tightness: the worst that a search found over the bound, range over students; 1 would say all. That no bound "
-        "is violated tests the program and not the models (docs/explain.md).",
+        *(["The rule does not use the columns of one teacher's students.", ""] * by_teacher),
+        "Tightness is the largest value that a search found, divided by the bound; the table has the lowest and "
+        "highest student. 1 means an exact bound. Violations would be errors of the program (docs/explain.md).",
         "",
         *tightness,
     ]
@@ -201,12 +201,12 @@ def model_rows(claims: ClaimsResult) -> list[str]:
     by_seed = [f"{attack_name(name)}, by seed" for name in attacks]
     return [
         *markdown_table(
-            ["model", "parameters", *by_seed, "minutes", "attacks", "passes", ""],
+            ["model", "parameters", *by_seed, "minutes of training", "minutes of attacks", "passes", ""],
             (_model_row(name, runs, attacks) for name, runs in groups.items()),
         ),
         "",
-        "Percent; minutes of training, and of attacks, a run. A pass is a forward or backward of a batch in training, "
-        "the student's and the teacher's.",
+        "Accuracies in percent; minutes and passes per run. A pass is one forward or backward pass of a batch through "
+        "student or teacher in training.",
     ]
 
 
@@ -239,10 +239,10 @@ def epoch_rows(claims: ClaimsResult) -> list[str]:
         change = f"{100 * (last - best):+.1f}"
         rows.append([label, str(len(histories)), percent(best), f"{100 * at:.0f} %", percent(last), change])
     return [
-        *markdown_table(["method", "runs", "highest", "at, of the epochs", "last epoch", "change"], rows),
+        *markdown_table(["method", "runs", "highest", "reached after", "last epoch", "change"], rows),
         "",
-        "Percent of the validation images, under the PGD attack of the training's own checks; means over runs. The "
-        "highest of several noisy values is too high by chance, so a small negative change is no decay.",
+        "Percent of the validation images under the validation's PGD; means over runs. The highest value is reached "
+        "after that share of the epochs. It is too high by chance, so a small negative change does not show a loss.",
     ]
 
 
@@ -254,7 +254,7 @@ def _mean(values: Sequence[float | None]) -> str:
 def coefficient_rows(claims: ClaimsResult) -> list[str]:
     """Return what the search for coefficients tried and chose."""
     if not claims.coefficients:
-        return ["None were searched for."]
+        return ["No coefficients were searched."]
     lines: list[list[str]] = []
     for entry in claims.coefficients:
         chosen = entry.coefficients
@@ -267,6 +267,6 @@ def coefficient_rows(claims: ClaimsResult) -> list[str]:
     return [
         *markdown_table(["search", "chosen", "validation robust / clean of each trial"], lines),
         "",
-        "The same number of trials for every method, on one pair. A pre-trained student's have to keep its clean "
-        "accuracy on validation images within the bound, if any does.",
+        "Every method has the same number of trials, on one pair. For a pre-trained student the most robust trial is "
+        "chosen among those that lose little enough clean accuracy on validation images, if there are any.",
     ]
