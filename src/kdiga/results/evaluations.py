@@ -6,13 +6,21 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from kdiga.display import Displayed, Summary
-from kdiga.results.fields import Interval, NoneAsEmpty, Number, Outcomes, ResultModel, Share, Text, check_around, fields
+from kdiga.results.fields import (
+    Interval,
+    Lenient,
+    NoneAsEmpty,
+    Number,
+    Outcomes,
+    ResultModel,
+    Share,
+    Text,
+    check_around,
+)
 from kdiga.results.shared import Accuracy, AccuracyCurve, FindingRecord, Findings, JudgedFile, command_of
-
-Lenient = BeforeValidator(fields)  # anything but an object counts as empty
 
 
 class SweepRecord(ResultModel):
@@ -122,11 +130,12 @@ class EvaluationResult(JudgedFile):
         return command_of(
             "evaluate",
             self.model or "MODEL",
-            *("--which", self.which or "best"),
-            *("--norm", self.threat.norm, "--eps", self.threat.eps),
-            *("--attacks", ",".join(self.accuracy)),
-            *("--examples", max((len(found) for found in self.correct.values() if found), default=self.examples or 0)),
-            *("--seed", self.seed or 0),
+            which=self.which or "best",
+            norm=self.threat.norm,
+            eps=self.threat.eps,
+            attacks=",".join(self.accuracy),
+            examples=max((len(found) for found in self.correct.values() if found), default=self.examples or 0),
+            seed=self.seed or 0,
         )
 
 

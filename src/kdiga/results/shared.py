@@ -260,9 +260,17 @@ def _refuse(constant: str) -> None:
     raise DamagedError(f"it holds {constant}, which is not a number")
 
 
-def command_of(*parts: object) -> str:
-    """Return a command line, quoted for a shell, without the parts that are None."""
-    return shlex.join(["kdiga", *(str(part) for part in parts if part is not None)])
+def command_of(*parts: object, **options: object) -> str:
+    """Return a command line, quoted for a shell.
+
+    An option that is None is left out, one with a list of values stands once for each.
+
+    >>> command_of("study", "a.yaml", out="runs/a", set=["seeds=0", "tune.trials=2"], records=None)
+    'kdiga study a.yaml --out runs/a --set seeds=0 --set tune.trials=2'
+    """
+    values = [(name, one) for name, given in options.items() for one in (given if isinstance(given, list) else [given])]
+    words = [word for name, value in values if value is not None for word in (f"--{name}", value)]
+    return shlex.join(["kdiga", *map(str, (*parts, *words))])
 
 
 def without_folders(value: Any) -> Any:

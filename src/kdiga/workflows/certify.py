@@ -22,7 +22,7 @@ from kdiga.certification.interval_network import trace_network
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise
 from kdiga.data.image_set import to_pixels
-from kdiga.errors import unknown
+from kdiga.errors import check_known
 from kdiga.results.certificates import CertificateResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
@@ -86,8 +86,7 @@ def _methods(request: CertifyRequest) -> list[str]:
     """Return the methods, after a check of everything that can be checked before anything is loaded."""
     methods = list(dict.fromkeys(name.lower() for name in request.method))
     for name in methods:
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
+        check_known("method", name, METHODS)
     largest = parse_number(1.0 if request.max_radius is None else request.max_radius)
     if "clever" in methods:
         Sampling(ThreatModel("l2", largest), request.clever_batches, request.clever_batch_size)

@@ -221,7 +221,7 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
             yerr=charts.bars([found.value], [found.interval]),
             linestyle="none",
             capsize=2.5,
-            color=charts.SOFT if member.place is None else charts.colour(member.place),
+            color=charts.colour(member.place),
             elinewidth=0.6 if grey else 1.2,
             marker="." if member.place is None else charts.marker(member.place),
             alpha=0.55 if grey else 1,
