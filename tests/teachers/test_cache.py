@@ -210,7 +210,7 @@ def test_other_images_and_other_classes(filler, stripes, tmp_path):
 @pytest.mark.parametrize("name", [name for name, one in available_methods().items() if one().needs.teacher_queries])
 def test_methods_that_ask_their_teacher(name, filler, robust, stripes, tmp_path):
     stored = filler.fill(tmp_path, views=1)
-    with pytest.raises(InputError, match="asks the teacher at images of its own making"):
+    with pytest.raises(InputError, match="queries the teacher on perturbed images"):
         kdiga.distill(small(), stored, stripes, method=name, epochs=1, second_teacher=robust, **AUGMENTED)
 
 

@@ -40,7 +40,7 @@ STORABLE = [name for name, m in available_methods().items() if m().needs.teacher
 @pytest.mark.parametrize("name", QUERYING)
 def test_stored_signals_are_refused_where_the_teacher_is_asked(name, robust, stripes):
     stored = Stored(robust, gradient=True)
-    with pytest.raises(InputError, match=f"'{name}' asks the teacher at images of its own making.*live model"):
+    with pytest.raises(InputError, match=f"'{name}' queries the teacher on perturbed images.*live model"):
         kdiga.distill(small(), stored, stripes, method=name, epochs=1, second_teacher=robust)
 
 
@@ -67,7 +67,7 @@ def test_options_decide_whether_the_teacher_is_asked(robust, stripes):
 
 
 def test_a_guide_must_be_a_model(robust, stripes):
-    with pytest.raises(InputError, match="trains its teacher along and was given stored signals"):
+    with pytest.raises(InputError, match="trains its teacher and was given stored signals"):
         kdiga.distill(small(), Stored(robust, gradient=False), stripes, method="lbgat", epochs=1)
 
 

@@ -156,7 +156,7 @@ def _not_robust(name: str, correct: Sequence[bool], threat: Mapping[str, Any], c
     return [
         f"teacher {name} is not robust: {sum(correct) / len(correct):.1%} of {len(correct)} test images (95 % interval "
         f"{low:.1%} to {high:.1%}) withstand {attack_name(COSTLY)} at {threat['norm']} eps {threat['eps']:.4g}, and "
-        f"chance is {chance:.0%}; give a robust one, or go on all the same with --despite-findings."
+        f"chance is {chance:.0%}; give a robust one, or continue with --despite-findings."
     ]
 
 
