@@ -62,7 +62,7 @@ def test_options_decide_whether_the_teacher_is_asked(robust, stripes):
     settings = {"epochs": 1, "threat": THREAT, **QUICK}
     kdiga.distill(small(), stored, stripes, method=kdiga.methods.ard.ARD(steps=2), **settings)
     for method in (kdiga.methods.ard.ARD(definition="adv-target"), kdiga.methods.kdiga.KDIGA(random_start=True)):
-        with pytest.raises(InputError, match="asks the teacher"):
+        with pytest.raises(InputError, match="queries the teacher"):
             kdiga.distill(small(), stored, stripes, method=method, **settings)
 
 
