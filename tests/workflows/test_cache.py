@@ -69,7 +69,7 @@ def test_options_and_rounds_decide_too():
         recipe_from_dict(sections | {"method": "kdiga", "training": {"precision": "auto"}})
     with pytest.raises(InputError, match="queries its teacher on perturbed images, which are not in a cache"):
         recipe_from_dict(sections | {"method": {"name": "kdiga", "random_start": True}})
-    with pytest.raises(InputError, match="rounds have a new teacher each"):
+    with pytest.raises(InputError, match="each round has a new teacher"):
         recipe_from_dict(sections | {"method": "kdiga", "rounds": {"count": 2}})
 
 
