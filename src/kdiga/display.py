@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdiga.errors import InputError
+from kdiga.statistics import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,4 +118,4 @@ def _cell(name: str, value: object) -> str:
         return ""
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.1%}" if name in SHARES else f"{value:.4g}"
+    return percent(value) if name in SHARES else f"{value:.4g}"

@@ -130,3 +130,20 @@ def unknown(what: str, given: str, choices: Iterable[str], remedy: str = "") -> 
     close = nearest(given, choices)
     hint = f"did you mean {' or '.join(close)}?" if close else f"accepted: {', '.join(choices)}."
     return InputError(f"{what} {given!r} is not known; {hint}{' ' + remedy if remedy else ''}")
+
+
+def check_known(what: str, given: str, choices: Iterable[str], remedy: str = "") -> None:
+    """Check that a name is one of ``choices``; the error is that of :func:`unknown`."""
+    choices = list(choices)
+    if given not in choices:
+        raise unknown(what, given, choices, remedy)
+
+
+def check_at_least(least: int, **values: float | None) -> None:
+    """Check that numbers, by their names, are at least ``least``; None counts as not given.
+
+    >>> check_at_least(1, epochs=1, examples=None)
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise InputError(f"{name} was {value!r}; it must be at least {least}.")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdiga.errors import unknown
+from kdiga.errors import check_known, unknown
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -114,8 +114,7 @@ def score_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     Raises:
         InputError: for an unknown name.
     """
-    if name not in SCORES:
-        raise unknown("score", name, SCORES)
+    check_known("score", name, SCORES)
     return SCORES[name]
 
 
@@ -185,8 +184,7 @@ def distance_by_name(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     Raises:
         InputError: for an unknown name.
     """
-    if name not in DISTANCES:
-        raise unknown("distance", name, DISTANCES)
+    check_known("distance", name, DISTANCES)
     return DISTANCES[name]
 
 

@@ -1,16 +1,24 @@
-"""Models, data sets and methods of other installed packages, found by their entry points.
+"""Models, data sets and methods that modules register: those of kdiga's packages, and of other installed ones.
 
-A package names a module in the group ``kdiga.models``, ``kdiga.data`` or ``kdiga.methods``. The module registers what
-it brings, as the modules of this package do.
+An installed package names a module in the group ``kdiga.models``, ``kdiga.data`` or ``kdiga.methods``. The module
+registers what it brings, as the modules of this package do.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal
 
 from kdiga.errors import reason_of, warn
+
+
+def import_all(package: str) -> None:
+    """Import the modules of one of kdiga's packages, which register what they hold."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 @cache

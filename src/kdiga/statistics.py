@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from kdiga.errors import InputError
 
@@ -15,6 +16,21 @@ def percent(share: float, digits: int = 1) -> str:
     ('98.3 %', '50 %')
     """
     return f"{100 * share:.{digits}f} %"
+
+
+def percent_interval(ends: Sequence[float], dash: str = "-") -> str:
+    """Return an interval of shares in percent, as tables show it.
+
+    >>> percent_interval((0.824, 0.951))
+    '82.4 - 95.1'
+    """
+    return f"{100 * ends[0]:.1f} {dash} {100 * ends[1]:.1f}"
+
+
+def median_known(values: Sequence[float | None]) -> float | None:
+    """Return the median of all values that are not None, zeros included; None if there are none."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def clopper_pearson(correct: int, examples: int, confidence: float = 0.95) -> tuple[float, float]:

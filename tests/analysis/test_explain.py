@@ -160,7 +160,8 @@ def test_nonsense_is_refused(teacher, student, batch):
 
 def test_what_is_said_follows_from_the_numbers():
     assert said(constructed(80))[0] == (
-        "a has 100% [100%, 100%] of the teacher's robust accuracy (80.0% of 80.0% under AutoAttack): at least as much."
+        "a has 100 % [100 %, 100 %] of the teacher's robust accuracy (80.0 % of 80.0 % under AutoAttack): at least as "
+        "much."
     )
     assert ": nearly all of it." in said(constructed(78))[0]
     assert ": less than half of it." in said(constructed(20))[0]
@@ -174,8 +175,8 @@ def test_what_is_said_follows_from_the_numbers():
 
 def test_a_teacher_without_robustness_has_none_to_pass_on():
     lines = said(constructed(5), teacher=8)
-    assert lines[0].startswith("t has no robustness to pass on: 8.0%")
-    assert lines[1] == "a: 5.0% under AutoAttack."
+    assert lines[0].startswith("t has no robustness to pass on: 8.0 %")
+    assert lines[1] == "a: 5.0 % under AutoAttack."
 
 
 def test_students_side_by_side_are_as_expected_or_against_it():

@@ -18,10 +18,11 @@ from kdiga.certification import (
     interval_against,
     interval_bounds,
 )
-from kdiga.certification.certificate import accuracy_curve, certified_accuracy, median_known, share
+from kdiga.certification.certificate import accuracy_curve, certified_accuracy, share
 from kdiga.certification.comparison import AlignmentGuarantee, alignment_guarantee
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise, lower_bound
+from kdiga.statistics import median_known
 from kdiga.types import ThreatModel
 
 NAN = float("nan")

@@ -90,7 +90,7 @@ def test_dry_run_lists_and_writes_nothing(project, tmp_path):
     # What is kept counts as done, wherever it would be brought back to.
     shutil.copytree(folder / "results/tiny", tmp_path / "other")
     output = run("claims", "tiny.yaml", "--dry-run", "--records", "other", cwd=tmp_path)
-    assert sum(" kept " in line for line in output.splitlines()) == 4
+    assert sum(" finished " in line for line in output.splitlines()) == 4
     assert not (tmp_path / "runs").exists()
     earlier = run("claims", "tiny.yaml", "--dry-run", "--kept", "other", cwd=tmp_path)
     assert earlier == f"--kept is now called --records, and will be removed.\n{output}"
@@ -98,7 +98,7 @@ def test_dry_run_lists_and_writes_nothing(project, tmp_path):
     assert run("claims", "tiny.yaml", "--dry-run", cwd=tmp_path) == output
     (tmp_path / "tiny.cells").rename(tmp_path / "other")
     output = run("claims", "tiny.yaml", "--dry-run", "--records", "other", "--set", "certify.samples=40", cwd=tmp_path)
-    assert sum(" kept " in line for line in output.splitlines()) == 2
+    assert sum(" finished " in line for line in output.splitlines()) == 2
 
 
 def test_a_start_in_another_folder_takes_what_is_kept(project):
@@ -116,7 +116,7 @@ def test_a_teacher_that_is_not_robust_ends_it(tmp_path):
     with pgd_for_autoattack():
         output = run("claims", "weak.yaml", "--workers", "1", cwd=tmp_path, expect=2)
         told = output.strip().splitlines()[-1]
-        assert told.startswith("kdiga: teacher robust is not robust: 0.0% of 8 test images")
+        assert told.startswith("kdiga: teacher robust is not robust: 0.0 % of 8 test images")
         assert told.endswith("--despite-findings.")
         assert not (tmp_path / "runs/weak/kd").exists()
         run("claims", "weak.yaml", "--workers", "1", "--despite-findings", cwd=tmp_path)

@@ -70,10 +70,10 @@ def test_a_result_is_short_in_a_shell_and_whole_elsewhere(name):
 def test_what_the_lines_say():
     first, *rest = repr(evaluation(True, True, False, True)).splitlines()
     assert first == "Evaluation: <net>, linf eps 0.1, 4 examples, seed 0"
-    assert rest[0].startswith("  clean: accuracy 75.0%, low 19.4%, high 99.4%")
+    assert rest[0].startswith("  clean: accuracy 75.0 %, low 19.4 %, high 99.4 %")
     assert rest[-1] == "  and 2 more: to_pandas()"
-    assert repr(training()).splitlines()[1] == "  best, 4: robust 50.0%, seconds 2"
-    assert "clean: first 75.0%, second 50.0%, difference 25.0%" in repr(comparison())
+    assert repr(training()).splitlines()[1] == "  best, 4: robust 50.0 %, seconds 2"
+    assert "clean: first 75.0 %, second 50.0 %, difference 25.0 %" in repr(comparison())
     found = SuitabilityResult(**CONTENT, sentence="suitable.", findings=[{"name": "clean", "verdict": "passed"}])
     assert repr(found) == "SuitabilityResult: <net>, suitable."
     assert repr(Page("page.html", [], [])) == "Page: page.html"

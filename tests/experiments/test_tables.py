@@ -123,7 +123,7 @@ def test_files(content, tmp_path):
         "2026-01-01 to 2026-01-03; a processor, 2 cores, 1 thread, no GPU",
         "| long | 2/3, 1 diverged |",
         "- long/seed-2 diverged: training diverged in epoch 2",
-        "- long: weight 2.5, the best of 6 trials on validation images (61.0% robust)",
+        "- long: weight 2.5, the best of 6 trials on validation images (61.0 % robust)",
     ):
         assert part in text
     rows = list(csv.DictReader((tmp_path / "cells.csv").read_text().splitlines()))

@@ -95,8 +95,8 @@ def test_numbers_that_fit_nowhere(tmp_path, text):
 
 
 def test_a_name_that_no_path_can_be(tmp_path):
-    for name in ("a" * 300, "a\0b"):
-        with pytest.raises(InputError, match="is not known"):
+    for name, message in (("a" * 300, "is not known"), ("a\0b", "no null character")):
+        with pytest.raises(InputError, match=message):
             load_model(name)
         (tmp_path / "r.yaml").write_text(RECIPE.replace("cnn-4", json.dumps(name)))
         load_recipe(tmp_path / "r.yaml")
@@ -230,7 +230,7 @@ def test_outcomes_that_are_none_are_not_compared(tmp_path, correct):
     for name in "ab":
         write_json(tmp_path / f"{name}.json", evaluation("kd") | {"correct": correct})
     with pytest.raises(InputError, match="is not an evaluation"):
-        compare(CompareRequest(first=tmp_path / "a.json", second=tmp_path / "b.json"), Output())
+        compare(CompareRequest(models=[tmp_path / "a.json", tmp_path / "b.json"]), Output())
 
 
 def test_a_ranking_of_another_form_is_left_out(tmp_path):

@@ -408,7 +408,7 @@ def test_a_teacher_that_wants_normalised_images_is_noticed():
     for image, label, brighter in zip(images, labels.tolist(), torch.linspace(0.1, 0.5, 64), strict=True):
         image[:, 4 * (label // 2) : 4 * (label // 2) + 4, 4 * (label % 2) : 4 * (label % 2) + 4] += brighter
     with pytest.warns(
-        KdigaWarning, match="the teacher is right on 6.* and on 100.0% with .*: its preprocessing is wrong"
+        KdigaWarning, match="the teacher is right on 6.* and on 100.0 % with .*: its preprocessing is wrong"
     ):
         kdiga.Distiller(net(), PrefersFirst(), method="kd", total_steps=1)(images, labels)
 

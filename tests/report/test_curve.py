@@ -94,8 +94,8 @@ def test_the_table(content):
 def test_the_answer_tells_gain_and_price(content):
     first, second = answer_lines(CurveResult.model_validate(content))
     assert "at a loss of at most 1 points of validation clean accuracy: w 1, which lost 0.8 there." in first
-    assert "clean 90.0%, -1.2 points [-3.0, +1.0] on 100 images" in second
-    assert "PGD-20 40.0%, +40.0 points [+35.0, +45.0] on 100 images" in second
+    assert "clean 90.0 %, -1.2 points [-3.0, +1.0] on 100 images" in second
+    assert "PGD-20 40.0 %, +40.0 points [+35.0, +45.0] on 100 images" in second
     content["answer"] = {"settled": True, "achieved": False, "value": None, "why": "no point is better"}
     assert answer_lines(CurveResult.model_validate(content)) == [
         "Not achieved at a loss of at most 1 points of validation clean accuracy: no point is better."
@@ -116,7 +116,7 @@ def test_the_costly_attack_is_told_where_it_was_made(content):
     at = headings(CurveResult.model_validate(content)).index("AutoAttack, 20 test")
     assert [row[at] for row in table_rows(CurveResult.model_validate(content))] == ["0.0", "-", "35.0", "-"]
     told = answer_lines(CurveResult.model_validate(content))[1]
-    assert "AutoAttack 35.0%, +35.0 points [+20.0, +50.0] on 20 images" in told
+    assert "AutoAttack 35.0 %, +35.0 points [+20.0, +50.0] on 20 images" in told
     assert told.count("clean") == 1
 
 

@@ -263,7 +263,7 @@ def test_an_input_gradient_that_stays_zero_ends_the_training(batch):
     distiller = distiller_of(Flat(), five_layers(2), method="kdiga", route="finite-difference")
     for _ in range(8):
         distiller(*batch)
-    with pytest.raises(kdiga.DivergedError, match="input gradient is exactly zero on 100%"):
+    with pytest.raises(kdiga.DivergedError, match="input gradient is exactly zero on 100 %"):
         distiller(*batch)
 
 

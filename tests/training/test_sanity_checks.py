@@ -126,7 +126,7 @@ def test_a_teacher_whose_forward_detaches(digits):
 def test_an_input_gradient_that_is_zero_ends_the_run(before, route, trained, digits, tmp_path):
     """At the second look, for a last layer of zeros has none at the first and is sound."""
     done = list[int]()
-    with pytest.raises(DivergedError, match=r"exactly zero on 100% of the images at step 9.*Let the gradient through"):
+    with pytest.raises(DivergedError, match=r"exactly zero on 100 % of the images at step 9.*Let the gradient through"):
         told(
             Changed(before=before),
             trained,

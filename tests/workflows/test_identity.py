@@ -199,7 +199,7 @@ def test_overwrite_sets_results_about_the_old_weights_aside(world, data, tmp_pat
 def test_results_of_other_weights_are_not_attributed_to_a_run(world, data, tmp_path):
     run_recipe(prepare(recipe_of(world), data), tmp_path)
     path = write_json(tmp_path / "evaluation/a/evaluation.json", evaluation("kd") | {"fingerprint": "f" * 64})
-    with pytest.raises(InputError, match=f"is of the weights {'f' * 12}, and the run has .*evaluate it again"):
+    with pytest.raises(InputError, match=f"evaluates the weights {'f' * 12}, but the run has .*evaluate it again"):
         compare(tmp_path, path)
     page = write_page([tmp_path])
     assert any("different best weights" in one.reason for one in page.left_out)

@@ -14,7 +14,7 @@ from kdiga.analysis.model_explanation import ModelExplanation, StudentExplanatio
 from kdiga.analysis.ranking import FEWEST_MODELS, ConfidenceInterval, Ranking, mean_interval, rank, ratio_interval
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.results.attack_names import attack_name
-from kdiga.statistics import clopper_pearson, paired_difference
+from kdiga.statistics import clopper_pearson, paired_difference, percent
 from kdiga.types import ThreatModel
 
 MANY_ZEROS = 0.05  # share of examples without a gradient above which means over the rest are doubtful
@@ -141,17 +141,18 @@ def transfer_sentences(explanation: Explanation) -> list[str]:
     sentences = list[str]()
     if not explanation.teacher_is_robust:
         sentences.append(
-            f"{explanation.teacher.name} has no robustness to pass on: {robust:.1%} under {attack}, where guessing "
-            f"gives {1 / explanation.num_classes:.1%}."
+            f"{explanation.teacher.name} has no robustness to pass on: {percent(robust)} under {attack}, where "
+            f"guessing gives {percent(1 / explanation.num_classes)}."
         )
     for student in explanation.students:
         own = fmean(student.robust)
         ratio, interval = explanation.robustness_ratio(student)
+        within = "" if interval is None else f" [{percent(interval[0], 0)}, {percent(interval[1], 0)}]"
         sentences.append(
-            f"{student.name}: {own:.1%} under {attack}."
+            f"{student.name}: {percent(own)} under {attack}."
             if ratio is None
-            else f"{student.name} has {ratio:.0%}{_within(interval, '.0%')} of the teacher's robust accuracy "
-            f"({own:.1%} of {robust:.1%} under {attack}): {_verdict(interval)}."
+            else f"{student.name} has {percent(ratio, 0)}{within} of the teacher's robust accuracy "
+            f"({percent(own)} of {percent(robust)} under {attack}): {_verdict(interval)}."
         )
     return sentences
 
@@ -206,7 +207,7 @@ def _linearity(explanation: Explanation, student: StudentExplanation) -> str:
     tight = ""
     if share is not None and bound.tightness is not None:
         tight = (
-            f" The student bound allows a rise of {bound.mean:.2f} nats, {share:.0%} of it from {TERMS[term]}; "
+            f" The student bound allows a rise of {bound.mean:.2f} nats, {percent(share, 0)} of it from {TERMS[term]}; "
             f"{fmean(bound.measured):.2f} were found (tightness {bound.tightness:.2f})."
         )
     return f"{student.name}: its loss deviates from its linear approximation by up to {own:.2f} nats{ratio}.{tight}"

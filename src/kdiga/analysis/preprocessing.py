@@ -18,7 +18,7 @@ from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating
 from kdiga.models import Classifier
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization, Normalize
-from kdiga.statistics import clopper_pearson
+from kdiga.statistics import clopper_pearson, percent
 
 SIGNIFICANCE = 0.01  # p-value for all alternatives together
 LEAST_GAIN = 0.05
@@ -79,15 +79,15 @@ def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> F
     evidence = best.evidence() | {"tried": {alternative.name: alternative.other for alternative in found}}
     if not best.is_better(len(found)):
         message = (
-            f"right on {best.given:.1%} of the images as it is; the best of {len(found)} other preprocessings, "
-            f"{best.name}, gives {best.other:.1%}"
+            f"right on {percent(best.given)} of the images as it is; the best of {len(found)} other preprocessings, "
+            f"{best.name}, gives {percent(best.other)}"
         )
         if best.p_value >= SIGNIFICANCE / len(found):
             return Finding("preprocessing", "passed", f"{message}.", evidence)
         message += ", which is significantly better: the model may have been trained with it."
         return Finding("preprocessing", "warning", message, evidence)
     message = (
-        f"right on {best.given:.1%} of the images as it is and on {best.other:.1%} with {best.name}: its "
+        f"right on {percent(best.given)} of the images as it is and on {percent(best.other)} with {best.name}: its "
         "preprocessing is wrong. Load the weights with the normalization they were trained with."
     )
     return Finding("preprocessing", "failed", message, evidence)
@@ -177,9 +177,9 @@ def size_finding(model: Classifier, images: Tensor, labels: Tensor) -> Finding:
     evidence = {"size": size} | best.evidence()
     if best.is_better(len(found)):
         message = (
-            f"right on {best.given:.1%} of the images at {size} pixels and on {best.other:.1%} at {best.name}: it was "
-            f"trained at another size. Set image_size to its own, for example {best.name.split()[0]}; images are "
-            "resized in front."
+            f"right on {percent(best.given)} of the images at {size} pixels and on {percent(best.other)} at "
+            f"{best.name}: it was trained at another size. Set image_size to its own, for example "
+            f"{best.name.split()[0]}; images are resized in front."
         )
         return Finding("input-size", "failed", message, evidence)
     tried = " and ".join(alternative.name.split()[0] for alternative in found)
@@ -206,7 +206,8 @@ def clean_finding(clean: Sequence[bool], num_classes: int) -> Finding:
     """Return whether the clean accuracy is above guessing, from the correctness of each image."""
     low, high = clopper_pearson(sum(clean), len(clean))
     chance = 1 / num_classes
-    message = f"right on {fmean(clean):.1%} [{low:.1%}, {high:.1%}] of the images, guessing on {chance:.1%}"
+    right, guessing = percent(fmean(clean)), percent(chance)
+    message = f"right on {right} [{percent(low)}, {percent(high)}] of the images, guessing on {guessing}"
     verdict: Verdict = "passed" if low > chance else "failed"
     message += "." if verdict == "passed" else "; not above chance, so there is nothing to learn from it."
     return Finding("clean-accuracy", verdict, message, {"clean": fmean(clean), "interval_95": [low, high]})
@@ -231,8 +232,9 @@ def class_order_finding(predictions: Tensor, labels: Tensor, num_classes: int) -
         return Finding("class-order", "passed", message, evidence)
     shown = ", ".join(f"{predicted} is {label}" for predicted, label in list(moved.items())[:10])
     message = (
-        f"right on {found.given:.1%} of the images as it is and on {found.other:.1%} with its classes in another order "
-        f"({shown}{', ...' if len(moved) > 10 else ''}): it was trained with other labels. Reorder its last layer."
+        f"right on {percent(found.given)} of the images as it is and on {percent(found.other)} with its classes in "
+        f"another order ({shown}{', ...' if len(moved) > 10 else ''}): it was trained with other labels. Reorder its "
+        "last layer."
     )
     return Finding("class-order", "failed", message, evidence)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdiga.attacks import PGD
 from kdiga.checks import check_logits
-from kdiga.errors import InputError
+from kdiga.errors import InputError, check_at_least
 from kdiga.losses import cross_entropy
 from kdiga.model_output import logits_at
 from kdiga.runs.fingerprints import printed
@@ -38,9 +38,7 @@ class WorstCaseSearch:
     step: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+        check_at_least(1, steps=self.steps, restarts=self.restarts)
         if not 0 < self.step <= LARGEST_STEP:
             raise InputError(f"step was {self.step!r}; it must be above 0 and at most {LARGEST_STEP}, a share of eps.")
 

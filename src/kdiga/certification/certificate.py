@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from kdiga.statistics import clopper_pearson
@@ -35,12 +34,6 @@ def accuracy_curve(radii: Radii, largest: float) -> dict[str, list[float]]:
     """Return certified accuracy at evenly spaced radii from 0 to ``largest``, as result files store it."""
     grid = [largest * place / (CURVE_POINTS - 1) for place in range(CURVE_POINTS)]
     return {"radius": grid, "accuracy": [certified_accuracy(radii, radius) for radius in grid]}
-
-
-def median_known(values: Radii) -> float | None:
-    """Return the median of all values that are not None, zeros included; None if there are none."""
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
 
 
 def share(flags: Sequence[bool]) -> tuple[float | None, list[float] | None]:

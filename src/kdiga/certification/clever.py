@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Certificate, Radii, accuracy_curve, median_known
+from kdiga.certification.certificate import Certificate, Radii, accuracy_curve
 from kdiga.certification.class_scores import ClassScores, class_scores
 from kdiga.certification.lipschitz import LipschitzEstimates, Sampling, estimate_lipschitz
 from kdiga.certification.weibull import REACH
@@ -27,6 +27,7 @@ from kdiga.checks import check_same_classes
 from kdiga.errors import InputError
 from kdiga.model_state import device_of, evaluating, frozen_parameters
 from kdiga.runs.work_units import OnProgress
+from kdiga.statistics import median_known
 from kdiga.types import ThreatModel
 
 SIGNIFICANT = 0.05

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.certification.certificate import Radii, accuracy_curve, median_known, share
+from kdiga.certification.certificate import Radii, accuracy_curve, share
 from kdiga.certification.class_scores import ClassScores
 from kdiga.certification.clever import Clever, clever_radii, sample_margins, smallest_ratio
 from kdiga.certification.interval import CHUNK_SIZE, IntervalBounds, interval_bounds, lipschitz_bounds
@@ -31,6 +31,7 @@ from kdiga.model_state import device_of
 from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.work_units import OnProgress, ResultCache
+from kdiga.statistics import median_known
 from kdiga.types import ThreatModel
 
 ROUNDING = 1e-6  # relative difference that float32 margins may have

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdiga.certification.certificate import Certificate, Radii, accuracy_curve
 from kdiga.certification.class_scores import class_scores
-from kdiga.errors import InputError
+from kdiga.errors import InputError, check_at_least
 from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, frozen_parameters, mix_seed
 from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
@@ -141,8 +141,7 @@ def smooth(
         InputError: If a setting is out of range, or as :func:`kdiga.certification.class_scores.class_scores`.
     """
     noise = Noise(**settings)
-    if batch_size < 1:
-        raise InputError(f"batch_size was {batch_size!r}; it must be at least 1.")
+    check_at_least(1, batch_size=batch_size)
     device = device_of(model, images.device)
     images, labels = images.to(device), labels.to(device)
     with evaluating(model), frozen_parameters(model):

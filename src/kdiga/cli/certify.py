@@ -10,7 +10,7 @@ from kdiga.cli.command import command
 from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
-from kdiga.statistics import percent
+from kdiga.statistics import clopper_pearson, median_known, percent, percent_interval
 from kdiga.workflows.requests import CertifyRequest
 
 
@@ -59,8 +59,7 @@ def _show(output: Output, content: dict[str, Any], radii: Sequence[float]) -> No
 
 
 def _rows(name: str, results: dict[str, Any], radii: Sequence[float]) -> Iterator[tuple[str, ...]]:
-    from kdiga.certification.certificate import certified_accuracy, median_known
-    from kdiga.statistics import clopper_pearson
+    from kdiga.certification.certificate import certified_accuracy
 
     content, eps, examples = results[name], results["threat"]["eps"], results["examples"]
     middle = median_known(content["radius"])
@@ -72,10 +71,10 @@ def _rows(name: str, results: dict[str, Any], radii: Sequence[float]) -> Iterato
     wanted = radii if name == "smoothing" else [min(eps, content["max_radius"])]
     for place, at in enumerate(wanted):
         share = content["accuracy"] if name == "interval" and at == eps else certified_accuracy(content["radius"], at)
-        low, high = clopper_pearson(round(share * examples), examples)
+        interval = percent_interval(clopper_pearson(round(share * examples), examples))
         head = f"{name} {content['norm']}" if place == 0 else ""
         rest = summary if place == 0 else ("", "", "")
-        yield head, f"{at:.4g}", percent(share), f"{100 * low:.1f} - {100 * high:.1f}", *rest
+        yield head, f"{at:.4g}", percent(share), interval, *rest
 
 
 def _without(content: dict[str, Any], radii: Sequence[float | None], largest: float) -> str:
@@ -91,28 +90,26 @@ def _kind(name: str, content: dict[str, Any]) -> str:
     if name == "smoothing":
         return f"smoothed model, confidence {1 - content['alpha']:g} per example"
     goodness = content["goodness"]
-    fit = "" if goodness["rejected_share"] is None else f", {goodness['rejected_share']:.0%} of fits rejected"
+    fit = "" if goodness["rejected_share"] is None else f", {percent(goodness['rejected_share'], 0)} of fits rejected"
     return f"estimate, no lower bound{fit}"
 
 
 def _sentences(name: str, against: dict[str, Any]) -> Iterator[str]:
-    from kdiga.certification.certificate import median_known
-
     found, teacher = against[name], against["teacher"]["model"]
     if found["share_at_least_teacher"] is None:
         yield f"{name} against {teacher}: no example has a radius in both; nothing to compare."
         return
-    low, high = found["share_interval_95"]
+    share, low, high = (percent(one, 0) for one in (found["share_at_least_teacher"], *found["share_interval_95"]))
     yield (
-        f"{name} against {teacher}: on {found['share_at_least_teacher']:.0%} (95 % interval {low:.0%} - {high:.0%}) "
-        f"of the {found['compared']} examples with a radius in both, the student's is at least the teacher's."
+        f"{name} against {teacher}: on {share} (95 % interval {low} - {high}) of the "
+        f"{found['compared']} examples with a radius in both, the student's is at least the teacher's."
     )
     alignment = found.get("alignment")
     if alignment is None or alignment["median_rho_over_lipschitz"] is None:
         return
     proved = "bounded by intervals" if name == "interval" else "estimated"
-    share = alignment["median_guaranteed_over_measured"]
-    measured = "" if share is None else f", {share:.2f} of the student's own radius"
+    ratio = alignment["median_guaranteed_over_measured"]
+    measured = "" if ratio is None else f", {ratio:.2f} of the student's own radius"
     ratio, gap = alignment["median_rho_over_lipschitz"], alignment["median_margin_gap"]
     middle = median_known([radius for radius in found["guaranteed_radius"] if radius])
     guaranteed = "nothing" if middle is None else f"a radius of {middle:.4g}"

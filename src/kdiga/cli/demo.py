@@ -10,7 +10,7 @@ from typing import Any
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import link, say, show_table
-from kdiga.statistics import percent
+from kdiga.statistics import percent, percent_interval
 from kdiga.workflows.requests import DemoRequest
 
 
@@ -65,8 +65,7 @@ def _summary(models: Sequence[dict[str, Any]]) -> str:
 
 
 def _row(model: dict[str, Any]) -> Iterator[str]:
-    low, high = model["interval_95"]["autoattack"]
     yield model["name"]
     yield f"{model['parameters']:,}"
     yield from (percent(model["accuracy"][attack]) for attack in ("clean", "pgd-40", "autoattack"))
-    yield f"{100 * low:.1f} - {100 * high:.1f}"
+    yield percent_interval(model["interval_95"]["autoattack"])

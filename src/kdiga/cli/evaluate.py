@@ -11,7 +11,7 @@ from kdiga.cli.judging import model_line, run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.results.attack_names import eps_text
-from kdiga.statistics import percent
+from kdiga.statistics import percent, percent_interval
 from kdiga.workflows.requests import EvaluateRequest
 
 VERDICTS = ("passed", "warning", "failed", "skipped")
@@ -53,14 +53,20 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
 
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, accuracy in content["accuracy"].items():
-        low, high = content["interval_95"][name]
-        worst = content.get("worst_class", {}).get(name)
-        weakest = "" if worst is None else f"{percent(worst['accuracy'])} of {worst['examples']} ({worst['name']})"
-        yield name, percent(accuracy), f"{100 * low:.1f} - {100 * high:.1f}", weakest, f"{content['seconds'][name]:.1f}"
+        interval, seconds = percent_interval(content["interval_95"][name]), f"{content['seconds'][name]:.1f}"
+        yield name, percent(accuracy), interval, _class(content.get("worst_class", {}).get(name)), seconds
         for stage, left in content["stages"].get(name, {}).items():
             yield f"  after {stage}", percent(left), "", "", ""
     curve = content.get("sweep")
     if curve is not None:
-        for eps, accuracy, (low, high) in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
-            ends = f"{100 * low:.1f} - {100 * high:.1f}"
-            yield f"{curve['attack']} at eps {eps_text(eps)}", percent(accuracy), ends, "", ""
+        for eps, accuracy, ends in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
+            yield f"{curve['attack']} at eps {eps_text(eps)}", percent(accuracy), percent_interval(ends), "", ""
+    if (corrupted := content.get("corruptions")) is not None:
+        interval = percent_interval(corrupted["interval_95"])
+        yield "common corruptions", percent(corrupted["mean"]), interval, _class(corrupted["worst_class"]), ""
+        for name, found in corrupted["accuracy"].items():
+            yield f"  {name}", percent(sum(found) / len(found)), "", "", ""
+
+
+def _class(worst: Mapping[str, Any] | None) -> str:
+    return "" if worst is None else f"{percent(worst['accuracy'])} of {worst['examples']} ({worst['name']})"

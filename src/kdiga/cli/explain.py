@@ -9,7 +9,7 @@ from kdiga.cli.judging import run_judged
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
 from kdiga.results.attack_names import eps_text
-from kdiga.statistics import percent
+from kdiga.statistics import percent, percent_interval
 from kdiga.workflows.requests import ExplainRequest
 
 
@@ -53,12 +53,11 @@ def _models_table(content: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     headings += ["eps |g-gt|", "student bound", "measured", "transfer bound", "measured"]
     for model in content["models"]:
         gradient, bounds = model["gradient"], model.get("bounds")
-        low, high = model["robust"]["interval_95"]
         row = [
             model["name"],
             percent(model["clean"]),
             percent(model["robust"]["accuracy"]),
-            f"{100 * low:.1f} - {100 * high:.1f}",
+            percent_interval(model["robust"]["interval_95"]),
             "" if model.get("robustness_kept") is None else percent(model["robustness_kept"], 0),
             f"{model['linearity']['mean']:.2f}",
             f"{eps * gradient['norm']:.2f}",

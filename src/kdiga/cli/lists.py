@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from kdiga.cli.command import command
 from kdiga.cli.output import Output
 from kdiga.cli.printing import say, show_table
+from kdiga.statistics import percent
 from kdiga.workflows.options import METHODS, RECIPES, Option
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def models(request: ModelsRequest, output: Output) -> None:
 
 def _trained(about: Mapping[str, Any]) -> tuple[str, ...]:
     threat, accuracy = about["threat"], about["accuracy"]
-    shares = (f"{accuracy[attack]:.1%}" for attack in ("clean", "autoattack"))
+    shares = (percent(accuracy[attack]) for attack in ("clean", "autoattack"))
     return (
         about["architecture"],
         f"{about['data']}, {threat['norm']} {threat['eps']:g}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdiga.errors import printable
+from kdiga.statistics import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,8 +67,9 @@ def data_line(data: DataSet) -> str:
     from kdiga.data import FileSet, MixedSet
 
     train = data.train
-    more = f" (with {len(train.extra):,} extra, {train.share:.0%} of each batch)" if isinstance(train, MixedSet) else ""
-    own = train.original if isinstance(train, MixedSet) else train
+    more, own = "", train
+    if isinstance(train, MixedSet):
+        more, own = f" (with {len(train.extra):,} extra, {percent(train.share, 0)} of each batch)", train.original
     where = f", decoded when needed by {own.workers} further processes" if isinstance(own, FileSet) else ""
     return f"{len(train):,} training{more} and {len(data.test):,} test images{where}"
 

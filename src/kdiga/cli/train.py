@@ -120,7 +120,7 @@ def _show(console: Console, result: Mapping[str, Any], folder: Path, student: st
 
     # A run folder alone runs no code of its student.
     own = (student, "--weights", folder / "best.safetensors") if student.startswith("python:") else (folder,)
-    following = command_of("evaluate", *own, "--attacks", "clean,pgd-20,autoattack")
+    following = command_of("evaluate", *own, attacks="clean,pgd-20,autoattack")
     say(console, f"{minutes:.1f} minutes. Next: {following}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +40,7 @@ def tune(request: TuneRequest, output: Output) -> None:
     from kdiga.experiments.tune import plan_search
     from kdiga.methods import search_space
     from kdiga.recipes.validate import load_recipe
+    from kdiga.results.shared import command_of
 
     recipe = request.recipe
     checked = load_recipe(recipe, request.settings)
@@ -49,10 +49,9 @@ def tune(request: TuneRequest, output: Output) -> None:
         say(output.console, f"method {checked.method.info.name} has no coefficients to tune; nothing was run.")
         output.result({"kind": "tune", "trials": [], "chosen": None})
         return
-    asked = ["kdiga", "tune", str(recipe), "--trials", str(request.trials), "--out", str(folder)]
-    asked += [] if request.epochs is None else ["--epochs", str(request.epochs)]
-    asked += [part for setting in request.settings for part in ("--set", setting)]
-    search = plan_search(checked, folder, TuneSettings(request.trials, request.epochs), shlex.join(asked))
+    trials, epochs = request.trials, request.epochs
+    asked = command_of("tune", recipe, trials=trials, out=folder, epochs=epochs, set=list(request.settings))
+    search = plan_search(checked, folder, TuneSettings(trials, epochs), asked)
     run_experiment(search, request, output, partial(_show, folder=folder))
 
 

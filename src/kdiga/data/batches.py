@@ -14,20 +14,8 @@ from kdiga.data.image_set import ImageSet, to_pixels
 from kdiga.data.mixed_set import MixedSet
 from kdiga.data.views import ResizedCrop, View
 from kdiga.distributed.batch_shards import Share
-from kdiga.errors import InputError
 from kdiga.model_state import mix_seed
 from kdiga.types import Batch
-
-
-def check_sizes(batch_size: int, views: int | None) -> None:
-    """Check the numbers that every feed takes.
-
-    Raises:
-        InputError: for a number below 1.
-    """
-    for name, value in (("batch_size", batch_size), ("views", views)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} was {value!r}; it must be at least 1.")
 
 
 def batches_in(examples: int, batch_size: int) -> int:

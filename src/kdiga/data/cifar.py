@@ -28,17 +28,7 @@ MD5 = {
 }
 
 
-def find_cifar10(root: Path | None) -> str | None:
-    """Return the folder of the binary batches, else the folder of torchvision's files."""
-    return _binary(root) or _unpacked("cifar10", root)
-
-
-def find_cifar100(root: Path | None) -> str | None:
-    """Return the folder of torchvision's files."""
-    return _unpacked("cifar100", root)
-
-
-@register("cifar10", find_cifar10)
+@register("cifar10", lambda root: _binary(root) or _unpacked("cifar10", root))
 def load_cifar10(root: Path | None) -> DataSet:
     """Return 50,000 training and 10,000 test images of 32x32, from the binary batches or torchvision's files."""
     found = _binary(root)
@@ -51,7 +41,7 @@ def load_cifar10(root: Path | None) -> DataSet:
     return DataSet("cifar10", whole.take(slice(0, 50_000)), whole.take(slice(50_000, None)), found)
 
 
-@register("cifar100", find_cifar100)
+@register("cifar100", lambda root: _unpacked("cifar100", root))
 def load_cifar100(root: Path | None) -> DataSet:
     """Return 50,000 training and 10,000 test images of 32x32."""
     return _through_torchvision("cifar100", root)

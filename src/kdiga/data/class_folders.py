@@ -131,10 +131,7 @@ def load_folder(path: Path, reading: Reading, *, name: str | None = None) -> Dat
         scans = [scan(part) for part in parts]
         _check_same_folders(*scans)
     found = [one.read(reading) for one in scans]
-    notes += [note for _, some_notes in found for note in some_notes]
-    return in_two_parts(
-        name or str(path), [files for files, _ in found], reading, source=str(path.resolve()), notes=notes
-    )
+    return in_two_parts(name or str(path), found, reading, source=str(path.resolve()), notes=notes)
 
 
 @register_files(PATHS)

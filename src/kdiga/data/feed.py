@@ -17,7 +17,6 @@ from kdiga.data.batches import (
     ShuffledRows,
     batch_rows,
     batches_in,
-    check_sizes,
     shuffled,
 )
 from kdiga.data.decoder_pool import ahead
@@ -26,7 +25,7 @@ from kdiga.data.image_set import ImageSet
 from kdiga.data.mixed_set import MixedSet
 from kdiga.data.views import View
 from kdiga.distributed.batch_shards import WHOLE, Share
-from kdiga.errors import InputError
+from kdiga.errors import InputError, check_at_least
 from kdiga.types import Batch
 
 ORIGINAL, EXTRA, ORDER = 101, 102, 103  # random streams of a seed
@@ -75,7 +74,7 @@ class ImageSetFeed:
     share: Share = WHOLE
 
     def __post_init__(self) -> None:
-        check_sizes(self.batch_size, self.views)
+        check_at_least(1, batch_size=self.batch_size, views=self.views)
         self.share.size_of(min(self.batch_size, len(self.data)))
 
     def __len__(self) -> int:
@@ -137,7 +136,7 @@ class MixedFeed:
     share: Share
 
     def __post_init__(self) -> None:
-        check_sizes(self.batch_size, None)
+        check_at_least(1, batch_size=self.batch_size)
         self.share.size_of(self._size)
         if not 0 < self.extras < self._size:
             raise InputError(

@@ -16,6 +16,7 @@ from kdiga.data.decoder_pool import AHEAD, Job, ahead
 from kdiga.data.image_set import ImageSet, check_labelled, described, to_pixels
 from kdiga.decoding import Crops, DecodeItem, Resize, decode, problems
 from kdiga.errors import InputError
+from kdiga.statistics import percent
 
 CPU = torch.device("cpu")
 MOMENTS_EXAMPLES = 500
@@ -84,7 +85,7 @@ class FileSet:
 
     def __repr__(self) -> str:
         """Return the number of images, their shape and classes in one line."""
-        return described(self)
+        return described(self, self.image_shape, self.num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -127,8 +128,8 @@ class FileSet:
         second = torch.tensor([int.from_bytes(digest[:7]) < share * 2**56 for digest in digests])
         if bool(second.all()) or not bool(second.any()):
             raise InputError(
-                f"{len(self)} images are too few to choose a test part by their names, {share:.0%} of them; give more "
-                "images, or put train and test images in two folders."
+                f"{len(self)} images are too few to choose a test part by their names, {percent(share, 0)} of them; "
+                "give more images, or put train and test images in two folders."
             )
         return self.take((~second).nonzero()[:, 0]), self.take(second.nonzero()[:, 0])
 

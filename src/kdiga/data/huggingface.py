@@ -69,12 +69,11 @@ def load_hugging_face(name: str, root: Path | None, reading: Reading) -> DataSet
         raise InputError(f"hf:{name} has no part named train; it has {', '.join(tables)}.")
     test = next((tables[part] for part in TEST_NAMES if part in tables), None)
     found = [_part(name, table, reading) for table in ([train] if test is None else [train, test])]
-    parts, notes = [files for files, _ in found], [note for _, some_notes in found for note in some_notes]
-    if parts[0].classes != parts[-1].classes:
-        differing = sorted(set(parts[0].classes) ^ set(parts[1].classes))
+    one, other = found[0][0].classes, found[-1][0].classes
+    if one != other:
+        differing = sorted(set(one) ^ set(other))
         raise InputError(f"the parts of hf:{name} have different classes: {', '.join(differing[:5])}.")
-    source = f"hf:{name}, fingerprint {train._fingerprint}"
-    return in_two_parts(f"hf:{name}", parts, reading, source=source, notes=notes)
+    return in_two_parts(f"hf:{name}", found, reading, source=f"hf:{name}, fingerprint {train._fingerprint}")
 
 
 def _tables(name: str, root: Path | None) -> Mapping[str, Any]:

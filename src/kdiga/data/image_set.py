@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
@@ -54,7 +54,7 @@ class ImageSet:
 
     def __repr__(self) -> str:
         """Return the number of images, their shape and classes in one line."""
-        return described(self)
+        return described(self, self.image_shape, self.num_classes)
 
     @property
     def num_classes(self) -> int:
@@ -111,28 +111,9 @@ class ImageSet:
         return tuple(means), tuple(stds)
 
 
-class Described(Protocol):
-    """A set of images with a shape and classes."""
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Channels, height and width."""
-        ...
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        ...
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        ...
-
-
-def described(data: Described) -> str:
+def described(data: Sized, shape: Sequence[int], num_classes: int) -> str:
     """Return a set of images in one line."""
-    shape = "x".join(map(str, data.image_shape))
-    return f"{type(data).__name__}({len(data):,} images {shape}, {data.num_classes} classes)"
+    return f"{type(data).__name__}({len(data):,} images {'x'.join(map(str, shape))}, {num_classes} classes)"
 
 
 def check_labelled(images: int, labels: Tensor, classes: Sequence[str]) -> None:

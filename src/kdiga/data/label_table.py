@@ -46,8 +46,7 @@ def load_table(name: str, root: Path | None, reading: Reading) -> DataSet:
         [[row for row in rows if row["split"] == part] for part in ("train", "test")] if rows[0]["split"] else [rows]
     )
     found = [_scan(folder, part, classes).read(reading) for part in parts]
-    notes = [note for _, some_notes in found for note in some_notes]
-    return in_two_parts(name, [files for files, _ in found], reading, source=str(path.resolve()), notes=notes)
+    return in_two_parts(name, found, reading, source=str(path.resolve()))
 
 
 def _scan(folder: Path, rows: Sequence[Row], classes: Sequence[str]) -> Scan:

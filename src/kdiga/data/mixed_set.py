@@ -52,7 +52,7 @@ class MixedSet:
 
     def __repr__(self) -> str:
         """Return the number of images, their shape and classes in one line."""
-        return described(self)
+        return described(self, self.image_shape, self.num_classes)
 
     @property
     def labels(self) -> Tensor:

@@ -45,23 +45,13 @@ def load_digits(root: Path | None) -> DataSet:
     return DataSet("digits", train, test, DIGITS_SOURCE)
 
 
-def find_mnist(root: Path | None) -> str | None:
-    """Return the folder of MNIST's files."""
-    return _find("mnist", roots(root))
-
-
-def find_fashion_mnist(root: Path | None) -> str | None:
-    """Return the folder of Fashion-MNIST's files."""
-    return _find("fashion-mnist", roots(root, DEBIAN))
-
-
-@register("mnist", find_mnist)
+@register("mnist", lambda root: _find("mnist", roots(root)))
 def load_mnist(root: Path | None) -> DataSet:
     """Return 60,000 training and 10,000 test images of 28x28."""
     return _load("mnist", root, (), "fetch it where there is a network")
 
 
-@register("fashion-mnist", find_fashion_mnist)
+@register("fashion-mnist", lambda root: _find("fashion-mnist", roots(root, DEBIAN)))
 def load_fashion_mnist(root: Path | None) -> DataSet:
     """Return 60,000 training and 10,000 test images of 28x28."""
     return _load("fashion-mnist", root, (DEBIAN,), "`apt-get install dataset-fashion-mnist` has it")

@@ -14,7 +14,7 @@ from kdiga.data.decoder_pool import available_workers
 from kdiga.data.file_set import FileSet, Storage
 from kdiga.data.image_set import ImageSet
 from kdiga.decoding import Resize, header_of, not_square
-from kdiga.errors import InputError
+from kdiga.errors import InputError, check_at_least
 
 MEMORY_LIMIT = 2**30  # bytes of decoded images that "auto" loads into memory
 FILE_LIMIT = 2**27  # bytes of files that "auto" decodes before training starts; that is some 10 seconds of a processor
@@ -48,8 +48,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.image_size is not None and self.image_size < 1:
-            raise InputError(f"image_size was {self.image_size!r}; it must be at least 1.")
+        check_at_least(1, image_size=self.image_size)
         if self.resize != "crop" and self.image_size is None:
             raise InputError(f"resize was {self.resize!r} without an image_size; give the size in pixels, as 224.")
         if self.workers != "auto" and self.workers < 0:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from kdiga.data.feed import Images
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading, settle
-from kdiga.errors import InputError, unknown
-from kdiga.plugins import load_plugins
+from kdiga.errors import InputError, check_known, unknown
+from kdiga.plugins import import_all, load_plugins
 
 T = TypeVar("T")
 
@@ -50,17 +48,19 @@ class DataSet:
 
 
 def in_two_parts(
-    name: str, parts: Sequence[FileSet], reading: Reading, *, source: str, notes: Sequence[str]
+    name: str, found: Sequence[tuple[FileSet, list[str]]], reading: Reading, *, source: str, notes: Sequence[str] = ()
 ) -> DataSet:
-    """Return the data set of a train and a test part; where there is one part, about a fifth of it is for tests.
+    """Return the data set of a train and a test part, each with its notes, after ``notes`` on both.
 
-    Files often come class by class. Each part is shuffled once, so that "the first N" is a fair sample.
+    Where there is one part, about a fifth of it is for tests. Files often come class by class: each part is shuffled
+    once, so that "the first N" is a fair sample.
     """
+    parts = [files for files, _ in found]
     train, test = (
         settle(part.take(torch.randperm(len(part), generator=torch.Generator().manual_seed(0))), reading)
         for part in (parts if len(parts) == 2 else parts[0].split_by_name(TEST_SHARE))
     )
-    return DataSet(name, train, test, source, tuple(notes))
+    return DataSet(name, train, test, source, (*notes, *(note for _, own in found for note in own)))
 
 
 Loader = Callable[[Path | None], DataSet]
@@ -109,15 +109,9 @@ def _check_new(name: str) -> None:
 
 def available_data() -> tuple[str, ...]:
     """Return the names of the data sets, also those that installed packages bring; ``FORMS`` has what else works."""
-    _import_own()
+    import_all("kdiga.data")
     load_plugins("data")
     return tuple(sorted(name for name in [*_LOADERS, *_FILE_LOADERS] if not name.endswith(":")))
-
-
-def _import_own() -> None:
-    package = importlib.import_module("kdiga.data")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def find_data(name: str, *, root: str | Path | None = None) -> str | None:
@@ -153,12 +147,11 @@ def load_data(name: str | Path, *, root: str | Path | None = None, **reading: An
     Raises:
         InputError: for an unknown name, damaged files, or data that is neither here nor available for download.
     """
-    _import_own()
+    import_all("kdiga.data")
     options, place, text = _reading(reading), None if root is None else Path(root).expanduser(), str(name)
     if text not in _LOADERS and _file_loader(text) is None:
         names = available_data()  # other packages are imported only for a name that is none of kdiga's
-        if text not in names:
-            raise unknown("data set", text, names, "A folder of class folders, or a CSV file, is accepted by its path.")
+        check_known("data set", text, names, "A folder of class folders, or a CSV file, is accepted by its path.")
     if text in _LOADERS:
         for key in ("image_size", "skip_corrupt"):
             if getattr(options, key):

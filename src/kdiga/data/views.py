@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdiga.decoding import ATTEMPTS, Crops, crop_box
-from kdiga.errors import unknown
+from kdiga.errors import check_known
 from kdiga.model_state import seeded_on_cpu
 
 POLICY = 105  # random stream of a seed
@@ -157,8 +157,7 @@ def augmentation_by_name(name: str, image_size: int) -> View:
         "randaugment": Policy("randaugment", pad),
         "trivialaugment": Policy("trivialaugment", pad),
     }
-    if name not in known:
-        raise unknown("augmentation", name, known)
+    check_known("augmentation", name, known)
     return known[name]
 
 

@@ -81,9 +81,7 @@ def load_shards(pattern: str, root: Path | None, reading: Reading) -> DataSet:
     indexed = [_index(part) for part in ([train, test] if train else [tars])]
     classes = [str(number) for number in range(1 + max(int(labels.max()) for _, labels in indexed))]
     found = [read(members, labels, classes, reading) for members, labels in indexed]
-    parts, notes = [files for files, _ in found], [note for _, some_notes in found for note in some_notes]
-    source = f"{len(tars)} tar files, {tars[0].parent}"
-    return in_two_parts(f"wds:{pattern}", parts, reading, source=source, notes=notes)
+    return in_two_parts(f"wds:{pattern}", found, reading, source=f"{len(tars)} tar files, {tars[0].parent}")
 
 
 def _matching(pattern: str, root: Path | None) -> list[Path]:

@@ -5,39 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from kdiga.data import DataSet
 from kdiga.errors import InputError, reason_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.run_folder import RESULT, write_json
 
+if TYPE_CHECKING:
+    from kdiga.experiments.claims.measurements import TeacherMeasurement
+
 Kind = Literal["teacher", "trial", "method", "start"]
 State = Literal["open", "done", "diverged", "failed"]
 FAILURE, VALIDATION = "failure.json", "best-validation.json"
 ENDED = ("done", "diverged")
-
-
-class PostRunMeasurement(Protocol):
-    """A measurement of a run's best weights, made once they are trained and attacked.
-
-    It is sent to worker processes, so it has to be picklable. An interrupted one continues when it is run again.
-    """
-
-    @property
-    def file(self) -> str:
-        """Name of the file that it writes to the run's folder."""
-        ...
-
-    @property
-    def asked(self) -> Mapping[str, Any]:
-        """The settings, as the file has them under "settings"."""
-        ...
-
-    def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
-        """Write the file for the run in ``folder`` of the experiment in ``out``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +46,7 @@ class RunSpec:
     # Whether the best weights are attacked on the validation images too, with each image's outcome saved.
     validated: bool = False
     floor: CleanAccuracyFloor | None = None  # condition on the best trial; None chooses by robust accuracy alone
-    after: tuple[PostRunMeasurement, ...] = ()  # further measurements of the best weights
+    after: tuple[TeacherMeasurement, ...] = ()  # further measurements of the best weights
 
     @property
     def judged_by(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kdiga.distributed.worker_processes import LocalExecutor, WorkerLostError
-from kdiga.errors import InputError, reason_of, unknown
+from kdiga.errors import InputError, check_known, reason_of
 
 LOCAL = "local"
 LOG_FOLDER = ".slurm"  # below the experiment's, for the files of submitit
@@ -35,8 +35,7 @@ class ExecutorRequest:
 
     def __post_init__(self) -> None:
         kind, _, options = self.name.partition(":")
-        if kind not in (LOCAL, "dask", "slurm"):
-            raise unknown("executor", kind, (LOCAL, "dask", "slurm"))
+        check_known("executor", kind, (LOCAL, "dask", "slurm"))
         if kind == LOCAL and options:
             raise InputError(f"executor was {self.name!r}; local has no options; set --workers N.")
         if kind == "slurm":

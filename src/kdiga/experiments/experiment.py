@@ -22,6 +22,7 @@ from kdiga.recipes.schema import ModelConfig, Recipe
 from kdiga.recipes.validate import recipe_from_dict
 from kdiga.runs.fingerprints import fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.run_folder import CONFIG, RESULT, check_usable, read_config
+from kdiga.statistics import percent
 from kdiga.workflows.identity import contents_of_data, differences, different_contents, plain_recipe, read_identity
 from kdiga.workflows.prepare import build_model, build_models
 
@@ -170,9 +171,8 @@ def describe_outcome(board: RunBoard, folder: str) -> str:
     reports = (read_json(test_file(board.out / folder, which)) for which in run_spec.which)
     accuracies = (report["accuracy"] for report in reports if report)
     scores = next(accuracies, None) or {"validation PGD": facts["validation"]["best"]["robust"]}
-    return (
-        f"{', '.join(f'{name} {score:.1%}' for name, score in scores.items())}, trained in {facts['minutes']:.1f} min"
-    )
+    shown = ", ".join(f"{name} {percent(score)}" for name, score in scores.items())
+    return f"{shown}, trained in {facts['minutes']:.1f} min"
 
 
 # Checks before anything runs

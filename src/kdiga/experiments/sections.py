@@ -11,7 +11,7 @@ from typing import Any
 from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_at_least, check_known
 from kdiga.evaluation import attack_by_name
 from kdiga.models.sources.local import WHICH
 from kdiga.types import ThreatModel
@@ -34,14 +34,12 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         for name in self.attacks:
             attack_by_name(name)
-        for name in ("examples", "autoattack_examples"):
-            check_positive(name, getattr(self, name))
+        check_at_least(1, examples=self.examples, autoattack_examples=self.autoattack_examples)
         for name in ("attacks", "which"):
             if not getattr(self, name):
                 raise InputError(f"{name} was empty; give at least one.")
         for which in self.which:
-            if which not in WHICH:
-                raise unknown("which", which, WHICH)
+            check_known("which", which, WHICH)
         object.__setattr__(self, "attacks", tuple(name.strip().lower() for name in self.attacks))
 
     def examples_of(self, attack: str, available: int) -> int:
@@ -58,8 +56,7 @@ class TuneSettings:
     epochs: int | None = None  # epochs of each trial; None for the run's own
 
     def __post_init__(self) -> None:
-        check_positive("trials", self.trials)
-        check_positive("epochs", self.epochs)
+        check_at_least(1, trials=self.trials, epochs=self.epochs)
         if self.trials > MOST_TRIALS:
             raise InputError(
                 f"trials was {self.trials!s:.20}; at most {MOST_TRIALS:,} are drawn, a run of training each."
@@ -87,7 +84,7 @@ class Certification:
     alpha: float = 0.001  # probability of a wrong radius under smoothing, an example
 
     def __post_init__(self) -> None:
-        check_positive("examples", self.examples)
+        check_at_least(1, examples=self.examples)
         Sampling(ThreatModel("l2", 1.0), self.batches, self.batch_size)
         Noise(self.sigma, self.samples, self.selection_samples, self.alpha)
 
@@ -101,7 +98,7 @@ class Explaining:
     restarts: int = 3  # restarts of each search
 
     def __post_init__(self) -> None:
-        check_positive("examples", self.examples)
+        check_at_least(1, examples=self.examples)
         _ = self.search
 
     @property
@@ -140,13 +137,6 @@ class Pretrained:
     at_most: float = 1.0  # largest loss of validation clean accuracy of the chosen trial, percentage points
 
     def __post_init__(self) -> None:
-        check_positive("tune_trials", self.tune_trials)
-        check_positive("tune_epochs", self.tune_epochs)
+        check_at_least(1, tune_trials=self.tune_trials, tune_epochs=self.tune_epochs)
         if not 0 <= self.at_most <= 100:
             raise InputError(f"at_most was {self.at_most!r}; it is a number of points from 0 to 100.")
-
-
-def check_positive(name: str, value: int | None) -> None:
-    """Raise an InputError for a number below 1."""
-    if value is not None and value < 1:
-        raise InputError(f"{name} was {value}; it must be at least 1.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from kdiga.models.registry import found_at
 from kdiga.recipes.schema import Recipe
 from kdiga.recipes.source import STUDY, Keys, YamlSource, read_source
 from kdiga.report.study import write_tables
+from kdiga.results.shared import command_of
 from kdiga.results.studies import StudyResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.run_folder import read_config
@@ -109,8 +109,7 @@ def load_study(path: str | Path, out: Path | None = None, overrides: Sequence[st
         InputError: With every problem, each with its line.
     """
     folder = out or Path("runs") / Path(path).stem
-    settings = [part for override in overrides for part in ("--set", override)]
-    command = shlex.join(["kdiga", "study", str(path), "--out", str(folder), *settings])
+    command = command_of("study", path, out=folder, set=list(overrides))
     return _StudyReader(read_source(path, overrides, STUDY), folder).study(command)
 
 

@@ -6,8 +6,6 @@ the exported file, not about the model that it was made from.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_known
 from kdiga.models import Classifier
+from kdiga.plugins import import_all
 
 Logits = Callable[[Tensor], Tensor]
 """Maps images, float32 (batch, channel, height, width) in [0, 1] on the CPU, to logits (batch, classes) on the CPU."""
@@ -60,9 +59,7 @@ def register(entry: Format) -> Format:
 
 def available_formats() -> tuple[str, ...]:
     """Return the names of the formats."""
-    package = importlib.import_module("kdiga.export")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_all("kdiga.export")
     return tuple(sorted(_FORMATS))
 
 
@@ -73,8 +70,7 @@ def formats_by_name(names: Sequence[str]) -> list[Format]:
     if not any(chosen):
         raise InputError(f"no format was given; accepted: {', '.join(known)}.")
     for name in chosen:
-        if name not in known:
-            raise unknown("format", name, known)
+        check_known("format", name, known)
     return [_FORMATS[name] for name in chosen]
 
 

@@ -15,6 +15,7 @@ from kdiga.gradients.routes import Exact
 from kdiga.losses import Score, score_by_name
 from kdiga.model_output import logits_at
 from kdiga.model_state import BufferState, RandomState, copied, device_of, frozen_statistics, seeded
+from kdiga.statistics import percent
 
 TOLERANCE = 0.01
 """Largest relative error of a right second derivative; the difference's own error in float64 is below 1e-4."""
@@ -126,8 +127,8 @@ def _wrong_part(student: nn.Module, images: Tensor, labels: Tensor, route: Exact
     for name, (module, x) in reversed(parts.items()):
         part = _relative_error(module, _weighted_sum(module), x, route) if _has_custom(module, x) else 0.0
         if part > TOLERANCE:
-            return f"the second derivative of {type(module).__name__} at {name!r} is wrong by {part:.0%}"
-    return f"its second derivative is wrong by {error:.0%}"
+            return f"the second derivative of {type(module).__name__} at {name!r} is wrong by {percent(part, 0)}"
+    return f"its second derivative is wrong by {percent(error, 0)}"
 
 
 def _with_fixed_state(model: nn.Module) -> nn.Module:

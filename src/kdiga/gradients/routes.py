@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kdiga.arguments import check_fields
 from kdiga.distributed import batch_shards
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_known
 from kdiga.gradients.double_backward import fast_double_backward, pytorch_double_backward
 from kdiga.gradients.input_gradient import gradient_by_images
 
@@ -229,6 +229,5 @@ def route_by_name(route: str | Route, probe: float | None = None) -> Route:
     """
     if not isinstance(route, str):
         return route
-    if route not in ROUTES:
-        raise unknown("route", route, ROUTES)
+    check_known("route", route, ROUTES)
     return ROUTES[route](probe)

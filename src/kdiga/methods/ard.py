@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from kdiga import losses
-from kdiga.errors import unknown
+from kdiga.errors import check_known
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
 from kdiga.methods.context import StepContext
 from kdiga.types import Objective, Term
@@ -63,8 +63,7 @@ class ARD(CheckedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.definition not in DEFINITIONS:
-            raise unknown("definition of ARD", self.definition, DEFINITIONS)
+        check_known("definition of ARD", self.definition, DEFINITIONS)
 
     @property
     def needs(self) -> Needs:

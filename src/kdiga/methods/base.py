@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -25,7 +23,7 @@ from kdiga.errors import InputError, unknown
 from kdiga.gradients.student_pass import GradientUse
 from kdiga.losses import Score
 from kdiga.methods.context import StepContext
-from kdiga.plugins import load_plugins
+from kdiga.plugins import import_all, load_plugins
 from kdiga.types import Objective, Term
 
 
@@ -189,18 +187,12 @@ def register(name: str, *, paper: str) -> Callable[[type[M]], type[M]]:
 
 def available_methods() -> dict[str, type[Method]]:
     """Return every method by name: those of this package, and those that installed packages bring."""
-    _import_own()
+    import_all("kdiga.methods")
     load_plugins("methods")
     return dict(sorted(_METHODS.items()))
 
 
 def methods_for(name: object) -> Mapping[str, type[Method]]:
     """Return the methods among which a name is looked up; other packages are imported only for a foreign name."""
-    _import_own()
+    import_all("kdiga.methods")
     return _METHODS if isinstance(name, str) and name in _METHODS else available_methods()
-
-
-def _import_own() -> None:
-    package = importlib.import_module("kdiga.methods")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")

@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -79,7 +79,7 @@ def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     model = unwrapped(model)
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
     tensors = _separate_tensors(model)
-    ours = {"spec": spec, "about": about, "sum": sum_of(tensors)}
+    ours = {"spec": spec, "about": about, "sum": hash_of_tensors(sorted(tensors.items()))}
     if spec is None:
         ours["module"] = f"{type(model).__module__}:{type(model).__qualname__}"
     with replacing(path) as partial:
@@ -231,7 +231,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         ours = parse_json(metadata.get("kdiga", "{}"))
         spec = ModelSpec.from_dict(ours["spec"]) if ours.get("spec") else None
         module = str(ours.get("module", ""))
-        damaged = ours.get("sum") not in (None, sum_of(state))
+        damaged = ours.get("sum") not in (None, hash_of_tensors(sorted(state.items())))
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{str(path)!r} is not a readable safetensors checkpoint ({reason_of(error)}); copy or train it again."
@@ -284,13 +284,14 @@ def _state_dict(loaded: object, path: Path) -> Checkpoint:
     )
 
 
-def sum_of(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the names, types, shapes and bytes of contiguous CPU tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
+def hash_of_tensors(tensors: Iterable[tuple[str, Tensor]], about: str = "") -> str:
+    """Return the SHA-256 of a text, and of the names, types, shapes and bytes of tensors."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in tensors:
+        value = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.detach().reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+        # Without a copy, which would be as large as a data set.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_at_least, unknown
 from kdiga.model_output import logits_of
 from kdiga.models.input_layers import Fit, Normalization, Normalize
 
@@ -51,9 +51,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "in_channels", "image_size", "input_size", "input_channels"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} was {value!r}; it must be at least 1.")
+            check_at_least(1, **{name: getattr(self, name)})
         if len(set(self.classes)) != len(self.classes) or not all(0 <= one < self.num_classes for one in self.classes):
             raise InputError(
                 f"classes were {list(self.classes)[:12]}; give different numbers of the network's {self.num_classes} "

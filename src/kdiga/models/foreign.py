@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdiga.errors import InputError, KdigaError, KdigaWarning, reason_of, unknown
+from kdiga.errors import InputError, KdigaError, KdigaWarning, check_known, reason_of
 from kdiga.models.checkpoint import Checkpoint, check_fit, load_weights, read_checkpoint
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization
@@ -202,8 +202,7 @@ def tidied(state: Mapping[str, Tensor], target: Mapping[str, Tensor], matched: s
     Raises:
         InputError: for another ``matched``, or with "order", tensors that differ in number or shape.
     """
-    if matched not in MATCHES:
-        raise unknown("matched", matched, MATCHES)
+    check_known("matched", matched, MATCHES)
     notes: list[str] = []
     names = _without_prefixes(dict(state), target, notes)
     inside = [name for name in names if name.startswith(ATTACKER)]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_known
 from kdiga.io.safe_json_yaml import parse_json
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision turn colour to grey
@@ -59,8 +59,7 @@ def normalization_by_name(given: str | Normalization | Sequence[Sequence[float]]
                 f"normalization was {given!r:.80}; write the lists as '[[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]'."
             ) from None
     if isinstance(given, str):
-        if given not in NORMALIZATIONS:
-            raise unknown("normalization", given, NORMALIZATIONS, "Or give [[mean, ...], [std, ...]].")
+        check_known("normalization", given, NORMALIZATIONS, "Or give [[mean, ...], [std, ...]].")
         return NORMALIZATIONS[given]
     try:
         mean, std = (tuple(float(value) for value in part) for part in given)

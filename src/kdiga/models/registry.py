@@ -7,8 +7,6 @@ An architecture is a builder with ``@register`` in ``kdiga.models.architectures`
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,15 +19,10 @@ from kdiga.errors import InputError, nearest, unknown
 from kdiga.models.classifier import ACTIVATIONS, Classifier, ModelSpec
 from kdiga.models.imagenet import CLASSES
 from kdiga.models.input_layers import Normalization
-from kdiga.plugins import load_plugins
+from kdiga.plugins import import_all, load_plugins
 
 Builder = Callable[[ModelSpec, type[nn.Module]], nn.Module]
 _BUILDERS: dict[str, tuple[Builder, type[nn.Module]]] = {}
-
-
-def _import_all(package: str) -> None:
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        importlib.import_module(f"{package}.{module.name}")
 
 
 def register(*names: str, activation: type[nn.Module] = nn.ReLU) -> Callable[[Builder], Builder]:
@@ -47,14 +40,14 @@ def register(*names: str, activation: type[nn.Module] = nn.ReLU) -> Callable[[Bu
 
 def available_models() -> Sequence[str]:
     """Return the names of architectures, also those that installed packages bring; sources have ``timm:NAME``."""
-    _import_all("kdiga.models.architectures")
+    import_all("kdiga.models.architectures")
     load_plugins("models")
     return tuple(_BUILDERS)
 
 
 def is_architecture(name: str) -> bool:
     """Return whether an architecture has this name; other packages are imported only for a foreign name."""
-    _import_all("kdiga.models.architectures")
+    import_all("kdiga.models.architectures")
     return name in _BUILDERS or name in available_models()
 
 
@@ -177,7 +170,7 @@ def register_source(kind: type[ModelSource]) -> type[ModelSource]:
 
 def available_sources() -> Mapping[str, ModelSource]:
     """Return every source by its prefix; "" is the prefix of the built-in architectures."""
-    _import_all("kdiga.models.sources")
+    import_all("kdiga.models.sources")
     return dict(sorted(_SOURCES.items()))
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
 from kdiga.data import Reading
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_at_least, check_known
 from kdiga.methods import Method, method_class, method_options
 from kdiga.models.registry import is_architecture, source_of
 from kdiga.teachers.manifest import RowType
@@ -58,8 +58,7 @@ class DataConfig:
         return replace(self, train_examples=None, extra=None)
 
     def __post_init__(self) -> None:
-        if self.train_examples is not None and self.train_examples < 1:
-            raise InputError(f"train_examples was {self.train_examples!r}; it must be at least 1.")
+        check_at_least(1, train_examples=self.train_examples)
         _ = self.reading  # checks its values
 
 
@@ -125,8 +124,7 @@ class Rounds:
     def __post_init__(self) -> None:
         if self.count < 2:
             raise InputError(f"count was {self.count!r}; there must be at least 2 rounds.")
-        if self.which not in ("best", "last"):
-            raise unknown("kind of weights", self.which, ("best", "last"))
+        check_known("kind of weights", self.which, ("best", "last"))
         if not self.lr_factor > 0:
             raise InputError(f"lr_factor was {self.lr_factor!r}; it must be above 0.")
 
@@ -143,9 +141,7 @@ class CacheConfig:
     shard_examples: int = 4096  # number of examples in one file
 
     def __post_init__(self) -> None:
-        for name in ("views", "downsample", "shard_examples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+        check_at_least(1, views=self.views, downsample=self.downsample, shard_examples=self.shard_examples)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ def recipe_from_dict(
     reader.check()
     defaults: dict[str, Any] = {"teacher": None, "threat": ThreatModel(), "training": TrainingSettings()}
     recipe = Recipe(**defaults | sections)
+    if recipe.threat.norm == "l1":
+        reader.problem(("threat", "norm"), "was 'l1', which only kdiga evaluate accepts; train under linf or l2")
     _check_teachers(reader, recipe)
     _check_cache(reader, recipe)
     if recipe.data.extra is not None and recipe.data.extra.labels == "teacher" and recipe.teacher is None:

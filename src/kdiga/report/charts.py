@@ -150,9 +150,9 @@ def percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
-def colour(place: int) -> str:
-    """Return the colour of a series by its place; that of text for -1."""
-    return INK if place < 0 else SERIES[place % len(SERIES)][0]
+def colour(place: int | None) -> str:
+    """Return the colour of a series by its place; that of text for -1, grey for None."""
+    return SOFT if place is None else INK if place < 0 else SERIES[place % len(SERIES)][0]
 
 
 def marker(place: int) -> str:

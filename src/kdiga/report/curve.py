@@ -16,6 +16,7 @@ from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines,
 from kdiga.results.attack_names import attack_name, eps_text, strongest
 from kdiga.results.shared import command_without_folders
 from kdiga.results.studies import AttackedRecord, CurvePoint, CurveResult, CurveRun
+from kdiga.statistics import percent
 
 
 def write_curve_files(folder: Path, curve: CurveResult, *, pictures: bool = True) -> None:
@@ -107,7 +108,7 @@ def _changes(run: CurveRun) -> Iterator[str]:
             if measured is None or (measured is run.confirmed and attack == "clean"):
                 continue
             yield (
-                f"{attack_name(attack)} {measured.accuracy[attack]:.1%}, {100 * change:+.1f} points "
+                f"{attack_name(attack)} {percent(measured.accuracy[attack])}, {100 * change:+.1f} points "
                 f"[{100 * low:+.1f}, {100 * high:+.1f}] on {measured.examples[attack]:,} images"
             )
 

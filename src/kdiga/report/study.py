@@ -21,6 +21,7 @@ from kdiga.results.attack_names import attack_name, eps_text, strongest
 from kdiga.results.fields import DamagedError
 from kdiga.results.shared import command_without_folders
 from kdiga.results.studies import StudyEntry, StudyResult, TuningChoice
+from kdiga.statistics import percent
 
 OF_A_RUN = ("seed", "status", "folder", "epochs", "best_epoch", "parameters", "minutes")
 COSTS = ("minutes", "student passes", "teacher passes")
@@ -172,7 +173,7 @@ def _choice(chosen: TuningChoice, trials: int) -> str:
     values = ", ".join(f"{name} {value:g}" for name, value in chosen.coefficients.items())
     if chosen.robust is None:
         return f"{values}, as given, for all {trials} trials diverged"
-    return f"{values}, the best of {trials} trials on validation images ({chosen.robust:.1%} robust)"
+    return f"{values}, the best of {trials} trials on validation images ({percent(chosen.robust)} robust)"
 
 
 def study_section(study: StudyResult) -> Section:
@@ -190,7 +191,7 @@ def _plot(study: StudyResult, rows: Sequence[StudyRow]) -> Plot:
         (row.label, found.mean) for row in rows if (found := row.accuracy.get((which, attack))) and not row.teacher
     ]
     best = sorted(scored, key=lambda entry: -entry[1])[:5]
-    most = ", ".join(f"{label} {100 * mean:.1f} %" for label, mean in best)
+    most = ", ".join(f"{label} {percent(mean)}" for label, mean in best)
     return Plot(
         title="Robust accuracy against training cost, over all seeds",
         svg=charts.inline_svg(scatter(study), f"study {study.path.parent}"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdiga.io.markdown import code, safe
 from kdiga.results.studies import RunSummary
-from kdiga.statistics import percent
+from kdiga.statistics import percent, percent_interval
 
 NOTHING = "-"
 
@@ -82,7 +82,7 @@ def percent_or_dash(value: float | None) -> str:
 
 def span(ends: Sequence[float] | None) -> str:
     """Return an interval of shares in percent; nothing for None."""
-    return "" if ends is None else f"{100 * ends[0]:.1f} – {100 * ends[1]:.1f}"
+    return "" if ends is None else percent_interval(ends, "–")
 
 
 def signed(value: float) -> str:

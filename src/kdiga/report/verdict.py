@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kdiga.report.blocks import teacher_name
 from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import PLAIN, ModelGroup, ReportedModel
 from kdiga.report.reasons import reasons
@@ -147,7 +148,7 @@ def _teacher_sentences(group: ModelGroup) -> list[Sentence]:
     sentences = [Sentence(name, "a teacher that was not evaluated on this data and threat model.") for name in missing]
     if teacher is None or attack is None:
         return sentences
-    name = teacher.name if teacher.name == "teacher" else f"{teacher.name} (teacher)"
+    name = teacher_name(teacher.name)
     found = teacher.under(attack)
     if found is None:
         return [*sentences, Sentence(name, f"not attacked with {attack_name(attack)}.")]
@@ -219,6 +220,12 @@ def _checks(group: ModelGroup) -> list[str]:
             f"{listed(members)} {words} {len(found)} of {count} checks: {listed(found)}."
             for (found, count), members in alike.items()
         ]
+    sentences += [
+        f"{one.name}, {finding.name}: {finding.message}"
+        for one in checked
+        for finding in one.findings
+        if "sources" in finding.evidence
+    ]
     sentences += [
         f"{finding.name}: {finding.message}"
         for explanation in group.explanations

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from kdiga.display import Displayed, Summary
-from kdiga.results.fields import Count, EmptyAsNone, Interval, NoneAsEmpty, Number, ResultModel, Share, Text, fields
+from kdiga.results.fields import Count, EmptyAsNone, Interval, Lenient, NoneAsEmpty, Number, ResultModel, Share, Text
 from kdiga.results.shared import AccuracyCurve, JudgedFile, ModelRecord
+from kdiga.statistics import median_known
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,8 +54,7 @@ class RadiiRecord(ResultModel):
     @property
     def median(self) -> float | None:
         """Median radius of the images that have one."""
-        known = [value for value in self.radius if value is not None]
-        return statistics.median(known) if known else None
+        return median_known(self.radius)
 
     @property
     def missing(self) -> str:
@@ -83,13 +82,12 @@ class RadiiComparison(ResultModel):
     share_interval_95: Interval | None = None
     teacher_curve: RadiusCurve | None = None
     guaranteed_radius: Annotated[list[Number | None], NoneAsEmpty] = []
-    alignment: Annotated[AlignmentRecord, BeforeValidator(fields)] = AlignmentRecord()
+    alignment: Annotated[AlignmentRecord, Lenient] = AlignmentRecord()
 
     @property
     def guaranteed(self) -> float | None:
         """Median radius that alignment guarantees, of the images that have one."""
-        known = [radius for radius in self.guaranteed_radius if radius]
-        return statistics.median(known) if known else None
+        return median_known([radius for radius in self.guaranteed_radius if radius])
 
 
 class TeacherComparison(ResultModel):
@@ -109,7 +107,7 @@ class CertificateResult(Displayed, JudgedFile):
     clever: Annotated[RadiiRecord | None, EmptyAsNone] = None
     smoothing: Annotated[RadiiRecord | None, EmptyAsNone] = None
     interval: Annotated[RadiiRecord | None, EmptyAsNone] = None
-    against: Annotated[TeacherComparison, BeforeValidator(fields)] = TeacherComparison()
+    against: Annotated[TeacherComparison, Lenient] = TeacherComparison()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -6,13 +6,21 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from kdiga.display import Displayed, Summary
-from kdiga.results.fields import Interval, NoneAsEmpty, Number, Outcomes, ResultModel, Share, Text, check_around, fields
+from kdiga.results.fields import (
+    Interval,
+    Lenient,
+    NoneAsEmpty,
+    Number,
+    Outcomes,
+    ResultModel,
+    Share,
+    Text,
+    check_around,
+)
 from kdiga.results.shared import Accuracy, AccuracyCurve, FindingRecord, Findings, JudgedFile, command_of
-
-Lenient = BeforeValidator(fields)  # anything but an object counts as empty
 
 
 class SweepRecord(ResultModel):
@@ -45,6 +53,21 @@ class WorstClassRecord(ResultModel):
     name: Text = ""
 
 
+class CorruptionRecord(ResultModel):
+    """Accuracy under common corruptions, by corruption at severity 1 to 5."""
+
+    strengths_of: Text = ""
+    mean: Share
+    interval_95: Interval | None = None
+    worst_class: WorstClassRecord | None = None
+    accuracy: dict[str, list[Share]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean over severities, by corruption."""
+        return {name: sum(found) / len(found) for name, found in self.accuracy.items() if found}
+
+
 class EvaluationResult(JudgedFile):
     """An attacked model: accuracy, interval and outcomes by attack."""
 
@@ -60,6 +83,7 @@ class EvaluationResult(JudgedFile):
     correct: Annotated[dict[str, Outcomes | None], Lenient] = {}
     findings: Findings = []
     sweep: SweepRecord | None = None
+    corruptions: CorruptionRecord | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -106,11 +130,12 @@ class EvaluationResult(JudgedFile):
         return command_of(
             "evaluate",
             self.model or "MODEL",
-            *("--which", self.which or "best"),
-            *("--norm", self.threat.norm, "--eps", self.threat.eps),
-            *("--attacks", ",".join(self.accuracy)),
-            *("--examples", max((len(found) for found in self.correct.values() if found), default=self.examples or 0)),
-            *("--seed", self.seed or 0),
+            which=self.which or "best",
+            norm=self.threat.norm,
+            eps=self.threat.eps,
+            attacks=",".join(self.accuracy),
+            examples=max((len(found) for found in self.correct.values() if found), default=self.examples or 0),
+            seed=self.seed or 0,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import BeforeValidator, PlainValidator, PrivateAttr, TypeAdapter, model_validator
+from pydantic import PlainValidator, PrivateAttr, TypeAdapter, model_validator
 
 from kdiga.display import Displayed, Summary
 from kdiga.io.safe_npz import load_arrays
@@ -16,6 +16,7 @@ from kdiga.results.fields import (
     DamagedError,
     EmptyAsNone,
     Interval,
+    Lenient,
     NoneAsEmpty,
     Number,
     Outcomes,
@@ -23,7 +24,6 @@ from kdiga.results.fields import (
     Share,
     Text,
     check_around,
-    fields,
 )
 from kdiga.results.shared import Findings, ModelRecord, ResultFile
 
@@ -92,11 +92,11 @@ class ExplainedModel(ModelRecord):
     role: Text = ""
     clean: Annotated[Any, PlainValidator(_clean)] = None
     robust: Annotated[RobustRecord | None, EmptyAsNone] = None
-    linearity: Annotated[LinearityRecord, BeforeValidator(fields)] = LinearityRecord()
-    gradient: Annotated[GradientRecord, BeforeValidator(fields)] = GradientRecord()
-    bounds: Annotated[dict[str, Annotated[BoundRecord | None, EmptyAsNone]], BeforeValidator(fields)] = {}
+    linearity: Annotated[LinearityRecord, Lenient] = LinearityRecord()
+    gradient: Annotated[GradientRecord, Lenient] = GradientRecord()
+    bounds: Annotated[dict[str, Annotated[BoundRecord | None, EmptyAsNone]], Lenient] = {}
     robustness_kept: Number | None = None
-    correct: Annotated[dict[str, Outcomes], BeforeValidator(fields)] = {}
+    correct: Annotated[dict[str, Outcomes], Lenient] = {}
 
     @property
     def is_teacher(self) -> bool:

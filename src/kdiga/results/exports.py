@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from kdiga.results.attack_names import attack_name
-from kdiga.results.fields import Count, EmptyAsNone, Interval, Number, ResultModel, Share, Text, check_around, fields
+from kdiga.results.fields import Count, EmptyAsNone, Interval, Lenient, Number, ResultModel, Share, Text, check_around
 from kdiga.results.shared import JudgedFile
+from kdiga.statistics import percent, percent_interval
 
-Lenient = BeforeValidator(fields)
 NOTHING = "–"
 
 
@@ -91,11 +91,11 @@ class FormatTable:
 
     def _cells(self, one: FormatRecord) -> Iterator[tuple[str, str]]:
         yield f"{one.bytes:,}" if one.bytes else NOTHING, ""
-        yield f"{100 * one.agreement.same_class:.1f} %" if one.agreement else NOTHING, ""
+        yield percent(one.agreement.same_class) if one.agreement else NOTHING, ""
         for attack in self.attacks:
             value = one.accuracy.get(attack)
-            low, high = one.interval_95.get(attack, (0, 0))
-            yield (NOTHING, "") if value is None else (f"{100 * value:.1f} %", f"{100 * low:.1f} – {100 * high:.1f}")
+            interval = percent_interval(one.interval_95.get(attack, (0, 0)), NOTHING)
+            yield (NOTHING, "") if value is None else (percent(value), interval)
         for size in self.batches:
             time = one.latency_ms.get(size)
             yield (f"{time.median:.2f}", f"{time.low:.2f} – {time.high:.2f}") if time else (NOTHING, "")

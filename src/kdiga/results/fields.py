@@ -78,7 +78,8 @@ Interval = Annotated[list[Number], AfterValidator(_interval)]
 Text = Annotated[str, BeforeValidator(_text)]
 OptionalText = Annotated[str | None, BeforeValidator(lambda value: _text(value) or None)]
 Count = Annotated[int | None, BeforeValidator(whole_number)]
-Fields = Annotated[dict[str, Any], BeforeValidator(fields)]
+Lenient = BeforeValidator(fields)  # anything but an object counts as empty
+Fields = Annotated[dict[str, Any], Lenient]
 EmptyAsNone = BeforeValidator(lambda value: value or None)
 NoneAsEmpty = BeforeValidator(lambda value: value or [])
 

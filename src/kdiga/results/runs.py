@@ -15,6 +15,7 @@ from kdiga.results.fields import (
     Count,
     DamagedError,
     Fields,
+    Lenient,
     Number,
     ResultModel,
     Share,
@@ -39,7 +40,7 @@ class EpochLine(ResultModel):
     epoch: Annotated[int, BeforeValidator(_epoch)]
     clean: Share | None = None
     robust: Share | None = None
-    terms: Annotated[dict[str, Number | None], BeforeValidator(fields)]
+    terms: Annotated[dict[str, Number | None], Lenient]
 
     @property
     def known_terms(self) -> dict[str, float]:
@@ -180,11 +181,9 @@ class RunResult:
     @property
     def origin(self) -> ResultOrigin:
         """Where the result comes from."""
-        command = self.training.command or command_of(
-            "train", self.folder / "config.yaml", "--out", f"{self.folder}-again"
-        )
-        path, recorded = self.folder / "result.json", bool(self.training.command)
-        return ResultOrigin(path, command, recorded, self.training.provenance, self.training.seed)
+        made, again = self.training, command_of("train", self.folder / "config.yaml", out=f"{self.folder}-again")
+        path = self.folder / "result.json"
+        return ResultOrigin(path, made.command or again, bool(made.command), made.provenance, made.seed)
 
 
 def _training(path: Path) -> TrainingRecord:

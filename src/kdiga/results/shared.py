@@ -56,7 +56,7 @@ class Conditions:
     """Data set and threat model of a measurement."""
 
     data: str
-    norm: str  # "linf" or "l2"
+    norm: str  # "linf", "l2" or "l1"
     eps: float  # pixels in [0, 1]
     data_fingerprint: str | None = None  # of the test images; None in older files
 
@@ -106,7 +106,7 @@ class AccuracyCurve:
 class ThreatRecord(ResultModel):
     """Norm and eps of a threat model."""
 
-    norm: Literal["linf", "l2"]
+    norm: Literal["linf", "l2", "l1"]
     eps: Number
 
 
@@ -116,6 +116,7 @@ class FindingRecord(ResultModel):
     name: Text = "unnamed"
     verdict: Literal["passed", "warning", "failed", "skipped"]
     message: Text = ""
+    evidence: Fields = {}
 
 
 Findings = Annotated[list[FindingRecord], NoneAsEmpty]
@@ -259,9 +260,17 @@ def _refuse(constant: str) -> None:
     raise DamagedError(f"it holds {constant}, which is not a number")
 
 
-def command_of(*parts: object) -> str:
-    """Return a command line, quoted for a shell, without the parts that are None."""
-    return shlex.join(["kdiga", *(str(part) for part in parts if part is not None)])
+def command_of(*parts: object, **options: object) -> str:
+    """Return a command line, quoted for a shell.
+
+    An option that is None is left out, one with a list of values stands once for each.
+
+    >>> command_of("study", "a.yaml", out="runs/a", set=["seeds=0", "tune.trials=2"], records=None)
+    'kdiga study a.yaml --out runs/a --set seeds=0 --set tune.trials=2'
+    """
+    values = [(name, one) for name, given in options.items() for one in (given if isinstance(given, list) else [given])]
+    words = [word for name, value in values if value is not None for word in (f"--{name}", value)]
+    return shlex.join(["kdiga", *map(str, (*parts, *words))])
 
 
 def without_folders(value: Any) -> Any:

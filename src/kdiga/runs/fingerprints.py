@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from kdiga.decoding import encoded
 from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, seeded
 from kdiga.models import Classifier, count_parameters
+from kdiga.models.checkpoint import hash_of_tensors
 from kdiga.models.sources.python_code import PythonCode, hash_of_code
 
 READ = 1000  # files to hash
@@ -31,10 +31,10 @@ def fingerprint_of_model(model: nn.Module, images: Tensor | None = None) -> str:
     tensors = sorted(model.state_dict().items())
     named = model.spec.name if isinstance(model, Classifier) else PythonCode.prefix + ":"
     if not named.startswith(PythonCode.prefix + ":"):
-        return _hash(printed(model), tensors)
+        return hash_of_tensors(tensors, printed(model))
     if images is not None:
         tensors += _probe(model, images[:PROBED])
-    return _hash(printed(model) + hash_of_code(named.partition(":")[2]), tensors)
+    return hash_of_tensors(tensors, printed(model) + hash_of_code(named.partition(":")[2]))
 
 
 def describe_model(
@@ -112,14 +112,4 @@ def _hash_of_files(data: FileSet) -> str:
 
 def fingerprint_of_tensors(images: Tensor, labels: Tensor) -> str:
     """Return :func:`fingerprint_of_images` of two tensors."""
-    return _hash("", (("images", images), ("labels", labels)))
-
-
-def _hash(about: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256(about.encode())
-    for name, tensor in tensors:
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
-        raw: Any = values.reshape(-1).view(torch.uint8).numpy()
-        digest.update(raw)  # without a copy, which would be as large as the data set
-    return digest.hexdigest()
+    return hash_of_tensors((("images", images), ("labels", labels)))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from kdiga.errors import InputError, some, unknown, words_of
+from kdiga.errors import InputError, check_at_least, check_known, some, words_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.losses import Score
 
@@ -90,11 +90,9 @@ class Manifest:
         if self.gradient_of is not None and not isinstance(self.gradient_of, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"gradient_of was {self.gradient_of!r:.40}; it is the name of a score, or null.")
         for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+            check_at_least(1, **{name: getattr(self, name)})
         self._check_files()
-        if self.dtype not in ROW_TYPES:
-            raise unknown("dtype", self.dtype, ROW_TYPES)
+        check_known("dtype", self.dtype, ROW_TYPES)
         height, width = self.image_shape[1:]
         if height % self.downsample or width % self.downsample:
             raise InputError(

@@ -24,6 +24,7 @@ from kdiga.methods.context import Teacher
 from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating
 from kdiga.models import Classifier
+from kdiga.statistics import percent
 from kdiga.types import Batch
 
 STEPS = (0, 8, 96, 192)  # few, since a check waits for the device; multiples of 8 include steps of most `align_every`
@@ -79,9 +80,9 @@ class SanityChecks:
             self.warn(
                 "student-saturated",
                 number,
-                f"the student's logits are saturated at step {number + 1}: on {one_hot / images:.0%} of its images the "
-                "softmax is exactly one-hot in float32, where the loss has no slope. Lower lr, or scale its logits "
-                "down.",
+                f"the student's logits are saturated at step {number + 1}: on {percent(one_hot / images, 0)} of its "
+                "images the softmax is exactly one-hot in float32, where the loss has no slope. Lower lr, or scale its "
+                "logits down.",
             )
         if with_gradient:
             self._check_gradients(number, flat / with_gradient)
@@ -91,8 +92,8 @@ class SanityChecks:
         if not again:
             return
         fault = (
-            f"the student's input gradient is exactly zero on {share:.0%} of the images at step {number + 1}, so "
-            "aligning it does nothing there: a hard clamp or rounding in its forward pass, dead activations, or "
+            f"the student's input gradient is exactly zero on {percent(share, 0)} of the images at step {number + 1}, "
+            "so aligning it does nothing there: a hard clamp or rounding in its forward pass, dead activations, or "
             "saturated logits."
         )
         if share == 1 and self.trains_through:
@@ -115,9 +116,9 @@ class SanityChecks:
             self.warn(
                 f"{who}-saturated",
                 0,
-                f"the {who}'s logits are saturated: on {extreme / examples:.0%} of the first images its softmax is "
-                "exactly one-hot in float32, so it says no more than a label and its input gradient is zero. Scale "
-                "its logits down.",
+                f"the {who}'s logits are saturated: on {percent(extreme / examples, 0)} of the first images its "
+                "softmax is exactly one-hot in float32, so it says no more than a label and its input gradient is "
+                "zero. Scale its logits down.",
             )
         if unsteady:
             self.warn(

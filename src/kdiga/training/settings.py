@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from kdiga.arguments import check_fields
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_at_least, check_known, unknown
 from kdiga.gradients.routes import ROUTES, FiniteDifference
 from kdiga.gradients.student_pass import BatchNormMode
 from kdiga.types import added_option
@@ -135,16 +135,14 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         for name in ("epochs", "batch_size", "accumulate", "validation_steps", "validate_every", "validation_examples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} was {getattr(self, name)!r}; it must be at least 1.")
+            check_at_least(1, **{name: getattr(self, name)})
         self._check_rates()
         self._check_shares()
         object.__setattr__(self, "freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         if not self.save_every >= 0:
             raise InputError(f"save_every was {self.save_every!r}; it is a number of minutes of at least 0.")
         self._check_combinations()
-        if self.route not in ("auto", *ROUTES):
-            raise unknown("route", self.route, ("auto", *ROUTES))
+        check_known("route", self.route, ("auto", *ROUTES))
         FiniteDifference(self.probe)
         shares = [share for share in self.milestones if type(share) in (int, float) and 0 < share < 1]
         if shares != sorted(shares) or len(shares) < len(self.milestones):

@@ -15,7 +15,7 @@ from typing import Any, Self
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
-from kdiga.errors import InputError, unknown, words_of
+from kdiga.errors import InputError, check_known, words_of
 from kdiga.training.result import EpochRecord
 
 TRACKERS = ("tensorboard", "wandb")  # names of the packages and of the extras, too
@@ -50,8 +50,7 @@ class Trackers:
     ) -> None:
         self.names = list(dict.fromkeys(names))
         for name in self.names:
-            if name not in TRACKERS:
-                raise unknown("tracker", name, TRACKERS)
+            check_known("tracker", name, TRACKERS)
             if find_spec(name) is None:
                 raise InputError(f"{name} is not installed; install it with: pip install 'kdiga[{name}]'")
         self.folder, self.config, self.project = folder, flattened(config), project

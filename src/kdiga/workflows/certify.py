@@ -22,11 +22,11 @@ from kdiga.certification.interval_network import trace_network
 from kdiga.certification.lipschitz import Sampling
 from kdiga.certification.smoothing import Noise
 from kdiga.data.image_set import to_pixels
-from kdiga.errors import unknown
+from kdiga.errors import check_known
 from kdiga.results.certificates import CertificateResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
-from kdiga.types import ThreatModel, parse_number
+from kdiga.types import ThreatModel, parse_number, refuse_l1
 from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_with_test_set, result_folder
 from kdiga.workflows.requests import CertifyRequest, ModelRequest
 from kdiga.workflows.result_folder import Outcome, ResultFolder
@@ -59,6 +59,7 @@ def certify_models(
 ) -> Outcome:
     """Certify the first of the models, against the second if there is one."""
     methods = _methods(request)
+    refuse_l1(test_set.threat, "a certificate")
     if "interval" in methods:
         _check_coverage(models, test_set)
     loaded = models[0]
@@ -85,8 +86,7 @@ def _methods(request: CertifyRequest) -> list[str]:
     """Return the methods, after a check of everything that can be checked before anything is loaded."""
     methods = list(dict.fromkeys(name.lower() for name in request.method))
     for name in methods:
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
+        check_known("method", name, METHODS)
     largest = parse_number(1.0 if request.max_radius is None else request.max_radius)
     if "clever" in methods:
         Sampling(ThreatModel("l2", largest), request.clever_batches, request.clever_batch_size)

@@ -137,15 +137,10 @@ def _judge(member: DemoModel, request: DemoRequest) -> dict[str, Any]:
         teacher=teacher,
         overwrite=request.overwrite,
     )
-    options = ["--attacks", ",".join(ATTACKS), "--sweep", SWEEP, "--seed", seed]
-    options += [
-        part
-        for flag, value in (("--teacher", teacher), ("--examples", request.examples))
-        if value
-        for part in (flag, value)
-    ]
+    options = {"attacks": ",".join(ATTACKS), "sweep": SWEEP, "seed": seed}
+    command = command_of("evaluate", folder, **options, teacher=teacher, examples=request.examples)
     with one_thread():
-        return run_evaluation(evaluation, command=command_of("evaluate", folder, *options)).content
+        return run_evaluation(evaluation, command=command).content
 
 
 def _explain(request: DemoRequest) -> None:
@@ -160,9 +155,9 @@ def _explain(request: DemoRequest) -> None:
         device="cpu",
         overwrite=request.overwrite,
     )
-    options = ("--examples", examples, "--seed", request.seed, "--out", request.out)
+    command = command_of("explain", teacher, *students, examples=examples, seed=request.seed, out=request.out)
     with one_thread():
-        explain_runs(explanation, command=command_of("explain", teacher, *students, *options))
+        explain_runs(explanation, command=command)
 
 
 def _processes() -> int:

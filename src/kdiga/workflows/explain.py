@@ -11,7 +11,6 @@ import numpy as np
 
 from kdiga.analysis.explain import explain
 from kdiga.analysis.explanation import Explanation
-from kdiga.analysis.measures import Measurements
 from kdiga.analysis.pictures import choose_examples, picture_arrays
 from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data.image_set import to_pixels
@@ -20,7 +19,14 @@ from kdiga.results.explanations import ExplanationResult
 from kdiga.results.shared import short_names
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import FOLDER, OnProgress
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_with_test_set, result_folder
+from kdiga.workflows.loaded_model import (
+    LoadedModel,
+    TestSet,
+    load_judged_model,
+    load_with_test_set,
+    measurements_on,
+    result_folder,
+)
 from kdiga.workflows.requests import ExplainRequest, JudgeRequest, ModelRequest
 from kdiga.workflows.result_folder import Outcome, ResultFolder
 
@@ -35,15 +41,10 @@ def explain_runs(request: ExplainRequest, *, command: str = "", progress: OnProg
     given = [request.teacher, *request.students]
     teacher, test_set = load_with_test_set(request, *given, role="teacher")
     plain = ModelRequest(which=request.which, device=request.device)
-    loaded_models = [
-        teacher,
-        *(load_judged_model(student, test_set, plain, "student") for student in request.students),
-    ]
+    loaded = [teacher, *(load_judged_model(student, test_set, plain, "student") for student in request.students)]
     folders = [_attack_folder(model, test_set, request) for model in given]
-    models = [
-        replace(one, about=one.about | {"name": name})
-        for one, name in zip(loaded_models, short_names(given), strict=True)
-    ]
+    named = zip(loaded, short_names(given), strict=True)
+    models = [replace(one, about=one.about | {"name": name}) for one, name in named]
     return explain_models(request, models, test_set, request.out, folders, command=command, progress=progress)
 
 
@@ -69,17 +70,8 @@ def explain_models(
         "compared": [loaded.about["fingerprint"] for loaded in models],
     }
     results = ResultFolder(folder, ExplanationResult, identity, overwrite=request.overwrite)
-    measurements = Measurements(
-        to_pixels(test_set.images.images),
-        test_set.images.labels,
-        threat=test_set.threat,
-        search=search,
-        seed=request.seed,
-        result_cache=results.cache,
-        on_progress=progress,
-    )
     found = explain(
-        measurements,
+        measurements_on(test_set, search, request.seed, results.cache, progress),
         models[0].model,
         {name: loaded.model for name, loaded in zip(names[1:], models[1:], strict=True)},
         teacher_name=names[0],

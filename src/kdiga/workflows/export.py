@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdiga.errors import InputError
+from kdiga.errors import InputError, check_at_least
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.stages import AttackSettings
 from kdiga.export.exported_files import REFERENCE, ExportedFile, with_version, write_all
@@ -89,8 +89,7 @@ def _check(request: ExportRequest) -> list[Format]:
     if request.int8 and ONNX not in chosen:
         raise InputError("--int8 needs the onnx format, which it is made from; add it: --to onnx --int8.")
     for name, least in (("calibration", 1), ("examples", 1), ("score_examples", 1), ("queries", 0)):
-        if getattr(request, name) < least:
-            raise InputError(f"{name} was {getattr(request, name)!r}; it must be at least {least}.")
+        check_at_least(least, **{name: getattr(request, name)})
     return chosen
 
 

@@ -17,7 +17,7 @@ from kdiga.analysis.preprocessing import (
     size_finding,
 )
 from kdiga.data import Images, MixedSet
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_at_least, check_known
 from kdiga.evaluation.masking.finding import Finding
 from kdiga.model_state import evaluating, seeded
 from kdiga.models import Classifier
@@ -71,8 +71,7 @@ def inspect_model(
     classes makes it better by 5 points, beyond chance. A model with fresh weights, or a fresh last layer, is described
     only, and so is any without data. It stays as it is, on the device.
     """
-    if examples < 1:
-        raise InputError(f"examples was {examples!r}; it must be at least 1.")
+    check_at_least(1, examples=examples)
     description = Description(model)
     if data is None or not model.origin.trained or model.origin.new_head:
         return Inspection(description)
@@ -113,8 +112,7 @@ def inspect_named(request: InspectRequest) -> Inspection:
     A source's name alone means its pretrained weights. Without a data set, and without a run whose recipe names one,
     the model is described only.
     """
-    if request.matched not in MATCHES:
-        raise unknown("matched", request.matched, MATCHES)
+    check_known("matched", request.matched, MATCHES)
     config = judged(
         request.model,
         request,

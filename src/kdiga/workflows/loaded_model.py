@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdiga.analysis.measures import Measurements
+from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data import FileSet, ImageSet, available_data
 from kdiga.data.file_set import first_images
-from kdiga.errors import InputError
+from kdiga.data.image_set import to_pixels
+from kdiga.errors import InputError, check_at_least
 from kdiga.model_state import device_of
 from kdiga.models import Classifier
 from kdiga.models.registry import source_of
@@ -21,6 +24,7 @@ from kdiga.recipes.schema import DataConfig, ModelConfig
 from kdiga.runs.fingerprints import describe_model, fingerprint_of_images
 from kdiga.runs.run_folder import CONFIG, read_config
 from kdiga.runs.trained_images import count_trained
+from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
@@ -80,8 +84,7 @@ def load_test_set(models: Sequence[str], asked: JudgeRequest = DEFAULTS) -> Test
         InputError: If no data set is known, or fewer than 1 example is asked for.
     """
     config, threat = _of_runs(models, asked)
-    if asked.examples is not None and asked.examples < 1:
-        raise InputError(f"examples was {asked.examples!r}; it must be at least 1.")
+    check_at_least(1, examples=asked.examples)
     located, folder = _located(models, asked, config)
     test = load_recipe_data(located.for_test).test
     test = test if asked.examples is None else test.take(slice(asked.examples))
@@ -138,6 +141,16 @@ def load_with_test_set(
     weights = [] if request.weights is None else [str(request.weights)]
     test_set = load_test_set([model, *weights, *others], request)
     return load_judged_model(model, test_set, request, role), test_set
+
+
+def measurements_on(
+    test_set: TestSet, search: WorstCaseSearch, seed: int, cache: ResultCache, progress: OnProgress | None
+) -> Measurements:
+    """Return what an analysis measures of models on a test set."""
+    images, labels = to_pixels(test_set.images.images), test_set.images.labels
+    return Measurements(
+        images, labels, threat=test_set.threat, search=search, seed=seed, result_cache=cache, on_progress=progress
+    )
 
 
 def judged(name: str, asked: ModelRequest, **more: Any) -> ModelConfig:

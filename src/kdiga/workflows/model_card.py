@@ -23,7 +23,7 @@ from kdiga.results.folders import Results, find_results
 from kdiga.results.shared import Accuracy, JudgedFile, command_without_folders, without_folders
 from kdiga.runs.fingerprints import fingerprint_of_images
 from kdiga.runs.run_folder import read_config
-from kdiga.statistics import percent
+from kdiga.statistics import percent, percent_interval
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
 CARD, HUB_CARD = "model-card.md", "README.md"
@@ -96,9 +96,8 @@ def _fits(one: JudgedFile, loaded: LoadedModel, run: Path, test_set: TestSet) ->
 def _measured(one: EvaluationResult) -> Iterator[Number]:
     threat = f"{one.threat.norm} eps {eps_text(one.threat.eps)}"
     for attack, found in one.measured.items():
-        low, high = found.interval
         what = "clean accuracy" if attack == "clean" else f"accuracy under {attack_name(attack)}, {threat}"
-        value = f"{percent(found.value)} ({100 * low:.1f} - {100 * high:.1f})"
+        value = f"{percent(found.value)} ({percent_interval(found.interval)})"
         yield Number(what, value, found.images, command_without_folders(one.origin.command) or one.path.name)
     command = command_without_folders(one.origin.command)
     for finding in one.findings:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdiga.analysis.measures import Measurements
 from kdiga.analysis.suitable import suitable
 from kdiga.analysis.worst_case import WorstCaseSearch
-from kdiga.data.image_set import to_pixels
 from kdiga.results.evaluations import SuitabilityResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
-from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_with_test_set, result_folder
+from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_with_test_set, measurements_on, result_folder
 from kdiga.workflows.requests import SuitableRequest
 from kdiga.workflows.result_folder import Outcome, ResultFolder
 
@@ -34,24 +32,10 @@ def judge_teacher(
 ) -> Outcome:
     """Measure a loaded teacher."""
     search = WorstCaseSearch(restarts=request.restarts)
-    identity = {
-        "kind": "suitability",
-        **test_set.about(),
-        "seed": request.seed,
-        "search": search.to_dict(),
-        "fingerprint": loaded.about["fingerprint"],
-    }
+    about = {"kind": "suitability", **test_set.about(), "seed": request.seed, "search": search.to_dict()}
+    identity = about | {"fingerprint": loaded.about["fingerprint"]}
     results = ResultFolder(folder, SuitabilityResult, identity, overwrite=request.overwrite)
-    measurements = Measurements(
-        to_pixels(test_set.images.images),
-        test_set.images.labels,
-        threat=test_set.threat,
-        seed=request.seed,
-        search=search,
-        result_cache=results.cache,
-        on_progress=progress,
-    )
-    found = suitable(measurements, loaded.model)
+    found = suitable(measurements_on(test_set, search, request.seed, results.cache, progress), loaded.model)
     content = identity | {"command": command} | loaded.about | found.to_dict()
     content["provenance"] = provenance(loaded.device)
     return results.write(content)

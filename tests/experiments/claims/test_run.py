@@ -211,10 +211,10 @@ def test_what_time_leaves_open_is_shown_as_open(copied, data):
 
 def test_a_teacher_that_is_not_robust_is_refused(claims, data, quick):
     weak = (("method: {name: pgd-at, steps: 2}", "method: ce"), ("eps: 0.05", "eps: 0.5"))
-    told = (
-        r"teacher robust is not robust: 0.0% of 8 test images \(95 % interval 0.0% to 36.9%\) withstand AutoAttack at "
-    )
-    with pytest.raises(InputError, match=told + r"linf eps 0.5, and chance is 10%; .* --despite-findings"):
+    told = r"teacher robust is not robust: 0.0 % of 8 test images \(95 % interval 0.0 % to 36.9 %\) withstand "
+    with pytest.raises(
+        InputError, match=told + r"AutoAttack at linf eps 0.5, and chance is 10 %; .* --despite-findings"
+    ):
         go(claims(*weak), data)
     assert sorted(path.name for path in Path("out").iterdir() if path.is_dir()) == [".locks", "teachers"]
     with pytest.raises(InputError, match="is not robust"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,11 @@ from kdiga.experiments.trials import best_trial, coefficients, least_clean, read
 from kdiga.recipes.source import CLAIMS, read_source
 from kdiga.report.claims import write_claims
 from kdiga.results.attack_names import attack_name
+from kdiga.results.shared import command_of
 from kdiga.results.studies import ClaimsResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.run_folder import RESULT
-from kdiga.statistics import clopper_pearson
+from kdiga.statistics import clopper_pearson, percent
 
 FILE = "claims.json"
 
@@ -66,8 +66,8 @@ class Claims(Experiment):
             check_teachers_robust(self.grid, board, data)
 
     def shown_state(self, board: RunBoard, run_spec: RunSpec) -> str:
-        """Return the state of a run in a dry run's list: "kept" for a run with a record."""
-        return "kept" if self.records.holds(run_spec) else board.state(run_spec)
+        """Return the state of a run in a dry run's list: "finished" for a run with a record."""
+        return "finished" if self.records.holds(run_spec) else board.state(run_spec)
 
     def finish(self, board: RunBoard, data: DataSet, content: dict[str, Any]) -> dict[str, Any]:
         """Record what another process has finished at the end."""
@@ -154,9 +154,10 @@ def _not_robust(name: str, correct: Sequence[bool], threat: Mapping[str, Any], c
     if low > chance:
         return []
     return [
-        f"teacher {name} is not robust: {sum(correct) / len(correct):.1%} of {len(correct)} test images (95 % interval "
-        f"{low:.1%} to {high:.1%}) withstand {attack_name(COSTLY)} at {threat['norm']} eps {threat['eps']:.4g}, and "
-        f"chance is {chance:.0%}; give a robust one, or continue with --despite-findings."
+        f"teacher {name} is not robust: {percent(sum(correct) / len(correct))} of {len(correct)} test images (95 % "
+        f"interval {percent(low)} to {percent(high)}) withstand {attack_name(COSTLY)} at {threat['norm']} "
+        f"eps {threat['eps']:.4g}, and chance is {percent(chance, 0)}; give a robust one, or continue with "
+        "--despite-findings."
     ]
 
 
@@ -177,15 +178,11 @@ def load_claims(
         InputError: With every problem, each with its line.
     """
     folder = out or Path("runs") / Path(path).stem
-    options = [
-        part for option, given in (("--out", out), ("--records", records)) if given for part in (option, str(given))
-    ]
-    settings = [part for override in overrides for part in ("--set", override)]
     reader = ClaimsReader(read_source(path, overrides, CLAIMS), folder)
     grid = reader.grid()
     return Claims(
         title=Path(path).stem,
-        command=shlex.join(["kdiga", "claims", str(path), *options, *settings]),
+        command=command_of("claims", path, out=out, records=records, set=list(overrides)),
         out=folder,
         evaluation=grid.evaluation,
         run_specs=tuple(reader.run_specs(grid)),

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
-from kdiga.experiments.claims.measurements import TeacherMeasurement
 from kdiga.experiments.claims.plan import ClaimsGrid, Pair
 from kdiga.experiments.sections import COSTLY
 
@@ -63,8 +62,7 @@ class Evidence:
         A student without a teacher is compared with one teacher alone.
         """
         return any(
-            isinstance(measurement, TeacherMeasurement)
-            and (measurement.file, measurement.teacher) == (file, f"teachers/{pair.teacher}")
+            (measurement.file, measurement.teacher) == (file, f"teachers/{pair.teacher}")
             for run_spec in self.run_specs(label, pair)[:1]
             for measurement in run_spec.after
         )

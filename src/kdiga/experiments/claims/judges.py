@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdiga.analysis.ranking import FEWEST_MODELS, RESAMPLES, percentile_interval, spearman
-from kdiga.certification.certificate import median_known, share
+from kdiga.certification.certificate import share
 from kdiga.experiments.claims.evidence import (
     Evidence,
     Verdict,
@@ -25,6 +25,7 @@ from kdiga.experiments.claims.evidence import (
 from kdiga.experiments.claims.measurements import CERTIFIED, EXPLAINED
 from kdiga.experiments.claims.plan import Pair
 from kdiga.model_state import mix_seed
+from kdiga.statistics import median_known
 
 RADII = ("clever", "smoothing")
 ALIGNED = 0.5  # rho over L up to which gradients count as aligned

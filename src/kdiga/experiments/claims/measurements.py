@@ -30,7 +30,10 @@ CHEAP = "pgd-20"  # the explanation's check of robustness; the verdicts rest on 
 
 @dataclass(frozen=True)
 class TeacherMeasurement:
-    """A measurement of a student against its teacher on the first test images: of radii, or of bounds."""
+    """A measurement of a student against its teacher on the first test images: of radii, or of bounds.
+
+    It is made once the student's best weights are trained and attacked, maybe in a worker process.
+    """
 
     teacher: str  # folder of the teacher, below the experiment's
     settings: Certification | Explaining
@@ -43,11 +46,11 @@ class TeacherMeasurement:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The settings, as the file has them."""
+        """The settings, as the file has them under "settings"."""
         return asdict(self.settings)
 
     def run(self, folder: Path, out: Path, recipe: Recipe, data: DataSet) -> None:
-        """Write the file; an interrupted measurement continues."""
+        """Write the file for the run in ``folder`` of the experiment in ``out``; an interrupted one continues."""
         device = device_by_name(recipe.training.device)
         student, teacher = (load_model(one, which="best").to(device) for one in (folder, out / self.teacher))
         first = validation_subset(data.test, self.settings.examples)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_known
 from kdiga.models.classifier import Classifier, ModelSpec
 from kdiga.models.foreign import fresh_or_filled, from_file
 from kdiga.models.registry import ModelSource, SourceRequest, available_models, build, register_source, source_of
@@ -81,8 +81,7 @@ class RunSource(ModelSource):
 
 def checkpoint_in(run: Path, which: str = "best") -> Path:
     """Return the weights of a finished run."""
-    if which not in WHICH:
-        raise unknown("which", which, WHICH)
+    check_known("which", which, WHICH)
     path = run / f"{which}.safetensors"
     if path.is_file():
         return path

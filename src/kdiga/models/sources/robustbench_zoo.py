@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from kdiga.errors import InputError, unknown
+from kdiga.errors import InputError, check_known
 from kdiga.models.checkpoint import load_weights, read_checkpoint, why_refused
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import NORMALIZERS, tidied
@@ -72,10 +72,8 @@ class RobustBench(ModelSource):
                 "robustbench:cifar10/Linf/Rice2020Overfitting."
             )
         dataset, threat, _ = parts
-        if dataset not in SHAPES:
-            raise unknown("data set of RobustBench", dataset, SHAPES)
-        if threat not in THREATS:
-            raise unknown("threat model of RobustBench", threat, THREATS)
+        check_known("data set of RobustBench", dataset, SHAPES)
+        check_known("threat model of RobustBench", threat, THREATS)
         entries = self._entries()
         if name not in entries:
             raise unknown_name(self, name)

@@ -13,6 +13,7 @@ from kdiga.report.groups import ModelGroup, ReportedModel
 from kdiga.report.tables import signed, span
 from kdiga.report.verdict import GroupVerdict
 from kdiga.results.attack_names import attack_name, eps_text, strength, strongest
+from kdiga.results.evaluations import CorruptionRecord
 from kdiga.results.runs import RunResult
 from kdiga.results.shared import Accuracy, AccuracyCurve
 from kdiga.statistics import percent
@@ -170,6 +171,33 @@ def _sweep_numbers(found: Sequence[ModelCurve]) -> Table:
     return Table(["model", *(f"eps {eps_text(eps)}" for eps in at)], rows)
 
 
+def corruptions_section(group: ModelGroup) -> Section | None:
+    """Return accuracy under common corruptions; None if no model was evaluated under them."""
+    found = [(one, done) for one in group.members for each in one.evaluations if (done := each.corruptions) is not None]
+    if not found:
+        return None
+    names = list(dict.fromkeys(name for _, done in found for name in done.means))
+    rows = [
+        [
+            TableCell(one.name, mark=mark(one.place)),
+            TableCell(percent(done.mean), _corrupted(done), done.mean),
+            *(TableCell(percent(done.means[name])) if name in done.means else NO_VALUE for name in names),
+        ]
+        for one, done in found
+    ]
+    table = Table(["model", "mean", *(name.replace("_", " ") for name in names)], rows)
+    lead = (
+        f"Means over severity 1 to 5, with the strengths of {found[0][1].strengths_of}, over {len(names)} corruptions; "
+    )
+    lead += "means over all fifteen of the benchmark are other numbers."
+    return Section("Accuracy under common corruptions", [table], [lead])
+
+
+def _corrupted(done: CorruptionRecord) -> str:
+    worst = "" if done.worst_class is None else f"; worst class {percent(done.worst_class.accuracy)}"
+    return span(done.interval_95) + worst
+
+
 def costs_section(group: ModelGroup) -> Section | None:
     """Return robust accuracy against passes, or minutes where passes are unknown; None unless two models have both."""
     for name, cost in COSTS:
@@ -199,7 +227,7 @@ def _cost_plot(group: ModelGroup, name: str, points: Sequence[tuple[ReportedMode
             yerr=charts.bars([found.value], [found.interval]),
             linestyle="none",
             capsize=2.5,
-            color=charts.SOFT if member.place is None else charts.colour(member.place),
+            color=charts.colour(member.place),
             elinewidth=0.6 if grey else 1.2,
             marker="." if member.place is None else charts.marker(member.place),
             alpha=0.55 if grey else 1,

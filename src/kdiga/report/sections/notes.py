@@ -85,7 +85,7 @@ def missing_section(group: ModelGroup, present: Sequence[str]) -> Section | None
     path, teacher = _path(some), _path(group.teacher) if group.teacher else "TEACHER"
     against = ["--against", teacher] if students else []
     explain = ["explain", teacher, *(_path(one) for one in students[:EXPLAINED])]
-    conditions = ["--norm", group.conditions.norm, "--eps", f"{group.conditions.eps:.6g}"]
+    asked = {"norm": group.conditions.norm, "eps": f"{group.conditions.eps:.6g}"}
     pictured = "Input gradients and adversarial examples" in present
     rules: list[tuple[bool, str, list[str]]] = [
         (group.attack != "autoattack", "AutoAttack", ["evaluate", path, "--attacks", "clean,pgd-20,autoattack"]),
@@ -100,7 +100,7 @@ def missing_section(group: ModelGroup, present: Sequence[str]) -> Section | None
             ["suitable", teacher],
         ),
     ]
-    items = [ListItem("", title=title, command=command_of(*parts, *conditions)) for fits, title, parts in rules if fits]
+    items = [ListItem("", title=title, command=command_of(*parts, **asked)) for fits, title, parts in rules if fits]
     if "Training" not in present:
         items.append(ListItem("give the folders of the runs as well.", title="Training curves and costs"))
     if group.teacher is None:

@@ -78,7 +78,7 @@ def _terms(group: ModelGroup, member: ReportedModel, run: RunResult) -> Plot | N
         return None
     values = [value for points in lines.values() for _, value in points]
     figure, axes = charts.axes_of(height=2.4)
-    colour = charts.SOFT if member.place is None else charts.colour(member.place)
+    colour = charts.colour(member.place)
     for place, points in enumerate(lines.values()):
         axes.plot(*zip(*points, strict=True), color=colour, linestyle=LINES[place % 4], alpha=1 if place < 4 else 0.5)
     if run.best_epoch is not None:

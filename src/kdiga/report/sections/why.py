@@ -118,7 +118,7 @@ def _bound_plot(group: ModelGroup, kind: str, bars: Sequence[tuple[ReportedModel
     opacity = {piece: OPACITY.get(piece, 1 / (row + 1)) for row, piece in enumerate(pieces)}
     figure, axes = charts.axes_of(charts.WIDTH, 0.9 + 0.52 * len(bars))
     for row, (member, bound) in enumerate(bars):
-        left, colour = 0.0, charts.SOFT if member.place is None else charts.colour(member.place)
+        left, colour = 0.0, charts.colour(member.place)
         for piece, value in bound.pieces.items():
             axes.barh(row, value, left=left, height=0.4, color=colour, alpha=opacity[piece])
             left += value
