@@ -145,11 +145,10 @@ def _linearity(own: ModelMeasures) -> Finding:
     evidence = {"linearity": gamma, "change": change, "relative": relative}
     if relative is None:
         return Finding("linearity", "warning", "no search found any rise of the loss within the ball.", evidence)
-    message = (
-        f"the loss leaves its tangent by up to {gamma:.2f} nats, {relative:.0%} of its largest rise ({change:.2f})"
-    )
+    deviation = f"the loss deviates from a linear one by up to {gamma:.2f} nats"
+    message = f"{deviation}, {relative:.0%} of its largest rise ({change:.2f})"
     curved = relative > CURVED
-    message += "; its gradients foretell little of what the ball holds." if curved else "."
+    message += "; its gradients predict little of the loss in the ball." if curved else "."
     return Finding("linearity", "warning" if curved else "passed", message, evidence)
 
 

@@ -198,7 +198,7 @@ class Evaluation(Displayed):
         title += f"examples, seed {self.seed}"
         doubts = [finding for finding in self.findings if finding.verdict in ("failed", "warning")]
         if doubts:
-            title += f"; to doubt: {', '.join(finding.name for finding in doubts)}"
+            title += f"; doubtful: {', '.join(finding.name for finding in doubts)}"
         sentences = [f"{one.name} {one.verdict}: {one.message}" for one in doubts]
         if self.corruptions is not None:
             sentences.append(f"mean accuracy under common corruptions: {self.corruptions.mean:.1%}")

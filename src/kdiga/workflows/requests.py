@@ -53,7 +53,7 @@ class JudgeRequest(ModelRequest):
     out: Annotated[Path | None, Option("Folder of the results and of finished work. Default: in the run folder.")] = (
         None
     )
-    overwrite: Annotated[bool, Option("Replace results of another question in the folder.")] = False
+    overwrite: Annotated[bool, Option("Replace results of other settings in the folder.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ def _accuracy_cell(found: Accuracy | None, count: bool) -> TableCell:
     if found is None:
         return NO_VALUE
     images = f" ({found.images:,} images)" if count else ""
-    worst = "" if found.worst_class is None else f"; worst class {percent(found.worst_class)}"
+    worst = "" if found.worst_class is None else f"; {_unbroken(f'worst class {percent(found.worst_class)}')}"
     return TableCell(percent(found.value), span(found.interval) + images + worst, found.value)
 
 
@@ -78,13 +78,19 @@ def _difference_cell(found: AccuracyDifference | None) -> TableCell:
     if found is None:
         return NO_VALUE
     remarks = ", not paired" * (not found.paired) + ", not significant" * (found.sign == 0)
-    return TableCell(signed(found.value), f"{signed(found.low)} to {signed(found.high)}{remarks}")
+    return TableCell(signed(found.value), _unbroken(f"{signed(found.low)} to {signed(found.high)}") + remarks)
+
+
+def _unbroken(text: str) -> str:
+    """Return a text without places where a line may end."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _cost_cell(one: ReportedModel) -> TableCell:
     if one.run is None or one.run.minutes is None:
         return NO_VALUE
-    return TableCell(f"{one.run.minutes:.2f} min", f"{one.run.passes:,} passes" if one.run.passes else "")
+    passes = _unbroken(f"{one.run.passes:,} passes") if one.run.passes else ""
+    return TableCell(f"{one.run.minutes:.2f} min", passes)
 
 
 def sweep_section(group: ModelGroup, *, first: bool) -> Section | None:
