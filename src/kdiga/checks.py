@@ -190,7 +190,7 @@ def check_distinct(student: nn.Module, teacher: object) -> None:
     """
     if student is teacher:
         raise InputError(
-            "the student and the teacher are the same module, so the student would be its own goal; give another "
+            "the student and the teacher are the same module, so there is nothing to learn; give another "
             "model, or a copy, copy.deepcopy(student)."
         )
 
@@ -204,7 +204,7 @@ def guesses_of(who: str, right: float, labelled: float, num_classes: int) -> str
     if labelled < ENOUGH or right > labelled * chance + math.sqrt(labelled * chance * (1 - chance)):
         return None
     return (
-        f"the {who} is right on {right:.0f} of the first {labelled:.0f} images, which guessing reaches: it has "
+        f"the {who} is right on {right:.0f} of the first {labelled:.0f} images, no better than guessing: it has "
         "nothing to teach. Check its weights, its normalisation and the order of its classes."
     )
 

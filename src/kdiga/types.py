@@ -15,8 +15,7 @@ from torch import Tensor
 from kdiga.arguments import check_fields
 from kdiga.errors import InputError
 
-Norm = Literal["linf", "l2"]
-NORMS: tuple[Norm, ...] = ("linf", "l2")
+Norm = Literal["linf", "l2", "l1"]
 LONGEST = 100  # characters of a number
 
 
@@ -58,9 +57,9 @@ class ThreatModel:
     """The changes that an adversary may make to an image: any of at most ``eps`` in ``norm``.
 
     Args:
-        norm: "linf" or "l2", in any case.
+        norm: "linf", "l2" or, for evaluation alone, "l1", in any case.
         eps: Size in pixels in [0, 1]: for Linf the largest change of one pixel, for L2 the Euclidean length over
-            one image.
+            one image, for L1 the sum of all changes.
 
     Raises:
         InputError: for another norm, a negative or infinite eps, or an Linf eps above 1.
@@ -110,6 +109,17 @@ class ThreatModel:
             raise InputError(
                 f"eps was {self.eps:g}; an Linf eps is in [0, 1], because pixels are. Did you mean {self.eps:g}/255?"
             )
+
+
+def refuse_l1(threat: ThreatModel, what: str) -> ThreatModel:
+    """Return a threat model for something that is not defined under L1.
+
+    Raises:
+        InputError: If its norm is L1.
+    """
+    if threat.norm == "l1":
+        raise InputError(f"the norm was 'l1', which only evaluation accepts; {what} is defined under 'linf' and 'l2'.")
+    return threat
 
 
 @dataclass(frozen=True)

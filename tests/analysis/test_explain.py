@@ -166,7 +166,7 @@ def test_what_is_said_follows_from_the_numbers():
     assert ": nearly all of it." in said(constructed(78))[0]
     assert ": less than half of it." in said(constructed(20))[0]
     assert ": more than half of it." in said(constructed(60))[0]
-    assert "these images do not decide" in said(constructed(41))[0]
+    assert "these images do not show whether" in said(constructed(41))[0]
     assert "its input gradients point along" in said(constructed(80))[2]
     assert "do not point along" in said(constructed(80, cosine=0.1))[2]
     assert "point partly along" in said(constructed(80, cosine=0.4))[2]
@@ -194,8 +194,8 @@ def test_a_ranking_is_claimed_only_where_chance_and_images_allow():
     good = [constructed(10 * place, gamma=0.5 - 0.05 * place, name=str(place)) for place in range(1, 8)]
     assert "orders these 7 students as AutoAttack does: rank correlation 1.00" in said(*good)[8]
     assert said(*good)[10] == (
-        "By itself, this orders them: linearity (1.00); this is not shown to: gradient distance (undefined), gradient "
-        "norm (undefined), measured loss change (undefined), cosine (undefined)."
+        "Alone, these measures order them: linearity (1.00); these are not shown to: gradient distance (undefined), "
+        "gradient norm (undefined), measured loss change (undefined), cosine (undefined)."
     )
     assert "is not shown to order these 3 students" in said(*good[:3])[4]
     bad = [constructed(10 * place, gamma=0.1 + 0.05 * place, name=str(place)) for place in range(1, 8)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -83,6 +84,14 @@ def test_a_teacher_with_some_robustness_is_doubtful():
     found = examine(classifier(Stripes(0.8)), (images, labels), eps=0.1)
     assert verdicts(found)["robust-accuracy"] == "warning"
     assert found.verdict == "doubtful"
+    entropy = found.measures["entropy"]
+    with torch.no_grad():
+        shares = Stripes(0.8)(images).softmax(1)
+    by_hand = -(shares * shares.log()).sum(1)
+    assert entropy["fooled_examples"] == 100
+    assert entropy["fooled"] == pytest.approx(float(by_hand[:100].mean()), rel=1e-4)
+    assert entropy["others"] == pytest.approx(float(by_hand[100:].mean()), rel=1e-4)
+    assert entropy["others"] < entropy["fooled"] < entropy["largest"] == pytest.approx(math.log(4))
 
 
 def test_a_teacher_that_ignores_its_input_is_unsuitable():

@@ -36,7 +36,7 @@ def test_each_method_says_what_kind_of_statement_it_makes(folder):
     ask = ("certify", "student", "--examples", "6", "--method")
     output = run(*ask, "clever,smoothing,interval", *CLEVER, *SMOOTH, "--radius", "1/10,0.3", cwd=folder)
     assert "estimate, no lower bound" in output
-    assert "confidence 0.999 an example" in output
+    assert "confidence 0.999 per example" in output
     assert "proof" in output
     assert "student/certification/best-linf-0.1-6" in output
     found = certificate(folder, "student", 6)

@@ -264,7 +264,7 @@ BAD = {
     "unknown command": (["trian"], "trian"),
     "missing argument": (["train"], "Missing argument"),
     "not a number": (["evaluate", "runs/digits-teacher", "--examples", "ten"], "Invalid value for '--examples'"),
-    "both resume and overwrite": (["train", "{recipe}", "--resume", "--overwrite"], "the one continues"),
+    "both resume and overwrite": (["train", "{recipe}", "--resume", "--overwrite"], "--overwrite removes it"),
     "unknown which": (["evaluate", "runs/digits-teacher", "--which", "first"], "accepted: best, last"),
 }
 

@@ -90,13 +90,30 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(folder):
 def test_checks_are_made_where_asked_for_or_where_autoattack_runs_and_stay(folder):
     ask = ("evaluate", "run-0", "--examples", "90", "--attacks", "fgsm")
     assert "checks for masked" not in run(*ask, cwd=folder)
-    output = run(*ask, "--checks", "--teacher", "run-1", cwd=folder)
+    output = run(*ask, "--teacher", "run-1", "--transfer-from", "zoo:digits-teacher", "--corruptions", cwd=folder)
     assert "checks for masked gradients: " in output
-    findings = evaluation(folder, "run-0", 90)["findings"]
-    assert len(findings) > 10
-    assert next(finding for finding in findings if finding["name"] == "transfer")["verdict"] != "skipped"
+    assert "common corruptions" in output
+    content = evaluation(folder, "run-0", 90)
+    assert len(content["findings"]) > 10
+    transfer = next(finding for finding in content["findings"] if finding["name"] == "transfer")
+    assert transfer["verdict"] != "skipped"
+    assert set(transfer["evidence"]["sources"]) == {"teacher", "zoo:digits-teacher"}
+    assert 0 <= content["corruptions"]["worst_class"]["accuracy"] <= content["corruptions"]["mean"] <= 1
     run(*ask, cwd=folder)
-    assert evaluation(folder, "run-0", 90)["findings"] == findings, "nothing is lost"
+    again = evaluation(folder, "run-0", 90)
+    assert (again["findings"], again["corruptions"]) == (content["findings"], content["corruptions"]), "nothing is lost"
+    refused = run(*ask, "--no-checks", "--transfer-from", "run-1", cwd=folder, expect=2)
+    assert "--transfer-from was given with --no-checks" in refused
+
+
+def test_l1_is_for_evaluation(folder):
+    run("evaluate", "run-0", "--norm", "l1", "--eps", "2", "--examples", "20", "--attacks", "fgsm", cwd=folder)
+    found = json.loads((folder / "run-0/evaluation/best-l1-2-20/evaluation.json").read_text())
+    assert found["threat"] == {"norm": "l1", "eps": 2.0}
+    assert found["accuracy"]["fgsm"] < found["accuracy"]["clean"]
+    recipe = str(RECIPES / "digits-teacher.yaml")
+    refused = run("train", recipe, "--set", "threat.norm=l1", "--dry-run", cwd=folder, expect=2)
+    assert "was 'l1', which only kdiga evaluate accepts; train under linf or l2" in refused
 
 
 def test_workers_give_the_same_answer(folder):

@@ -29,7 +29,7 @@ training: {{epochs: 6, batch_size: 8, lr: 1e-2, validation_share: 0.3, augment: 
     assert isinstance(load_recipe_data(recipe.data).train, FileSet)
     (folder / "class-0" / "list.txt").write_text("a list")
     trained = run("train", "recipe.yaml", "--out", "run", cwd=tmp_path)
-    assert "ignored, being no images: 1 (1 .txt) in" in trained
+    assert "ignored, because they are not images: 1 (1 .txt) in" in trained
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["data"]["classes"] == ["class-0", "class-1", "class-2"]
     assert "decoded when needed by 0 further processes" in run("train", "recipe.yaml", "--dry-run", cwd=tmp_path)

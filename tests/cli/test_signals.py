@@ -79,7 +79,7 @@ def test_a_run_that_is_ended_goes_on_bit_equal(number, status, folder):
     if number == signal.SIGTERM:
         last = said.strip().splitlines()[-1]
         assert last.startswith("kdiga: stopped by SIGTERM after ")
-        assert last.endswith(f"the state is saved in '{name}'. The same command goes on from there with --resume.")
+        assert last.endswith(f"the state is saved in '{name}'. The same command continues from there with --resume.")
     run("train", "recipe.yaml", "--out", name, "--resume", cwd=folder)
     same(folder, name)
 

@@ -128,7 +128,7 @@ def test_what_is_no_image_is_counted(folder, tmp_path):
     (copied / "class-2" / "more" / "Thumbs.db").write_text("")
     (copied / ".cache").mkdir()
     found = kdiga.load_data(copied, image_size=16)
-    assert found.notes == (f"ignored, being no images: 2 (1 .txt, 1 .db) in {copied}",)
+    assert found.notes == (f"ignored, because they are not images: 2 (1 .txt, 1 .db) in {copied}",)
     assert len(found.train) + len(found.test) == 25
     assert found.train.num_classes == 3
 

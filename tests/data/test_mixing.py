@@ -121,7 +121,7 @@ def test_recipes_that_do_not_go_together():
     extra = {"path": "more.npz"}
     base = {"data": {"name": "digits", "extra": extra}, "student": "cnn-4", "method": "kd", "teacher": "runs/teacher"}
     plain = {"student": "cnn-4", "method": "ce"}
-    with pytest.raises(InputError, match=r"cache: data.extra adds images to the batches that no store holds"):
+    with pytest.raises(InputError, match=r"cache: data.extra adds images that are not in a cache"):
         recipe_from_dict(base | {"cache": {"folder": "store"}})
     with pytest.raises(InputError, match=r"data.extra.labels: was 'teacher'"):
         recipe_from_dict(plain | {"data": {"name": "digits", "extra": extra | {"labels": "teacher"}}})

@@ -75,7 +75,7 @@ def test_hidden_and_system_files_are_passed_over_at_every_level(tmp_path):
     os.mkfifo(folder / "class-1" / "pipe.png")
     data, images = loaded(folder, image_size=16)
     assert (len(images), data.train.num_classes) == (24, 3)
-    assert data.notes == (f"ignored, being no images: 2 (1 link to a folder, 1 .png) in {folder}",)
+    assert data.notes == (f"ignored, because they are not images: 2 (1 link to a folder, 1 .png) in {folder}",)
 
 
 @pytest.mark.parametrize(

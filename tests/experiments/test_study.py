@@ -112,7 +112,7 @@ def test_tune_adds_as_many_trials_for_every_method_that_has_coefficients(study):
             "  KD: ce",
             r"methods.kd: KD/seed-0, of KD, and kd/seed-0, of kd, would be one folder .*rename one \(tiny.yaml:11\)",
         ),
-        ("  ce: ce", "  kd: ce", r"methods.kd: stands twice \(tiny.yaml:10 and tiny.yaml:11\)"),
+        ("  ce: ce", "  kd: ce", r"methods.kd: appears twice \(tiny.yaml:10 and tiny.yaml:11\)"),
         ("  teacher: robust\n", "", r"teacher: missing section; method kd needs one.* \(tiny.yaml:10\)"),
         ("teacher: robust", "teacher: robts", r"'robts' is not among the teachers; did you mean robust\?"),
         ("method: ce}", "method: kd}", r"teacher: missing section; method kd needs one.*\(tiny.yaml:8\)"),

@@ -320,7 +320,7 @@ def test_bad_torchvision(monkeypatch, tmp_path):
         kdiga.load_model(f"torchvision:{SHUFFLE}.IMAGENET_V1", pretrained=True)
     with pytest.raises(InputError, match=r"take 3 channels and in_channels was 1"):
         kdiga.load_model(f"torchvision:{SHUFFLE}", in_channels=1)
-    with pytest.raises(InputError, match="activation='silu' has no place"):
+    with pytest.raises(InputError, match="activation='silu' does not apply"):
         kdiga.load_model(f"torchvision:{SHUFFLE}", activation="silu")
 
     def refuse(*_, **__):
@@ -537,9 +537,9 @@ def test_unknown_names(name, message):
 def test_arguments_without_a_place(cnn, tmp_path):
     kdiga.save_model(cnn, tmp_path / "best.safetensors")
     for options in ({"architecture": "cnn-4"}, {"matched": "order"}, {"pretrained": True}):
-        with pytest.raises(InputError, match="has no place"):
+        with pytest.raises(InputError, match="does not apply"):
             kdiga.load_model(f"run:{tmp_path}", **options)
-    with pytest.raises(InputError, match="has no place"):
+    with pytest.raises(InputError, match="does not apply"):
         kdiga.load_model(f"file:{tmp_path / 'best.safetensors'}", weights="other.pt")
     with pytest.raises(InputError, match="give a name such as"):
         kdiga.load_model(f"file:{tmp_path / 'best.safetensors'}", architecture="run:x")

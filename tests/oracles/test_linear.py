@@ -40,7 +40,7 @@ def test_input_gradient_is_the_weight_difference_times_the_wrong_probability():
         assert torch.allclose(found, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2), ("l1", torch.inf)])
 def test_pgd_finds_the_worst_image(norm, dual):
     """The loss of a linear classifier is worst where the margin has lost eps times the dual norm of the weights."""
     model, images, labels = linear(1), inner_images(), torch.tensor([0, 1, 0, 1, 1, 0, 0])
@@ -89,7 +89,7 @@ def test_tangent_gap_of_a_linear_loss_is_eps_times_the_dual_norm(norm, dual):
 def test_steepest_has_the_dual_norm_as_inner_product():
     with seeded(4):
         direction = torch.randn(5, 2, 3, 3, dtype=torch.float64)
-    for norm, dual in (("linf", 1), ("l2", 2)):
+    for norm, dual in (("linf", 1), ("l2", 2), ("l1", torch.inf)):
         delta = steepest(direction, ThreatModel(norm, 0.3))
         inner = (delta * direction).flatten(1).sum(1)
         assert torch.allclose(inner, 0.3 * direction.flatten(1).norm(dual, dim=1))

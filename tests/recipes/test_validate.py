@@ -178,7 +178,7 @@ def test_a_teacher_with_fresh_weights_has_nothing_to_teach(sections, refused):
 
 
 def test_a_key_that_stands_twice(recipe):
-    with pytest.raises(InputError, match=r"training.lr: stands twice \(.*recipe.yaml:3 and .*recipe.yaml:5\)"):
+    with pytest.raises(InputError, match=r"training.lr: appears twice \(.*recipe.yaml:3 and .*recipe.yaml:5\)"):
         load_recipe(recipe("data: digits\ntraining:\n  lr: 1e-3\n  epochs: 3\n  lr: 1e-2\n"))
 
 

@@ -45,7 +45,7 @@ DAMAGED = {
     "null character": lambda c: c.update(model="\0"),
     "not in [0, 1]": lambda c: c["accuracy"].update(clean=80.0),
     "are marked right": lambda c: c["accuracy"].update(clean=0.5),
-    "threat.norm is 'l7', not 'linf' or 'l2'": lambda c: c["threat"].update(norm="l7"),
+    "threat.norm is 'l7', not 'linf', 'l2' or 'l1'": lambda c: c["threat"].update(norm="l7"),
     "threat is missing": lambda c: c.pop("threat"),
     "threat is not an object": lambda c: c.update(threat=[]),
     "it holds no accuracy": lambda c: c.update(accuracy={}),

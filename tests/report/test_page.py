@@ -240,6 +240,24 @@ def test_evaluations_at_several_eps_make_a_curve(tmp_path):
     assert "tangent falls from 80.0 % at eps 0 to 32.0 % at eps 0.2" in curves[0]
 
 
+def test_corruptions_and_transfer_are_shown_per_kind_and_per_source(tmp_path):
+    content = evaluation("kd", sweep=False)
+    worst = {"label": 3, "accuracy": 0.25, "examples": 20, "name": "three"}
+    accuracy = {"gaussian_noise": [0.9, 0.8, 0.7, 0.6, 0.5], "contrast": [0.6, 0.5, 0.4, 0.3, 0.2]}
+    content["corruptions"] = {"strengths_of": "CIFAR-10-C", "mean": 0.55, "interval_95": [0.48, 0.62]}
+    content["corruptions"] |= {"worst_class": worst, "accuracy": accuracy}
+    message = "the images of 2 models (most by zoo:a: zoo:a 5, runs/b 1) fooled 5."
+    sources = {"zoo:a": {"found": 5, "transfers": 0.3}, "runs/b": {"found": 1, "transfers": 0.1}}
+    content["findings"].append(
+        {"name": "transfer", "verdict": "warning", "message": message, "evidence": {"sources": sources}}
+    )
+    write_json(tmp_path / "evaluation.json", content)
+    page = re.sub("<[^>]+>", "", write_page([tmp_path]).path.read_text()).replace("\u00a0", " ")
+    assert "Accuracy under common corruptions" in page
+    assert all(text in page for text in ("55.0 %", "48.0 – 62.0; worst class 25.0 %", "70.0 %", "40.0 %", "CIFAR-10-C"))
+    assert f"transfer: {message}" in page
+
+
 def test_text_from_files_is_text(tmp_path):
     evil = "<script>alert(1)</script>$x^2$"
     for name in MODELS:

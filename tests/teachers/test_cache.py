@@ -149,7 +149,7 @@ def test_a_view_or_an_example_beyond_the_store(filler, tmp_path):
 def test_it_is_not_asked_elsewhere(filler, tmp_path):
     stored = filler.fill(tmp_path)
     assert not stored.answers_queries
-    with pytest.raises(InputError, match="at other images than it holds"):
+    with pytest.raises(InputError, match="queried for images that it does not hold"):
         stored.at(torch.rand(1, 1, 8, 8))
 
 
@@ -159,9 +159,9 @@ def test_logits_alone_serve_kd_and_not_kdiga(robust, stripes, tmp_path):
     assert stored(batch).input_gradient is None
     settings = AUGMENTED | {"epochs": 2, "threat": THREAT}
     kdiga.distill(small(), stored, stripes, method="kd", **settings)
-    with pytest.raises(InputError, match=r"holds logits alone.*gradient_of is None there and 'loss' here.*kdiga cache"):
+    with pytest.raises(InputError, match=r"holds logits only.*gradient_of is None there and 'loss' here.*kdiga cache"):
         kdiga.distill(small(), stored, stripes, method="kdiga", **settings)
-    with pytest.raises(InputError, match="holds logits alone"):
+    with pytest.raises(InputError, match="holds logits only"):
         CachedTeacher(stored.store, gradient=True)(batch)
 
 
@@ -210,7 +210,7 @@ def test_other_images_and_other_classes(filler, stripes, tmp_path):
 @pytest.mark.parametrize("name", [name for name, one in available_methods().items() if one().needs.teacher_queries])
 def test_methods_that_ask_their_teacher(name, filler, robust, stripes, tmp_path):
     stored = filler.fill(tmp_path, views=1)
-    with pytest.raises(InputError, match="asks the teacher at images of its own making"):
+    with pytest.raises(InputError, match="queries the teacher on perturbed images"):
         kdiga.distill(small(), stored, stripes, method=name, epochs=1, second_teacher=robust, **AUGMENTED)
 
 

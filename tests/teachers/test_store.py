@@ -105,7 +105,9 @@ def test_damage_is_noticed_and_repaired(case, filler, filled):
 
 def test_a_missing_record_means_not_complete(filled):
     (filled.folder / "view-0/00001.json").unlink()
-    with pytest.raises(InputError, match=r"not complete: 7 of 8 shards are there; `kdiga cache RECIPE` goes on"):
+    with pytest.raises(
+        InputError, match=r"not complete: 7 of 8 shards are there; `kdiga cache RECIPE` adds the others"
+    ):
         CachedTeacher.open(filled.folder)
 
 
@@ -183,7 +185,7 @@ def test_a_full_disk_loses_nothing(filler, tmp_path, monkeypatch):
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreFullError, match=r"No space left.*so far stays. Make room, and the same command goes on"):
+    with pytest.raises(StoreFullError, match=r"No space left.*are saved. Make room, and the same command continues"):
         fill(store, filler.source())
     monkeypatch.undo()
     assert len(store.missing()) == 6

@@ -40,7 +40,7 @@ STORABLE = [name for name, m in available_methods().items() if m().needs.teacher
 @pytest.mark.parametrize("name", QUERYING)
 def test_stored_signals_are_refused_where_the_teacher_is_asked(name, robust, stripes):
     stored = Stored(robust, gradient=True)
-    with pytest.raises(InputError, match=f"'{name}' asks the teacher at images of its own making.*live model"):
+    with pytest.raises(InputError, match=f"'{name}' queries the teacher on perturbed images.*live model"):
         kdiga.distill(small(), stored, stripes, method=name, epochs=1, second_teacher=robust)
 
 
@@ -62,12 +62,12 @@ def test_options_decide_whether_the_teacher_is_asked(robust, stripes):
     settings = {"epochs": 1, "threat": THREAT, **QUICK}
     kdiga.distill(small(), stored, stripes, method=kdiga.methods.ard.ARD(steps=2), **settings)
     for method in (kdiga.methods.ard.ARD(definition="adv-target"), kdiga.methods.kdiga.KDIGA(random_start=True)):
-        with pytest.raises(InputError, match="asks the teacher"):
+        with pytest.raises(InputError, match="queries the teacher"):
             kdiga.distill(small(), stored, stripes, method=method, **settings)
 
 
 def test_a_guide_must_be_a_model(robust, stripes):
-    with pytest.raises(InputError, match="trains its teacher along and was given stored signals"):
+    with pytest.raises(InputError, match="trains its teacher and was given stored signals"):
         kdiga.distill(small(), Stored(robust, gradient=False), stripes, method="lbgat", epochs=1)
 
 

@@ -106,7 +106,7 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_run_goes_on(recorder, tmp_
             validation_steps=1,
             on_epoch=trackers.on_epoch,
         )
-    assert told == [f"tensorboard failed (no {where} at all); training goes on without it."]
+    assert told == [f"tensorboard failed (no {where} at all); training continues without it."]
     assert len(result.history) == 4
 
 

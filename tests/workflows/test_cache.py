@@ -67,9 +67,9 @@ def test_options_and_rounds_decide_too():
     sections = BASE | {"teacher": "nowhere", "cache": {"folder": "x"}}
     with pytest.raises(InputError, match=r"training.precision: was 'auto'.*fp32 or bf16"):
         recipe_from_dict(sections | {"method": "kdiga", "training": {"precision": "auto"}})
-    with pytest.raises(InputError, match="asks its teacher at images of its own making, which no store holds"):
+    with pytest.raises(InputError, match="queries its teacher on perturbed images, which are not in a cache"):
         recipe_from_dict(sections | {"method": {"name": "kdiga", "random_start": True}})
-    with pytest.raises(InputError, match="rounds have a new teacher each"):
+    with pytest.raises(InputError, match="each round has a new teacher"):
         recipe_from_dict(sections | {"method": "kdiga", "rounds": {"count": 2}})
 
 
@@ -126,7 +126,7 @@ def test_a_store_of_something_else(case, project, tmp_path):
     if case == "teacher":
         sections = {"teacher": str(project / "other.safetensors")}
     recipe = cached(project, **sections)
-    with pytest.raises(InputError, match=rf"is of something else: .*{message}.*kdiga cache RECIPE"):
+    with pytest.raises(InputError, match=rf"does not fit this run: .*{message}.*kdiga cache RECIPE"):
         run_recipe(prepare(recipe), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match=rf"{message}.*choose another cache\.folder, or replace it with --overwrite"):

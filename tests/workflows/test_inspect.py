@@ -279,7 +279,7 @@ def test_a_recipe_takes_it_all_and_loads_again(thousand):
 def test_what_is_judged_has_weights():
     assert judged("timm:resnet18", ModelRequest()).pretrained
     assert not judged("timm:resnet18", ModelRequest(weights=Path("w.pt"))).pretrained
-    with pytest.raises(InputError, match="fresh weights, of which there is nothing to know"):
+    with pytest.raises(InputError, match="fresh weights, so it was not trained"):
         judged("resnet20", ModelRequest())
     assert ModelConfig("torchvision:resnet18").is_fresh
     assert not ModelConfig("hf-hub:org/name").is_fresh

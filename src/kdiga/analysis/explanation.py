@@ -115,7 +115,7 @@ def diagnose(explanation: Explanation) -> list[Finding]:
     message = (
         "no bound is below what was measured; gamma includes the attacked images, so this tests the software alone."
         if violations == 0
-        else f"{violations} bounds are below what was measured, which cannot be: do not use these numbers, report them."
+        else f"{violations} bounds are below what was measured, an error of kdiga: do not use these numbers."
     )
     findings.append(Finding("bounds-hold", "failed" if violations else "passed", message, {"violations": violations}))
     return findings
@@ -177,7 +177,7 @@ def _verdict(interval: ConfidenceInterval | None) -> str:
         return "nearly all of it"
     if low >= HALF:
         return "more than half of it"
-    return "less than half of it" if high < HALF else "whether more than half of it, these images do not decide"
+    return "less than half of it" if high < HALF else "these images do not show whether more than half of it"
 
 
 def _agreement(explanation: Explanation, student: StudentExplanation) -> str:
@@ -207,10 +207,10 @@ def _linearity(explanation: Explanation, student: StudentExplanation) -> str:
     tight = ""
     if share is not None and bound.tightness is not None:
         tight = (
-            f" The student bound allows a rise of {bound.mean:.2f} nats, {percent(share, 0)} of it {TERMS[term]}; "
+            f" The student bound allows a rise of {bound.mean:.2f} nats, {percent(share, 0)} of it from {TERMS[term]}; "
             f"{fmean(bound.measured):.2f} were found (tightness {bound.tightness:.2f})."
         )
-    return f"{student.name}: its loss leaves its tangent by up to {own:.2f} nats within the ball{ratio}.{tight}"
+    return f"{student.name}: its loss deviates from its linear approximation by up to {own:.2f} nats{ratio}.{tight}"
 
 
 def _extremes(explanation: Explanation) -> str:
@@ -220,7 +220,7 @@ def _extremes(explanation: Explanation) -> str:
     difference, low, high = paired_difference(most.robust, least.robust)
     points = f"{100 * difference:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
     if low <= 0 <= high:
-        return f"Between the most and the least robust student, {most.name} and {least.name}, lie {points}: undecided."
+        return f"{most.name} and {least.name}, the most and the least robust student, differ by {points}: undecided."
     rows = [
         ("non-linearity", most.linearity, least.linearity, -1),
         ("gradient distance", most.distance, least.distance, -1),
@@ -260,11 +260,11 @@ def _rankings(explanation: Explanation) -> list[str]:
 
 def _ranking(ranking: Ranking, attack: str) -> str:
     if ranking.spearman is None or ranking.p_value is None:
-        return f"The {ranking.bound} cannot be held against {attack}: all students are equal in one of them."
+        return f"The {ranking.bound} cannot be compared with {attack}: all students are equal in one of them."
     how = "orders" if _orders(ranking) else "is not shown to order"
     return (
         f"The {ranking.bound} {how} these {ranking.models} students as {attack} does: rank correlation "
-        f"{ranking.spearman:.2f}{_within(ranking.interval_95, '.2f')} over images; an order drawn by chance does as "
+        f"{ranking.spearman:.2f}{_within(ranking.interval_95, '.2f')} over images; a random order does as "
         f"well with probability {ranking.p_value:.2g}."
     )
 
@@ -275,9 +275,9 @@ def _single_measures(rankings: Sequence[Ranking]) -> str:
     for ranking in rankings:
         correlation = "undefined" if ranking.spearman is None else f"{ranking.spearman:.2f}"
         texts[_orders(ranking)].append(f"{ranking.bound} ({correlation})")
-    parts = [f"this orders them: {', '.join(texts[True])}"] if texts[True] else []
-    parts += [f"this is not shown to: {', '.join(texts[False])}"] if texts[False] else []
-    return f"By itself, {'; '.join(parts)}."
+    parts = [f"these measures order them: {', '.join(texts[True])}"] if texts[True] else []
+    parts += [f"these are not shown to: {', '.join(texts[False])}"] if texts[False] else []
+    return f"Alone, {'; '.join(parts)}."
 
 
 def _orders(ranking: Ranking) -> bool:

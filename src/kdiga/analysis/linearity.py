@@ -31,7 +31,7 @@ class Expansion:
             (gradient,) = torch.autograd.grad(values.sum(), inputs)
         if not bool(gradient.isfinite().all()):
             raise InputError(
-                "an input gradient of a model is not finite, so it has no linear approximation; mend the model: a "
+                "an input gradient of a model is not finite, so it has no linear approximation; fix the model: a "
                 "division by zero, a root or a logarithm of zero, an overflow."
             )
         return cls(score, images.detach(), values.detach().double(), gradient)

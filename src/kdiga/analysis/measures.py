@@ -22,7 +22,7 @@ from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
 from kdiga.runs.chunks import Chunk, ChunkJob, run_chunks, split_chunks
 from kdiga.runs.fingerprints import describe_model
 from kdiga.runs.work_units import OnProgress, ResultCache
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, refuse_l1
 
 CHUNK_SIZE = 100  # examples per work unit
 MODEL_STREAM, PAIR_STREAM = 11, 12  # random streams of the restarts
@@ -136,6 +136,7 @@ class Measurements:
     ) -> None:
         if threat.eps == 0:
             raise InputError("eps was 0; a ball of radius 0 has nothing to search. Give an eps above 0.")
+        refuse_l1(threat, "this measurement")
         check_examples(images, labels)
         self.images, self.labels, self.threat, self.seed = images, labels.long(), threat, seed
         self.chunks = split_chunks(self.images, self.labels, CHUNK_SIZE)

@@ -84,7 +84,7 @@ def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> F
         )
         if best.p_value >= SIGNIFICANCE / len(found):
             return Finding("preprocessing", "passed", f"{message}.", evidence)
-        message += ", which is better beyond chance: it may be the one of its training."
+        message += ", which is significantly better: the model may have been trained with it."
         return Finding("preprocessing", "warning", message, evidence)
     message = (
         f"right on {percent(best.given)} of the images as it is and on {percent(best.other)} with {best.name}: its "
@@ -183,7 +183,7 @@ def size_finding(model: Classifier, images: Tensor, labels: Tensor) -> Finding:
         )
         return Finding("input-size", "failed", message, evidence)
     tried = " and ".join(alternative.name.split()[0] for alternative in found)
-    message = f"not better beyond chance by 5 points at {tried} pixels than at {size}."
+    message = f"not significantly better by 5 points at {tried} pixels than at {size}."
     return Finding("input-size", "passed", message, evidence)
 
 
@@ -228,7 +228,7 @@ def class_order_finding(predictions: Tensor, labels: Tensor, num_classes: int) -
     found = Alternative.compare("another order", rest == answers, order.to(rest.device)[rest] == answers)
     evidence = {"given": found.given, "other": found.other, "p_value": found.p_value, "moved": moved}
     if not found.is_better(1):
-        message = "no other order of the classes fits better beyond chance by 5 points."
+        message = "no other order of the classes fits significantly better by 5 points."
         return Finding("class-order", "passed", message, evidence)
     shown = ", ".join(f"{predicted} is {label}" for predicted, label in list(moved.items())[:10])
     message = (

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from statistics import fmean
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kdiga.analysis.explanation import MANY_ZEROS
 from kdiga.analysis.measures import Measurements, ModelMeasures
-from kdiga.analysis.preprocessing import class_order_finding, clean_finding, predictions_of, preprocessing_finding
+from kdiga.analysis.preprocessing import BATCH_SIZE, class_order_finding, clean_finding, preprocessing_finding
 from kdiga.analysis.ranking import ratio_interval
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
+from kdiga.losses import entropy
+from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating
 from kdiga.statistics import clopper_pearson
 
@@ -65,17 +69,35 @@ def suitable(measurements: Measurements, teacher: nn.Module) -> Suitability:
     clean, attacked = measurements.attacked(teacher, ATTACK, measurements.result_cache.folder)
     device = device_of(teacher)
     images, labels = measurements.images.to(device), measurements.labels.to(device)
-    with evaluating(teacher):
-        predictions = predictions_of(teacher, images)
+    with evaluating(teacher), torch.no_grad():
+        logits = torch.cat([logits_at(teacher, part) for part in images.split(BATCH_SIZE)])
     findings = [
         clean_finding(clean, num_classes),
         _robust(clean, attacked),
         _linearity(own),
         _gradients(own, eps),
         preprocessing_finding(teacher, images, labels),
-        class_order_finding(predictions, labels, num_classes),
+        class_order_finding(logits.argmax(1), labels, num_classes),
     ]
-    return Suitability(_measures(own, clean, attacked, eps, measurements.seed), findings)
+    measures = _measures(own, clean, attacked, eps, measurements.seed)
+    return Suitability(measures | {"entropy": _entropy(logits, attacked)}, findings)
+
+
+def _entropy(logits: Tensor, attacked: AttackResult) -> dict[str, Any]:
+    """Return the mean entropy of the teacher's answers where the attack fools it, and where it does not.
+
+    A teacher that is certain of images which its student cannot learn makes the student memorise noise (Lee and Chung,
+    2026, arXiv 2605.21999). Their set is that of students' failures. Without a student, this is the teacher's own.
+    """
+    values, robust = entropy(logits.double()).tolist(), attacked.correct
+    hard = [value for value, right in zip(values, robust, strict=True) if not right]
+    others = [value for value, right in zip(values, robust, strict=True) if right]
+    return {
+        "fooled": fmean(hard) if hard else None,
+        "others": fmean(others) if others else None,
+        "fooled_examples": len(hard),
+        "largest": log(logits.shape[1]),
+    }
 
 
 def _measures(own: ModelMeasures, clean: Sequence[bool], robust: AttackResult, eps: float, seed: int) -> dict[str, Any]:
@@ -123,11 +145,10 @@ def _linearity(own: ModelMeasures) -> Finding:
     evidence = {"linearity": gamma, "change": change, "relative": relative}
     if relative is None:
         return Finding("linearity", "warning", "no search found any rise of the loss within the ball.", evidence)
-    message = (
-        f"the loss leaves its tangent by up to {gamma:.2f} nats, {relative:.0%} of its largest rise ({change:.2f})"
-    )
+    deviation = f"the loss deviates from a linear one by up to {gamma:.2f} nats"
+    message = f"{deviation}, {relative:.0%} of its largest rise ({change:.2f})"
     curved = relative > CURVED
-    message += "; its gradients foretell little of what the ball holds." if curved else "."
+    message += "; its gradients predict little of the loss in the ball." if curved else "."
     return Finding("linearity", "warning" if curved else "passed", message, evidence)
 
 

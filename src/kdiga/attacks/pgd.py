@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdiga.arguments import check_fields
-from kdiga.attacks.balls import project, uniform_start, unit
+from kdiga.attacks.balls import ascend, project, uniform_start
 from kdiga.distributed import batch_shards
 from kdiga.errors import InputError
 from kdiga.gradients.input_gradient import gradient_by_images
@@ -82,7 +82,7 @@ class PGD:
             adv_images = adv_images.detach()
             if best is not None:
                 best.offer(adv_images, values.detach())
-            adv_images = project(adv_images + step_size * unit(gradient, self.threat), images, self.threat)
+            adv_images = project(ascend(adv_images, gradient, step_size, self.threat), images, self.threat)
         if best is None:
             return adv_images
         with torch.no_grad():

@@ -25,7 +25,7 @@ from kdiga.model_state import device_of, evaluating
 from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.work_units import OnProgress, ResultCache
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, refuse_l1
 
 CHUNK_SIZE = 20  # examples per work unit
 HALVINGS = 20  # bisection steps: the remaining range is a millionth of the first
@@ -102,7 +102,7 @@ def interval_bounds(
     >>> [round(radius, 3) for radius in interval_bounds(model, image, torch.tensor([0]), eps=0.1).radius]
     [0.05]
     """
-    threat = ThreatModel.parse(norm, eps)
+    threat = refuse_l1(ThreatModel.parse(norm, eps), "a certificate")
     largest = (threat if max_radius is None else ThreatModel.parse(norm, max_radius)).eps
     if not largest > 0:
         raise InputError(f"the largest radius was {largest:g}; it must be above 0, in pixels in [0, 1].")

@@ -23,7 +23,7 @@ from kdiga.model_state import seeded
 from kdiga.runs.chunks import Chunk, run_chunks, split_chunks
 from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.runs.work_units import OnProgress, ResultCache
-from kdiga.types import ThreatModel
+from kdiga.types import ThreatModel, refuse_l1
 
 CHUNK_SIZE = 5  # examples per work unit
 # Points per pass through the network. On a CPU the activations of a pass have to stay in the allocator's own pool: with
@@ -42,6 +42,7 @@ class Sampling:
     seed: int = 0  # seed of the points; each example has its own random stream
 
     def __post_init__(self) -> None:
+        refuse_l1(self.ball, "a certificate")
         if not self.ball.eps > 0:
             raise InputError(
                 f"the largest radius was {self.ball.eps:g}; it must be above 0. Give max_radius, on the command line "

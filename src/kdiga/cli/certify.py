@@ -88,7 +88,7 @@ def _kind(name: str, content: dict[str, Any]) -> str:
     if name == "interval":
         return "proof"
     if name == "smoothing":
-        return f"smoothed model, confidence {1 - content['alpha']:g} an example"
+        return f"smoothed model, confidence {1 - content['alpha']:g} per example"
     goodness = content["goodness"]
     fit = "" if goodness["rejected_share"] is None else f", {percent(goodness['rejected_share'], 0)} of fits rejected"
     return f"estimate, no lower bound{fit}"

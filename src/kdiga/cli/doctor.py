@@ -60,7 +60,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"extra {name}", one["get"] or versions
     processor, folder = found["processor"], found["folder"]
     parts = ", ".join(name for name, there in (("bf16", processor["bf16"]), ("AMX", processor["amx"])) if there)
-    yield "processor", f"{processor['name']}, {processor['cores']} cores, {parts or 'no bf16 of its own'}"
+    yield "processor", f"{processor['name']}, {processor['cores']} cores, {parts or 'no bf16 instructions'}"
     yield from _machine_rows(found)
     yield "this folder", f"{folder['free_bytes'] / 1e9:.1f} GB free, {'' if folder['writable'] else 'not '}writable"
     for name, place in found.get("data", {}).items():

@@ -54,12 +54,19 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
 def _rows(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, accuracy in content["accuracy"].items():
         interval, seconds = percent_interval(content["interval_95"][name]), f"{content['seconds'][name]:.1f}"
-        worst = content.get("worst_class", {}).get(name)
-        weakest = "" if worst is None else f"{percent(worst['accuracy'])} of {worst['examples']} ({worst['name']})"
-        yield name, percent(accuracy), interval, weakest, seconds
+        yield name, percent(accuracy), interval, _class(content.get("worst_class", {}).get(name)), seconds
         for stage, left in content["stages"].get(name, {}).items():
             yield f"  after {stage}", percent(left), "", "", ""
     curve = content.get("sweep")
     if curve is not None:
         for eps, accuracy, ends in zip(curve["eps"], curve["accuracy"], curve["interval_95"], strict=True):
             yield f"{curve['attack']} at eps {eps_text(eps)}", percent(accuracy), percent_interval(ends), "", ""
+    if (corrupted := content.get("corruptions")) is not None:
+        interval = percent_interval(corrupted["interval_95"])
+        yield "common corruptions", percent(corrupted["mean"]), interval, _class(corrupted["worst_class"]), ""
+        for name, found in corrupted["accuracy"].items():
+            yield f"  {name}", percent(sum(found) / len(found)), "", "", ""
+
+
+def _class(worst: Mapping[str, Any] | None) -> str:
+    return "" if worst is None else f"{percent(worst['accuracy'])} of {worst['examples']} ({worst['name']})"

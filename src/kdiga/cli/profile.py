@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdiga.recipes.source import FileKind
 
 TRAINING = ("training", "student", "learns from", "as", "runs", "epochs", "step, ms", "takes")
-ATTACKS = ("attacks on", "models", "forward, us an image", "backward, us an image", "takes at most")
+ATTACKS = ("attacks on", "models", "forward, us per image", "backward, us per image", "takes at most")
 
 
 @dataclass(frozen=True, kw_only=True)

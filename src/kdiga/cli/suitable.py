@@ -29,4 +29,9 @@ def _show(output: Output, content: Mapping[str, Any]) -> None:
     say(output.console, model_line(content, "the first "))
     rows = ((finding["name"], finding["verdict"], finding["message"]) for finding in content["findings"])
     show_table(output.console, HEADINGS, rows, words=HEADINGS)
+    found = content["entropy"]
+    if found["fooled"] is not None:
+        others = "" if found["others"] is None else f", {found['others']:.2f} on the others"
+        where = f"{found['fooled']:.2f} nats on the {found['fooled_examples']} images on which it is fooled{others}"
+        say(output.console, f"Entropy of its answers: {where}; at most {found['largest']:.2f}.")
     say(output.console, content["sentence"])

@@ -75,7 +75,9 @@ class Scan:
         if self.ignored:
             common = self.ignored.most_common(4)
             kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in common)
-            notes.insert(0, f"ignored, being no images: {self.ignored.total():,} ({kinds}) in {self.folder}")
+            notes.insert(
+                0, f"ignored, because they are not images: {self.ignored.total():,} ({kinds}) in {self.folder}"
+            )
         self.check_no_class_is_empty(set(files.labels.tolist()))
         return files, notes
 

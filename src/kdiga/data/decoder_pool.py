@@ -113,7 +113,7 @@ def available_workers() -> int:
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(0, min(MOST, processors - 1))
     if workers and (obstacle := obstacle_to_workers()) is not None:
-        warn(f"images are decoded in this process alone, since {obstacle}. With workers=0 this is not a warning.")
+        warn(f"images are decoded in this process, because {obstacle}. Set workers=0 to avoid this warning.")
         return 0
     return workers
 

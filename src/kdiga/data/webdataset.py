@@ -144,7 +144,7 @@ def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
     without = sorted(images.keys() - labels.keys())
     if without:
         raise InputError(
-            f"{str(path)!r} has {len(without)} images without a label, {images[without[0]][0]!r} for one; each needs "
+            f"{str(path)!r} has {len(without)} images without a label, such as {images[without[0]][0]!r}; each needs "
             "a .cls file with its number, or a .json file with the number under 'label'."
         )
     return {name: (offset, size, labels[key]) for key, (name, offset, size) in images.items()}

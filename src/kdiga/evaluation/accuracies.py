@@ -63,6 +63,72 @@ class ClassAccuracy:
     examples: int
 
 
+def lowest_class(labels: Sequence[int], correct: Sequence[float]) -> ClassAccuracy | None:
+    """Return the class with the lowest mean of ``correct``, the first of equals; None for a single class."""
+    by_class = dict[int, list[float]]()
+    for label, right in zip(labels, correct, strict=False):
+        by_class.setdefault(label, []).append(right)
+    if len(by_class) < 2:
+        return None
+    found = (
+        ClassAccuracy(label, sum(by_class[label]) / len(by_class[label]), len(by_class[label]))
+        for label in sorted(by_class)
+    )
+    return min(found, key=lambda one: one.accuracy)
+
+
+@dataclass(frozen=True)
+class CorruptionAccuracy:
+    """Accuracy of a model under common corruptions.
+
+    Args:
+        strengths_of: "CIFAR-10-C" or "ImageNet-C", of which the strengths of the severities are.
+        correct: For each corruption and severity, from 1, whether each example is classified correctly.
+        labels: Class of each example.
+    """
+
+    strengths_of: str
+    correct: Mapping[str, Sequence[Sequence[bool]]]
+    labels: Sequence[int]
+
+    @property
+    def accuracy(self) -> dict[str, list[float]]:
+        """Accuracy at severity 1 to 5, by corruption, in [0, 1]."""
+        return {name: [sum(right) / len(right) for right in found] for name, found in self.correct.items()}
+
+    @property
+    def shares(self) -> list[float]:
+        """For each example, the share of corruptions and severities at which it is classified correctly."""
+        columns = [right for found in self.correct.values() for right in found]
+        return [sum(right) / len(right) for right in zip(*columns, strict=True)]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over corruptions and severities, in [0, 1]."""
+        return sum(self.shares) / len(self.shares)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean: Clopper-Pearson's, too wide, as an example's share varies less than 0 or 1."""
+        return clopper_pearson(round(sum(self.shares)), len(self.shares))
+
+    @property
+    def worst_class(self) -> ClassAccuracy | None:
+        """The class with the lowest mean accuracy; None for a single class."""
+        return lowest_class(self.labels, self.shares)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the outcome of each example as plain data."""
+        worst = self.worst_class
+        return {
+            "strengths_of": self.strengths_of,
+            "mean": self.mean,
+            "interval_95": list(self.interval),
+            "worst_class": None if worst is None else asdict(worst),
+            "accuracy": self.accuracy,
+        }
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation(Displayed):
     """Accuracies of one model under one threat model.
@@ -76,6 +142,7 @@ class Evaluation(Displayed):
             values that are not finite. With ``checks``, the findings of all checks for masked gradients.
         labels: Class of each example; empty where it is not known.
         about: Description of model and data as plain data: name, architecture, parameters, fingerprints.
+        corruptions: Accuracy under common corruptions; None if it was not measured.
     """
 
     threat: ThreatModel
@@ -85,6 +152,7 @@ class Evaluation(Displayed):
     findings: Sequence[Finding] = ()
     labels: Sequence[int] = ()
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    corruptions: CorruptionAccuracy | None = None
 
     @property
     def examples(self) -> int:
@@ -97,16 +165,7 @@ class Evaluation(Displayed):
 
     def worst_class(self, attack: str) -> ClassAccuracy | None:
         """Return the class with the lowest accuracy under an attack, the first of equals; None for a single class."""
-        by_class = dict[int, list[bool]]()
-        for label, right in zip(self.labels, self.results[attack].correct, strict=False):
-            by_class.setdefault(label, []).append(right)
-        if len(by_class) < 2:
-            return None
-        found = (
-            ClassAccuracy(label, sum(by_class[label]) / len(by_class[label]), len(by_class[label]))
-            for label in sorted(by_class)
-        )
-        return min(found, key=lambda one: one.accuracy)
+        return lowest_class(self.labels, self.results[attack].correct)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -126,6 +185,7 @@ class Evaluation(Displayed):
             "correct": {name: [int(right) for right in result.correct] for name, result in results},
             "findings": [finding.to_dict() for finding in self.findings],
             "provenance": dict(self.provenance),
+            **({} if self.corruptions is None else {"corruptions": self.corruptions.to_dict()}),
         }
 
     def _summary(self) -> Summary:
@@ -138,8 +198,11 @@ class Evaluation(Displayed):
         title += f"examples, seed {self.seed}"
         doubts = [finding for finding in self.findings if finding.verdict in ("failed", "warning")]
         if doubts:
-            title += f"; to doubt: {', '.join(finding.name for finding in doubts)}"
-        return Summary(title, rows, sentences=[f"{one.name} {one.verdict}: {one.message}" for one in doubts])
+            title += f"; doubtful: {', '.join(finding.name for finding in doubts)}"
+        sentences = [f"{one.name} {one.verdict}: {one.message}" for one in doubts]
+        if self.corruptions is not None:
+            sentences.append(f"mean accuracy under common corruptions: {self.corruptions.mean:.1%}")
+        return Summary(title, rows, sentences=sentences)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "rand": ("apgd-ce", "apgd-dlr"),
 }
 """The attacks of each version, in the order of the package."""
-OFFICIAL_NORM = {"linf": "Linf", "l2": "L2"}
+OFFICIAL_NORM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 """Fewest classes of an attack: the DLR loss compares the three largest logits, its targeted form the four largest."""
 SQUARE_FINDS = 0.002  # share of all examples; the package's own threshold for a warning
@@ -66,8 +66,8 @@ def _official_attack(
             wrapped, norm=OFFICIAL_NORM[threat.norm], eps=threat.eps, seed=seed, version=version, device=images.device
         )
         official.attacks_to_run = [name]
-        # The targeted attacks try 9 other classes; a model with fewer classes has fewer targets.
-        official.apgd_targeted.n_target_classes = min(9, num_classes - 1)
+        # The targeted attacks try 9 other classes (APGD in L1: 5); a model with fewer classes has fewer targets.
+        official.apgd_targeted.n_target_classes = min(official.apgd_targeted.n_target_classes, num_classes - 1)
         official.fab.n_target_classes = min(9, num_classes - 1)
         adv_images, predictions = official.run_standard_evaluation(
             images.contiguous().float(), labels, batch_size=len(images)

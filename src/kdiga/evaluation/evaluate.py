@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from kdiga.data.file_set import first_images
 from kdiga.data.image_set import to_pixels
 from kdiga.errors import InputError, KdigaWarning
 from kdiga.evaluation.accuracies import Evaluation
+from kdiga.evaluation.corruptions import corruption_accuracy
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.evaluation.measure import BATCH_SIZE, gathered, measure
 from kdiga.evaluation.stages import AttackSettings
@@ -45,7 +46,9 @@ def evaluate(
     folder: Path | None = None,
     name: str | None = None,
     checks: bool = False,
+    corruptions: bool = False,
     teacher: nn.Module | None = None,
+    transfer_from: Mapping[str, nn.Module] | None = None,
     progress: OnProgress | bool | None = None,
 ) -> Evaluation:
     """Measure clean and robust accuracy.
@@ -63,7 +66,7 @@ def evaluate(
         batches: Test images: a :class:`kdiga.DataSet`, of which the test part is used, a :class:`kdiga.ImageSet`, or
             pairs of images, float (batch, channel, height, width) in [0, 1], and int labels; or dicts of them.
         eps: Size of the ball in pixels in [0, 1]; a number or a fraction such as "8/255", which is the default.
-        norm: "linf", which is the default, or "l2", in any case.
+        norm: "linf", which is the default, "l2" or "l1", in any case.
         threat: Threat model in place of both: a :class:`kdiga.ThreatModel`, or text such as "linf 8/255".
         attacks: Names among "clean", "fgsm", "pgd-STEPS", "cw-STEPS", both with "xRESTARTS", and "autoattack".
         examples: Number of examples, the first ones; None for all.
@@ -73,7 +76,9 @@ def evaluate(
         folder: Folder of cached outcomes; None caches nothing.
         name: Name of the model on a page and in a comparison; None is its architecture or the name of its class.
         checks: Whether to run all checks for masked gradients; the result has all findings.
-        teacher: Another model, whose adversarial images the checks try on this one; None skips that check.
+        corruptions: Whether to measure accuracy under common corruptions as well (``Evaluation.corruptions``).
+        teacher: Another model, whose adversarial images the checks try on this one; giving it runs the checks.
+        transfer_from: More such models by name, with as many outputs; the finding says how many images each fools.
         progress: Function called with the attack, examples done and examples in total; True for a bar, or lines in a
             log; False for none; None for a bar where stderr is a terminal or the code runs in a notebook.
 
@@ -100,8 +105,10 @@ def evaluate(
         settings = replace(settings, progress=on_progress)
         found = measure(model, [(pixels, images.labels)], settings, attacks, version=version)
         about = describe_model(model, name, images=pixels)
+        if corruptions:
+            found = replace(found, corruptions=corruption_accuracy(model, [(pixels, images.labels)], settings))
         findings = list(found.findings)
-        if checks or teacher is not None:
+        if checks or teacher is not None or transfer_from:
             names = [finding.name for finding in findings]
             with evaluating(model):
                 ran = check_masking(
@@ -111,6 +118,7 @@ def evaluate(
                     threat=settings.threat,
                     seed=seed,
                     teacher=teacher,
+                    transfer_from=transfer_from,
                     result_cache=settings.result_cache,
                     fingerprint=about["fingerprint"],
                     on_progress=on_progress,

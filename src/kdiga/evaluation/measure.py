@@ -131,7 +131,7 @@ def _not_finite(results: Sequence[AttackResult]) -> list[Finding]:
     message = (
         f"under attack the logits of {logits} and the input gradients of {gradients} of {len(results[0].correct)} "
         "examples were not finite; such logits count as misclassified, and without a gradient an attack is too weak. "
-        "Mend the model: a division by zero, a root or a logarithm of zero, an overflow."
+        "Fix the model: a division by zero, a root or a logarithm of zero, an overflow."
     )
     return [Finding("finite", "failed", message, {"logits": logits, "gradients": gradients})]
 

@@ -144,7 +144,7 @@ class _Runner:
         if self.lost_in_a_row >= ATTEMPTS * max(2, self.size):
             raise WorkersEndedError(
                 f"every worker ended early ({error}); perhaps memory ran out. The same command continues, with fewer "
-                "--workers if need be."
+                "--workers if necessary."
             )
         if self.losses[folder] < ATTEMPTS:
             return False

@@ -115,8 +115,8 @@ def align(
 
     Warns:
         KdigaWarning: if the input gradient is exactly zero on every image, if batch norm and dropout of the
-            student are all in eval mode, or at the first call, if a model returns probabilities or the teacher is right
-            on no more than guessing.
+            student are all in eval mode, or at the first call, if a model returns probabilities or the teacher is no
+            better than guessing.
 
     >>> import torch
     >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
@@ -124,7 +124,7 @@ def align(
     >>> term.backward()
     >>> align(student, student, images, labels)
     Traceback (most recent call last):
-    kdiga.errors.InputError: the student and the teacher are the same module, so the student would be its own goal; give
+    kdiga.errors.InputError: the student and the teacher are the same module, so there is nothing to learn; give
     another model, or a copy, copy.deepcopy(student).
     """
     measure, route = distance_by_name(distance), route_by_name(route)

@@ -79,7 +79,7 @@ class KDIGA(CheckedOptions):
         if self.convention == "author" and (self.distance, self.gradient_of) != ("l2", "loss"):
             raise InputError(
                 f"distance was {self.distance!r} and gradient_of {self.gradient_of!r}; the author's convention has "
-                "'l2' and 'loss' alone. Leave them out, or use convention per-example."
+                "'l2' and 'loss' only. Leave them out, or use convention per-example."
             )
         if self.convention == "author" and (self.align_share, self.align_every) != (1, 1):
             raise InputError(

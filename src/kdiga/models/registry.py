@@ -133,7 +133,7 @@ class SourceRequest:
             value = getattr(self, name)
             if value not in (None, False, "name", {}):
                 text = str(value) if isinstance(value, Path) else value
-                raise InputError(f"{name}={text!r} has no place with {self.name!r}: {reason}. Leave it out.")
+                raise InputError(f"{name}={text!r} does not apply to {self.name!r}: {reason}. Leave it out.")
 
 
 class ModelSource(ABC):

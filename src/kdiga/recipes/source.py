@@ -160,7 +160,7 @@ def read_source(path: str | Path, overrides: Sequence[str], kind: FileKind) -> Y
     # YAML silently ignores the first of two equal keys.
     lines: dict[Keys, int] = {}
     twice = [
-        f"{'.'.join(keys)}: stands twice ({path}:{lines[keys]} and {path}:{line}); rename one."
+        f"{'.'.join(keys)}: appears twice ({path}:{lines[keys]} and {path}:{line}); rename one."
         for keys, line in found
         if lines.setdefault(keys, line) != line
     ]

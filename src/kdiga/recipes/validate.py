@@ -81,6 +81,8 @@ def recipe_from_dict(
     reader.check()
     defaults: dict[str, Any] = {"teacher": None, "threat": ThreatModel(), "training": TrainingSettings()}
     recipe = Recipe(**defaults | sections)
+    if recipe.threat.norm == "l1":
+        reader.problem(("threat", "norm"), "was 'l1', which only kdiga evaluate accepts; train under linf or l2")
     _check_teachers(reader, recipe)
     _check_cache(reader, recipe)
     if recipe.data.extra is not None and recipe.data.extra.labels == "teacher" and recipe.teacher is None:
@@ -147,16 +149,18 @@ def _check_cache(reader: SectionReader, recipe: Recipe) -> None:
         return
     name, needs = recipe.method.info.name, recipe.method.needs
     reasons = {
-        f"method {name} learns from no teacher, so there is nothing to store": needs.teachers == 0,
-        f"method {name} trains its teacher along, and stored signals would stay as they are": needs.trains_teacher,
-        f"method {name} asks its teacher at images of its own making, which no store holds": needs.teacher_queries,
-        f"method {name} learns from two teachers and a store holds one": needs.teachers == 2,
-        "data.extra adds images to the batches that no store holds": recipe.data.extra is not None,
-        "rounds have a new teacher each, and a store holds one": recipe.rounds is not None,
+        f"method {name} uses no teacher, so there is nothing to store": needs.teachers == 0,
+        f"method {name} trains its teacher, and stored signals do not change": needs.trains_teacher,
+        f"method {name} queries its teacher on perturbed images, which are not in a cache": needs.teacher_queries,
+        f"method {name} uses two teachers, and a cache holds one": needs.teachers == 2,
+        "data.extra adds images that are not in a cache": recipe.data.extra is not None,
+        "each round has a new teacher, and a cache holds one": recipe.rounds is not None,
     }
     reason = next((reason for reason, applies in reasons.items() if applies), None)
     if reason is not None:
-        reader.problem(("cache",), f"{reason}; leave the section out, or see `kdiga methods` for those that never ask")
+        reader.problem(
+            ("cache",), f"{reason}; leave the section out, or take a method that needs no queries (`kdiga methods`)"
+        )
     if recipe.training.precision == "auto":
         reader.problem(
             ("training", "precision"), "was 'auto'; a teacher cache is filled in one precision. Name it: fp32 or bf16"

@@ -144,7 +144,7 @@ def about(curve: CurveResult) -> list[str]:
         when_and_where(run for part in curve.parts for run in part.runs),
         "Percent, mean ± sample standard deviation over seeds. The start is the student before training. Epoch and "
         "point are chosen on validation images, which were held out of this training; where a student was pre-trained "
-        "on them, its start looks better there than on test images, and the bound is the stricter for it.",
+        "on them, its start seems better there than on test images, so the bound is stricter.",
     ]
 
 

@@ -17,7 +17,7 @@ from kdiga.report.blocks import Section
 from kdiga.report.charts import drawing, page_colours
 from kdiga.report.glossary import threat_in_words
 from kdiga.report.groups import ModelGroup, group_models
-from kdiga.report.sections.accuracy import costs_section, models_section, sweep_section
+from kdiga.report.sections.accuracy import corruptions_section, costs_section, models_section, sweep_section
 from kdiga.report.sections.certified import certified_section
 from kdiga.report.sections.notes import (
     exports_section,
@@ -117,6 +117,7 @@ def _part(group: ModelGroup, groups: Sequence[ModelGroup]) -> _Part:
     sections = [
         models_section(group, verdict),
         sweep_section(group, first=first is group),
+        corruptions_section(group),
         costs_section(group),
         certified_section(group),
         why_section(group),

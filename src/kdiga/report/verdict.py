@@ -221,6 +221,12 @@ def _checks(group: ModelGroup) -> list[str]:
             for (found, count), members in alike.items()
         ]
     sentences += [
+        f"{one.name}, {finding.name}: {finding.message}"
+        for one in checked
+        for finding in one.findings
+        if "sources" in finding.evidence
+    ]
+    sentences += [
         f"{finding.name}: {finding.message}"
         for explanation in group.explanations
         for finding in explanation.findings

@@ -53,6 +53,21 @@ class WorstClassRecord(ResultModel):
     name: Text = ""
 
 
+class CorruptionRecord(ResultModel):
+    """Accuracy under common corruptions, by corruption at severity 1 to 5."""
+
+    strengths_of: Text = ""
+    mean: Share
+    interval_95: Interval | None = None
+    worst_class: WorstClassRecord | None = None
+    accuracy: dict[str, list[Share]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean over severities, by corruption."""
+        return {name: sum(found) / len(found) for name, found in self.accuracy.items() if found}
+
+
 class EvaluationResult(JudgedFile):
     """An attacked model: accuracy, interval and outcomes by attack."""
 
@@ -68,6 +83,7 @@ class EvaluationResult(JudgedFile):
     correct: Annotated[dict[str, Outcomes | None], Lenient] = {}
     findings: Findings = []
     sweep: SweepRecord | None = None
+    corruptions: CorruptionRecord | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

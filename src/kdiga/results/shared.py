@@ -56,7 +56,7 @@ class Conditions:
     """Data set and threat model of a measurement."""
 
     data: str
-    norm: str  # "linf" or "l2"
+    norm: str  # "linf", "l2" or "l1"
     eps: float  # pixels in [0, 1]
     data_fingerprint: str | None = None  # of the test images; None in older files
 
@@ -106,7 +106,7 @@ class AccuracyCurve:
 class ThreatRecord(ResultModel):
     """Norm and eps of a threat model."""
 
-    norm: Literal["linf", "l2"]
+    norm: Literal["linf", "l2", "l1"]
     eps: Number
 
 
@@ -116,6 +116,7 @@ class FindingRecord(ResultModel):
     name: Text = "unnamed"
     verdict: Literal["passed", "warning", "failed", "skipped"]
     message: Text = ""
+    evidence: Fields = {}
 
 
 Findings = Annotated[list[FindingRecord], NoneAsEmpty]

@@ -53,7 +53,9 @@ def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = N
         InputError: If it contains a run and neither option is given, or it cannot be written to.
     """
     if resume and overwrite:
-        raise InputError("both --resume and --overwrite were given; the one continues what the other removes.")
+        raise InputError(
+            "both --resume and --overwrite were given; --resume continues the run and --overwrite removes it. Give one."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [name for name in OURS if (folder / name).exists()]

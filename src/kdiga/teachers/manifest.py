@@ -142,9 +142,9 @@ class Manifest:
         if not differences:
             return
         if self.gradient_of is None and wanted.get("gradient_of") is not None:
-            differences.insert(0, "it holds logits alone and this method needs input gradients as well")
+            differences.insert(0, "it holds logits only and this method needs input gradients as well")
         shown = some(differences, SHOWN)
-        raise InputError(f"the teacher cache in {str(folder)!r} is of something else: {shown}; {remedy}.")
+        raise InputError(f"the teacher cache in {str(folder)!r} does not fit this run: {shown}; {remedy}.")
 
     def to_json(self) -> str:
         """Return the manifest as text."""
@@ -172,7 +172,7 @@ class Manifest:
                 "again with `kdiga cache RECIPE --overwrite`, or choose another cache.folder."
             ) from None
         raise InputError(
-            f"the teacher cache in {str(folder)!r} is of something else: format is {found!r} there and {FORMAT} here; "
+            f"the teacher cache in {str(folder)!r} does not fit this run: format is {found!r} there and {FORMAT} here; "
             "fill it again with `kdiga cache RECIPE --overwrite`, or choose another cache.folder."
         )
 

@@ -116,7 +116,7 @@ class CachedTeacher:
         manifest = self.store.manifest
         if manifest.gradient_of is None:
             raise InputError(
-                f"the teacher cache in {str(self.store.folder)!r} holds logits alone and this method needs input "
+                f"the teacher cache in {str(self.store.folder)!r} holds logits only and this method needs input "
                 "gradients; fill one with this method's recipe."
             )
         rows = self.store.rows(batch.view, _indices(batch))
@@ -137,8 +137,8 @@ class CachedTeacher:
             InputError: Always.
         """
         raise InputError(
-            "a teacher cache was asked for logits at other images than it holds; give the live model, or a method "
-            "that does not ask (see kdiga methods)."
+            "a teacher cache was queried for images that it does not hold; give the live model, or a method that needs "
+            "no queries (see kdiga methods)."
         )
 
     def about(self) -> dict[str, Any]:

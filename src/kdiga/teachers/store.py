@@ -188,14 +188,12 @@ class Store:
             there = len(self.shards) - missing
             raise InputError(
                 f"the teacher cache in {str(self.folder)!r} is not complete: {there} of {len(self.shards)} shards are "
-                f"there; {FILL} goes on."
+                f"there; {FILL} adds the others."
             )
         for shard in self.shards:
             problem = self.problem(shard)
             if problem is not None:
-                raise InputError(
-                    f"teacher cache shard {str(self.path(shard))!r} {problem}; {FILL} finds it and fills it again."
-                )
+                raise InputError(f"teacher cache shard {str(self.path(shard))!r} {problem}; {FILL} fills it again.")
 
     def rows(self, view: int, index: Rows) -> Rows:
         """Return the rows of some examples in one view; other rows are not read.
@@ -277,8 +275,8 @@ def _clear(folder: Path) -> None:
 def _write_error(error: OSError, folder: Path) -> KdigaError:
     if error.errno in FULL:
         return StoreFullError(
-            f"the disk is full ({error.strerror}): what is stored in {str(folder)!r} so far stays. Make room, and "
-            "the same command goes on."
+            f"the disk is full ({error.strerror}); finished shards in {str(folder)!r} are saved. Make room, and "
+            "the same command continues."
         )
     return InputError(
         f"the teacher cache in {str(folder)!r} cannot be written ({error.strerror}); choose another cache.folder."

@@ -125,8 +125,8 @@ def _what_to_reduce(method: Method, settings: TrainingSettings) -> str:
     """Return the advice for a run that needs more memory than there is."""
     parts = settings.accumulate * 2
     accumulate = (
-        f"set training.accumulate to {parts}, which takes each batch in parts to the same result and with which an "
-        "interrupted run may go on by --resume, or "
+        f"set training.accumulate to {parts}, which splits each batch and gives the same result (an interrupted run "
+        "may continue with it by --resume), or "
     )
     if method.needs.couples_batch or settings.batch_size % parts:
         accumulate = ""

@@ -25,7 +25,7 @@ from kdiga.model_state import all_in_eval_mode, device_of
 from kdiga.teachers import CachedTeacher, OnlineTeacher
 from kdiga.training.sanity_checks import SanityChecks, check_first_batch
 from kdiga.training.teacher_sources import teacher_source, teachers_of
-from kdiga.types import Batch, Objective, ThreatModel
+from kdiga.types import Batch, Objective, ThreatModel, refuse_l1
 
 Choice = dict[str, Any]
 """``{"chosen": value, "why": sentence}``, with the measured times if there are any."""
@@ -116,7 +116,7 @@ class Distiller:
         for one in self.teachers:
             check_distinct(self.models.student, one)
         self.settings = StepSettings(
-            ThreatModel.of(threat),
+            refuse_l1(ThreatModel.of(threat), "training"),
             Exact() if route == "auto" else route_by_name(route),
             needs.student_gradient,
             needs.gradient_of,

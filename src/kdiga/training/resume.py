@@ -156,7 +156,7 @@ class Checkpoints:
             raise InterruptedRunError(
                 request,
                 f"stopped by {signal_name(request)} {where}; the state is saved in {str(self.folder)!r}. The same "
-                "command goes on from there with --resume.",
+                "command continues from there with --resume.",
             )
 
     def save(self, state: GetState) -> None:

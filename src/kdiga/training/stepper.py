@@ -32,7 +32,7 @@ from kdiga.training.resume_checks import check_optimizer, check_schedule, same_s
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.weight_perturbation import WeightPerturbation
-from kdiga.types import Batch, Objective, ThreatModel
+from kdiga.types import Batch, Objective, ThreatModel, refuse_l1
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class TrainingTask:
     teachers: Sequence[nn.Module | Teacher]
     method: Method
     threat: ThreatModel
+
+    def __post_init__(self) -> None:
+        refuse_l1(self.threat, "training")
 
     def copy(self) -> TrainingTask:
         """Return the task with copies of all models that training changes."""

@@ -43,11 +43,11 @@ def teachers_of(
     for one in used:
         if needs.teacher_queries and not isinstance(one, nn.Module) and not one.answers_queries:
             raise InputError(
-                f"method {name!r} asks the teacher at images of its own making and was given stored signals, which "
-                "know clean images only; give the live model, or a method that does not ask (see kdiga methods)."
+                f"method {name!r} queries the teacher on perturbed images and was given stored signals, which are of "
+                "clean images only; give the live model, or a method that needs no queries (see kdiga methods)."
             )
     if needs.trains_teacher and not isinstance(used[0], nn.Module):
-        raise InputError(f"method {name!r} trains its teacher along and was given stored signals; give a model.")
+        raise InputError(f"method {name!r} trains its teacher and was given stored signals; give a model.")
     return used
 
 

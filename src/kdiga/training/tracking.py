@@ -103,7 +103,7 @@ class Trackers:
     def _report(self, name: str, error: Exception) -> None:
         if self.on_trouble is not None:
             reason = words_of(error, 160)
-            self.on_trouble(f"{name} failed ({reason}); training goes on without it.")
+            self.on_trouble(f"{name} failed ({reason}); training continues without it.")
 
 
 def values_of(record: EpochRecord) -> dict[str, float]:

@@ -228,6 +228,6 @@ def _wait_for_workers(store: Store, calls: Sequence[Future[None]], on_shard: OnS
             raise error
     if store.missing():
         raise WorkersEndedError(
-            f"workers ended early ({', '.join(map(str, errors))}); perhaps memory ran out. What is stored stays, and "
-            "the same command goes on, with fewer --workers if need be."
+            f"workers ended early ({', '.join(map(str, errors))}); perhaps memory ran out. Finished shards are "
+            "saved, and the same command continues, with fewer --workers if necessary."
         )

@@ -26,7 +26,7 @@ from kdiga.errors import check_known
 from kdiga.results.certificates import CertificateResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.work_units import OnProgress
-from kdiga.types import ThreatModel, parse_number
+from kdiga.types import ThreatModel, parse_number, refuse_l1
 from kdiga.workflows.loaded_model import LoadedModel, TestSet, load_judged_model, load_with_test_set, result_folder
 from kdiga.workflows.requests import CertifyRequest, ModelRequest
 from kdiga.workflows.result_folder import Outcome, ResultFolder
@@ -59,6 +59,7 @@ def certify_models(
 ) -> Outcome:
     """Certify the first of the models, against the second if there is one."""
     methods = _methods(request)
+    refuse_l1(test_set.threat, "a certificate")
     if "interval" in methods:
         _check_coverage(models, test_set)
     loaded = models[0]

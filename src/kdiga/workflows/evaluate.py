@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from kdiga.data.image_set import to_pixels
 from kdiga.distributed.launch import one_thread
 from kdiga.distributed.worker_processes import LocalExecutor
+from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name, sweep
 from kdiga.evaluation.accuracies import BY_ATTACK
+from kdiga.evaluation.corruptions import corruption_accuracy
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.evaluation.measure import measure
 from kdiga.evaluation.stages import AttackSettings
@@ -64,6 +68,8 @@ def _check(request: EvaluateRequest) -> None:
     _sweep_values(request.sweep, 1.0)
     for name in (*request.attacks, request.sweep_attack):
         attack_by_name(name, version=request.version)
+    if request.transfer_from and not request.checks_masking:
+        raise InputError("--transfer-from was given with --no-checks; it is one of the checks. Leave one of them out.")
 
 
 def _sweep_values(given: str | None, eps: float) -> list[float]:
@@ -99,9 +105,13 @@ def _attack(
     model, images = loaded.model, test_set.images
     found = measure(model, images.batches(), settings, request.attacks, version=request.version).to_dict()
     for worst in found["worst_class"].values():
-        worst["name"] = test_set.images.classes[worst["label"]]
+        worst["name"] = images.classes[worst["label"]]
     if values := _sweep_values(request.sweep, test_set.threat.eps):
         found["sweep"] = sweep(model, images.batches(), settings, values, request.sweep_attack).to_dict()
+    if request.corruptions:
+        found["corruptions"] = corruption_accuracy(model, images.batches(), settings).to_dict()
+        if worst := found["corruptions"]["worst_class"]:
+            worst["name"] = images.classes[worst["label"]]
     if request.checks_masking:
         checked = [finding.to_dict() for finding in _checked(request, loaded, test_set, settings)]
         found["findings"] = _by_name(checked, found["findings"])
@@ -111,16 +121,17 @@ def _attack(
 def _checked(
     request: EvaluateRequest, loaded: LoadedModel, test_set: TestSet, settings: AttackSettings
 ) -> list[Finding]:
-    teacher = None
-    if request.teacher is not None:
-        teacher = load_judged_model(request.teacher, test_set, ModelRequest(device=request.device), "teacher").model
+    def load(name: str, role: str) -> nn.Module:
+        return load_judged_model(name, test_set, ModelRequest(device=request.device), role).model
+
     return check_masking(
         loaded.model,
         to_pixels(test_set.images.images).to(loaded.device),
         test_set.images.labels.to(loaded.device),
         threat=test_set.threat,
         seed=request.seed,
-        teacher=teacher,
+        teacher=None if request.teacher is None else load(request.teacher, "teacher"),
+        transfer_from={name: load(name, "source model") for name in request.transfer_from},
         result_cache=settings.result_cache,
         fingerprint=loaded.about["fingerprint"],
         on_progress=settings.progress,

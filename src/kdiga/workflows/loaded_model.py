@@ -171,7 +171,7 @@ def judged(name: str, asked: ModelRequest, **more: Any) -> ModelConfig:
         return config
     if not source_of(name)[0].prefix:
         raise InputError(
-            f"{name} is an architecture with fresh weights, of which there is nothing to know; give --weights, or the "
+            f"{name} is an architecture with fresh weights, so it was not trained; give --weights, or the "
             "folder of a run."
         )
     return replace(config, pretrained=True)

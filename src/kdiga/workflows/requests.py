@@ -53,7 +53,7 @@ class JudgeRequest(ModelRequest):
     out: Annotated[Path | None, Option("Folder of the results and of finished work. Default: in the run folder.")] = (
         None
     )
-    overwrite: Annotated[bool, Option("Replace results of another question in the folder.")] = False
+    overwrite: Annotated[bool, Option("Replace results of other settings in the folder.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,9 @@ class EvaluateRequest(JudgeRequest):
     """Attacks on a model."""
 
     model: ModelName
+    norm: Annotated[
+        str | None, Option("linf, l2 or l1. Default: the run's, else linf.", names=("linf", "l2", "l1"))
+    ] = None
     attacks: Annotated[
         Sequence[str],
         Option(
@@ -73,11 +76,18 @@ class EvaluateRequest(JudgeRequest):
         str | None, Option("Also measure accuracy at these eps; `auto`: 0 to 3 eps.", metavar="EPS,EPS,...")
     ] = None
     sweep_attack: Annotated[str, Option("Attack of the sweep.")] = "pgd-20"
+    corruptions: Annotated[bool, Option("Also measure accuracy under common corruptions at severity 1 to 5.")] = False
     checks: Annotated[
         bool | None,
-        Option("Check for masked gradients. Default: with autoattack.", flags=("--checks/--no-checks",)),
+        Option(
+            "Check for masked gradients. Default: with autoattack or --transfer-from.", flags=("--checks/--no-checks",)
+        ),
     ] = None
     teacher: Annotated[str | None, Option("Run whose adversarial images the transfer check uses.")] = None
+    transfer_from: Annotated[
+        Sequence[str],
+        Option("A model whose adversarial images the transfer check uses as well; repeat it for more.", names=MODELS),
+    ] = ()
     version: Annotated[str, Option("Version of AutoAttack: standard, plus, rand.")] = "standard"
     batch_size: Annotated[int, Option("Number of examples in one work unit.", least=1)] = 500
     workers: Annotated[int, Option("Number of processes that share the work, one thread each.", least=1)] = 1
@@ -85,7 +95,9 @@ class EvaluateRequest(JudgeRequest):
     @property
     def checks_masking(self) -> bool:
         """Whether to check for masked gradients."""
-        return any(name.lower() == "autoattack" for name in self.attacks) if self.checks is None else self.checks
+        if self.checks is not None:
+            return self.checks
+        return bool(self.transfer_from) or any(name.lower() == "autoattack" for name in self.attacks)
 
 
 @dataclass(frozen=True, kw_only=True)

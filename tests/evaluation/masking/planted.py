@@ -176,7 +176,9 @@ PLANTED: dict[str, Planted] = {
         lambda seed: Around(plain(seed), lambda x: torch.round(x * 7) / 7), ("flat-loss", "random-search")
     ),
     "thermometer code": Planted(lambda seed: through(thermometer, seed, channels=8), ("flat-loss",)),
-    "graph cut (detach)": Planted(lambda seed: Around(plain(seed), lambda x: x.detach()), ("flat-loss", "large-eps")),
+    "graph cut (detach)": Planted(
+        lambda seed: Around(plain(seed), lambda x: x.detach()), ("flat-loss", "large-eps", "decision-based")
+    ),
     "gradient of NaN (square of root)": Planted(
         lambda seed: Around(plain(seed), lambda x: x.sqrt() ** 2), ("flat-loss",)
     ),

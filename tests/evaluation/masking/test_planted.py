@@ -67,6 +67,12 @@ def test_an_untrained_model_is_sound():
     with torch.no_grad():
         labels = model(images).argmax(1)
     findings = check_masking(
-        model, images, labels, threat=ThreatModel("l2", 1.0), seed=3, checks=CHECKS[:-2], teacher=plain(1)
+        model,
+        images,
+        labels,
+        threat=ThreatModel("l2", 1.0),
+        seed=3,
+        checks=[check for check in CHECKS if check.name not in ("large-eps", "black-box")],
+        teacher=plain(1),
     )
     assert not [finding for finding in findings if finding.verdict == "failed"], findings

@@ -285,7 +285,7 @@ REFUSED = {
     "no trials": (("explain:", "tune: {trials: 0}\nexplain:"), r"trials was 0; it must be at least 1"),
     "a student of both kinds": (
         ("judged:", OLD.replace("old:", "small:")),
-        r"pretrained.students.small: stands among stud",
+        r"pretrained.students.small: is also among stud",
     ),
     "a teacher of pretrained": (
         ("judged:", OLD.replace("judged", "  teachers: [rob]\njudged")),

@@ -122,8 +122,8 @@ def test_the_page(project):
     assert "claims-c.png" not in page
     assert "kdiga claims tiny.yaml --out out" in page
     assert "linf eps 0.05; seeds 0; test images: clean 40, AutoAttack 8." in page
-    assert "More than the first 6 test images under d and 6 under e." in page
-    assert "Other seeds: with one, the intervals are over images alone." in page
+    assert "More than the first 6 test images for claim d and 6 for claim e." in page
+    assert "Other seeds: with one seed, the intervals cover images only." in page
     assert str(folder) not in page
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -55,6 +55,7 @@ CHECKS: tuple[Check, ...] = (
     Check("transfer", gradient_free.transfer),
     Check("large-eps", gradient_attacks.large_eps),
     Check("black-box", gradient_free.black_box),
+    Check("decision-based", gradient_free.decision_based),
 )
 
 
@@ -66,6 +67,7 @@ def check_masking(
     threat: ThreatModel,
     seed: int,
     teacher: nn.Module | None = None,
+    transfer_from: Mapping[str, nn.Module] | None = None,
     result_cache: ResultCache | None = None,
     fingerprint: str = "",
     on_progress: OnProgress | None = None,
@@ -84,7 +86,8 @@ def check_masking(
         labels: Labels, int (example,).
         threat: Threat model whose robust accuracy is checked.
         seed: Seed of random starts.
-        teacher: Network whose adversarial images are tried on the model; None skips that check.
+        teacher: Network whose adversarial images are tried on the model.
+        transfer_from: More such networks, by name; without any and without a teacher that check is skipped.
         result_cache: Cache of finished measurements; None caches nothing.
         fingerprint: Fingerprint of the model; "" computes it.
         on_progress: Function called with the measurement, examples done and examples in total.
@@ -96,7 +99,7 @@ def check_masking(
 
     Raises:
         InputError: If images or labels are out of range, there is no example, the model does not return finite logits
-            of at least two classes, or the teacher has another number of classes.
+            of at least two classes, or one of the other networks has another number of classes.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     >>> findings = check_masking(model.eval(), torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2]),
@@ -110,20 +113,24 @@ def check_masking(
         raise InputError(
             f"{len(images)} images were given, examples was {examples}; masking checks need at least one of each."
         )
+    for name, one in (transfer_from or {}).items():
+        if not isinstance(one, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"transfer_from[{name!r:.60}] was {type(one).__name__}; give a torch.nn.Module.")
     device = device_of(model, images.device)
+    others = ({} if teacher is None else {"teacher": teacher}) | dict(transfer_from or {})
     images, labels = images.detach().to(device), labels.long().to(device)
     with seeded(seed):
         training = [name or "the model itself" for name, module in model.named_modules() if module.training]
         initial_logits = _initial_logits(model, images[:examples]) if training else None
         with ExitStack() as inside:
-            for network in (model,) if teacher is None else (model, teacher):
+            for network in (model, *others.values()):
                 inside.enter_context(evaluating(network))
                 inside.enter_context(frozen_parameters(network))
             differentiable = DifferentiableModel(model)
             rows = _correct_rows(differentiable, images, labels, examples)
             context = CheckContext(
                 model=differentiable,
-                teacher=None if teacher is None else _checked_teacher(teacher, differentiable, images),
+                sources={name: _checked_source(name, one, differentiable, images) for name, one in others.items()},
                 given_images=images[:examples],
                 given_labels=labels[:examples],
                 images=images[rows],
@@ -143,6 +150,8 @@ def _run(check: Check, context: CheckContext) -> Finding:
     count = len(context.labels)
     if check.attacks and context.threat.eps == 0:
         return Finding(check.name, "skipped", "eps is 0, so there is nothing to attack.", {})
+    if check.attacks and context.threat.norm == "l1":
+        return Finding(check.name, "skipped", "the check is not defined under L1.", {})
     if check.attacks and count < FEWEST:
         message = f"the model classifies {count} examples correctly; the check needs {FEWEST}."
         return Finding(check.name, "skipped", message, {"examples": count})
@@ -161,8 +170,8 @@ def _initial_logits(model: nn.Module, images: Tensor) -> Tensor | None:
 
 
 @torch.no_grad()
-def _checked_teacher(teacher: nn.Module, model: nn.Module, images: Tensor) -> DifferentiableModel:
-    differentiable = DifferentiableModel(teacher, "teacher")
+def _checked_source(name: str, source: nn.Module, model: nn.Module, images: Tensor) -> DifferentiableModel:
+    differentiable = DifferentiableModel(source, name if name == "teacher" else f"model {name!r}")
     check_same_classes(model(images[:1]), differentiable(images[:1]))
     return differentiable
 

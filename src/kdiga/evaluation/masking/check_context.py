@@ -67,7 +67,7 @@ class CheckContext:
 
     Args:
         model: Model in eval mode, with frozen parameters.
-        teacher: The same for the teacher; None without one.
+        sources: Other models by name, whose adversarial images are tried on the model.
         given_images: First images, classified correctly or not, float (example, channel, height, width).
         given_labels: Labels of ``given_images``, int64 (example,).
         images: Correctly classified images, which attacks use.
@@ -80,7 +80,7 @@ class CheckContext:
     """
 
     model: DifferentiableModel
-    teacher: DifferentiableModel | None
+    sources: Mapping[str, DifferentiableModel]
     given_images: Tensor
     given_labels: Tensor
     images: Tensor

@@ -8,17 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from kdiga.attacks import PGD, uniform_start
-from kdiga.attacks.balls import project, steepest
+from kdiga.attacks.balls import project, steepest, within
 from kdiga.evaluation.autoattack import square_stage
 from kdiga.evaluation.masking.check_context import CheckContext
 from kdiga.evaluation.masking.finding import Finding, excess, verdict_on
 from kdiga.evaluation.masking.gradient_attacks import MAIN_STEPS, TRAVEL, robust_to_gradient_attacks
+from kdiga.evaluation.masking.rays import shortest_rays
 from kdiga.losses import cross_entropy
 from kdiga.model_state import seeded
 from kdiga.runs.fingerprints import fingerprint_of_model
 from kdiga.types import ThreatModel
 
 QUERIES = 1000
+DECISIONS = 300  # queries of the predicted class
 POINTS = 100  # random points of each kind
 SMALLEST_SIDE = 5  # pixels; Square's L2 start divides the side of an image by 5
 
@@ -46,16 +48,35 @@ def random_search(context: CheckContext) -> Finding:
 
 
 def transfer(context: CheckContext) -> Finding:
-    """Try adversarial images of the teacher on what gradient attacks on the model leave."""
-    if context.teacher is None:
-        return Finding("transfer", "skipped", "no teacher was given to transfer an attack from.", {})
+    """Try adversarial images of other models on what gradient attacks on the model leave; any that fools counts."""
+    if not context.sources:
+        return Finding("transfer", "skipped", "no teacher or other model was given to transfer an attack from.", {})
     robust = robust_to_gradient_attacks(context)
-    settings = {"teacher": fingerprint_of_model(context.teacher.model), "steps": MAIN_STEPS}
-    attack = partial(_transferred, context.model, context.teacher, context.threat)
-    fooled = context.fooled("transfer", settings, attack)
-    finding = _finding("transfer", "the transferred adversarial images of the teacher", fooled & robust, robust)
-    evidence = {**finding.evidence, "transfers": int(fooled.sum()) / len(fooled)}
+    fooled = dict[str, Tensor]()
+    for name, source in context.sources.items():
+        settings = {"teacher": fingerprint_of_model(source.model), "steps": MAIN_STEPS}
+        attack = partial(_transferred, context.model, source, context.threat)
+        fooled[name] = context.fooled("transfer", settings, attack)
+    found = {name: int((one & robust).sum()) for name, one in fooled.items()}
+    shares = {name: int(one.sum()) / len(one) for name, one in fooled.items()}
+    names = sorted(fooled, key=lambda name: (-found[name], -shares[name]))
+    of = "the teacher" if names == ["teacher"] else names[0]
+    if len(names) > 1:
+        of = f"{len(names)} models (most by {of}: {', '.join(f'{name} {found[name]}' for name in names)})"
+    anyone = torch.stack(list(fooled.values())).any(0) & robust
+    finding = _finding("transfer", f"the transferred adversarial images of {of}", anyone, robust)
+    evidence = {**finding.evidence, "transfers": shares[names[0]]}
+    if names != ["teacher"]:
+        evidence["sources"] = {name: {"found": found[name], "transfers": shares[name]} for name in names}
     return Finding("transfer", finding.verdict, finding.message, evidence)
+
+
+def decision_based(context: CheckContext) -> Finding:
+    """Run RayS (Chen and Gu, 2020), which sees only the predicted class, on what gradient attacks leave."""
+    robust = robust_to_gradient_attacks(context)
+    attack = partial(_shortest_rays, context.model, context.threat)
+    fooled = context.fooled("rays", {"queries": DECISIONS}, attack, among=robust)
+    return _finding("decision-based", f"RayS with {DECISIONS} queries of the class alone", fooled, robust)
 
 
 def _finding(name: str, attack: str, fooled: Tensor, robust: Tensor) -> Finding:
@@ -81,6 +102,12 @@ def _random_points(model: nn.Module, threat: ThreatModel, images: Tensor, labels
             for candidates in (uniform_start(images, threat), corners):
                 fooled |= model(candidates).argmax(1) != labels
     return fooled.int().tolist()
+
+
+def _shortest_rays(model: nn.Module, threat: ThreatModel, images: Tensor, labels: Tensor, seed: int) -> list[int]:
+    ends = shortest_rays(model, images, labels, queries=DECISIONS, enough=partial(within, threat=threat))
+    with torch.no_grad():
+        return ((model(ends).argmax(1) != labels) & within(ends, images, threat)).int().tolist()
 
 
 def _transferred(

@@ -156,8 +156,8 @@ def _not_robust(name: str, correct: Sequence[bool], threat: Mapping[str, Any], c
     return [
         f"teacher {name} is not robust: {percent(sum(correct) / len(correct))} of {len(correct)} test images (95 % "
         f"interval {percent(low)} to {percent(high)}) withstand {attack_name(COSTLY)} at {threat['norm']} "
-        f"eps {threat['eps']:.4g}, and chance is {percent(chance, 0)}; give a robust one, or go on all the "
-        "same with --despite-findings."
+        f"eps {threat['eps']:.4g}, and chance is {percent(chance, 0)}; give a robust one, or continue with "
+        "--despite-findings."
     ]
 
 

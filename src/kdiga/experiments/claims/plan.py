@@ -154,7 +154,7 @@ class ClaimsReader(SpecificationReader):
         students = self._labels(("pretrained", "students"))
         for label in students:
             if label in self.entries(("students",)):
-                self.problem(("pretrained", "students", label), "stands among students, too")
+                self.problem(("pretrained", "students", label), "is also among students")
         for label in self.pretrained.methods or ():
             if label not in methods:
                 self.problem(("pretrained", "methods", label), "is not among methods")

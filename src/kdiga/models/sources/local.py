@@ -53,7 +53,7 @@ class File(ModelSource):
         """Return the model of a file of kdiga, or ``architecture`` with the weights of another one."""
         path = Path(name).expanduser()
         if request.weights is not None:
-            raise InputError(f"{name!r} is a checkpoint, so weights={str(request.weights)!r} has no place; give one.")
+            raise InputError(f"{name!r} is a checkpoint, so weights={str(request.weights)!r} does not apply; give one.")
         request.refuse("it is a file", "pretrained")
         if request.architecture is None:
             request.refuse("its tensors have their architecture's names", "matched")
@@ -74,7 +74,7 @@ class RunSource(ModelSource):
     def load(self, request: SourceRequest, name: str) -> Classifier:
         """Return the run's best or last model."""
         if request.weights is not None:
-            raise InputError(f"{name!r} is a run, so weights={str(request.weights)!r} has no place; give one.")
+            raise InputError(f"{name!r} is a run, so weights={str(request.weights)!r} does not apply; give one.")
         request.refuse("a run knows its own model", "pretrained", "architecture", "matched")
         return from_file(checkpoint_in(Path(name).expanduser(), request.which), request.given)
 

@@ -13,6 +13,7 @@ from kdiga.report.groups import ModelGroup, ReportedModel
 from kdiga.report.tables import signed, span
 from kdiga.report.verdict import GroupVerdict
 from kdiga.results.attack_names import attack_name, eps_text, strength, strongest
+from kdiga.results.evaluations import CorruptionRecord
 from kdiga.results.runs import RunResult
 from kdiga.results.shared import Accuracy, AccuracyCurve
 from kdiga.statistics import percent
@@ -69,7 +70,7 @@ def _accuracy_cell(found: Accuracy | None, count: bool) -> TableCell:
     if found is None:
         return NO_VALUE
     images = f" ({found.images:,} images)" if count else ""
-    worst = "" if found.worst_class is None else f"; worst class {percent(found.worst_class)}"
+    worst = "" if found.worst_class is None else f"; {_unbroken(f'worst class {percent(found.worst_class)}')}"
     return TableCell(percent(found.value), span(found.interval) + images + worst, found.value)
 
 
@@ -77,13 +78,19 @@ def _difference_cell(found: AccuracyDifference | None) -> TableCell:
     if found is None:
         return NO_VALUE
     remarks = ", not paired" * (not found.paired) + ", not significant" * (found.sign == 0)
-    return TableCell(signed(found.value), f"{signed(found.low)} to {signed(found.high)}{remarks}")
+    return TableCell(signed(found.value), _unbroken(f"{signed(found.low)} to {signed(found.high)}") + remarks)
+
+
+def _unbroken(text: str) -> str:
+    """Return a text without places where a line may end."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _cost_cell(one: ReportedModel) -> TableCell:
     if one.run is None or one.run.minutes is None:
         return NO_VALUE
-    return TableCell(f"{one.run.minutes:.2f} min", f"{one.run.passes:,} passes" if one.run.passes else "")
+    passes = _unbroken(f"{one.run.passes:,} passes") if one.run.passes else ""
+    return TableCell(f"{one.run.minutes:.2f} min", passes)
 
 
 def sweep_section(group: ModelGroup, *, first: bool) -> Section | None:
@@ -162,6 +169,33 @@ def _sweep_numbers(found: Sequence[ModelCurve]) -> Table:
         }
         rows.append([TableCell(member.name), *(known.get(eps, NO_VALUE) for eps in at)])
     return Table(["model", *(f"eps {eps_text(eps)}" for eps in at)], rows)
+
+
+def corruptions_section(group: ModelGroup) -> Section | None:
+    """Return accuracy under common corruptions; None if no model was evaluated under them."""
+    found = [(one, done) for one in group.members for each in one.evaluations if (done := each.corruptions) is not None]
+    if not found:
+        return None
+    names = list(dict.fromkeys(name for _, done in found for name in done.means))
+    rows = [
+        [
+            TableCell(one.name, mark=mark(one.place)),
+            TableCell(percent(done.mean), _corrupted(done), done.mean),
+            *(TableCell(percent(done.means[name])) if name in done.means else NO_VALUE for name in names),
+        ]
+        for one, done in found
+    ]
+    table = Table(["model", "mean", *(name.replace("_", " ") for name in names)], rows)
+    lead = (
+        f"Means over severity 1 to 5, with the strengths of {found[0][1].strengths_of}, over {len(names)} corruptions; "
+    )
+    lead += "means over all fifteen of the benchmark are other numbers."
+    return Section("Accuracy under common corruptions", [table], [lead])
+
+
+def _corrupted(done: CorruptionRecord) -> str:
+    worst = "" if done.worst_class is None else f"; worst class {percent(done.worst_class.accuracy)}"
+    return span(done.interval_95) + worst
 
 
 def costs_section(group: ModelGroup) -> Section | None:
