@@ -262,7 +262,7 @@ class Constant(nn.Module):
         (None, {"attacks": ["pgd20"]}, "did you mean pgd-20"),
         (None, {"attacks": ["pgd-1"]}, "at least 2 steps"),
         (None, {"attacks": ["autoattack"], "version": "standart"}, "did you mean standard"),
-        (None, {"norm": "l1"}, "norm 'l1'"),
+        (None, {"norm": "l3"}, "norm 'l3'"),
         (None, {"eps": 8}, r"Did you mean 8/255"),
         (None, {"examples": 0}, "at least 1"),
         (Constant(torch.zeros(3)), {}, "the model has 3 classes"),

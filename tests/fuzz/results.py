@@ -229,8 +229,9 @@ result_target("result.explanation", {"explanation.json": damaged_json, "explanat
     ],
 )
 def read_compared(folder: Path) -> None:
+    differences = compare(folder / "a", folder / "b").attacks
     rows = [json_of(folder / f"{place}/evaluation.json")["correct"] for place in "ab"]
-    for found in compare(folder / "a", folder / "b").attacks:
+    for found in differences:
         one, other = (np.array(each[found.attack], float) for each in rows)
         assert math.isclose(found.difference, one.mean() - other.mean(), abs_tol=1e-9), "another difference"
         assert found.interval[0] <= found.difference <= found.interval[1], "an interval beside its difference"
