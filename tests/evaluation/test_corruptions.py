@@ -83,6 +83,20 @@ def test_means_and_the_worst_class():
     assert found.interval[0] < found.mean < found.interval[1]
 
 
+def test_logits_that_are_not_finite_are_wrong():
+    class Broken(nn.Module):
+        """Class 0 at grey images; NaN, whose argmax is class 0 as well, at all others."""
+
+        def forward(self, images):
+            is_grey = (images - 0.39).abs().amax((1, 2, 3)) < 0.01
+            return torch.where(is_grey[:, None], torch.tensor([1.0, 0.0]), torch.nan)
+
+    batch = torch.full((2, 1, 16, 16), 0.39), torch.zeros(2, dtype=torch.int64)
+    found = kdiga.evaluate(Broken(), [batch], attacks=["clean"], corruptions=True, eps=0).corruptions
+    assert found.accuracy["contrast"] == [1.0] * 5
+    assert found.accuracy["brightness"] == [0.0] * 5
+
+
 def test_the_cache_gives_the_same_and_other_channels_are_refused(tmp_path):
     images, labels = torch.rand(12, 1, 8, 8), torch.arange(12) % 2
     ask = {"attacks": ["clean"], "corruptions": True, "folder": tmp_path, "batch_size": 5}

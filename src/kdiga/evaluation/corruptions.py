@@ -96,8 +96,9 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
 def _outcomes(model: nn.Module, images: Tensor, labels: Tensor, name: str, seed: int) -> list[list[int]]:
     found = list[list[int]]()
     for severity in SEVERITIES:
-        corrupted = corrupt(images, name, severity, seed).to(device_of(model), images.dtype)
-        found.append((logits_at(model, corrupted).argmax(1).cpu() == labels.cpu()).int().tolist())
+        logits = logits_at(model, corrupt(images, name, severity, seed).to(device_of(model), images.dtype)).cpu()
+        correct = (logits.argmax(1) == labels.cpu()) & logits.isfinite().all(1)  # else NaN would be class 0
+        found.append(correct.int().tolist())
     return found
 
 
