@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kdiga.errors import InputError
 from kdiga.evaluation.accuracies import CorruptionAccuracy
 from kdiga.evaluation.stages import AttackSettings
+from kdiga.losses import classified_correctly
 from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, mix_seed, seeded
 from kdiga.runs.fingerprints import fingerprint_of_model, fingerprint_of_tensors
@@ -97,8 +98,7 @@ def _outcomes(model: nn.Module, images: Tensor, labels: Tensor, name: str, seed:
     found = list[list[int]]()
     for severity in SEVERITIES:
         logits = logits_at(model, corrupt(images, name, severity, seed).to(device_of(model), images.dtype)).cpu()
-        correct = (logits.argmax(1) == labels.cpu()) & logits.isfinite().all(1)  # else NaN would be class 0
-        found.append(correct.int().tolist())
+        found.append(classified_correctly(logits, labels.cpu()).int().tolist())
     return found
 
 

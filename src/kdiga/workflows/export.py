@@ -29,6 +29,7 @@ from kdiga.export.onnx_file import INT8, INT8_FILE, ONNX, read_onnx
 from kdiga.export.robustbench_files import INFO, LOADER
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.safe_json_yaml import load_json
+from kdiga.losses import classified_correctly
 from kdiga.model_state import device_of
 from kdiga.results.exports import ExportResult
 from kdiga.runs.provenance import installed_version, provenance
@@ -160,7 +161,7 @@ def _measure(
     times = _latencies(loaded, written, images)
     attacked = _attack(request, loaded, [measured[name].file for name in logits], (images, labels), settings)
     for name, found in logits.items():
-        clean = AttackResult("clean", tuple((found.argmax(1) == labels).tolist()), 0.0)
+        clean = AttackResult("clean", tuple(classified_correctly(found, labels).tolist()), 0.0)
         results = with_worst({"clean": clean} | attacked[name])
         measured[name] = replace(measured[name], results=results, latency=times[name])
     # A file that is the model, bit for bit, has its measurements.
