@@ -134,7 +134,7 @@ def test_a_slightly_better_normalisation_is_named(monkeypatch, more, verdict):
     finding = preprocessing_finding(Right(700), torch.arange(1000.0).view(-1, 1, 1, 1), torch.zeros(1000).long())
     assert finding.verdict == verdict
     assert "cifar10" in finding.message
-    assert "70.0%" in finding.message
+    assert "70.0 %" in finding.message
 
 
 def test_a_normalisation_too_many_is_named():
