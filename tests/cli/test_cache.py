@@ -96,7 +96,7 @@ def test_overwrite(project):
 BAD = {
     "no section": (["cache", "plain.yaml"], "the recipe has no section cache; add `cache: {folder: ...}`"),
     "a method that asks": (["cache", "mine.yaml", "--set", "method=adaad"], "queries its teacher on perturbed images"),
-    "no teacher's method": (["cache", "mine.yaml", "--set", "method=ce"], "learns from no teacher"),
+    "no teacher's method": (["cache", "mine.yaml", "--set", "method=ce"], "uses no teacher"),
     "not filled": ([*TRAIN, "--set", "cache.folder=none"], "fill it with `kdiga cache RECIPE`"),
     "unknown key": (["cache", "mine.yaml", "--set", "cache.view=2"], "did you mean views"),
     "no workers": (["cache", "mine.yaml", "--workers", "0"], "--workers"),
