@@ -75,7 +75,7 @@ def test_report_rewrites_the_page_and_runs_nothing(project):
     (folder / "empty").mkdir(exist_ok=True)
     output = run("claims", "tiny.yaml", "--report", "--records", "empty", "--out", "none", cwd=folder)
     assert "4 of 4 runs are left" in output
-    assert "**Undecided for kdiga: " in (folder / "none/claims.md").read_text()
+    assert "**Undecided for kdiga. " in (folder / "none/claims.md").read_text()
 
 
 def test_dry_run_lists_and_writes_nothing(project, tmp_path):
