@@ -107,8 +107,9 @@ def test_checks_are_made_where_asked_for_or_where_autoattack_runs_and_stay(folde
 
 
 def test_l1_is_for_evaluation(folder):
-    run("evaluate", "run-0", "--norm", "l1", "--eps", "2", "--examples", "20", "--attacks", "fgsm", cwd=folder)
-    found = json.loads((folder / "run-0/evaluation/best-l1-2-20/evaluation.json").read_text())
+    asked = ("--norm", "l1", "--eps", "2", "--examples", "20", "--attacks", "fgsm", "--out", "l1")
+    run("evaluate", "run-0", *asked, cwd=folder)
+    found = json.loads((folder / "l1/evaluation.json").read_text())
     assert found["threat"] == {"norm": "l1", "eps": 2.0}
     assert found["accuracy"]["fgsm"] < found["accuracy"]["clean"]
     recipe = str(RECIPES / "digits-teacher.yaml")
