@@ -118,7 +118,7 @@ def test_bad_shards(tmp_path):
     shard(tmp_path / "m" / "train.tar", [("1", 0)])
     for folder, message in (
         ("z", "cannot be read as an uncompressed tar"),
-        ("u", "1 images without a label, '1.png'"),
+        ("u", "1 images without a label, such as '1.png'"),
         ("b", "a.tar:1.cls' holds no class number"),
         ("m", "1 tar files named train.*0 named val.*1 others"),
     ):
