@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from kdiga.analysis.measures import Measurements
-from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.data import FileSet, ImageSet, available_data
 from kdiga.data.file_set import first_images
 from kdiga.data.image_set import to_pixels
@@ -28,6 +26,10 @@ from kdiga.runs.work_units import OnProgress, ResultCache
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
+
+if TYPE_CHECKING:
+    from kdiga.analysis.measures import Measurements
+    from kdiga.analysis.worst_case import WorstCaseSearch
 from kdiga.workflows.identity import NOTED as STARTED
 from kdiga.workflows.identity import read_identity
 from kdiga.workflows.prepare import build_model, check_classes, check_fits, load_recipe_data
@@ -147,6 +149,8 @@ def measurements_on(
     test_set: TestSet, search: WorstCaseSearch, seed: int, cache: ResultCache, progress: OnProgress | None
 ) -> Measurements:
     """Return what an analysis measures of models on a test set."""
+    from kdiga.analysis.measures import Measurements  # here, because it loads scipy.stats
+
     images, labels = to_pixels(test_set.images.images), test_set.images.labels
     return Measurements(
         images, labels, threat=test_set.threat, search=search, seed=seed, result_cache=cache, on_progress=progress
