@@ -102,7 +102,7 @@ def test_the_cache_gives_the_same_and_other_channels_are_refused(tmp_path):
     ask = {"attacks": ["clean"], "corruptions": True, "folder": tmp_path, "batch_size": 5}
     first, again = (kdiga.evaluate(Brightness(), [(images, labels)], **ask) for _ in range(2))
     assert first.corruptions == again.corruptions
-    kept = [json.loads(path.read_text())["key"] for path in tmp_path.glob("*.json")]
-    assert sum("corruption" in key for key in kept) == 3 * len(CORRUPTIONS)
+    keys = [json.loads(path.read_text())["key"] for path in tmp_path.glob("*.json")]
+    assert sum("corruption" in key for key in keys) == 3 * len(CORRUPTIONS)
     with pytest.raises(InputError, match="4 channels"):
         kdiga.evaluate(Brightness(), [(torch.rand(2, 4, 8, 8), labels[:2])], attacks=["clean"], corruptions=True)

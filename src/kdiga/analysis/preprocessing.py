@@ -58,9 +58,14 @@ class Alternative:
 
 
 @torch.no_grad()
+def logits_in_batches(model: Preprocessed, images: Tensor) -> Tensor:
+    """Return the logits, float (example, num_classes)."""
+    return torch.cat([logits_at(model, part) for part in images.split(BATCH_SIZE)])
+
+
 def predictions_of(model: Preprocessed, images: Tensor) -> Tensor:
     """Return the predicted classes, int64 (example,)."""
-    return torch.cat([logits_at(model, part).argmax(1) for part in images.split(BATCH_SIZE)])
+    return logits_in_batches(model, images).argmax(1)
 
 
 def preprocessing_finding(model: nn.Module, images: Tensor, labels: Tensor) -> Finding:

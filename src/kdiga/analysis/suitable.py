@@ -8,19 +8,22 @@ from math import log
 from statistics import fmean
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from kdiga.analysis.explanation import MANY_ZEROS
 from kdiga.analysis.measures import Measurements, ModelMeasures
-from kdiga.analysis.preprocessing import BATCH_SIZE, class_order_finding, clean_finding, preprocessing_finding
+from kdiga.analysis.preprocessing import (
+    class_order_finding,
+    clean_finding,
+    logits_in_batches,
+    preprocessing_finding,
+)
 from kdiga.analysis.ranking import ratio_interval
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.masking.finding import Finding, Verdict
 from kdiga.losses import entropy
-from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating
-from kdiga.statistics import clopper_pearson
+from kdiga.statistics import clopper_pearson, percent
 
 ATTACK = "pgd-20"
 FRAGILE, WEAK = 0.2, 0.4  # shares of clean accuracy that survive the attack
@@ -69,8 +72,8 @@ def suitable(measurements: Measurements, teacher: nn.Module) -> Suitability:
     clean, attacked = measurements.attacked(teacher, ATTACK, measurements.result_cache.folder)
     device = device_of(teacher)
     images, labels = measurements.images.to(device), measurements.labels.to(device)
-    with evaluating(teacher), torch.no_grad():
-        logits = torch.cat([logits_at(teacher, part) for part in images.split(BATCH_SIZE)])
+    with evaluating(teacher):
+        logits = logits_in_batches(teacher, images)
     findings = [
         clean_finding(clean, num_classes),
         _robust(clean, attacked),
@@ -126,7 +129,8 @@ def _robust(clean: Sequence[bool], robust: AttackResult) -> Finding:
         return Finding("robust-accuracy", "failed", "right on no image, so nothing can be attacked.", {})
     share, (low, high) = standing / right, clopper_pearson(standing, right)
     verdict: Verdict = "failed" if high < FRAGILE else "warning" if share < WEAK else "passed"
-    message = f"{robust.accuracy:.1%} under {ATTACK}, {share:.0%} [{low:.0%}, {high:.0%}] of what it gets right without"
+    interval = f"[{percent(low, 0)}, {percent(high, 0)}]"
+    message = f"{percent(robust.accuracy)} under {ATTACK}, {percent(share, 0)} {interval} of what it gets right without"
     message += {
         "failed": "; it has no robustness to pass on.",
         "warning": "; it has little robustness to pass on.",
@@ -146,7 +150,7 @@ def _linearity(own: ModelMeasures) -> Finding:
     if relative is None:
         return Finding("linearity", "warning", "no search found any rise of the loss within the ball.", evidence)
     deviation = f"the loss deviates from a linear one by up to {gamma:.2f} nats"
-    message = f"{deviation}, {relative:.0%} of its largest rise ({change:.2f})"
+    message = f"{deviation}, {percent(relative, 0)} of its largest rise ({change:.2f})"
     curved = relative > CURVED
     message += "; its gradients predict little of the loss in the ball." if curved else "."
     return Finding("linearity", "warning" if curved else "passed", message, evidence)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdiga.display import Displayed, Summary
 from kdiga.evaluation.masking.finding import Finding
-from kdiga.statistics import clopper_pearson
+from kdiga.statistics import clopper_pearson, percent
 from kdiga.types import ThreatModel
 
 BY_ATTACK = ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct")
@@ -201,7 +201,7 @@ class Evaluation(Displayed):
             title += f"; doubtful: {', '.join(finding.name for finding in doubts)}"
         sentences = [f"{one.name} {one.verdict}: {one.message}" for one in doubts]
         if self.corruptions is not None:
-            sentences.append(f"mean accuracy under common corruptions: {self.corruptions.mean:.1%}")
+            sentences.append(f"mean accuracy under common corruptions: {percent(self.corruptions.mean)}")
         return Summary(title, rows, sentences=sentences)
 
 

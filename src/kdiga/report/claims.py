@@ -123,12 +123,12 @@ def _ranking(name: str, found: CorrelationRecord) -> str:
 def rule(claims: ClaimsResult, name: str) -> str:
     """Return a claim's rule in words, with its numbers."""
     rules = claims.rules
-    kept, covered = f"{100 * rules['kept']:g} %", f"{100 * rules['covered']:g} %"
+    least, covered = f"{100 * rules['kept']:g} %", f"{100 * rules['covered']:g} %"
     gained, lost, ranked = (f"{rules[key]:g}" for key in ("gained", "lost", "ranked"))
     words = {
-        "a": f"a pair supports the claim if the interval of (KD student's robust accuracy - {kept} of the teacher's) "
+        "a": f"a pair supports the claim if the interval of (KD student's robust accuracy - {least} of the teacher's) "
         "is below 0, and contradicts it if the interval is at or above 0.",
-        "b": f"a pair supports the claim if the interval of (student's robust accuracy - {kept} of the teacher's) is "
+        "b": f"a pair supports the claim if the interval of (student's robust accuracy - {least} of the teacher's) is "
         "at or above 0, and contradicts it if the interval is below 0.",
         "c": f"a student supports the claim if its robust accuracy rises by at least {gained} points and its clean "
         f"accuracy falls by at most {lost}, over the whole of both intervals. It contradicts the claim if one of the "

@@ -17,6 +17,7 @@ from kdiga.evaluation.masking.check_context import CheckContext, DifferentiableM
 from kdiga.evaluation.masking.finding import LEVEL, TOLERATED, Finding, excess, one_sided, verdict_on
 from kdiga.losses import cross_entropy, margin
 from kdiga.model_state import seeded
+from kdiga.statistics import percent
 from kdiga.types import ThreatModel
 
 STEPS = (1, 10, 40, 100)
@@ -110,7 +111,7 @@ def more_steps(context: CheckContext) -> Finding:
     evidence = {"steps": list(STEPS), "accuracy": accuracy, "examples": total, "rises": rises}
     message = (
         f"PGD with {', '.join(map(str, STEPS))} steps leaves an accuracy of "
-        f"{', '.join(f'{share:.0%}' for share in accuracy)} on {total} examples"
+        f"{', '.join(percent(share, 0) for share in accuracy)} on {total} examples"
     )
     if rises:
         worst = max(rises, key=lambda rise: rise["only_fewer"] - rise["only_more"])
