@@ -39,7 +39,7 @@ def test_report(tmp_path):
         folder.mkdir(parents=True)
         robust = 0.4 + 0.05 * design()[number - 1][0]
         best = {"robust": robust, "clean": 0.6}
-        (folder / "result.json").write_text(json.dumps({"validation": {"best": best}}))
+        (folder / "result.json").write_text(json.dumps({"validation": {"last": best}}))
     main_effects.report(tmp_path, tmp_path / "out")
     found = json.loads((tmp_path / "out/main-effects.json").read_text())["effects"]["robust"]
     assert found["squared distance"]["effect"] == pytest.approx(0.1)

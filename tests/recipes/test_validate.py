@@ -134,6 +134,11 @@ def test_bad_recipes(old, new, message, recipe):
         load_recipe(recipe(GOOD.replace(old, new)))
 
 
+@pytest.mark.parametrize("folder", [".", "2026/11", "1e3"])
+def test_a_path_that_looks_like_a_number_stays_a_path(folder, recipe):
+    assert load_recipe(recipe(GOOD.replace("digits", f"{{name: digits, root: '{folder}'}}"))).data.root == folder
+
+
 def test_all_problems_are_told_at_once(recipe):
     bad = GOOD.replace("epochs", "epoch").replace("gradient_weight", "weight").replace("activation", "act")
     with pytest.raises(InputError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import kdiga
 from kdiga.data import Augmentation, feed_of
@@ -285,6 +286,14 @@ def test_optimizers_are_the_ones_named():
     assert isinstance(build_optimizer([model], TrainingSettings(optimizer="adamw")), torch.optim.AdamW)
     sgd = build_optimizer([model], TrainingSettings(optimizer="sgd", momentum=0.8, weight_decay=1e-3))
     assert (sgd.param_groups[0]["momentum"], sgd.param_groups[0]["weight_decay"]) == (0.8, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_optimizers_are_fused_on_cuda_alone(name):
+    settings = TrainingSettings(optimizer=name)
+    assert not build_optimizer([nn.Linear(2, 2)], settings).defaults["fused"]
+    with FakeTensorMode():
+        assert build_optimizer([nn.Linear(2, 2, device="cuda")], settings).defaults["fused"]
 
 
 def test_feed_sees_every_example_in_an_epoch(stripes):

@@ -82,7 +82,7 @@ class SectionReader:
         values = self.mapping(keys, given, self.short.get(kind))
         types = {field.name: str(field.type) for field in fields(kind)}  # pyright: ignore[reportArgumentType]
         self.check_keys(keys, values, list(types))
-        known = {key: _parse_number_text(value) for key, value in values.items() if key in types}
+        known = {key: _parse_number_text(value, types[key]) for key, value in values.items() if key in types}
         if kind is ThreatModel and "norm" in known:
             known["norm"] = str(known["norm"]).lower()
         for key, inner in nested.items():
@@ -115,9 +115,10 @@ def nearest_or_all(given: str, accepted: Sequence[str] | Mapping[str, Any]) -> s
     return f"did you mean {close[0]}?" if close else f"accepted: {', '.join(accepted)}"
 
 
-def _parse_number_text(value: object) -> object:
-    # 8/255 is text in YAML; so is 1e-3, without the dot that YAML 1.1 needs.
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?( */ *\d+)?", value):
+def _parse_number_text(value: object, kind: str) -> object:
+    # 8/255 is text in YAML; so is 1e-3, without the dot that YAML 1.1 needs. A folder may be called . or 2026/11.
+    text_alone = re.search(r"\b(str|Path)\b", kind) and not re.search(r"\b(int|float)\b", kind)
+    if isinstance(value, str) and not text_alone and re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?( */ *\d+)?", value):
         return parse_number(value)
     return value
 
