@@ -8,7 +8,7 @@ Each setting has two levels. The 24 runs are a Plackett-Burman design of 12 runs
 that no main effect is mixed with an interaction of two settings. An effect is the mean of the 12 runs at the second
 level less the mean of the 12 at the first. Its 95 % interval is that of a linear model of all main effects: what they
 do not explain, interactions included, counts as noise. The response is the accuracy of each run's last weights under
-PGD-10: the best ones are chosen on the same images.
+PGD-10: the best ones are chosen on the same images. What validation images say is confirmed on test images, by PGD-20.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ GENERATOR = (1, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1)  # first row of the design of
 HEADER = f"""# What decides how much robustness kdiga transfers? Ten settings at two levels each, in 24 runs.
 #   kdiga study recipes/{RECIPE}.yaml
 #   python benchmarks/main_effects.py report runs/{RECIPE} --out runs/main-effects
-# Written by benchmarks/main_effects.py, which describes the design. Its answer uses validation images alone; the
-# study's own table is of few test images. weights/ holds resnet4b.pth of alpha-beta-CROWN. About two hours on one CPU
+# Written by benchmarks/main_effects.py, which describes the design. Its answer uses validation images; test
+# images confirm it. weights/ holds resnet4b.pth of alpha-beta-CROWN. About two hours on one CPU
 # core.
 base:
   data: {{name: cifar10, train_examples: 20000}}
@@ -77,7 +77,7 @@ def recipe() -> str:
             for section, keys in (high if level > 0 else low).items():
                 sections[section] |= keys
         lines.append(f"  run-{number:02}: {json.dumps(sections)}\n".replace('"', ""))
-    lines.append("seeds: [0]\nevaluate: {attacks: [clean], examples: 500}\n")
+    lines.append("seeds: [0]\nevaluate: {attacks: [clean, pgd-20], examples: 1000, which: [last]}\n")
     return "".join(lines)
 
 
@@ -103,13 +103,19 @@ def main_effects(levels: NDArray[np.int_], response: NDArray[np.float64]) -> lis
 
 
 def responses(runs: Path) -> dict[str, NDArray[np.float64]]:
-    """Return the accuracies of the last weights of all runs on validation images, by their kind."""
-    found = [runs / f"run-{number:02}/seed-0/result.json" for number in range(1, len(design()) + 1)]
-    missing = [path.parent.parent.name for path in found if not path.is_file()]
+    """Return the accuracies of the last weights of all runs, by their kind."""
+    folders = [runs / f"run-{number:02}/seed-0" for number in range(1, len(design()) + 1)]
+    missing = [folder.parent.name for folder in folders if not (folder / "last-test.json").is_file()]
     if missing:
-        raise SystemExit(f"{len(missing)} of {len(found)} runs have not finished: {', '.join(missing)}")
-    last = [json.loads(path.read_text())["validation"]["last"] for path in found]
-    return {kind: np.array([one[kind] for one in last]) for kind in ("robust", "clean")}
+        raise SystemExit(f"{len(missing)} of {len(folders)} runs have not finished: {', '.join(missing)}")
+    last = [json.loads((folder / "result.json").read_text())["validation"]["last"] for folder in folders]
+    test = [json.loads((folder / "last-test.json").read_text())["accuracy"] for folder in folders]
+    return {
+        "robust, validation": np.array([one["robust"] for one in last]),
+        "clean, validation": np.array([one["clean"] for one in last]),
+        "robust, test": np.array([one["pgd-20"] for one in test]),
+        "clean, test": np.array([one["clean"] for one in test]),
+    }
 
 
 def report(runs: Path, out: Path) -> None:
@@ -121,14 +127,14 @@ def report(runs: Path, out: Path) -> None:
     accuracies = {kind: response.tolist() for kind, response in given.items()}
     text = json.dumps({"effects": content, "accuracies": accuracies}, indent=2)
     (out / "main-effects.json").write_text(text + "\n")
-    order = sorted(range(len(FACTORS)), key=lambda place: -abs(effects["robust"][place].effect))
+    shown = effects["robust, validation"]
+    order = sorted(range(len(FACTORS)), key=lambda place: -abs(shown[place].effect))
     names = list(FACTORS)
-    rows = ["| setting | robust accuracy, points | clean accuracy, points |", "|---|---|---|"]
-    rows += [
-        f"| {names[place]} | {cell(effects['robust'][place])} | {cell(effects['clean'][place])} |" for place in order
-    ]
+    rows = [f"| setting | {' | '.join(effects)} |", f"|---{'|---' * len(effects)}|"]
+    rows += [f"| {names[place]} | {' | '.join(cell(found[place]) for found in effects.values())} |" for place in order]
     (out / "main-effects.md").write_text("\n".join(rows) + "\n")
-    picture(out / "main-effects.png", [names[place] for place in order], [effects["robust"][place] for place in order])
+    drawn = {kind: [effects[kind][place] for place in order] for kind in ("robust, validation", "robust, test")}
+    picture(out / "main-effects.png", [names[place] for place in order], drawn)
 
 
 def cell(one: Effect) -> str:
@@ -136,16 +142,21 @@ def cell(one: Effect) -> str:
     return f"{100 * one.effect:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
 
 
-def picture(path: Path, names: list[str], effects: list[Effect]) -> None:
-    """Draw the effects from the largest down, with their intervals."""
-    figure, axes = axes_of(width=6.4, height=0.6 + 0.34 * len(names))
-    values = [100 * one.effect for one in effects]
-    intervals = [(100 * one.low, 100 * one.high) for one in effects]
-    axes.errorbar(values, range(len(names)), xerr=bars(values, intervals), fmt="o", color="#0072b2")
+def picture(path: Path, names: list[str], effects: dict[str, list[Effect]]) -> None:
+    """Draw the effects from the largest down, with their intervals, a marker a kind."""
+    figure, axes = axes_of(width=6.4, height=0.9 + 0.34 * len(names))
+    places = np.arange(len(names))
+    for (kind, found), shift, marker, color in zip(
+        effects.items(), (-0.12, 0.12), "os", ("#0072b2", "#d55e00"), strict=True
+    ):
+        values = [100 * one.effect for one in found]
+        intervals = [(100 * one.low, 100 * one.high) for one in found]
+        axes.errorbar(values, places + shift, xerr=bars(values, intervals), fmt=marker, color=color, label=kind)
     axes.axvline(0, color="#515253", linewidth=1)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlabel("effect on robust validation accuracy, points")
+    axes.set_xlabel("effect on robust accuracy, points")
+    axes.legend(loc="lower right")
     write_png(path, figure)
 
 

@@ -38,13 +38,13 @@ def test_report(tmp_path):
         folder = tmp_path / f"run-{number:02}/seed-0"
         folder.mkdir(parents=True)
         robust = 0.4 + 0.05 * design()[number - 1][0]
-        best = {"robust": robust, "clean": 0.6}
-        (folder / "result.json").write_text(json.dumps({"validation": {"last": best}}))
+        (folder / "result.json").write_text(json.dumps({"validation": {"last": {"robust": robust, "clean": 0.6}}}))
+        (folder / "last-test.json").write_text(json.dumps({"accuracy": {"pgd-20": robust - 0.01, "clean": 0.5}}))
     main_effects.report(tmp_path, tmp_path / "out")
-    found = json.loads((tmp_path / "out/main-effects.json").read_text())["effects"]["robust"]
+    found = json.loads((tmp_path / "out/main-effects.json").read_text())["effects"]["robust, test"]
     assert found["squared distance"]["effect"] == pytest.approx(0.1)
     assert "| squared distance | +10.0 (+10.0 to +10.0) |" in (tmp_path / "out/main-effects.md").read_text()
     assert (tmp_path / "out/main-effects.png").stat().st_size > 1000
-    (tmp_path / "run-07/seed-0/result.json").unlink()
+    (tmp_path / "run-07/seed-0/last-test.json").unlink()
     with pytest.raises(SystemExit, match="1 of 24 runs have not finished: run-07"):
         main_effects.report(tmp_path, tmp_path / "out")
