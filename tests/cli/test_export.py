@@ -209,3 +209,13 @@ def test_the_command_line_starts_without_the_exporters(project):
     code = f"import sys, kdiga.cli.export; print([name for name in {slow} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_files_are_attacked_in_l1(project):
+    told = run(
+        "export", "small", "--to", "safetensors", "--norm", "l1", "--eps", "2", "--out", "l1", *SMALL, cwd=project
+    )
+    assert "l1 eps 2" in told
+    written = json.loads((project / "l1/export.json").read_text())
+    assert written["threat"] == {"norm": "l1", "eps": 2.0}
+    assert set(written["formats"]) == {"pytorch", "safetensors"}

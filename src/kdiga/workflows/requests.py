@@ -22,6 +22,8 @@ from kdiga.workflows.options import (
 
 Examples = Annotated[int, Option("Use only the first N test images.", least=1)]
 Restarts = Annotated[int, Option("Number of random starts of each search for the worst image in the ball.", least=1)]
+# The norms of attacks; certificates and explanations have no l1.
+AttackNorm = Annotated[str | None, Option("linf, l2 or l1. Default: the run's, else linf.", names=("linf", "l2", "l1"))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +63,7 @@ class EvaluateRequest(JudgeRequest):
     """Attacks on a model."""
 
     model: ModelName
-    norm: Annotated[
-        str | None, Option("linf, l2 or l1. Default: the run's, else linf.", names=("linf", "l2", "l1"))
-    ] = None
+    norm: AttackNorm = None
     attacks: Annotated[
         Sequence[str],
         Option(
@@ -162,6 +162,7 @@ class ExportRequest(JudgeRequest):
     """Files of a model for other programs, and their measurements."""
 
     model: ModelName
+    norm: AttackNorm = None
     to: Annotated[
         Sequence[str],
         Option(
