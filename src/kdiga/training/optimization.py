@@ -29,7 +29,7 @@ def build_optimizer(models: Sequence[nn.Module], settings: TrainingSettings) -> 
             "student.requires_grad_(True), or freeze fewer parameters."
         )
     # On CUDA a step takes one kernel in place of several; None leaves the choice to PyTorch.
-    fused = all(parameter.is_cuda for group in groups for parameter in group["params"]) or None
+    fused = all(parameter.is_cuda for model in models for parameter in model.parameters()) or None
     if settings.optimizer == "adamw":
         return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
     return SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused)
