@@ -21,7 +21,7 @@ FOR_DEVELOPERS = {"CONTRIBUTING.md", "reliability.md"}
 BANNED = re.compile(r"\b(told|beside|theirs|whatever|nobody|anyhow|portion|shelf|witness|team|of its own)\b", re.I)
 WORDS = 1500  # tables and code left out; the longest pages have more
 ALL_WORDS = 20_000  # of the pages for users, README included
-LONGER = {"results.md": 2350, "methods.md": 2000}
+LONGER = {"results.md": 2400, "methods.md": 2000}
 WIDTHS = (1280, 390)
 CLIPPED = """<script>addEventListener("load", () => {
   const cut = [...document.querySelectorAll("pre > code")].filter(one => one.scrollWidth > one.clientWidth + 1);
