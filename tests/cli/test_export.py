@@ -212,10 +212,10 @@ def test_the_command_line_starts_without_the_exporters(project):
 
 
 def test_files_are_attacked_in_l1(project):
-    told = run(
+    printed = run(
         "export", "small", "--to", "safetensors", "--norm", "l1", "--eps", "2", "--out", "l1", *SMALL, cwd=project
     )
-    assert "l1 eps 2" in told
+    assert "l1 eps 2" in printed
     written = json.loads((project / "l1/export.json").read_text())
     assert written["threat"] == {"norm": "l1", "eps": 2.0}
     assert set(written["formats"]) == {"pytorch", "safetensors"}

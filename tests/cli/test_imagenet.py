@@ -49,19 +49,10 @@ def settings(tmp_path_factory):
 @pytest.mark.slow
 def test_every_stage_runs(settings):
     folder, changes = settings
-    two_processes = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdiga"]
+    two_processes = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kdiga"]
+    train = ["train", str(RECIPE), *changes, "--despite-findings", "--out", "student"]
     trained = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            *two_processes,
-            "train",
-            str(RECIPE),
-            *changes,
-            "--despite-findings",
-            "--out",
-            "student",
-        ],
+        [sys.executable, *two_processes, *train],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -70,19 +61,8 @@ def test_every_stage_runs(settings):
     )
     assert trained.returncode == 0, trained.stderr
     run("evaluate", "student", "--attacks", "clean,pgd-2", "--examples", "4", cwd=folder)
-    assert "smoothing" in run(
-        "certify",
-        "student",
-        "--method",
-        "smoothing",
-        "--sigma",
-        "0.25",
-        "--samples",
-        "20",
-        "--examples",
-        "2",
-        cwd=folder,
-    )
+    smoothing = ["--method=smoothing", "--sigma=0.25", "--samples=20", "--examples=2"]
+    assert "smoothing" in run("certify", "student", *smoothing, cwd=folder)
     named = [f"--{key}={value}" for key, value in TEACHER.items() if key != "name"]
     run("explain", TEACHER["name"], "student", *named, "--attack=pgd-40", "--examples=2", cwd=folder)
     run("export", "student", "--to", "onnx", "--examples", "4", cwd=folder)
