@@ -111,6 +111,38 @@ def test_a_curve_from_start_to_end(project):
     assert files == {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if "seed-" in str(path)}
 
 
+def test_a_curve_between_start_and_trained_weights(project):
+    """One training; every point is the line between two states, with statistics of its own."""
+    sweep = load_curve("curve.yaml", "interpolation=0.5,0.25", out=Path("out"), evaluation=EVALUATION, at_most=100)
+    board = sweep.open(project, since=time.time())
+    ended = []
+    content = sweep.run(board, project, on_progress=lambda watch: ended.append(watch.ended))
+    assert [one for one in ended if one] == [
+        f"{name}/seed-0" for name in ("start", *map("interpolation-{}".format, (1, 0.5, 0.25)))
+    ]
+    before, after, between = (
+        load_file(f"out/{name}/seed-0/best.safetensors") for name in ("start", "interpolation-1", "interpolation-0.25")
+    )
+    for name, value in between.items():  # cnn-4 has no batch norm
+        assert torch.allclose(value, before[name] + 0.25 * (after[name] - before[name]), atol=1e-6), name
+    assert [point["value"] for point in content["points"]] == [0.25, 0.5, 1.0]
+    run = evaluate(
+        load_model("out/interpolation-0.25/seed-0"), project.test.batches(), eps=0.1, attacks=["pgd-3"], examples=60
+    )
+    assert content["points"][0]["runs"][0]["test"]["accuracy"]["pgd-3"] == run["pgd-3"]
+    assert "Interpolation s: the start's weights" in Path("out/curve.md").read_text()
+
+    # Weights between others are refused.
+    result = Path("out/interpolation-0.5/seed-0/result.json")
+    content = json.loads(result.read_text())
+    content["interpolated"]["ends"].reverse()
+    result.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"interpolation-0\.5/seed-0 .* lies between other weights than those of start"
+    ):
+        sweep.open(project)
+
+
 def test_one_that_stops_in_an_attack_goes_on_there(project, monkeypatch):
     whole = run_one.measure
     calls = []
@@ -201,14 +233,22 @@ def test_the_answer_waits_and_counts_every_seed():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("method.gap_weight=1, 0,1/4", ("gap_weight", (0.0, 0.25, 1.0))), ("method.steps=2", ("steps", (2.0,)))],
+    [
+        ("method.gap_weight=1, 0,1/4", ("gap_weight", (0.0, 0.25, 1.0))),
+        ("method.steps=2", ("steps", (2.0,))),
+        ("interpolation=0.5, 0.25", ("interpolation", (0.25, 0.5, 1.0))),
+    ],
 )
 def test_values_of_a_coefficient(text, expected):
     assert parse_over(text) == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["gap_weight=1", "training.lr=1", "method.gap_weight", "method.gap_weight=", "method.=1"]
+    "text",
+    [
+        *("gap_weight=1", "training.lr=1", "method.gap_weight", "method.gap_weight=", "method.=1"),
+        *("method.interpolation=1", "interpolation="),
+    ],
 )
 def test_another_form_is_refused(text):
     with pytest.raises(InputError, match=r"--over was .*write it as method.KEY=VALUE"):
@@ -224,6 +264,9 @@ def test_what_a_curve_cannot_do(project):
         load("method.gap_weight=1,1.0")
     with pytest.raises(InputError, match="'inf' is not a number"):
         load("method.gap_weight=inf")
+    for shares in ("0,0.5", "0.5,1.5"):
+        with pytest.raises(InputError, match="shares are above 0, which is the start, and at most 1"):
+            load(f"interpolation={shares}")
     with pytest.raises(InputError, match="gap_wieght: unknown key; did you mean gap_weight"):
         load("method.gap_wieght=1")
     with pytest.raises(InputError, match=r"starts from a pre-trained student. Give student\.weights"):

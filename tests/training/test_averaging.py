@@ -16,7 +16,7 @@ from kdiga.gradients.routes import Exact
 from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
 from kdiga.training import TrainingSettings
-from kdiga.training.averaging import EpochAverage
+from kdiga.training.averaging import EpochAverage, interpolated
 from kdiga.training.optimization import build_optimizer, build_schedule
 from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch
@@ -62,6 +62,29 @@ def test_the_average_of_epochs_is_its_formula(stripes):
     assert result.passes["student_forwards"] == steps * (4 + 2)  # a pass of the images after epochs 3 and 4
     own.load_state_dict(result.last_state)
     assert kdiga.evaluate(own, held.batches(), eps=0.1, attacks=["clean"])["clean"] == result.history[-1].clean
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_interpolated_weights_and_statistics(stripes, moved):
+    """Weights are on the line; statistics that training changed are those of the images at these weights."""
+    start, trained = with_batch_norm(), with_batch_norm()
+    with torch.no_grad(), seeded(3):
+        for value in trained.parameters():
+            value.add_(torch.randn_like(value))
+        if moved:
+            trained[1].running_mean += 1
+        trained[1].num_batches_tracked += 7
+    images = list(stripes.take(slice(60)).batches(30))
+    between = interpolated(start.train(), trained, 0.3, iter([one for one, _ in images]))
+    assert start.training
+    for name, value in between.named_parameters():
+        expected = 0.7 * dict(start.named_parameters())[name] + 0.3 * dict(trained.named_parameters())[name]
+        assert torch.allclose(value, expected, atol=1e-6), name
+    features = [between[0](one) for one, _ in images]
+    mean = sum(one.mean((0, 2, 3)) for one in features) / 2
+    assert torch.allclose(between[1].running_mean, mean if moved else start[1].running_mean, atol=1e-5)
+    assert between[1].momentum == start[1].momentum
+    assert not any(module.training for module in between.modules())
 
 
 def test_an_average_of_epochs_resumes(stripes, tmp_path):

@@ -30,7 +30,9 @@ class CurveRequest(ReportedRunsRequest):
     """Runs of a recipe over values of one coefficient."""
 
     recipe: RecipeName
-    over: Annotated[str, Option("Coefficient and values: method.gradient_weight=0,0.3,1,3.")]
+    over: Annotated[
+        str, Option("Coefficient and values: method.gradient_weight=0,0.3,1,3. Or interpolation=0.25,0.5,0.75.")
+    ]
     at_most: Annotated[float, Option("Largest accepted loss of validation clean accuracy, percentage points.")] = 1.0
     seeds: Annotated[Sequence[int] | None, Option("Comma-separated. Default: the recipe's.", read=_seeds)] = None
     attacks: Annotated[
@@ -44,9 +46,10 @@ class CurveRequest(ReportedRunsRequest):
 
 @command()
 def curve(request: CurveRequest, output: Output) -> None:
-    """Measure robustness gained and clean accuracy lost over a weight.
+    """Measure robustness gained and clean accuracy lost by a pre-trained student.
 
-    The student of the recipe is pre-trained. The most robust point on validation images that loses at most --at-most
+    The recipe runs once per value of a coefficient. Or it runs once, and --over interpolation=... moves the weights by
+    shares of what training changed (WiSE-FT). The most robust point on validation images that loses at most --at-most
     points of clean accuracy there is compared with the start on test images. The same command continues where an
     earlier one stopped.
 

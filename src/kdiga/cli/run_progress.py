@@ -82,14 +82,14 @@ def _print_runs(console: Console, experiment: Experiment, states: Sequence[str])
     headings = (experiment.noun, "method", "epochs", "seed", "learns from", "and then", "state")
     rows = list[tuple[str, ...]]()
     for run_spec, state in zip(experiment.run_specs, states, strict=True):
-        start, training, teacher = run_spec.kind == "start", run_spec.recipe.training, run_spec.recipe.teacher
+        training, teacher = run_spec.recipe.training, run_spec.recipe.teacher
         then = [*(experiment.evaluation.attacks if run_spec.which else ())]
         row = (
             run_spec.folder,
-            "none" if start else run_spec.recipe.method.info.name,
-            "0" if start else str(training.epochs),
+            run_spec.recipe.method.info.name if run_spec.is_trained else "none",
+            str(training.epochs) if run_spec.is_trained else "0",
             str(training.seed),
-            "" if start else ", ".join(run_spec.needs) or ("" if teacher is None else teacher.name),
+            (", ".join(run_spec.needs) or ("" if teacher is None else teacher.name)) if run_spec.is_trained else "",
             ", ".join([*then, *(one.file.removesuffix(".json") for one in run_spec.after)]),
             state,
         )

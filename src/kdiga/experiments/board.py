@@ -15,7 +15,7 @@ from kdiga.runs.run_folder import RESULT, write_json
 if TYPE_CHECKING:
     from kdiga.experiments.claims.measurements import TeacherMeasurement
 
-Kind = Literal["teacher", "trial", "method", "start"]
+Kind = Literal["teacher", "trial", "method", "start", "interpolated"]
 State = Literal["open", "done", "diverged", "failed"]
 FAILURE, VALIDATION = "failure.json", "best-validation.json"
 ENDED = ("done", "diverged")
@@ -35,11 +35,11 @@ class RunSpec:
 
     folder: str  # folder of the run, below the experiment's
     label: str  # name of what is repeated: a method, a teacher, a value
-    # A teacher of the experiment, a trial of coefficients, a method with one seed, or a model as it is before training,
-    # which is attacked and not trained.
+    # A teacher of the experiment, a trial of coefficients, a method with one seed, a model as it is before training, or
+    # one between before and after; the last two are attacked and not trained.
     kind: Kind
     recipe: Recipe  # what to train; the best trial's coefficients replace its method's
-    needs: tuple[str, ...] = ()  # folders of the teachers
+    needs: tuple[str, ...] = ()  # folders of the teachers; of an interpolated run, of start and trained student
     trials: tuple[str, ...] = ()  # folders of the trials, whose best one gives the coefficients
     # Weights to attack, "best" and "last"; none for a trial, which never uses the test images.
     which: tuple[str, ...] = ()
@@ -47,6 +47,12 @@ class RunSpec:
     validated: bool = False
     floor: CleanAccuracyFloor | None = None  # condition on the best trial; None chooses by robust accuracy alone
     after: tuple[TeacherMeasurement, ...] = ()  # further measurements of the best weights
+    share: float | None = None  # of the change by training, in an interpolated run
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the run trains its student."""
+        return self.kind not in ("start", "interpolated")
 
     @property
     def judged_by(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``kdiga curve``: robust against clean accuracy over a coefficient, from a pre-trained start.
+"""``kdiga curve``: robust against clean accuracy from a pre-trained start, over a coefficient or between weights.
 
 Validation images decide which point answers: the most robust of those that lose at most so much clean accuracy. Test
 images, which take no part in the choice, say what it gained.
@@ -14,7 +14,7 @@ from typing import Any
 
 from kdiga.data import DataSet
 from kdiga.errors import InputError
-from kdiga.experiments.board import VALIDATION, RunBoard, RunSpec, read_json, test_file
+from kdiga.experiments.board import VALIDATION, Kind, RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.experiment import Experiment, run_facts
 from kdiga.experiments.run_one import attack_run, validation_attack
 from kdiga.experiments.sections import EvaluateSettings
@@ -25,26 +25,44 @@ from kdiga.recipes.validate import load_recipe
 from kdiga.report.curve import write_curve_files
 from kdiga.results.studies import CurveResult
 from kdiga.runs.provenance import provenance
-from kdiga.runs.run_folder import write_json
+from kdiga.runs.run_folder import RESULT, write_json
 from kdiga.statistics import paired_difference
 from kdiga.types import parse_number
 
 FILE, CONFIRMED = "curve.json", "best-confirmed.json"
 START = "start"  # folder of the runs of the untouched student
-FORM = "write it as method.KEY=VALUE,VALUE,..., for example method.gradient_weight=0,0.3,1,3"
+INTERPOLATION = "interpolation"  # the key of a curve between the weights before and after one training
+FORM = (
+    "write it as method.KEY=VALUE,VALUE,..., for example method.gradient_weight=0,0.3,1,3, or as "
+    "interpolation=0.25,0.5,0.75"
+)
 RUN_FACTS = ("folder", "seed", "status", "error", "best_epoch", "minutes", "date", "hardware")
 
 
 @dataclass(frozen=True)
 class Curve(Experiment):
-    """A curve of robust against clean accuracy over the coefficient ``key``, checked."""
+    """A curve of robust against clean accuracy over ``key``, checked."""
 
-    key: str  # name of the coefficient, without "method."
+    key: str  # name of the coefficient, without "method.", or "interpolation"
     values: tuple[float, ...]  # its values, rising
     seeds: tuple[int, ...]  # seeds of every value
     recipe: Recipe  # recipe that varies
     at_most: float  # largest loss of validation clean accuracy of the answer, percentage points
     confirmation: EvaluateSettings | None  # costly attack on two points, or None
+
+    def check(self, board: RunBoard, data: DataSet, *, look_only: bool) -> None:
+        """Check the folder, and that interpolated weights are between the start and the trained ones that are there."""
+        super().check(board, data, look_only=look_only)
+        for run_spec in self.run_specs:
+            made = (read_json(self.out / run_spec.folder / RESULT) or {}).get("interpolated")
+            if made is None:
+                continue
+            ends = [(read_json(self.out / end / RESULT) or {})["fingerprints"]["best"] for end in run_spec.needs]
+            if made["ends"] != ends:
+                raise InputError(
+                    f"{run_spec.folder} in {str(self.out)!r} lies between other weights than those of "
+                    f"{' and '.join(run_spec.needs)}; delete {str(self.out / run_spec.folder)!r}, and it is made again."
+                )
 
     def write(self, board: RunBoard, data: DataSet, *, pictures: bool) -> dict[str, Any]:
         """Write ``curve.json``, table and pictures; return the first's content."""
@@ -141,7 +159,8 @@ def load_curve(
 
     Args:
         path: Path or name of a recipe whose student is pre-trained.
-        over: Coefficient and its values, such as "method.gradient_weight=0,0.3,1,3".
+        over: Coefficient and its values, such as "method.gradient_weight=0,0.3,1,3", or shares of the change by one
+            training, such as "interpolation=0.25,0.5,0.75"; share 1, the trained student, is added.
         seeds: Seeds of every value; the recipe's where there are none.
         out: Folder for everything; None for ``runs/<file's stem>``.
         overrides: Overrides such as ``training.epochs=2``.
@@ -154,7 +173,8 @@ def load_curve(
             numbers or stand twice, or a key that the method does not have.
     """
     key, values = parse_over(over)
-    recipes = {value: load_recipe(path, [*overrides, f"method.{key}={value:g}"]) for value in values}
+    options = {value: [] if key == INTERPOLATION else [f"method.{key}={value:g}"] for value in values}
+    recipes = {value: load_recipe(path, [*overrides, *options[value]]) for value in values}
     recipe = recipes[values[0]]
     if recipe.student.is_fresh:
         raise InputError(
@@ -170,16 +190,9 @@ def load_curve(
         raise InputError(f"seeds were {', '.join(map(str, chosen))}; give each once, from 0.")
     evaluation = evaluation or EvaluateSettings(("clean", "pgd-20"), which=("best",))
     run_specs = tuple(
-        RunSpec(
-            _folder(key, value, seed),
-            START if value is None else f"{value:g}",
-            "start" if value is None else "method",
-            with_seed(recipe if value is None else recipes[value], seed),
-            which=evaluation.which,
-            validated=True,
-        )
+        _run_spec(key, value, with_seed(recipe if value is None else recipes[value], seed), evaluation)
         for seed in chosen
-        for value in (None, *values)
+        for value in (None, *(reversed(values) if key == INTERPOLATION else values))
     )
     title = Path(path).stem
     folder = out or Path("runs") / title
@@ -188,16 +201,36 @@ def load_curve(
     )
 
 
+def _run_spec(key: str, value: float | None, recipe: Recipe, evaluation: EvaluateSettings) -> RunSpec:
+    """Return the run of a value, or of the start for None."""
+    seed = recipe.training.seed
+    needs, share = tuple[str, ...](), None
+    if key == INTERPOLATION and value not in (None, 1.0):
+        needs, share = (_folder(key, None, seed), _folder(key, 1.0, seed)), value
+    kind: Kind = "start" if value is None else "method" if share is None else "interpolated"
+    label = START if value is None else f"{value:g}"
+    folder = _folder(key, value, seed)
+    return RunSpec(folder, label, kind, recipe, needs, which=evaluation.which, validated=True, share=share)
+
+
 def parse_over(text: str) -> tuple[str, tuple[float, ...]]:
-    """Return the name and the rising values of a coefficient from a text such as ``method.gradient_weight=0,1``."""
+    """Return a key and its rising values from a text such as ``method.gradient_weight=0,1``.
+
+    Shares of an interpolation always have 1, the trained student.
+    """
     name, _, given = text.partition("=")
     section, _, key = name.strip().partition(".")
-    if section != "method" or not key.isidentifier() or not given.strip():
+    between = name.strip() == INTERPOLATION
+    if not (between or (section == "method" and key.isidentifier() and key != INTERPOLATION)) or not given.strip():
         raise InputError(f"--over was {text!r}; {FORM}.")
-    values = [parse_number(part) for part in given.split(",")]
-    if not all(map(math.isfinite, values)) or len({f"{value:g}" for value in values}) < len(values):
+    values = [float(f"{parse_number(part):g}") for part in given.split(",")]
+    if not all(map(math.isfinite, values)) or len(set(values)) < len(values):
         raise InputError(f"--over was {text!r}; give finite numbers, each once.")
-    return key, tuple(sorted(float(f"{value:g}") for value in values))
+    if not between:
+        return key, tuple(sorted(values))
+    if min(values) <= 0 or max(values) > 1:
+        raise InputError(f"--over was {text!r}; shares are above 0, which is the start, and at most 1.")
+    return INTERPOLATION, tuple(sorted({*values, 1.0}))
 
 
 def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:

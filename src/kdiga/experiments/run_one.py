@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from kdiga.data import DataSet, FileSet, ImageSet
+from kdiga.data import DataSet, FileSet, ImageSet, augmentation_by_name, feed_of
 from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, InputError, KdigaError
 from kdiga.evaluation.accuracies import BY_ATTACK
@@ -25,16 +26,18 @@ from kdiga.experiments.sections import AUTOATTACK_VERSION, COSTLY, EvaluateSetti
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.atomic_write import WriteError
 from kdiga.io.file_lock import file_lock
+from kdiga.model_state import seeded
 from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import DataConfig, Recipe
 from kdiga.runs.fingerprints import describe_model, fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.provenance import provenance
 from kdiga.runs.run_folder import RESULT, prepare_run_folder, read_result, write_json, write_result
 from kdiga.runs.work_units import FOLDER, ResultCache
+from kdiga.training.averaging import interpolated
 from kdiga.training.runtime import device_by_name
 from kdiga.training.validation import attack_of
 from kdiga.workflows.identity import write_identity
-from kdiga.workflows.prepare import load_recipe_data, prepare
+from kdiga.workflows.prepare import PreparedRun, load_recipe_data, prepare
 from kdiga.workflows.train import run_recipe
 
 ONE_RUN = threading.Lock()  # two runs in the threads of one process would share random streams
@@ -85,10 +88,10 @@ def _run(task: RunTask, data: DataSet) -> None:
     recipe = chosen_recipe(run_spec, task.trials, task.out)
     (folder / FAILURE).unlink(missing_ok=True)
     try:
-        if run_spec.kind == "start":
-            result = save_start(recipe, folder, data)
-        else:
+        if run_spec.is_trained:
             result = run_recipe(prepare(recipe, data), folder, resume=True)
+        else:
+            result = save_untrained(run_spec, recipe, task.out, data)
         test_run(folder, run_spec, recipe, result, data, task.evaluation)
         if run_spec.validated and not (folder / VALIDATION).is_file():
             validate_run(folder, recipe, data, task.evaluation.seed)
@@ -104,22 +107,34 @@ def _run(task: RunTask, data: DataSet) -> None:
         note_failure(folder, "failed", message, time.time(), traceback.format_exc())
 
 
-# A model before training
+# A model that is not trained
 
 
-def save_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
-    """Write a recipe's student before the first step as a run's best weights; return ``result.json``'s content.
+def save_untrained(run_spec: RunSpec, recipe: Recipe, out: Path, data: DataSet) -> dict[str, Any]:
+    """Write a student before training, or one between before and after, as the best weights of a run.
 
-    The recipe's seed decides the weights that are fresh, such as a new head.
+    Before training the recipe's seed decides the weights that are fresh, such as a new head.
+
+    Returns:
+        Content of ``result.json``. An interpolated run has ``interpolated``: its share, and the fingerprints of both
+        ends.
     """
+    folder = out / run_spec.folder
     if (folder / RESULT).is_file():
         return read_result(folder)
     prepare_run_folder(folder, resume=True, overwrite=False)
-    write_identity(prepare(recipe, data), folder)
-    student = save_start_weights(recipe, folder, data)
+    prepared = prepare(recipe, data)
+    write_identity(prepared, folder)
+    if run_spec.share is None:
+        student, added = save_start_weights(recipe, folder, data), {}
+    else:
+        start, trained = ends = [load_model(out / need) for need in run_spec.needs]
+        student = interpolated(start, trained, run_spec.share, _training_batches(prepared))
+        save_model(student, folder / "best.safetensors", which="interpolated", seed=recipe.training.seed)
+        added = {"interpolated": {"share": run_spec.share, "ends": [fingerprint_of_model(end) for end in ends]}}
     untrained = {"epoch": -1, "clean": None, "robust": None}
     result = {
-        "method": "start",
+        "method": run_spec.kind,
         "epochs": 0,
         "minutes": 0.0,
         "seed": recipe.training.seed,
@@ -128,9 +143,19 @@ def save_start(recipe: Recipe, folder: Path, data: DataSet) -> dict[str, Any]:
         "parameters": {"student": count_parameters(student)},
         "fingerprints": {"best": fingerprint_of_model(student)},
         "provenance": provenance(),
-    }
+    } | added
     write_result(folder, result)
     return result
+
+
+def _training_batches(prepared: PreparedRun) -> Iterator[Tensor]:
+    """Yield the training images of an epoch, augmented as in training."""
+    settings = prepared.recipe.training
+    augmentation = augmentation_by_name(settings.augment, prepared.data.train.image_size)
+    asked: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "augmentation": augmentation}
+    with seeded(settings.seed, 0):
+        for batch in feed_of(prepared.train, device=torch.device("cpu"), **asked).epoch(0):
+            yield batch.images
 
 
 def save_start_weights(recipe: Recipe, folder: Path, data: DataSet) -> nn.Module:

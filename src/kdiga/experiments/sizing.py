@@ -83,7 +83,7 @@ def _alike(
 
 def _training_of(run_spec: RunSpec, recipe: Recipe) -> str | None:
     """Return what decides the cost of a run's steps; None where nothing is trained."""
-    if run_spec.kind == "start":
+    if not run_spec.is_trained:
         return None
     training = replace(recipe.training, seed=0, epochs=1, lr=1.0)
     return repr((run_spec.label, recipe.student, recipe.teacher, recipe.second_teacher, training))

@@ -136,13 +136,18 @@ def about(curve: CurveResult) -> list[str]:
     held_out = [run.validation.examples["clean"] for run in curve.start.runs if run.validation]
     data, threat, seeds = curve.data, curve.threat, ", ".join(map(str, curve.seeds))
     what = f"{curve.method} from {curve.student} on {data.name}"
+    between = (
+        "Interpolation s: the start's weights plus s times what training changed; batch norm's running statistics are "
+        "estimated again on training images. "
+    )
     return [
         f"`{command_without_folders(curve.command)}`: {curve.done} of {curve.total} runs ended.",
         "",
         f"{what}, {data.training_images:,} training images, {threat.norm} eps {eps_text(threat.eps)}; "
         f"seeds {seeds}; test images: {images}; validation images: {held_out[0] if held_out else NOTHING}.",
         when_and_where(run for part in curve.parts for run in part.runs),
-        "Percent, mean ± sample standard deviation over seeds. The start is the student before training. Epoch and "
+        (between if curve.key == "interpolation" else "")
+        + "Percent, mean ± sample standard deviation over seeds. The start is the student before training. Epoch and "
         "point are chosen on validation images, which were held out of this training; where a student was pre-trained "
         "on them, its start seems better there than on test images, so the bound is stricter.",
     ]

@@ -1,8 +1,8 @@
-"""Averages of a run's weights, which are validated and saved in the student's place."""
+"""Averages of weights: of a run's steps or epochs, and of a student before and after training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,16 +70,51 @@ class EpochAverage:
         norms = [
             own for own, other in pairs if isinstance(own, _BatchNorm) and other.training and own.track_running_stats
         ]
-        momenta, passes = [norm.momentum for norm in norms], 0
-        self.module.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean
-            norm.train()
-        for images in batches if norms else ():
-            logits_at(self.module, images)
-            passes += 1
-        self.module.eval()
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        return passes
+        return _estimate_statistics(self.module, norms, batches)
+
+
+@torch.no_grad()
+def interpolated(start: nn.Module, trained: nn.Module, share: float, batches: Iterable[Tensor]) -> nn.Module:
+    """Return a network whose weights lie between those before and after training (WiSE-FT, Wortsman et al., 2022).
+
+    Each parameter and floating-point buffer is ``start + share * (trained - start)`` (arXiv:2109.01903, section 3).
+    Running statistics of batch norm belong to weights, so those that training changed are estimated again.
+
+    Args:
+        start: Network before training.
+        trained: The same network after training; other buffers, such as counters, are its own.
+        share: Share of the change by training, in [0, 1].
+        batches: Batches of training images for the statistics; not read where training left all statistics.
+    """
+    between = copied(trained).eval()
+    ends = zip(between.state_dict().values(), start.state_dict().values(), strict=True)
+    for value, before in ends:
+        if value.is_floating_point():
+            value.copy_(before.to(value).lerp(value, share))
+    pairs = zip(start.modules(), trained.modules(), between.modules(), strict=True)
+    norms = [own for before, after, own in pairs if isinstance(own, _BatchNorm) and _moved(before, after)]
+    _estimate_statistics(between, norms, batches)
+    return between
+
+
+def _moved(before: nn.Module, after: nn.Module) -> bool:
+    """Return whether the running statistics of two modules differ; counters do not matter."""
+    pairs = zip(before.buffers(recurse=False), after.buffers(recurse=False), strict=True)
+    return not all(torch.equal(old, new.to(old)) for old, new in pairs if old.is_floating_point())
+
+
+def _estimate_statistics(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Tensor]) -> int:
+    """Set running statistics to their means over batches, in eval mode otherwise; return the number of passes."""
+    momenta, passes = [norm.momentum for norm in norms], 0
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+        norm.train()
+    for images in batches if norms else ():
+        logits_at(model, images)
+        passes += 1
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return passes
