@@ -1,0 +1,111 @@
+"""Cost of adversarial weight perturbation: times a step without it, beside the passes, and times a loop by hand.
+
+    python benchmarks/weight_perturbation.py                       # ResNet-20, plain training and PGD-AT, batch 64
+    python benchmarks/weight_perturbation.py --student resnet8 --batch 16 --repeats 2
+
+Every repeat times all steps once, one after the other, so that other load on the machine affects all of them; ratios
+are within a repeat. Weights and images are random. One CPU thread; the time is the processor's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from speed import THREAT, Bench, Step
+
+from kdiga.methods.pgd_at import PGDAT
+
+SIZE, PGD_STEPS = 0.005, 10
+METHODS: dict[str, tuple[Any, int]] = {"ce": ("ce", 1), "pgd-at": (PGDAT(steps=PGD_STEPS), PGD_STEPS + 1)}  # and passes
+
+
+def by_hand(bench: Bench, *, attacked: bool) -> Step:
+    """A bare loop of PGD-AT or plain training with weight perturbation: attack, ascend, take the gradient, return."""
+    student = bench.model(bench.student, 1).train().to(memory_format=torch.channels_last)
+    parameters = list(student.parameters())
+    weights = [one for one in parameters if one.dim() > 1]
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    data = bench.data()
+    stored, labels = data.images[: bench.batch], data.labels[: bench.batch]
+
+    def adversarial(images: torch.Tensor) -> torch.Tensor:
+        student.eval()
+        found = (images + torch.empty_like(images).uniform_(-THREAT.eps, THREAT.eps)).clamp(0, 1)
+        for _ in range(PGD_STEPS):
+            found = found.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(F.cross_entropy(student(found), labels, reduction="sum"), found)
+            moved = found.detach() + THREAT.eps / 4 * slope.sign()
+            found = torch.maximum(torch.minimum(moved, images + THREAT.eps), images - THREAT.eps).clamp(0, 1)
+        student.train()
+        return found.detach()
+
+    def take() -> None:
+        images = (stored.float() / 255).to(memory_format=torch.channels_last)
+        inputs = adversarial(images) if attacked else images
+        running = [one.clone() for one in student.buffers()]
+        slopes = torch.autograd.grad(F.cross_entropy(student(inputs), labels), weights)
+        before = [one.detach().clone() for one in weights]
+        with torch.no_grad():
+            for buffer, value in zip(student.buffers(), running, strict=True):
+                buffer.copy_(value)
+            for weight, slope in zip(weights, slopes, strict=True):
+                weight.add_(slope * (SIZE * weight.norm() / slope.norm().clamp_min(1e-20)))
+        optimizer.zero_grad()
+        loss = F.cross_entropy(student(inputs), labels)
+        loss.backward()
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+        optimizer.step()
+        loss.item()
+
+    return take
+
+
+def spread(above: list[float], below: list[float]) -> str:
+    """Return the median ratio of two lists with its range."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+
+
+def main() -> None:
+    """Read the command line, measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", default="resnet20")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=7)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(asked.student, "resnet8", asked.batch, "cpu", False, Path())
+    steps = dict[str, Step]()
+    for name, (method, _) in METHODS.items():
+        steps[name] = bench.step(method)
+        steps[f"{name}, awp"] = bench.step(method, awp=SIZE)
+        steps[f"{name}, by hand"] = by_hand(bench, attacked=name != "ce")
+    seconds = {name: list[float]() for name in steps}
+    for repeat in range(asked.repeats + 1):  # the first warms up
+        print(f"repeat {repeat}/{asked.repeats}", file=sys.stderr, flush=True)
+        for name, step in steps.items():
+            started, taken = time.process_time(), 0
+            while taken < 1 or time.process_time() - started < 0.4:
+                step()
+                taken += 1
+            seconds[name].append((time.process_time() - started) / taken)
+    print("| method | passes, times those without | time, times the step without | time over passes | times by hand |")
+    print("|---|---|---|---|---|")
+    for name, (_, passes) in METHODS.items():
+        plain, awp, hand = (seconds[f"{name}{end}"][1:] for end in ("", ", awp", ", by hand"))
+        share = (passes + 1) / passes
+        rows = [spread(awp, plain), spread(awp, [share * one for one in plain]), spread(awp, hand)]
+        print(f"| `{name}` | {share:.2f} | {' | '.join(rows)} |")
+
+
+if __name__ == "__main__":
+    main()
