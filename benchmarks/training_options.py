@@ -1,8 +1,10 @@
-"""Cost of adversarial weight perturbation: times a step without it, beside the passes, and times a loop by hand.
+"""Cost of two options of training: adversarial weight perturbation, and the memory layout.
 
-    python benchmarks/weight_perturbation.py                       # ResNet-20, plain training and PGD-AT, batch 64
-    python benchmarks/weight_perturbation.py --student resnet8 --batch 16 --repeats 2
+    python benchmarks/training_options.py                     # both tables, ResNet-20, MobileNetV2 and vit-micro
+    python benchmarks/training_options.py --students resnet8 --batch 16 --repeats 2
 
+Weight perturbation, of the first student: times a step without it, beside the passes, and times a loop by hand.
+Layout: the step in PyTorch's default layout as a multiple of the one in channels_last.
 Every repeat times all steps once, one after the other, so that other load on the machine affects all of them; ratios
 are within a repeat. Weights and images are random. One CPU thread; the time is the processor's.
 """
@@ -12,7 +14,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,13 @@ from speed import THREAT, Bench, Step
 from kdiga.methods.pgd_at import PGDAT
 
 SIZE, PGD_STEPS = 0.005, 10
+LAYOUT_STEPS = {
+    "`ce`": ("ce", "exact"),
+    "`kdiga`, exact": ("kdiga", "exact"),
+    "`kdiga`, exact with PyTorch's derivatives": ("kdiga", "exact-pytorch"),
+    "`kdiga`, one-sided": ("kdiga", "one-sided"),
+    "`tangent`": ("tangent", "exact"),
+}
 METHODS: dict[str, tuple[Any, int]] = {"ce": ("ce", 1), "pgd-at": (PGDAT(steps=PGD_STEPS), PGD_STEPS + 1)}  # and passes
 
 
@@ -75,36 +86,73 @@ def spread(above: list[float], below: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
 
 
-def main() -> None:
-    """Read the command line, measure, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", default="resnet20")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=7)
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    bench = Bench(asked.student, "resnet8", asked.batch, "cpu", False, Path())
-    steps = dict[str, Step]()
-    for name, (method, _) in METHODS.items():
-        steps[name] = bench.step(method)
-        steps[f"{name}, awp"] = bench.step(method, awp=SIZE)
-        steps[f"{name}, by hand"] = by_hand(bench, attacked=name != "ce")
+def timed(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each step, one entry a repeat; an earlier repeat warms up."""
     seconds = {name: list[float]() for name in steps}
-    for repeat in range(asked.repeats + 1):  # the first warms up
-        print(f"repeat {repeat}/{asked.repeats}", file=sys.stderr, flush=True)
+    for repeat in range(repeats + 1):
+        print(f"repeat {repeat}/{repeats}", file=sys.stderr, flush=True)
         for name, step in steps.items():
             started, taken = time.process_time(), 0
             while taken < 1 or time.process_time() - started < 0.4:
                 step()
                 taken += 1
             seconds[name].append((time.process_time() - started) / taken)
-    print("| method | passes, times those without | time, times the step without | time over passes | times by hand |")
+    return {name: times[1:] for name, times in seconds.items()}
+
+
+def weight_perturbation(bench: Bench, repeats: int) -> None:
+    """Print the cost of weight perturbation."""
+    steps = dict[str, Step]()
+    for name, (method, _) in METHODS.items():
+        steps[name] = bench.step(method)
+        steps[f"{name}, awp"] = bench.step(method, awp=SIZE)
+        steps[f"{name}, by hand"] = by_hand(bench, attacked=name != "ce")
+    seconds = timed(steps, repeats)
+    print(
+        f"| {bench.student}: method | passes, times those without | time, the same | time over passes | times by hand |"
+    )
     print("|---|---|---|---|---|")
     for name, (_, passes) in METHODS.items():
-        plain, awp, hand = (seconds[f"{name}{end}"][1:] for end in ("", ", awp", ", by hand"))
+        plain, awp, hand = (seconds[f"{name}{end}"] for end in ("", ", awp", ", by hand"))
         share = (passes + 1) / passes
         rows = [spread(awp, plain), spread(awp, [share * one for one in plain]), spread(awp, hand)]
-        print(f"| `{name}` | {share:.2f} | {' | '.join(rows)} |")
+        print(f"| `{name}` | {share:.2f} | {' | '.join(rows)} |", flush=True)
+
+
+def layout(benches: Sequence[Bench], repeats: int) -> None:
+    """Print the step in the default layout as a multiple of the one in channels_last."""
+    print(f"\n| step | {' | '.join(bench.student for bench in benches)} |\n|---|{'---|' * len(benches)}")
+    rows = {name: list[str]() for name in LAYOUT_STEPS}
+    for bench in benches:
+        teacher = bench.cached("fp32")
+        steps = {
+            f"{name}, {last}": bench.step(method, teacher, route, channels_last=last)
+            for name, (method, route) in LAYOUT_STEPS.items()
+            for last in (True, False)
+        }
+        seconds = timed(steps, repeats)
+        for name, row in rows.items():
+            row.append(spread(seconds[f"{name}, False"], seconds[f"{name}, True"]))
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(row)} |", flush=True)
+
+
+def main() -> None:
+    """Read the command line, measure, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--students", default="resnet20,mobilenet-v2,vit-micro")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--table", choices=("awp", "layout"))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        students = asked.students.split(",")
+        benches = [Bench(one, "resnet8", asked.batch, "cpu", False, Path(folder) / one) for one in students]
+        if asked.table != "layout":
+            weight_perturbation(benches[0], asked.repeats)
+        if asked.table != "awp":
+            layout(benches, asked.repeats)
 
 
 if __name__ == "__main__":
