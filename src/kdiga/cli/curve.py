@@ -46,7 +46,7 @@ class CurveRequest(ReportedRunsRequest):
 
 @command()
 def curve(request: CurveRequest, output: Output) -> None:
-    """Measure robustness gained and clean accuracy lost by a pre-trained student.
+    """Measure robustness gained and clean accuracy lost by fine-tuning.
 
     The recipe runs once per value of a coefficient. Or it runs once, and --over interpolation=... moves the weights by
     shares of what training changed (WiSE-FT). The most robust point on validation images that loses at most --at-most
