@@ -87,6 +87,18 @@ def test_interpolated_weights_and_statistics(stripes, moved):
     assert not any(module.training for module in between.modules())
 
 
+def test_a_tied_weight_is_interpolated_once():
+    def tied(value):
+        model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+        model[1].weight = model[0].weight
+        nn.init.constant_(model[0].weight, value)
+        return model
+
+    between = interpolated(tied(1.0), tied(2.0), 0.5, ())
+    assert torch.equal(between[0].weight, torch.full((3, 3), 1.5))
+    assert between[1].weight is between[0].weight
+
+
 def test_an_average_of_epochs_resumes(stripes, tmp_path):
     whole = kdiga.distill(with_batch_norm(), None, stripes, **AVERAGED)
 

@@ -57,8 +57,8 @@ class Curve(Experiment):
             made = (read_json(self.out / run_spec.folder / RESULT) or {}).get("interpolated")
             if made is None:
                 continue
-            ends = [(read_json(self.out / end / RESULT) or {})["fingerprints"]["best"] for end in run_spec.needs]
-            if made["ends"] != ends:
+            results = [read_json(self.out / end / RESULT) or {} for end in run_spec.needs]
+            if made["ends"] != [result.get("fingerprints", {}).get("best") for result in results]:
                 raise InputError(
                     f"{run_spec.folder} in {str(self.out)!r} lies between other weights than those of "
                     f"{' and '.join(run_spec.needs)}; delete {str(self.out / run_spec.folder)!r}, and it is made again."

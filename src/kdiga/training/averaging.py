@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,8 +88,9 @@ def interpolated(start: nn.Module, trained: nn.Module, share: float, batches: It
         batches: Batches of training images for the statistics; not read where training left all statistics.
     """
     between = copied(trained).eval()
-    ends = zip(between.state_dict().values(), start.state_dict().values(), strict=True)
-    for value, before in ends:
+    # Not the state dict, which has a tied weight twice.
+    own, earlier = (chain(one.parameters(), one.buffers()) for one in (between, start))
+    for value, before in zip(own, earlier, strict=True):
         if value.is_floating_point():
             value.copy_(before.to(value).lerp(value, share))
     pairs = zip(start.modules(), trained.modules(), between.modules(), strict=True)
