@@ -3,7 +3,8 @@
     python benchmarks/training_options.py                     # both tables, ResNet-20, MobileNetV2 and vit-micro
     python benchmarks/training_options.py --students resnet8 --batch 16 --repeats 2
 
-Weight perturbation, of the first student: times a step without it, beside the passes, and times a loop by hand.
+Weight perturbation, on the first student: the step as a multiple of the step without it, of the share of its passes,
+and of a step written by hand.
 Layout: the step in PyTorch's default layout as a multiple of the one in channels_last.
 Every repeat times all steps once, one after the other, so that other load on the machine affects all of them; ratios
 are within a repeat. Weights and images are random. One CPU thread; the time is the processor's.

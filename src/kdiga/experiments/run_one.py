@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kdiga.data import DataSet, FileSet, ImageSet, augmentation_by_name, feed_of
@@ -128,10 +127,11 @@ def save_untrained(run_spec: RunSpec, recipe: Recipe, out: Path, data: DataSet) 
     if run_spec.share is None:
         student, added = save_start_weights(recipe, folder, data), {}
     else:
-        start, trained = ends = [load_model(out / need) for need in run_spec.needs]
-        student = interpolated(start, trained, run_spec.share, _training_batches(prepared))
+        start, trained = (load_model(out / need).to(prepared.device) for need in run_spec.needs)
+        student = interpolated(start, trained, run_spec.share, _training_batches(prepared)).cpu()
         save_model(student, folder / "best.safetensors", which="interpolated", seed=recipe.training.seed)
-        added = {"interpolated": {"share": run_spec.share, "ends": [fingerprint_of_model(end) for end in ends]}}
+        ends = [read_result(out / need)["fingerprints"]["best"] for need in run_spec.needs]
+        added = {"interpolated": {"share": run_spec.share, "ends": ends}}
     untrained = {"epoch": -1, "clean": None, "robust": None}
     result = {
         "method": run_spec.kind,
@@ -154,7 +154,7 @@ def _training_batches(prepared: PreparedRun) -> Iterator[Tensor]:
     augmentation = augmentation_by_name(settings.augment, prepared.data.train.image_size)
     asked: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "augmentation": augmentation}
     with seeded(settings.seed, 0):
-        for batch in feed_of(prepared.train, device=torch.device("cpu"), **asked).epoch(0):
+        for batch in feed_of(prepared.train, device=prepared.device, **asked).epoch(0):
             yield batch.images
 
 
