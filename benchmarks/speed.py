@@ -16,7 +16,6 @@ import json
 import math
 import re
 import shlex
-import statistics
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import Step, ratios_of, seconds_of, spread
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -51,7 +51,6 @@ from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.training.teacher_sources import conditions, live_source
 from kdiga.types import ThreatModel
 
-Step = Callable[[], None]
 THREAT = ThreatModel("linf", 8 / 255)
 PLAIN, AUTHOR, BY_HAND = "CE", "KDIGA, the author's way", ", by hand"
 
@@ -266,26 +265,16 @@ def measure(bench: Bench, repeats: int, only: str, minutes: float) -> list[dict[
             break
         print(f"{bench.student}: repeat {repeat + 1}/{repeats}", file=sys.stderr, flush=True)
         for name, step in steps.items():
-            start, taken = clock(), 0
-            # At least 0.4 seconds, so that a short step is a mean of many.
-            while taken < 1 or clock() - start < 0.4:
-                step()
-                taken += 1
-            seconds.setdefault(name, []).append((clock() - start) / taken)
+            seconds.setdefault(name, []).append(seconds_of(step, clock))
     rows = list[dict[str, Any]]()
     for name, times in seconds.items():
         row = {"student": bench.student, "variant": name, "seconds": times, "peak_bytes": peaks[name]}
-        row |= {"to_plain": _ratios(times, seconds[PLAIN]), "author_to_it": _ratios(seconds[AUTHOR], times)}
+        row |= {"to_plain": ratios_of(times, seconds[PLAIN]), "author_to_it": ratios_of(seconds[AUTHOR], times)}
         same_by_hand = re.sub("^([^,]+)(, live)?", rf"\1{BY_HAND}", name, count=1)
         if same_by_hand in seconds:
-            row["to_by_hand"] = _ratios(times, seconds[same_by_hand])
+            row["to_by_hand"] = ratios_of(times, seconds[same_by_hand])
         rows.append(row | {"peak_to_author": peaks[name] / peaks[AUTHOR]})
     return rows
-
-
-def _ratios(above: list[float], below: list[float]) -> dict[str, float]:
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -297,8 +286,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         plain, faster, hand = (
-            f"{row[key]['median']:.2f} ({row[key]['low']:.2f} - {row[key]['high']:.2f})" if key in row else ""
-            for key in ("to_plain", "author_to_it", "to_by_hand")
+            spread(row[key]) if key in row else "" for key in ("to_plain", "author_to_it", "to_by_hand")
         )
         lines.append(f"| {row['variant']} | {plain} | {faster} | {hand} | {row['peak_to_author']:.2f} |")
     return "\n".join(lines)

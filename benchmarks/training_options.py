@@ -13,7 +13,6 @@ are within a repeat. Weights and images are random. One CPU thread; the time is 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
@@ -23,7 +22,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from speed import THREAT, Bench, Step
+from speed import THREAT, Bench
+from timing import Step, ratios_of, seconds_of, spread
 
 from kdiga.methods.pgd_at import PGDAT
 
@@ -81,23 +81,13 @@ def by_hand(bench: Bench, *, attacked: bool) -> Step:
     return take
 
 
-def spread(above: list[float], below: list[float]) -> str:
-    """Return the median ratio of two lists with its range."""
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-
-
 def timed(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
     """Return the seconds of each step, one entry a repeat; an earlier repeat warms up."""
     seconds = {name: list[float]() for name in steps}
     for repeat in range(repeats + 1):
         print(f"repeat {repeat}/{repeats}", file=sys.stderr, flush=True)
         for name, step in steps.items():
-            started, taken = time.process_time(), 0
-            while taken < 1 or time.process_time() - started < 0.4:
-                step()
-                taken += 1
-            seconds[name].append((time.process_time() - started) / taken)
+            seconds[name].append(seconds_of(step, time.process_time))
     return {name: times[1:] for name, times in seconds.items()}
 
 
@@ -116,7 +106,7 @@ def weight_perturbation(bench: Bench, repeats: int) -> None:
     for name, (_, passes) in METHODS.items():
         plain, awp, hand = (seconds[f"{name}{end}"] for end in ("", ", awp", ", by hand"))
         share = (passes + 1) / passes
-        rows = [spread(awp, plain), spread(awp, [share * one for one in plain]), spread(awp, hand)]
+        rows = [spread(ratios_of(awp, one)) for one in (plain, [share * one for one in plain], hand)]
         print(f"| `{name}` | {share:.2f} | {' | '.join(rows)} |", flush=True)
 
 
@@ -133,7 +123,7 @@ def layout(benches: Sequence[Bench], repeats: int) -> None:
         }
         seconds = timed(steps, repeats)
         for name, row in rows.items():
-            row.append(spread(seconds[f"{name}, False"], seconds[f"{name}, True"]))
+            row.append(spread(ratios_of(seconds[f"{name}, False"], seconds[f"{name}, True"])))
     for name, row in rows.items():
         print(f"| {name} | {' | '.join(row)} |", flush=True)
 
