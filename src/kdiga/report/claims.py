@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from kdiga.io.atomic_write import write_atomically
 from kdiga.io.markdown import one_line, safe
 from kdiga.report.charts import drawing, write_png
 from kdiga.report.claims_pictures import PICTURES
-from kdiga.report.claims_tables import TABLES, coefficient_rows, epoch_rows, model_rows
-from kdiga.report.tables import NOTHING, markdown_table, some_names, when_and_where
+from kdiga.report.claims_tables import TABLES, coefficient_rows, epoch_rows, model_rows, without_seed
+from kdiga.report.tables import NOTHING, listed, markdown_table, some_names, when_and_where
 from kdiga.results.attack_names import attack_name, eps_text
 from kdiga.results.shared import command_without_folders
-from kdiga.results.studies import ClaimsResult, CorrelationRecord
+from kdiga.results.studies import ClaimsResult, ClaimsRun, CorrelationRecord
 
 CLAIMS = {
     "a": "Plain KD does not preserve the teacher's adversarial robustness.",
@@ -143,11 +143,30 @@ def rule(claims: ClaimsResult, name: str) -> str:
     return words[name]
 
 
+def _by_kind(runs: Iterable[ClaimsRun]) -> list[str]:
+    """Return for each first folder the models of some runs, with their seeds."""
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        seeds.setdefault(without_seed(run.folder), []).append(str(run.seed))
+    kinds: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    for model, several in seeds.items():
+        kind, _, name = model.partition("/")
+        kinds.setdefault(kind, {}).setdefault(tuple(several), []).append(name)
+    return [
+        f"{kind}: "
+        + ", ".join(
+            f"{listed(names)} (seed{'s' * (len(seeds) > 1)} {listed(seeds)})" for seeds, names in groups.items()
+        )
+        for kind, groups in kinds.items()
+    ]
+
+
 def untested(claims: ClaimsResult) -> Iterator[str]:
     """Return what was not tested, although a reader may think so."""
     missing = [run for run in claims.runs if run.status in ("open", "failed")]
     if missing:
-        yield f"{len(missing)} runs have no result yet: {some_names([run.folder for run in missing], 12)}."
+        has = "run has" if len(missing) == 1 else "runs have"
+        yield f"{len(missing)} {has} no result yet. {'; '.join(_by_kind(missing))}."
     diverged = [run.folder for run in claims.runs if run.status == "diverged"]
     if diverged:
         yield f"{len(diverged)} runs diverged and count as wrong on every image: {some_names(diverged, 12)}."

@@ -16,7 +16,15 @@ PAIR: tuple[Column, Column] = (("teacher", lambda row: row.teacher), ("student",
 
 
 def _table(rows: Iterable[ClaimRow], *columns: Column) -> list[str]:
-    return markdown_table([heading for heading, _ in columns], ([cell(row) for _, cell in columns] for row in rows))
+    """Return a table of the rows whose student was measured, and how many have no result."""
+    rows = list(rows)
+    known = [row for row in rows if row.robust is not None or row.compared is not None or row.diverged]
+    cells = ([cell(row) for _, cell in columns] for row in known)
+    lines = markdown_table([heading for heading, _ in columns], cells) if known else []
+    if len(known) == len(rows):
+        return lines
+    missing = f"{len(rows) - len(known)} of {len(rows)} rows have no result and are left out."
+    return [*lines, *([""] if lines else []), missing]
 
 
 def percent(value: float | None) -> str:
@@ -156,13 +164,16 @@ def bounds_table(claims: ClaimsResult) -> list[str]:
             for method, rows in methods.items()
         ),
     )
-    return [
+    correlations = [
         "Rank correlation (Spearman) of each measure with accuracy under AutoAttack, and its interval over students "
         "and images:",
         "",
         *markdown_table(["orders students", *rankings], lines),
         "",
         *(["The rule does not use the columns of one teacher's students.", ""] * by_teacher),
+    ]
+    return [
+        *(correlations if any(cell != NOTHING for line in lines for cell in line[1:]) else []),
         "Tightness is the largest value that a search found, divided by the bound; the table has the lowest and "
         "highest student. 1 means an exact bound. Violations would be errors of the program (docs/explain.md).",
         "",
@@ -192,17 +203,23 @@ TABLES: Mapping[str, Callable[[ClaimsResult], list[str]]] = {
 }
 
 
+def without_seed(folder: str) -> str:
+    """Return a run's folder without its seed."""
+    return folder.rpartition("/seed-")[0] or folder
+
+
 def model_rows(claims: ClaimsResult) -> list[str]:
-    """Return every model with its accuracy, means over seeds, and what training it cost."""
+    """Return every model that has a result with its accuracy, by seed, and what training it cost."""
     groups: dict[str, list[ClaimsRun]] = {}
     for run in claims.runs:
-        groups.setdefault(run.folder.rpartition("/seed-")[0] or run.folder, []).append(run)
+        groups.setdefault(without_seed(run.folder), []).append(run)
+    begun = {name: runs for name, runs in groups.items() if any(run.status != "open" for run in runs)}
     attacks = list(claims.attacks)
     by_seed = [f"{attack_name(name)}, by seed" for name in attacks]
     return [
         *markdown_table(
             ["model", "parameters", *by_seed, "minutes of training", "minutes of attacks", "passes", ""],
-            (_model_row(name, runs, attacks) for name, runs in groups.items()),
+            (_model_row(name, runs, attacks) for name, runs in begun.items()),
         ),
         "",
         "Accuracies in percent; minutes and passes per run. A pass is one forward or backward pass of a batch through "
