@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kdiga.report.charts import INK, SOFT, axes_of, bars, colour, legend, marker, panels_of
 from kdiga.report.claims_tables import RADII
@@ -160,6 +161,7 @@ def draw_epochs(claims: ClaimsResult) -> Figure | None:
                 axes.plot(epochs, robust, color=colour(place), label=label, linewidth=1.4)
         axes.set_title(pair.replace("-to-", " → "))
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel("validation accuracy under PGD (%)")
     legend(figure, panels[0])
