@@ -117,7 +117,10 @@ def test_the_page(project):
         "| c. Robustness goes into a pre-trained student without loss of clean accuracy. | **not tested** | - |" in page
     )
     pictures(content, folder / "out", [*"abde", "epochs"])
-    ticks = PICTURES["epochs"](ClaimsResult.model_validate(content)).axes[0].get_xticks()
+    claims = ClaimsResult.model_validate(content)
+    for run in claims.runs:
+        del run.history[2:]
+    ticks = PICTURES["epochs"](claims).axes[0].get_xticks()
     assert all(tick == round(tick) for tick in ticks), "epochs are whole numbers"
     for name in "abde":
         assert f"![Claim {name}](claims-{name}.png)" in page
