@@ -144,7 +144,7 @@ def rule(claims: ClaimsResult, name: str) -> str:
 
 
 def _by_kind(runs: Iterable[ClaimsRun]) -> list[str]:
-    """Return for each first folder the models of some runs, with their seeds."""
+    """Return for each method, teachers and starts the models of some runs, with their seeds."""
     seeds: dict[str, list[str]] = {}
     for run in runs:
         seeds.setdefault(without_seed(run.folder), []).append(str(run.seed))
@@ -152,13 +152,13 @@ def _by_kind(runs: Iterable[ClaimsRun]) -> list[str]:
     for model, several in seeds.items():
         kind, _, name = model.partition("/")
         kinds.setdefault(kind, {}).setdefault(tuple(several), []).append(name)
-    return [
-        f"{kind}: "
-        + ", ".join(
-            f"{listed(names)} (seed{'s' * (len(seeds) > 1)} {listed(seeds)})" for seeds, names in groups.items()
-        )
-        for kind, groups in kinds.items()
-    ]
+    groups = {
+        kind: [
+            f"{listed(names)} (seed{'s' * (len(several) > 1)} {listed(several)})" for several, names in found.items()
+        ]
+        for kind, found in kinds.items()
+    }
+    return [f"{kind}: {', '.join(words)}" for kind, words in groups.items()]
 
 
 def untested(claims: ClaimsResult) -> Iterator[str]:
