@@ -12,6 +12,7 @@ import kdiga
 from kdiga.gradients.obstacles import compiled_part, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, FiniteDifference, route_by_name
 from kdiga.model_state import seeded
+from kdiga.models import ModelSpec, build
 from kdiga.training.distiller import choose_route
 from kdiga.types import Batch
 
@@ -85,6 +86,14 @@ def test_a_right_student_passes_and_is_left_as_it_was(activation, route, batch):
     assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet-v2-035"])
+def test_a_relu_that_switches_is_no_wrong_derivative(name):
+    with seeded(3):
+        student = build(ModelSpec(name, activation="relu"))
+        batch = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    assert obstacle(student, batch) is None
 
 
 @pytest.mark.parametrize("route", ["exact", "exact-pytorch"])

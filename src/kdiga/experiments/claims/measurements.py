@@ -14,6 +14,7 @@ from kdiga.analysis.measures import Measurements
 from kdiga.analysis.model_explanation import StudentExplanation
 from kdiga.certification import clever_against, smooth_against
 from kdiga.data import DataSet
+from kdiga.data.file_set import first_images
 from kdiga.data.image_set import to_pixels
 from kdiga.experiments.sections import Certification, Explaining
 from kdiga.models import load_model
@@ -21,7 +22,6 @@ from kdiga.recipes.schema import Recipe
 from kdiga.runs.run_folder import write_json
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
-from kdiga.training.validation import validation_subset
 from kdiga.types import ThreatModel
 
 CERTIFIED, EXPLAINED = "certificate.json", "explanation.json"
@@ -53,7 +53,7 @@ class TeacherMeasurement:
         """Write the file for the run in ``folder`` of the experiment in ``out``; an interrupted one continues."""
         device = device_by_name(recipe.training.device)
         student, teacher = (load_model(one, which="best").to(device) for one in (folder, out / self.teacher))
-        first = validation_subset(data.test, self.settings.examples)
+        first = first_images(data.test, self.settings.examples)
         arguments, cache = (student, teacher, to_pixels(first.images), first.labels), folder / FOLDER
         if isinstance(self.settings, Certification):
             found = _radii(self.settings, *arguments, threat=recipe.threat, seed=self.seed, folder=cache)
