@@ -114,7 +114,7 @@ def draw_certified(claims: ClaimsResult) -> Figure | None:
 
 def draw_bounds(claims: ClaimsResult) -> Figure | None:
     """Draw robust accuracy against each bound, a point a student: colours are methods, markers teachers."""
-    rows = claims.claims["e"].rows
+    rows = [row for row in claims.claims["e"].rows if row.robust is not None]
     if not rows:
         return None
     methods, teachers = _order(claims), list(dict.fromkeys(row.teacher for row in rows))

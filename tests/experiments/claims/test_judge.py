@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from kdiga.certification.certificate import share
+from kdiga.data.image_set import ImageSet
 from kdiga.experiments.board import RunBoard
 from kdiga.experiments.claims.evidence import Evidence, effect
 from kdiga.experiments.claims.judges import (
@@ -22,6 +24,7 @@ from kdiga.experiments.claims.judges import (
     ranked,
 )
 from kdiga.experiments.claims.plan import Pair
+from kdiga.runs.fingerprints import fingerprint_of_images
 
 RECIPE = """\
 data: {name: digits, train_examples: 300}
@@ -39,6 +42,7 @@ evaluate: {attacks: [clean, autoattack], examples: 200, autoattack_examples: 100
 explain: {examples: 40}
 """
 ATTACKED, CLEAN, EXPLAINED = 100, 200, 40
+TEST = ImageSet(torch.zeros(360, 1, 2, 2, dtype=torch.uint8), torch.arange(360) % 10, tuple("0123456789"))
 SMALL, WIDE, OLD = Pair("robust", "small"), Pair("robust", "wide"), Pair("robust", "old", pretrained=True)
 
 
@@ -81,7 +85,7 @@ class Planted:
 
     @property
     def evidence(self):
-        return Evidence(self.checked.grid, RunBoard(self.checked.run_specs, self.out), 360)
+        return Evidence(self.checked.grid, RunBoard(self.checked.run_specs, self.out), TEST)
 
 
 def radii(student, teacher, **more):
@@ -121,6 +125,7 @@ def explanation(level, seed, values=None):
     names = ("student bound", "transfer bound", "local linearity", "gradient distance", "gradient cosine")
     return {
         "settings": {},
+        "data_fingerprint": fingerprint_of_images(TEST.take(slice(EXPLAINED))),
         "linearity": 0.1,
         "cosine": 0.6,
         "bounds": {"student": bound, "transfer": bound},
@@ -474,6 +479,20 @@ def test_one_bound_that_fails_is_enough(planted):
     claim = judge_bounds(planted.evidence, [SMALL, WIDE])
     assert claim["rankings"]["all"]["student bound"]["spearman"] == pytest.approx(1.0)
     assert claim["verdicts"]["all"] == "contradicted"
+
+
+def test_bounds_of_other_images_than_the_attacked_order_nothing(planted):
+    plant_bounds(planted, -1)
+    for number, (label, pair) in enumerate(BOUNDED[:4]):
+        path = planted.out / label / pair.name / "seed-0/explanation.json"
+        content = json.loads(path.read_text())
+        others = {"data_fingerprint": fingerprint_of_images(TEST.take(slice(1, EXPLAINED + 1)))}
+        content = content | others if number else {key: content[key] for key in content if key not in others}
+        path.write_text(json.dumps(content))
+    claim = judge_bounds(planted.evidence, [SMALL, WIDE])
+    assert [row["robust"] is None for row in claim["rows"]] == [True] * 4 + [False] * 2
+    assert claim["rankings"]["all"]["student bound"] == {"spearman": None, "interval_95": None, "students": 2}
+    assert claim["verdicts"]["all"] == "undecided"
 
 
 def test_without_explanations_there_is_no_ranking(planted):

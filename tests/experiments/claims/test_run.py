@@ -102,6 +102,10 @@ def test_from_start_to_end(project):
     certificate = json.loads((folder / "out" / RUNS[3] / "certificate.json").read_text())
     assert len(certificate["clever"]["student_radius"]) == len(certificate["smoothing"]["student_radius"]) == 6
     assert certificate["teacher"] == explained["teacher"] == "teachers/robust"
+    right = [radius != 0 for radius in certificate["clever"]["student_radius"]]
+    assert right == report["correct"]["clean"][:6], "the images that were attacked"
+    assert content["claims"]["e"]["rows"][0]["robust"] is not None
+    assert explained["data_fingerprint"] == certificate["data_fingerprint"]
     assert not (folder / "out" / RUNS[4] / "last-test.json").exists()
 
 
@@ -127,7 +131,7 @@ def test_the_page(project):
     assert "claims-c.png" not in page
     assert "kdiga claims tiny.yaml --out out" in page
     assert "linf eps 0.05; seeds 0; test images: clean 40, AutoAttack 8." in page
-    assert "More than the first 6 test images for claim d and 6 for claim e." in page
+    assert "More than 6 test images for claim d and 6 for claim e." in page
     assert "Other seeds: with one seed, the intervals cover images only." in page
     assert str(folder) not in page
 

@@ -87,7 +87,7 @@ class Claims(Experiment):
             "explain": vars(grid.explain),
             "runs": [_run(run_spec, board) for run_spec in board.run_specs if run_spec.kind != "trial"],
             "coefficients": _coefficients(board),
-            "claims": judge_all(Evidence(grid, board, len(data.test))),
+            "claims": judge_all(Evidence(grid, board, data.test)),
             "recipe": dict(self.given),
             "provenance": provenance(),
         }

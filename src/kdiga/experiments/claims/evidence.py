@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kdiga.data.file_set import FileSet
+from kdiga.data.image_set import ImageSet
 from kdiga.experiments.board import RunBoard, RunSpec, read_json, test_file
 from kdiga.experiments.claims.plan import ClaimsGrid, Pair
 from kdiga.experiments.sections import COSTLY
+from kdiga.runs.fingerprints import fingerprint_of_images
 
 Outcomes = list[list[bool]]  # for each seed, whether each image is right
 Verdict = Literal["supported", "contradicted", "undecided"]
@@ -27,10 +30,11 @@ RULE = (
 
 
 class Evidence:
-    """Results of runs by method, pair and seed, read from their folders; ``available`` test images can be attacked."""
+    """Results of runs by method, pair and seed, read from their folders, and the test images of the attacks."""
 
-    def __init__(self, grid: ClaimsGrid, board: RunBoard, available: int) -> None:
-        self.grid, self.board, self.available = grid, board, available
+    def __init__(self, grid: ClaimsGrid, board: RunBoard, test: ImageSet | FileSet) -> None:
+        self.grid, self.board, self.available = grid, board, len(test)
+        self._explained = fingerprint_of_images(test.take(slice(grid.explain.examples)))
 
     def run_specs(self, label: str, pair: Pair) -> list[RunSpec]:
         """Return the runs of a method on a pair, seed after seed; one without a teacher has one a student."""
@@ -73,6 +77,10 @@ class Evidence:
             return None
         run_spec = self.run_specs(label, pair)[0]
         return read_json(self.board.out / run_spec.folder / file) if self.board.state(run_spec) == "done" else None
+
+    def of_attacked(self, explanation: Mapping[str, Any]) -> bool:
+        """Return whether an explanation is of the first test images, which are attacked first, too."""
+        return explanation.get("data_fingerprint") == self._explained
 
     def diverged(self, label: str, pair: Pair, seeds: int | None = None) -> int:
         """Return how many seeds diverged, of all or of the first so many."""

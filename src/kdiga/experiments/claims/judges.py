@@ -204,7 +204,7 @@ def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Return claim e: a row a student, and how each measure orders the students: all, a method's, and a teacher's.
 
     Those of one teacher decide nothing: a user has one, and a bound that knows of the teacher need not order the
-    students of several.
+    students of several. Bounds of other images than those that were attacked have a row, and order nothing.
     """
     rows, measures = list[dict[str, Any]](), list[Mapping[str, Sequence[float | None]]]()
     right = list[Sequence[bool]]()
@@ -217,7 +217,7 @@ def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
             rows.append(_bounds_row(label, pair, content))
             measures.append(_promises(content["values"]))
             right.append(outcomes[0][: evidence.grid.explain.examples])
-            rows[-1]["robust"] = float(np.mean(right[-1]))
+            rows[-1]["robust"] = float(np.mean(right[-1])) if evidence.of_attacked(content) else None
     seed = evidence.grid.evaluation.seed
     groups = {"all": _places(rows)}
     groups |= {label: _places(rows, method=label) for label in evidence.grid.judged}
@@ -240,7 +240,12 @@ def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _places(rows: Sequence[Mapping[str, Any]], **wanted: str) -> list[int]:
-    return [place for place, row in enumerate(rows) if all(row[key] == value for key, value in wanted.items())]
+    """Return the rows with some values, of those that order students."""
+    return [
+        place
+        for place, row in enumerate(rows)
+        if row["robust"] is not None and all(row[key] == value for key, value in wanted.items())
+    ]
 
 
 def ranked(values: Sequence[Sequence[float | None]], right: Sequence[Sequence[bool]], seed: int) -> dict[str, Any]:

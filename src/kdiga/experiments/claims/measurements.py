@@ -19,6 +19,7 @@ from kdiga.data.image_set import to_pixels
 from kdiga.experiments.sections import Certification, Explaining
 from kdiga.models import load_model
 from kdiga.recipes.schema import Recipe
+from kdiga.runs.fingerprints import fingerprint_of_images
 from kdiga.runs.run_folder import write_json
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.runtime import device_by_name
@@ -59,7 +60,8 @@ class TeacherMeasurement:
             found = _radii(self.settings, *arguments, threat=recipe.threat, seed=self.seed, folder=cache)
         else:
             found = _bounds(self.settings, *arguments, threat=recipe.threat, seed=self.seed, folder=cache)
-        write_json(folder / self.file, {"settings": self.asked, "teacher": self.teacher} | found)
+        about = {"settings": self.asked, "teacher": self.teacher, "data_fingerprint": fingerprint_of_images(first)}
+        write_json(folder / self.file, about | found)
 
 
 def _radii(settings: Certification, *arguments: Any, threat: ThreatModel, seed: int, folder: Path) -> dict[str, Any]:
