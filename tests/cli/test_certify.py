@@ -95,6 +95,11 @@ def test_against_a_teacher(folder):
         assert {"share_at_least_teacher", "share_interval_95", "teacher_curve", "student_curve"} <= set(against[name])
     assert {"guaranteed_radius", "rho", "margin_gap", "alignment"} <= set(against["clever"])
     assert "rho" not in against["smoothing"]
+    # New radii of the student replace the comparison of the old ones.
+    run("certify", "student", *ask[4:], "--method", "clever", *CLEVER, "--max-radius", "0.01", cwd=folder)
+    found = json.loads((folder / "pair/certificate.json").read_text())
+    assert found["clever"]["max_radius"] == 0.01
+    assert set(found["against"]) == {"teacher", "interval", "smoothing"}
     # Another teacher's comparisons are not mixed with these.
     run(*ask[:2], "--against", "smooth", *ask[4:], "--method", "smoothing", *SMOOTH, cwd=folder)
     assert set(json.loads((folder / "pair/certificate.json").read_text())["against"]) == {"teacher", "smoothing"}

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from kdiga.errors import InputError
 from kdiga.evaluation import evaluate
+from kdiga.evaluation.masking.finding import Finding
 from kdiga.experiments import run_one
 from kdiga.experiments.executors import HERE
 from kdiga.experiments.runner import run_board
@@ -186,6 +187,11 @@ def test_best_and_last_of_one_epoch_are_attacked_once(study, data, monkeypatch):
     best, last = (json.loads(Path(f"out/ce/seed-0/{which}-test.json").read_text()) for which in ("best", "last"))
     assert (best.pop("which"), last.pop("which")) == ("best", "last")
     assert best == last
+    for which in ("best", "last"):
+        path = Path(f"out/ce/seed-0/{which}-test.json")
+        path.write_text(json.dumps(best | {"which": which, "seconds": {"clean": 60.0, "pgd-2": 540.0}}))
+    content, _ = go(checked, data)
+    assert content["methods"][0]["runs"][0]["attack_minutes"] == 10.0
 
 
 def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
@@ -200,6 +206,8 @@ def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
             "results",
             {"autoattack" if name == "fgsm" else name: result for name, result in report.results.items()},
         )
+        if swapped == ["fgsm"]:
+            object.__setattr__(report, "findings", [Finding("finite", "failed", "planted", {})])
         return report
 
     monkeypatch.setattr(run_one, "measure", without_autoattack)
@@ -212,6 +220,7 @@ def test_autoattack_may_look_at_fewer_images(study, data, monkeypatch):
         "pgd-2": 360,
         "autoattack": 9,
     }
+    assert [one["message"] for one in report["findings"] if one["name"] == "finite"] == ["planted"]
     low, high = report["interval_95"]["autoattack"]
     assert high - low > 0.2, "the interval is that of nine images"
     assert (report["examples"], content["attacks"]["autoattack"]) == (360, 9)

@@ -7,6 +7,8 @@ import json
 import pytest
 
 import kdiga
+from kdiga.evaluation import measure as measurement
+from kdiga.evaluation.masking.finding import Finding
 from kdiga.workflows import evaluate
 from kdiga.workflows.evaluate import run_evaluation
 from kdiga.workflows.requests import EvaluateRequest
@@ -16,6 +18,19 @@ from kdiga.workflows.requests import EvaluateRequest
 def model(tmp_path):
     kdiga.save_model(kdiga.load_model("cnn-4", in_channels=1, image_size=8), tmp_path / "model.safetensors")
     return str(tmp_path / "model.safetensors")
+
+
+def test_a_finding_of_an_attack_stays_as_long_as_its_accuracy(model, tmp_path, monkeypatch):
+    asked = {"model": model, "data": "digits", "eps": "0.1", "examples": 8, "out": tmp_path / "out"}
+    broken = Finding("finite", "failed", "planted", {})
+    with monkeypatch.context() as planted:
+        planted.setattr(measurement, "_not_finite", lambda results: [broken])
+        run_evaluation(EvaluateRequest(attacks=["fgsm"], **asked))
+    found = run_evaluation(EvaluateRequest(attacks=["pgd-2"], checks=True, **asked)).content
+    assert set(found["accuracy"]) == {"clean", "fgsm", "pgd-2"}
+    findings = {one["name"]: one["verdict"] for one in found["findings"]}
+    assert findings["finite"] == "failed"
+    assert len(findings) == len(found["findings"]) > 10, "one a name"
 
 
 def test_one_that_ends_while_another_attacks_keeps_its_figures(model, tmp_path, monkeypatch):

@@ -14,12 +14,15 @@ from PIL import Image
 import kdiga
 from kdiga.data import DataSet
 from kdiga.errors import InputError
+from kdiga.experiments.claims.measurements import CERTIFIED, EXPLAINED
+from kdiga.experiments.curve import CONFIRMED
 from kdiga.recipes.validate import recipe_from_dict
 from kdiga.report import write_page
 from kdiga.report.differences import compare_evaluations
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import find_results
 from kdiga.results.shared import REPLACED, Conditions, command_without_folders
+from kdiga.runs.run_folder import FAILURE
 from kdiga.training.loop import TrainingCallbacks
 from kdiga.workflows import identity
 from kdiga.workflows.compare import compare
@@ -186,9 +189,14 @@ def test_overwrite_sets_results_about_the_old_weights_aside(world, data, tmp_pat
     old = json.loads((tmp_path / "result.json").read_text())["fingerprints"]["best"]
     write_json(tmp_path / "evaluation/a/evaluation.json", evaluation("kd") | {"fingerprint": old})
     (tmp_path / "evaluation/mine.txt").write_text("mine")
+    about_the_weights = ("best-test.json", "last-test.json", "best-validation.json", CONFIRMED, CERTIFIED)
+    for name in (*about_the_weights, EXPLAINED, FAILURE):
+        write_json(tmp_path / name, {})
     run_recipe(prepare(recipe_of(world, training__seed=1), data), tmp_path, overwrite=True)
     assert not (tmp_path / "evaluation").exists()
     assert (tmp_path / REPLACED / "1/evaluation/mine.txt").read_text() == "mine"
+    assert not any((tmp_path / name).exists() for name in (*about_the_weights, EXPLAINED, FAILURE))
+    assert all((tmp_path / REPLACED / "1" / name).is_file() for name in about_the_weights)
     found = find_results([tmp_path])
     assert not found.evaluations
     assert len(found.runs) == 1

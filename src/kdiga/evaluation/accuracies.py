@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,11 @@ from kdiga.types import ThreatModel
 
 BY_ATTACK = ("accuracy", "interval_95", "worst_class", "seconds", "notes", "stages", "correct")
 """Parts of an evaluation as plain data that have an entry per attack."""
+
+
+def joined_findings(findings: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return findings as plain data, those of the others in place of those with equal names."""
+    return list({one["name"]: one for one in (*findings, *others)}.values())
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from kdiga.errors import InputError, reason_of
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.run_folder import RESULT, write_json
+from kdiga.runs.run_folder import FAILURE, RESULT, write_json
 
 if TYPE_CHECKING:
     from kdiga.experiments.claims.measurements import TeacherMeasurement
 
 Kind = Literal["teacher", "trial", "method", "start", "interpolated"]
 State = Literal["open", "done", "diverged", "failed"]
-FAILURE, VALIDATION = "failure.json", "best-validation.json"
+VALIDATION = "best-validation.json"
 ENDED = ("done", "diverged")
 
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from kdiga.data import DataSet, FileSet, ImageSet, augmentation_by_name, feed_of
 from kdiga.distributed.launch import one_thread
 from kdiga.errors import DivergedError, InputError, KdigaError
-from kdiga.evaluation.accuracies import BY_ATTACK
+from kdiga.evaluation.accuracies import BY_ATTACK, joined_findings
 from kdiga.evaluation.measure import BATCH_SIZE, measure
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
+from kdiga.experiments.board import VALIDATION, RunSpec, note_failure, read_json, run_state, test_file
 from kdiga.experiments.sections import AUTOATTACK_VERSION, COSTLY, EvaluateSettings
 from kdiga.experiments.trials import chosen_recipe
 from kdiga.io.atomic_write import WriteError
@@ -30,7 +30,7 @@ from kdiga.models import count_parameters, load_model, save_model
 from kdiga.recipes.schema import DataConfig, Recipe
 from kdiga.runs.fingerprints import describe_model, fingerprint_of_images, fingerprint_of_model
 from kdiga.runs.provenance import provenance
-from kdiga.runs.run_folder import RESULT, prepare_run_folder, read_result, write_json, write_result
+from kdiga.runs.run_folder import FAILURE, RESULT, prepare_run_folder, read_result, write_json, write_result
 from kdiga.runs.work_units import FOLDER, ResultCache
 from kdiga.training.averaging import interpolated
 from kdiga.training.runtime import device_by_name
@@ -214,6 +214,7 @@ def attack_run(folder: Path, recipe: Recipe, which: str, data: DataSet, evaluati
     for other in others:  # of what two measured, on more or fewer images, the first counts
         for key in BY_ATTACK:
             merged[key] |= {name: value for name, value in other[key].items() if name not in merged[key]}
+        merged["findings"] = joined_findings(other["findings"], merged["findings"])
     about = {"kind": "evaluation", "data": data.name, "version": AUTOATTACK_VERSION}
     return about | {"data_fingerprint": fingerprint_of_images(data.test.take(slice(max(groups))))} | merged
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdiga.errors import InputError
-from kdiga.experiments.board import FAILURE, VALIDATION, RunSpec, read_json
+from kdiga.experiments.board import VALIDATION, RunSpec, read_json
 from kdiga.experiments.sections import TuneSettings
 from kdiga.methods import Method, SearchRange, search_space, with_options
 from kdiga.recipes.schema import Recipe
-from kdiga.runs.run_folder import RESULT
+from kdiga.runs.run_folder import FAILURE, RESULT
 
 SEED = 0  # of the sequence's scrambling
 

@@ -23,12 +23,14 @@ from kdiga.results.runs import FinishedRun
 from kdiga.results.shared import JUDGED, REPLACED
 
 CONFIG, RESULT, JOURNAL, IDENTITY = "config.yaml", "result.json", "journal.jsonl", "identity.json"
+FAILURE = "failure.json"
 TRAINED_IMAGES = "trained-images.npz"  # hashes of the training images
 OURS = (
     CONFIG,
     RESULT,
     JOURNAL,
     IDENTITY,
+    FAILURE,
     TRAINED_IMAGES,
     "best.safetensors",
     "last.safetensors",
@@ -37,7 +39,14 @@ OURS = (
     "explanation.json",
     "explanation.npz",
 )
-ABOUT_WEIGHTS = (*JUDGED, "best-test.json", "last-test.json", "best-validation.json")  # results about a run's weights
+ABOUT_WEIGHTS = (  # results about a run's weights
+    *JUDGED,
+    "best-test.json",
+    "last-test.json",
+    "best-validation.json",
+    "best-confirmed.json",
+    "certificate.json",
+)
 
 
 def prepare_run_folder(folder: Path, *, overwrite: bool, resume: bool | None = None) -> None:

@@ -135,9 +135,12 @@ def _method(
 
 
 def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return new results with those of an earlier call that they do not replace."""
+    """Return new results with those of an earlier call that they do not replace.
+
+    A comparison with a teacher has the student's radii, too, and is replaced with them.
+    """
     earlier, against = old.get("against"), new.get("against")
-    if earlier and against and earlier["teacher"]["fingerprint"] == against["teacher"]["fingerprint"]:
-        against = earlier | against
-    joined = {**old, **new}
-    return joined if against is None else joined | {"against": against}
+    joined = {name: found for name, found in {**old, **new}.items() if name != "against"}
+    if earlier and (against is None or earlier["teacher"]["fingerprint"] == against["teacher"]["fingerprint"]):
+        against = {name: found for name, found in earlier.items() if name not in new} | (against or {})
+    return joined | {"against": against} if against and set(against) != {"teacher"} else joined

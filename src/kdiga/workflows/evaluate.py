@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from kdiga.distributed.launch import one_thread
 from kdiga.distributed.worker_processes import LocalExecutor
 from kdiga.errors import InputError
 from kdiga.evaluation import attack_by_name, sweep
-from kdiga.evaluation.accuracies import BY_ATTACK
+from kdiga.evaluation.accuracies import BY_ATTACK, joined_findings
 from kdiga.evaluation.corruptions import corruption_accuracy
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.evaluation.measure import measure
@@ -84,14 +84,8 @@ def _sweep_values(given: str | None, eps: float) -> list[float]:
 def _joined(old: Mapping[str, Any], content: Mapping[str, Any], request: EvaluateRequest) -> dict[str, Any]:
     """Return new results with those of earlier calls: no measurement is lost."""
     joined = {name: old.get(name, {}) | content[name] for name in BY_ATTACK}
-    if not request.checks_masking and old.get("findings"):
-        joined["findings"] = _by_name(old["findings"], content["findings"])
-    return {**old, **content, **joined}
-
-
-def _by_name(findings: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return findings, those of the others in place of those with equal names."""
-    return list({one["name"]: one for one in (*findings, *others)}.values())
+    findings = joined_findings(old.get("findings", []), content["findings"])
+    return {**old, **content, **joined, "findings": findings}
 
 
 def _attack(
@@ -114,7 +108,7 @@ def _attack(
             worst["name"] = images.classes[worst["label"]]
     if request.checks_masking:
         checked = [finding.to_dict() for finding in _checked(request, loaded, test_set, settings)]
-        found["findings"] = _by_name(checked, found["findings"])
+        found["findings"] = joined_findings(checked, found["findings"])
     return found
 
 

@@ -15,12 +15,12 @@ from typing import Any, cast
 import yaml
 
 from kdiga.errors import InputError, some
-from kdiga.experiments.board import ENDED, FAILURE, RunBoard, RunSpec
+from kdiga.experiments.board import ENDED, RunBoard, RunSpec
 from kdiga.experiments.specification import record_name
 from kdiga.io.atomic_write import replacing, write_atomically
 from kdiga.io.safe_json_yaml import load_json
 from kdiga.results.runs import read_journal
-from kdiga.runs.run_folder import CONFIG, JOURNAL, RESULT, write_config, write_json
+from kdiga.runs.run_folder import CONFIG, FAILURE, JOURNAL, RESULT, write_config, write_json
 
 WEIGHTS = "best.safetensors"
 OUT = "{out}"  # in a record, in place of the folder of the runs, which differs on another machine
