@@ -48,7 +48,8 @@ def _per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 def _sums(x: Tensor, gy: Tensor, mean: Tensor, inv: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
     """Return ``w inv (gy - a - xh b)`` for ``w = 1``, ``n b`` and ``n a``, as the mask selects."""
-    return aten.native_batch_norm_backward(gy, x, None, None, None, mean, inv, True, 0.0, mask)
+    ones = torch.ones_like(inv)  # without a weight CUDA's kernels return no sums
+    return aten.native_batch_norm_backward(gy, x, ones, None, None, mean, inv, True, 0.0, mask)
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -67,7 +68,9 @@ class _BatchNorm(torch.autograd.Function):
         if not training:
             assert running_mean is not None
             assert running_var is not None
-            mean, inv = running_mean.clone(), (running_var + eps).rsqrt()
+            # In the dtype of the kernel's statistics: on CUDA float32 for a network in half precision.
+            inv = (running_var.to(mean.dtype) + eps).rsqrt()
+            mean = running_mean.to(mean.dtype, copy=True)
         ctx.save_for_backward(x, weight, mean, inv)
         ctx.training = training
         return y
