@@ -12,6 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdiga.gradients.double_backward import fast_double_backward
+from tests.gradients.double_backward.test_operations import OPERATIONS
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+WITH_CPU_TENSORS = {"attention, boolean mask", "attention, mask of each example"}
 
 
 class Calls(TorchDispatchMode):
@@ -51,3 +55,49 @@ def test_statistics_of_batch_norm_are_float32(dtype, training):
         with fast_double_backward():
             _, _, mean, inv = model(images).grad_fn.saved_tensors
     assert mean.dtype == inv.dtype == torch.float32
+
+
+@pytest.fixture
+def autocast():
+    """Autocast of CUDA, which ``torch.autocast`` enables only where there is a GPU."""
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+    torch.clear_autocast_cache()
+
+
+def results(name, dtype):
+    """The result of an operation on CUDA: of this package, and of PyTorch."""
+    function, shapes = OPERATIONS[name]
+    with FakeTensorMode():
+        inputs = [torch.empty(shape, device="cuda", dtype=dtype, requires_grad=True) for shape in shapes]
+        with fast_double_backward():
+            found = function(*inputs)
+        return found, function(*inputs)
+
+
+@pytest.mark.usefixtures("autocast")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in WITH_CPU_TENSORS])
+def test_autocast_casts_as_on_cuda(name, dtype):
+    found, expected = results(name, dtype)
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+
+
+@pytest.mark.usefixtures("autocast")
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name.startswith(("layer norm", "group norm"))])
+def test_arguments_of_row_norms_have_one_dtype_on_cuda(name):
+    """Input, weight and statistics; the CPU's kernels also take several."""
+    found, _ = results(name, torch.bfloat16)
+    assert {one.dtype for one in found.grad_fn.saved_tensors} == {torch.float32}
+
+
+def test_group_norm_is_contiguous_on_cuda():
+    """CUDA's kernels copy images in channels_last, each of them again."""
+    with FakeTensorMode():
+        images = torch.empty(2, 4, 5, 5, device="cuda").to(memory_format=torch.channels_last).requires_grad_()
+        with fast_double_backward():
+            found = nn.GroupNorm(2, 4, device="cuda")(images)
+    assert found.grad_fn.saved_tensors[0].is_contiguous()

@@ -103,3 +103,12 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64 or not tensor.is_floating_point():
         return None
     return torch.get_autocast_dtype(device)
+
+
+def in_autocast_float32(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """Return the arguments of a layer or group norm as autocast casts them: on a CPU it leaves them."""
+    device = next(one.device.type for one in tensors if one is not None)
+    if device == "cpu" or not torch.is_autocast_enabled(device):
+        return tensors
+    halves = (torch.float16, torch.bfloat16)
+    return tuple(one.float() if one is not None and one.dtype in halves else one for one in tensors)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from kdiga.gradients.double_backward.autograd_tools import in_layout_of, last_derivative, wanted
+from kdiga.gradients.double_backward.autograd_tools import in_autocast_float32, in_layout_of, last_derivative, wanted
 
 aten = torch.ops.aten
 
@@ -131,14 +131,17 @@ class ChannelGroups(NamedTuple):
 
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Return ``torch.layer_norm``."""
+    x, weight, bias = in_autocast_float32(x, weight, bias)
     rows = LastDimensions(tuple(shape))
     return _RowNorm.apply(x, x.new_ones(rows.shape) if weight is None else weight, bias, rows, eps)  # pyright: ignore[reportReturnType]
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Return ``torch.group_norm``."""
+    x, weight, bias = in_autocast_float32(x, weight, bias)
     weight = x.new_ones(x.shape[1]) if weight is None else weight
-    return _RowNorm.apply(in_layout_of(x, x), weight, bias, ChannelGroups(groups), eps)  # pyright: ignore[reportReturnType]
+    x = in_layout_of(x, x) if x.device.type == "cpu" else x.contiguous()  # the only layout of other kernels
+    return _RowNorm.apply(x, weight, bias, ChannelGroups(groups), eps)  # pyright: ignore[reportReturnType]
 
 
 class _RowNorm(torch.autograd.Function):
