@@ -48,7 +48,19 @@ RANDOM = (
     "absld",
     "tangent",
 )  # or signs of gradients near zero
+WITH_TF32 = (torch.backends.cudnn, torch.backends.cuda.matmul)
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique_dim", "_unique2")
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    """By default a GPU computes convolutions of float32 in TF32, with errors of a hundredth of a gradient."""
+    before = [one.allow_tf32 for one in WITH_TF32]
+    for one in WITH_TF32:
+        one.allow_tf32 = False
+    yield
+    for one, value in zip(WITH_TF32, before, strict=True):
+        one.allow_tf32 = value
 
 
 def task_on(device, variant, dtype):
@@ -111,6 +123,10 @@ def test_waits_are_seen():
         values = torch.arange(4.0)
         values[values > 1].sum().item()
     assert set(waits.found) == {"index", "_local_scalar_dense"}
+
+
+def test_float32_is_not_tf32():
+    assert not any(one.allow_tf32 for one in WITH_TF32)
 
 
 @pytest.mark.parametrize("device", DEVICES)
