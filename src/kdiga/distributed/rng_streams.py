@@ -76,9 +76,13 @@ class RngStreams:
 
         Args:
             states: States of all its processes, by rank. With another number of processes, starts, noise and data
-                continue unchanged, and random numbers inside a network, such as dropout's, begin a new stream.
+                continue unchanged, and random numbers inside a network, such as dropout's, begin a new stream. On
+                another type of device only data continues; everything else has the streams of :meth:`begin`.
         """
         first = states[0]
+        if ("cuda" in first["process"]) != (self.device.type == "cuda"):
+            torch.set_rng_state(first["process"]["cpu"])
+            return
         joint = first["draws"]
         if self._shared is None:
             self._set(first["process"] if joint is None else first["process"] | {self.device.type: joint})

@@ -24,6 +24,8 @@ CHANGING = {
     "_is_initial",
 }
 
+BY_DEVICE = ("fused", "foreach")  # options of an optimiser's groups that follow from the device
+
 
 def check_structure(state: Mapping[str, Any], of_progress: set[str]) -> None:
     """Check the parts that do not depend on the run's models.
@@ -49,6 +51,12 @@ def check_structure(state: Mapping[str, Any], of_progress: set[str]) -> None:
     wrong = [name for name, right in sound.items() if not right]
     if wrong:
         raise ValueError(f"its {wrong[0]} has another form")
+
+
+def with_own_kernels(given: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved optimiser's state with a fresh one's choice of kernels, because the device may be another one."""
+    pairs = zip(given["param_groups"], fresh["param_groups"], strict=True)
+    return {**given, "param_groups": [group | {name: own[name] for name in BY_DEVICE} for group, own in pairs]}
 
 
 def check_optimizer(optimizer: Optimizer, given: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from kdiga.training.distiller import Distiller
 from kdiga.training.freezing import FrozenParameters
 from kdiga.training.optimization import build_optimizer, build_schedule, clip_gradient
 from kdiga.training.pass_counter import PassCounter
-from kdiga.training.resume_checks import check_optimizer, check_schedule, same_structure
+from kdiga.training.resume_checks import check_optimizer, check_schedule, same_structure, with_own_kernels
 from kdiga.training.runtime import Runtime
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.weight_perturbation import WeightPerturbation
@@ -266,7 +266,8 @@ class Stepper:
             ValueError: If the state has another structure; or another error, if it has another type.
         """
         fresh = self.state()
-        check_optimizer(self.optimizer, state["optimizer"], fresh["optimizer"])
+        optimizer = with_own_kernels(state["optimizer"], fresh["optimizer"])
+        check_optimizer(self.optimizer, optimizer, fresh["optimizer"])
         if not same_structure(state["passes"], fresh["passes"]):
             raise ValueError("its passes have another form")
         check_schedule(state["schedule"], fresh["schedule"], self.steps)
@@ -276,7 +277,7 @@ class Stepper:
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
         self.distiller.memory, self.counter.totals = state["memory"], state["passes"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(optimizer)
         self.schedule.load_state_dict(state["schedule"])
 
     def load_own_states(self, states: list[Any]) -> None:
