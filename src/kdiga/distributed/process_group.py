@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kdiga.distributed.batch_shards import Share, process_loss_as_error
 from kdiga.distributed.launch import launched
-from kdiga.errors import KdigaError
+from kdiga.errors import InputError, KdigaError
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=10)  # for a process that does not answer; the end of a process is detected at once
@@ -46,16 +46,12 @@ class ProcessGroup:
         Args:
             device: Device of the type, "cpu" or "cuda", that the processes compute on.
         """
-        if not launched() and not dist.is_initialized():
+        if not _several():
             return SINGLE_PROCESS
-        from accelerate import Accelerator
-        from accelerate.utils import InitProcessGroupKwargs
-
-        handlers: list[Any] = [InitProcessGroupKwargs(timeout=TIMEOUT)]
         with process_loss_as_error():
-            accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
+            state = _connected(device)
             object_group = None if device.type == "cpu" else dist.new_group(backend="gloo", timeout=TIMEOUT)
-        return cls(accelerator.process_index, accelerator.num_processes, object_group)
+        return cls(state.process_index, state.num_processes, object_group)
 
     @property
     def leads(self) -> bool:
@@ -138,3 +134,25 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
+
+
+def device_of_process(device: torch.device) -> torch.device:
+    """Return this process's device of the type "cpu" or "cuda"; of several processes on a machine each has its GPU."""
+    return _connected(device).device if _several() else device
+
+
+def _several() -> bool:
+    return launched() or dist.is_initialized()
+
+
+def _connected(device: torch.device) -> Any:
+    """Return Accelerate's state of the processes; its other settings, such as precision, have no effect here."""
+    from accelerate import PartialState
+
+    state: Any = PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
+    if state.device.type != device.type:
+        raise InputError(
+            f"device was {device.type!r} and the processes of this program compute on {state.device.type!r}; use one "
+            "device for all."
+        )
+    return state

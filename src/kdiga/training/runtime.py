@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kdiga.distributed.process_group import device_of_process
 from kdiga.errors import InputError
 from kdiga.gradients.student_pass import Forward
 from kdiga.training.settings import TrainingSettings
@@ -17,17 +17,16 @@ from kdiga.training.settings import TrainingSettings
 class Runtime:
     """Device, precision and memory layout of one run.
 
-    Accelerate finds the device of each process. Autocast does not come from Accelerate: that would patch the student's
-    ``forward``, and teacher, attacks and alignment must run in the same precision.
+    Accelerate finds the device of each of several processes. Autocast does not come from it: that would patch the
+    student's ``forward``, and teacher, attacks and alignment must run in the same precision. Nor do backward passes:
+    they would obey its configuration, which may divide or scale the loss.
 
     Raises:
         InputError: If the device does not exist.
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
-        wanted = device_by_name(settings.device)
-        self.accelerator = Accelerator(cpu=wanted.type == "cpu")
-        self.device = self.accelerator.device
+        self.device = device_of_process(device_by_name(settings.device))
         self.precision = settings.precision
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.compile = settings.compile

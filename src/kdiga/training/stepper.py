@@ -224,7 +224,7 @@ class Stepper:
                 total = objective.total() / self.settings.accumulate
             with self.watch("backward"), reentrant_checkpoint_as_error():
                 # Only the parameters: a gradient of the images would cost one more pass to the input.
-                self.runtime.accelerator.backward(total, inputs=self.parameters)
+                total.backward(inputs=self.parameters)
         if statistics is not None and counts is not None:
             counts.append(statistics.counts())
         return objective
