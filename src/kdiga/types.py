@@ -130,7 +130,7 @@ class Batch:
         images: Float (batch, channel, height, width), pixels in [0, 1].
         labels: Labels, int64, shape (batch,), in [0, num_classes), or -100 for an example without a label; or
             probabilities, float (batch, num_classes).
-        index: Rows in the data set, int64, shape (batch,).
+        index: Rows in the data set, int64, shape (batch,); on the CPU, where a teacher cache reads them.
         view: Number of the repeatable augmentation.
     """
 
@@ -145,10 +145,14 @@ class Batch:
 
     def spread(self, count: int) -> Batch:
         """Return ``count`` examples spread evenly over the batch: every part of it gives the same share."""
-        return self.rows(torch.arange(count, device=self.index.device) * len(self.labels) // count)
 
-    def rows(self, rows: slice | Tensor) -> Batch:
-        """Return some examples."""
+        def some(tensor: Tensor) -> Tensor:  # the index may be on another device
+            return tensor[torch.arange(count, device=tensor.device) * len(tensor) // count]
+
+        return replace(self, images=some(self.images), labels=some(self.labels), index=some(self.index))
+
+    def rows(self, rows: slice) -> Batch:
+        """Return a range of examples."""
         return replace(self, images=self.images[rows], labels=self.labels[rows], index=self.index[rows])
 
 

@@ -10,7 +10,7 @@ from kdiga.data import Augmentation, ImageSet, ImageSetFeed
 from kdiga.errors import InputError
 from kdiga.methods import available_methods, method_by_name
 from kdiga.model_state import seeded
-from kdiga.teachers import CachedTeacher
+from kdiga.teachers import CachedTeacher, signals
 from kdiga.teachers.packing import pack, unpack_gradient
 from kdiga.types import Batch, TeacherSignal
 from kdiga.workflows.cache import largest_error
@@ -59,6 +59,17 @@ def test_colour_images_and_batch_norm_in_channels_last(name, tmp_path):
         assert torch.equal(one.logits, two.logits)
         assert torch.equal(one.input_gradient, two.input_gradient)
         assert one.input_gradient.stride() == two.input_gradient.stride()
+
+
+def test_signals_go_through_pinned_memory(filler, tmp_path, monkeypatch):
+    """Copied by ``to_device`` they do not make a step wait for a GPU."""
+    stored, batch = filler.fill(tmp_path), batches(filler)[0]
+    expected = stored(batch)
+    monkeypatch.setattr(signals, "to_device", lambda tensor, device: tensor + 1)
+    found = stored(batch)
+    assert torch.equal(found.logits, expected.logits + 1)
+    assert torch.equal(found.input_gradient, expected.input_gradient + 1)
+    assert torch.equal(stored.logits(batch), expected.logits + 1)
 
 
 def test_another_batch_size_is_equal_to_rounding(filler, tmp_path):

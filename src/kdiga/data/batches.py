@@ -12,6 +12,7 @@ from kdiga.data.decoder_pool import Pending
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet, to_pixels
 from kdiga.data.mixed_set import MixedSet
+from kdiga.data.transfer import to_device
 from kdiga.data.views import ResizedCrop, View
 from kdiga.distributed.batch_shards import Share
 from kdiga.model_state import mix_seed
@@ -23,11 +24,9 @@ def batches_in(examples: int, batch_size: int) -> int:
     return max(1, examples // batch_size)
 
 
-def batch_rows(
-    examples: int, batch_size: int, *, seed: int, epoch: int, start: int, share: Share, device: torch.device
-) -> Iterator[Tensor]:
+def batch_rows(examples: int, batch_size: int, *, seed: int, epoch: int, start: int, share: Share) -> Iterator[Tensor]:
     """Yield a process's rows of each batch of one epoch, from batch ``start`` on; an epoch has each row once."""
-    order = torch.randperm(examples, generator=_generator(seed, epoch)).to(device)
+    order = torch.randperm(examples, generator=_generator(seed, epoch))
     for place in range(start, batches_in(examples, batch_size)):
         index = order[place * batch_size : (place + 1) * batch_size]
         yield index[share.rows(len(index))]
@@ -64,7 +63,7 @@ def shuffled(count: int, *seeds: int) -> Tensor:
 class PendingView:
     """One view of some images: decoded from now on if they are on disk, made on request if they are in memory.
 
-    ``rows`` are rows of the data, on the device of its labels; ``index`` identifies the examples for the augmentation.
+    ``rows`` are rows of the data; ``index`` identifies the examples for the augmentation. Both are on the CPU.
     """
 
     def __init__(
@@ -82,13 +81,13 @@ class PendingView:
         """Return the view on the set's device, in the type in which the images are stored."""
         device = self.data.device
         if self.decoding is not None:
-            images = self.decoding.result().to(device)
+            images = to_device(self.decoding.result(), device)
         else:
             assert isinstance(self.data, ImageSet)
-            images = self.data.images[self.rows.to(device)]
+            images = self.data.images[to_device(self.rows, device)]
         if self.cropped:
             return images
-        return self.augmentation(images, self.index.to(device), seed=self.seed, view=self.view)
+        return self.augmentation(images, self.index, seed=self.seed, view=self.view)
 
     def cancel(self) -> None:
         """Cancel the decoding that has not started."""
@@ -100,14 +99,13 @@ class PendingBatch:
     """A batch of rows of one set; its images are being decoded, or are made on request."""
 
     def __init__(self, data: ImageSet | FileSet, index: Tensor, augmentation: View, seed: int, view: int) -> None:
-        self.data, self.view = data, view
-        self.index = index.to(data.labels.device)
-        self.images = PendingView(data, self.index, self.index, augmentation, seed, view)
+        self.data, self.index, self.view = data, index, view
+        self.images = PendingView(data, index, index, augmentation, seed, view)
 
     def result(self) -> Batch:
         """Return the batch, on the set's device, when its images are ready."""
-        images, device = to_pixels(self.images.result()), self.data.device
-        return Batch(images, self.data.labels[self.index].to(device), self.index.to(device), view=self.view)
+        images = to_pixels(self.images.result())
+        return Batch(images, _labels(self.data, self.index), self.index, view=self.view)
 
     def cancel(self) -> None:
         """Cancel the decoding that has not started."""
@@ -128,21 +126,23 @@ class PendingMixedBatch:
 
     def result(self) -> Batch:
         """Return the batch, on the set's device, when its images are ready."""
-        device, count = self.data.device, len(self.index)
-        images, labels = torch.empty(0, device=device), torch.empty(count, dtype=torch.int64, device=device)
-        for places, part in self.parts:
-            made, stored = to_pixels(part.result()), part.data.labels
-            if not len(images):
-                images = made.new_empty(count, *made.shape[1:])
-            images[places.to(device)] = made
+        made, count = [to_pixels(part.result()) for _, part in self.parts], len(self.index)
+        images, labels = made[0].new_empty(count, *made[0].shape[1:]), made[0].new_empty(count, dtype=torch.int64)
+        for (places, part), pixels in zip(self.parts, made, strict=True):
+            there = to_device(places, self.data.device)
             known = part.data is self.data.original or not self.data.unlabelled
-            labels[places.to(device)] = stored[part.rows.to(stored.device)].to(device) if known else IGNORED
-        return Batch(images, labels, self.index.to(device), view=self.view)
+            images[there], labels[there] = pixels, _labels(part.data, part.rows) if known else IGNORED
+        return Batch(images, labels, self.index, view=self.view)
 
     def cancel(self) -> None:
         """Cancel the decoding that has not started."""
         for _, part in self.parts:
             part.cancel()
+
+
+def _labels(data: ImageSet | FileSet, rows: Tensor) -> Tensor:
+    """Return the labels of some rows on the set's device; those of images on disk are on the CPU."""
+    return to_device(data.labels[to_device(rows, data.labels.device)], data.device)
 
 
 def _generator(*seeds: int) -> torch.Generator:

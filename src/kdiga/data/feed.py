@@ -23,6 +23,7 @@ from kdiga.data.decoder_pool import ahead
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet
 from kdiga.data.mixed_set import MixedSet
+from kdiga.data.transfer import to_device
 from kdiga.data.views import View
 from kdiga.distributed.batch_shards import WHOLE, Share
 from kdiga.errors import InputError, check_at_least
@@ -84,15 +85,7 @@ class ImageSetFeed:
     def epoch(self, number: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch from ``start`` on, each example once; the epoch decides the view."""
         view = number if self.views is None else number % self.views
-        rows = batch_rows(
-            len(self.data),
-            self.batch_size,
-            seed=self.seed,
-            epoch=number,
-            start=start,
-            share=self.share,
-            device=self.data.labels.device,
-        )
+        rows = batch_rows(len(self.data), self.batch_size, seed=self.seed, epoch=number, start=start, share=self.share)
         return ahead(PendingBatch(self.data, index, self.augmentation, self.seed, view) for index in rows)
 
 
@@ -101,7 +94,7 @@ def batch_of(data: ImageSet | FileSet, index: Tensor, augmentation: View, *, see
 
     Args:
         data: The training images.
-        index: Rows of ``data``, int64 (batch,).
+        index: Rows of ``data``, int64 (batch,), on the CPU.
         augmentation: Augmentation of each example.
         seed: Seed of the augmentation.
         view: Number of the view, for all examples.
@@ -215,10 +208,11 @@ class LoaderFeed:
             images, labels = images_and_labels(batch)
             check_images(images, values=place == 0)
             labels = check_targets(labels, images)
-            index = torch.arange(seen, seen + len(images), device=self.device)
+            index = torch.arange(seen, seen + len(images))
             seen += len(images)
             own = self.share.rows(len(images))
-            yield Batch(images[own].to(self.device), labels[own].to(self.device), index[own], view=number)
+            images, labels = (to_device(one[own], self.device) for one in (images, labels))
+            yield Batch(images, labels, index[own], view=number)
 
 
 def feed_of(

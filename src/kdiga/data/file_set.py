@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdiga.data.decoder_pool import AHEAD, Job, ahead
 from kdiga.data.image_set import ImageSet, check_labelled, described, to_pixels
+from kdiga.data.transfer import to_device
 from kdiga.decoding import Crops, DecodeItem, Resize, decode, problems
 from kdiga.errors import InputError
 from kdiga.statistics import percent
@@ -156,7 +157,7 @@ class FileSet:
         count = len(self) if examples is None else min(examples, len(self))
         parts = [torch.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
         for rows, pixels in zip(parts, ahead(map(self.begin, parts)), strict=True):
-            yield to_pixels(pixels.to(self.device)), self.labels[rows].to(self.device)
+            yield to_pixels(to_device(pixels, self.device)), to_device(self.labels[rows], self.device)
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation of each channel, of pixels in [0, 1], from the first 500 images."""

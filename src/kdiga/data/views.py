@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdiga.data.transfer import to_device
 from kdiga.decoding import ATTEMPTS, Crops, crop_box
 from kdiga.errors import check_known
 from kdiga.model_state import seeded_on_cpu
@@ -47,6 +48,7 @@ class Augmentation:
         """
         if not self.pad and not self.flip:
             return images
+        index = to_device(index, images.device)
         height, width = images.shape[-2:]
         rows = torch.arange(height, device=images.device).expand(len(images), -1)
         columns = torch.arange(width, device=images.device).expand(len(images), -1)

@@ -68,8 +68,7 @@ def _rows(shard: StoreShard, store: Store, source: TeacherSource) -> Iterator[Ro
     manifest = store.manifest
     for start in range(shard.start, shard.stop, manifest.batch_size):
         # A short last batch is filled up: kernels, and with them the last bits, depend on the batch size.
-        index = torch.arange(start, start + manifest.batch_size, device=source.data.device)
-        index = index % manifest.examples
+        index = torch.arange(start, start + manifest.batch_size) % manifest.examples
         batch = batch_of(source.data, index, source.augmentation, seed=manifest.seed, view=shard.view)
         yield pack(source.teach(batch), manifest)[: shard.stop - start]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdiga.data.transfer import to_device
 from kdiga.errors import InputError
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.student_pass import Forward
@@ -120,15 +121,16 @@ class CachedTeacher:
                 "gradients; fill one with this method's recipe."
             )
         rows = self.store.rows(batch.view, _indices(batch))
-        logits = torch.from_numpy(np.ascontiguousarray(rows["logits"])).to(batch.images.device)
+        device = batch.images.device
+        logits = to_device(torch.from_numpy(np.ascontiguousarray(rows["logits"])), device)
         # In the images' memory layout, like a live gradient: in another layout sums have other rounding errors.
         gradient = torch.empty_like(batch.images, dtype=torch.float32, requires_grad=False)
-        return TeacherSignal(logits, gradient.copy_(unpack_gradient(rows, manifest)))
+        return TeacherSignal(logits, gradient.copy_(to_device(unpack_gradient(rows, manifest), device)))
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the stored logits of the batch's examples in its view, without reading gradients."""
         rows = self.store.logits(batch.view, _indices(batch))
-        return torch.from_numpy(rows).to(batch.images.device)
+        return to_device(torch.from_numpy(rows), batch.images.device)
 
     def at(self, images: Tensor) -> Tensor:
         """Raise an error: a store has signals for clean images only.
@@ -149,4 +151,4 @@ class CachedTeacher:
 
 
 def _indices(batch: Batch) -> Any:
-    return batch.index.cpu().numpy()
+    return batch.index.cpu().numpy()  # a feed's index is on the CPU, so that no step waits for a GPU here

@@ -222,7 +222,7 @@ class Distiller:
                     "index was not given and the teacher is a cache, which finds its rows by it; pass the examples' "
                     "rows in the cached training images, integers of shape (batch,)."
                 )
-            index = torch.arange(len(images), device=images.device)
+            index = torch.arange(len(images))
         elif not isinstance(index, Tensor) or index.shape != images.shape[:1] or index.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError("index must be the examples' rows in the cached images, integers of shape (batch,).")
         return Batch(images, labels, index, view)
