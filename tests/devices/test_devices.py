@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
 from tests.contracts.test_methods import VARIANTS
+from tests.devices.conftest import WITH_TF32
 from tests.distributed.work import configured
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -48,19 +50,7 @@ RANDOM = (
     "absld",
     "tangent",
 )  # or signs of gradients near zero
-WITH_TF32 = (torch.backends.cudnn, torch.backends.cuda.matmul)
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique_dim", "_unique2")
-
-
-@pytest.fixture(autouse=True)
-def full_precision():
-    """By default a GPU computes convolutions of float32 in TF32, with errors of a hundredth of a gradient."""
-    before = [one.allow_tf32 for one in WITH_TF32]
-    for one in WITH_TF32:
-        one.allow_tf32 = False
-    yield
-    for one, value in zip(WITH_TF32, before, strict=True):
-        one.allow_tf32 = value
 
 
 def task_on(device, variant, dtype):
@@ -79,7 +69,7 @@ def stepper_on(device, variant, dtype=torch.float32):
 def batch_on(device, dtype=torch.float32):
     with seeded(5):
         images, labels = torch.rand(12, 1, 8, 8, dtype=torch.float64), torch.randint(0, 10, (12,))
-    return Batch(images.to(device, dtype), labels.to(device), torch.arange(12, device=device))
+    return Batch(images.to(device, dtype), labels.to(device), torch.arange(12))
 
 
 class Waits(TorchDispatchMode):
@@ -97,6 +87,19 @@ class Waits(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
+@contextmanager
+def waiting_as_error(device):
+    """PyTorch's own check, on CUDA alone."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_does_not_wait_for_the_device(variant, device):
@@ -107,15 +110,9 @@ def test_a_step_does_not_wait_for_the_device(variant, device):
     with Waits() as waits:
         stepper.take(batch, 2)
     assert waits.found == READS.get(variant, Counter())
-    if variant in READS:
-        return
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+    if variant not in READS:
+        with waiting_as_error(device):
             stepper.take(batch, 3)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_waits_are_seen():
