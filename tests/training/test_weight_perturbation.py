@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 import kdiga
+from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact
-from kdiga.methods import method_by_name
-from kdiga.model_state import seeded
+from kdiga.methods import Combined, method_by_name
+from kdiga.methods.context import StepRecord
+from kdiga.model_state import frozen_statistics, seeded
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch, ThreatModel
 from tests.conftest import five_layers
+from tests.contracts.test_methods import VARIANTS, step_of, values, variant_of
 from tests.distributed.work import alone, configured
 from tests.methods.formulas import kl_, pgd_ce, pgd_kl
 from tests.training.test_loop import QUICK, THREAT, small
@@ -90,6 +96,40 @@ def test_every_method_can_have_it(method):
     else:
         parts = alone(method, "exact", "linf", awp=0.05, accumulate=3)
         assert largest_difference(perturbed, parts) < 1e-9
+
+
+ADDED = (
+    {"name": "kdiga"},
+    {"name": "kdiga", "align_share": 0.5},
+    {"name": "tangent", "align_share": 0.5},
+    {"name": "tangent", "steps": 3},
+    {"name": "tangent", "steps": 3, "align_share": 0.5},
+    {"name": "igdm"},
+)
+
+
+def with_added(base):
+    """The method alone, and with each term that can be added to it."""
+    methods = [base]
+    for options in ADDED:
+        try:
+            methods.append(Combined(base, (method_by_name(options),)))
+        except InputError:
+            continue  # the term needs an attack, or an input gradient of another score
+    return methods
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_repeated_step_has_the_same_images(variant, batch):
+    """At the same weights each term has its value again: random images and a teacher's answers are recorded."""
+    for method in with_added(variant_of(variant)):
+        student, record = five_layers(1), StepRecord()
+        step = partial(step_of, method, student, five_layers(2).eval(), batch, progress=0.9)
+        with seeded(3), frozen_statistics(student):
+            first = values(method(replace(step(), record=record)))
+            record.repeat()
+            again = values(method(replace(step(), record=record)))
+        assert again == first, method
 
 
 def test_a_run_learns_and_resumes(stripes, tmp_path):

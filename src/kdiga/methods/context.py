@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
-from kdiga.attacks import PGD
+from kdiga.attacks import PGD, uniform_start
 from kdiga.attacks.pgd import Start
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, Route
@@ -91,7 +91,7 @@ class StepObservers:
 
 
 class StepRecord:
-    """What attacks and teachers gave in a step, for the same step with other weights of the student."""
+    """What attacks, random starts and teachers gave in a step, for the same step with other weights of the student."""
 
     def __init__(self) -> None:
         self._results = list[Any]()
@@ -134,7 +134,7 @@ class StepContext:
     # Whether the batch is a subset of the step's batch. The student also sees these images with the whole batch, which
     # updates batch norm's running statistics; the subset does not update them again.
     is_subset: bool = False
-    # Record of attacks and teachers, in a run that takes its steps at perturbed weights.
+    # Record of attacks, random starts and teachers, in a run that takes its steps at perturbed weights.
     record: Callable[[Callable[[], Any]], Any] = _compute
     _attacked: Tensor | None = field(default=None, init=False)  # images of the last attack
     # The student at these images, by the mode of batch norm.
@@ -286,7 +286,8 @@ class StepContext:
             threat=self.threat, steps=steps, step_size=step_size, start=start, allow_large_steps=allow_large_steps
         )
         with self.observers.watch("attack"), self.attacked():
-            adv_images: Tensor = self.record(lambda: pgd(objective, self.batch.images))
+            adv_images, answers = self.record(lambda: (pgd(objective, self.batch.images), self._teacher_answers()))
+        self.__dict__.update(answers)  # in a repeated step: those that the objective of the recorded attack asked for
         self._attacked, self._passes, self._targets = adv_images, {}, None
         return adv_images
 
@@ -297,6 +298,10 @@ class StepContext:
             return cross_entropy(self.predict(images), self.batch.labels)
 
         return self.attack(loss, steps=steps, step_size=step_size, start=start)
+
+    def uniform_start(self) -> Tensor:
+        """Return images drawn uniformly from the threat ball of the clean images, clipped to [0, 1]."""
+        return self.record(lambda: uniform_start(self.batch.images, self.threat))
 
     def attacked(self) -> AbstractContextManager[Any]:
         """Return the context in which the student has its mode for attacks."""
@@ -309,6 +314,10 @@ class StepContext:
     def ramp(self, share: float) -> float:
         """Return the factor, in [0, 1], of a coefficient that rises linearly over the first ``share`` of training."""
         return 1.0 if share <= 0 else min(1.0, self.clock.progress / share)
+
+    def _teacher_answers(self) -> dict[str, Any]:
+        names = ("teacher", "teacher_logits", "second_teacher")
+        return {name: self.__dict__[name] for name in names if name in self.__dict__}
 
     def _student_pass(
         self,

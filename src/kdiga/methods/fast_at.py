@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
 from kdiga.losses import cosine
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
@@ -57,7 +56,7 @@ class FastAT(CheckedOptions):
         adv_images = step.attack_loss(steps=1, step_size=step_size, start=self.start)
         terms = [Term("adversarial", 1.0, step.at(adv_images).losses.mean())]
         if self.gradalign_weight:
-            noisy = step.moved_to(uniform_start(step.batch.images, step.threat))
+            noisy = step.moved_to(step.uniform_start())
             first = step.aligned.input_gradient_value if self.detach_first else step.aligned.input_gradient
             angle = mean_angle(first, noisy.aligned.input_gradient)
             terms.append(Term("gradalign", self.gradalign_weight, angle))

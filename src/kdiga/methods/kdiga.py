@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from kdiga import losses
-from kdiga.attacks import uniform_start
 from kdiga.distributed import batch_shards
 from kdiga.errors import InputError
 from kdiga.methods.base import CheckedOptions, Needs, Passes, coefficient, register
@@ -106,7 +105,7 @@ class KDIGA(CheckedOptions):
     def __call__(self, step: StepContext) -> Objective:
         """Return the label, the imitation and the alignment term."""
         if self.random_start:
-            step = step.moved_to(uniform_start(step.batch.images, step.threat))
+            step = step.moved_to(step.uniform_start())
         rest, part = step.for_alignment(self.align_share, self.align_every)
         target = rest.ask_teacher_first(part)
         if self.second_forward:
