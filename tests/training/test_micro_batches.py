@@ -19,6 +19,7 @@ from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch, ThreatModel
 from tests.contracts.test_methods import VARIANTS
 from tests.distributed.work import alone, configured
+from tests.training.test_averaging import with_batch_norm
 from tests.training.test_loop import QUICK, THREAT, small
 
 PARTED = 3
@@ -97,6 +98,19 @@ def test_micro_batches_take_less_memory():
         return peak_bytes(lambda: taker.take(batch, 0), torch.device("cpu"))
 
     assert peak(8) < 0.4 * peak(1)
+
+
+@pytest.mark.parametrize(("extra", "passes"), [({}, 36), ({"awp": 0.01}, 72), ({"swa": 0.0}, 36 + 18)])
+def test_micro_batches_count_as_one_pass(extra, passes, robust, stripes):
+    """The number of passes is that of whole batches, in steps and in the statistics of averaged weights."""
+    whole, parts = (
+        kdiga.distill(
+            with_batch_norm(), robust, stripes, method="kd", epochs=2, accumulate=count, threat=THREAT, **QUICK | extra
+        ).passes
+        for count in (1, 4)
+    )
+    assert parts == whole
+    assert whole["student_forwards"] == passes
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -294,7 +294,7 @@ class TrainingLoop:
             last_state,
             self.progress.seconds / 60,
             self.settings.seed,
-            dict(stepper.counter.totals),
+            stepper.counter.totals,
             self.choices,
             provenance(self.device),
             self.sanity_checks.warnings,

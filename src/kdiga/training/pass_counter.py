@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,25 @@ class PassCounter:
     Args:
         student: Student.
         teachers: Teachers, at most two; they count together.
+        micro_batches: Number of micro-batches of a batch; their passes together are one pass.
     """
 
-    def __init__(self, student: nn.Module, teachers: list[nn.Module]) -> None:
+    def __init__(self, student: nn.Module, teachers: list[nn.Module], micro_batches: int = 1) -> None:
         self.models = [("student", student), *(("teacher", teacher) for teacher in teachers)]
-        self.totals = {f"{role}_{kind}": 0 for role in ("student", "teacher") for kind in ("forwards", "backwards")}
+        self.of_micro_batches = {
+            f"{role}_{kind}": 0 for role in ("student", "teacher") for kind in ("forwards", "backwards")
+        }
+        self._micro_batches = micro_batches
         self._on = False
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """The number of passes of whole batches, between two steps."""
+        return {name: count // self._micro_batches for name, count in self.of_micro_batches.items()}
+
+    @totals.setter
+    def totals(self, totals: Mapping[str, int]) -> None:
+        self.of_micro_batches = {name: count * self._micro_batches for name, count in totals.items()}
 
     @contextmanager
     def counting(self) -> Generator[None]:
@@ -57,11 +70,11 @@ class PassCounter:
     def _hook(self, role: str) -> Any:
         def on_forward(_module: nn.Module | None, _inputs: Any, returned: object) -> None:
             logits = logits_of(returned)
-            self.totals[f"{role}_forwards"] += 1
+            self.of_micro_batches[f"{role}_forwards"] += 1
             if logits.requires_grad:
                 logits.register_hook(on_backward)
 
         def on_backward(_gradient: Tensor) -> None:
-            self.totals[f"{role}_backwards"] += 1
+            self.of_micro_batches[f"{role}_backwards"] += 1
 
         return on_forward

@@ -119,7 +119,7 @@ class Stepper:
         self.parameters = list(self.distiller.parameters())
         self.optimizer = build_optimizer(trained, settings)
         self.schedule = build_schedule(self.optimizer, settings, steps)
-        self.counter = PassCounter(self.student, self.teacher_models)
+        self.counter = PassCounter(self.student, self.teacher_models, settings.accumulate)
         self.distiller.run_compiled(
             self.counter.counted("student", self.runtime.compiled(self.student)),
             [self.counter.counted("teacher", self.runtime.compiled(one)) for one in self.teachers],
@@ -190,7 +190,8 @@ class Stepper:
         if isinstance(self.average, EpochAverage) and self.average.add(self.student, epoch):
             images = (self.runtime.images(part.images) for one in batches() for part in self._divided(one))
             with self.runtime.autocast():
-                self.counter.totals["student_forwards"] += self.average.estimate_statistics(self.student, images)
+                passes = self.average.estimate_statistics(self.student, images)
+            self.counter.of_micro_batches["student_forwards"] += passes
 
     def _ascend(self, batch: Batch, number: int) -> list[StepRecord]:
         """Take the gradient that the weights are perturbed along, and return the attacks of each micro-batch."""
