@@ -95,7 +95,7 @@ def seconds_a_step(monkeypatch, told):
     def timed(settings):
         first = [True]
 
-        def step():
+        def step(_number):
             start, each = told(settings)
             state["now"] += each + (start if first.pop() else 0.0) if first else each
 
@@ -109,10 +109,10 @@ def test_the_fastest_layout_and_precision_are_kept(monkeypatch):
         return 0.0, 1.0 + 0.5 * settings.channels_last + 0.2 * (settings.precision == "fp32")
 
     settings = TrainingSettings(channels_last="auto", precision="auto")
-    found, chosen = choose_settings(settings, 100, seconds_a_step(monkeypatch, told))
+    found, chosen = choose_settings(settings, 100, {0: 1.0}, seconds_a_step(monkeypatch, told))
     assert (found.channels_last, found.precision) == (False, "bf16")
     assert chosen["precision"]["seconds_a_step"] == {"fp32": 1.2, "bf16": 1.0}
-    assert choose_settings(TrainingSettings(), 100, lambda _: pytest.fail("asked"))[1] == {}
+    assert choose_settings(TrainingSettings(), 100, {0: 1.0}, lambda _: pytest.fail("asked"))[1] == {}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,8 @@ def test_compiling_has_to_pay_for_itself(steps, expected, why, monkeypatch):
     def told(settings):
         return (200.0, 0.5) if settings.compile else (0.0, 1.0)
 
-    found, chosen = choose_settings(TrainingSettings(compile="auto"), steps, seconds_a_step(monkeypatch, told))
+    timed = seconds_a_step(monkeypatch, told)
+    found, chosen = choose_settings(TrainingSettings(compile="auto"), steps, {0: 1.0}, timed)
     assert found.compile is expected
     assert why in chosen["compile"]["why"]
 

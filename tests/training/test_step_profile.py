@@ -13,9 +13,11 @@ from kdiga.model_state import seeded
 from kdiga.models import load_model, save_model
 from kdiga.recipes.validate import recipe_from_dict
 from kdiga.stopwatch import Stopwatch
-from kdiga.training import TrainingSettings
+from kdiga.training import TrainingSettings, autotune
 from kdiga.training.step_profile import SECTIONS, ProfiledRun, peak_bytes, variants
+from kdiga.training.stepper import Stepper
 from kdiga.workflows.prepare import prepare
+from kdiga.workflows.profile import _MeasuredRun as measured_run
 from kdiga.workflows.profile import profile_recipe
 
 
@@ -93,6 +95,38 @@ def test_every_route_side_by_side(recipe):
     exact, central, one_sided = (one["peak_bytes"] for one in found["variants"][:3])
     assert max(exact, central, one_sided) < 2 * min(exact, central, one_sided)
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "dear"),
+    [
+        ({"name": "kd"}, lambda number: 0),
+        ({"name": "kdiga", "align_every": 4}, lambda number: number % 4 == 0),
+        ({"name": "kdiga", "align_every": 10}, lambda number: number % 10 == 0),
+        ({"name": "iad", "begin": 0.4}, lambda number: number / 119 >= 0.4),
+        ({"name": "rslad", "with": {"kdiga": {"align_every": 3}}}, lambda number: number % 3 == 0),
+        (
+            {"name": "igam", "begin": 0.5, "with": {"kdiga": {"align_every": 2, "gradient_of": "probability"}}},
+            lambda number: (number / 119 >= 0.5) + (number % 2 == 0),
+        ),
+    ],
+)
+def test_seconds_are_the_mean_of_all_steps_of_the_run(method, dear, recipe, monkeypatch):
+    """Also where some steps have more terms than others; one measurement in three is disturbed."""
+    now, taken = [0.0], [0]
+
+    def take(_stepper, _batch, number):
+        taken[0] += 1
+        now[0] += 1 + 2 * dear(number) + 50 * (taken[0] % 3 == 0)
+
+    settings = TrainingSettings(batch_size=32, route="exact")
+    profiled = measured_run(prepare(recipe_from_dict(recipe | {"method": method}))).profiled
+    monkeypatch.setattr(Stepper, "take_and_wait", take)
+    with monkeypatch.context() as patch:
+        patch.setattr(autotune.time, "perf_counter", lambda: now[0])
+        spent = [profiled.seconds(settings), profiled.profile("run", settings).seconds]
+    expected = sum(1 + 2 * dear(number) for number in range(120)) / 120
+    assert spent == [pytest.approx(expected)] * 2
 
 
 def test_methods_without_routes_have_one_variant_a_precision():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,7 +19,15 @@ from kdiga.gradients.routes import Exact, route_by_name
 from kdiga.methods import Method
 from kdiga.model_state import seeded
 from kdiga.stopwatch import Stopwatch
-from kdiga.training.autotune import Choice, resolve_settings, time_steps, trial_stepper
+from kdiga.training.autotune import (
+    Choice,
+    StepKinds,
+    mean_seconds,
+    resolve_settings,
+    step_kinds,
+    time_steps,
+    trial_stepper,
+)
 from kdiga.training.settings import TrainingSettings
 from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch
@@ -36,8 +45,8 @@ class StepProfile:
     Args:
         label: Name of the variant.
         settings: Settings of the variant.
-        seconds: Median duration of a step, without the stopwatch.
-        spread: Duration of the fastest and the slowest step, in seconds.
+        seconds: Mean duration of the run's steps, from the median of each kind, without the stopwatch.
+        spread: Duration of the fastest and the slowest step of any kind, in seconds.
         sections: Mean seconds a step by section, from other steps, so that their sum differs a little.
         peak_bytes: Largest memory of a step, beyond the memory between steps.
         examples_per_second: Examples of training a second.
@@ -69,35 +78,40 @@ class ProfiledRun:
     epochs: int
 
     def profile(self, label: str, settings: TrainingSettings, *, steps: int = 5) -> StepProfile:
-        """Return the cost of a step with these settings."""
+        """Return the cost of a step with these settings, from a number of steps of each kind."""
         stepper, batches = self._stepper(settings), self._batches()
-        device = stepper.runtime.device
+        device, sections = stepper.runtime.device, dict[str, float]()
+
+        def take(number: int) -> None:
+            with stepper.watch("data"):
+                batch = next(batches)
+            stepper.take(batch, number)
+
         with seeded(0):
-            times = _time(stepper, batches, steps)
-            peak = peak_bytes(lambda: stepper.take(next(batches), 0), device)
-            watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
-            stepper.watch = watch
-            for number in range(steps):
-                with watch("data"):
-                    batch = next(batches)
-                stepper.take(batch, number)
-        seconds = statistics.median(times)
+            times = self._times(stepper, batches, steps)
+            peak = max(peak_bytes(partial(take, number), device) for number in self._kinds)
+            for number, share in self._kinds.items():
+                stepper.watch = watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
+                for _ in range(steps):
+                    take(number)
+                for name in SECTIONS:
+                    sections[name] = sections.get(name, 0.0) + share * watch.seconds[name] / steps
+        seconds, every = mean_seconds(times, self._kinds), list(chain(*times.values()))
         return StepProfile(
             label,
             settings,
             seconds,
-            (min(times), max(times)),
-            {name: watch.seconds[name] / steps for name in SECTIONS},
+            (min(every), max(every)),
+            sections,
             peak,
             settings.batch_size / seconds,
             self._steps * seconds / 60,
         )
 
     def seconds(self, settings: TrainingSettings, *, steps: int = 5) -> float:
-        """Return the median seconds of a step, without sections and memory, which cost far more than the steps."""
-        stepper, batches = self._stepper(settings), self._batches()
+        """Return the mean seconds of a step, without sections and memory, which cost far more than the steps."""
         with seeded(0):
-            return statistics.median(_time(stepper, batches, steps))
+            return mean_seconds(self._times(self._stepper(settings), self._batches(), steps), self._kinds)
 
     def auto_route(self, settings: TrainingSettings) -> Choice:
         """Return the route for "auto", and the reason."""
@@ -108,6 +122,14 @@ class ProfiledRun:
     @property
     def _steps(self) -> int:
         return len(self.feed) * self.epochs
+
+    @cached_property
+    def _kinds(self) -> StepKinds:
+        return step_kinds(self.task.method, self._steps)
+
+    def _times(self, stepper: Stepper, batches: Iterator[Batch], steps: int) -> dict[int, list[float]]:
+        # With the batch: a step may have to wait for images on disk.
+        return time_steps(lambda number: stepper.take_and_wait(next(batches), number), self._kinds, steps)[1]
 
     def _stepper(self, settings: TrainingSettings) -> Stepper:
         routed = self.task.method.needs.student_gradient == "differentiable"
@@ -136,12 +158,6 @@ def variants(settings: TrainingSettings, method: Method, *, compiled: bool) -> d
         label = " ".join([*([route] if route else []), precision, *(["compiled"] if compile else [])])
         found[label] = replace(settings, route=route or "exact", precision=precision, compile=compile)
     return found
-
-
-def _time(stepper: Stepper, batches: Iterator[Batch], steps: int) -> list[float]:
-    numbers = itertools.count()
-    # With the batch: a step may have to wait for images on disk.
-    return time_steps(lambda: stepper.take_and_wait(next(batches), next(numbers)), steps)[1]
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:

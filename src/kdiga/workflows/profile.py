@@ -32,7 +32,7 @@ def profile_recipe(
 
     Args:
         run: Recipe with its data and models.
-        steps: Number of steps to measure for each variant.
+        steps: Number of steps to measure for each variant and kind of step.
         compiled: Whether to measure ``torch.compile``, too: half a minute and more for each variant.
         on_variant: Called before each variant with its label, the number of finished variants, and of all variants.
 
