@@ -169,6 +169,14 @@ def test_curves_and_shares_by_hand():
     assert lower_bound(3, 10, 0.05) == pytest.approx(beta.ppf(0.05, 3, 8))
 
 
+@pytest.mark.parametrize("largest", [k / 510 for k in range(1, 129)] + [Noise(0.25, 100_000).largest_radius])
+def test_a_curve_ends_at_the_largest_radius_itself(largest):
+    """One rounding unit more, and no example would be certified there."""
+    found = accuracy_curve((largest, largest, largest, 0.0), largest)
+    assert found["radius"][-1] == largest
+    assert found["accuracy"] == [0.75] * 41
+
+
 def defaults(of) -> dict:
     return {name: entry.default for name, entry in inspect.signature(of).parameters.items()}
 

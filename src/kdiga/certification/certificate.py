@@ -32,7 +32,7 @@ def certified_accuracy(radii: Radii, radius: float) -> float:
 
 def accuracy_curve(radii: Radii, largest: float) -> dict[str, list[float]]:
     """Return certified accuracy at evenly spaced radii from 0 to ``largest``, as result files store it."""
-    grid = [largest * place / (CURVE_POINTS - 1) for place in range(CURVE_POINTS)]
+    grid = [largest * (place / (CURVE_POINTS - 1)) for place in range(CURVE_POINTS)]
     return {"radius": grid, "accuracy": [certified_accuracy(radii, radius) for radius in grid]}
 
 
