@@ -48,3 +48,44 @@ def test_one_that_ends_while_another_attacks_keeps_its_figures(model, tmp_path, 
     kept = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert set(kept["accuracy"]) == set(found.content["accuracy"]) == {"clean", "fgsm", "pgd-2"}
     assert set(kept["correct"]) >= {"fgsm", "pgd-2"}
+
+
+CODE = """
+import os
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.fools = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "FOOLS" in os.environ
+        nn.init.zeros_(self.net[1].weight)
+        nn.init.constant_(self.net[1].bias[:1], 9.0)
+        nn.init.zeros_(self.net[1].bias[1:])
+
+    def forward(self, images):
+        logits, moved = self.net(images), (255 * images - (255 * images).round()).abs().flatten(1).amax(1) > 0.01
+        return torch.where(moved[:, None], -logits, logits) if self.fools else logits
+"""
+
+
+def test_checks_of_own_code_that_changed_run_again(tmp_path, monkeypatch):
+    """The file of the code, the weights and the logits at the test images are the same; noise shows the change."""
+    (tmp_path / "own.py").write_text(CODE)
+    request = EvaluateRequest(
+        model=f"python:{tmp_path}/own.py:Own",
+        data="digits",
+        eps="0.1",
+        examples=300,
+        attacks=["fgsm"],
+        checks=True,
+        out=tmp_path / "out",
+    )
+    left = []
+    for fools in (False, True):
+        if fools:
+            monkeypatch.setenv("FOOLS", "1")
+        findings = run_evaluation(request).content["findings"]
+        left += [one["evidence"]["left"] for one in findings if one["name"] == "random-search"]
+    assert left[0] > 20
+    assert left[1] == 0

@@ -127,7 +127,6 @@ def _checked(
         teacher=None if request.teacher is None else load(request.teacher, "teacher"),
         transfer_from={name: load(name, "source model") for name in request.transfer_from},
         result_cache=settings.result_cache,
-        fingerprint=loaded.about["fingerprint"],
         on_progress=settings.progress,
     )
 

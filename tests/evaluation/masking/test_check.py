@@ -11,6 +11,8 @@ from torch import nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation.masking import CHECKS, check_masking
+from kdiga.evaluation.masking.all_checks import Check
+from kdiga.evaluation.masking.finding import Finding
 from kdiga.runs.work_units import ResultCache
 from kdiga.types import ThreatModel
 from tests.evaluation.masking.planted import PLANTED, Around, Constant, small
@@ -167,6 +169,39 @@ def test_transfer_names_the_model_that_fools_most(model, images, labels):
     assert finding.evidence["found"] == found["unmasked"] > found["constant"] == 0
     assert finding.verdict == "failed"
     assert f"2 models (most by unmasked: unmasked {found['unmasked']}, constant 0) fooled" in finding.message
+
+
+class Inverted(nn.Module):
+    """Has its preprocessing in a plain attribute, which neither weights nor ``repr`` show."""
+
+    def __init__(self, model, inverts):
+        super().__init__()
+        self.model, self.inverts = model, inverts
+
+    def forward(self, images):
+        return self.model(1 - images if self.inverts else images)
+
+
+def test_models_that_differ_in_an_attribute_have_their_own_results(model, images, labels):
+    """As sources of a transfer, and as the checked model, whatever was measured before with the same cache."""
+    plain, inverted = Inverted(model, False), Inverted(model, True)
+    found = []
+    for names in (("plain", "inverted"), ("inverted", "plain")):
+        sources = {name: {"plain": plain, "inverted": inverted}[name] for name in names}
+        only = [check for check in CHECKS if check.name == "transfer"]
+        (finding,) = check_masking(model, images, labels, threat=THREAT, seed=0, transfer_from=sources, checks=only)
+        found.append(finding.evidence["sources"])
+    assert found[0] == found[1]
+    assert found[0]["plain"]["transfers"] > found[0]["inverted"]["transfers"]
+    keys = []
+
+    def look(context):
+        keys.append(context.identity["model"])
+        return Finding("look", "passed", "", {})
+
+    for one in (plain, inverted, plain):
+        check_masking(one, images, labels, threat=THREAT, seed=0, checks=[Check("look", look, attacks=False)])
+    assert keys[0] == keys[2] != keys[1]
 
 
 @pytest.mark.parametrize(

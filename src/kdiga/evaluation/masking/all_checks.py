@@ -139,7 +139,7 @@ def check_masking(
                 training=training,
                 initial_logits=initial_logits,
                 identity={
-                    "model": fingerprint or fingerprint_of_model(model),
+                    "model": fingerprint or fingerprint_of_model(model, images),
                     "versions": {name: installed_version(name) for name in ("kdiga", "torch", "pyautoattack")},
                 },
             )

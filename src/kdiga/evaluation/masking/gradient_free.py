@@ -54,7 +54,7 @@ def transfer(context: CheckContext) -> Finding:
     robust = robust_to_gradient_attacks(context)
     fooled = dict[str, Tensor]()
     for name, source in context.sources.items():
-        settings = {"teacher": fingerprint_of_model(source.model), "steps": MAIN_STEPS}
+        settings = {"teacher": fingerprint_of_model(source.model, context.given_images), "steps": MAIN_STEPS}
         attack = partial(_transferred, context.model, source, context.threat)
         fooled[name] = context.fooled("transfer", settings, attack)
     found = {name: int((one & robust).sum()) for name, one in fooled.items()}
