@@ -191,7 +191,19 @@ def test_a_table_is_a_data_set(tmp_path):
         assert torch.equal(one.labels, other.labels)
     text = "id,Image,Class,Split\n" + "".join(f"7,{line}\n" for line in rows(names, label, part).splitlines())
     given = kdiga.load_data(table(tmp_path.parent, text), root=folder, workers=0, image_size=8)
-    assert (len(given.train), len(given.test)) == (54, 6)
+    assert (len(given.train), len(given.test), given.notes) == (54, 6, ())
+
+
+def test_a_part_for_validation_is_no_part_of_the_tests(tmp_path):
+    """Of a table, too, the test part is the first of the usual names; a label of the other rows is no class."""
+    class_folders(tmp_path, suffix="png", each=4)
+    parts = ("Train", "Train", "val_set", "test")
+    rows = [f"class-{label}/{row:03}.png,{label},{part}\n" for label in range(3) for row, part in enumerate(parts)]
+    rows[2] = rows[2].replace(",0,", ",9,")
+    path = table(tmp_path, "file,label,split\n" + "".join(rows))
+    data = kdiga.load_data(path, workers=0, image_size=8)
+    assert (len(data.train), len(data.test), data.train.num_classes) == (6, 3, 3)
+    assert data.notes == (f"'train' and 'test' are used; not used in {path}: val (3 rows)",)
 
 
 @pytest.mark.parametrize(

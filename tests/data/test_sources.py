@@ -102,6 +102,15 @@ def test_shards(tmp_path):
     assert kdiga.load_data("wds:.", root=tmp_path, image_size=16).train.labels.tolist() == held.train.labels.tolist()
 
 
+def test_shards_for_validation_are_no_part_of_the_tests(tmp_path):
+    for part, size in (("train", 9), ("val", 6), ("test", 3)):
+        shard(tmp_path / f"{part}-00.tar", [(f"{part}{row}", row % 3) for row in range(size)])
+    data = kdiga.load_data(f"wds:{tmp_path}", image_size=16)
+    assert (len(data.train), len(data.test)) == (9, 3)
+    assert data.notes == (f"'train*' and 'test*' are used; not used in {tmp_path}: val-00.tar",)
+    assert data.source.startswith("2 tar files")
+
+
 def test_shards_without_parts_are_split(tmp_path):
     shard(tmp_path / "a.tar", [(f"{row:03}", row % 2) for row in range(10)])
     data = kdiga.load_data(f"wds:{tmp_path / 'a.tar'}", image_size=16)
@@ -141,6 +150,11 @@ def test_hugging_face(tmp_path):
     table = datasets.Dataset.from_dict({"img": colours, "label": [row % 3 for row in range(12)]}, features)
     table.save_to_disk(str(tmp_path / "one"))
     datasets.DatasetDict({"train": table, "test": table.select(range(6))}).save_to_disk(str(tmp_path / "two"))
+    parts = {"train": table, "validation": table.select(range(3)), "test": table.select(range(6))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "all"))
+    (note,) = kdiga.load_data(f"hf:{tmp_path / 'all'}").notes
+    assert note.startswith("'train' and 'test' are used; not used in hf:")
+    assert note.endswith(": validation")
     both = kdiga.load_data(f"hf:{tmp_path / 'two'}", image_size=16, in_memory=False, workers=1)
     held = kdiga.load_data(f"hf:{tmp_path / 'two'}")
     assert isinstance(both.train, FileSet)

@@ -13,7 +13,7 @@ import torch
 
 from kdiga.data.file_set import FileSet
 from kdiga.data.reading import Reading, read
-from kdiga.data.registry import PATHS, DataSet, in_two_parts, register_files, roots
+from kdiga.data.registry import PATHS, DataSet, in_two_parts, note_on_unused, register_files, roots
 from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError, some
 
@@ -198,8 +198,7 @@ def _parts(path: Path) -> tuple[tuple[Path, Path] | None, list[str]]:
     if not train or not test:
         return None, []
     unused = [name for name in kinds if name not in (train[0], test[0])]
-    note = f"{train[0]!r} and {test[0]!r} are used; not used in {path}: {some(unused, NAMED)}"
-    return (path / train[0], path / test[0]), [note] if unused else []
+    return (path / train[0], path / test[0]), note_on_unused(train[0], test[0], unused, str(path))
 
 
 def _check_no_parts(path: Path) -> None:

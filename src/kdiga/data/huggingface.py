@@ -11,7 +11,7 @@ import torch
 
 from kdiga.data.file_set import FileSet
 from kdiga.data.reading import Reading, read
-from kdiga.data.registry import DataSet, in_two_parts, register_files
+from kdiga.data.registry import DataSet, in_two_parts, note_on_unused, register_files
 from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError, reason_of
 
@@ -67,13 +67,16 @@ def load_hugging_face(name: str, root: Path | None, reading: Reading) -> DataSet
     train = tables.get("train")
     if train is None:
         raise InputError(f"hf:{name} has no part named train; it has {', '.join(tables)}.")
-    test = next((tables[part] for part in TEST_NAMES if part in tables), None)
-    found = [_part(name, table, reading) for table in ([train] if test is None else [train, test])]
+    test = next((part for part in TEST_NAMES if part in tables), None)
+    found = [_part(name, tables[part], reading) for part in ("train", test) if part is not None]
     one, other = found[0][0].classes, found[-1][0].classes
     if one != other:
         differing = sorted(set(one) ^ set(other))
         raise InputError(f"the parts of hf:{name} have different classes: {', '.join(differing[:5])}.")
-    return in_two_parts(f"hf:{name}", found, reading, source=f"hf:{name}, fingerprint {train._fingerprint}")
+    unused = [part for part in tables if part not in ("train", test)]
+    notes = [] if test is None else note_on_unused("train", test, unused, f"hf:{name}")
+    source = f"hf:{name}, fingerprint {train._fingerprint}"
+    return in_two_parts(f"hf:{name}", found, reading, source=source, notes=notes)
 
 
 def _tables(name: str, root: Path | None) -> Mapping[str, Any]:

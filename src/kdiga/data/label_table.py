@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdiga.data.class_folders import TEST_NAMES, TRAIN_NAMES, Scan, name_of_part
 from kdiga.data.reading import Reading
-from kdiga.data.registry import TABLES, DataSet, in_two_parts, register_files
+from kdiga.data.registry import TABLES, DataSet, in_two_parts, note_on_unused, register_files
 from kdiga.errors import InputError, reason_of, some
 from kdiga.io.untrusted_file import read_text
 
@@ -29,7 +29,8 @@ def load_table(name: str, root: Path | None, reading: Reading) -> DataSet:
     """Return the images that a CSV file lists.
 
     Files are relative to ``root``, by default the folder of the table. The column ``split`` says train or test, by the
-    names that folders may have; without it a hash of each file's name decides, as for class folders.
+    names that folders may have, of which the first one that is there is the test part; without the column a hash of
+    each file's name decides, as for class folders.
 
     Raises:
         InputError: for a table that cannot be read, without the columns, with an empty cell, a file twice, a split of
@@ -38,15 +39,24 @@ def load_table(name: str, root: Path | None, reading: Reading) -> DataSet:
     path = Path(name).expanduser()
     folder = root or path.parent
     rows = _rows(path)
-    labels = {row["label"] for row in rows}
+    parts, notes = _parts(path, rows)
+    labels = {row["label"] for part in parts for row in part}
     classes = sorted(labels, key=lambda one: (0, int(one), one) if one.isdecimal() else (1, 0, one))
     if len(classes) < 2:
         raise InputError(f"{name!r} has {len(rows)} files and {len(classes)} labels; give at least two labels.")
-    parts = (
-        [[row for row in rows if row["split"] == part] for part in ("train", "test")] if rows[0]["split"] else [rows]
-    )
     found = [_scan(folder, part, classes).read(reading) for part in parts]
-    return in_two_parts(name, found, reading, source=str(path.resolve()))
+    return in_two_parts(name, found, reading, source=str(path.resolve()), notes=notes)
+
+
+def _parts(path: Path, rows: Sequence[Row]) -> tuple[list[Sequence[Row]], list[str]]:
+    """Return the rows of the train and the test part, or all in a table without parts, and a note on unused rows."""
+    kinds = Counter(row["split"] for row in rows)
+    if "" in kinds:
+        return [rows], []
+    train, test = (next((name for name in names if name in kinds), names[0]) for names in (TRAIN_NAMES, TEST_NAMES))
+    unused = [f"{name} ({count} rows)" for name, count in kinds.items() if name not in (train, test)]
+    parts: list[Sequence[Row]] = [[row for row in rows if row["split"] == part] for part in (train, test)]
+    return parts, note_on_unused(train, test, unused, str(path))
 
 
 def _scan(folder: Path, rows: Sequence[Row], classes: Sequence[str]) -> Scan:
@@ -90,4 +100,4 @@ def _part(path: Path, line: int, text: str) -> str:
     kind = name_of_part(text)
     if kind not in (*TRAIN_NAMES, *TEST_NAMES):
         raise InputError(f"{str(path)!r} has the split {text!r:.60} in row {line}; write train or test.")
-    return "train" if kind in TRAIN_NAMES else "test"
+    return kind

@@ -16,7 +16,7 @@ from kdiga.data.feed import Images
 from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet
 from kdiga.data.reading import Reading, settle
-from kdiga.errors import InputError, check_known, unknown
+from kdiga.errors import InputError, check_known, some, unknown
 from kdiga.plugins import import_all, load_plugins
 
 T = TypeVar("T")
@@ -61,6 +61,11 @@ def in_two_parts(
         for part in (parts if len(parts) == 2 else parts[0].split_by_name(TEST_SHARE))
     )
     return DataSet(name, train, test, source, (*notes, *(note for _, own in found for note in own)))
+
+
+def note_on_unused(train: str, test: str, unused: Sequence[str], place: str) -> list[str]:
+    """Return a note on the parts of a data set that are neither of the two used ones; nothing if there are none."""
+    return [f"{train!r} and {test!r} are used; not used in {place}: {some(unused, 5)}"] if unused else []
 
 
 Loader = Callable[[Path | None], DataSet]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from kdiga.data.reading import Reading, read
-from kdiga.data.registry import DataSet, in_two_parts, register_files
+from kdiga.data.registry import DataSet, in_two_parts, note_on_unused, register_files
 from kdiga.decoding import DecodeItem
 from kdiga.errors import InputError
 from kdiga.io.untrusted_file import check_ordinary
@@ -59,7 +59,7 @@ class Members:
 def load_shards(pattern: str, root: Path | None, reading: Reading) -> DataSet:
     """Return the images of all tar files in a folder, or of those that a pattern matches.
 
-    Files whose name begins with "train" are the training part, with "val" or "test" the test part. Where no name
+    Files whose name begins with "train" are the training part, with "test" or else "val" the test part. Where no name
     begins so, about a fifth, chosen by a hash of the names of file and image, becomes the test part.
 
     Args:
@@ -71,17 +71,21 @@ def load_shards(pattern: str, root: Path | None, reading: Reading) -> DataSet:
         InputError: for no tar file, one that is compressed or damaged, or images without labels.
     """
     tars = _matching(pattern, root)
-    train = [tar for tar in tars if tar.name.startswith("train")]
-    test = [tar for tar in tars if tar.name.startswith(("val", "test"))]
-    if bool(train) != bool(test) or (train and len(train) + len(test) < len(tars)):
+    train, test, val = ([tar for tar in tars if tar.name.startswith(part)] for part in ("train", "test", "val"))
+    others = len(tars) - len(train) - len(test) - len(val)
+    if bool(train) != bool(test or val) or (train and others):
         raise InputError(
-            f"{pattern!r} matches {len(train)} tar files named train*, {len(test)} named val* or test* and "
-            f"{len(tars) - len(train) - len(test)} others; give some of the first two kinds, or others alone."
+            f"{pattern!r} matches {len(train)} tar files named train*, {len(test) + len(val)} named val* or test* and "
+            f"{others} others; give some of the first two kinds, or others alone."
         )
+    unused = [tar.name for tar in val if test]
+    test = test or val
     indexed = [_index(part) for part in ([train, test] if train else [tars])]
     classes = [str(number) for number in range(1 + max(int(labels.max()) for _, labels in indexed))]
     found = [read(members, labels, classes, reading) for members, labels in indexed]
-    return in_two_parts(f"wds:{pattern}", found, reading, source=f"{len(tars)} tar files, {tars[0].parent}")
+    notes = note_on_unused("train*", "test*", unused, str(tars[0].parent))
+    source = f"{len(tars) - len(unused)} tar files, {tars[0].parent}"
+    return in_two_parts(f"wds:{pattern}", found, reading, source=source, notes=notes)
 
 
 def _matching(pattern: str, root: Path | None) -> list[Path]:
