@@ -139,13 +139,18 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Return ``1 - cos`` of the angle between each example's gradients: 0 aligned, 2 opposed.
 
-    An example on which either gradient is exactly zero has no direction: it counts 0 and passes
-    no derivative, instead of one of order 1e8.
+    An example on which either gradient is zero (below the smallest normal number) has no direction: it counts 0 and
+    passes no derivative, instead of one of order 1e8.
     """
     a, b = a.flatten(1), b.flatten(1)
-    defined = (a.detach() != 0).any(1) & (b.detach() != 0).any(1)
-    safe_a, safe_b = (torch.where(defined[:, None], one, torch.ones_like(one)) for one in (a, b))
-    return torch.where(defined, 1 - F.cosine_similarity(safe_a, safe_b, dim=1, eps=1e-12), a.new_zeros(()))
+    # Gradients of confident models are tiny, and their squares would underflow.
+    sizes = [one.detach().abs().amax(1, keepdim=True) for one in (a, b)]
+    defined = torch.minimum(*sizes) >= torch.finfo(a.dtype).tiny
+    unit_a, unit_b = (
+        torch.where(defined, one, 1.0) / torch.where(defined, size, 1.0)
+        for one, size in zip((a, b), sizes, strict=True)
+    )
+    return torch.where(defined[:, 0], 1 - F.cosine_similarity(unit_a, unit_b, dim=1, eps=1e-12), a.new_zeros(()))
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

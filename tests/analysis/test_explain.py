@@ -111,6 +111,21 @@ def test_what_is_kept_is_not_done_again_and_gives_the_same_answer(teacher, stude
         quickly(teacher, {"a": student}, batch, result_cache=ResultCache(tmp_path), seed=1)
 
 
+def test_weights_that_changed_are_measured_again(teacher, student, batch):
+    def measured(measurements):
+        return explain(measurements, teacher, {"s": student}, attack="fgsm").to_dict()["models"]
+
+    search = WorstCaseSearch(steps=1, restarts=1)
+    first, second = (Measurements(*batch, threat=ThreatModel("linf", 0.1), search=search) for _ in range(2))
+    before = measured(first)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter *= 2
+    after = measured(first)
+    assert after == measured(second)
+    assert after != before
+
+
 def test_a_part_of_the_images_gives_the_same_numbers_for_them(teacher, student, monkeypatch):
     """Ten parts or one: the gradients of an example are its own."""
     with seeded(2):

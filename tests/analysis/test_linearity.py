@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -125,6 +127,17 @@ def test_both_signs_are_searched_from_every_start():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         WorstCaseSearch(**wrong)
+
+
+def test_the_gradient_of_a_confident_answer_keeps_its_direction():
+    """In float32 the probability of the answer rounds to 1 at a margin of about 17."""
+    with seeded(5):
+        model, images = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(20, 1, 2, 2)
+    model[1].bias.data = torch.tensor([20.0, 0.0, 0.0])
+    labels = torch.zeros(20, dtype=torch.int64)
+    found = Expansion.around(images, loss_score(model, labels)).gradient
+    true = Expansion.around(images.double(), loss_score(copy.deepcopy(model).double(), labels)).gradient
+    assert nn.functional.cosine_similarity(found.flatten(1).double(), true.flatten(1), eps=1e-30).min() > 0.999
 
 
 def test_logits_that_are_not_finite_anywhere_in_the_ball_are_an_error():

@@ -125,6 +125,16 @@ def test_one_zero_gradient_has_no_direction_and_one_zero_pixel_does():
     assert losses.l2(axis, torch.tensor([[1.0, 0.5]])).item() == 0.5
 
 
+@pytest.mark.parametrize("size", [1e-8, 1e-14, 1e-25, 1e-37, 1e25])
+def test_the_cosine_depends_on_directions_alone(size):
+    a, b = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    small = (size * a).requires_grad_()
+    assert losses.cosine(small, b).tolist() == pytest.approx(losses.cosine(a, b).tolist(), abs=1e-6)
+    assert losses.cosine(small, small.detach()).abs().max() < 1e-6
+    (gradient,) = torch.autograd.grad(losses.cosine(small, b).sum(), small)
+    assert gradient.isfinite().all()
+
+
 def test_names_of_scores_and_distances():
     with pytest.raises(InputError, match=r"score 'probabilty' is not known; did you mean probability"):
         losses.score_by_name("probabilty")

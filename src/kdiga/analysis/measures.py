@@ -143,7 +143,6 @@ class Measurements:
         self.search = search or WorstCaseSearch()
         self.result_cache, self.on_progress = result_cache or ResultCache(), on_progress
         self.common_key = {"threat": [threat.norm, threat.eps], "seed": seed, "search": self.search.to_dict()}
-        self.fingerprints = dict[int, str]()
 
     def num_classes(self, models: Sequence[nn.Module]) -> int:
         """Check the logits of models on all images, and return their number of classes.
@@ -209,9 +208,7 @@ class Measurements:
         return [{name: [value for part in parts for value in part[name]] for name in parts[0]} for parts in found]
 
     def _fingerprint(self, model: nn.Module) -> str:
-        if id(model) not in self.fingerprints:
-            self.fingerprints[id(model)] = describe_model(model, images=self.images)["fingerprint"]
-        return self.fingerprints[id(model)]
+        return describe_model(model, images=self.images)["fingerprint"]
 
 
 def is_differentiable(model: nn.Module, images: Tensor) -> bool:
