@@ -115,6 +115,17 @@ def test_autoattack_can_be_transferred(examples):
     assert list(found.correct) == exact.tolist()
 
 
+def test_transferred_autoattack_attacks_what_only_the_file_gets_right(examples):
+    model, copy = linear(1), linear(1, bend=0.02)
+    images, labels = examples[0], copy(examples[0]).argmax(1)
+    wrong = model(images).argmax(1) != labels
+    only = images[wrong], labels[wrong]
+    assert len(only[1]) >= 5
+    found = transfer(model, [exported("copy", copy)], only, attacks=("autoattack", "pgd-40"))["copy"]
+    assert found["transfer autoattack"].correct == found["transfer pgd-40"].correct
+    assert not all(found["transfer autoattack"].correct)
+
+
 def test_a_stage_of_autoattack_gives_its_images(examples):
     model = linear(1)
     images, labels = examples

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kdiga.errors import InputError
 from kdiga.evaluation import AttackResult, attack_by_name
 from kdiga.evaluation.autoattack import square_stage
-from kdiga.evaluation.named_attacks import Attack
+from kdiga.evaluation.named_attacks import Attack, pgd_stage
 from kdiga.evaluation.run_attack import AttackTarget, run_attack
 from kdiga.evaluation.stages import AttackedModel, AttackSettings, Stage, seed_at
 from kdiga.export.exported_files import ExportedFile
@@ -31,16 +31,22 @@ from kdiga.runs.provenance import installed_version
 from kdiga.runs.work_units import WorkUnit, run_work_units
 
 QUERIES = 5000  # as in AutoAttack
+PGD_STEPS = 40  # before AutoAttack
 TRANSFER_BATCH_SIZE, SQUARE_BATCH_SIZE = 250, 100
 
 
 def transfer_attacks(names: Sequence[str]) -> list[Attack]:
-    """Return attacks by name, each once."""
+    """Return attacks by name, each once.
+
+    AutoAttack skips images that the model misclassifies, which a file may get right, so PGD attacks all images first.
+    """
     chosen: dict[str, Attack] = {}
     for name in names:
         attack = attack_by_name(name)
         if attack is None:
             raise InputError(f"{name!r} cannot be transferred; give some of fgsm, pgd-40, cw-40x5, autoattack.")
+        if any(stage.of_autoattack for stage in attack.stages):
+            attack = attack._replace(stages=[pgd_stage("pgd", PGD_STEPS), *attack.stages])
         chosen[attack.name] = attack
     return list(chosen.values())
 
