@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -125,6 +126,20 @@ def test_robustbench_info_has_what_was_measured(project, content):
     clean = content["formats"]["torch-export"]["accuracy"]["clean"]
     assert float(info["clean_acc"]) == pytest.approx(100 * clean, abs=0.01)
     assert info["autoattack_acc"] is None  # nobody ran it
+
+
+def test_both_accuracies_of_robustbench_info_are_of_one_evaluation(project, tmp_path):
+    copy = Path(shutil.copytree(project / "small", tmp_path / "small"))
+    path = next((copy / "evaluation").rglob("evaluation.json"))
+    evaluated = json.loads(path.read_text())
+    for attack, right in (("clean", 45), ("autoattack", 30)):
+        evaluated["correct"][attack] = [1] * right + [0] * (50 - right)
+        evaluated["accuracy"][attack], evaluated["interval_95"][attack] = right / 50, list(clopper_pearson(right, 50))
+    path.write_text(json.dumps(evaluated))
+    few = ["--examples", "4", "--queries", "0", "--transfer", "none"]
+    run("export", "small", "--to", "torch-export", "--out", "out", *few, cwd=tmp_path)
+    info = json.loads((tmp_path / "out/robustbench.json").read_text())
+    assert (info["clean_acc"], info["autoattack_acc"]) == ("90.0", "60.0")
 
 
 def test_the_report_shows_it(project):

@@ -24,6 +24,7 @@ from kdiga.results.shared import Accuracy, JudgedFile, command_without_folders, 
 from kdiga.runs.fingerprints import fingerprint_of_images
 from kdiga.runs.run_folder import read_config
 from kdiga.statistics import percent, percent_interval
+from kdiga.types import ThreatModel
 from kdiga.workflows.loaded_model import LoadedModel, TestSet
 
 CARD, HUB_CARD = "model-card.md", "README.md"
@@ -62,14 +63,13 @@ def write_cards(folder: Path, model: str, loaded: LoadedModel, test_set: TestSet
     if HUB.name in content["formats"]:
         write_atomically(folder / HUB.file / HUB_CARD, card.text(only=HUB.name))
     if PROGRAM.name in content["formats"]:
-        best = _of(evaluations, "autoattack", test_set)
-        clean = content["formats"][PROGRAM.name]["accuracy"]["clean"]
+        best = _under_autoattack(evaluations, test_set.threat)
         info = model_info(
             threat=test_set.threat,
             data=without_folders(test_set.data),
             architecture=spec.name,
-            clean=clean,
-            autoattack=None if best is None else best.value,
+            clean=best["clean"].value if best else content["formats"][PROGRAM.name]["accuracy"]["clean"],
+            autoattack=best["autoattack"].value if best else None,
         )
         write_atomically(folder / LOADER, loader_source(test_set.threat, without_folders(test_set.data), spec.takes))
         write_atomically(folder / INFO, json.dumps(info, indent=2) + "\n")
@@ -113,16 +113,16 @@ def _certified(one: CertificateResult) -> Iterator[Number]:
         yield Number(what, value, len(radii.radius), command or one.path.name)
 
 
-def _of(evaluations: list[EvaluationResult], attack: str, test_set: TestSet) -> Accuracy | None:
-    """Return the accuracy under an attack at the export's threat model, on most images."""
+def _under_autoattack(evaluations: list[EvaluationResult], threat: ThreatModel) -> Mapping[str, Accuracy]:
+    """Return the accuracies of the evaluation with AutoAttack on most images at a threat model; {} for none."""
     found = [
-        one.measured[attack]
+        one.measured
         for one in evaluations
-        if attack in one.accuracy
-        and one.threat.norm == test_set.threat.norm
-        and abs(one.threat.eps - test_set.threat.eps) < 1e-6
+        if {"clean", "autoattack"} <= one.accuracy.keys()
+        and one.threat.norm == threat.norm
+        and abs(one.threat.eps - threat.eps) < 1e-6
     ]
-    return max(found, key=lambda one: one.images, default=None)
+    return max(found, key=lambda one: one["autoattack"].images, default={})
 
 
 def _origin(run: Path) -> CardOrigin:
