@@ -12,13 +12,16 @@ import torch
 import yaml
 
 import kdiga
+from kdiga.export.file_measurements import Latency
 from kdiga.statistics import clopper_pearson
+from kdiga.workflows import export as exporting
 from kdiga.workflows.export import UNFINISHED
 from tests.cli.test_cli import RECIPES, run
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package, reason=f"{package} is not installed; it is part of kdiga[onnx]")
 
+FEW = ["--examples", "4", "--queries", "0", "--transfer", "none"]
 SMALL = ["--examples", "40", "--score-examples", "8", "--queries", "20", "--transfer", "pgd-3"]
 OURS = {"export.json", "model-card.md", "portions"}
 
@@ -136,8 +139,7 @@ def test_both_accuracies_of_robustbench_info_are_of_one_evaluation(project, tmp_
         evaluated["correct"][attack] = [1] * right + [0] * (50 - right)
         evaluated["accuracy"][attack], evaluated["interval_95"][attack] = right / 50, list(clopper_pearson(right, 50))
     path.write_text(json.dumps(evaluated))
-    few = ["--examples", "4", "--queries", "0", "--transfer", "none"]
-    run("export", "small", "--to", "torch-export", "--out", "out", *few, cwd=tmp_path)
+    run("export", "small", "--to", "torch-export", "--out", "out", *FEW, cwd=tmp_path)
     info = json.loads((tmp_path / "out/robustbench.json").read_text())
     assert (info["clean_acc"], info["autoattack_acc"]) == ("90.0", "60.0")
 
@@ -168,9 +170,24 @@ def test_a_finished_export_is_not_replaced_by_accident_and_formats_are_added(pro
     assert set(json.loads((project / "one/export.json").read_text())["formats"]) == {"pytorch", "safetensors"}
 
 
-def test_an_interrupted_export_goes_on(project, monkeypatch):
-    from kdiga.workflows import export as exporting
+def test_all_times_of_a_folder_are_of_the_last_call(project, monkeypatch):
+    def export(to: str, *more: str, milliseconds: float) -> dict[str, float | None]:
+        took = {1: Latency(milliseconds, milliseconds, milliseconds, 2)}
+        monkeypatch.setattr(exporting, "latencies", lambda calls, _: dict.fromkeys(calls, took))
+        run("export", "small", "--to", to, *more, *FEW, "--out", "timed", cwd=project)
+        formats = json.loads((project / "timed/export.json").read_text())["formats"]
+        return {name: one["latency_ms"].get("1", {}).get("median") for name, one in formats.items()}
 
+    first = ["pytorch", "onnx", "onnx-int8", "safetensors"]
+    assert export("onnx,safetensors", "--int8", milliseconds=1) == dict.fromkeys(first, 1)
+    assert export("torch-export", milliseconds=2) == dict.fromkeys([*first, "torch-export"], 2)
+    (project / "timed/model.onnx").write_bytes(b"another")
+    (project / "timed/model.pt2").unlink()
+    not_timed = {"onnx": None, "torch-export": None}
+    assert export("hf", milliseconds=3) == dict.fromkeys([*first, "hf"], 3) | not_timed
+
+
+def test_an_interrupted_export_goes_on(project, monkeypatch):
     arguments = ["export", "small", "--to", "safetensors", *SMALL, "--out", "cut"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "attack_by_queries", interrupt)

@@ -218,14 +218,13 @@ def test_figures_as_plain_data(tmp_path):
         ExportedFile("onnx", len, "d", "onnxruntime 1", tmp_path / "model.onnx"),
         near,
         {"clean": AttackResult("clean", (True,) * 9 + (False,), 0.0)},
-        {1: Latency.of([0.001, 0.002, 0.003])},
     )
     found = json.loads(json.dumps(measured.to_dict()))
     assert (found["file"], found["bytes"]) == ("model.onnx", 10)
     assert found["agreement"]["same_class"] == 0.75
     assert found["accuracy"] == {"clean": 0.9}
     assert [round(end, 4) for end in found["interval_95"]["clean"]] == [0.555, 0.9975]  # Clopper and Pearson's tables
-    assert found["latency_ms"]["1"] == {"median": 2.0, "low": 1.5, "high": 2.5, "runs": 3}
+    assert Latency.of([0.001, 0.002, 0.003]) == Latency(median=2.0, low=1.5, high=2.5, runs=3)
 
 
 def test_latency_is_of_calls_in_turn_after_a_warm_up_in_one_thread():

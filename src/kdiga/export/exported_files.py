@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from kdiga.export.formats import Format, Logits
+from kdiga.errors import InputError
+from kdiga.export.formats import Format, Logits, available_formats, formats_by_name
 from kdiga.export.onnx_file import INT8, INT8_FILE, ONNX, read_onnx, write_int8
 from kdiga.models import Classifier
 from kdiga.runs.provenance import installed_version
@@ -54,6 +57,22 @@ def write_all(
             write_int8(path, calibration, quantised)
             runtime = with_version(entry.runtime)
             found.append(ExportedFile(INT8, read_onnx(quantised), _digest(quantised), runtime, quantised))
+    return found
+
+
+def read_again(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> list[ExportedFile]:
+    """Read the files of earlier calls, of their records in ``export.json``, that are unchanged and can be read here.
+
+    Files that are the model itself are left out.
+    """
+    known = {one.name: (one, folder / one.file) for one in formats_by_name(available_formats()) if not one.is_model}
+    known[INT8] = (ONNX, folder / INT8_FILE)
+    found: list[ExportedFile] = []
+    for name in [name for name in records if name in known]:
+        entry, path = known[name]
+        if path.exists() and _digest(path) == records[name]["sha256"]:
+            with suppress(ImportError, InputError):
+                found.append(ExportedFile(name, entry.read(path), _digest(path), with_version(entry.runtime), path))
     return found
 
 

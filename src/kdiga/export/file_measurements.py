@@ -134,7 +134,6 @@ class FileMeasurements:
     agreement: OutputAgreement | None = None  # agreement with the model in PyTorch; None for the model itself
     # Results by attack, "clean" included.
     results: Mapping[str, AttackResult] = field(default_factory=dict[str, AttackResult])
-    latency: Mapping[int, Latency] = field(default_factory=dict[int, Latency])  # latency by batch size
     # Name of the format with the same function, bit for bit, whose measurements these are; "" if measured.
     same_as: str = ""
 
@@ -152,7 +151,6 @@ class FileMeasurements:
             "interval_95": {name: list(result.interval) for name, result in results},
             "examples": {name: len(result.correct) for name, result in results},
             "correct": {name: [int(one) for one in result.correct] for name, result in results},
-            "latency_ms": {str(size): vars(found) for size, found in self.latency.items()},
         }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdiga.errors import InputError, check_at_least
 from kdiga.evaluation import AttackResult
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.export.exported_files import REFERENCE, ExportedFile, with_version, write_all
+from kdiga.export.exported_files import REFERENCE, ExportedFile, read_again, with_version, write_all
 from kdiga.export.file_attacks import (
     SQUARE_BATCH_SIZE,
     TRANSFER_BATCH_SIZE,
@@ -23,7 +23,7 @@ from kdiga.export.file_attacks import (
     transfer_attacks,
     transfer_to_files,
 )
-from kdiga.export.file_measurements import FileMeasurements, Latency, agreement, latencies, logits_of, with_worst
+from kdiga.export.file_measurements import FileMeasurements, agreement, latencies, logits_of, with_worst
 from kdiga.export.formats import Format, Logits, available_formats, formats_by_name
 from kdiga.export.onnx_file import INT8, INT8_FILE, ONNX, read_onnx
 from kdiga.export.robustbench_files import INFO, LOADER
@@ -69,10 +69,12 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     calibration = training_images(request.model, request.calibration, request) if request.int8 else None
     written = write_all(loaded.classifier, chosen, folder, calibration)
     settings = AttackSettings(test_set.threat, request.seed, TRANSFER_BATCH_SIZE, results.cache, progress)
-    formats = _measure(request, loaded, test_set, written, settings)
+    earlier = results.earlier.get("formats", {})
+    formats = {name: one.to_dict() for name, one in _measure(request, loaded, test_set, written, settings).items()}
+    files_there = [*written, *read_again(folder, {name: earlier[name] for name in earlier if name not in formats})]
     content = {"kind": "export", "command": command} | about | {"provenance": _provenance()}
     content["calibration"] = request.calibration if request.int8 else None
-    content["formats"] = results.earlier.get("formats", {}) | {name: one.to_dict() for name, one in formats.items()}
+    content["formats"] = _timed(earlier | formats, loaded, files_there, next(test_set.images.batches(64))[0])
     content = {**results.earlier, **content}
     write_cards(folder, request.model, loaded, test_set, content)
     outcome = results.write(content)
@@ -158,18 +160,13 @@ def _measure(
         measured[file.name] = FileMeasurements(file, near, same_as=REFERENCE if same else "")
         if not same:
             logits[file.name] = found
-    times = _latencies(loaded, written, images)
     attacked = _attack(request, loaded, [measured[name].file for name in logits], (images, labels), settings)
     for name, found in logits.items():
         clean = AttackResult("clean", tuple(classified_correctly(found, labels).tolist()), 0.0)
-        results = with_worst({"clean": clean} | attacked[name])
-        measured[name] = replace(measured[name], results=results, latency=times[name])
+        measured[name] = replace(measured[name], results=with_worst({"clean": clean} | attacked[name]))
     # A file that is the model, bit for bit, has its measurements.
-    own = measured[REFERENCE]
-    return {
-        name: replace(one, results=own.results, latency=own.latency) if one.same_as else one
-        for name, one in measured.items()
-    }
+    own = measured[REFERENCE].results
+    return {name: replace(one, results=own) if one.same_as else one for name, one in measured.items()}
 
 
 def _on_its_device(model: nn.Module) -> Logits:
@@ -206,14 +203,26 @@ def _attack(
     return found
 
 
-def _latencies(loaded: LoadedModel, written: Sequence[ExportedFile], images: Tensor) -> dict[str, dict[int, Latency]]:
-    """Time the model and the files in one thread; ONNX files are read again, since a session keeps its threads."""
+def _timed(
+    records: Mapping[str, Mapping[str, Any]], loaded: LoadedModel, files: Sequence[ExportedFile], images: Tensor
+) -> dict[str, dict[str, Any]]:
+    """Return records of formats with times that can be compared: of the model and these files in turn, in one thread.
+
+    ONNX files are read again, since a session keeps its threads. Other files have no times.
+    """
     calls: dict[str, Any] = {REFERENCE: loaded.model}
-    for file in written:
+    for file in files:
         is_onnx = file.path is not None and file.path.suffix == ".onnx"
         calls[file.name] = read_onnx(file.path, threads=1) if is_onnx and file.path else file.call
     with torch.no_grad():
-        return latencies(calls, images[:64])
+        times = latencies(calls, images)
+    return {
+        name: {
+            **one,
+            "latency_ms": {str(size): vars(took) for size, took in times.get(one["same_as"] or name, {}).items()},
+        }
+        for name, one in records.items()
+    }
 
 
 def _provenance() -> dict[str, Any]:
