@@ -187,6 +187,17 @@ def test_all_times_of_a_folder_are_of_the_last_call(project, monkeypatch):
     assert export("hf", milliseconds=3) == dict.fromkeys([*first, "hf"], 3) | not_timed
 
 
+def test_the_number_of_calibration_images_stays_while_the_int8_file_does(project):
+    def export(*more: str) -> int | None:
+        run("export", "small", *more, *FEW, "--out", "calibrated", cwd=project)
+        return json.loads((project / "calibrated/export.json").read_text())["calibration"]
+
+    assert export("--to", "safetensors") is None
+    assert export("--to", "onnx", "--int8", "--calibration", "40") == 40
+    assert export("--to", "hf") == 40
+    assert export("--to", "hf", "--overwrite", "--seed", "1") is None
+
+
 def test_an_interrupted_export_goes_on(project, monkeypatch):
     arguments = ["export", "small", "--to", "safetensors", *SMALL, "--out", "cut"]
     with pytest.MonkeyPatch.context() as patch:

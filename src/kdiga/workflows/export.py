@@ -73,7 +73,7 @@ def run_export(request: ExportRequest, *, command: str = "", progress: OnProgres
     formats = {name: one.to_dict() for name, one in _measure(request, loaded, test_set, written, settings).items()}
     files_there = [*written, *read_again(folder, {name: earlier[name] for name in earlier if name not in formats})]
     content = {"kind": "export", "command": command} | about | {"provenance": _provenance()}
-    content["calibration"] = request.calibration if request.int8 else None
+    content["calibration"] = request.calibration if request.int8 else results.earlier.get("calibration")
     content["formats"] = _timed(earlier | formats, loaded, files_there, next(test_set.images.batches(64))[0])
     content = {**results.earlier, **content}
     write_cards(folder, request.model, loaded, test_set, content)
