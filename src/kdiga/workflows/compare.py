@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from kdiga.evaluation import Evaluation
 
 FILES = ("evaluation.json", "best-test.json")  # of `kdiga evaluate`, else of a study
+LAST = " (last)"  # end of the name of a run's last weights
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Displayed):
     """The differences of two models under each attack, with paired 95 % intervals."""
 
-    first: str  # name of the first model
+    first: str  # name of the first model, with "(last)" for the last weights of a run
     second: str  # name of the second model
     data: str  # data set of the test images
     attacks: Sequence[PairedDifference]  # difference under each attack
@@ -34,7 +35,9 @@ class Comparison(Displayed):
         """Short names of the two models."""
         if not self.first or not self.second:
             return "the first", "the second"
-        one, other = short_names([self.first, self.second])
+        given = self.first, self.second
+        marks = [LAST * name.endswith(LAST) for name in given]
+        one, other = short_names([name.removesuffix(LAST) for name in given], marks)
         return one, other
 
     @property
@@ -72,7 +75,8 @@ def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> 
         InputError: If a path holds no evaluation of its weights, or the two differ in images, threat model or seed.
     """
     one, other = _pair(first, second)
-    return Comparison(one.model, other.model, one.data, compare_evaluations(one, other))
+    first_name, second_name = (found.model + LAST * (found.which == "last") for found in (one, other))
+    return Comparison(first_name, second_name, one.data, compare_evaluations(one, other))
 
 
 def evaluation_result(found: Evaluation) -> EvaluationResult:
@@ -81,19 +85,32 @@ def evaluation_result(found: Evaluation) -> EvaluationResult:
 
 
 def _pair(first: Evaluation | str | Path, second: Evaluation | str | Path) -> tuple[EvaluationResult, EvaluationResult]:
-    """Return an evaluation of each; of several, those on the same images under one threat model, the most images."""
+    """Return an evaluation of each; of several, those of best weights, else of last, on the most equal images."""
     ones, others = _evaluations(first), _evaluations(second)
-    if len(ones) == len(others) == 1:
+    chosen = _is_evaluation(first) and _is_evaluation(second)
+    if len(ones) == len(others) == 1 and (chosen or _is_last(ones[0]) == _is_last(others[0])):
         return ones[0], others[0]
-    pairs = [(a, b) for a in ones for b in others if a.conditions == b.conditions]
+    alike = [(a, b) for a in ones for b in others if a.conditions == b.conditions]
+    equal = [(a, b) for a, b in alike if _is_last(a) == _is_last(b)]
+    pairs = [pair for pair in equal if not _is_last(pair[0])] or equal
     threats = {pair[0].conditions.key for pair in pairs}
     if len(threats) == 1:
         return max(pairs, key=lambda pair: max(len(right or ()) for right in pair[0].correct.values()))
-    how = "none on the same images" if not pairs else f"pairs under {len(threats)} threat models"
+    same = "of the same weights (best or last) " * bool(alike)
+    how = f"pairs under {len(threats)} threat models" if pairs else f"none {same}on the same images"
     raise InputError(
         f"{str(first)!r} and {str(second)!r} hold {len(ones)} and {len(others)} evaluations, {how}; give the folder of "
         "one evaluation of each."
     )
+
+
+def _is_evaluation(given: Evaluation | str | Path) -> bool:
+    """Return whether one evaluation was given, and not a folder to choose from."""
+    return not isinstance(given, str | Path) or not Path(given).is_dir() or (Path(given) / FILES[0]).is_file()
+
+
+def _is_last(found: EvaluationResult) -> bool:
+    return found.which == "last" or found.model.endswith("last.safetensors")
 
 
 def _evaluations(given: Evaluation | str | Path) -> list[EvaluationResult]:
