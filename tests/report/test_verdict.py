@@ -56,9 +56,9 @@ def judged(name, right, *, attack="autoattack", findings=(), shift=0, **options)
     )
 
 
-def trained(name, method, teacher="runs/teacher", folder=Path("runs")):
+def trained(name, method, teacher="runs/teacher", folder=Path("runs"), parameters=1000):
     recipe = {"method": {"name": method}, "training": {"seed": 0}, "teacher": teacher, "student": {"name": "cnn"}}
-    result = {"minutes": 1.0, "passes": {"student_forwards": 10}, "parameters": {"student": 1000}}
+    result = {"minutes": 1.0, "passes": {"student_forwards": 10}, "parameters": {"student": parameters}}
     return RunResult(folder / name, recipe, CONDITIONS, (), TrainingRecord.model_validate(result))
 
 
@@ -96,6 +96,24 @@ def test_headline_follows_the_intervals(teacher, tangent, kd, headline):
     said = answer_of(judged("teacher", teacher), judged("tangent", tangent), judged("kd", kd), runs=STUDENTS)
     assert said.headline == headline
     assert said.plain == "kd"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "size"),
+    [
+        (270722, 175000, ""),
+        (150, 100, ""),
+        (250, 100, ", with 40 % of the parameters"),
+        (200, 100, ", with 1/2 of the parameters"),
+        (97802, 7178, ", with 1/14 of the parameters"),
+    ],
+)
+def test_headline_says_a_size_that_is_right(teacher, student, size):
+    runs = [trained("teacher", "pgd-at", None, parameters=teacher), STUDENTS[1]]
+    runs.append(trained("tangent", "tangent", parameters=student))
+    models = [judged("teacher", 300), judged("tangent", 240), judged("kd", 100)]
+    (group,), _ = group_models(Results(evaluations=models, runs=runs))
+    assert judge_group(group).headline.endswith(f"(60.0 % vs 75.0 %){size}")
 
 
 def test_without_a_plain_student_transfer_is_not_claimed():

@@ -136,10 +136,11 @@ def _versus(found: AccuracyDifference) -> str:
 
 def _size(student: ReportedModel, teacher: ReportedModel | None) -> str:
     """Return the end of a sentence with a student's size; "" if it is unknown or more than half of its teacher's."""
-    if teacher is None or not teacher.parameters or not student.parameters:
+    own, whole = student.parameters, teacher.parameters if teacher else None
+    if not own or not whole or 2 * own > whole:
         return ""
-    ratio = round(teacher.parameters / student.parameters)
-    return f", with 1/{ratio} of the parameters" if ratio >= 2 else ""
+    share, ratio = percent(own / whole, 0), round(whole / own)
+    return f", with {f'1/{ratio}' if share == percent(1 / ratio, 0) else share} of the parameters"
 
 
 def _teacher_sentences(group: ModelGroup) -> list[Sentence]:
