@@ -11,13 +11,14 @@ import pytest
 
 from kdiga.errors import InputError
 from kdiga.experiments import run_one
-from kdiga.experiments.board import RunSpec
+from kdiga.experiments.board import VALIDATION, CleanAccuracyFloor, RunSpec
 from kdiga.experiments.sections import TuneSettings
 from kdiga.experiments.trials import (
     Trial,
     best_trial,
     chosen_recipe,
     coefficients,
+    least_clean,
     read_trials,
     trial_method,
     trial_specs,
@@ -28,6 +29,7 @@ from kdiga.methods.base import coefficient
 from kdiga.models import load_model, save_model
 from kdiga.recipes.validate import load_recipe, recipe_from_dict
 from kdiga.workflows.prepare import load_recipe_data
+from tests.report.samples import write_json
 
 RECIPE = {
     "data": {"name": "digits", "train_examples": 400},
@@ -149,6 +151,17 @@ def test_a_floor_for_clean_accuracy(least_clean, chosen):
     ]
     assert best_trial(trials, least_clean).folder == chosen
     assert best_trial([Trial(name, {}, "diverged") for name in "ef"], least_clean).folder == "e"
+
+
+def test_a_loss_of_exactly_the_points_allowed_is_within_the_floor(tmp_path):
+    """0.52 less 5 points is above 0.47 in floating point."""
+    write_json(tmp_path / "start" / VALIDATION, {"accuracy": {"clean": 0.52}})
+    floor = CleanAccuracyFloor("start", 5)
+    least = least_clean(RunSpec("kd", "kd", "method", recipe_from_dict(RECIPE), floor=floor), tmp_path)
+    trials = [Trial("kept", {}, "done", {"clean": 0.5, "robust": 0.1})]
+    trials.append(Trial("lost 5", {}, "done", {"clean": 0.47, "robust": 0.3}))
+    trials.append(Trial("lost 6", {}, "done", {"clean": 0.46, "robust": 0.4}))
+    assert best_trial(trials, least).folder == "lost 5"
 
 
 def test_a_study_that_tunes_uses_what_it_chose(study, monkeypatch):

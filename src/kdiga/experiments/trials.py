@@ -124,7 +124,7 @@ def best_trial(trials: Sequence[Trial], least_clean: float | None = None) -> Tri
     """
     if least_clean is None:
         return max(trials, key=lambda trial: trial.score)
-    enough = [trial for trial in trials if trial.best is not None and trial.best["clean"] >= least_clean]
+    enough = [trial for trial in trials if trial.best is not None and trial.best["clean"] >= least_clean - 1e-9]
     return best_trial(enough) if enough else max(trials, key=lambda trial: trial.best["clean"] if trial.best else -1.0)
 
 
