@@ -188,6 +188,7 @@ def test_the_best_order_moves_no_class_without_need():
 def test_a_small_gain_or_one_by_chance_is_no_mistake():
     right = torch.arange(1000) < 900
     assert Alternative.compare("4 points", right, torch.arange(1000) < 940).is_better(1) is False
+    assert Alternative.compare("5 points", right, torch.arange(1000) < 950).is_better(1) is True
     assert Alternative.compare("6 points", right, torch.arange(1000) < 960).is_better(1) is True
     few = Alternative.compare("5 of 20 images", torch.arange(20) < 10, torch.arange(20) < 15)
     assert few.p_value == pytest.approx(2**-5)

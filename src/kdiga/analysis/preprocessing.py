@@ -50,7 +50,7 @@ class Alternative:
 
         The alternatives, ``tries`` in number, share the significance level (Bonferroni).
         """
-        return self.p_value < SIGNIFICANCE / tries and self.other - self.given >= LEAST_GAIN
+        return self.p_value < SIGNIFICANCE / tries and self.other - self.given >= LEAST_GAIN - 1e-9
 
     def evidence(self) -> dict[str, Any]:
         """Return the comparison as the evidence of a finding."""
