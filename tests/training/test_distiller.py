@@ -142,6 +142,17 @@ def test_a_cache_takes_the_place_of_the_teacher(stripes, tmp_path):
         distiller_of(small(1).train(), tmp_path, method="kdiga")(images, labels)
 
 
+@pytest.mark.parametrize("given", ["None", "probabilities"])
+def test_stored_gradients_are_refused_at_other_labels_than_the_datas(given, stripes, tmp_path):
+    filler, index = Filler(small(2), stripes, augment="none"), torch.arange(5, 25)
+    filler.fill(tmp_path)
+    images = filler.train.images[5:25].float() / 255
+    labels = None if given == "None" else torch.full((20, 4), 0.25)
+    with pytest.raises(InputError, match=f"labels were {given} and the teacher is a cache.* give the live model"):
+        distiller_of(small(1).train(), tmp_path, method="kdiga")(images, labels, index=index)
+    assert distiller_of(small(1).train(), tmp_path, method="kd")(images, labels, index=index).isfinite()
+
+
 def test_a_compiled_student_runs_compiled_where_it_is_differentiated_once(batch):
     student, teacher = networks()
     plain = at_step(distiller_of(copy.deepcopy(student), teacher, method="kdiga"), 9)

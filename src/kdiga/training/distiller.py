@@ -24,7 +24,7 @@ from kdiga.methods.context import StepClock, StepContext, StepModels, StepObserv
 from kdiga.model_state import all_in_eval_mode, device_of
 from kdiga.teachers import CachedTeacher, OnlineTeacher
 from kdiga.training.sanity_checks import SanityChecks, check_first_batch
-from kdiga.training.teacher_sources import teacher_source, teachers_of
+from kdiga.training.teacher_sources import check_batch_for_stores, teacher_source, teachers_of
 from kdiga.types import Batch, Objective, ThreatModel, refuse_l1
 
 Choice = dict[str, Any]
@@ -153,9 +153,10 @@ class Distiller:
             Tensor: Scalar with a graph to the student.
 
         Raises:
-            InputError: If images or labels have another shape or type, gradients are off, or a cache is used without an
-                index. At the first call also for pixels and labels out of range, models on different devices or with
-                different classes, and a student that cannot be differentiated twice on an exact route.
+            InputError: If images or labels have another shape or type, gradients are off, a cache is used without an
+                index, or its input gradients without integer labels. At the first call also for pixels and labels out
+                of range, models on different devices or with different classes, and a student that cannot be
+                differentiated twice on an exact route.
             DivergedError: If the method trains through input gradients and all of them are exactly zero.
         """
         return self.output(images, labels, index=index, view=view).loss
@@ -213,15 +214,12 @@ class Distiller:
 
     def _batch(self, images: Tensor, labels: Tensor | None, index: Tensor | None, view: int) -> Batch:
         check_images(images, values=not self._is_ready)
+        if labels is not None:
+            labels = check_targets(labels, images)
+        check_batch_for_stores((self.models.teacher, self.models.second_teacher), labels, index)
         if labels is None:
             labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        labels = check_targets(labels, images)
         if index is None:
-            if any(isinstance(one, CachedTeacher) for one in self.teachers):
-                raise InputError(
-                    "index was not given and the teacher is a cache, which finds its rows by it; pass the examples' "
-                    "rows in the cached training images, integers of shape (batch,)."
-                )
             index = torch.arange(len(images))
         elif not isinstance(index, Tensor) or index.shape != images.shape[:1] or index.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError("index must be the examples' rows in the cached images, integers of shape (batch,).")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdiga.data import FileSet, ImageSet, MixedSet, augmentation_by_name
 from kdiga.errors import InputError
@@ -58,6 +58,25 @@ def teacher_source(teacher: nn.Module | Teacher, needs: Needs, *, first: bool) -
     if not isinstance(teacher, nn.Module):
         return teacher
     return OnlineTeacher(teacher, needs.teacher_gradient and first, needs.gradient_of)
+
+
+def check_batch_for_stores(teachers: Sequence[Teacher | None], labels: Tensor | None, index: Tensor | None) -> None:
+    """Check that stores can answer for a batch: they know rows by index, and input gradients at the data's labels.
+
+    Raises:
+        InputError: If they cannot.
+    """
+    stored = [one for one in teachers if isinstance(one, CachedTeacher)]
+    if stored and index is None:
+        raise InputError(
+            "index was not given and the teacher is a cache, which finds its rows by it; pass the examples' rows in "
+            "the cached training images, integers of shape (batch,)."
+        )
+    if any(one.gradient for one in stored) and (labels is None or labels.dim() == 2):
+        raise InputError(
+            f"labels were {'None' if labels is None else 'probabilities'} and the teacher is a cache, whose input "
+            "gradients are at the data's labels; pass those, integers of shape (batch,), or give the live model."
+        )
 
 
 def conditions(train: ImageSet | FileSet, needs: Needs, settings: TrainingSettings) -> dict[str, Any]:
