@@ -79,6 +79,11 @@ def label_probabilities(labels: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(like).scatter(1, labels.clamp_min(0)[:, None], labelled)  # one_hot would wait for a GPU
 
 
+def where_labelled(gradient: Tensor, labels: Tensor) -> Tensor:
+    """Return input gradients with those of examples without a label set to 0, as their loss is."""
+    return gradient if labels.dim() == 2 else torch.where((labels >= 0)[:, None, None, None], gradient, 0)
+
+
 def classified_correctly(logits: Tensor, labels: Tensor) -> Tensor:
     """Return whether each example is classified correctly, bool (batch,); a logit that is not finite is an error.
 

@@ -115,6 +115,19 @@ def test_a_ready_gradient_replaces_the_teacher(student, teacher, batch):
     assert torch.equal(live, kdiga.align(copy.deepcopy(student), None, *batch, teacher_gradient=ready))
 
 
+@pytest.mark.filterwarnings("ignore:the student's input gradient is exactly zero")
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_an_example_without_a_label_counts_0_with_a_ready_gradient(distance, student, teacher, batch):
+    images, labels = batch
+    ready = kdiga.input_gradient(teacher, *batch)
+    nothing = torch.full_like(labels, -100)
+    assert kdiga.align(student, None, images, nothing, teacher_gradient=ready, distance=distance) == 0
+    some = torch.where(torch.arange(len(labels)) < 5, -100, labels)
+    live = kdiga.align(copy.deepcopy(student), teacher, images, some, distance=distance)
+    found = kdiga.align(student, None, images, some, teacher_gradient=ready, distance=distance)
+    assert found.item() == pytest.approx(live.item(), rel=1e-4)
+
+
 def test_logits_are_those_of_the_same_forward(student, teacher, batch):
     images, labels = batch
     expected = copy.deepcopy(student)(images)

@@ -153,6 +153,20 @@ def test_stored_gradients_are_refused_at_other_labels_than_the_datas(given, stri
     assert distiller_of(small(1).train(), tmp_path, method="kd")(images, labels, index=index).isfinite()
 
 
+def test_a_cache_equals_its_teacher_where_labels_are_missing(stripes, tmp_path):
+    filler = Filler(small(2), stripes, augment="none")
+    filler.fill(tmp_path)
+    images, labels = filler.train.images[5:25].float() / 255, filler.train.labels[5:25].clone()
+    labels[:10] = -100
+    stored, live = (
+        at_step(distiller_of(small(1).train(), source, method="kdiga"), 9)
+        .output(images, labels, index=torch.arange(5, 25))
+        .terms["gradient"]
+        for source in (tmp_path, filler.teacher)
+    )
+    assert stored.item() == pytest.approx(live.item(), rel=1e-3)
+
+
 def test_a_compiled_student_runs_compiled_where_it_is_differentiated_once(batch):
     student, teacher = networks()
     plain = at_step(distiller_of(copy.deepcopy(student), teacher, method="kdiga"), 9)

@@ -24,7 +24,7 @@ from kdiga.gradients.input_gradient import input_gradient_and_logits
 from kdiga.gradients.obstacles import compiled_part, obstacle_to_differences, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, Route, route_by_name
 from kdiga.gradients.student_pass import PassOptions, StudentPass
-from kdiga.losses import distance_by_name
+from kdiga.losses import distance_by_name, where_labelled
 from kdiga.model_output import logits_at
 from kdiga.model_state import all_in_eval_mode, evaluating
 
@@ -159,7 +159,8 @@ def align(
     _check_gradient(student, student_pass.input_gradient, values=check_values)
     if student not in _CHECKED.setdefault(type(route), WeakSet()):
         _check_once(student, images, labels, route, student_pass.logits)
-    term = measure(student_pass.input_gradient, teacher_gradient.detach()).mean()
+    target = where_labelled(teacher_gradient.detach(), labels)
+    term = measure(student_pass.input_gradient, target).mean()
     return (term, student_pass.logits) if return_logits else term
 
 

@@ -16,7 +16,7 @@ from kdiga.data.transfer import to_device
 from kdiga.errors import InputError
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.student_pass import Forward
-from kdiga.losses import Score, score_by_name
+from kdiga.losses import Score, score_by_name, where_labelled
 from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating, frozen_parameters
 from kdiga.teachers.packing import unpack_gradient
@@ -125,7 +125,8 @@ class CachedTeacher:
         logits = to_device(torch.from_numpy(np.ascontiguousarray(rows["logits"])), device)
         # In the images' memory layout, like a live gradient: in another layout sums have other rounding errors.
         gradient = torch.empty_like(batch.images, dtype=torch.float32, requires_grad=False)
-        return TeacherSignal(logits, gradient.copy_(to_device(unpack_gradient(rows, manifest), device)))
+        gradient.copy_(to_device(unpack_gradient(rows, manifest), device))
+        return TeacherSignal(logits, where_labelled(gradient, batch.labels))
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the stored logits of the batch's examples in its view, without reading gradients."""
