@@ -27,6 +27,11 @@ def percent_interval(ends: Sequence[float], dash: str = "-") -> str:
     return f"{100 * ends[0]:.1f} {dash} {100 * ends[1]:.1f}"
 
 
+def at_most(difference: float, limit: float) -> bool:
+    """Return whether a difference of accuracies is at most a limit; rounding in its last bits does not count."""
+    return difference <= limit + 1e-9
+
+
 def median_known(values: Sequence[float | None]) -> float | None:
     """Return the median of all values that are not None, zeros included; None if there are none."""
     known = [value for value in values if value is not None]

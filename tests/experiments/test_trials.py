@@ -158,7 +158,7 @@ def test_a_loss_of_exactly_the_points_allowed_is_within_the_floor(tmp_path):
     write_json(tmp_path / "start" / VALIDATION, {"accuracy": {"clean": 0.52}})
     floor = CleanAccuracyFloor("start", 5)
     least = least_clean(RunSpec("kd", "kd", "method", recipe_from_dict(RECIPE), floor=floor), tmp_path)
-    trials = [Trial("kept", {}, "done", {"clean": 0.5, "robust": 0.1})]
+    trials = [Trial("lost 2", {}, "done", {"clean": 0.5, "robust": 0.1})]
     trials.append(Trial("lost 5", {}, "done", {"clean": 0.47, "robust": 0.3}))
     trials.append(Trial("lost 6", {}, "done", {"clean": 0.46, "robust": 0.4}))
     assert best_trial(trials, least).folder == "lost 5"

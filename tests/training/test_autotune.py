@@ -86,8 +86,8 @@ def test_methods_without_an_input_gradient_have_no_route(robust, stripes):
     assert result.choices["route"]["chosen"] is None
 
 
-def seconds_a_step(monkeypatch, told):
-    """Replace the clock: a step takes what ``told`` says of its settings."""
+def seconds_a_step(monkeypatch, seconds_of):
+    """Replace the clock: ``seconds_of`` maps settings to the seconds of a step."""
     now = itertools.accumulate(itertools.repeat(0.0))
     state = {"now": next(now)}
     monkeypatch.setattr(autotune.time, "perf_counter", lambda: state["now"])
@@ -96,7 +96,7 @@ def seconds_a_step(monkeypatch, told):
         first = [True]
 
         def step(_number):
-            start, each = told(settings)
+            start, each = seconds_of(settings)
             state["now"] += each + (start if first.pop() else 0.0) if first else each
 
         return step
@@ -105,11 +105,11 @@ def seconds_a_step(monkeypatch, told):
 
 
 def test_the_fastest_layout_and_precision_are_kept(monkeypatch):
-    def told(settings):
+    def seconds_of(settings):
         return 0.0, 1.0 + 0.5 * settings.channels_last + 0.2 * (settings.precision == "fp32")
 
     settings = TrainingSettings(channels_last="auto", precision="auto")
-    found, chosen = choose_settings(settings, 100, {0: 1.0}, seconds_a_step(monkeypatch, told))
+    found, chosen = choose_settings(settings, 100, {0: 1.0}, seconds_a_step(monkeypatch, seconds_of))
     assert (found.channels_last, found.precision) == (False, "bf16")
     assert chosen["precision"]["seconds_a_step"] == {"fp32": 1.2, "bf16": 1.0}
     assert choose_settings(TrainingSettings(), 100, {0: 1.0}, lambda _: pytest.fail("asked"))[1] == {}
@@ -124,10 +124,10 @@ def test_the_fastest_layout_and_precision_are_kept(monkeypatch):
     ],
 )
 def test_compiling_has_to_pay_for_itself(steps, expected, why, monkeypatch):
-    def told(settings):
+    def seconds_of(settings):
         return (200.0, 0.5) if settings.compile else (0.0, 1.0)
 
-    timed = seconds_a_step(monkeypatch, told)
+    timed = seconds_a_step(monkeypatch, seconds_of)
     found, chosen = choose_settings(TrainingSettings(compile="auto"), steps, {0: 1.0}, timed)
     assert found.compile is expected
     assert why in chosen["compile"]["why"]

@@ -18,7 +18,7 @@ from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating
 from kdiga.models import Classifier
 from kdiga.models.input_layers import NORMALIZATIONS, Normalization, Normalize
-from kdiga.statistics import clopper_pearson, percent
+from kdiga.statistics import at_most, clopper_pearson, percent
 
 SIGNIFICANCE = 0.01  # p-value for all alternatives together
 LEAST_GAIN = 0.05
@@ -50,7 +50,7 @@ class Alternative:
 
         The alternatives, ``tries`` in number, share the significance level (Bonferroni).
         """
-        return self.p_value < SIGNIFICANCE / tries and self.other - self.given >= LEAST_GAIN - 1e-9
+        return self.p_value < SIGNIFICANCE / tries and at_most(LEAST_GAIN, self.other - self.given)
 
     def evidence(self) -> dict[str, Any]:
         """Return the comparison as the evidence of a finding."""

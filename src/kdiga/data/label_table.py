@@ -29,8 +29,8 @@ def load_table(name: str, root: Path | None, reading: Reading) -> DataSet:
     """Return the images that a CSV file lists.
 
     Files are relative to ``root``, by default the folder of the table. The column ``split`` says train or test, by the
-    names that folders may have, of which the first one that is there is the test part; without the column a hash of
-    each file's name decides, as for class folders.
+    names that folders may have. Of several names of a part, the one that folders prefer is used. Without the column a
+    hash of each file's name decides, as for class folders.
 
     Raises:
         InputError: for a table that cannot be read, without the columns, with an empty cell, a file twice, a split of

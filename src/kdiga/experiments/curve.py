@@ -26,7 +26,7 @@ from kdiga.report.curve import write_curve_files
 from kdiga.results.studies import CurveResult
 from kdiga.runs.provenance import provenance
 from kdiga.runs.run_folder import RESULT, write_json
-from kdiga.statistics import paired_difference
+from kdiga.statistics import at_most, paired_difference
 from kdiga.types import parse_number
 
 FILE, CONFIRMED = "curve.json", "best-confirmed.json"
@@ -250,7 +250,7 @@ def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:
     if not settled:
         return nothing | {"why": "not every run has ended"}
     found = [point for point in content["points"] if all(run["status"] == "done" for run in point["runs"])]
-    enough = [point for point in found if -_change(point, "clean") <= content["at_most"] / 100 + 1e-9]
+    enough = [point for point in found if at_most(-_change(point, "clean"), content["at_most"] / 100)]
     if not enough:
         return nothing | {"why": f"every point lost more than {content['at_most']:g} points of validation accuracy"}
     best = max(enough, key=lambda point: (_change(point, "robust"), _change(point, "clean")))

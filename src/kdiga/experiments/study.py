@@ -79,7 +79,8 @@ def _entry(label: str, run_specs: Sequence[RunSpec], board: RunBoard) -> dict[st
 def _run(run_spec: RunSpec, board: RunBoard) -> dict[str, Any]:
     found = ((which, read_json(test_file(board.out / run_spec.folder, which))) for which in run_spec.which)
     reports = {which: report for which, report in found if report}
-    attacked = {report["fingerprint"]: report["seconds"] for report in reports.values()}  # best may be the last weights
+    # Best and last weights may be the same. A report of an earlier version may have no fingerprint.
+    attacked = {report.get("fingerprint", which): report["seconds"] for which, report in reports.items()}
     return run_facts(run_spec, board) | {
         "accuracy": {which: report["accuracy"] for which, report in reports.items()},
         "interval_95": {which: report["interval_95"] for which, report in reports.items()},

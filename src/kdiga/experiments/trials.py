@@ -17,6 +17,7 @@ from kdiga.experiments.sections import TuneSettings
 from kdiga.methods import Method, SearchRange, search_space, with_options
 from kdiga.recipes.schema import Recipe
 from kdiga.runs.run_folder import FAILURE, RESULT
+from kdiga.statistics import at_most
 
 SEED = 0  # of the sequence's scrambling
 
@@ -124,7 +125,7 @@ def best_trial(trials: Sequence[Trial], least_clean: float | None = None) -> Tri
     """
     if least_clean is None:
         return max(trials, key=lambda trial: trial.score)
-    enough = [trial for trial in trials if trial.best is not None and trial.best["clean"] >= least_clean - 1e-9]
+    enough = [trial for trial in trials if trial.best is not None and at_most(least_clean - trial.best["clean"], 0)]
     return best_trial(enough) if enough else max(trials, key=lambda trial: trial.best["clean"] if trial.best else -1.0)
 
 

@@ -70,9 +70,9 @@ def read_again(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> list[E
     found: list[ExportedFile] = []
     for name in [name for name in records if name in known]:
         entry, path = known[name]
-        if path.exists() and _digest(path) == records[name]["sha256"]:
+        if path.exists() and (digest := _digest(path)) == records[name]["sha256"]:
             with suppress(ImportError, InputError):
-                found.append(ExportedFile(name, entry.read(path), _digest(path), with_version(entry.runtime), path))
+                found.append(ExportedFile(name, entry.read(path), digest, with_version(entry.runtime), path))
     return found
 
 

@@ -16,7 +16,7 @@ from kdiga.report.tables import NOTHING, MeanAndRange, csv_text, markdown_lines,
 from kdiga.results.attack_names import attack_name, eps_text, strongest
 from kdiga.results.shared import command_without_folders
 from kdiga.results.studies import AttackedRecord, CurvePoint, CurveResult, CurveRun
-from kdiga.statistics import percent
+from kdiga.statistics import at_most, percent
 
 
 def write_curve_files(folder: Path, curve: CurveResult, *, pictures: bool = True) -> None:
@@ -248,4 +248,4 @@ def draw_curve(curve: CurveResult, *, dark: bool = False) -> Figure:
 def _within(curve: CurveResult, point: CurvePoint) -> bool:
     """Return whether a point lost no more clean validation accuracy than allowed."""
     changes = [run.validation_change["clean"][0] for run in point.runs if run.validation_change]
-    return bool(changes) and -statistics.mean(changes) <= curve.at_most / 100 + 1e-9
+    return bool(changes) and at_most(-statistics.mean(changes), curve.at_most / 100)

@@ -183,7 +183,7 @@ class Inverted(nn.Module):
 
 
 def test_models_that_differ_in_an_attribute_have_their_own_results(model, images, labels):
-    """As sources of a transfer, and as the checked model, whatever was measured before with the same cache."""
+    """As sources of a transfer and as the checked model, also after another model used the same cache."""
     plain, inverted = Inverted(model, False), Inverted(model, True)
     found = []
     for names in (("plain", "inverted"), ("inverted", "plain")):
