@@ -230,6 +230,28 @@ def test_pictures_are_of_the_same_examples_and_within_the_ball(teacher, student,
     assert choose_examples([False, True, True, True], torch.tensor([0, 1, 1, 2]), 9) == [0, 1, 2, 3]
 
 
+class Returning(nn.Module):
+    """Five layers that normalise in place, in a type of their own, and return a dict."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.layers = five_layers(1).to(dtype)
+
+    def forward(self, images):
+        return {"logits": self.layers(images.sub_(0.5)), "features": images}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_pictures_of_any_model_show_the_given_images(dtype, teacher, batch):
+    images, labels = batch[0][:4], batch[1][:4]
+    ask = {"threat": THREAT, "search": QUICK}
+    arrays = picture_arrays([Returning(dtype), teacher], images.clone(), labels, "abcdefghij", **ask)
+    alone = picture_arrays([teacher], images, labels, "abcdefghij", **ask)
+    assert torch.equal(torch.from_numpy(arrays["images"]), images)
+    for name in ("gradient", "adversarial", "prediction", "adversarial_prediction"):
+        assert (arrays[f"{name}_1"] == alone[f"{name}_0"]).all()
+
+
 def test_names_are_as_short_as_they_can_be():
     assert short_names(["r/kd/seed-0"]) == ["kd/seed-0"]
     assert short_names(["a/x", "b/x", "c"]) == ["a/x", "b/x", "c"]

@@ -118,6 +118,28 @@ def test_a_missing_normalisation_is_named():
     assert preprocessing_finding(classifier(Stripes(0.1), **HALF), *batch).verdict == "passed"
 
 
+class Named(nn.Module):
+    """The four classes and two more, in a dict."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return {"logits": nn.functional.pad(self.network(images), (0, 2)), "images": images}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("of_images", [torch.float32, torch.float64])
+def test_networks_of_another_type_and_with_named_outputs_are_examined(dtype, of_images):
+    images, labels = pictures(0.7, 0.2)
+    spec = ModelSpec("planted", num_classes=6, in_channels=1, image_size=8, classes=(0, 1, 2, 3), **HALF)
+    model = Classifier(spec, Named(Stripes(0.1))).to(dtype)
+    finding = preprocessing_finding(model, images.to(of_images), labels)
+    assert finding.verdict == "passed"
+    assert finding.evidence["tried"]["its own normalisation left out"] < 0.3
+
+
 @pytest.mark.parametrize(("more", "verdict"), [(60, "failed"), (20, "warning"), (3, "passed")])
 def test_a_slightly_better_normalisation_is_named(monkeypatch, more, verdict):
     """Of 1,000 images it is right on 700; another preprocessing on some more, never on fewer."""

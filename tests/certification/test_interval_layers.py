@@ -193,3 +193,15 @@ REFUSED = {
 def test_what_is_not_covered_is_refused_by_name(name, build):
     with pytest.raises(InputError, match=rf"do not cover the layer {name}\b"):
         traced(build)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 1, 2, 3)])
+@pytest.mark.parametrize("calculate", [lambda x, c: x - c, lambda x, c: x * c, lambda x, c: x / c])
+def test_constants_that_repeat_pixels_are_refused(shape, calculate):
+    """One pixel in three outputs is not three pixels of one L2 ball."""
+    constant = torch.rand(shape) + 0.5
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    model(calculate(torch.rand(1, 1, 2, 1), constant))
+    whole = Between(lambda x: calculate(x, constant), model[1].in_features)
+    with pytest.raises(InputError, match=r"arithmetic of shape \(1, 2, 1\) with a constant of"):
+        trace_network(whole, torch.rand(1, 2, 1))

@@ -54,7 +54,15 @@ def test_a_runs_results_stay_in_its_folder_and_grow(folder):
     assert len(found["fingerprint"]) == 64
     run(*ask, "fgsm", cwd=folder)
     assert list(evaluation(folder, "run-0")["accuracy"]) == ["clean", "fgsm", "pgd-3x2"], "nothing is lost"
-    assert evaluation(folder, "run-0")["sweep"] == found["sweep"]
+    found = evaluation(folder, "run-0")
+    assert found["sweep"]["eps"] == [0.0, 0.05, 0.2]
+    (earlier,) = found["earlier"]
+    assert ("--attacks pgd-3x2" in earlier["command"], "--attacks fgsm" in found["command"]) == (True, True)
+    assert earlier["provenance"]["hardware"] == found["provenance"]["hardware"]
+    run("report", "run-0", "--out", "page.html", cwd=folder)
+    page = (folder / "page.html").read_text()
+    assert "Reproduce: 3 commands" in page  # those of the training and of two evaluations
+    assert all(f"<span>--attacks</span> <span>{attack}</span>" in page for attack in ("fgsm", "pgd-3x2"))
 
 
 def test_results_of_something_else_are_not_touched(folder):
@@ -190,3 +198,11 @@ def test_sweep_values_are_checked_before_anything_is_loaded(folder):
     assert "did you mean pgd-20" in run(
         "evaluate", "run-0", "--sweep", "auto", "--sweep-attack", "pgd20", cwd=folder, expect=2
     )
+    assert "name an attack that uses eps" in run(
+        "evaluate", "run-0", "--sweep", "auto", "--sweep-attack", "clean", cwd=folder, expect=2
+    )
+    assert "Linf eps is in [0, 1]" in run("evaluate", "run-0", "--sweep", "0.1,1.5", cwd=folder, expect=2)
+    ask = ("--eps", "0.5", "--attacks", "clean", "--examples", "20", "--out", "wide")
+    run("evaluate", "run-0", *ask, "--sweep", "auto", "--sweep-attack", "fgsm", cwd=folder)
+    found = json.loads((folder / "wide/evaluation.json").read_text())
+    assert found["sweep"]["eps"] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0]

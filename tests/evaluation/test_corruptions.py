@@ -14,6 +14,7 @@ import kdiga
 from kdiga.errors import InputError
 from kdiga.evaluation.corruptions import CORRUPTIONS, SEVERITIES, STRENGTHS, corrupt
 from kdiga.model_state import seeded
+from kdiga.runs.fingerprints import fingerprint_of_model
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +107,14 @@ def test_the_cache_gives_the_same_and_other_channels_are_refused(tmp_path):
     assert sum("corruption" in key for key in keys) == 3 * len(CORRUPTIONS)
     with pytest.raises(InputError, match="4 channels"):
         kdiga.evaluate(Brightness(), [(torch.rand(2, 4, 8, 8), labels[:2])], attacks=["clean"], corruptions=True)
+
+
+def test_a_model_in_train_mode_is_measured_in_eval_mode_and_left_as_found(student):
+    """Also where its key in the cache is computed, which takes passes of a module without a description."""
+    images, labels = torch.rand(12, 1, 8, 8), torch.arange(12) % 10
+    before = {name: value.clone() for name, value in student.train().state_dict().items()}
+    found = kdiga.evaluate(student, [(images, labels)], attacks=["clean"], corruptions=True).corruptions
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    keys = [fingerprint_of_model(student.train(mode), images) for mode in (True, False)]
+    assert keys[0] == keys[1]
+    assert found == kdiga.evaluate(student.eval(), [(images, labels)], attacks=["clean"], corruptions=True).corruptions

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 import kdiga
-from kdiga.errors import InputError
+from kdiga.errors import InputError, KdigaWarning
 from kdiga.evaluation import sweep
 from kdiga.evaluation.autoattack import VERSIONS, square_stage
 from kdiga.evaluation.named_attacks import Attack
@@ -159,6 +159,22 @@ def test_few_classes(short_autoattack):
         assert any(f"apgd-t of AutoAttack is not defined for {classes} classes" in note for note in found.notes)
         sure = kdiga.evaluate(few, [(images, labels)], eps=1, attacks=["autoattack"])
         assert sure["autoattack"] < 1  # the stages that are defined do attack
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_images_too_small_for_square(norm, short_autoattack):
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(16, 5)).eval(), torch.rand(4, 1, 4, 4)
+    batch = images, model(images).argmax(1)
+    found = kdiga.evaluate(model, [batch], norm=norm, eps=1e-4, attacks=["autoattack"]).results["autoattack"]
+    assert any("square of AutoAttack is not defined for images of 4 pixels" in note for note in found.notes)
+
+
+def test_checks_look_at_the_modes_of_the_callers_model(student):
+    images, labels = torch.rand(12, 1, 8, 8), torch.arange(12) % 10
+    with pytest.warns(KdigaWarning, match="submodules were in train mode"):
+        found = kdiga.evaluate(student.train(), [(images, labels)], attacks=["clean"], checks=True, eps=0)
+    assert {finding.name: finding.verdict for finding in found.findings}["eval-mode"] == "failed"
+    assert student.training
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -167,6 +167,7 @@ def test_the_attack_is_one_that_teacher_and_student_share():
     assert "under PGD-20" in said.sentences[0].text
     assert any("AutoAttack was not run on teacher and students both" in line for line in said.reliability)
     assert strongest(["clean", "fgsm", "pgd-20", "pgd-100", "cw-50"]) == "pgd-100"
+    assert strongest(["pgd-40x5", "pgd-40x10", "pgd-40"]) == "pgd-40x10"
     assert strongest(["pgd-100", "autoattack"]) == "autoattack"
     assert strongest(["clean"]) is None
 

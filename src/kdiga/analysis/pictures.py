@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdiga.analysis.linearity import Expansion
 from kdiga.analysis.worst_case import WorstCaseSearch, loss_score
+from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, frozen_parameters, seeded
 from kdiga.types import ThreatModel
 
@@ -60,7 +61,7 @@ def picture_arrays(
             expansion = Expansion.around(shown, loss_score(model, labels.to(device)))
             _, adversarial = (search or WorstCaseSearch()).largest(expansion.score, shown, threat)
             with torch.no_grad():
-                predictions = [model(pictures).argmax(1) for pictures in (shown, adversarial)]
+                predictions = [logits_at(model, pictures).argmax(1) for pictures in (shown, adversarial)]
         arrays |= {
             f"gradient_{place}": _array(expansion.gradient.float()),
             f"adversarial_{place}": _array(adversarial.float()),

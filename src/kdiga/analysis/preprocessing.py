@@ -120,7 +120,7 @@ def _without_preprocessing(model: Classifier) -> Preprocessed:
     """Return a classifier without its resize and its normalisation."""
 
     def bare(pixels: Tensor) -> Tensor:
-        logits = model.network(pixels)
+        logits = logits_at(model.network, pixels)
         return logits[:, model.picked] if model.spec.classes else logits
 
     return bare

@@ -188,9 +188,16 @@ def _scaling(scale: Tensor | None, shift: Tensor | None, offset: Tensor | None) 
 
 
 def by_channel(values: Tensor, like: Tensor) -> Tensor:
-    """Return one value, or one per channel, in a shape that broadcasts with the output of a layer."""
+    """Return one value, or one per channel, in a shape that broadcasts with the output of a layer.
+
+    Raises:
+        RuntimeError: If the shape of the output would change: one input would be used more than once.
+    """
     values = values.to(like)
-    return values.view(1, -1, *(1,) * (like.dim() - 2)) if values.dim() == 1 else values
+    values = values.view(1, -1, *(1,) * (like.dim() - 2)) if values.dim() == 1 else values
+    if torch.broadcast_shapes(values.shape, like.shape) != like.shape:
+        raise RuntimeError(f"arithmetic of shape {tuple(like.shape[1:])} with a constant of {tuple(values.shape[1:])}")
+    return values
 
 
 def _weighted(function: Map, weight: Tensor, bias: Tensor | None, terms: int) -> AffineLayer:

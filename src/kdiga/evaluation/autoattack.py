@@ -26,6 +26,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 OFFICIAL_NORM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 """Fewest classes of an attack: the DLR loss compares the three largest logits, its targeted form the four largest."""
+SMALLEST_SIDE = 5  # pixels; Square's L1 and L2 starts divide the side of an image by 5
 SQUARE_FINDS = 0.002  # share of all examples; the package's own threshold for a warning
 FORWARDS = {"apgd-ce": 100, "apgd-dlr": 100, "fab": 200, "square": 5000, "apgd-t": 900, "fab-t": 1800}
 BACKWARDS = {"apgd-ce": 100, "apgd-dlr": 100, "fab": 1000, "square": 0, "apgd-t": 900, "fab-t": 900}
@@ -56,8 +57,11 @@ def _official_attack(
     wrapped = _FiniteLogits(model, images.dtype).eval()
     with torch.no_grad():
         num_classes = wrapped(images[:1]).shape[1]
-    if num_classes < FEWEST_CLASSES.get(name, 2):
-        note = f"{name} of AutoAttack is not defined for {num_classes} classes, so it was left out; the others ran."
+    unfit = f"{num_classes} classes" if num_classes < FEWEST_CLASSES.get(name, 2) else ""
+    if name == "square" and square_cannot_start(images, threat):
+        unfit = f"images of {min(images.shape[-2:])} pixels under {OFFICIAL_NORM[threat.norm]}"
+    if unfit:
+        note = f"{name} of AutoAttack is not defined for {unfit}, so it was left out; the others ran."
         return StageOutcome(torch.ones(len(images), dtype=torch.bool), images, [note])
     notes: list[str] = []
     build: Any = pyautoattack.AutoAttack
@@ -73,6 +77,11 @@ def _official_attack(
             images.contiguous().float(), labels, batch_size=len(images)
         )
     return StageOutcome((predictions == labels).cpu(), adv_images.to(images.dtype), tuple(dict.fromkeys(notes)))
+
+
+def square_cannot_start(images: Tensor, threat: ThreatModel) -> bool:
+    """Return whether images are too small for the official Square attack in L1 or L2."""
+    return threat.norm != "linf" and min(images.shape[-2:]) < SMALLEST_SIDE
 
 
 def square_stage(queries: int) -> Stage:

@@ -19,7 +19,6 @@ from kdiga.evaluation.corruptions import corruption_accuracy
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.evaluation.measure import BATCH_SIZE, gathered, measure
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.model_state import evaluating
 from kdiga.progress_bar import progress_of
 from kdiga.runs.fingerprints import describe_model, fingerprint_of_images
 from kdiga.runs.provenance import call_of
@@ -110,19 +109,18 @@ def evaluate(
         findings = list(found.findings)
         if checks or teacher is not None or transfer_from:
             names = [finding.name for finding in findings]
-            with evaluating(model):
-                ran = check_masking(
-                    model,
-                    pixels,
-                    images.labels,
-                    threat=settings.threat,
-                    seed=seed,
-                    teacher=teacher,
-                    transfer_from=transfer_from,
-                    result_cache=settings.result_cache,
-                    fingerprint=about["fingerprint"],
-                    on_progress=on_progress,
-                )
+            ran = check_masking(
+                model,
+                pixels,
+                images.labels,
+                threat=settings.threat,
+                seed=seed,
+                teacher=teacher,
+                transfer_from=transfer_from,
+                result_cache=settings.result_cache,
+                fingerprint=about["fingerprint"],
+                on_progress=on_progress,
+            )
             findings += [finding for finding in ran if finding.name not in names]
     warn_of(findings)
     options = {"attacks": list(found.results), "examples": found.examples, "seed": seed, "version": version}

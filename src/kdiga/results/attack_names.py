@@ -23,13 +23,14 @@ def attack_name(attack: str) -> str:
     return known.get(attack, f"{kind.upper()}{dash}{steps}")
 
 
-def strength(attack: str) -> tuple[int, int]:
-    """Return a rank of an attack by what it finds: FGSM, iterated attacks by their steps, AutoAttack."""
+def strength(attack: str) -> tuple[int, int, int]:
+    """Return a rank of an attack by what it finds: FGSM, iterated attacks by steps and restarts, AutoAttack."""
     if attack == "clean":
-        return -1, 0
-    steps = re.search(r"-(\d+)", attack)
+        return -1, 0, 0
+    found = re.search(r"-(\d+)(?:x(\d+))?", attack)
+    steps, restarts = (int(found[1]), int(found[2] or 1)) if found else (0, 0)
     kind = 3 if attack.startswith("autoattack") else 2 if attack.startswith(("pgd", "cw", "apgd")) else 1
-    return kind, int(steps.group(1)) if steps else 0
+    return kind, steps, restarts
 
 
 def strongest(attacks: Iterable[str]) -> str | None:

@@ -172,6 +172,13 @@ class FileModel(ResultModel):
         return self._path
 
 
+class EarlierCall(ResultModel):
+    """A call that gave a part of a result file, which a later call added to."""
+
+    command: Text = ""
+    provenance: Fields = {}
+
+
 class ResultFile(FileModel):
     """What every result file of a command that judges models holds."""
 
@@ -183,6 +190,7 @@ class ResultFile(FileModel):
     threat: ThreatRecord
     seed: Count = None
     provenance: Fields = {}
+    earlier: list[EarlierCall] = []
 
     @property
     def conditions(self) -> Conditions:
@@ -198,9 +206,17 @@ class ResultFile(FileModel):
 
     @property
     def origin(self) -> ResultOrigin:
-        """Where the result comes from."""
+        """Where the result comes from: the last call that added to it, with the commands of all."""
+        commands = [call.command for call in (*self.earlier, self) if call.command]
+        command = " && ".join(commands) or self.equal_command
+        return ResultOrigin(self.path, command, bool(commands), self.provenance, self.seed)
+
+    @property
+    def origins(self) -> list[ResultOrigin]:
+        """All calls that the result comes from, the last one at the end."""
+        earlier = [ResultOrigin(self.path, one.command, True, one.provenance, self.seed) for one in self.earlier]
         command = self.command or self.equal_command
-        return ResultOrigin(self.path, command, bool(self.command), self.provenance, self.seed)
+        return [*earlier, ResultOrigin(self.path, command, bool(self.command), self.provenance, self.seed)]
 
     @property
     def equal_command(self) -> str:

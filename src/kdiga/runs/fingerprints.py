@@ -26,14 +26,16 @@ def fingerprint_of_model(model: nn.Module, images: Tensor | None = None) -> str:
 
     The description is the spec of a :class:`kdiga.models.Classifier`, with the file of own code, and the ``repr`` of
     any other module. For own code and other modules it does not determine the outputs: with images (batch, channel,
-    height, width), logits and input gradients of a few of them, and of the same ones with noise, count, too.
+    height, width), logits and input gradients of a few of them, and of the same ones with noise, count, too, in eval
+    mode and on the model's device.
     """
     tensors = sorted(model.state_dict().items())
     named = model.spec.name if isinstance(model, Classifier) else PythonCode.prefix + ":"
     if not named.startswith(PythonCode.prefix + ":"):
         return hash_of_tensors(tensors, printed(model))
     if images is not None:
-        tensors += _probe(model, images[:PROBED])
+        with evaluating(model):
+            tensors += _probe(model, images[:PROBED].to(device_of(model, images.device)))
     return hash_of_tensors(tensors, printed(model) + hash_of_code(named.partition(":")[2]))
 
 
@@ -49,20 +51,17 @@ def describe_model(
         images: Images, float (example, channel, height, width), at which a module without a description is probed.
     """
     architecture = model.spec.architecture if isinstance(model, Classifier) else type(model).__name__
-    with evaluating(model):
-        images = None if images is None else images[:PROBED].to(device_of(model))
-        fingerprint = fingerprint_of_model(model, images)
     return {
         "model": name or architecture,
         "which": which,
         "architecture": architecture,
         "parameters": count_parameters(model),
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint_of_model(model, images),
     }
 
 
 def _probe(model: nn.Module, images: Tensor) -> list[tuple[str, Tensor]]:
-    """Return logits and input gradients at images and around them, for a model in eval mode."""
+    """Return logits and input gradients at images and around them."""
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
     points = torch.cat([images, (images + 0.1 * (noise - 0.5)).clamp(0, 1), noise])
     with seeded(0), torch.enable_grad():

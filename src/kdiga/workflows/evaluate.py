@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from kdiga.evaluation.measure import measure
 from kdiga.evaluation.stages import AttackSettings
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.runs.work_units import OnProgress, ResultCache
-from kdiga.types import parse_number
+from kdiga.types import ThreatModel, parse_number
 from kdiga.workflows.loaded_model import (
     LoadedModel,
     TestSet,
@@ -43,6 +44,7 @@ def run_evaluation(request: EvaluateRequest, *, command: str = "", progress: OnP
     """Attack a model, and write ``evaluation.json``, with the command, where there is a folder."""
     _check(request)
     loaded, test_set = load_with_test_set(request, request.model)
+    _sweep_values(request.sweep, test_set.threat)
     about = loaded.about | test_set.about() | {"seed": request.seed, "version": request.version}
     folder = result_folder(request, request.model, "evaluation", test_set)
     identity = {name: about[name] for name in IDENTITY}
@@ -65,20 +67,24 @@ def _trained_on(count: int, total: int) -> Finding:
 
 def _check(request: EvaluateRequest) -> None:
     """Check what can be checked before anything is loaded."""
-    _sweep_values(request.sweep, 1.0)
-    for name in (*request.attacks, request.sweep_attack):
+    _sweep_values(request.sweep, ThreatModel("l2"))  # the norm may be the run's own
+    for name in request.attacks:
         attack_by_name(name, version=request.version)
+    if attack_by_name(request.sweep_attack) is None:
+        raise InputError("--sweep-attack was 'clean'; name an attack that uses eps, for example pgd-20.")
     if request.transfer_from and not request.checks_masking:
         raise InputError("--transfer-from was given with --no-checks; it is one of the checks. Leave one of them out.")
 
 
-def _sweep_values(given: str | None, eps: float) -> list[float]:
-    """Return the eps values of the sweep, in rising order from 0."""
+def _sweep_values(given: str | None, threat: ThreatModel) -> list[float]:
+    """Return the eps values of the sweep, in rising order from 0; each is checked."""
     if given is None:
         return []
     if given == "auto":
-        return [eps * share for share in AUTO_SWEEP]
-    return sorted({0.0, *map(parse_number, given.split(","))})
+        largest = 1.0 if threat.norm == "linf" else math.inf
+        return sorted({min(threat.eps * share, largest) for share in AUTO_SWEEP})
+    values = sorted({0.0, *map(parse_number, given.split(","))})
+    return [ThreatModel(threat.norm, eps).eps for eps in values]
 
 
 def _joined(old: Mapping[str, Any], content: Mapping[str, Any], request: EvaluateRequest) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def _attack(
     found = measure(model, images.batches(), settings, request.attacks, version=request.version).to_dict()
     for worst in found["worst_class"].values():
         worst["name"] = images.classes[worst["label"]]
-    if values := _sweep_values(request.sweep, test_set.threat.eps):
+    if values := _sweep_values(request.sweep, test_set.threat):
         found["sweep"] = sweep(model, images.batches(), settings, values, request.sweep_attack).to_dict()
     if request.corruptions:
         found["corruptions"] = corruption_accuracy(model, images.batches(), settings).to_dict()

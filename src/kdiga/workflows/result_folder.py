@@ -66,13 +66,21 @@ class ResultFolder:
         if self.folder is not None and self.work_units is not None:
             path = self.folder / file_name(self.kind)
             with file_lock(self.work_units, path.name, wait=True):  # another call may have ended in the meantime
-                if join is not None:
-                    content = join(self._read(self.folder), content)
+                if join is not None and (old := self._read(self.folder)):
+                    content = join(old, content) | _earlier_calls(old, content)
                 self.kind.model_validate(content).write(path)
         return Outcome(content, self.folder)
 
     def _read(self, folder: Path) -> dict[str, Any]:
         return check_earlier_result(folder / file_name(self.kind), self.identity, overwrite=self.overwrite)
+
+
+def _earlier_calls(old: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the calls before this one that a file is made of, each command once."""
+    calls = [*old.get("earlier", []), {name: old[name] for name in ("command", "provenance") if name in old}]
+    distinct = {call.get("command", ""): call for call in calls}
+    distinct.pop(content.get("command", ""), None)
+    return {"earlier": list(distinct.values())} if distinct else {}
 
 
 def file_name(kind: type[FileModel]) -> str:

@@ -201,3 +201,16 @@ def test_how_much_of_a_batch_may_show(gap, verdict, images):
 def test_how_random_a_model_may_be(gap, verdict, images):
     model = Around(FirstPixels(1.0, 1.0, 1.0), after=lambda z: z + gap * torch.rand_like(z))
     assert made("deterministic", model, images).verdict == verdict
+
+
+@pytest.mark.parametrize(("type_of_model", "type_of_images"), [(torch.float32, torch.float64), (torch.bfloat16, None)])
+def test_rounding_is_that_of_the_coarser_type(type_of_model, type_of_images, images):
+    """Logits have the type of the images, which says nothing of how they were computed."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(25, 3)).to(type_of_model)
+    resolution = torch.finfo(type_of_model).eps
+    images = images.to(type_of_images)
+    logits = torch.zeros(1, 3).to(images)
+    assert DifferentiableModel(network).resolution(logits) == resolution
+    alone = Around(network, after=lambda z: z * (1 + 0.5 * resolution**0.5 * (len(z) == 1)))
+    assert made("batch-independent", alone, images).verdict == "passed"
+    assert made("true-gradient", network, images).verdict in ("passed", "skipped")

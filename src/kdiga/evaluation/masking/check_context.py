@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdiga.errors import InputError
 from kdiga.evaluation.stages import AttackSettings
-from kdiga.model_output import logits_at
+from kdiga.model_output import logits_at, type_of
 from kdiga.model_state import mix_seed
 from kdiga.runs.fingerprints import fingerprint_of_tensors
 from kdiga.runs.work_units import WorkUnit, run_work_units
@@ -59,6 +59,11 @@ class DifferentiableModel(nn.Module):
         if images.requires_grad:
             logits = logits + 0 * images.flatten(1).sum(1, keepdim=True).to(logits.dtype)
         return logits
+
+    def resolution(self, logits: Tensor) -> float:
+        """Return the relative rounding of logits: that of the parameters' type where it is the coarser one."""
+        types = {logits.dtype, type_of(self.model) or logits.dtype}
+        return max(torch.finfo(one).eps for one in types)
 
 
 @dataclass(frozen=True)

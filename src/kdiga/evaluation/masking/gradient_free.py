@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdiga.attacks import PGD, uniform_start
 from kdiga.attacks.balls import project, steepest, within
-from kdiga.evaluation.autoattack import square_stage
+from kdiga.evaluation.autoattack import square_cannot_start, square_stage
 from kdiga.evaluation.masking.check_context import CheckContext
 from kdiga.evaluation.masking.finding import Finding, excess, verdict_on
 from kdiga.evaluation.masking.gradient_attacks import MAIN_STEPS, TRAVEL, robust_to_gradient_attacks
@@ -22,7 +22,6 @@ from kdiga.types import ThreatModel
 QUERIES = 1000
 DECISIONS = 300  # queries of the predicted class
 POINTS = 100  # random points of each kind
-SMALLEST_SIDE = 5  # pixels; Square's L2 start divides the side of an image by 5
 
 
 def black_box(context: CheckContext) -> Finding:
@@ -30,8 +29,8 @@ def black_box(context: CheckContext) -> Finding:
 
     Carlini et al. (2019) and AutoAttack's authors take an example that only Square fools as a sign of masking.
     """
-    side = min(context.images.shape[-2:])
-    if context.threat.norm == "l2" and side < SMALLEST_SIDE:
+    if square_cannot_start(context.images, context.threat):
+        side = min(context.images.shape[-2:])
         return Finding("black-box", "skipped", f"images {side} pixels wide are too small for Square in L2.", {})
     robust = robust_to_gradient_attacks(context)
     attack = partial(_square, context.model, context.threat)

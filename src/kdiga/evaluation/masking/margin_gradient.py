@@ -117,7 +117,7 @@ def _measure(
     gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
     with torch.no_grad(), seeded(seed):
         predicted = (steepest(gradient, threat) * gradient).flatten(1).sum(1)
-        rounding = torch.finfo(logits.dtype).eps * logits.abs().amax(1)
+        rounding = model.resolution(logits) * logits.abs().amax(1)
         change = torch.zeros_like(before)
         for _ in range(DIRECTIONS):
             moved = project(images + steepest(torch.randn_like(images), threat), images, threat)

@@ -124,9 +124,10 @@ def left_out_section(left_out: Sequence[LeftOut]) -> Section | None:
 
 def provenance_section(results: Results) -> Section:
     """Return the files that the page is made of, their commands, dates, versions and hardware."""
-    origins = [found.origin for found in (*results.evaluations, *results.certificates, *results.explanations)]
-    origins += [found.origin for found in (*results.suitabilities, *results.exports, *results.runs)]
-    distinct = list({origin.path: origin for origin in origins}.values())
+    judged = (*results.evaluations, *results.certificates, *results.explanations, *results.suitabilities)
+    origins = [origin for found in (*judged, *results.exports) for origin in found.origins]
+    origins += [found.origin for found in results.runs]
+    distinct = list({(origin.path, origin.command): origin for origin in origins}.values())
     by_command: dict[tuple[str, bool], list[ResultOrigin]] = defaultdict(list)
     for origin in distinct:
         by_command[origin.command, origin.recorded].append(origin)
@@ -141,7 +142,8 @@ def provenance_section(results: Results) -> Section:
     ]
     commands += [ListItem(str(study.path), command=study.command) for study in results.studies if study.command]
     files = [
-        ListItem(f"{one.path}, {_date(one)}{'' if one.seed is None else f', seed {one.seed}'}") for one in distinct
+        ListItem(f"{one.path}, {_date(one)}{'' if one.seed is None else f', seed {one.seed}'}")
+        for one in {origin.path: origin for origin in distinct}.values()
     ]
     blocks = [
         Items(_machines(distinct)),
