@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
 import kdiga
-from kdiga.data import ImageSet, cifar, feed_of, find_data, mnist, split
+from kdiga.data import FileSet, ImageSet, cifar, feed_of, find_data, mnist, split
 from kdiga.data.views import Augmentation
 from kdiga.errors import InputError
+from tests.data.pictures import class_folders
 
 
 @pytest.fixture
@@ -232,14 +234,55 @@ def test_feed_is_repeatable_and_complete(stripes):
     assert not torch.equal(next(feed.epoch(3)).index, batches[0].index)
 
 
+@pytest.fixture
+def folder_of_files(tmp_path) -> FileSet:
+    """Images of three classes on disk."""
+    data = kdiga.load_data(class_folders(tmp_path, suffix="png"), image_size=8, in_memory=False, workers=0).train
+    assert isinstance(data, FileSet)
+    return data
+
+
 def test_image_set_checks_itself():
     images, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 2])
     with pytest.raises(InputError, match="renumber them from 0"):
         ImageSet(images, labels, ("a", "b"))
-    with pytest.raises(InputError, match="3 images and 2 labels"):
+    with pytest.raises(InputError, match=r"shape \(2,\) for 3 images"):
         ImageSet(images, labels[:2], ("a", "b"))
+    with pytest.raises(InputError, match="the set has no image"):
+        ImageSet(images[:0], labels[:0], ("a", "b"))
+    with pytest.raises(InputError, match="the set has no image"):
+        ImageSet.of(images[:0], labels[:0])
     with pytest.raises(InputError, match="must be in"):
         ImageSet(images.float() + 2, labels, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, torch.uint16, torch.int64])
+def test_labels_of_any_integer_type_are_stored_as_int64(kind, folder_of_files):
+    images, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 2]).to(kind)
+    for data in (
+        ImageSet(images, labels, "abc"),
+        ImageSet.of(images, labels),
+        replace(folder_of_files.take(slice(3)), labels=labels, classes="abc"),
+    ):
+        assert data.labels.dtype == torch.int64
+        assert data.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0.0, 1.0, 0.6]), "labels were torch.float32; they must be integers"),
+        (torch.tensor([False, True, True]), "labels were torch.bool; they must be integers"),
+        (torch.tensor([[0], [1], [0]]), r"labels had shape \(3, 1\) for 3 images"),
+        (torch.eye(3, dtype=torch.int64), r"labels had shape \(3, 3\) for 3 images"),
+        (torch.tensor(1), r"labels had shape \(\) for 3 images"),
+    ],
+)
+def test_other_labels_are_refused_at_once(labels, message, folder_of_files):
+    with pytest.raises(InputError, match=message):
+        ImageSet(torch.zeros(3, 1, 4, 4), labels, "abc")
+    with pytest.raises(InputError, match=message):
+        replace(folder_of_files.take(slice(3)), labels=labels)
 
 
 def test_moments(stripes):

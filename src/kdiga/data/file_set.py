@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdiga.data.decoder_pool import AHEAD, Job, ahead
-from kdiga.data.image_set import ImageSet, check_labelled, described, to_pixels
+from kdiga.data.image_set import ImageSet, checked_labels, described, to_pixels
 from kdiga.data.transfer import to_device
 from kdiga.decoding import Crops, DecodeItem, Resize, decode, problems
 from kdiga.errors import InputError
@@ -53,7 +53,7 @@ class FileSet:
     Args:
         storage: Encoded images.
         rows: Numbers of this set's images in the storage, int64 (example,).
-        labels: Labels, int64 (example,), in [0, num_classes).
+        labels: Labels, integers (example,), in [0, num_classes); stored as int64.
         classes: Names of the classes.
         image_size: Height and width in pixels after decoding.
         resize: Whether to resize and crop to that size; otherwise the images must have it.
@@ -62,7 +62,7 @@ class FileSet:
         fit: Way to resize images of another shape; see :class:`kdiga.data.Reading`.
 
     Raises:
-        InputError: for no example, or labels beyond the classes.
+        InputError: for no example, labels of another type or shape, or labels beyond the classes.
     """
 
     storage: Storage
@@ -76,7 +76,7 @@ class FileSet:
     fit: Resize = "crop"
 
     def __post_init__(self) -> None:
-        check_labelled(len(self.rows), self.labels, self.classes)
+        object.__setattr__(self, "labels", checked_labels(self.rows, self.labels, self.classes))
         if self.workers < 0:
             raise InputError(f"workers was {self.workers!r}; it must be at least 0 (no further process).")
 

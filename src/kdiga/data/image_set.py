@@ -21,7 +21,7 @@ class ImageSet:
     Args:
         images: Images (example, channel, height, width); uint8, divided by 255 when a batch is made, or float in
             [0, 1].
-        labels: Labels, int64 (example,), in [0, num_classes).
+        labels: Labels, integers (example,), in [0, num_classes); stored as int64.
         classes: Names of the classes.
 
     Raises:
@@ -40,13 +40,14 @@ class ImageSet:
             raise InputError(
                 f"images had shape {tuple(self.images.shape)}; an image set holds (example, channel, height, width)."
             )
-        check_labelled(len(self.images), self.labels, self.classes)
+        object.__setattr__(self, "labels", checked_labels(self.images, self.labels, self.classes))
 
     @classmethod
     def of(cls, images: Tensor, labels: Tensor) -> ImageSet:
         """Return the set of two tensors; the names of its classes are their numbers."""
         check_labels(labels, images)
-        return cls(images, labels.long(), [str(number) for number in range(int(labels.max()) + 1)])
+        largest = int(labels.long().max()) if len(labels) else 0
+        return cls(images, labels, [str(number) for number in range(largest + 1)])
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -116,17 +117,25 @@ def described(data: Sized, shape: Sequence[int], num_classes: int) -> str:
     return f"{type(data).__name__}({len(data):,} images {'x'.join(map(str, shape))}, {num_classes} classes)"
 
 
-def check_labelled(images: int, labels: Tensor, classes: Sequence[str]) -> None:
-    """Check labels and the number of images.
+def checked_labels(examples: Tensor, labels: Tensor, classes: Sequence[str]) -> Tensor:
+    """Return the labels of a set as int64.
+
+    Args:
+        examples: Images of the set, or their numbers; there are as many as labels.
+        labels: Labels, integers (example,).
+        classes: Names of the classes.
 
     Raises:
-        InputError: for no example, different numbers of labels and images, or labels beyond the classes.
+        InputError: for no example, labels of another type or shape, or labels beyond the classes.
     """
-    if images != len(labels) or images == 0:
-        raise InputError(f"{images} images and {len(labels)} labels; give as many, at least one.")
+    check_labels(labels, examples)
+    if not len(labels):
+        raise InputError("the set has no image; give at least one image with its label.")
+    labels = labels.long()
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(classes):
         raise InputError(f"labels were in [{low}, {high}] for {len(classes)} classes; renumber them from 0.")
+    return labels
 
 
 def to_pixels(images: Tensor) -> Tensor:
