@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from kdiga.data import Augmentation, ResizedCrop, augmentation_by_name
+from kdiga.data import Augmentation, ImageSet, MixedSet, ResizedCrop, augmentation_by_name, feed_of
 from kdiga.decoding import ATTEMPTS, Crops, DecodeItem, crop_box, decode
 from kdiga.errors import InputError
+from kdiga.training import TrainingSettings
+from kdiga.training.teacher_sources import live_source
 from tests.data.pictures import picture
 
 CROP = Augmentation(pad=2, flip=True)
@@ -30,6 +32,25 @@ def test_a_policy_depends_on_seed_example_and_view_alone(name, channels):
     assert not torch.equal(policy(bytes_, index, seed=3, view=2), views)
     assert not torch.equal(views, Augmentation(1, flip=True)(bytes_, index, seed=3, view=1))
     assert torch.equal((255 * policy(bytes_ / 255, index, seed=3, view=1)).round().byte(), views)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("randaugment", (2, 8, 8), "augmentation 'randaugment' is for images of 1 or 3 channels, and these have 2"),
+        ("trivialaugment", (4, 8, 8), "augmentation 'trivialaugment' is for images of 1 or 3 channels"),
+        ("resized-crop-flip", (3, 8, 12), "augmentation 'resized-crop-flip' is for square images, and these are 12x8"),
+    ],
+)
+def test_an_augmentation_that_does_not_suit_the_images_is_refused_before_the_first_batch(name, shape, message):
+    data = ImageSet(torch.zeros(6, *shape, dtype=torch.uint8), torch.arange(6) % 2, "ab")
+    augmentation = augmentation_by_name(name, data.image_size)
+    with pytest.raises(InputError, match=message):
+        feed_of(data, batch_size=2, seed=0, augmentation=augmentation, device=torch.device("cpu"))
+    with pytest.raises(InputError, match=message):
+        feed_of(MixedSet(data, data, 0.5), batch_size=2, seed=0, augmentation=augmentation, device=torch.device("cpu"))
+    with pytest.raises(InputError, match=message):
+        live_source(torch.nn.Identity(), data, None, TrainingSettings(augment=name))
 
 
 @pytest.fixture

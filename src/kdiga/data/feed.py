@@ -24,7 +24,7 @@ from kdiga.data.file_set import FileSet
 from kdiga.data.image_set import ImageSet
 from kdiga.data.mixed_set import MixedSet
 from kdiga.data.transfer import to_device
-from kdiga.data.views import View
+from kdiga.data.views import View, check_view
 from kdiga.distributed.batch_shards import WHOLE, Share
 from kdiga.errors import InputError, check_at_least
 from kdiga.types import Batch
@@ -65,6 +65,9 @@ class ImageSetFeed:
         augmentation: Augmentation of each example.
         views: Number of views of an example, used in turn, one an epoch; None for a new view each epoch.
         share: Rows of every batch for this process.
+
+    Raises:
+        InputError: if the augmentation cannot take the images.
     """
 
     data: ImageSet | FileSet
@@ -76,6 +79,7 @@ class ImageSetFeed:
 
     def __post_init__(self) -> None:
         check_at_least(1, batch_size=self.batch_size, views=self.views)
+        check_view(self.augmentation, self.data.image_shape)
         self.share.size_of(min(self.batch_size, len(self.data)))
 
     def __len__(self) -> int:
@@ -119,7 +123,7 @@ class MixedFeed:
         share: Rows of every batch for this process.
 
     Raises:
-        InputError: if a batch would hold no original or no extra image.
+        InputError: if a batch would hold no original or no extra image, or the augmentation cannot take the images.
     """
 
     data: MixedSet
@@ -130,6 +134,7 @@ class MixedFeed:
 
     def __post_init__(self) -> None:
         check_at_least(1, batch_size=self.batch_size)
+        check_view(self.augmentation, self.data.image_shape)
         self.share.size_of(self._size)
         if not 0 < self.extras < self._size:
             raise InputError(

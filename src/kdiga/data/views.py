@@ -6,6 +6,7 @@ teacher's signal can be stored and found again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from kdiga.data.transfer import to_device
 from kdiga.decoding import ATTEMPTS, Crops, crop_box
-from kdiga.errors import check_known
+from kdiga.errors import InputError, check_known
 from kdiga.model_state import seeded_on_cpu
 
 POLICY = 105  # random stream of a seed
@@ -161,6 +162,29 @@ def augmentation_by_name(name: str, image_size: int) -> View:
     }
     check_known("augmentation", name, known)
     return known[name]
+
+
+def check_view(view: View, image_shape: Sequence[int]) -> None:
+    """Check that an augmentation suits images.
+
+    Args:
+        view: The augmentation.
+        image_shape: Channels, height and width of the images.
+
+    Raises:
+        InputError: for a policy on images that are neither grey nor colour, or random crops of images that are not
+            square.
+    """
+    channels, height, width = image_shape
+    if isinstance(view, Policy) and channels not in (1, 3):
+        raise InputError(
+            f"augmentation {view.name!r} is for images of 1 or 3 channels, and these have {channels}; use 'crop-flip'."
+        )
+    if isinstance(view, ResizedCrop) and height != width:
+        raise InputError(
+            f"augmentation 'resized-crop-flip' is for square images, and these are {width}x{height}; use 'crop-flip', "
+            "or make them square."
+        )
 
 
 def _draw(seed: int, index: Tensor, view: int, stream: int) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from kdiga.data import FileSet, ImageSet, View, batch_of
+from kdiga.data.views import check_view
 from kdiga.io.file_lock import file_lock
 from kdiga.out_of_memory import out_of_memory_as_error
 from kdiga.teachers.packing import Rows, pack
@@ -29,11 +30,17 @@ class TeacherSource:
         data: Training images, on the teacher's device.
         augmentation: Augmentation of each example.
         teach: Live teacher, in the layout and precision of training.
+
+    Raises:
+        InputError: if the augmentation cannot take the images.
     """
 
     data: ImageSet | FileSet
     augmentation: View
     teach: Teach
+
+    def __post_init__(self) -> None:
+        check_view(self.augmentation, self.data.image_shape)
 
 
 def fill(store: Store, source: TeacherSource, on_shard: OnShard | None = None) -> None:
