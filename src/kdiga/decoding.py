@@ -242,11 +242,12 @@ def _member(path: str, offset: int, length: int) -> bytes:
 
 
 def _source(location: Location) -> str | io.BytesIO:
-    if isinstance(location, bytes):
-        return io.BytesIO(location)
     if isinstance(location, str):
         return location
-    return io.BytesIO(_member(*location))
+    content = location if isinstance(location, bytes) else _member(*location)
+    if not content:
+        raise ValueError("it is empty")
+    return io.BytesIO(content)
 
 
 def _resized(opened: Image.Image, size: int, fit: Resize) -> Image.Image:

@@ -188,13 +188,57 @@ def test_bad_hugging_face(tmp_path):
         "unlabelled": (table([0, -1], two), "column 'label' of hf:.* holds -1: this part has no labels"),
         "words": (
             table(["a", "b"], datasets.Value("string")),
-            "is of type Value.*; labels must be numbers from 0 or a ClassLabel",
+            "is of type Value.* and does not hold one whole number in each row; labels must be numbers from 0",
+        ),
+        "fractions": (table([0.6, 1.6], datasets.Value("float32")), "does not hold one whole number in each row"),
+        "no label": (table([0, None], datasets.Value("int64")), "does not hold one whole number in each row"),
+        "no class": (table([0, None], two), "does not hold one whole number in each row"),
+        "several": (
+            table([[0, 1], [1, 1]], datasets.Sequence(datasets.Value("int64"))),
+            "does not hold one whole number",
+        ),
+        "infinite": (table([0, float("inf")], datasets.Value("float64")), "does not hold one whole number"),
+        "nothing": (
+            datasets.DatasetDict({"train": table([0, 1], two), "test": table([], two)}),
+            "could not be loaded",
         ),
     }
     for name, (data, message) in cases.items():
         data.save_to_disk(str(tmp_path / name))
         with pytest.raises(InputError, match=message):
             kdiga.load_data(f"hf:{tmp_path / name}")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own dependencies
+@pytest.mark.parametrize("kind", ["int8", "uint8", "uint16", "int64", "float32", "bool"])
+def test_the_classes_of_numbers_are_those_of_both_parts(kind, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.Value(kind)})
+    labels = {"train": [0, 1, 1, 0], "test": [0, 0]} if kind == "bool" else {"train": [0, 1, 2, 3], "test": [2, 0]}
+    parts = {
+        part: datasets.Dataset.from_dict({"img": [Image.new("RGB", (8, 8))] * len(rows), "label": rows}, features)
+        for part, rows in labels.items()
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path))
+    data = kdiga.load_data(f"hf:{tmp_path}", workers=0)
+    expected = sorted(map(str, set(labels["train"])))
+    assert list(data.train.classes) == list(data.test.classes) == expected
+    assert sorted(data.train.labels.tolist()) == sorted(labels["train"])
+    assert sorted(data.test.labels.tolist()) == sorted(labels["test"])
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own dependencies
+def test_an_empty_cell_is_an_image_that_cannot_be_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    pictures = [None if row == 5 else Image.new("RGB", (8, 8)) for row in range(20)]
+    labels = [row % 2 for row in range(20)]
+    datasets.Dataset.from_dict({"img": pictures, "label": labels}, features).save_to_disk(str(tmp_path))
+    with pytest.raises(InputError, match=r"row 5' cannot be read as an image \(it is empty\); repair or remove it"):
+        kdiga.load_data(f"hf:{tmp_path}", workers=0)
+    data = kdiga.load_data(f"hf:{tmp_path}", workers=0, skip_corrupt=True)
+    assert len(data.train) + len(data.test) == 19
+    assert data.notes == (f"1 of 20 images cannot be read and were left out: hf:{tmp_path}, row 5 (it is empty)",)
 
 
 def test_hugging_face_without_the_package(monkeypatch):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from kdiga.data.file_set import FileSet
 from kdiga.data.reading import Reading, read
 from kdiga.data.registry import DataSet, in_two_parts, note_on_unused, register_files
 from kdiga.decoding import DecodeItem
@@ -21,7 +21,10 @@ TEST_NAMES = ("test", "validation", "val", "valid")
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """Encoded images in one column of a ``datasets.Dataset``; ``name`` is the table's in messages."""
+    """Encoded images in one column of a ``datasets.Dataset``; ``name`` is the table's in messages.
+
+    An empty cell is an image of 0 bytes, which cannot be read.
+    """
 
     table: Any
     column: str
@@ -33,9 +36,7 @@ class Column:
 
     def item(self, row: int) -> DecodeItem:
         """Return the bytes of an image, or the path of its file, and its name in messages."""
-        cell = self.table[row][self.column]
-        location = cell["bytes"] if cell["bytes"] is not None else cell["path"]
-        return DecodeItem(location, f"{self.name}, row {row}")
+        return DecodeItem(self._location(row), f"{self.name}, row {row}")
 
     def key(self, row: int) -> str:
         """Return the number of the row."""
@@ -43,11 +44,16 @@ class Column:
 
     def length(self, row: int) -> int:
         """Return the encoded size of an image in bytes; 0 for a missing file, which decoding names."""
-        cell = self.table[row][self.column]
-        if cell["bytes"] is not None:
-            return len(cell["bytes"])
-        path = Path(cell["path"])
+        location = self._location(row)
+        if isinstance(location, bytes):
+            return len(location)
+        path = Path(location)
         return path.stat().st_size if path.is_file() else 0
+
+    def _location(self, row: int) -> bytes | str:
+        cell = self.table[row][self.column] or {}
+        content, path = cell.get("bytes"), cell.get("path")
+        return content if content is not None else path or b""
 
 
 @register_files("hf:")
@@ -68,11 +74,14 @@ def load_hugging_face(name: str, root: Path | None, reading: Reading) -> DataSet
     if train is None:
         raise InputError(f"hf:{name} has no part named train; it has {', '.join(tables)}.")
     test = next((part for part in TEST_NAMES if part in tables), None)
-    found = [_part(name, tables[part], reading) for part in ("train", test) if part is not None]
-    one, other = found[0][0].classes, found[-1][0].classes
+    parts = [_part(name, tables[part]) for part in ("train", test) if part is not None]
+    largest = max((int(label) for part in parts for label in part.labels.unique()), default=0)
+    numbers = [str(number) for number in range(largest + 1)]
+    one, other = (part.classes or numbers for part in (parts[0], parts[-1]))
     if one != other:
         differing = sorted(set(one) ^ set(other))
         raise InputError(f"the parts of hf:{name} have different classes: {', '.join(differing[:5])}.")
+    found = [read(part.images, part.labels, one, reading) for part in parts]
     unused = [part for part in tables if part not in ("train", test)]
     notes = [] if test is None else note_on_unused("train", test, unused, f"hf:{name}")
     source = f"hf:{name}, fingerprint {train._fingerprint}"
@@ -94,7 +103,7 @@ def _tables(name: str, root: Path | None) -> Mapping[str, Any]:
             short, _, config = rest.partition("/")
             whole = f"{organisation}/{short}" if short else organisation
             found = datasets.load_dataset(whole, config or None, cache_dir=None if root is None else str(root))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError) as error:
         raise InputError(
             f"hf:{name} could not be loaded ({reason_of(error)}); without a network, save it elsewhere with "
             "save_to_disk(FOLDER), copy FOLDER here and give hf:FOLDER."
@@ -104,8 +113,16 @@ def _tables(name: str, root: Path | None) -> Mapping[str, Any]:
     return {str(part): table for part, table in found.items()}
 
 
-def _part(name: str, table: Any, reading: Reading) -> tuple[FileSet, list[str]]:
-    """Return one table as a set on disk, and notes on what was left out."""
+@dataclass(frozen=True, eq=False)
+class LabelledTable:
+    """Images and labels of one table, and the names of its classes; None where labels are numbers."""
+
+    images: Column
+    labels: torch.Tensor
+    classes: Sequence[str] | None
+
+
+def _part(name: str, table: Any) -> LabelledTable:
     import datasets
 
     features: Mapping[str, Any] = table.features
@@ -119,24 +136,25 @@ def _part(name: str, table: Any, reading: Reading) -> tuple[FileSet, list[str]]:
             f"{', '.join(features)}; it must have one of images, and labels in one named {', '.join(LABEL_NAMES[:3])} "
             "or of type ClassLabel. Rename its columns with datasets' rename_column and save it."
         )
-    numbers, classes = _labels(name, table, chosen[0])
     plain = table.cast_column(images[0], datasets.Image(decode=False))
-    return read(Column(plain, images[0], f"hf:{name}"), numbers, classes, reading)
+    kind = features[chosen[0]]
+    classes = list(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+    return LabelledTable(Column(plain, images[0], f"hf:{name}"), _labels(name, table, chosen[0]), classes)
 
 
-def _labels(name: str, table: Any, column: str) -> tuple[torch.Tensor, Sequence[str]]:
-    import datasets
-
-    kind = table.features[column]
+def _labels(name: str, table: Any, column: str) -> torch.Tensor:
+    """Return the labels of a table, int64."""
     values = table.with_format("numpy")[column][:]
     try:
         numbers = torch.as_tensor(values).long()
     except (TypeError, ValueError):
+        numbers = None
+    # An empty cell is NaN here, which no integer equals.
+    if numbers is None or numbers.dim() != 1 or not np.array_equal(numbers.numpy(), values):
         raise InputError(
-            f"column {column!r} of hf:{name} is of type {kind}; labels must be numbers from 0 or a ClassLabel."
-        ) from None
+            f"column {column!r} of hf:{name} is of type {table.features[column]} and does not hold one whole number "
+            "in each row; labels must be numbers from 0 or a ClassLabel."
+        )
     if bool((numbers < 0).any()):
         raise InputError(f"column {column!r} of hf:{name} holds -1: this part has no labels; give a labelled one.")
-    if isinstance(kind, datasets.ClassLabel):
-        return numbers, list(kind.names)
-    return numbers, [str(number) for number in range(int(numbers.max()) + 1)]
+    return numbers
