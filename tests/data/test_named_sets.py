@@ -249,7 +249,7 @@ def test_image_set_checks_itself():
     with pytest.raises(InputError, match=r"shape \(2,\) for 3 images"):
         ImageSet(images, labels[:2], ("a", "b"))
     with pytest.raises(InputError, match="the set has no image"):
-        ImageSet(images[:0], labels[:0], ("a", "b"))
+        ImageSet(images[:0], torch.tensor([]), ("a", "b"))
     with pytest.raises(InputError, match="the set has no image"):
         ImageSet.of(images[:0], labels[:0])
     with pytest.raises(InputError, match="must be in"):

@@ -128,9 +128,9 @@ def checked_labels(examples: Tensor, labels: Tensor, classes: Sequence[str]) -> 
     Raises:
         InputError: for no example, labels of another type or shape, or labels beyond the classes.
     """
-    check_labels(labels, examples)
-    if not len(labels):
+    if not len(examples):
         raise InputError("the set has no image; give at least one image with its label.")
+    check_labels(labels, examples)
     labels = labels.long()
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(classes):
