@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 import kdiga
 from kdiga.errors import InputError
+from kdiga.runs.fingerprints import fingerprint_of_images
 from tests.data.pictures import class_folders, picture
 
 RAMP = np.tile(np.linspace(0, 1, 16), (16, 1))
@@ -194,6 +195,51 @@ def test_a_table_is_a_data_set(tmp_path):
     assert (len(given.train), len(given.test), given.notes) == (54, 6, ())
 
 
+@pytest.mark.parametrize(
+    "spelling", ["./{name}", "class-0/../{name}", "../pictures/{name}", "{folder}/{name}", "{link}/{name}"]
+)
+@pytest.mark.parametrize("root", ["pictures", "link"])
+def test_the_spelling_of_a_path_does_not_change_the_test_part(spelling, root, tmp_path):
+    folder = class_folders(tmp_path / "deep" / "pictures", suffix="png", each=20)
+    (tmp_path / "link").symlink_to(folder)
+    place = folder if root == "pictures" else tmp_path / "link"
+    names = sorted(str(one.relative_to(folder)) for one in folder.rglob("*.png"))
+    lines = [
+        f"{spelling.format(name=name, folder=folder, link=tmp_path / 'link')},{name.partition('/')[0]}\n"
+        for name in names
+    ]
+    plain = kdiga.load_data(folder, workers=0, image_size=8, in_memory=False)
+    path = table(tmp_path, "file,label\n" + "".join(lines))
+    listed = kdiga.load_data(path, root=place, workers=0, image_size=8, in_memory=False)
+    for one, other in ((listed.train, plain.train), (listed.test, plain.test)):
+        assert fingerprint_of_images(one) == fingerprint_of_images(other)
+
+
+def test_an_absolute_path_outside_a_linked_folder_is_read(tmp_path):
+    folder = class_folders(tmp_path / "deep" / "pictures", suffix="png", each=20)
+    (tmp_path / "deep" / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "other")
+    text = "file,label\n" + "".join(f"{one},{one.parent.name}\n" for one in sorted(folder.rglob("*.png")))
+    data = kdiga.load_data(table(tmp_path, text), root=tmp_path / "link", workers=0, image_size=8)
+    assert len(data.train) + len(data.test) == 60
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["1", "-1", "0", "10", "9"], ["-1", "0", "1", "9", "10"]),
+        (["10.0", "+2", "1e1", "-0.5"], ["-0.5", "+2", "10.0", "1e1"]),
+        (["b", "nan", "2", "inf", "9" * 5000], ["2", "9" * 5000, "b", "inf", "nan"]),
+    ],
+)
+def test_numbers_sort_as_numbers(labels, expected, tmp_path):
+    names = [f"{row}.png" for row in range(20 * len(labels))]
+    for row, name in enumerate(names):
+        picture(tmp_path / name, (8, 8), row)
+    text = "file,label\n" + "".join(f"{name},{labels[row % len(labels)]}\n" for row, name in enumerate(names))
+    assert list(kdiga.load_data(table(tmp_path, text), workers=0).train.classes) == expected
+
+
 def test_a_part_for_validation_is_no_part_of_the_tests(tmp_path):
     """Of a table, too, the test part is the first of the usual names; a label of the other rows is no class."""
     class_folders(tmp_path, suffix="png", each=4)
@@ -213,9 +259,12 @@ def test_a_part_for_validation_is_no_part_of_the_tests(tmp_path):
         ("name,kind\na,b\n", "has the columns name, kind"),
         ("file,label\n", "lists no file"),
         ("file,label\na.png,1\na.png,2\n", "lists 'a.png' twice"),
+        ("file,label\na.png,1\n./a.png,2\n", "lists 'a.png' twice"),
+        ("file,label,split\nb/a.png,1,train\nb//c/../a.png,2,test\n", "lists 'b/a.png' twice"),
         ("file,label\na.png,\n", "no label in row 2"),
         ("file,label\na.png,1\nb.png,1\n", "2 files and 1 labels"),
         ("file,label,split\na.png,1,train\nb.png,2,both\n", "has the split 'both' in row 3"),
+        ("file,label,split\na.png,1,train\nb.png,2,train\n", "has only the splits train; give rows of train and test"),
         ("file,label\na.png,1\nb.png,2\n", "a.png' cannot be read"),
     ],
 )

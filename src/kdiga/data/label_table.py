@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,9 @@ Row = Mapping[str, str]
 def load_table(name: str, root: Path | None, reading: Reading) -> DataSet:
     """Return the images that a CSV file lists.
 
-    Files are relative to ``root``, by default the folder of the table. The column ``split`` says train or test, by the
-    names that folders may have. Of several names of a part, the one that folders prefer is used. Without the column a
-    hash of each file's name decides, as for class folders.
+    Files are relative to ``root``, by default the folder of the table; ``./a.png`` is the file ``a.png``. The column
+    ``split`` says train or test, by the names that folders may have. Of several names of a part, the one that folders
+    prefer is used. Without the column a hash of each file's name decides, as for class folders.
 
     Raises:
         InputError: for a table that cannot be read, without the columns, with an empty cell, a file twice, a split of
@@ -38,10 +39,10 @@ def load_table(name: str, root: Path | None, reading: Reading) -> DataSet:
     """
     path = Path(name).expanduser()
     folder = root or path.parent
-    rows = _rows(path)
+    rows = _rows(path, folder)
     parts, notes = _parts(path, rows)
     labels = {row["label"] for part in parts for row in part}
-    classes = sorted(labels, key=lambda one: (0, int(one), one) if one.isdecimal() else (1, 0, one))
+    classes = sorted(labels, key=_order)
     if len(classes) < 2:
         raise InputError(f"{name!r} has {len(rows)} files and {len(classes)} labels; give at least two labels.")
     found = [_scan(folder, part, classes).read(reading) for part in parts]
@@ -54,19 +55,50 @@ def _parts(path: Path, rows: Sequence[Row]) -> tuple[list[Sequence[Row]], list[s
     if "" in kinds:
         return [rows], []
     train, test = (next((name for name in names if name in kinds), names[0]) for names in (TRAIN_NAMES, TEST_NAMES))
+    if train not in kinds or test not in kinds:
+        raise InputError(
+            f"{str(path)!r} has only the splits {some(sorted(kinds), 8)}; give rows of train and test, or drop it."
+        )
     unused = [f"{name} ({count} rows)" for name, count in kinds.items() if name not in (train, test)]
     parts: list[Sequence[Row]] = [[row for row in rows if row["split"] == part] for part in (train, test)]
     return parts, note_on_unused(train, test, unused, str(path))
 
 
+def _order(label: str) -> tuple[int, float, str]:
+    """Return the sort key of a label: numbers by their value, and then words."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)
+
+
+def _name_in(folder: str, real: str, file: str) -> str:
+    """Return the path of a file from a folder; it does not depend on how the table spells the path.
+
+    Args:
+        folder: Folder of the files.
+        real: The folder without links, where ".." starts.
+        file: Path in the table, absolute or relative to the folder.
+    """
+    name = os.path.normpath(file)
+    if os.path.isabs(name):  # noqa: PTH117 (speed)
+        name = os.path.relpath(name, folder)
+        if name.startswith(".."):
+            name = os.path.relpath(Path(file).parent.resolve() / Path(file).name, real)
+    elif name.startswith(".."):
+        name = os.path.relpath(f"{real}/{name}", real)
+    return name.replace(os.sep, "/")
+
+
 def _scan(folder: Path, rows: Sequence[Row], classes: Sequence[str]) -> Scan:
-    names = [os.path.relpath(row["file"], folder) if os.path.isabs(row["file"]) else row["file"] for row in rows]  # noqa: PTH117
+    names = [row["file"] for row in rows]
     number = {name: label for label, name in enumerate(classes)}
     return Scan(folder, classes, names, [number[row["label"]] for row in rows], Counter())
 
 
-def _rows(path: Path) -> list[Row]:
-    """Return the file, label and split of each row, the split "" in a table without that column."""
+def _rows(path: Path, folder: Path) -> list[Row]:
+    """Return each row's file from a folder, label, and split, which is "" in a table without that column."""
     try:
         lines = read_text(path).removeprefix("\ufeff").splitlines()
         table = list(csv.reader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
@@ -81,7 +113,7 @@ def _rows(path: Path) -> list[Row]:
         raise InputError(
             f"{str(path)!r} has the columns {some(heads, 8) or 'none'}; give file and label, and split if you like."
         )
-    rows = list[Row]()
+    rows, real = list[Row](), str(folder.resolve())
     for line, cells in enumerate(table[1:], 2):
         if not any(cell.strip() for cell in cells):
             continue
@@ -89,7 +121,7 @@ def _rows(path: Path) -> list[Row]:
         if not cells[file] or not cells[label]:
             raise InputError(f"{str(path)!r} has no file or no label in row {line}; fill both in, or remove the row.")
         part = "" if split is None else _part(path, line, cells[split])
-        rows.append({"file": cells[file], "label": cells[label], "split": part})
+        rows.append({"file": _name_in(str(folder), real, cells[file]), "label": cells[label], "split": part})
     twice = [name for name, count in Counter(row["file"] for row in rows).items() if count > 1]
     if twice or not rows:
         raise InputError(f"{str(path)!r} lists {f'{twice[0]!r} twice' if twice else 'no file'}; list each file once.")
