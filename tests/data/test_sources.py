@@ -14,6 +14,7 @@ from PIL import Image
 
 import kdiga
 from kdiga.data import FileSet, ImageSet
+from kdiga.data.webdataset import _samples
 from kdiga.errors import InputError
 from kdiga.models import save_model
 from kdiga.recipes.validate import load_recipe
@@ -140,6 +141,31 @@ def test_bad_shards(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"IDAT", b"IDOT", 1))
     with pytest.raises(InputError, match=r"a.tar:0.png' cannot be read as an image"):
         kdiga.load_data(f"wds:{path}", image_size=16)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("1.jpg", "1.png"), r"a.tar' has two images of the sample '1': '1.jpg' and '1.png'; take one out"),
+        (("1.png", "1.png"), r"a.tar' has two images of the sample '1': '1.png' and '1.png'"),
+        (("1.png", "1.cls", "1.json"), r"a.tar' has two labels of the sample '1': 3 in '1.cls' and 5 in '1.json'"),
+        (("1.png", "1.cls", "1.cls"), None),
+        (("1.png", "1.cls", "1.mask"), None),
+    ],
+)
+def test_a_sample_has_one_image_and_one_label(files, message, tmp_path):
+    content = {"cls": b"3", "json": b'{"label": 5}', "mask": b"other"}
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in files:
+            member = tarfile.TarInfo(name)
+            data = content.get(name.partition(".")[2], b"picture")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    if message is None:
+        assert list(_samples(tmp_path / "a.tar")) == ["1.png"]
+        return
+    with pytest.raises(InputError, match=message):
+        kdiga.load_data(f"wds:{tmp_path}", image_size=16)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the library's own dependencies

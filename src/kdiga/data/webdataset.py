@@ -68,7 +68,8 @@ def load_shards(pattern: str, root: Path | None, reading: Reading) -> DataSet:
         reading: Options of the images.
 
     Raises:
-        InputError: for no tar file, one that is compressed or damaged, or images without labels.
+        InputError: for no tar file, one that is compressed or damaged, images without labels, or a sample with two
+            images or two different labels.
     """
     tars = _matching(pattern, root)
     train, test, val = ([tar for tar in tars if tar.name.startswith(part)] for part in ("train", "test", "val"))
@@ -123,7 +124,7 @@ def _index(tars: Sequence[Path]) -> tuple[Members, torch.Tensor]:
 
 def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
     """Return offset, size and label of each image in a tar file, by its name without suffix."""
-    images, labels = dict[str, tuple[str, int, int]](), dict[str, int]()
+    images, labels = dict[str, tuple[str, int, int]](), dict[str, tuple[str, int]]()
     try:
         check_ordinary(path)
         # Not "r": a compressed file would be read, and images in it have no position in the file.
@@ -133,12 +134,12 @@ def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
                 if not member.isfile():
                     continue
                 if suffix.lower() in IMAGES:
-                    images[key] = member.name, member.offset_data, member.size
+                    _add_image(images, key, (member.name, member.offset_data, member.size), path)
                 elif suffix.lower() in LABELS:
                     file = tar.extractfile(member)
                     label = _label(b"" if file is None else file.read(), suffix.lower(), f"{path}:{member.name}")
                     if label is not None:
-                        labels[key] = label
+                        _add_label(labels, key, (member.name, label), path)
     except InputError:
         raise
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
@@ -151,7 +152,27 @@ def _samples(path: Path) -> dict[str, tuple[int, int, int]]:
             f"{str(path)!r} has {len(without)} images without a label, such as {images[without[0]][0]!r}; each needs "
             "a .cls file with its number, or a .json file with the number under 'label'."
         )
-    return {name: (offset, size, labels[key]) for key, (name, offset, size) in images.items()}
+    return {name: (offset, size, labels[key][1]) for key, (name, offset, size) in images.items()}
+
+
+def _add_image(images: dict[str, tuple[str, int, int]], key: str, image: tuple[str, int, int], path: Path) -> None:
+    """Add name, offset and size of a sample's image; it has one."""
+    if key in images:
+        raise InputError(
+            f"{str(path)!r} has two images of the sample {key!r}: {images[key][0]!r} and {image[0]!r}; take one out, "
+            "or give the one that is not the input, such as a mask, a suffix that no image has."
+        )
+    images[key] = image
+
+
+def _add_label(labels: dict[str, tuple[str, int]], key: str, label: tuple[str, int], path: Path) -> None:
+    """Add name and number of a sample's label; several files must hold the same number."""
+    name, number = labels.setdefault(key, label)
+    if number != label[1]:
+        raise InputError(
+            f"{str(path)!r} has two labels of the sample {key!r}: {number} in {name!r} and {label[1]} in "
+            f"{label[0]!r}; take one out."
+        )
 
 
 def _label(content: bytes, suffix: str, name: str) -> int | None:
