@@ -85,6 +85,23 @@ def test_an_own_module_is_loaded_again_by_its_class(code):
         kdiga.load_model(code / "own.safetensors")
 
 
+def test_an_own_module_as_another_network_needs_its_normalisation(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = kdiga.load_model("cnn-4", in_channels=3, image_size=8).network
+
+        def forward(self, images):
+            return self.net((images - 0.3) / 0.4)
+
+    own, file, images = Own().eval(), tmp_path / "own.safetensors", torch.rand(2, 3, 8, 8)
+    kdiga.save_model(own, file)
+    with pytest.raises(InputError, match="does not say how its model wants pixels normalised"):
+        kdiga.load_model("cnn-4", weights=file, in_channels=3, image_size=8)
+    model = kdiga.load_model("cnn-4", weights=file, in_channels=3, image_size=8, normalization=[[0.3], [0.4]])
+    torch.testing.assert_close(model(images), own(images))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
