@@ -18,6 +18,7 @@ from kdiga.gradients.double_backward import activations, attention, batch_norm, 
 from kdiga.gradients.double_backward.activations import Activation
 from kdiga.gradients.double_backward.checkpointing import recomputing_under
 from kdiga.gradients.double_backward.convolution import Options
+from kdiga.gradients.double_backward.shared_context import SharedContext
 
 Replacement = Callable[..., Any]
 """Function with the arguments of the one that it replaces; ``NotImplemented`` leaves the call to PyTorch."""
@@ -51,13 +52,19 @@ def fast_double_backward() -> Generator[None]:
 
 @contextmanager
 def pytorch_double_backward() -> Generator[None]:
-    """Run a forward pass so that PyTorch can differentiate it twice: attention without fused kernels."""
+    """Run a forward pass so that PyTorch can differentiate it twice: attention without fused kernels.
+
+    PyTorch's choice of kernels is one for the process, so other threads have attention without fused kernels meanwhile.
+    """
     with recomputing_under(_unfused_attention), _unfused_attention():
         yield
 
 
+_UNFUSED = SharedContext(lambda: sdpa_kernel(SDPBackend.MATH))
+
+
 def _unfused_attention() -> AbstractContextManager[Any]:
-    return sdpa_kernel(SDPBackend.MATH)
+    return _UNFUSED
 
 
 class TwiceDifferentiable(TorchFunctionMode):
