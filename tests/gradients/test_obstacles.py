@@ -57,6 +57,16 @@ class Once(Right):
         return Right.backward(ctx, gy)
 
 
+class Refusing(Right):
+    """The same, with a backward pass whose code fails where it is to be differentiated."""
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():
+            raise ValueError("only first derivatives")
+        return Right.backward(ctx, gy)
+
+
 class Swish(nn.Module):
     def __init__(self, function: type[torch.autograd.Function]) -> None:
         super().__init__()
@@ -153,6 +163,7 @@ def test_a_wrong_second_derivative_is_named(route, batch):
 
 def test_a_missing_second_derivative_is_found(batch):
     assert "once_differentiable" in (obstacle(network(Swish(Once)), batch) or "")
+    assert obstacle(network(Swish(Refusing)), batch) == "only first derivatives"
     assert "hardsigmoid" in (obstacle(network(nn.Hardsigmoid()), batch, "exact-pytorch") or "")
     assert obstacle(network(nn.Hardsigmoid()), batch) is None
 

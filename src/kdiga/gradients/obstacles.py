@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from kdiga.errors import reason_of
+from kdiga.errors import KdigaError, reason_of
 from kdiga.gradients.routes import Exact
 from kdiga.losses import Score, score_by_name
 from kdiga.model_output import logits_at
@@ -76,7 +76,9 @@ def obstacle_to_double_backward(
     with frozen_statistics(student), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             custom = _differentiate_twice(student, images, labels, route, score)
-        except (RuntimeError, NotImplementedError) as error:
+        except KdigaError:
+            raise
+        except Exception as error:  # a backward pass of the student's own code may raise anything
             return reason_of(error)
         return _wrong_part(student, images, labels, route, score) if always or custom else None
 
