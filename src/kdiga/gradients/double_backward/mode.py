@@ -175,9 +175,9 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    learned = attn_mask is not None and attn_mask.requires_grad
+    learned_or_flat = attn_mask is not None and (attn_mask.requires_grad or attn_mask.dim() < 2)
     same = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
-    if query.dim() < 3 or dropout_p > 0 or learned or not same or (is_causal and attn_mask is not None):
+    if query.dim() < 3 or dropout_p > 0 or learned_or_flat or not same or (is_causal and attn_mask is not None):
         return NotImplemented
     masking = attention.Masking(attn_mask, is_causal, query.shape[-1] ** -0.5 if scale is None else scale)
     return attention.attention(query, key, value, masking)
