@@ -102,6 +102,30 @@ def test_an_own_module_as_another_network_needs_its_normalisation(tmp_path):
     torch.testing.assert_close(model(images), own(images))
 
 
+class WithExtraState(nn.Sequential):
+    def get_extra_state(self):
+        return {"calls": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_a_state_that_is_no_tensor_is_refused_before_the_first_step(tmp_path):
+    model, teacher = (WithExtraState(nn.Flatten(), nn.Linear(48, 4)) for _ in range(2))
+    message = "state of WithExtraState holds _extra_state, which is not a tensor and cannot be saved"
+    with pytest.raises(InputError, match=message):
+        kdiga.save_model(model, tmp_path / "m.safetensors")
+    steps, data = [], [(torch.rand(8, 3, 4, 4), torch.arange(8) % 4)]
+    model.register_forward_hook(lambda *_: steps.append(torch.is_grad_enabled()))
+    with pytest.raises(InputError, match=message):
+        kdiga.distill(model, teacher, data, method="kd", epochs=1, threat="linf 0.1")
+    assert True not in steps
+    assert not list(tmp_path.iterdir())
+    student = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+    kdiga.distill(student, teacher, data, method="kd", epochs=1, threat="linf 0.1", validation_share=0)
+    assert kdiga.evaluate(model.eval(), data, eps=0.1, attacks=["fgsm"])["clean"] >= 0
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

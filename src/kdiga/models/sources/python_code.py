@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from kdiga.errors import InputError, reason_of
+from kdiga.models.checkpoint import tensors_of
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.registry import ModelSource, SourceRequest, build, register_source
@@ -42,8 +43,8 @@ class PythonCode(ModelSource):
         spec = request.spec(request.name)
         if not request.pretrained or request.weights is not None:
             return fresh_or_filled(spec, request)
-        model, again = build(spec).eval(), build(spec).state_dict()
-        if not all(torch.equal(value, again[key]) for key, value in model.state_dict().items()):
+        model, again = build(spec).eval(), tensors_of(build(spec))
+        if not all(torch.equal(value, again[key]) for key, value in tensors_of(model).items()):
             raise InputError(
                 f"{request.name} returns fresh weights, different ones at each call; give weights=FILE (--weights), or "
                 "let the code load its weights."
