@@ -147,6 +147,28 @@ def test_unknown_options(code):
         kdiga.load_model("python:my_nets:Net", options={"depth": 3})
 
 
+def test_an_activation_that_the_factory_does_not_take(code):
+    with pytest.raises(InputError, match=r"python:my_nets:Net takes no activation; leave activation='silu'"):
+        kdiga.load_model("python:my_nets:Net", activation="silu")
+    (code / "my_nets.py").write_text(SOURCE.replace("width=4", "width=4, activation=None"))
+    sys.modules.pop("my_nets", None)
+    assert kdiga.load_model("python:my_nets.py:Net", activation="silu").spec.activation == "silu"
+
+
+def test_two_files_of_one_name(code):
+    names, models = [], []
+    for folder, width in (("a", 4), ("b", 5)):
+        (code / folder).mkdir()
+        (code / folder / "net.py").write_text(SOURCE.replace("width=4", f"width={width}"))
+        names.append(f"python:{code / folder / 'net.py'}:Net")
+        models.append(kdiga.load_model(names[-1], num_classes=3, image_size=4))
+    first, second = (python_code.hash_of_code(name.removeprefix("python:")) for name in names)
+    assert first != second
+    kdiga.save_model(models[0].network, code / "own.safetensors")
+    with pytest.raises(InputError, match=r"holds an own module, net.py:Net, .* load_model\('python:net.py:Net'"):
+        kdiga.load_model(code / "own.safetensors")
+
+
 def test_tied_weights_are_saved(tmp_path):
     block = nn.Sequential(nn.Linear(48, 48), nn.SiLU())
     model = nn.Sequential(nn.Flatten(), block, block, nn.Linear(48, 4))

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,7 @@ WRAPPERS = (
 COUNTERS = ("total_ops", "total_params")  # of thop, in every module
 NAMED = 4  # tensors that a message names
 WRAPPED = 8  # nested wrappers; those of a pickle may contain themselves
+OF_FILE = "kdiga_own_"  # begins the names of the modules of own files
 PACKED = 4  # times a file's size that its parts may take unpacked; torch.save does not compress
 
 
@@ -85,9 +87,17 @@ def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
     tensors = _separate_tensors(model)
     ours = {"spec": spec, "about": about, "sum": hash_of_tensors(sorted(tensors.items()))}
     if spec is None:
-        ours["module"] = f"{type(model).__module__}:{type(model).__qualname__}"
+        ours["module"] = _code_of(type(model))
     with replacing(path) as partial:
         save_file(tensors, partial, metadata={"kdiga": json.dumps(ours)})
+
+
+def _code_of(kind: type[nn.Module]) -> str:
+    """Return "package.module:Class", or "file.py:Class" for code that was loaded from a file."""
+    where = kind.__module__
+    if where.startswith(OF_FILE) and where in sys.modules:
+        where = Path(str(sys.modules[where].__file__)).name
+    return f"{where}:{kind.__qualname__}"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
