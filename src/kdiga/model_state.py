@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,6 +47,24 @@ def evaluating(model: nn.Module) -> Generator[None]:
                 if not _EVALUATING[module]:
                     del _EVALUATING[module]
                     module.training = True
+
+
+_UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
+
+
+@contextmanager
+def uncounted() -> Generator[None]:
+    """Leave the passes inside out of a run's number of network passes: a trial is no part of the training."""
+    token = _UNCOUNTED.set(True)
+    try:
+        yield
+    finally:
+        _UNCOUNTED.reset(token)
+
+
+def is_counted() -> bool:
+    """Return whether passes count, that is, run outside :func:`uncounted`."""
+    return not _UNCOUNTED.get()
 
 
 class BufferState:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kdiga
@@ -55,6 +57,16 @@ class Once(Right):
         return Right.backward(ctx, gy)
 
 
+class Refusing(Right):
+    """The same, with a backward pass whose code fails where it is to be differentiated."""
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():
+            raise ValueError("only first derivatives")
+        return Right.backward(ctx, gy)
+
+
 class Swish(nn.Module):
     def __init__(self, function: type[torch.autograd.Function]) -> None:
         super().__init__()
@@ -96,6 +108,52 @@ def test_a_relu_that_switches_is_no_wrong_derivative(name):
     assert obstacle(student, batch) is None
 
 
+class InFloat32(nn.Module):
+    """A function that always runs in float32, as timm's LayerNormFp32 and the RMS norm of Llama."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], back: bool = True) -> None:
+        super().__init__()
+        self.function, self.back = function, back
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.function(x.float())
+        return y.to(x.dtype) if self.back else y
+
+
+LAYER_NORM = InFloat32(lambda x: F.layer_norm(x, (32,)))
+RMS_NORM = InFloat32(lambda x: x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
+SOFTMAX = InFloat32(lambda x: x.softmax(-1))
+LOGITS = InFloat32(lambda x: x, back=False)
+
+
+def flat_network(*parts: nn.Module, last: nn.Module, seed: int = 1) -> nn.Module:
+    with seeded(seed):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), *parts, nn.Linear(32, 10), last)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("part", [LAYER_NORM, RMS_NORM, SOFTMAX], ids=["layer norm", "RMS norm", "softmax"])
+def test_a_part_in_float32_is_no_wrong_derivative(part, seed, batch):
+    assert obstacle(flat_network(part, nn.SiLU(), last=LOGITS, seed=seed), batch) is None
+
+
+@pytest.mark.parametrize("part", [LAYER_NORM, RMS_NORM, nn.ReLU()], ids=["layer norm", "RMS norm", "ReLU"])
+def test_a_wrong_second_derivative_is_found_among_parts_in_float32(part, batch):
+    found = obstacle(flat_network(part, Swish(Slope), last=LOGITS), batch)
+    assert "the second derivative of Swish at '3' is wrong by" in (found or "")
+
+
+class Linear32(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input.float(), self.weight.float(), self.bias.float())
+
+
+def test_a_wrong_second_derivative_is_found_where_all_is_in_float32(batch):
+    with seeded(1):
+        student = nn.Sequential(nn.Flatten(), Linear32(64, 32), Swish(Slope), Linear32(32, 10))
+    assert "the second derivative of Swish at '2' is wrong by" in (obstacle(student, batch) or "")
+
+
 @pytest.mark.parametrize("route", ["exact", "exact-pytorch"])
 def test_a_wrong_second_derivative_is_named(route, batch):
     found = obstacle(network(Swish(Slope)), batch, route)
@@ -105,6 +163,7 @@ def test_a_wrong_second_derivative_is_named(route, batch):
 
 def test_a_missing_second_derivative_is_found(batch):
     assert "once_differentiable" in (obstacle(network(Swish(Once)), batch) or "")
+    assert obstacle(network(Swish(Refusing)), batch) == "only first derivatives"
     assert "hardsigmoid" in (obstacle(network(nn.Hardsigmoid()), batch, "exact-pytorch") or "")
     assert obstacle(network(nn.Hardsigmoid()), batch) is None
 

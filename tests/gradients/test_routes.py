@@ -70,6 +70,39 @@ def test_every_example_is_moved_by_the_probe(batch):
         assert bool(torch.allclose(lengths, torch.full_like(lengths, 0.3), rtol=1e-3)) == equal
 
 
+class OwnBatchNorm(nn.Module):
+    def forward(self, x):
+        var, mean = torch.var_mean(x, (0, 2, 3), keepdim=True)
+        return (x - mean) / (var + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize("size", [2, 12])
+def test_a_batch_that_own_code_couples_is_moved_by_one_factor(size, batch):
+    images, labels = batch[0][:size].double(), batch[1][:size]
+    with seeded(1):
+        layers = (nn.Conv2d(1, 4, 3, padding=1), OwnBatchNorm(), nn.SiLU(), nn.Dropout(0.2), nn.Conv2d(4, 4, 3))
+        student = nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, 10)).double()
+    found = []
+    for route in (Exact(), FiniteDifference(1e-4)):
+        with seeded(2):
+            found.append(derivative(copy.deepcopy(student), route, images, labels, distance="l2-squared"))
+    assert relative(*found[::-1]) < 1e-5
+
+
+@pytest.mark.parametrize("batch_norm", ["train", "eval"])
+def test_the_trial_of_the_batch_is_made_once_and_changes_nothing(batch_norm, batch):
+    student, passes = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)), []
+    student.register_forward_pre_hook(lambda *_: passes.append(1))
+    counts = []
+    for _ in range(3):
+        with seeded(3):
+            derivative(student, FiniteDifference(), *batch, batch_norm=batch_norm)
+            counts.append((len(passes), torch.rand(()).item()))
+        passes.clear()
+    assert [count for count, _ in counts] == [5, 3, 3]
+    assert len({number for _, number in counts}) == 1
+
+
 class Passes(nn.Module):
     def __init__(self, model):
         super().__init__()
@@ -88,6 +121,8 @@ class Passes(nn.Module):
 def test_passes(route, forwards, backwards, batch):
     """One-sided is one forward and one parameter backward above plain training and the input gradient."""
     student = Passes(five_layers(1))
+    derivative(student, route_by_name(route), *batch)
+    student.forwards = student.backwards = 0  # the first step has a trial
     derivative(student, route_by_name(route), *batch)
     assert (student.forwards, student.backwards) == (forwards, backwards)
 

@@ -85,6 +85,47 @@ def test_an_own_module_is_loaded_again_by_its_class(code):
         kdiga.load_model(code / "own.safetensors")
 
 
+def test_an_own_module_as_another_network_needs_its_normalisation(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = kdiga.load_model("cnn-4", in_channels=3, image_size=8).network
+
+        def forward(self, images):
+            return self.net((images - 0.3) / 0.4)
+
+    own, file, images = Own().eval(), tmp_path / "own.safetensors", torch.rand(2, 3, 8, 8)
+    kdiga.save_model(own, file)
+    with pytest.raises(InputError, match="does not say how its model wants pixels normalised"):
+        kdiga.load_model("cnn-4", weights=file, in_channels=3, image_size=8)
+    model = kdiga.load_model("cnn-4", weights=file, in_channels=3, image_size=8, normalization=[[0.3], [0.4]])
+    torch.testing.assert_close(model(images), own(images))
+
+
+class WithExtraState(nn.Sequential):
+    def get_extra_state(self):
+        return {"calls": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_a_state_that_is_no_tensor_is_refused_before_the_first_step(tmp_path):
+    model, teacher = (WithExtraState(nn.Flatten(), nn.Linear(48, 4)) for _ in range(2))
+    message = "state of WithExtraState holds _extra_state, which is not a tensor and cannot be saved"
+    with pytest.raises(InputError, match=message):
+        kdiga.save_model(model, tmp_path / "m.safetensors")
+    steps, data = [], [(torch.rand(8, 3, 4, 4), torch.arange(8) % 4)]
+    model.register_forward_hook(lambda *_: steps.append(torch.is_grad_enabled()))
+    with pytest.raises(InputError, match=message):
+        kdiga.distill(model, teacher, data, method="kd", epochs=1, threat="linf 0.1")
+    assert True not in steps
+    assert not list(tmp_path.iterdir())
+    student = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+    kdiga.distill(student, teacher, data, method="kd", epochs=1, threat="linf 0.1", validation_share=0)
+    assert kdiga.evaluate(model.eval(), data, eps=0.1, attacks=["fgsm"])["clean"] >= 0
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -104,6 +145,28 @@ def test_bad_names(name, message, code):
 def test_unknown_options(code):
     with pytest.raises(InputError, match="does not take depth; accepted options: width"):
         kdiga.load_model("python:my_nets:Net", options={"depth": 3})
+
+
+def test_an_activation_that_the_factory_does_not_take(code):
+    with pytest.raises(InputError, match=r"python:my_nets:Net takes no activation; leave activation='silu'"):
+        kdiga.load_model("python:my_nets:Net", activation="silu")
+    (code / "my_nets.py").write_text(SOURCE.replace("width=4", "width=4, activation=None"))
+    sys.modules.pop("my_nets", None)
+    assert kdiga.load_model("python:my_nets.py:Net", activation="silu").spec.activation == "silu"
+
+
+def test_two_files_of_one_name(code):
+    names, models = [], []
+    for folder, width in (("a", 4), ("b", 5)):
+        (code / folder).mkdir()
+        (code / folder / "net.py").write_text(SOURCE.replace("width=4", f"width={width}"))
+        names.append(f"python:{code / folder / 'net.py'}:Net")
+        models.append(kdiga.load_model(names[-1], num_classes=3, image_size=4))
+    first, second = (python_code.hash_of_code(name.removeprefix("python:")) for name in names)
+    assert first != second
+    kdiga.save_model(models[0].network, code / "own.safetensors")
+    with pytest.raises(InputError, match=r"holds an own module, net.py:Net, .* load_model\('python:net.py:Net'"):
+        kdiga.load_model(code / "own.safetensors")
 
 
 def test_tied_weights_are_saved(tmp_path):

@@ -112,8 +112,8 @@ class FiniteDifference:
     ``v`` in image space: ``[grad L(x + h v) - grad L(x - h v)] / 2h``, or one-sided
     ``[grad L(x + h v) - grad L(x)] / h``. The second part of the latter shares the backward pass of the clean
     images, so it costs one forward and one backward pass in all. Every example moves by the same length, and its
-    share of ``L`` is weighted by the length of ``v_i``. Where batch norm couples the batch, all examples move by
-    one common factor, and the length is the root mean square.
+    share of ``L`` is weighted by the length of ``v_i``. Where batch norm or other code couples the batch, all examples
+    move by one common factor, and the length is the root mean square.
 
     Args:
         probe: L2 length of an example's step in pixels in [0, 1]. None is a safe length for the dtype of the

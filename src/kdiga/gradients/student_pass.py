@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from kdiga.distributed.batch_shards import current_shard
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.routes import ParameterGradients, Route
 from kdiga.losses import Score, cross_entropy, score_by_name
@@ -22,6 +24,7 @@ from kdiga.model_state import (
     evaluating,
     frozen_parameters,
     frozen_statistics,
+    uncounted,
 )
 from kdiga.stopwatch import Watch, silent
 
@@ -32,6 +35,11 @@ BatchNormMode = Literal["train", "eval"]
 """Normalisation by the batch's statistics, or by the running statistics."""
 
 Forward = Callable[[Tensor], Tensor]
+
+COUPLING = 1e-3
+"""Relative change of an example's logits above which they depend on the rest of its batch; rounding is below."""
+_COUPLES_BATCH: WeakKeyDictionary[nn.Module, dict[tuple[bool, ...], bool]] = WeakKeyDictionary()
+"""Results of the trials, by student and by the modes of its modules."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,32 @@ class StudentPass:
                 return torch.autograd.grad((weights * scores).sum(), parameters, allow_unused=True)
 
         with self._in_mode():
-            return ParameterGradients(parameters, gradient_at, couples_batch(self._student))
+            return ParameterGradients(parameters, gradient_at, self._couples_batch())
+
+    def _couples_batch(self) -> bool:
+        """Return whether an example's logits depend on the rest of its batch, by batch norm or, in a trial, otherwise.
+
+        The trial is made once for a student and its modes, and only where the route takes a difference.
+        """
+        batch_norm = couples_batch(self._student)
+        if batch_norm or self._before is None or len(self.images) < 2:
+            return batch_norm
+        known = _COUPLES_BATCH.setdefault(self._student, {})
+        modes = tuple(module.training for module in self._student.modules())
+        if modes not in known:
+            known[modes] = self._changes_with_the_batch()
+        return known[modes]
+
+    def _changes_with_the_batch(self) -> bool:
+        """Return whether the logits of half of the batch change when the other half does."""
+        images, half = self.images.detach(), len(self.images) // 2
+        other, logits = torch.cat((images[:half], 1 - images[half:] / 2)), list[Tensor]()
+        for batch in (images, other):
+            with torch.no_grad(), uncounted(), self._same_state():
+                logits.append(logits_at(self._student, batch)[:half].float())  # not compiled: it would be once more
+        # Every process has to move its images by the same factor.
+        differs = (logits[0] - logits[1]).abs().max() > COUPLING * logits[0].abs().max()
+        return bool(current_shard().gather(differs.float()).any())
 
     def _run(self, images: Tensor, *, keep_statistics: bool = False) -> Tensor:
         with self._in_mode(), frozen_statistics(self._student) if keep_statistics else nullcontext():

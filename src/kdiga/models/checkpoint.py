@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,7 @@ WRAPPERS = (
 COUNTERS = ("total_ops", "total_params")  # of thop, in every module
 NAMED = 4  # tensors that a message names
 WRAPPED = 8  # nested wrappers; those of a pickle may contain themselves
+OF_FILE = "kdiga_own_"  # begins the names of the modules of own files
 PACKED = 4  # times a file's size that its parts may take unpacked; torch.save does not compress
 
 
@@ -72,18 +74,30 @@ def save_model(model: nn.Module, path: str | Path, **about: Any) -> None:
         model: Any module; a :class:`Classifier` of a built-in architecture or a source can be loaded by path alone.
         path: Path of the file; an existing file is replaced completely or not at all.
         about: Plain data to store with the spec, such as the method and the seed.
+
+    Raises:
+        InputError: If the path is a folder, or the model's state holds more than tensors.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"path was {str(path)!r}, a folder; give the path of a file, such as student.safetensors.")
     model = unwrapped(model)
+    check_state(model)
     spec = model.spec.to_dict() if isinstance(model, Classifier) else None
     tensors = _separate_tensors(model)
     ours = {"spec": spec, "about": about, "sum": hash_of_tensors(sorted(tensors.items()))}
     if spec is None:
-        ours["module"] = f"{type(model).__module__}:{type(model).__qualname__}"
+        ours["module"] = _code_of(type(model))
     with replacing(path) as partial:
         save_file(tensors, partial, metadata={"kdiga": json.dumps(ours)})
+
+
+def _code_of(kind: type[nn.Module]) -> str:
+    """Return "package.module:Class", or "file.py:Class" for code that was loaded from a file."""
+    where = kind.__module__
+    if where.startswith(OF_FILE) and where in sys.modules:
+        where = Path(str(sys.modules[where].__file__)).name
+    return f"{where}:{kind.__qualname__}"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -98,6 +112,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model.model
         else:
             return model
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model's state by name, without the extra state of a module that is no tensor."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def check_state(model: nn.Module) -> None:
+    """Check that a model's state is tensors alone, the only thing that kdiga's files hold.
+
+    Raises:
+        InputError: For a module whose ``get_extra_state`` returns something else.
+    """
+    if other := sorted(model.state_dict().keys() - tensors_of(model).keys()):
+        raise InputError(
+            f"the state of {type(model).__name__} holds {some(other, NAMED)}, which is not a tensor and cannot be "
+            "saved; keep it in buffers, or let get_extra_state return a tensor."
+        )
 
 
 def _separate_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ def with_weights(
         return rebuild(path, checkpoint, given | {"name": spec.name})
     empty = build(spec).network
     found = tidied(checkpoint.state, empty.state_dict(), matched)
-    if checkpoint.module or spec.name.startswith("python:"):  # an own module maps images in [0, 1] to logits by itself
+    if spec.name.startswith("python:"):  # own code maps images in [0, 1] to logits by itself
         own = own or NORMALIZATIONS["none"]
     layer = _normalization(path, given, found.normalization, own)
     notes = (*checkpoint.notes, *found.notes, *load_weights(empty, found.state, path))

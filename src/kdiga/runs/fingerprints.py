@@ -14,7 +14,7 @@ from kdiga.decoding import encoded
 from kdiga.model_output import logits_at
 from kdiga.model_state import device_of, evaluating, seeded
 from kdiga.models import Classifier, count_parameters
-from kdiga.models.checkpoint import hash_of_tensors
+from kdiga.models.checkpoint import hash_of_tensors, tensors_of
 from kdiga.models.sources.python_code import PythonCode, hash_of_code
 
 READ = 1000  # files to hash
@@ -29,7 +29,7 @@ def fingerprint_of_model(model: nn.Module, images: Tensor | None = None) -> str:
     height, width), logits and input gradients of a few of them, and of the same ones with noise, count, too, in eval
     mode and on the model's device.
     """
-    tensors = sorted(model.state_dict().items())
+    tensors = sorted(tensors_of(model).items())
     named = model.spec.name if isinstance(model, Classifier) else PythonCode.prefix + ":"
     if not named.startswith(PythonCode.prefix + ":"):
         return hash_of_tensors(tensors, printed(model))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdiga.gradients.student_pass import Forward
 from kdiga.model_output import logits_of
+from kdiga.model_state import is_counted
 
 
 class PassCounter:
@@ -69,6 +70,8 @@ class PassCounter:
 
     def _hook(self, role: str) -> Any:
         def on_forward(_module: nn.Module | None, _inputs: Any, returned: object) -> None:
+            if not is_counted():
+                return
             logits = logits_of(returned)
             self.of_micro_batches[f"{role}_forwards"] += 1
             if logits.requires_grad:

@@ -22,6 +22,7 @@ from kdiga.gradients.student_pass import StepStatistics
 from kdiga.methods import Method
 from kdiga.methods.context import StepObservers, StepRecord, Teacher
 from kdiga.model_state import copied, frozen_statistics
+from kdiga.models.checkpoint import check_state
 from kdiga.stopwatch import Watch, silent
 from kdiga.training.averaging import EpochAverage, moving_average
 from kdiga.training.distiller import Distiller
@@ -73,7 +74,8 @@ class Stepper:
         process_group: Processes that share every batch.
 
     Raises:
-        InputError: For micro-batches with a method that weighs examples by their batch.
+        InputError: For micro-batches with a method that weighs examples by their batch, or a model whose state holds
+            more than tensors.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Stepper:
         )
         self.trained_teacher, trained = self.distiller.models.trained_teacher, self.distiller.trained
         for model in trained:
+            check_state(model)
             process_group.broadcast_weights(model)
         self._undo = share_statistics(trained if settings.sync_batch_norm else (), process_group)
         self.frozen = FrozenParameters(self.student, settings.freeze)  # after share_statistics, which changes modules

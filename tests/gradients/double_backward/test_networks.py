@@ -231,6 +231,22 @@ def test_autocast_casts_as_pytorch_does(dtype):
     assert torch.allclose(*found, atol=0.02)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_norms_in_float32_under_autocast(norm, bias):
+    images, found = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), list[list[Tensor]]()
+    for context in (fast_double_backward, pytorch_double_backward):
+        with seeded(1):
+            last = nn.LayerNorm((8, 6, 6), bias=bias) if norm == "layer" else nn.GroupNorm(2, 8, affine=bias)
+            model = nn.Sequential(nn.Conv2d(3, 8, 3), last, nn.SiLU())
+        x = images.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16), context():
+            y = model(x).float()
+        (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        found.append(list(torch.autograd.grad(gradient.square().sum() + y.sum(), list(model.parameters()))))
+    assert_equal(*found, tolerance=0.03)
+
+
 def test_nothing_is_replaced_without_a_graph():
     model: Callable[[Tensor], Tensor] = nn.Conv2d(1, 2, 3)
     images = torch.rand(1, 1, 4, 4)

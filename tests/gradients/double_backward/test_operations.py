@@ -37,6 +37,7 @@ def masked(**options: object) -> Callable[..., Tensor]:
 
 
 LOWER = torch.ones(5, 5, dtype=torch.bool).tril()
+WITHOUT_FIRST = LOWER.tril(-1)  # the first query attends to nothing
 BIAS = torch.linspace(-1, 1, 2 * 2 * 5 * 5, dtype=torch.float64).view(2, 2, 5, 5)
 IMAGE, ROWS = (2, 4, 5, 5), (3, 2, 6)
 QKV = [(2, 2, 5, 3)] * 3
@@ -68,6 +69,8 @@ OPERATIONS: dict[str, Case] = {
     "layer norm, two dimensions": (lambda x, w, b: F.layer_norm(x, (2, 6), w, b), [ROWS, (2, 6), (2, 6)]),
     "group norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [IMAGE, (4,), (4,)]),
     "group norm, without weight": (lambda x: F.group_norm(x, 4), [IMAGE]),
+    "group norm, rows": (lambda x, w, b: F.group_norm(x, 2, w, b), [(3, 6), (6,), (6,)]),
+    "group norm, 1d": (lambda x, w, b: F.group_norm(x, 2, w, b), [(3, 4, 2), (4,), (4,)]),
     "silu": (F.silu, [IMAGE]),
     "silu in place": (lambda x: F.silu(x * 1, inplace=True), [IMAGE]),
     "gelu": (F.gelu, [IMAGE]),
@@ -89,6 +92,8 @@ OPERATIONS: dict[str, Case] = {
     "attention, causal": (masked(is_causal=True), QKV),
     "attention, scale": (masked(scale=0.3), QKV),
     "attention, boolean mask": (masked(attn_mask=LOWER), QKV),
+    "attention, mask of one dimension": (masked(attn_mask=LOWER[3]), QKV),
+    "attention, rows without keys": (masked(attn_mask=WITHOUT_FIRST), QKV),
     "attention, mask of each example": (masked(attn_mask=BIAS), QKV),
     "attention, other keys": (masked(), [(2, 2, 5, 3), (2, 2, 4, 3), (2, 2, 4, 3)]),
     "attention, other values": (masked(), [(2, 2, 5, 3), (2, 2, 5, 3), (2, 2, 5, 2)]),

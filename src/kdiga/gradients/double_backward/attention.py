@@ -41,6 +41,12 @@ class Masking(NamedTuple):
     causal: bool
     scale: float
 
+    def probabilities(self, scores: Tensor, examples: slice, rows: slice) -> Tensor:
+        """Return the softmax of the masked scores; as in PyTorch's kernels, zeros for a row without a key."""
+        scores = self.apply(scores, examples, rows)
+        p = scores.softmax(-1)
+        return p if self.mask is None else p.masked_fill_(scores.amax(-1, keepdim=True) == -math.inf, 0)
+
     def apply(self, scores: Tensor, examples: slice, rows: slice) -> Tensor:
         """Return the scores of a block, masked."""
         height, columns = scores.shape[-2:]
@@ -142,7 +148,7 @@ def _second_derivative(
         go, q, vq, d = (_full_precision(tensor[by_row]) for tensor in (gout, query, cotangents[0], delta))
         k, v, vk, vv = (_full_precision(tensor[whole]) for tensor in (key, value, *cotangents[1:]))
         q, vq = q * masking.scale, vq * masking.scale
-        p = masking.apply(torch.matmul(q, k.mT), examples, rows).softmax(-1)
+        p = masking.probabilities(torch.matmul(q, k.mT), examples, rows)
         gp = torch.matmul(go, v.mT).sub_(d)
         m = torch.matmul(torch.cat((vq, q), -1), torch.cat((k, vk), -1).mT)
         m.sub_((p * m).sum(-1, keepdim=True))

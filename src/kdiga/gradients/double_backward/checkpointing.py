@@ -7,6 +7,7 @@ differentiated by ``torch.autograd.grad`` at all; inside the mode it runs as one
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -14,37 +15,60 @@ from unittest.mock import patch
 
 from torch.utils import checkpoint as checkpointing
 
+from kdiga.gradients.double_backward.shared_context import SharedContext
+
 _START = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
 """Names of the function that starts a checkpoint, in PyTorch 2.14 and before: (function, ..., context_fn, ...)."""
 
 Context = Callable[[], AbstractContextManager[Any]]
 
 
+_LOCAL = threading.local()
+
+
+def _contexts() -> tuple[Context, ...]:
+    """Return the contexts of this thread, the outer ones first."""
+    return getattr(_LOCAL, "contexts", ())
+
+
 @contextmanager
 def recomputing_under(context: Context) -> Generator[None]:
     """Let checkpoints of the forward pass inside enter a context when they compute it again.
+
+    Checkpoints in other threads do not change.
 
     Args:
         context: Function that returns the context; it returns one without effect in a thread to which it does not
             apply.
     """
+    before = _contexts()
+    with _PATCHED:
+        _LOCAL.contexts = (*before, context)
+        try:
+            yield
+        finally:
+            _LOCAL.contexts = before
+
+
+@contextmanager
+def _patched() -> Generator[None]:
+    """Patch PyTorch's checkpoints; in a thread without contexts they stay as they are."""
     name = next(name for name in _START if hasattr(checkpointing, name))
-    start = getattr(checkpointing, name)
+    start, reentrant = getattr(checkpointing, name), checkpointing.CheckpointFunction
 
-    def started(function: Any, arguments: Any, third: Any = None, *rest: Any, **options: Any) -> Any:
-        context_fn = options.get("context_fn", third)
-
-        def both() -> tuple[AbstractContextManager[Any], _Joined]:
-            first, again = context_fn()
-            return first, _Joined(again, context)
-
+    def started(*args: Any, **options: Any) -> Any:
+        contexts = _contexts()
+        if not contexts:
+            return start(*args, **options)
         if "context_fn" in options:
-            return start(function, arguments, third, *rest, **{**options, "context_fn": both})
-        return start(function, arguments, both, *rest, **options)
+            return start(*args, **{**options, "context_fn": _joined(options["context_fn"], contexts)})
+        return start(*args[:2], _joined(args[2], contexts), *args[3:], **options)
 
     class NotReentrant:
         @staticmethod
         def apply(function: Any, preserve: bool, *args: Any) -> Any:
+            if not _contexts():
+                return reentrant.apply(function, preserve, *args)
             return checkpointing.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve)
 
     with (
@@ -54,16 +78,28 @@ def recomputing_under(context: Context) -> Generator[None]:
         yield
 
 
-class _Joined:
-    """Two contexts as one that can be entered again: a checkpoint computes again in each backward pass."""
+_PATCHED = SharedContext(_patched)
 
-    def __init__(self, first: AbstractContextManager[Any], second: Context) -> None:
-        self._first, self._second = first, second
+
+def _joined(context_fn: Any, contexts: tuple[Context, ...]) -> Callable[[], tuple[Any, _Joined]]:
+    def both() -> tuple[Any, _Joined]:
+        first, again = context_fn()
+        return first, _Joined(again, contexts)
+
+    return both
+
+
+class _Joined:
+    """Several contexts as one that can be entered again: a checkpoint computes again in each backward pass."""
+
+    def __init__(self, first: AbstractContextManager[Any], others: tuple[Context, ...]) -> None:
+        self._first, self._others = first, others
         self._stack = ExitStack()
 
     def __enter__(self) -> None:
         self._stack.enter_context(self._first)
-        self._stack.enter_context(self._second())
+        for other in self._others:
+            self._stack.enter_context(other())
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()

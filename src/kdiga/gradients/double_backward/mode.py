@@ -18,6 +18,7 @@ from kdiga.gradients.double_backward import activations, attention, batch_norm, 
 from kdiga.gradients.double_backward.activations import Activation
 from kdiga.gradients.double_backward.checkpointing import recomputing_under
 from kdiga.gradients.double_backward.convolution import Options
+from kdiga.gradients.double_backward.shared_context import SharedContext
 
 Replacement = Callable[..., Any]
 """Function with the arguments of the one that it replaces; ``NotImplemented`` leaves the call to PyTorch."""
@@ -51,13 +52,19 @@ def fast_double_backward() -> Generator[None]:
 
 @contextmanager
 def pytorch_double_backward() -> Generator[None]:
-    """Run a forward pass so that PyTorch can differentiate it twice: attention without fused kernels."""
+    """Run a forward pass so that PyTorch can differentiate it twice: attention without fused kernels.
+
+    PyTorch's choice of kernels is one for the process, so other threads have attention without fused kernels meanwhile.
+    """
     with recomputing_under(_unfused_attention), _unfused_attention():
         yield
 
 
+_UNFUSED = SharedContext(lambda: sdpa_kernel(SDPBackend.MATH))
+
+
 def _unfused_attention() -> AbstractContextManager[Any]:
-    return sdpa_kernel(SDPBackend.MATH)
+    return _UNFUSED
 
 
 class TwiceDifferentiable(TorchFunctionMode):
@@ -168,9 +175,9 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    learned = attn_mask is not None and attn_mask.requires_grad
+    learned_or_flat = attn_mask is not None and (attn_mask.requires_grad or attn_mask.dim() < 2)
     same = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
-    if query.dim() < 3 or dropout_p > 0 or learned or not same or (is_causal and attn_mask is not None):
+    if query.dim() < 3 or dropout_p > 0 or learned_or_flat or not same or (is_causal and attn_mask is not None):
         return NotImplemented
     masking = attention.Masking(attn_mask, is_causal, query.shape[-1] ** -0.5 if scale is None else scale)
     return attention.attention(query, key, value, masking)

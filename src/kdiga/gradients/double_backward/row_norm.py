@@ -34,7 +34,7 @@ class Rows(Protocol):
         ...
 
     def backward(
-        self, gy: Tensor, x: Tensor, mean: Tensor, inv: Tensor, weight: Tensor | None, parameters: bool = False
+        self, gy: Tensor, x: Tensor, mean: Tensor, inv: Tensor, weight: Tensor, parameters: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the gradients by input and, if asked for, by weight and bias."""
         ...
@@ -66,11 +66,10 @@ class LastDimensions(NamedTuple):
         return aten.native_layer_norm(x, self.shape, weight, bias, eps)
 
     def backward(
-        self, gy: Tensor, x: Tensor, mean: Tensor, inv: Tensor, weight: Tensor | None, parameters: bool = False
+        self, gy: Tensor, x: Tensor, mean: Tensor, inv: Tensor, weight: Tensor, parameters: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the gradients by input and, if asked for, by weight and bias."""
-        bias = None if weight is None else torch.empty_like(weight)  # only its presence counts
-        mask = (True, parameters, parameters)
+        bias, mask = torch.empty_like(weight), (True, parameters, parameters)  # only the bias's presence counts
         return aten.native_layer_norm_backward(gy, x, self.shape, mean, inv, weight, bias, mask)
 
     def statistic(self, values: Tensor, like: Tensor) -> Tensor:
@@ -103,7 +102,7 @@ class ChannelGroups(NamedTuple):
         return aten.native_group_norm(x, weight, bias, *self._sizes(x), eps)
 
     def backward(
-        self, gy: Tensor, x: Tensor, mean: Tensor, inv: Tensor, weight: Tensor | None, parameters: bool = False
+        self, gy: Tensor, x: Tensor, mean: Tensor, inv: Tensor, weight: Tensor, parameters: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the gradients by input and, if asked for, by weight and bias."""
         mask = (True, parameters, parameters)
@@ -116,7 +115,7 @@ class ChannelGroups(NamedTuple):
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over each group."""
-        channels = values.flatten(2).sum(2) if values.dim() < 4 else values.sum(tuple(range(2, values.dim())))
+        channels = values.sum(tuple(range(2, values.dim()))) if values.dim() > 2 else values
         groups = channels.view(len(values), self.groups, -1).sum(2)
         return self.statistic(groups * (len(values) * self.groups / values.numel()), values)
 
@@ -177,10 +176,11 @@ class _RowNormBackward(torch.autograd.Function):
         gy, weight, x, mean, inv = ctx.saved_tensors
         rows: Rows = ctx.rows
         w, wide = rows.weight(weight, x), rows.statistic(inv, x)
+        ones = torch.ones_like(weight)  # not None: PyTorch takes a weight in float32 for an input in bfloat16, not none
         xh = torch.sub(x, rows.statistic(mean, x)).mul_(wide).to(x.dtype)
         ggy = gx = gw = None
         if v is not None:
-            r = rows.backward(v, x, mean, inv, None)[0]
+            r = rows.backward(v, x, mean, inv, ones)[0]
             first = rows.backward(gy, x, mean, inv, weight)[0]
             ggy, gw = r * w, rows.sum_to_weight(gy * r, weight)
             d, b = rows.mean(v * xh), rows.mean((gy * xh).mul_(w))
@@ -188,7 +188,7 @@ class _RowNormBackward(torch.autograd.Function):
             gx = torch.mul(first, -wide * d).addcmul_(r, -wide * b).addcmul_(xh, -on_xh)
         if s is not None:
             s = rows.weight(s, x)
-            on_x = rows.backward(gy * s, x, mean, inv, None)[0]
+            on_x = rows.backward((gy * s).to(gy.dtype), x, mean, inv, ones)[0]
             gx = on_x if gx is None else gx + on_x
             ggy = xh * s if ggy is None else ggy + xh * s
         if t is not None:

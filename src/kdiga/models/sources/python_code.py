@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from kdiga.errors import InputError, reason_of
+from kdiga.models.checkpoint import OF_FILE, tensors_of
 from kdiga.models.classifier import Classifier, ModelSpec, WeightsOrigin
 from kdiga.models.foreign import fresh_or_filled
 from kdiga.models.registry import ModelSource, SourceRequest, build, register_source
@@ -42,8 +43,8 @@ class PythonCode(ModelSource):
         spec = request.spec(request.name)
         if not request.pretrained or request.weights is not None:
             return fresh_or_filled(spec, request)
-        model, again = build(spec).eval(), build(spec).state_dict()
-        if not all(torch.equal(value, again[key]) for key, value in model.state_dict().items()):
+        model, again = build(spec).eval(), tensors_of(build(spec))
+        if not all(torch.equal(value, again[key]) for key, value in tensors_of(model).items()):
             raise InputError(
                 f"{request.name} returns fresh weights, different ones at each call; give weights=FILE (--weights), or "
                 "let the code load its weights."
@@ -55,7 +56,8 @@ class PythonCode(ModelSource):
         """Return what the factory returns for the spec's classes, channels, size and options, as far as it takes them.
 
         Raises:
-            InputError: If the caller did not name the factory, or it takes other options or returns no module.
+            InputError: If the caller did not name the factory, or it takes other options or no activation, or returns
+                no module.
         """
         if spec.name not in _NAMED:
             raise InputError(
@@ -72,6 +74,8 @@ class PythonCode(ModelSource):
             accepted = ()
         if not any(one.kind is one.VAR_KEYWORD for one in accepted):
             names = {one.name for one in accepted}
+            if spec.activation and "activation" not in names:
+                raise InputError(f"python:{spec.name} takes no activation; leave activation={spec.activation!r}.")
             given = {name: value for name, value in given.items() if name in names}
             if strange := sorted(spec.options.keys() - names):
                 raise InputError(
@@ -129,8 +133,9 @@ def _named_module(name: str) -> Any:
 
 
 def _file_module(path: Path) -> Any:
-    name = f"kdiga_own_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve(strict=True))
+    path = path.resolve(strict=True)
+    name = f"{OF_FILE}{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
