@@ -19,6 +19,7 @@ from kdiga.evaluation.corruptions import corruption_accuracy
 from kdiga.evaluation.masking import Finding, check_masking
 from kdiga.evaluation.measure import BATCH_SIZE, gathered, measure
 from kdiga.evaluation.stages import AttackSettings
+from kdiga.model_state import evaluating
 from kdiga.progress_bar import progress_of
 from kdiga.runs.fingerprints import describe_model, fingerprint_of_images
 from kdiga.runs.provenance import call_of
@@ -27,6 +28,9 @@ from kdiga.types import ThreatModel
 
 GivenData = DataSet | ImageSet | FileSet | Iterable[tuple[Tensor, Tensor]]
 UNNAMED = "images"  # name of data that has none
+CAME_IN_TRAIN_MODE = Finding(
+    "eval-mode", "skipped", "the model came in train mode; kdiga.evaluate runs every model in eval mode.", {}
+)
 
 
 @checked
@@ -109,18 +113,22 @@ def evaluate(
         findings = list(found.findings)
         if checks or teacher is not None or transfer_from:
             names = [finding.name for finding in findings]
-            ran = check_masking(
-                model,
-                pixels,
-                images.labels,
-                threat=settings.threat,
-                seed=seed,
-                teacher=teacher,
-                transfer_from=transfer_from,
-                result_cache=settings.result_cache,
-                fingerprint=about["fingerprint"],
-                on_progress=on_progress,
-            )
+            came_training = any(module.training for module in model.modules())
+            with evaluating(model):
+                ran = check_masking(
+                    model,
+                    pixels,
+                    images.labels,
+                    threat=settings.threat,
+                    seed=seed,
+                    teacher=teacher,
+                    transfer_from=transfer_from,
+                    result_cache=settings.result_cache,
+                    fingerprint=about["fingerprint"],
+                    on_progress=on_progress,
+                )
+            if came_training:
+                ran = [CAME_IN_TRAIN_MODE if one.name == CAME_IN_TRAIN_MODE.name else one for one in ran]
             findings += [finding for finding in ran if finding.name not in names]
     warn_of(findings)
     options = {"attacks": list(found.results), "examples": found.examples, "seed": seed, "version": version}
