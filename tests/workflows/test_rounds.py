@@ -75,6 +75,7 @@ def test_the_best_round_by_validation_is_kept(finished):
         json.loads((out / f"round-{n}" / "result.json").read_text())["passes"]["student_forwards"] for n in range(3)
     ]
     assert result["passes"]["student_forwards"] == sum(forwards)
+    assert result["epochs"] == 3 * TRAINING["epochs"]
 
 
 def test_finished_rounds_are_not_repeated(finished, data, tmp_path):

@@ -191,6 +191,7 @@ def _run_rounds(
     result = results[best] | {
         "best_round": best,
         "rounds": [{"minutes": one["minutes"], "validation": one["validation"]} for one in results],
+        "epochs": sum(one["epochs"] for one in results),
         "minutes": round(sum(one["minutes"] for one in results), 2),
         "passes": {kind: sum(one["passes"][kind] for one in results) for kind in results[0]["passes"]},
     }
