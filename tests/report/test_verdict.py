@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kdiga.report.differences import difference_of
+from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import group_models
 from kdiga.report.model_registry import ModelRegistry
 from kdiga.report.tables import signed
-from kdiga.report.verdict import judge_group
+from kdiga.report.verdict import _images, judge_group
 from kdiga.results.attack_names import strongest
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.folders import Results, find_results
@@ -197,6 +197,12 @@ def test_gaps_are_paired_on_the_same_images_only():
     assert difference_of(older[:1], older[1:]).assumed
     assert difference_of([elsewhere, one], [other]).paired  # whichever of its measurements can be paired
     assert difference_of([one], []) is None
+
+
+@pytest.mark.parametrize(("half", "points"), [(0.034, 4), (0.07, 7), (0.0701, 8)])
+def test_the_margin_of_error_is_rounded_up(half, points):
+    found = AccuracyDifference(0.1, 0.1 - half, 0.1 + half, True, False, accuracy(300), accuracy(260))
+    assert f"is at most ±{points} points" in _images([found])[0]
 
 
 def test_signs_of_points():
