@@ -18,6 +18,7 @@ import kdiga
 from kdiga.cli.app import COMMANDS, app
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
+from kdiga.report.differences import PairedDifference
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -41,6 +42,17 @@ def commands(page: Path) -> list[str]:
 def inline(page: Path) -> list[str]:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
     return [command for command in INLINE.findall(text) if not any(mark in command for mark in LEFT_OUT)]
+
+
+@pytest.mark.parametrize("page", [FIRST, "tutorials/notebook.ipynb"])
+def test_shown_comparisons_have_the_words_of_the_program(page):
+    shown = re.findall(r"(?:clean|PGD-\d+|AutoAttack): [^<>\n]*?95 % interval", (ROOT / "docs" / page).read_text())
+    intervals = (-0.1, 0.2), (0.1, 0.2)
+    printed = [PairedDifference("clean", 9, 0.5, 0.4, 0.1, one, 3, 1).sentence("A", "B") for one in intervals]
+    assert len(shown) >= 2
+    for sentence in shown:
+        words = re.sub(r"[\w-]+( is correct more often than | and )[\w-]+", r"A\1B", sentence.partition(": ")[2])
+        assert any(re.sub(r"[\d.]+", "0", one).find(re.sub(r"[\d.]+", "0", words)) > 0 for one in printed), sentence
 
 
 WITH_PYTHON = [page for page in PAGES if fences(page, "python") and page.name not in ("README.md", "masking.md")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -196,6 +197,22 @@ def test_a_folder_of_another_curve(project):
     assert sweep.report(board, project)["at_most"] == 0.0, "another bound needs no new run"
 
 
+def test_a_confirmation_on_other_images_is_not_shown(project):
+    asked = {"at_most": 100, "confirmation": CONFIRMATION}
+    content, _ = go(project, **asked)
+    chosen = f"gap_weight-{content['answer']['value']:g}"
+    (other,) = {"gap_weight-0", "gap_weight-2"} - {chosen}
+    shutil.copy(f"out/{chosen}/seed-0/best-confirmed.json", f"out/{other}/seed-0/best-confirmed.json")
+
+    def confirmed(content):
+        return [point["runs"][0]["confirmed"] is not None for point in content["points"]]
+
+    content, _ = go(project, **asked)
+    assert confirmed(content) == [True, True]
+    content, _ = go(project, **(asked | {"confirmation": EvaluateSettings(("pgd-5",), 10, which=("best",))}))
+    assert confirmed(content) == [f"gap_weight-{point['value']:g}" == chosen for point in content["points"]]
+
+
 def points(*pairs, start=(0.9, 0.1), status="done"):
     """A content of these validation accuracies, clean and robust, by value 0, 1, ..."""
     changes = [{"clean": [clean - start[0]], "robust": [robust - start[1]]} for clean, robust in pairs]
@@ -229,6 +246,9 @@ def test_the_answer_waits_and_counts_every_seed():
     assert answer(content, settled=True)["value"] == 0.0
     content["points"][0]["runs"][0]["status"] = "diverged"
     assert not answer(content, settled=True)["achieved"]
+    assert answer(content, settled=True)["why"].startswith("every point that did not diverge lost more than 1 points")
+    content["points"][1]["runs"][1]["status"] = "diverged"
+    assert answer(content, settled=True)["why"] == "a run of every point diverged"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,21 @@ def test_runs_that_differ_in_seed_alone_are_one_kind(sized):
     assert found["runs"] == 5
     assert found["hours"]["training"] == pytest.approx(15 * (20 + 3) / 3600)
     assert [part[1:] for part in told] == [(place, 5) for place in range(5)]
+
+
+def test_every_round_counts(sized):
+    found = sized(("ce: ce", "iterated: {method: kd, rounds: {count: 4}}"))
+    row = next(row for row in found["training"] if row["label"] == "iterated")
+    assert (row["epochs"], row["checks"], row["steps"]) == (24, 24, 240)
+
+
+def test_teachers_of_one_architecture_are_all_named(study, monkeypatch):
+    monkeypatch.setattr(sizing, "run_cost", lambda run, steps: RunCost("fp32", 2.0, 10, 3.0))
+    runs = zip("ab", study().of("method")["kd"], strict=True)
+    specs = [replace(one, needs=(f"teachers/{name}",)) for name, one in runs]
+    monkeypatch.setattr(sizing, "prepare", lambda *_: None)
+    row = sizing._training_row(specs, specs[0].recipe, None, 1)
+    assert (row["runs"], row["teacher"]) == (2, "a, b")
 
 
 def test_attacks_are_counted_by_their_passes_on_every_model(sized):

@@ -9,6 +9,7 @@ import pytest
 from kdiga.errors import InputError
 from kdiga.experiments.claims.claims import load_claims
 from kdiga.experiments.study import load_study
+from kdiga.recipes.source import RECIPE, read_source
 from kdiga.recipes.validate import load_recipe, recipe_from_dict
 
 FILES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -185,6 +186,16 @@ def test_a_teacher_with_fresh_weights_has_nothing_to_teach(sections, refused):
 def test_a_key_that_stands_twice(recipe):
     with pytest.raises(InputError, match=r"training.lr: appears twice \(.*recipe.yaml:3 and .*recipe.yaml:5\)"):
         load_recipe(recipe("data: digits\ntraining:\n  lr: 1e-3\n  epochs: 3\n  lr: 1e-2\n"))
+
+
+def test_overrides_below_a_short_form(tmp_path):
+    path = tmp_path / "short.yaml"
+    path.write_text("data: {name: digits, extra: more.npz}\nmethod: {name: rslad, with: kdiga}\nstudent: cnn-4\n")
+    overrides = ["data.extra.share=0.5", "method.with.kdiga.gradient_weight=2", "student.activation=silu"]
+    data = read_source(path, overrides, RECIPE).data
+    assert data["data"]["extra"] == {"path": "more.npz", "share": 0.5}
+    assert data["method"]["with"] == {"kdiga": {"gradient_weight": 2}}
+    assert data["student"] == {"name": "cnn-4", "activation": "silu"}
 
 
 def test_bad_paths_and_overrides(recipe, tmp_path):

@@ -120,6 +120,18 @@ def test_the_costly_attack_is_told_where_it_was_made(content):
     assert told.count("clean") == 1
 
 
+def test_the_costly_attack_is_a_mean_over_seeds(content):
+    part = content["start"]
+    part["runs"].append(copy.deepcopy(part["runs"][0]) | {"seed": 1})
+    for run_, accuracy in zip(part["runs"], (0.2, 0.4), strict=True):
+        made = {"accuracy": {"clean": 0.9, "autoattack": accuracy}, "examples": {"clean": 20, "autoattack": 20}}
+        run_["confirmed"] = made | {"interval_95": {}}
+    curve = CurveResult.model_validate(content)
+    at = headings(curve).index("AutoAttack, 20 test")
+    assert table_rows(curve)[0][at] == "30.0 ± 14.1"
+    assert table_rows(curve)[1][at] == "-"
+
+
 def test_several_seeds_are_means_with_their_spread(content):
     for part in (content["start"], *content["points"]):
         other = copy.deepcopy(part["runs"][0]) | {"seed": 1}

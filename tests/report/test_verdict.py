@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from kdiga.report.differences import difference_of
+from kdiga.report.differences import AccuracyDifference, difference_of
 from kdiga.report.groups import group_models
 from kdiga.report.model_registry import ModelRegistry
 from kdiga.report.tables import signed
-from kdiga.report.verdict import judge_group
+from kdiga.report.verdict import _images, judge_group
 from kdiga.results.attack_names import strongest
 from kdiga.results.evaluations import EvaluationResult
-from kdiga.results.folders import Results
+from kdiga.results.folders import Results, find_results
 from kdiga.results.runs import RunResult, TrainingRecord
 from kdiga.results.shared import Accuracy, Conditions, ResultOrigin, short_names
 from kdiga.statistics import clopper_pearson, paired_difference
-from tests.report.samples import write_json, write_run
+from tests.report.samples import evaluation, write_json, write_run
 
 CONDITIONS = Conditions("digits", "linf", 0.1, "images")
 
@@ -198,6 +199,12 @@ def test_gaps_are_paired_on_the_same_images_only():
     assert difference_of([one], []) is None
 
 
+@pytest.mark.parametrize(("half", "points"), [(0.034, 4), (0.07, 7), (0.0701, 8)])
+def test_the_margin_of_error_is_rounded_up(half, points):
+    found = AccuracyDifference(0.1, 0.1 - half, 0.1 + half, True, False, accuracy(300), accuracy(260))
+    assert f"is at most ±{points} points" in _images([found])[0]
+
+
 def test_signs_of_points():
     assert [signed(value) for value in (0.1, -0.0501, 0.0, -0.0001)] == ["+10.0", "−5.0", "±0.0", "±0.0"]
 
@@ -232,3 +239,27 @@ def test_weights_that_changed_are_not_mixed(tmp_path):
     (group,), remarks = group_models(Results(evaluations=[new, new]))
     assert len(group.members) == 1
     assert remarks == []
+
+
+@pytest.mark.parametrize("judged", [(), (0,), (1,), (0, 1)])
+def test_rounds_of_a_run_are_not_models_of_the_report(judged, tmp_path):
+    """Round 0 has the weights of the kdiga student, which is no teacher for that."""
+    teachers = {"teacher": None, "kd": "teacher", "kdiga": "teacher", "rounds": "teacher"}
+    teachers |= {"rounds/round-0": "teacher", "rounds/round-1": "rounds/round-0"}
+    for name, teacher in teachers.items():
+        kind = name if name in ("teacher", "kd") else "kdiga"
+        write_run(tmp_path / name, kind, None if teacher is None else str(tmp_path / teacher))
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        prints = {"best": f"weights-of-{'kdiga' if name == 'rounds/round-0' else name}"}
+        write_json(tmp_path / name / "result.json", result | {"fingerprints": prints})
+        if "round-" not in name or int(name[-1]) in judged:
+            content = evaluation(kind) | {"model": str(tmp_path / name), "fingerprint": prints["best"]}
+            write_json(tmp_path / name / "evaluation/a/evaluation.json", content)
+    config = tmp_path / "rounds/config.yaml"
+    config.write_text(config.read_text() + "rounds: {count: 2}\n")
+    (group,), _ = group_models(find_results([tmp_path]))
+    assert [one.name for one in group.teachers] == ["teacher"]
+    expected = {"kd", "kdiga", "rounds"} | ({"round-1"} if 1 in judged else set())
+    assert {one.name for one in group.students} == expected
+    named = find_results([tmp_path / "rounds/round-1"]).runs
+    assert [run.folder.name for run in named] == ["round-1"], "a folder that is named is read"

@@ -18,7 +18,7 @@ from kdiga.training.step_profile import SECTIONS, ProfiledRun, peak_bytes, varia
 from kdiga.training.stepper import Stepper
 from kdiga.workflows.prepare import prepare
 from kdiga.workflows.profile import _MeasuredRun as measured_run
-from kdiga.workflows.profile import profile_recipe
+from kdiga.workflows.profile import checks_of, profile_recipe
 
 
 def test_an_inner_section_is_not_counted_twice(monkeypatch):
@@ -95,6 +95,16 @@ def test_every_route_side_by_side(recipe):
     exact, central, one_sided = (one["peak_bytes"] for one in found["variants"][:3])
     assert max(exact, central, one_sided) < 2 * min(exact, central, one_sided)
     json.dumps(found)
+
+
+def test_all_rounds_are_counted(recipe):
+    """Without a teacher, too, as of every round but the first."""
+    recipe = recipe | {"teacher": None, "rounds": {"count": 4}, "training": recipe["training"] | {"validate_every": 2}}
+    found = profile_recipe(prepare(recipe_from_dict(recipe)), steps=1)
+    assert found["steps"] == 4 * 3 * (1294 // 32)
+    assert found["variants"][0]["minutes"] == pytest.approx(found["variants"][0]["seconds"] * found["steps"] / 60)
+    assert all(one["sections"]["teacher"] > 0 for one in found["variants"])
+    assert checks_of(recipe_from_dict(recipe)) == 4 * 2
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import kdiga
 from kdiga.data import DataSet
 from kdiga.errors import InputError
 from kdiga.recipes.validate import recipe_from_dict
+from kdiga.training.loop import TrainingCallbacks
 from kdiga.workflows.identity import write_identity
 from kdiga.workflows.prepare import prepare
 from kdiga.workflows.train import rounds_of, run_recipe
+from tests.report.samples import write_json
 
 TRAINING = {"epochs": 4, "batch_size": 20, "lr": 2e-2, "validation_steps": 3}
 
@@ -75,6 +77,7 @@ def test_the_best_round_by_validation_is_kept(finished):
         json.loads((out / f"round-{n}" / "result.json").read_text())["passes"]["student_forwards"] for n in range(3)
     ]
     assert result["passes"]["student_forwards"] == sum(forwards)
+    assert result["epochs"] == 3 * TRAINING["epochs"]
 
 
 def test_finished_rounds_are_not_repeated(finished, data, tmp_path):
@@ -95,6 +98,65 @@ def test_interrupted_between_rounds_goes_on(finished, data, tmp_path):
     resumed = run_recipe(prepare(recipe, data), tmp_path, resume=True)
     for one, two in zip(whole["rounds"], resumed["rounds"], strict=True):
         assert one["validation"]["last"]["robust"] == two["validation"]["last"]["robust"]
+
+
+class StoppedError(Exception):
+    """The end of a process."""
+
+
+def stop_in_round(number):
+    """Return callbacks that end the process after the second epoch of a round."""
+    begun = []
+
+    def on_epoch(record):
+        begun.extend([record] if record.epoch == 0 else [])
+        if len(begun) > number and record.epoch == 1:
+            raise StoppedError
+
+    return TrainingCallbacks(on_epoch=on_epoch)
+
+
+def are_equal(*outs):
+    """Return whether two runs have the same last weights in the last round."""
+    one, two = (json.loads((out / "round-2/result.json").read_text())["fingerprints"] for out in outs)
+    return one == two
+
+
+def test_an_interrupted_overwrite_goes_on(finished, data, tmp_path):
+    whole, _ = finished
+    run_recipe(prepare(recipe_of(training=TRAINING | {"epochs": 1}), data), tmp_path)
+    write_json(tmp_path / "round-2/evaluation/a/evaluation.json", {})
+    recipe = recipe_of(rounds={"count": 3, "lr_factor": 0.1})
+    with pytest.raises(StoppedError):
+        run_recipe(prepare(recipe, data), tmp_path, overwrite=True, callbacks=stop_in_round(1))
+    assert (tmp_path / "round-2/replaced/1/evaluation/a/evaluation.json").is_file()
+    run_recipe(prepare(recipe, data), tmp_path, resume=True)
+    assert are_equal(tmp_path, whole)
+
+
+@pytest.mark.parametrize("rounds", [None, {"count": 2}])
+def test_overwriting_leaves_no_round_of_the_replaced_run(rounds, data, tmp_path):
+    short = TRAINING | {"epochs": 1}
+    run_recipe(prepare(recipe_of(training=short), data), tmp_path)
+    (tmp_path / "round-2/mine.txt").write_text("mine")
+    method = "kdiga" if rounds else "ce"
+    run_recipe(prepare(recipe_of(method=method, rounds=rounds, training=short), data), tmp_path, overwrite=True)
+    left = [path.name for path in tmp_path.glob("round-*") if (path / "config.yaml").exists()]
+    assert sorted(left) == (["round-0", "round-1"] if rounds else [])
+    assert (tmp_path / "round-2/mine.txt").read_text() == "mine"
+    run_recipe(prepare(recipe_of(method="ce", rounds=None, training=short), data), tmp_path / "round-7")
+    run_recipe(prepare(recipe_of(method="ce", rounds=None, training=short), data), tmp_path, overwrite=True)
+    assert (tmp_path / "round-7/result.json").is_file() == (rounds is None), "a run below a run without rounds"
+
+
+def test_rounds_that_were_moved_go_on(finished, data, tmp_path):
+    whole, _ = finished
+    recipe = recipe_of(rounds={"count": 3, "lr_factor": 0.1})
+    with pytest.raises(StoppedError):
+        run_recipe(prepare(recipe, data), tmp_path / "old", callbacks=stop_in_round(1))
+    (tmp_path / "old").rename(tmp_path / "new")
+    run_recipe(prepare(recipe, data), tmp_path / "new", resume=True)
+    assert are_equal(tmp_path / "new", whole)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def planned(experiment: Experiment, states: Sequence[str]) -> dict[str, Any]:
             "folder": run_spec.folder,
             "kind": run_spec.kind,
             "method": run_spec.recipe.method.info.name,
-            "epochs": run_spec.recipe.training.epochs,
+            "epochs": run_spec.recipe.all_epochs,
             "seed": run_spec.recipe.training.seed,
             "needs": list(run_spec.needs),
             "state": state,
@@ -87,7 +87,7 @@ def _print_runs(console: Console, experiment: Experiment, states: Sequence[str])
         row = (
             run_spec.folder,
             run_spec.recipe.method.info.name if run_spec.is_trained else "none",
-            str(training.epochs) if run_spec.is_trained else "0",
+            str(run_spec.recipe.all_epochs) if run_spec.is_trained else "0",
             str(training.seed),
             (", ".join(run_spec.needs) or ("" if teacher is None else teacher.name)) if run_spec.is_trained else "",
             ", ".join([*then, *(one.file.removesuffix(".json") for one in run_spec.after)]),

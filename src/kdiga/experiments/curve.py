@@ -76,8 +76,8 @@ class Curve(Experiment):
                 "validation_attack": validation_attack(self.recipe),
                 "seeds": list(self.seeds),
                 "at_most": self.at_most,
-                "start": {"runs": self._runs(None, board)},
-                "points": [{"value": value, "runs": self._runs(value, board)} for value in self.values],
+                "start": {"runs": self._runs(None, board, data)},
+                "points": [{"value": value, "runs": self._runs(value, board, data)} for value in self.values],
                 "recipe": self.recipe.to_dict(),
                 "provenance": provenance(),
             }
@@ -99,20 +99,19 @@ class Curve(Experiment):
         return self.report(board, data)
 
     def _confirm(self, run_spec: RunSpec, settings: EvaluateSettings, data: DataSet) -> None:
-        folder, attack = self.out / run_spec.folder, settings.attacks[0]
+        folder = self.out / run_spec.folder
         with file_lock(self.out, f"{run_spec.folder}-confirmed", wait=True):
-            there = (read_json(folder / CONFIRMED) or {}).get("correct", {})
-            if len(there.get(attack, ())) != settings.examples_of(attack, len(data.test)):
+            if not _confirms(read_json(folder / CONFIRMED), settings, data):
                 write_json(folder / CONFIRMED, attack_run(folder, run_spec.recipe, "best", data, settings))
 
-    def _runs(self, value: float | None, board: RunBoard) -> list[dict[str, Any]]:
+    def _runs(self, value: float | None, board: RunBoard, data: DataSet) -> list[dict[str, Any]]:
         """Return what the result file says of a value's runs, or of the start's for None."""
         runs = list[dict[str, Any]]()
         for seed in self.seeds:
             run_spec, start = (board.by_folder[_folder(self.key, one, seed)] for one in (value, None))
-            facts, before = run_facts(run_spec, board), self._reports(start)
+            facts, before = run_facts(run_spec, board), self._reports(start, data)
             run: dict[str, Any] = {key: facts[key] for key in RUN_FACTS}
-            for name, report in self._reports(run_spec).items():
+            for name, report in self._reports(run_spec, data).items():
                 run[name] = report and {
                     "accuracy": report["accuracy"],
                     "interval_95": report["interval_95"],
@@ -123,7 +122,7 @@ class Curve(Experiment):
             runs.append(run)
         return runs
 
-    def _reports(self, run_spec: RunSpec) -> dict[str, dict[str, Any] | None]:
+    def _reports(self, run_spec: RunSpec, data: DataSet) -> dict[str, dict[str, Any] | None]:
         """Return a run's reports by kind of images, None where there is none.
 
         The one attack on validation images is called "robust", for any number of steps.
@@ -134,9 +133,16 @@ class Curve(Experiment):
             for part in ("accuracy", "interval_95", "correct"):
                 attacks = validation[part].items()
                 validation[part] = {"clean" if name == "clean" else "robust": value for name, value in attacks}
-        if confirmed and (self.confirmation is None or self.confirmation.attacks[0] not in confirmed["correct"]):
-            confirmed = None  # by another attack
+        if self.confirmation is None or not _confirms(confirmed, self.confirmation, data):
+            confirmed = None  # by another attack, or on other images
         return {"test": read_json(test_file(folder, "best")), "validation": validation, "confirmed": confirmed}
+
+
+def _confirms(report: Mapping[str, Any] | None, settings: EvaluateSettings, data: DataSet) -> bool:
+    """Return whether a report is of the costly attack, on as many images as are asked for."""
+    attack = settings.attacks[0]
+    made = (report or {}).get("correct", {}).get(attack, ())
+    return len(made) == settings.examples_of(attack, len(data.test))
 
 
 def _folder(key: str, value: float | None, seed: int) -> str:
@@ -250,9 +256,12 @@ def answer(content: Mapping[str, Any], *, settled: bool) -> dict[str, Any]:
     if not settled:
         return nothing | {"why": "not every run has ended"}
     found = [point for point in content["points"] if all(run["status"] == "done" for run in point["runs"])]
+    if not found:
+        return nothing | {"why": "a run of every point diverged"}
     enough = [point for point in found if at_most(-_change(point, "clean"), content["at_most"] / 100)]
     if not enough:
-        return nothing | {"why": f"every point lost more than {content['at_most']:g} points of validation accuracy"}
+        points = "every point" if len(found) == len(content["points"]) else "every point that did not diverge"
+        return nothing | {"why": f"{points} lost more than {content['at_most']:g} points of validation accuracy"}
     best = max(enough, key=lambda point: (_change(point, "robust"), _change(point, "clean")))
     if _change(best, "robust") <= 0:
         return nothing | {"why": "no point that keeps its clean accuracy is more robust on validation images"}

@@ -96,12 +96,13 @@ def _network_of(run_spec: RunSpec, recipe: Recipe) -> str | None:
 
 def _training_row(run_specs: Sequence[RunSpec], recipe: Recipe, data: DataSet, steps: int) -> dict[str, Any]:
     cost = run_cost(prepare(recipe, data), steps=steps)
-    epochs = sum(run_spec.recipe.training.epochs for run_spec in run_specs)
-    checks = sum(checks_of(run_spec.recipe.training) for run_spec in run_specs)
+    epochs = sum(run_spec.recipe.all_epochs for run_spec in run_specs)
+    checks = sum(checks_of(run_spec.recipe) for run_spec in run_specs)
+    teachers = dict.fromkeys(name for run_spec in run_specs if (name := _teacher_of(run_spec)))
     return {
         "label": run_specs[0].label,
         "student": recipe.student.name,
-        "teacher": _teacher_of(run_specs[0]),
+        "teacher": ", ".join(teachers) or None,
         "runs": len(run_specs),
         "epochs": epochs,
         "runs_as": cost.label,

@@ -158,6 +158,11 @@ class Recipe:
     rounds: Rounds | None = None  # rounds, for students that become teachers
     cache: CacheConfig | None = None  # store of the teacher's signals
 
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of training in all rounds."""
+        return self.training.epochs * (1 if self.rounds is None else self.rounds.count)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe with all defaults, as plain data that loads again."""
         sections: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -189,13 +189,20 @@ def _apply(data: dict[str, Any], override: str, kind: FileKind) -> None:
     except ValueError:
         raise InputError(f"override {override!r:.{LONGEST}} has a value that is not YAML; quote it.") from None
     place = data
-    for part in above:
+    for number, part in enumerate(above):
         inner = place.get(part)
-        if isinstance(inner, str):  # `kd: kd` is short for `kd: {name: kd}`
-            inner = {"name": inner}
+        if isinstance(inner, str):
+            inner = _written_out(inner, above[: number + 1])
         place[part] = inner = dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) else {}
         place = inner
     place[last] = value
+
+
+def _written_out(text: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the section that a text is short for: ``kd: kd`` for ``kd: {name: kd}``."""
+    if keys[-2:] == ["data", "extra"]:
+        return {"path": text}
+    return {text: {}} if keys[-2:] == ["method", "with"] else {"name": text}
 
 
 def _lines(node: Any, above: Keys = ()) -> list[tuple[Keys, int]]:

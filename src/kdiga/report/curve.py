@@ -32,11 +32,11 @@ def write_curve_files(folder: Path, curve: CurveResult, *, pictures: bool = True
 
 def headings(curve: CurveResult) -> list[str]:
     """Return the names of the table's columns."""
-    confirmed = _confirmed_heading(curve)
+    confirmed = _confirmed_attack(curve)
     return [
         curve.key,
         *(f"{attack_name(attack)}, test" for attack in curve.attacks),
-        *([] if confirmed is None else [confirmed]),
+        *([] if confirmed is None else [f"{attack_name(confirmed[0])}, {confirmed[1]} test"]),
         "clean, validation",
         f"{attack_name(curve.validation_attack)}, validation",
         "clean lost, validation",
@@ -45,11 +45,11 @@ def headings(curve: CurveResult) -> list[str]:
     ]
 
 
-def _confirmed_heading(curve: CurveResult) -> str | None:
-    """Return the heading of the costly attack's column; None where it has not been made."""
+def _confirmed_attack(curve: CurveResult) -> tuple[str, float] | None:
+    """Return the costly attack and its number of images; None where it has not been made."""
     made = [run.confirmed for run in curve.start.runs if run.confirmed]
     attack = strongest(made[0].examples) if made else None
-    return None if attack is None else f"{attack_name(attack)}, {made[0].examples[attack]} test"
+    return None if attack is None else (attack, made[0].examples[attack])
 
 
 def table_rows(curve: CurveResult) -> list[list[str]]:
@@ -64,13 +64,13 @@ def table_rows(curve: CurveResult) -> list[list[str]]:
 
 def _row(label: str, runs: Sequence[CurveRun], curve: CurveResult, remark: str) -> list[str]:
     tests, validations = [run.test for run in runs], [run.validation for run in runs]
-    confirmed = [run.confirmed for run in runs[:1]] if _confirmed_heading(curve) else []
+    confirmed = _confirmed_attack(curve)
     lost = [-run.validation_change["clean"][0] for run in runs if run.validation_change]
     minutes = [run.minutes for run in runs if run.minutes is not None]
     return [
         label,
         *(_mean(tests, attack) for attack in curve.attacks),
-        *(_mean([one], strongest(one.accuracy) or "") if one else NOTHING for one in confirmed),
+        *([] if confirmed is None else [_mean([run.confirmed for run in runs], confirmed[0])]),
         _mean(validations, "clean"),
         _mean(validations, "robust"),
         f"{100 * statistics.mean(lost):.1f}" if lost else NOTHING,

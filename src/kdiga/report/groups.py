@@ -13,7 +13,7 @@ from kdiga.results.certificates import CertificateResult
 from kdiga.results.evaluations import EvaluationResult, SuitabilityResult
 from kdiga.results.explanations import ExplainedModel, ExplanationResult
 from kdiga.results.folders import LeftOut, Results
-from kdiga.results.runs import RunResult
+from kdiga.results.runs import RunResult, rounds_among
 from kdiga.results.shared import Accuracy, Conditions, FindingRecord, ModelIdentity, short_names
 
 ConditionsKey = tuple[str, str, str]
@@ -104,12 +104,12 @@ class _ModelIndex:
     """Results by model and conditions, and each model's name."""
 
     def __init__(self, results: Results, hidden: set[tuple[Path, str]]) -> None:
-        self.results = results
+        self.results, self.rounds = results, rounds_among(results.runs)
         identities = [
             ModelIdentity(
                 str(run.folder), which, run.architecture, run.parameters, run.fingerprint(which), folder=run.folder
             )
-            for run in results.runs
+            for run in sorted(results.runs, key=self._is_round)  # a round may have the weights of another run
             for which in ("best", "last")
             if which == "best" or run.fingerprint(which)
         ]
@@ -155,6 +155,9 @@ class _ModelIndex:
     def _run(self, model: Hashable) -> RunResult | None:
         return next((run for one in self.identities[model] if (run := self.registry.run_of(one))), None)
 
+    def _is_round(self, run: RunResult | None) -> bool:
+        return run is not None and run.folder.resolve() in self.rounds
+
     def _located(self, name: str | None) -> Hashable | None:
         folder = self.registry.locate(name) if name else None
         return None if folder is None else self.registry.model_of_run(folder)
@@ -178,7 +181,7 @@ class _ModelIndex:
         explanations = [found for found in self.results.explanations if found.conditions.key == key]
         models = list(self.models[key])
         teachers = {model: self._teacher_of(model, explanations) for model in models}
-        votes = Counter(teacher for teacher in teachers.values() if teacher is not None)
+        votes = Counter(teachers[one] for one in models if teachers[one] and not self._is_round(self._run(one)))
         members = {model: self._member(model, key, explanations) for model in models}
         for model, teacher in teachers.items():
             if teacher is not None:

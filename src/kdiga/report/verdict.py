@@ -6,6 +6,7 @@ significant; a failed check of the numbers comes first.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -301,10 +302,9 @@ def _images(differences: Sequence[AccuracyDifference]) -> list[str]:
         return []
     counts = sorted({min(difference.first.images, difference.second.images) for difference in differences})
     widest = max(difference.high - difference.low for difference in differences) / 2
+    points = math.ceil(round(100 * widest, 6))
     images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    sentences = [
-        f"Differences are measured on {images} images; their margin of error is at most ±{100 * widest:.0f} points."
-    ]
+    sentences = [f"Differences are measured on {images} images; their margin of error is at most ±{points} points."]
     if unpaired := sum(not difference.paired for difference in differences):
         sentences.append(
             f"{unpaired} of {len(differences)} differences compare different images, so their intervals are wider."

@@ -14,7 +14,7 @@ from kdiga.results.evaluations import EvaluationResult, SuitabilityResult
 from kdiga.results.explanations import ExplanationResult
 from kdiga.results.exports import ExportResult
 from kdiga.results.fields import DamagedError
-from kdiga.results.runs import RunResult
+from kdiga.results.runs import RunResult, rounds_among
 from kdiga.results.shared import REPLACED, FileModel
 from kdiga.results.studies import StudyResult
 
@@ -62,7 +62,8 @@ def find_results(folders: Sequence[Path]) -> Results:
         folders: Folders, searched 8 levels deep without following links.
 
     Returns:
-        What could be read, in the order of the folders and then of the paths, and what could not with the reason.
+        What could be read, in the order of the folders and then of the paths, and what could not with the reason. A
+        run's rounds are left out, but those with results of their own.
 
     Raises:
         InputError: if a folder does not exist, or nothing readable is in them.
@@ -72,13 +73,17 @@ def find_results(folders: Sequence[Path]) -> Results:
             raise InputError(f"{str(folder)!r} is not a folder; name folders of runs, studies or results.")
     by_kind: dict[type, list[Any]] = {kind: [] for kind in (*FILES.values(), RunResult)}  # as in Results
     left_out: list[LeftOut] = []
-    for path in _distinct(folders):
+    paths = list(_distinct(folders))
+    for path in paths:
         try:
             found = RunResult.read(path.parent) if path.name == RUN else FILES[path.name].read(path)
         except DamagedError as error:
             left_out.append(LeftOut(path, str(error)))
         else:
             by_kind[type(found)].append(found)
+    judged = {parent.resolve() for path in paths if path.name != RUN for parent in path.parents}
+    left = rounds_among(by_kind[RunResult]) - judged - {folder.resolve() for folder in folders}
+    by_kind[RunResult] = [run for run in by_kind[RunResult] if run.folder.resolve() not in left]
     results = Results(*by_kind.values(), left_out=left_out)
     if not any(by_kind.values()):
         because = f"; {left_out[0].path}: {left_out[0].reason}" if left_out else ""

@@ -186,6 +186,13 @@ class RunResult:
         return ResultOrigin(path, made.command or again, bool(made.command), made.provenance, made.seed)
 
 
+def rounds_among(runs: Sequence[RunResult]) -> set[Path]:
+    """Return the resolved folders of the runs that are a round of another run."""
+    whole = {run.folder.resolve() for run in runs if run.recipe.get("rounds")}
+    folders = (run.folder.resolve() for run in runs)
+    return {folder for folder in folders if folder.parent in whole and folder.name.startswith("round-")}
+
+
 def _training(path: Path) -> TrainingRecord:
     if not path.is_file():
         return TrainingRecord()

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdiga.display import Displayed, Summary
-from kdiga.errors import InputError
+from kdiga.errors import InputError, some
 from kdiga.report.differences import PairedDifference, compare_evaluations
 from kdiga.results.evaluations import EvaluationResult
 from kdiga.results.runs import RunResult
 from kdiga.results.shared import REPLACED, short_names
+from kdiga.runs.run_folder import CONFIG
 
 if TYPE_CHECKING:
     from kdiga.evaluation import Evaluation
 
-FILES = ("evaluation.json", "best-test.json")  # of `kdiga evaluate`, else of a study
+FILES = (("evaluation.json",), ("best-test.json", "last-test.json"))  # of `kdiga evaluate`, else of a study
+SHOWN = 5  # models that a message names
 LAST = " (last)"  # end of the name of a run's last weights
 
 
@@ -72,7 +74,8 @@ def compare(first: Evaluation | str | Path, second: Evaluation | str | Path) -> 
         The difference of the accuracies under each attack, first less second, with Newcombe's paired 95 % interval.
 
     Raises:
-        InputError: If a path holds no evaluation of its weights, or the two differ in images, threat model or seed.
+        InputError: If a path holds no evaluation of its weights or those of several models, or the two differ in
+            images, threat model or seed.
     """
     one, other = _pair(first, second)
     first_name, second_name = (found.model + LAST * (found.which == "last") for found in (one, other))
@@ -106,7 +109,7 @@ def _pair(first: Evaluation | str | Path, second: Evaluation | str | Path) -> tu
 
 def _is_evaluation(given: Evaluation | str | Path) -> bool:
     """Return whether one evaluation was given, and not a folder to choose from."""
-    return not isinstance(given, str | Path) or not Path(given).is_dir() or (Path(given) / FILES[0]).is_file()
+    return not isinstance(given, str | Path) or not Path(given).is_dir() or (Path(given) / FILES[0][0]).is_file()
 
 
 def _is_last(found: EvaluationResult) -> bool:
@@ -121,14 +124,50 @@ def _evaluations(given: Evaluation | str | Path) -> list[EvaluationResult]:
         raise InputError(f"{str(path)!r} does not exist; pass a run evaluated with `kdiga evaluate`.")
     if not path.is_dir():
         return [_evaluation(path)]
-    for name in FILES:
-        if files := [file for file in sorted(path.rglob(name)) if REPLACED not in file.relative_to(path).parts]:
+    for names in FILES:
+        if files := _files(path, names):
             found = [_evaluation(file) for file in files]
             stale = [_stale(one) for one in found]
             if None not in stale:
                 raise InputError(f"{str(path)!r} holds no current evaluation: {stale[0]}; evaluate it again.")
-            return [one for one, reason in zip(found, stale, strict=True) if reason is None]
+            current = [one for one, reason in zip(found, stale, strict=True) if reason is None]
+            _check_one_model(path, current)
+            return current
     raise InputError(f"{str(path)!r} holds no evaluation; make one with `kdiga evaluate {path}`.")
+
+
+def _files(path: Path, names: Sequence[str]) -> list[Path]:
+    """Return the files of a run's own evaluations; of another folder the one in it, else all below it."""
+    here = [path / name for name in names if (path / name).is_file()]
+    is_run = (path / CONFIG).is_file()
+    if here and not is_run:
+        return here
+    place = path / "evaluation" if is_run else path
+    below = (file for name in names for file in sorted(place.rglob(name)))
+    return here + [file for file in below if REPLACED not in file.relative_to(path).parts]
+
+
+def _check_one_model(path: Path, found: Sequence[EvaluationResult]) -> None:
+    """Check that evaluations are of one model, whose best and last weights may both be there."""
+    models = dict.fromkeys(_model(one) for one in found)
+    if len(models) > 1:
+        names = some(list(map(str, models)), SHOWN)
+        raise InputError(f"{str(path)!r} holds evaluations of {len(models)} models ({names}); name one of them.")
+    for last in (False, True):
+        weights = dict.fromkeys(one.fingerprint[:12] for one in found if one.fingerprint and _is_last(one) == last)
+        if len(weights) > 1:
+            raise InputError(
+                f"{str(path)!r} holds evaluations of several weights of one model ({some(list(weights), SHOWN)}); give "
+                "the folder of one evaluation."
+            )
+
+
+def _model(found: EvaluationResult) -> Path:
+    """Return the run of an evaluation, or the model as it was named."""
+    if found.identity.folder is not None:
+        return found.identity.folder
+    named = Path(found.model)
+    return named.parent if named.name in ("best.safetensors", "last.safetensors") else named
 
 
 def _stale(found: EvaluationResult) -> str | None:

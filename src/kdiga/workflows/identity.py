@@ -82,8 +82,11 @@ def check_same_run(run: PreparedRun, folder: Path) -> None:
         there = plain_recipe(recipe_from_dict(saved, origin=str(folder / CONFIG)))
     except InputError as error:
         raise InputError(f"the run in {str(folder)!r} was made by another version ({error}).") from None
+    here = contents_of(run)
     free = {*CHANGEABLE, *(NAMES if contents else ())}
-    different = differences(there, plain_recipe(run.recipe), free) or different_contents(contents, contents_of(run))
+    if contents.get("student weights") and here["student weights"]:  # both start from weights, which are compared
+        free |= {"student.name", "student.weights"}
+    different = differences(there, plain_recipe(run.recipe), free) or different_contents(contents, here)
     if different:
         raise InputError(
             f"the run in {str(folder)!r} is another one: {different}; resume with the same recipe, replace it with "

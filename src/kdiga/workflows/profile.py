@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from kdiga.data import ImageSetFeed, augmentation_by_name, feed_of
+from kdiga.recipes.schema import Recipe
 from kdiga.runs.provenance import provenance
 from kdiga.training import TrainingSettings
 from kdiga.training.autotune import Choice
@@ -28,7 +29,8 @@ def profile_recipe(
     """Measure a few steps of a recipe's run, by sections, on every route and in both precisions.
 
     Nothing is trained or written. Bf16 and compiling are measured independently of the recipe; the layout is the
-    recipe's, or channels_last for "auto".
+    recipe's, or channels_last for "auto". Of a recipe with rounds every round counts as one with the recipe's teacher;
+    where it has none, with a teacher like the student.
 
     Args:
         run: Recipe with its data and models.
@@ -50,7 +52,7 @@ def profile_recipe(
         cached = replace(live, task=replace(live.task, teachers=[stored]), feed=feed)
         sources = {"live ": live, "cached ": cached}
     route = live.auto_route(measured.plain)
-    profiles = list[StepProfile]()
+    profiles, rounds = list[StepProfile](), recipe.all_epochs // settings.epochs
     todo = [
         (sources[source], source + label, one)
         for source in sources
@@ -61,15 +63,16 @@ def profile_recipe(
     for done, (profiled, label, one) in enumerate(todo):
         if on_variant is not None:
             on_variant(label, done, len(todo))
-        profiles.append(profiled.profile(label, one, steps=steps))
-    validation = measured.seconds_a_check() * checks_of(settings) / 60
+        found = profiled.profile(label, one, steps=steps)
+        profiles.append(replace(found, minutes=rounds * found.minutes))
+    validation = measured.seconds_a_check() * checks_of(recipe) / 60
     asked = (recipe.teacher, recipe.second_teacher)
     return {
         "method": recipe.method.info.name,
         "student": recipe.student.name,
         "teachers": [one.name for one in asked[: recipe.method.needs.teachers] if one is not None],
         "batch_size": settings.batch_size,
-        "steps": len(live.feed) * settings.epochs,
+        "steps": len(live.feed) * recipe.all_epochs,
         "route": route,
         "validation_minutes": validation,
         "whole_run": _whole_run(profiles, measured.route(route), settings, validation),
@@ -98,9 +101,10 @@ def run_cost(run: PreparedRun, *, steps: int = 5) -> RunCost:
     return RunCost(best, seconds[best], len(measured.profiled.feed), measured.seconds_a_check())
 
 
-def checks_of(settings: TrainingSettings) -> int:
-    """Return the number of a run's checks on validation images."""
-    return -(-settings.epochs // settings.validate_every)
+def checks_of(recipe: Recipe) -> int:
+    """Return the number of a run's checks on validation images, in all rounds."""
+    settings = recipe.training
+    return recipe.all_epochs // settings.epochs * -(-settings.epochs // settings.validate_every)
 
 
 class _MeasuredRun:
@@ -113,7 +117,10 @@ class _MeasuredRun:
             device=run.device,
             augmentation=augmentation_by_name(settings.augment, run.train.image_size),
         )
-        teachers = teachers_of(run.recipe.method, run.models.teacher, run.models.second_teacher)
+        teacher = run.models.teacher
+        if teacher is None and run.recipe.rounds is not None:
+            teacher = copy.deepcopy(run.models.student)  # as in every round but the first
+        teachers = teachers_of(run.recipe.method, teacher, run.models.second_teacher)
         task = TrainingTask(run.models.student, teachers, run.recipe.method, run.recipe.threat)
         self.profiled = ProfiledRun(task, feed, settings.epochs)
         self.plain = replace(

@@ -17,7 +17,14 @@ from kdiga.models import Classifier, count_parameters, load_model, save_model
 from kdiga.recipes.schema import ModelConfig, Recipe, Rounds
 from kdiga.results.shared import without_folders
 from kdiga.runs.fingerprints import fingerprint_of_model
-from kdiga.runs.run_folder import RESULT, exclusive_run, prepare_run_folder, read_result, write_result
+from kdiga.runs.run_folder import (
+    RESULT,
+    exclusive_run,
+    prepare_run_folder,
+    read_config,
+    read_result,
+    write_result,
+)
 from kdiga.teachers import CachedTeacher
 from kdiga.training import TrainingResult, distill
 from kdiga.training.divergence import CollapsedError
@@ -42,7 +49,7 @@ def run_recipe(
 
     Writes ``config.yaml``, ``journal.jsonl`` and, after training has succeeded, ``best.safetensors``,
     ``last.safetensors`` and ``result.json``. With several processes every process makes the call, and the first one
-    writes. To resume a finished run returns it unchanged.
+    writes. To resume a finished run returns it unchanged. To overwrite a run with rounds removes all of them first.
 
     Raises:
         InputError: If anything in the recipe cannot be loaded, or ``out`` holds another run.
@@ -96,8 +103,21 @@ def _prepare(run: PreparedRun, out: Path, *, resume: bool, overwrite: bool) -> b
     begun = resume and any((out / name).exists() for name in (RESULT, STATE, "round-0"))
     if begun and not overwrite:
         check_same_run(run, out)
+    if overwrite and not resume:
+        _remove_rounds(out)
     prepare_run_folder(out, resume=resume, overwrite=overwrite)
     return begun
+
+
+def _remove_rounds(out: Path) -> None:
+    """Remove the runs of all rounds in a folder, as --overwrite removes a run; without rounds, leave it as it is."""
+    try:
+        whole = read_config(out) or {}
+    except InputError:  # a damaged recipe, of a run that is removed
+        return
+    for folder in sorted(out.glob("round-*")) if whole.get("rounds") else ():
+        with exclusive_run(folder):
+            prepare_run_folder(folder, overwrite=True)
 
 
 def _result(run: PreparedRun, outcome: TrainingResult, stored: CachedTeacher | None) -> dict[str, Any]:
@@ -191,6 +211,7 @@ def _run_rounds(
     result = results[best] | {
         "best_round": best,
         "rounds": [{"minutes": one["minutes"], "validation": one["validation"]} for one in results],
+        "epochs": sum(one["epochs"] for one in results),
         "minutes": round(sum(one["minutes"] for one in results), 2),
         "passes": {kind: sum(one["passes"][kind] for one in results) for kind in results[0]["passes"]},
     }
