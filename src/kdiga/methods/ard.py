@@ -95,7 +95,7 @@ class ARD(CheckedOptions):
 
 def farthest_from_teacher(step: StepContext, *, steps: int, step_size: float | None) -> Tensor:
     """Return images that maximise ``KL(p_T(x) || p_S(x_adv))``, from a near start."""
-    target = step.teacher.logits
+    target = step.teacher_logits
 
     def distance(images: Tensor) -> Tensor:
         return losses.kl(step.predict(images), target)

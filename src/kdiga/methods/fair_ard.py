@@ -56,7 +56,7 @@ class FairARD(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the weighted imitation."""
-        means, target = means_if_due(step, self.updates), step.teacher.logits
+        means, target = means_if_due(step, self.updates), step.teacher_logits
         if means is not None:
             step.memory["weights"] = self._weights(means["survived"])
         weights = step.memory.get("weights", target.new_ones(target.shape[1]))
