@@ -79,6 +79,16 @@ def label_probabilities(labels: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(like).scatter(1, labels.clamp_min(0)[:, None], labelled)  # one_hot would wait for a GPU
 
 
+def is_labelled(labels: Tensor) -> Tensor:
+    """Return whether each example has a label, bool (batch,)."""
+    return torch.ones_like(labels[:, 0], dtype=torch.bool) if labels.dim() == 2 else labels >= 0
+
+
+def labels_or_predictions(labels: Tensor, logits: Tensor) -> Tensor:
+    """Return labels with the predicted class for each example without a label; soft labels as they are."""
+    return labels if labels.dim() == 2 else torch.where(labels < 0, logits.detach().argmax(1), labels)
+
+
 def where_labelled(gradient: Tensor, labels: Tensor) -> Tensor:
     """Return input gradients with those of examples without a label set to 0, as their loss is."""
     return gradient if labels.dim() == 2 else torch.where((labels >= 0)[:, None, None, None], gradient, 0)

@@ -177,6 +177,11 @@ def test_compiled_parts_are_found(batch):
     assert compiled_part(torch.compile(network(nn.SiLU()))) == ""
 
 
+def test_examples_without_a_label_hide_nothing(batch):
+    nothing = batch[0], torch.full_like(batch[1], -100)
+    assert "Swish at '2' is wrong" in (obstacle(network(Swish(Slope)), nothing) or "")
+
+
 @pytest.mark.parametrize(
     ("activation", "why"), [(Swish(Slope), "Swish at '2' is wrong by"), (Swish(Once), "once_differentiable")]
 )

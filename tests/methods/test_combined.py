@@ -11,7 +11,7 @@ import torch
 import kdiga
 from kdiga.errors import InputError
 from kdiga.experiments.trials import trial_method
-from kdiga.methods import method_by_name, search_space
+from kdiga.methods import method_by_name, method_options, search_space
 from kdiga.model_state import seeded
 from kdiga.recipes.validate import recipe_from_dict
 from kdiga.training.resume import identity_of
@@ -121,6 +121,8 @@ def test_in_any_loop(batch):
         ({"name": "rslad", "with": {"trades": {}}}, r"method to add 'trades'.*accepted: igdm, kdiga, tangent"),
         ({"name": "rslad", "with": ["kdiga"]}, "with was"),
         ({"name": "kd", "with": "igdm"}, "attacks nothing"),
+        ({"name": "tangent", "steps": 3, "align_every": 2, "with": "igdm"}, "not every image and step"),
+        ({"name": "tangent", "steps": 3, "align_share": 0.5, "with": "igdm"}, "not every image and step"),
         ({"name": "saad", "with": "kdiga"}, "of one score"),
         ({"name": "rslad", "with": {"kdiga": {"random_start": True}}}, "random_start was True"),
         ({"name": "rslad", "with": {"tangent": {"learn_at": "adv"}}}, "learn_at was 'adv'"),
@@ -132,6 +134,24 @@ def test_refused(method, message):
     data = {"data": "digits", "student": "cnn-4", "teacher": "runs/robust"}
     with pytest.raises(InputError, match=r"method\.with"):
         recipe_from_dict(data | {"method": method})
+
+
+@pytest.mark.parametrize("base", ["kd", "rslad", "ard", "iad", "adaad", "dgad", "fair-ard", "absld"])
+@pytest.mark.parametrize(("options", "gradients"), [({"align_every": 4}, 2), ({"align_share": 0.25}, 8), ({}, 8)])
+def test_the_teachers_gradient_is_taken_only_where_it_is_used(base, options, gradients, batch):
+    student, teacher = five_layers(1), Counted(five_layers(2).eval())
+    inner = {"steps": 1, "inner_steps": 1}
+    base_options = {name: value for name, value in inner.items() if name in method_options(method_by_name(base))}
+    method = {"name": base, **base_options, "with": {"kdiga": options}}
+    distiller = kdiga.Distiller(student, teacher, method=method, total_steps=8, threat="linf 0.1")
+    alone = kdiga.Distiller(student, teacher, method={"name": base, **base_options}, total_steps=8, threat="linf 0.1")
+    counts = []
+    for one in (alone, distiller):
+        before = teacher.backwards
+        for _ in range(8):
+            one(*batch)
+        counts.append(teacher.backwards - before)
+    assert counts[1] - counts[0] == gradients
 
 
 def test_stored_signals_serve_what_they_can():

@@ -16,7 +16,7 @@ from kdiga.gradients.routes import Exact
 from kdiga.methods import method_by_name
 from kdiga.model_state import seeded
 from kdiga.training import TrainingSettings
-from kdiga.training.averaging import EpochAverage, interpolated
+from kdiga.training.averaging import EpochAverage, MovingAverage, interpolated
 from kdiga.training.optimization import build_optimizer, build_schedule
 from kdiga.training.stepper import Stepper, TrainingTask
 from kdiga.types import Batch
@@ -97,6 +97,28 @@ def test_a_tied_weight_is_interpolated_once():
     between = interpolated(tied(1.0), tied(2.0), 0.5, ())
     assert torch.equal(between[0].weight, torch.full((3, 3), 1.5))
     assert between[1].weight is between[0].weight
+
+
+def test_a_tied_weight_is_averaged_once_a_step():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = (nn.Linear(3, 3, bias=False) for _ in range(3))
+            self.second.weight = self.first.weight
+            self.register_buffer("count", torch.tensor(0))
+
+    student = Tied()
+    for parameter in student.parameters():
+        nn.init.zeros_(parameter)
+    average = MovingAverage(student, 0.9)
+    for parameter in student.parameters():
+        nn.init.ones_(parameter)
+    student.count += 7
+    average.update(student, step=201)
+    assert average.module.first.weight is average.module.second.weight
+    assert average.module.count == 7
+    for parameter in average.module.parameters():
+        assert torch.allclose(parameter, torch.full_like(parameter, 0.1))
 
 
 def test_an_average_of_epochs_resumes(stripes, tmp_path):

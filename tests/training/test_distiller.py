@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,33 @@ def test_logits_are_those_of_the_pass_in_the_loss(batch):
     assert output.logits.requires_grad
     assert torch.equal(output.loss, sum(output.weights[name] * value for name, value in output.terms.items()))
     assert output.logits is output.statistics.passes[0].logits
+
+
+def test_logits_have_a_graph_after_a_second_forward(batch):
+    options = {"method": "kdiga", "convention": "author", "second_forward": True}
+    assert distiller_of(*networks(), **options).output(*batch).logits.requires_grad
+
+
+@pytest.mark.parametrize("norm", ["train", "eval"])
+def test_the_gap_is_of_one_mode_of_batch_norm(norm, batch):
+    student, teacher = networks()
+    for parameter in (given := copy.deepcopy(student)).parameters():
+        parameter.requires_grad_(False)
+    distiller = distiller_of(student, teacher, method="tangent", learn_at="adv", alignment_batch_norm=norm, flat=True)
+    output = distiller.output(*batch)
+    images, labels = batch
+    clean = images.clone().requires_grad_()
+    given.train(norm == "train")
+    loss = nn.functional.cross_entropy(given(clean), labels)
+    delta = torch.autograd.grad(loss, clean)[0].sign() * 0.1
+    adv = (images + delta).clamp(0, 1)
+    expected = nn.functional.cross_entropy(given(adv), labels) - loss
+    assert output.terms["gap"].item() == pytest.approx(expected.item(), abs=1e-4)
+    learnt = torch.autograd.grad(output.objective.terms[2].value, list(student.parameters()))
+    plain = networks()[0]
+    nn.functional.cross_entropy(plain(adv), labels).backward()
+    for mine, other in zip(learnt, plain.parameters(), strict=True):
+        assert torch.allclose(mine, other.grad, atol=1e-5)
 
 
 def test_options_are_given_as_in_a_recipe_or_as_keywords(batch):
@@ -290,6 +318,17 @@ def test_an_input_gradient_that_stays_zero_ends_the_training(batch):
         distiller(*batch)
     with pytest.raises(kdiga.DivergedError, match="input gradient is exactly zero on 100 %"):
         distiller(*batch)
+
+
+def test_zero_gradients_of_images_without_labels_are_no_fault(batch):
+    student, teacher = networks()
+    images, labels = batch
+    nothing, some = torch.full_like(labels, -100), torch.where(torch.arange(12) < 10, -100, labels)
+    distiller = distiller_of(student, teacher, method="kdiga")
+    with warnings.catch_warnings(action="error"):
+        for step in range(10):
+            distiller(images, nothing if step % 2 else some)
+        kdiga.align(student, teacher, images, nothing)
 
 
 def test_the_batch_of_the_caller_does_not_change(batch):

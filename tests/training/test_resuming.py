@@ -250,6 +250,21 @@ def test_what_may_differ_and_what_may_not(stripes, robust, tmp_path, saving):
     run(tmp_path, resume=True, accumulate=2, save_every=0)
 
 
+@pytest.mark.parametrize("removed", [{"label_smoothing": 0.2}, {"swa": 0.3}, {"awp": 0.01}])
+def test_a_setting_that_is_removed_is_refused(removed, stripes, robust, tmp_path, saving):
+    saving(1)
+
+    def die(done, total):
+        if done == 5:
+            raise StoppedError
+
+    run = options("start", stripes, robust)
+    with pytest.raises(StoppedError):
+        run(tmp_path, on_step=die, **removed)
+    with pytest.raises(InputError, match=f"has training.{next(iter(removed))} .* and this one None; resume with the"):
+        run(tmp_path, resume=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -24,7 +24,7 @@ from kdiga.gradients.input_gradient import input_gradient_and_logits
 from kdiga.gradients.obstacles import compiled_part, obstacle_to_differences, obstacle_to_double_backward
 from kdiga.gradients.routes import Exact, Route, route_by_name
 from kdiga.gradients.student_pass import PassOptions, StudentPass
-from kdiga.losses import distance_by_name, where_labelled
+from kdiga.losses import distance_by_name, is_labelled, where_labelled
 from kdiga.model_output import logits_at
 from kdiga.model_state import all_in_eval_mode, evaluating
 
@@ -114,9 +114,9 @@ def align(
             to the parameters, is cut off.
 
     Warns:
-        KdigaWarning: if the input gradient is exactly zero on every image, if batch norm and dropout of the
-            student are all in eval mode, or at the first call, if a model returns probabilities or the teacher is no
-            better than guessing.
+        KdigaWarning: if the input gradient is exactly zero on every image with a label, if batch norm and dropout of
+            the student are all in eval mode, or at the first call, if a model returns probabilities or the teacher is
+            no better than guessing.
 
     >>> import torch
     >>> student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2))
@@ -156,7 +156,7 @@ def align(
             f"teacher_gradient had shape {tuple(teacher_gradient.shape)} and images {tuple(images.shape)}; they must "
             "be equal, row i the gradient at image i."
         )
-    _check_gradient(student, student_pass.input_gradient, values=check_values)
+    _check_gradient(student, student_pass.input_gradient, labels, values=check_values)
     if student not in _CHECKED.setdefault(type(route), WeakSet()):
         _check_once(student, images, labels, route, student_pass.logits)
     target = where_labelled(teacher_gradient.detach(), labels)
@@ -213,7 +213,7 @@ def _cannot_be_differentiated_twice(why: str) -> str:
     )
 
 
-def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> None:
+def _check_gradient(student: nn.Module, gradient: Tensor, labels: Tensor, *, values: bool) -> None:
     """Check that the term can train the student; check the gradient's values only if ``values`` is set."""
     if not gradient.requires_grad and any(parameter.requires_grad for parameter in student.parameters()):
         raise InputError(
@@ -221,7 +221,7 @@ def _check_gradient(student: nn.Module, gradient: Tensor, *, values: bool) -> No
             "rounding in its forward pass, or a backward pass written without a graph. Let the gradient through; or "
             "use route 'finite-difference', where its value is right."
         )
-    if values and not gradient.detach().any():
+    if values and is_labelled(labels).any() and not gradient.detach().any():
         warn(
             "the student's input gradient is exactly zero on every image, so aligning it does nothing: a hard clamp or "
             "rounding in its forward pass, dead activations, or saturated logits. Let the gradient through."

@@ -65,13 +65,14 @@ def obstacle_to_double_backward(
     Args:
         student: Module that maps images to logits; its gradients, statistics and random numbers do not change.
         images: A few images, float (batch, channel, height, width).
-        labels: Labels, int64, shape (batch,).
+        labels: Labels, int64, shape (batch,); an example without a label is tried with class 0.
         route: Exact route.
         score: Score whose input gradient is taken.
         always: Whether to compare also where no custom ``autograd.Function`` is part of the student.
     """
     if compiled_part(student) is not None:
         return "it is compiled"
+    labels = labels.clamp_min(0)  # without a label all derivatives are 0
     device = device_of(student)
     with frozen_statistics(student), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:

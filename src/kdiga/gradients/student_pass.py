@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdiga.distributed.batch_shards import current_shard
 from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.routes import ParameterGradients, Route
-from kdiga.losses import Score, cross_entropy, score_by_name
+from kdiga.losses import Score, cross_entropy, is_labelled, score_by_name
 from kdiga.model_output import logits_at
 from kdiga.model_state import (
     BufferState,
@@ -221,6 +221,8 @@ class StepStatistics:
     def counts(self) -> Tensor:
         """Return images with logits, those of them saturated, images with an input gradient, those whose is zero.
 
+        The last two leave out images without a label, whose input gradient is 0.
+
         Returns:
             Tensor: Float (4,), without synchronisation with the device.
         """
@@ -231,8 +233,9 @@ class StepStatistics:
                 counts[0] += len(logits)
                 counts[1] += saturated(logits.detach()).sum()
             if gradient is not None:
-                counts[2] += len(gradient)
-                counts[3] += (gradient.detach() == 0).flatten(1).all(1).sum()
+                labelled = is_labelled(one.labels)
+                counts[2] += labelled.sum()
+                counts[3] += (labelled & (gradient.detach() == 0).flatten(1).all(1)).sum()
         return counts
 
 

@@ -54,7 +54,7 @@ class ABSLD(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the imitation at adversarial and at clean images."""
-        labels, logits, means = step.batch.labels, step.teacher.logits, means_if_due(step, self.updates)
+        labels, logits, means = step.batch.labels, step.teacher_logits, means_if_due(step, self.updates)
         temperatures = dict[str, Tensor]()
         for place in ("robust", "clean"):
             now = step.memory.get(place, logits.new_ones(logits.shape[1], dtype=torch.float64))

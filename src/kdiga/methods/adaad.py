@@ -46,7 +46,7 @@ class AdaAD(CheckedOptions):
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images))
         terms = [Term("robust", self.robust_weight, robust.mean())]
         if self.clean_weight:
-            clean = losses.kl(step.clean.logits, step.teacher.logits)
+            clean = losses.kl(step.clean.logits, step.teacher_logits)
             terms.append(Term("clean", self.clean_weight, clean.mean()))
         return Objective(tuple(terms))
 

@@ -83,8 +83,9 @@ class ARD(CheckedOptions):
         if chosen.attack == "kl":
             adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
         else:
-            adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
-        target = step.teacher_at(adv_images) if chosen.teacher_input == "adv" else step.teacher.logits
+            answers = None if chosen.teacher_input == "adv" else step.teacher_logits
+            adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, answers=answers)
+        target = step.teacher_at(adv_images) if chosen.teacher_input == "adv" else step.teacher_logits
         imitation = losses.kl(step.at(adv_images).logits, target, self.temperature or chosen.temperature)
         terms = [Term("teacher", self.teacher_weight, imitation.mean())]
         if self.label_weight:
@@ -94,7 +95,7 @@ class ARD(CheckedOptions):
 
 def farthest_from_teacher(step: StepContext, *, steps: int, step_size: float | None) -> Tensor:
     """Return images that maximise ``KL(p_T(x) || p_S(x_adv))``, from a near start."""
-    target = step.teacher.logits
+    target = step.teacher_logits
 
     def distance(images: Tensor) -> Tensor:
         return losses.kl(step.predict(images), target)

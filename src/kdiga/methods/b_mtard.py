@@ -36,10 +36,11 @@ class BMTARD(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, balance weights and temperatures, then return both imitations."""
-        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near")
+        answers = step.second_teacher.logits
+        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near", answers=answers)
         robust_temperature, natural_temperature = step.memory.get("temperatures", (1.0, 1.0))
         robust_target = step.teacher_at(adv_images) / robust_temperature
-        natural_target = step.second_teacher.logits / natural_temperature
+        natural_target = answers / natural_temperature
         robust = losses.kl(step.at(adv_images).logits, robust_target).mean()
         natural = losses.kl(step.clean.logits, natural_target).mean()
         entropies = [mean_of(losses.entropy(one).mean()) for one in (robust_target, natural_target)]

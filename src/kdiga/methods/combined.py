@@ -37,7 +37,7 @@ class Combined:
 
     Raises:
         InputError: If a method has no such term, options exclude it, or the methods need input gradients of different
-            scores, or IGDM's term is added to a method that attacks nothing.
+            scores, or IGDM's term is added to a method that does not attack every image at every step.
     """
 
     base: Method
@@ -61,28 +61,35 @@ class Combined:
     def needs(self) -> Needs:
         """The base's needs and those of the added terms."""
         total = self.base.needs
-        attacks = total.student.forwards - (getattr(self.base, "align_share", 1.0) < 1) > total.train_forwards
+        parted = getattr(self.base, "align_share", 1.0) < 1 or getattr(self.base, "align_every", 1) > 1
+        attacks = total.student.forwards > total.train_forwards and not parted
         for one in self.added:
             if not isinstance(one, AddedTerm):
                 names = [name for name, kind in available_methods().items() if hasattr(kind, "added_term")]
                 raise unknown("method to add", one.info.name, names)
             if one.info.name == "igdm" and not attacks:
                 raise InputError(
-                    f"method {self.base.info.name!r} attacks nothing, and igdm's term is taken at the images of its "
-                    "attack; add it to a method with an attack, such as rslad."
+                    f"method {self.base.info.name!r} attacks nothing, or with align_share or align_every not every "
+                    "image and step, and igdm's term is taken at the images of its attack; add it to a method that "
+                    "attacks them all, such as rslad."
                 )
             total = _joined(total, one.added_needs, f"{self.base.info.name!r} with {one.info.name!r}")
         return total
 
     def __call__(self, step: StepContext) -> Objective:
         """Return the base's terms and the added ones."""
-        if any(one.needs.teacher_gradient and getattr(one, "align_share", 1.0) == 1 for one in self.added):
+        if any(one.needs.teacher_gradient and _aligns_all(one, step.clock.number) for one in self.added):
             step.ask_teacher_first(step)
         terms = list(self.base(step).terms)
         for one in self.added:
             term = cast("AddedTerm", one).added_term(step)
             terms.append(replace(term, name=f"{one.info.name}-{term.name}"))
         return Objective(tuple(terms))
+
+
+def _aligns_all(method: Method, number: int) -> bool:
+    """Return whether a method aligns the whole batch at step ``number``."""
+    return getattr(method, "align_share", 1.0) == 1 and number % getattr(method, "align_every", 1) == 0
 
 
 def _joined(one: Needs, other: Needs, names: str) -> Needs:

@@ -15,7 +15,7 @@ from kdiga.attacks.pgd import Start
 from kdiga.errors import InputError
 from kdiga.gradients.routes import Exact, Route
 from kdiga.gradients.student_pass import BatchNormMode, Forward, GradientUse, PassOptions, StepStatistics, StudentPass
-from kdiga.losses import Score, cross_entropy
+from kdiga.losses import Score, cross_entropy, labels_or_predictions
 from kdiga.model_output import logits_at
 from kdiga.model_state import evaluating, frozen_parameters, frozen_statistics
 from kdiga.stopwatch import Watch, silent
@@ -291,11 +291,21 @@ class StepContext:
         self._attacked, self._passes, self._targets = adv_images, {}, None
         return adv_images
 
-    def attack_loss(self, *, steps: int, step_size: float | None = None, start: Start = "uniform") -> Tensor:
-        """Return the images of :meth:`attack` on the student's cross-entropy."""
+    def attack_loss(
+        self, *, steps: int, step_size: float | None = None, start: Start = "uniform", answers: Tensor | None = None
+    ) -> Tensor:
+        """Return the images of :meth:`attack` on the student's cross-entropy.
+
+        An example without a label has the class that ``answers`` predict, a teacher's logits at the clean images;
+        without them the student's prediction at the start of the attack.
+        """
+        labels = self.batch.labels if answers is None else labels_or_predictions(self.batch.labels, answers)
 
         def loss(images: Tensor) -> Tensor:
-            return cross_entropy(self.predict(images), self.batch.labels)
+            nonlocal labels
+            logits = self.predict(images)
+            labels = labels_or_predictions(labels, logits)
+            return cross_entropy(logits, labels)
 
         return self.attack(loss, steps=steps, step_size=step_size, start=start)
 
@@ -320,12 +330,7 @@ class StepContext:
         return {name: self.__dict__[name] for name in names if name in self.__dict__}
 
     def _student_pass(
-        self,
-        images: Tensor,
-        gradient: GradientUse,
-        batch_norm: BatchNormMode = "train",
-        *,
-        keep_statistics: bool = False,
+        self, images: Tensor, gradient: GradientUse, batch_norm: BatchNormMode = "train", keep_statistics: bool = False
     ) -> StudentPass:
         settings, watch = self.settings, self.observers.watch
         options = PassOptions(

@@ -45,7 +45,7 @@ class DGAD(CheckedOptions):
     def __call__(self, step: StepContext) -> Objective:
         """Attack both networks, then return the clean, the robust and the consistency term."""
         adv_images = widest_disagreement(step, steps=self.steps, step_size=self.step_size)
-        labels, target = step.batch.labels, step.teacher.logits
+        labels, target = step.batch.labels, step.teacher_logits
         clean_logits, adv_logits = step.clean.logits, step.at(adv_images).logits
         mistaken = _mistaken(target, labels)
         clean = mistaken * losses.kl(clean_logits, corrected(target, labels))

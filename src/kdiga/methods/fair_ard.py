@@ -56,7 +56,7 @@ class FairARD(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the weighted imitation."""
-        means, target = means_if_due(step, self.updates), step.teacher.logits
+        means, target = means_if_due(step, self.updates), step.teacher_logits
         if means is not None:
             step.memory["weights"] = self._weights(means["survived"])
         weights = step.memory.get("weights", target.new_ones(target.shape[1]))
@@ -73,11 +73,12 @@ class FairARD(CheckedOptions):
     def _attack(self, step: StepContext, target: Tensor) -> Tensor:
         """Return the images of the base's attack, and add the steps that each example survived to the memory."""
         labels, survived = step.batch.labels, torch.zeros(len(target), device=target.device)
+        attacked = losses.labels_or_predictions(labels, target)
 
         def objective(images: Tensor) -> Tensor:
             logits = step.predict(images)
             survived.add_(logits.detach().argmax(1) == classes_of(labels))
-            return losses.cross_entropy(logits, labels) if self.base == "ard" else losses.kl(logits, target)
+            return losses.cross_entropy(logits, attacked) if self.base == "ard" else losses.kl(logits, target)
 
         start = "uniform" if self.base == "ard" else "near"
         adv_images = step.attack(objective, steps=self.steps, step_size=self.step_size, start=start)

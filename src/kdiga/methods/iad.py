@@ -54,9 +54,10 @@ class IAD(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the imitation, the self-imitation and, with a weight, the label term."""
-        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size)
+        target = step.teacher_logits
+        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, answers=target)
         adv_logits = step.at(adv_images).logits
-        imitation = losses.kl(adv_logits, step.teacher.logits, self.temperature)
+        imitation = losses.kl(adv_logits, target, self.temperature)
         own = adv_logits.new_zeros(1)
         if step.progress >= self.begin:
             trusted = trust(step.teacher_at(adv_images), step.batch.labels, self.trust_exponent)
@@ -68,7 +69,11 @@ class IAD(CheckedOptions):
 
 
 def trust(teacher_logits: Tensor, labels: Tensor, exponent: float) -> Tensor:
-    """Return the trust in the teacher for each example: its true-class probability to a power, in [0, 1]."""
+    """Return the trust in the teacher for each example: its true-class probability to a power, in [0, 1].
+
+    For an example without a label the class is the teacher's prediction.
+    """
+    labels = losses.labels_or_predictions(labels, teacher_logits)
     return losses.true_probability(teacher_logits, labels).pow(exponent)
 
 

@@ -65,7 +65,8 @@ class KDIGAARD(CheckedOptions):
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the label, the imitation and the alignment term."""
         steps, step_size = self.steps, self.step_size or (step.threat.eps / 5 if self.steps > 1 else None)
-        adv_images = step.attack_loss(steps=steps, step_size=step_size)
+        answers = step.teacher.logits if self.align_at == "clean" else None
+        adv_images = step.attack_loss(steps=steps, step_size=step_size, answers=answers)
         adversarial = step.moved_to(adv_images)
         matched = adversarial if self.align_at == "adv" else step
         if self.teacher_input == self.align_at:

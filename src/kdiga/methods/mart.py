@@ -40,7 +40,8 @@ class MART(CheckedOptions):
         """Attack, then return the label, the margin and the robustness term."""
         adv = step.at(step.attack_loss(steps=self.steps, step_size=self.step_size, start="near"))
         labels = step.batch.labels
-        doubt = 1 - losses.true_probability(step.clean.logits, labels)
+        classes = losses.labels_or_predictions(labels, step.clean.logits)
+        doubt = 1 - losses.true_probability(step.clean.logits, classes)
         change = losses.kl(adv.logits, step.clean.logits)
         return Objective(
             (

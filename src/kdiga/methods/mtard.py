@@ -46,9 +46,10 @@ class MTARD(CheckedOptions):
 
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, balance the weights, then return both imitations."""
-        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near")
+        answers = step.second_teacher.logits
+        adv_images = step.attack_loss(steps=self.steps, step_size=self.step_size, start="near", answers=answers)
         robust = losses.kl(step.at(adv_images).logits, step.teacher_at(adv_images)).mean()
-        natural = losses.kl(step.clean.logits, step.second_teacher.logits).mean()
+        natural = losses.kl(step.clean.logits, answers).mean()
         weight = natural_weight(step, self.balance_rate, mean_of(robust), mean_of(natural))
         return Objective((Term("robust", 1 - weight, robust), Term("natural", weight, natural)))
 

@@ -36,7 +36,7 @@ class RSLAD(CheckedOptions):
     def __call__(self, step: StepContext) -> Objective:
         """Attack the student, then return the imitation at adversarial and at clean images."""
         adv_images = farthest_from_teacher(step, steps=self.steps, step_size=self.step_size)
-        target = step.teacher.logits
+        target = step.teacher_logits
         return Objective(
             (
                 Term("robust", self.robust_weight, losses.kl(step.at(adv_images).logits, target).mean()),

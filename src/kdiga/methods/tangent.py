@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from kdiga import losses
@@ -121,10 +122,15 @@ class Tangent(CheckedOptions):
     def _at_the_gap(self, step: StepContext) -> Objective:
         target = step.ask_teacher_first(None if self.flat else step)
         clean_losses = step.aligned.hard_losses.detach()
-        adv_images = self._widest_gap(step)
+        adv_images, in_eval = self._widest_gap(step), step.settings.alignment_batch_norm == "eval"
+        with torch.no_grad():  # before the pass that learns, which moves the running statistics
+            eval_losses = step.at(adv_images, "eval").hard_losses if in_eval else None
         adv = step.at(adv_images)
+        adv_losses = adv.hard_losses
+        if eval_losses is not None:  # the value in the mode of the clean losses, the derivative of the pass that learns
+            adv_losses = eval_losses + adv_losses - adv_losses.detach()
         imitation = losses.kl(adv.logits, target, self.temperature)
-        gap = adv.hard_losses - clean_losses - self._rise(step, adv_images)
+        gap = adv_losses - clean_losses - self._rise(step, adv_images)
         return self._objective(step, adv.losses.mean(), imitation.mean(), gap.mean())
 
     def _objective(self, step: StepContext, label: Tensor, imitation: Tensor, gap: Tensor) -> Objective:

@@ -20,8 +20,9 @@ class ExtraConfig:
 
     path: str  # path of an .npz file with ``image`` and ``label``, or of a folder of class folders
     share: float = 0.7  # fraction of extra images in each batch, in (0, 1)
-    # "given" (labels of the file or folder), "teacher" (predictions of the recipe's teacher) or "none" (the label loss
-    # leaves the images out; terms of the teacher use them). Without "given" the folder need not have class folders
+    # "given" (labels of the file or folder), "teacher" (predictions of the recipe's teacher) or "none" (label losses
+    # and input gradients leave the images out; terms of the teacher use them, and attacks take predictions as labels).
+    # Without "given" the folder need not have class folders
     labels: Literal["given", "teacher", "none"] = "given"
 
     def __post_init__(self) -> None:

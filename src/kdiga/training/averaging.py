@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,47 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from kdiga.model_output import logits_at
 from kdiga.model_state import copied
 
-if TYPE_CHECKING:
-    from timm.utils.model_ema import ModelEmaV3
-
 WARM_UP_POWER = 2 / 3
 
 
-def moving_average(model: nn.Module, decay: float) -> ModelEmaV3 | None:
-    """Return the exponential moving average of a model's parameters and buffers; None for a decay of 0.
+class MovingAverage:
+    """The exponential moving average of a model's parameters and buffers.
 
     After step ``n``, from 1, ``average += (1 - d) * (model - average)`` with ``d = min(decay, 1 - n**(-2/3))``: the
     first step replaces the average, and early weights lose their influence soon.
-    """
-    if not decay:
-        return None
-    from timm.utils.model_ema import ModelEmaV3  # here, because timm loads slowly
 
-    return ModelEmaV3(copied(model), decay=decay, use_warmup=True, warmup_power=WARM_UP_POWER, foreach=True)
+    Args:
+        model: Model to average.
+        decay: Largest decay ``d``, in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        from timm.utils.model_ema import ModelEmaV3  # here, because timm loads slowly
+
+        once = _EachTensorOnce(copied(model))
+        self._average = ModelEmaV3(once, decay=decay, use_warmup=True, warmup_power=WARM_UP_POWER, foreach=True)
+
+    @property
+    def module(self) -> nn.Module:
+        """The averaged model, in eval mode."""
+        return cast("_EachTensorOnce", self._average.module).model
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Add the model after a step, from 1."""
+        self._average.update(_EachTensorOnce(model), step=step)
+
+
+class _EachTensorOnce(nn.Module):
+    """A model with a state that has each tensor once: timm averages a tied weight once for each of its names."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return parameters and buffers by number."""
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        return {str(number): tensor.detach() for number, tensor in enumerate(tensors)}
 
 
 class EpochAverage:

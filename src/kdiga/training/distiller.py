@@ -311,7 +311,8 @@ class DistillerOutput:
         images = self.step.batch.images
         for one in self.statistics.passes:
             logits, _ = one.computed()
-            if logits is not None and len(logits) == len(images) and one.images.data_ptr() == images.data_ptr():
+            clean = one.images.data_ptr() == images.data_ptr()
+            if clean and logits is not None and logits.requires_grad and len(logits) == len(images):
                 return logits
         settings = replace(self.step.settings, gradient="none", alignment_batch_norm="train")
         return replace(self.step, settings=settings, is_subset=True).clean.logits

@@ -193,8 +193,8 @@ def load_state(folder: Path, identity: Mapping[str, str | None]) -> dict[str, An
         check_structure(state, {one.name for one in fields(Progress)})
     except Exception as error:  # from damaged bytes torch raises nearly everything: IndexError, AssertionError, ...
         raise damaged_state(folder, error) from None
-    for name, value in identity.items():
-        there = saved.get(name)
+    for name in {**identity, **saved}:  # a setting may be in one of them only
+        value, there = identity.get(name), saved.get(name)
         if name in CONTENTS and None in (there, value):  # unknown: a loader, a state of an earlier version
             continue
         if there != value:

@@ -24,7 +24,7 @@ from kdiga.methods.context import StepObservers, StepRecord, Teacher
 from kdiga.model_state import copied, frozen_statistics
 from kdiga.models.checkpoint import check_state
 from kdiga.stopwatch import Watch, silent
-from kdiga.training.averaging import EpochAverage, moving_average
+from kdiga.training.averaging import EpochAverage, MovingAverage
 from kdiga.training.distiller import Distiller
 from kdiga.training.freezing import FrozenParameters
 from kdiga.training.optimization import build_optimizer, build_schedule, clip_gradient
@@ -114,7 +114,7 @@ class Stepper:
             process_group.broadcast_weights(model)
         self._undo = share_statistics(trained if settings.sync_batch_norm else (), process_group)
         self.frozen = FrozenParameters(self.student, settings.freeze)  # after share_statistics, which changes modules
-        self.average = moving_average(self.student, settings.ema)
+        self.average = MovingAverage(self.student, settings.ema) if settings.ema else None
         if settings.swa is not None:
             self.average = EpochAverage(self.student, settings.swa, settings.epochs)
         self.perturbation = WeightPerturbation(self.student, settings.awp)
@@ -179,7 +179,7 @@ class Stepper:
             clip_gradient(self.parameters, self.settings.grad_clip)
             self.optimizer.step()
             self.schedule.step()
-            if self.average is not None and not isinstance(self.average, EpochAverage):
+            if isinstance(self.average, MovingAverage):
                 self.average.update(self.student, step=number + 1)
         return objective
 
