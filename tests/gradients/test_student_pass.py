@@ -12,6 +12,7 @@ from torch import nn
 
 import kdiga
 from kdiga.errors import InputError
+from kdiga.gradients.input_gradient import gradient_by_images
 from kdiga.gradients.routes import Exact, FiniteDifference, route_by_name
 from kdiga.gradients.student_pass import PassOptions, StudentPass
 from kdiga.model_state import seeded
@@ -188,6 +189,25 @@ def test_a_half_share_gives_half_the_derivative(batch):
         found.append(torch.cat([parameter.grad.flatten() for parameter in student.parameters()]))
     for difference in found[1:]:
         assert float((difference - found[0]).norm() / found[0].norm()) < 0.01
+
+
+def test_gradients_of_confident_answers_do_not_vanish_in_float16(batch):
+    model, labels = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), torch.zeros(12, dtype=torch.int64)
+    with torch.no_grad():
+        model[1].bias.copy_(torch.tensor([18.0, 0, 0]))
+    expected = kdiga.input_gradient(model, batch[0], labels)
+    with torch.autocast("cpu", torch.float16):
+        found = kdiga.input_gradient(model, batch[0], labels)
+    assert (found - expected).norm() < 0.03 * expected.norm()
+
+
+def test_a_scale_that_overflows_in_float16_is_not_used(batch):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False)).half()
+    with torch.no_grad():
+        model[1].weight.uniform_(-1, 1).mul_(200)
+    images = batch[0].requires_grad_()
+    values = model(images.half())[:, 0]
+    assert torch.equal(gradient_by_images(values, images)[0].flatten(), model[1].weight[0].float())
 
 
 def test_routes_by_name():

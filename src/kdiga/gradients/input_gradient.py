@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdiga.arguments import checked
 from kdiga.checks import check_images, check_logits, check_targets
 from kdiga.errors import InputError
-from kdiga.losses import Score, score_by_name
+from kdiga.losses import Score, full_precision, score_by_name
 from kdiga.model_output import logits_at
 from kdiga.model_state import frozen_statistics
 
@@ -79,10 +79,17 @@ def reentrant_checkpoint_as_error() -> Generator[None]:
         ) from error
 
 
+HALF_SCALES = (2.0**12, 2.0**6, 1.0)
+"""Factors of the values in float16, where derivatives underflow; a smaller one follows where one overflows."""
+
+
 def gradient_by_images(
     values: Tensor, images: Tensor, *, retain_graph: bool = False, create_graph: bool = False
 ) -> Tensor:
     """Return the derivative of the sum of values by the images that they were computed from.
+
+    A loss scaler does not reach this derivative. So under autocast to float16, and for values in it, the values are
+    scaled by a power of two and the result is divided by it.
 
     Args:
         values: Float (batch,), computed from a model's logits.
@@ -93,16 +100,16 @@ def gradient_by_images(
     Raises:
         InputError: if autograd finds no graph from the values to the images, or refuses the gradient.
     """
+    scales = HALF_SCALES if _in_float16(values, images) else (1.0,)
     gradient = None
-    if values.requires_grad:
-        with reentrant_checkpoint_as_error():
-            (gradient,) = torch.autograd.grad(
-                values.sum(),
-                images,
-                retain_graph=retain_graph or create_graph,
-                create_graph=create_graph,
-                allow_unused=True,
-            )
+    for scale in scales:
+        last, total = scale == scales[-1], values.sum() if scale == 1 else full_precision(values).sum() * scale
+        gradient = _derivative(total, images, retain_graph=retain_graph or not last, create_graph=create_graph)
+        if gradient is None or last:
+            break
+        gradient = gradient / scale
+        if bool(gradient.isfinite().all()):
+            break
     if gradient is None:
         raise InputError(
             "a model's logits have no gradient by its images, so there is nothing to align and no direction to attack "
@@ -110,3 +117,19 @@ def gradient_by_images(
             "Let the gradient through."
         )
     return gradient
+
+
+def _derivative(total: Tensor, images: Tensor, *, retain_graph: bool, create_graph: bool) -> Tensor | None:
+    if not total.requires_grad:
+        return None
+    with reentrant_checkpoint_as_error():
+        (gradient,) = torch.autograd.grad(
+            total, images, retain_graph=retain_graph or create_graph, create_graph=create_graph, allow_unused=True
+        )
+    return gradient
+
+
+def _in_float16(values: Tensor, images: Tensor) -> bool:
+    device = images.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return autocast or values.dtype == torch.float16
