@@ -252,11 +252,13 @@ def test_seeds_that_have_ended_count(claims):
         assert row["verdict"] == "supported"
         ours, plain = ([first(count, ATTACKED) for count in counts] for counts in (ended, (1, 2, 3)[: len(ended)]))
         assert row["against_plain"] == effect(ours, plain).to_list()
-    for seed in (1, 2):
-        (planted.out / f"ce/small/seed-{seed}/result.json").unlink()
-        row = judge_kd(planted.evidence, [SMALL])["rows"][0]
-    assert row["plain_robust"] == 0.01
-    assert row["against_plain"] == effect(ours, plain[:1]).to_list()
+    (planted.out / "ce/small/seed-1/result.json").unlink()
+    row = judge_kd(planted.evidence, [SMALL])["rows"][0]
+    assert row["plain_robust"] == 0.02
+    assert row["against_plain"] == effect(ours[::2], plain[::2]).to_list(), "each seed is compared with itself"
+    (planted.out / "ce/small/seed-2/result.json").unlink()
+    (planted.out / "kd/robust-to-small/seed-0/result.json").unlink()
+    assert judge_kd(planted.evidence, [SMALL])["rows"][0]["against_plain"] is None, "no seed is common"
 
 
 # c
@@ -503,8 +505,8 @@ def test_without_explanations_there_is_no_ranking(planted):
 def test_folders_are_read_where_they_are(planted):
     assert Path("out/teachers/robust/best-test.json").is_file()
     evidence = planted.evidence
-    assert evidence.one_model("teachers/robust") == [first(60, ATTACKED)]
-    assert evidence.one_model("teachers/robust", "clean") == [first(150, CLEAN)]
+    assert evidence.one_model("teachers/robust") == {None: first(60, ATTACKED)}
+    assert evidence.one_model("teachers/robust", "clean") == {None: first(150, CLEAN)}
     assert evidence.student("ce", SMALL) is None
     assert [run_spec.folder for run_spec in evidence.run_specs("pgd-at", SMALL)] == [
         "pgd-at/small/seed-0",

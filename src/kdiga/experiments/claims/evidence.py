@@ -19,7 +19,7 @@ from kdiga.experiments.claims.plan import ClaimsGrid, Pair
 from kdiga.experiments.sections import COSTLY
 from kdiga.runs.fingerprints import fingerprint_of_images
 
-Outcomes = list[list[bool]]  # for each seed, whether each image is right
+Outcomes = dict[int | None, list[bool]]  # by seed, None for a model without seeds: whether each image is right
 Verdict = Literal["supported", "contradicted", "undecided"]
 
 RULE = (
@@ -48,17 +48,18 @@ class Evidence:
         """
         rows = Outcomes()
         for run_spec in self.run_specs(label, pair):
-            state = self.board.state(run_spec)
+            state, seed = self.board.state(run_spec), run_spec.recipe.training.seed
             if state == "diverged":
-                rows.append([False] * self.grid.evaluation.examples_of(attack, self.available))
+                rows[seed] = [False] * self.grid.evaluation.examples_of(attack, self.available)
             elif state == "done":
-                rows.append(self._outcomes(self.board.out / run_spec.folder, attack))
+                rows[seed] = self._outcomes(self.board.out / run_spec.folder, attack)
         return rows or None
 
     def one_model(self, folder: str, attack: str = COSTLY) -> Outcomes | None:
         """Return the same of a teacher or a start, which have no seeds."""
         run_spec = self.board.by_folder[folder]
-        return [self._outcomes(self.board.out / folder, attack)] if self.board.state(run_spec) == "done" else None
+        done = self.board.state(run_spec) == "done"
+        return {None: self._outcomes(self.board.out / folder, attack)} if done else None
 
     def asked(self, label: str, pair: Pair, file: str) -> bool:
         """Return whether a file is to be measured of the first seed's student against the pair's teacher.
@@ -157,17 +158,19 @@ def compared(ours: Outcomes | None, others: Outcomes | None, share: float = 1.0)
     """
     if ours is None or others is None:
         return None
-    if len(others) > 1:
-        ours, others = ours[: len(others)], others[: len(ours)]
-    images = min(len(row) for row in (*ours, *others))
-    return effect([row[:images] for row in ours], [row[:images] for row in others], share)
+    of_seed = others.get if None not in others else lambda _: others[None]
+    pairs = [(row, other) for seed, row in ours.items() if (other := of_seed(seed)) is not None]
+    if not pairs:
+        return None
+    images = min(len(row) for pair in pairs for row in pair)
+    return effect([row[:images] for row, _ in pairs], [row[:images] for _, row in pairs], share)
 
 
-def accuracy(outcomes: Sequence[Sequence[bool]] | None) -> float | None:
+def accuracy(outcomes: Outcomes | None) -> float | None:
     """Return the mean accuracy over seeds and images."""
     if outcomes is None:
         return None
-    return sum(sum(row) for row in outcomes) / sum(len(row) for row in outcomes)
+    return sum(map(sum, outcomes.values())) / sum(map(len, outcomes.values()))
 
 
 def listed(found: Effect | None) -> list[float] | None:

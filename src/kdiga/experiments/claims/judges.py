@@ -216,7 +216,7 @@ def judge_bounds(evidence: Evidence, pairs: Sequence[Pair]) -> dict[str, Any]:
                 continue
             rows.append(_bounds_row(label, pair, content))
             measures.append(_promises(content["values"]))
-            right.append(outcomes[0][: evidence.grid.explain.examples])
+            right.append(next(iter(outcomes.values()))[: evidence.grid.explain.examples])
             rows[-1]["robust"] = float(np.mean(right[-1])) if evidence.of_attacked(content) else None
     seed = evidence.grid.evaluation.seed
     groups = {"all": _places(rows)}
