@@ -66,12 +66,18 @@ def drawing() -> Generator[None]:
         yield
 
 
-def panels_of(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure, in inches, with panels side by side that share the vertical axis."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def panels_of(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure with panels, in rows of at most so many, that share the vertical axis.
+
+    The width is of the figure and the height of a row, in inches.
+    """
+    rows, columns = -(-count // columns), min(count, columns)
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
     FigureCanvasAgg(figure)
-    grid: Any = figure.subplots(1, count, squeeze=False, sharey=True)
-    return figure, list(grid.flat)
+    grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    return figure, list(grid.flat[:count])
 
 
 def axes_of(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
@@ -132,9 +138,10 @@ def cost_axis(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter("{x:,.12g}")  # 0.5, not 5 x 10^-1
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """Write the legend of one panel above a figure."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend(figure: Figure, *panels: Axes) -> None:
+    """Write the legend of some panels above a figure, each label once."""
+    found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    labels, handles = list(found), list(found.values())
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False, fontsize=9)
 

@@ -13,7 +13,6 @@ from kdiga.report.claims_tables import RADII
 from kdiga.results.studies import ClaimRow, ClaimsResult
 
 WIDTH, ROW = 7.2, 0.42  # inches: of a figure, and of a pair in it
-PANELS = 3  # most pairs in the figure of epochs
 
 
 def draw_kd(claims: ClaimsResult) -> Figure | None:
@@ -141,7 +140,7 @@ def draw_bounds(claims: ClaimsResult) -> Figure | None:
 
 
 def draw_epochs(claims: ClaimsResult) -> Figure | None:
-    """Draw validation accuracy under PGD by epoch, a panel for each of the first pairs, a line a run."""
+    """Draw validation accuracy under PGD by epoch, a panel a pair, a line a run."""
     methods = [label for label in _order(claims) if claims.methods[label] == "kd" or label in claims.judged]
     pairs = [f"{pair.teacher}-to-{pair.student}" for pair in claims.pairs]
     shown = {
@@ -150,10 +149,9 @@ def draw_epochs(claims: ClaimsResult) -> Figure | None:
     shown = {pair: runs for pair, runs in shown.items() if any(run.label in methods for run in runs)}
     if not shown:
         return None
-    first = list(shown)[:PANELS]
-    figure, panels = panels_of(len(first), WIDTH, 3.3)
-    for axes, pair in zip(panels, first, strict=True):
-        for run in shown[pair]:
+    figure, panels = panels_of(len(shown), WIDTH, 3.0)
+    for axes, (pair, runs) in zip(panels, shown.items(), strict=True):
+        for run in runs:
             if run.label in methods:
                 place = _order(claims).index(run.label)
                 label = None if run.label in axes.get_legend_handles_labels()[1] else run.label
@@ -163,8 +161,8 @@ def draw_epochs(claims: ClaimsResult) -> Figure | None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
-    panels[0].set_ylabel("validation accuracy under PGD (%)")
-    legend(figure, panels[0])
+    figure.supylabel("validation accuracy under PGD (%)", fontsize=10)
+    legend(figure, *panels)
     return figure
 
 
