@@ -18,7 +18,7 @@ TWICE = 2  # two outputs of a randomised model may differ by its own gap at any 
 
 def deterministic(context: CheckContext) -> Finding:
     """Pass the same images five times; a randomised model needs attacks that average over it (Athalye et al., 2018)."""
-    gap, rounding = _own_gap(context), _rounding(context)
+    gap, rounding = _own_gap(context), _rounding(context, _logits(context, context.given_images[:1]))
     evidence = {"largest_gap": gap, "passes": PASSES, "rounding": rounding}
     message = f"over {PASSES} passes the logits of an image differ by at most {gap:.2g} of their size"
     if gap <= rounding:
@@ -33,7 +33,7 @@ def eval_mode(context: CheckContext) -> Finding:
     if not training:
         return Finding("eval-mode", "passed", "every submodule was in eval mode.", {"training": 0})
     gap = None if logits is None else _gap(logits, _logits(context, context.given_images))
-    changed = gap is None or logits is None or gap > max(_rounding(context), TWICE * _own_gap(context))
+    changed = gap is None or logits is None or gap > max(_rounding(context, logits), TWICE * _own_gap(context))
     names = ", ".join(training[:LISTED]) + (", ..." if len(training) > LISTED else "")
     effect = "an error" if gap is None else f"logits that differ by up to {gap:.2g} of their size"
     subject = "submodules were" if len(training) > 1 else "submodule was"
@@ -50,13 +50,13 @@ def batch_independent(context: CheckContext) -> Finding:
     count = len(context.given_images)
     if count == 1:
         return Finding("batch-independent", "skipped", "only one image was given; a batch needs two.", {})
-    if _own_gap(context) > _rounding(context):
+    if _own_gap(context) > _rounding(context, _logits(context, context.given_images[:1])):
         message = "the model is randomised, so its logits differ from pass to pass."
         return Finding("batch-independent", "skipped", message, {})
     images = context.given_images[:SINGLE_IMAGES]
     together = _logits(context, context.given_images)[: len(images)]
     single = torch.cat([_logits(context, image[None]) for image in images])
-    gap, rounding = _gap(together, single), _rounding(context)
+    gap, rounding = _gap(together, single), _rounding(context, together)
     evidence = {"largest_gap": gap, "images": len(images), "rounding": rounding}
     message = f"logits of an image alone and in a batch of {count} differ by at most {gap:.2g} of their size"
     verdict: Verdict = "passed" if gap <= rounding else "warning" if gap <= min(GROSS * rounding, 0.3) else "failed"
@@ -72,7 +72,7 @@ def uses_input(context: CheckContext) -> Finding:
     logits = _logits(context, images)
     spread, classes = _gap(logits, logits[:1].expand_as(logits)), len(logits.argmax(1).unique())
     evidence = {"largest_gap": spread, "predicted_classes": classes, "images": len(logits)}
-    if spread <= _rounding(context):
+    if spread <= _rounding(context, logits):
         message = f"the logits of {len(logits)} images are equal up to rounding: the model ignores its input."
         return Finding("uses-input", "failed", message, evidence)
     if classes == 1 and len(context.given_labels.unique()) > 1:
@@ -113,6 +113,6 @@ def _gap(logits: Tensor, others: Tensor) -> float:
     return min(float((logits - others).norm(dim=1).max() / size), 1e6)
 
 
-def _rounding(context: CheckContext) -> float:
-    """Return the relative difference that rounding may cause: half of the digits."""
-    return context.model.resolution(_logits(context, context.given_images[:1])) ** 0.5
+def _rounding(context: CheckContext, logits: Tensor) -> float:
+    """Return the relative difference of logits that rounding may cause: half of the digits."""
+    return context.model.resolution(logits) ** 0.5
