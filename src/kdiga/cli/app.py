@@ -21,7 +21,10 @@ from typer.core import TyperGroup
 UsageError: Any = typer.BadParameter.__base__
 
 INTERRUPTED = 130
-CONTINUE = ". Finished work is saved. Run the same command again to continue (for `kdiga train`, add --resume)."
+CONTINUE = (
+    ". Finished work is saved. Run the same command again to continue (for `kdiga train`, add --resume; `kdiga demo` "
+    "starts anew with --overwrite)."
+)
 
 # Modules of this package, in the order of the help.
 COMMANDS = (
