@@ -28,6 +28,17 @@ class StoppedError(Exception):
     pass
 
 
+def stop_at(step: int, run, folder, **settings) -> None:
+    """Start a run, and let an error end it after a step."""
+
+    def die(done, total):
+        if done == step:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run(folder, on_step=die, **settings)
+
+
 def dropping(seed: int) -> nn.Module:
     """A network that draws random numbers in every forward pass, with batch norm."""
     with seeded(seed):
@@ -101,13 +112,7 @@ def test_killed_at_random_steps(case, stripes, robust, tmp_path, saving):
     dice = random.Random(case)
     kills = sorted(dice.sample(range(5, STEPS), 3))
     for place, kill in enumerate(kills):
-
-        def die(done, total, at=kill):
-            if done == at:
-                raise StoppedError
-
-        with pytest.raises(StoppedError):
-            run(tmp_path / "parts", seed=1 if place == 0 else 97, resume=place > 0, on_step=die)
+        stop_at(kill, run, tmp_path / "parts", seed=1 if place == 0 else 97, resume=place > 0)
     resumed = run(tmp_path / "parts", seed=97, resume=True)
     assert same(whole, resumed), kills
     assert journal(tmp_path / "whole") == journal(tmp_path / "parts")
@@ -225,26 +230,14 @@ def test_a_loader_goes_on_inside_an_epoch(stripes, robust, tmp_path, saving):
         return kdiga.distill(dropping(1), robust, loader, method="kd", epochs=3, lr=2e-2, out=out, **others)
 
     whole = run(tmp_path / "whole")
-
-    def die(done, total):
-        if done == 13:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        run(tmp_path / "parts", on_step=die)
+    stop_at(13, run, tmp_path / "parts")
     assert same(whole, run(tmp_path / "parts", resume=True))
 
 
 def test_what_may_differ_and_what_may_not(stripes, robust, tmp_path, saving):
     saving(1)
-
-    def die(done, total):
-        if done == 5:
-            raise StoppedError
-
     run = options("start", stripes, robust)
-    with pytest.raises(StoppedError):
-        run(tmp_path, on_step=die)
+    stop_at(5, run, tmp_path)
     with pytest.raises(InputError, match="resume with the same recipe"):
         run(tmp_path, resume=True, ema=0.5)
     run(tmp_path, resume=True, accumulate=2, save_every=0)
@@ -253,14 +246,8 @@ def test_what_may_differ_and_what_may_not(stripes, robust, tmp_path, saving):
 @pytest.mark.parametrize("removed", [{"label_smoothing": 0.2}, {"swa": 0.3}, {"awp": 0.01}])
 def test_a_setting_that_is_removed_is_refused(removed, stripes, robust, tmp_path, saving):
     saving(1)
-
-    def die(done, total):
-        if done == 5:
-            raise StoppedError
-
     run = options("start", stripes, robust)
-    with pytest.raises(StoppedError):
-        run(tmp_path, on_step=die, **removed)
+    stop_at(5, run, tmp_path, **removed)
     with pytest.raises(InputError, match=f"has training.{next(iter(removed))} .* and this one None; resume with the"):
         run(tmp_path, resume=True)
 
@@ -292,13 +279,8 @@ STRANGE = {
 
 @pytest.mark.parametrize("case", STRANGE)
 def test_a_state_of_another_form_is_refused_before_it_is_used(case, stripes, robust, tmp_path):
-    def die(done, total):
-        if done == 14:
-            raise StoppedError
-
     run = options("start", stripes, robust)
-    with pytest.raises(StoppedError):
-        run(tmp_path, on_step=die)
+    stop_at(14, run, tmp_path)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     STRANGE[case](state)
     torch.save(state, tmp_path / "state.pt")
