@@ -91,7 +91,7 @@ def labels_or_predictions(labels: Tensor, logits: Tensor) -> Tensor:
 
 def where_labelled(gradient: Tensor, labels: Tensor) -> Tensor:
     """Return input gradients with those of examples without a label set to 0, as their loss is."""
-    return gradient if labels.dim() == 2 else torch.where((labels >= 0)[:, None, None, None], gradient, 0)
+    return gradient if labels.dim() == 2 else torch.where(is_labelled(labels)[:, None, None, None], gradient, 0)
 
 
 def classified_correctly(logits: Tensor, labels: Tensor) -> Tensor:
